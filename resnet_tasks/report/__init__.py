@@ -1,1 +1,1 @@
-"""Reports: one run, or several beside each other, as a page that needs nothing but itself."""
+"""Reports of one run, or of several runs side by side, as self-contained HTML pages."""

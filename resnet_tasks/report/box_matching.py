@@ -1,4 +1,4 @@
-"""Predicted boxes of one image, matched to its ground truth."""
+"""Matching of the predicted boxes of an image with its ground truth."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from resnet_tasks.assemble.labels import HeadLabels
 from resnet_tasks.structures.evaluation import GroundTruth
 
 LEAST_SCORE = 0.05
-"""Boxes below are not in the page at all."""
+"""Minimum score of the boxes in the page."""
 MAX_BOXES = 100
-"""Per image and head, best first."""
+"""Maximum number of boxes per image and head; the boxes with the highest scores are kept."""
 HIT_IOU = 0.5
-"""Overlap from which a box of the right class counts as found."""
+"""Minimum IoU with a ground-truth box of the same class for a predicted box to count as a hit."""
 
 
 @dataclass(frozen=True)
 class PredictedBoxes:
-    """Predicted boxes of one image, best first; `hits` is the truth each one finds.
+    """Predicted boxes of one image, sorted by descending score.
 
     Attributes:
-        boxes: `(N, 4)` xywh, original pixels.
-        labels: `(N,)` indices into the head's classes.
-        scores: `(N,)`.
-        hits: `(N,)` index of the truth box; -1 for none, -2 where it lies in a crowd region.
+        boxes: `(N, 4)` float64, xywh, pixels of the original image.
+        labels: `(N,)` int64, indices into the head's classes.
+        scores: `(N,)` float64, 0 to 1.
+        hits: `(N,)` int64, index of the matched ground-truth box; -1: no match, -2: in a crowd
+            region.
     """
 
     boxes: NDArray[np.float64]
@@ -43,7 +44,7 @@ def group_boxes_by_image(
     """Return the best boxes of every image, keyed by image id.
 
     Args:
-        results: COCO results of the head; those below `LEAST_SCORE` are ignored.
+        results: COCO results of the head; detections with a score below `LEAST_SCORE` are ignored.
         head: Labels of the head.
     """
     table = {category: label for label, category in enumerate(head.category_ids)}
@@ -72,11 +73,12 @@ def group_boxes_by_image(
 
 
 def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int64]:
-    """The truth that every predicted box finds, best first, each truth once.
+    """Match predicted boxes with ground-truth boxes, greedily by score and one to one.
 
     Returns:
-        `(N,)` index into the truth; -1 where there is none of the same class with IoU from 0.5, -2
-        where at least half of the box lies in a crowd region of its class.
+        `(N,)` int64 index of the ground-truth box; -1 if no free box of the same class has an IoU
+        of at least 0.5; -2 if in that case at least half of the predicted box lies in a crowd
+        region of its class.
     """
     hits = np.full(len(predicted.boxes), -1, np.int64)
     if truth.boxes_xywh is None or truth.labels is None or not len(truth.labels):
@@ -99,7 +101,7 @@ def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int
 def _compute_overlaps(
     a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Intersections `(N, M)` and areas `(N,)`, `(M,)` of two sets of xywh boxes, pixels²."""
+    """Return intersections `(N, M)` and areas `(N,)`, `(M,)` of xywh boxes, square pixels."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
     sides = np.clip(high - low, 0, None)

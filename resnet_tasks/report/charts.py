@@ -1,7 +1,7 @@
-"""Charts as inline SVG: lines, bars and heat maps whose colors follow the page's light or dark.
+"""Charts as inline SVG: lines, bars and heat maps, in colors that follow the page's color scheme.
 
 Everything is drawn in a frame of `WIDTH x HEIGHT` units, which the page scales to its column. A
-chart carries its numbers as a table, so that what it shows can also be read.
+chart includes its numbers as a table, so that they are also available as text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from resnet_tasks.report.history import Points
 WIDTH, HEIGHT = 440, 290
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 28, 40
 COLORS = 8
-"""Colors of the page's palette; lines beyond them repeat the colors with dashes."""
+"""Number of colors in the page's palette; further lines repeat the colors with dashes."""
 
 Range = tuple[float, float]
 
@@ -29,9 +29,9 @@ class Line:
     """One curve.
 
     Attributes:
-        name: For the legend.
-        points: (x, y), x rising; y None where the curve has a gap.
-        is_highlighted: Drawn thick, as the mean of the others.
+        name: Name in the legend.
+        points: (x, y) pairs with ascending x; y is None at a gap of the curve.
+        is_highlighted: Whether to draw the curve thick, for example a mean over the other curves.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ChartTable:
-    """Numbers behind a chart, as text."""
+    """Numbers of a chart, formatted as text."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -52,11 +52,11 @@ class Chart:
     """A drawn chart.
 
     Attributes:
-        title: Plain text.
-        svg: The drawing.
-        legend: Name and style (`c0 d1`: color 0, dash 1) of every curve; empty for a single one.
-        table: The numbers.
-        note: How they were smoothed or chosen.
+        title: Title as plain text.
+        svg: Drawing as SVG markup.
+        legend: Name and style (`c0 d1`: color 0, dash 1) of every curve; empty for a single curve.
+        table: Numbers of the chart.
+        note: Remark on how the numbers were smoothed or selected.
     """
 
     title: str
@@ -68,17 +68,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class Axes:
-    """Ranges and marks of a chart with two axes.
+    """Ranges and tick marks of a chart with two axes.
 
     Attributes:
-        x_label: What x is.
-        y_label: What y is.
-        x_range: None: from the data.
-        y_range: None: from the data, 0 included where it is near.
-        integer_x: x counts things: no marks between whole numbers.
-        log_x: x in powers of 2.
-        log_y: y in powers of 10.
-        diagonal: A line from corner to corner to compare with.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+        x_range: Range of the x axis; None: range of the values.
+        y_range: Range of the y axis; None: range of the values, extended to 0 if 0 is near.
+        integer_x: Whether to draw tick marks of the x axis at integers only.
+        log_x: Whether the x axis is logarithmic, with tick marks at powers of 2.
+        log_y: Whether the y axis is logarithmic, with tick marks at powers of 10.
+        diagonal: Whether to draw a reference line from corner to corner.
     """
 
     x_label: str
@@ -93,7 +93,7 @@ class Axes:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Data to units along one axis."""
+    """Map from data values to drawing units along one axis."""
 
     low: float
     high: float
@@ -130,7 +130,10 @@ class _Drawing:
 
 
 def make_element(name: str, inner: Markup | None = None, **attributes: object) -> Markup:
-    """An element of markup, values escaped; `class_` stands for `class`, `_` for `-`."""
+    """Return a markup element with escaped attribute values.
+
+    The attribute `class_` becomes `class`, and underscores in other names become hyphens.
+    """
     texts = [
         Markup(' {}="{}"').format(
             "class" if key == "class_" else key if key == "viewBox" else key.replace("_", "-"),
@@ -144,7 +147,7 @@ def make_element(name: str, inner: Markup | None = None, **attributes: object) -
 
 
 def choose_style(index: int) -> str:
-    """Classes of color and dash of the curve at `index`; no two of the first 32 are alike."""
+    """Return the CSS classes for color and dash of a curve; the first 32 styles are distinct."""
     return f"c{index % COLORS} d{index // COLORS % 4}"
 
 
@@ -153,13 +156,13 @@ def _choose_line_style(index: int, line: Line) -> str:
 
 
 def draw_line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str = "") -> Chart:
-    """Curves over a common axis.
+    """Draw curves over a common x axis.
 
     Args:
-        title: Above the chart.
-        lines: At least one; values that a logarithmic axis cannot show are left out.
-        axes: Ranges and marks.
-        note: How the numbers were smoothed or chosen.
+        title: Title above the chart.
+        lines: Curves, at least one; values that a logarithmic axis cannot show are skipped.
+        axes: Ranges and tick marks.
+        note: Remark on how the numbers were smoothed or selected.
     """
     visible_lines = [
         Line(line.name, _filter_points(line.points, axes), line.is_highlighted) for line in lines
@@ -205,7 +208,7 @@ def draw_line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str 
 
 
 def draw_bar_chart(title: str, values: Mapping[str, float], *, label: str, note: str = "") -> Chart:
-    """Horizontal bars from 0, one a row, longest names cut with the whole name as a tooltip."""
+    """Draw horizontal bars from 0; long names are truncated and shown in full as a tooltip."""
     step, left = 24, 170
     top = 6
     height = top + step * len(values) + BOTTOM
@@ -232,7 +235,7 @@ def draw_bar_chart(title: str, values: Mapping[str, float], *, label: str, note:
 
 
 def format_number(value: float | None) -> str:
-    """Four digits at most, as people write them; a dash for None."""
+    """Format a number with up to four significant digits; a dash for None, inf and nan."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0 or (abs(value) >= 1000 and float(value).is_integer()):
@@ -244,12 +247,12 @@ def format_number(value: float | None) -> str:
 
 
 def format_score(value: float | None) -> str:
-    """A metric: three decimals where it lies within -1..1, else as `number`."""
+    """Format a metric: three decimals within -1..1, otherwise like `format_number`."""
     return f"{value:.3f}" if value is not None and -1 <= value <= 1 else format_number(value)
 
 
 def format_ticks(ticks: Sequence[float]) -> list[str]:
-    """The marks of an axis, all with as many digits as they need to differ."""
+    """Format the tick labels of an axis, all with as many decimals as they need to be exact."""
     size = max((abs(tick) for tick in ticks), default=0.0)
     if size and (size < 0.01 or size >= 1e5):
         power = math.floor(math.log10(size))
@@ -261,7 +264,7 @@ def format_ticks(ticks: Sequence[float]) -> list[str]:
 
 
 def truncate(text: str, limit: int) -> str:
-    """The text, its end replaced by an ellipsis where it is wider than `limit` Latin letters."""
+    """Return the text, cut with an ellipsis if it is wider than `limit` Latin letters."""
     widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text]
     if sum(widths) <= limit:
         return text
@@ -270,7 +273,7 @@ def truncate(text: str, limit: int) -> str:
 
 
 def _filter_points(points: Points, axes: Axes) -> Points:
-    """What the axes can show: finite, and above 0 where logarithmic."""
+    """Return the points that the axes can show: finite, and above 0 on a logarithmic axis."""
     visible: Points = []
     for x, y in points:
         if axes.log_x and x <= 0:
@@ -304,7 +307,7 @@ def _draw_axes(drawing: _Drawing, axes: Axes, across: _Scale, up: _Scale) -> Non
 
 
 def _build_path(points: Points, across: _Scale, up: _Scale) -> tuple[str, Points]:
-    """The path through the points, and those that stand alone between gaps."""
+    """Return the SVG path through the points, and the isolated points between gaps."""
     segments: list[list[tuple[float, float]]] = [[]]
     for x, y in points:
         if y is None:
@@ -362,7 +365,7 @@ def _choose_y_range(values: Sequence[float], *, log: bool) -> Range:
 
 
 def _build_points_table(lines: Sequence[Line], x_label: str) -> ChartTable:
-    """One row per x, at most some hundred of them."""
+    """Return the table of points with one row per x, thinned to about a hundred rows."""
     xs = sorted({x for line in lines for x, _ in line.points})
     step = max(1, -(-len(xs) // 101))
     shown_xs = [*xs[::step], *([xs[-1]] if xs and (len(xs) - 1) % step else [])]

@@ -1,4 +1,4 @@
-"""Several runs beside each other: metrics, classes, learning curves, recipes and costs."""
+"""Comparison of several runs: metrics, classes, learning curves, recipes and costs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from resnet_tasks.structures.evaluation import HEADLINE
 
 @dataclass(frozen=True)
 class ComparisonCell:
-    """A number of one run, and how it differs from the first run's.
+    """Score of one run and its difference from the first run.
 
     Attributes:
-        score: The number; None where the run has no such metric.
-        difference: None for the first run, and where either number is missing.
-        better: Whether the difference is for the better; None where there is none.
+        score: Score; None if the run has no such metric.
+        difference: Score minus that of the first run; None for the first run, and if either score
+            is missing.
+        better: Whether the difference is an improvement; None if there is no difference.
     """
 
     score: Score | None
@@ -36,11 +37,11 @@ class ComparisonCell:
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """Rows by runs.
+    """Table of scores with one column per run.
 
     Attributes:
-        title: Of the head.
-        rows: Name, unit, cells.
+        title: Title of the table, with the name of the head.
+        rows: Name, unit and one cell per run.
     """
 
     title: str
@@ -49,19 +50,19 @@ class ComparisonTable:
 
 @dataclass
 class ComparisonPage:
-    """All that the template of several runs shows.
+    """Contents of the page that compares several runs.
 
     Attributes:
-        runs: In the order given; the first one is compared with.
-        names: One per run, each different.
-        evaluations: The one of each run that is shown.
-        metrics: By head.
-        classes: By head: the main metric by class.
-        recipes: Key path, and its text in every run; only where they differ.
-        costs: What a run takes: name, and its text in every run.
-        conditions: How what was measured of them was measured; empty where nothing was.
-        learning: Curves of all runs in one chart each.
-        warnings: What makes the numbers hard to compare.
+        runs: Runs in the requested order; the others are compared with the first one.
+        names: Distinct display name of each run.
+        evaluations: Evaluation of each run that is compared; None if the run has none.
+        metrics: One table per head with all metrics.
+        classes: One table per head with the main metric per class.
+        recipes: Key path and its value in every run, for keys whose values differ.
+        costs: Name of a cost and its value in every run.
+        conditions: Conditions of the cost measurement; empty if costs were not measured.
+        learning: Charts with the learning curves of all runs.
+        warnings: Reasons why the numbers may not be comparable.
     """
 
     runs: list[RunView]
@@ -79,13 +80,13 @@ class ComparisonPage:
 def make_comparison(
     runs: Sequence[RunView], evaluation: str | None, prices: CostComparison | None = None
 ) -> ComparisonPage:
-    """Everything that the page of several runs shows.
+    """Collect the contents of the page that compares several runs.
 
     Args:
-        runs: At least two.
-        evaluation: Name of the evaluation to compare; None: the first run's latest, where all have
-            it, else each run's own latest.
-        prices: What their models cost, in the order of the runs.
+        runs: Runs to compare, at least two.
+        evaluation: Name of the evaluation to compare; None: the first run's latest evaluation that
+            all runs have, otherwise the latest of each run.
+        prices: Measured costs of the models, in the order of the runs; None: not shown.
 
     Raises:
         RunError: If there are fewer than two runs, or one lacks the named evaluation.
@@ -109,7 +110,7 @@ def make_comparison(
 
 
 def make_distinct_names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart; numbered where the paths are equal."""
+    """Return the shortest distinct suffixes of the paths; equal paths are numbered instead."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(path_parts[-length:]) for path_parts in parts]
@@ -147,7 +148,7 @@ def _compare_metrics(evaluations: Sequence[EvaluationView | None]) -> list[Compa
 
 
 def _compare_classes(evaluations: Sequence[EvaluationView | None]) -> list[ComparisonTable]:
-    """The main metric of every head by class."""
+    """Return the table of the main metric per class for every head."""
     comparisons = []
     for head in _merge_keys(evaluation.heads if evaluation else {} for evaluation in evaluations):
         tables = [
@@ -200,7 +201,7 @@ def _merge_keys(tables: Any) -> list[str]:
 
 
 def find_recipe_differences(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
-    """Key paths whose values are not the same in all runs."""
+    """Return the key paths of the recipes whose values differ between runs, with their values."""
     flat = [_flatten(run.recipe.model_dump(mode="json")) for run in runs]
     return [
         (key, tuple(recipe.get(key, "–") for recipe in flat))
@@ -222,7 +223,7 @@ def _flatten(value: Any, path: str = "") -> dict[str, str]:
 
 
 def list_costs(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
-    """What each run takes: a row a measure, a text a run."""
+    """Return the costs recorded in the run folders: one row per measure, one text per run."""
 
     def format_parameters(run: RunView) -> str:
         return f"{sum(run.parameters.values()) / 1e6:.2f} M" if run.parameters else "–"
@@ -248,10 +249,10 @@ def list_costs(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
 def list_measured_costs(
     runs: Sequence[RunView], model_costs: Sequence[ModelCost]
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """What the models of the runs cost: a row a measure, a text a run.
+    """Return the measured costs of the models: one row per measure, one text per run.
 
-    Where the first run has exactly the heads of all others together, its price is told as a share
-    of theirs too: the price of sharing.
+    If the heads of the first run are exactly those of all other runs together, its cost is also
+    given as a fraction of their sum. That fraction shows the benefit of a shared backbone.
     """
     measures: dict[str, tuple[Callable[[ModelCost], float], float, str]] = {
         "GFLOPs": (lambda model_cost: model_cost.multiply_adds, 1e9, ".2f"),
@@ -297,7 +298,7 @@ def _format_with_ratio(
 
 
 def _is_sum(runs: Sequence[RunView]) -> bool:
-    """Whether the first run has the heads of all others, each once."""
+    """Return whether the first run has exactly the heads of all other runs together."""
     first, *other_heads = (list(run.labels.heads) for run in runs)
     return len(other_heads) > 1 and sorted(first) == sorted(
         name for heads in other_heads for name in heads
@@ -305,7 +306,7 @@ def _is_sum(runs: Sequence[RunView]) -> bool:
 
 
 def list_headline_rows(page: ComparisonPage) -> list[tuple[str, tuple[str, ...]]]:
-    """The main metrics by head with differences to the first run, then costs: text for consoles."""
+    """Return the headline metrics with their differences, then the costs, as console text."""
     rows = []
     for table in page.metrics:
         for name, unit, cells in table.rows:
@@ -323,7 +324,7 @@ def _format_cell(cell: ComparisonCell) -> str:
 
 
 def _draw_learning_curves(page: ComparisonPage) -> list[Chart]:
-    """Main validation metrics and the sum of the losses of each head, one line a run."""
+    """Draw the main validation metrics and the summed losses of each head, one line per run."""
     charts = []
     histories = [run.history for run in page.runs]
     for key in _merge_keys(history.validation for history in histories):

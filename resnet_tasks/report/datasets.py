@@ -1,4 +1,4 @@
-"""The data behind a run, where it is still at hand: summaries by split, and what was judged."""
+"""Datasets of a run, if they are still available: summaries of the splits, and evaluated files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from resnet_tasks.report.run_view import SPLITS, EvaluationView, RunView
 
 @dataclass(frozen=True)
 class SplitView:
-    """One split in numbers.
+    """Statistics of one split.
 
     Attributes:
-        name: `train`, `val`, `test`, or the evaluation's name.
-        files: Paths as text.
-        images: How many.
-        empty: Images without any object.
-        objects: Class name -> objects, crowds left out.
-        annotated: What the files annotate.
-        sizes: (width x height, images), most frequent first.
-        side: 5th, 50th and 95th percentile of the objects' size, square root of area, pixels; None
-            without objects.
-        problems: Kind -> count, of all that was repaired or left out while reading.
+        name: `train`, `val`, `test`, or the name of the evaluation.
+        files: Paths of the annotation files.
+        images: Number of images.
+        empty: Number of images without any annotation.
+        objects: Class name -> number of objects, excluding crowd regions.
+        annotated: Kinds of annotations in the files.
+        sizes: (width x height, number of images), most frequent size first.
+        side: 5th, 50th and 95th percentile of the object size (square root of the area), pixels;
+            None without objects.
+        problems: Kind of problem -> number of cases that were repaired or skipped while reading.
     """
 
     name: str
@@ -48,10 +48,13 @@ class SplitView:
 def locate_data_folder(
     run: RunView, evaluation: EvaluationView | None, data_root: Path | None
 ) -> Path:
-    """The folder that `data.root` names: where the caller says, else where it was when judged.
+    """Return the data folder of a run.
+
+    Without `data_root` the default location is tried first, then the location of the annotation
+    files at the time of the evaluation.
 
     Raises:
-        DataError: If it is nowhere.
+        DataError: If the folder does not exist.
     """
     try:
         return find_recipe_data(run.recipe, data_root)
@@ -65,7 +68,7 @@ def locate_data_folder(
 
 
 def _infer_folder(recipe: Recipe, evaluation: EvaluationView | None) -> Path | None:
-    """The data folder, from the files that an evaluation names."""
+    """Infer the data folder from the annotation files that an evaluation lists."""
     for text in (evaluation.metadata.get("data") or {}) if evaluation else ():
         for split in SPLITS:
             for source in get_sources(recipe, split):
@@ -78,10 +81,10 @@ def _infer_folder(recipe: Recipe, evaluation: EvaluationView | None) -> Path | N
 def read_evaluated_files(
     run: RunView, evaluation: EvaluationView, data_root: Path | None
 ) -> list[CocoFile]:
-    """The COCO files that an evaluation was made on.
+    """Read the COCO files that an evaluation was made on.
 
     Raises:
-        DataError: If they are not there any more.
+        DataError: If the files no longer exist.
     """
     if evaluation.split is not None:
         return read_sources(
@@ -94,10 +97,10 @@ def read_evaluated_files(
 
 
 def as_dataset(run: RunView, files: list[CocoFile]) -> CocoDataset:
-    """The files as a data set of the run's categories; loads no image by itself.
+    """Return the files as a dataset with the run's categories; images are not loaded.
 
     Raises:
-        DataError: If it holds no image, or a category that the run does not know.
+        DataError: If the files contain no image, or a category that the run does not have.
     """
     return CocoDataset(
         files,
@@ -109,7 +112,7 @@ def as_dataset(run: RunView, files: list[CocoFile]) -> CocoDataset:
 
 
 def summarize_split(name: str, dataset: CocoDataset) -> SplitView:
-    """A split in numbers."""
+    """Return the statistics of a split."""
     records = [record for file in dataset.files for record in file.images]
     objects = [
         annotation

@@ -1,4 +1,4 @@
-"""What an evaluation knows beyond metrics, drawn: curves, error types, reliability, confusion."""
+"""Charts of an evaluation's details: curves, error types, reliability and confusion matrix."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from resnet_tasks.report.history import Points
 from resnet_tasks.report.page_fragments import build_fragment
 
 MAX_MATRIX = 40
-"""Classes up to which a confusion matrix is drawn whole."""
+"""Maximum number of classes for which the full confusion matrix is drawn."""
 
 
 MAX_LINES = 12
-"""Classes up to which every one gets its precision-recall curve."""
+"""Maximum number of classes for which every precision-recall curve is drawn."""
 
 
 ERROR_TYPES = {
@@ -36,12 +36,20 @@ ERROR_TYPES = {
     "FP": "all false alarms",
     "FN": "all not found",
 }
-"""TIDE's short names in words."""
+"""TIDE's abbreviations of error types -> display names."""
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """A confusion matrix as rows of (text, share of its row 0..1, is the diagonal)."""
+    """Confusion matrix for display.
+
+    Attributes:
+        labels: Class names.
+        rows: Class name and cells of each row; a cell is (count as text, share of its row 0..1,
+            whether it is on the diagonal). Empty if there are too many classes.
+        frequent: Ten most frequent confusions: true class, predicted class, count as text.
+        note: Reason why `rows` is empty.
+    """
 
     labels: tuple[str, ...]
     rows: tuple[tuple[str, tuple[tuple[str, float, bool], ...]], ...]
@@ -50,7 +58,7 @@ class ConfusionMatrix:
 
 
 def draw_detail_charts(details: Mapping[str, Any]) -> tuple[list[Chart], list[str]]:
-    """The charts among a head's details, and sentences on those that could not be drawn."""
+    """Draw the charts of a head's details, and return sentences about those that failed."""
     makers: dict[str, tuple[str, Callable[[Any], Chart]]] = {
         "pr_curves": ("precision-recall curves", _draw_pr_chart),
         "froc": ("FROC curve", _draw_froc_chart),
@@ -71,13 +79,13 @@ def draw_detail_charts(details: Mapping[str, Any]) -> tuple[list[Chart], list[st
 
 
 def build_confusion_matrix(raw: Mapping[str, Any]) -> ConfusionMatrix:
-    """The confusion matrix of a head's details.
+    """Build the confusion matrix from a head's details.
 
     Args:
-        raw: `labels`, and `matrix` with as many rows and columns.
+        raw: `labels`, and the square `matrix` of counts with one row and column per label.
 
     Raises:
-        ValueError: If they do not fit together.
+        ValueError: If the size of the matrix does not match the labels.
     """
     labels = tuple(str(label) for label in raw["labels"])
     counts = [[float(value) for value in row] for row in raw["matrix"]]

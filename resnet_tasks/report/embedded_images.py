@@ -1,4 +1,4 @@
-"""Images and label maps as data URIs, reduced to what a page shows."""
+"""Images and label maps as data URIs, reduced to the display size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST_SIDE = 640
 
 
 def shrink_label_map(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Label map with its longest side brought to `LONGEST_SIDE`, nearest neighbor."""
+    """Reduce a label map to a longest side of `LONGEST_SIDE`, with nearest-neighbor sampling."""
     small = np.clip(labels, 0, 255).astype(np.uint8)
     step = LONGEST_SIDE / max(small.shape)
     if step >= 1:
@@ -30,7 +30,7 @@ def encode_png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int,
     """Encode a map of palette indices as the data URI of a PNG.
 
     Args:
-        values: `(height, width)` indices into the palette.
+        values: `(height, width)` uint8 indices into the palette.
         palette: RGBA colors, each channel 0 to 255.
     """
     size = (int(values.shape[1]), int(values.shape[0]))

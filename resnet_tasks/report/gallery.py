@@ -1,4 +1,4 @@
-"""Gallery of a report: the chosen images with ground truth and prediction next to each other."""
+"""Gallery of a report: selected images with ground truth and prediction next to each other."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from resnet_tasks.visualization.drawing import get_label_color
 from resnet_tasks.visualization.thumbnails import to_canvas
 
 MAX_BYTES = 3_500_000
-"""Of all embedded images together; those that would pass it are left out and counted."""
+"""Maximum size of all embedded images together, bytes; images beyond it are skipped and counted."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The chosen images, and what has to be said about the choice."""
+    """Selected images with their legend, and notes about the selection."""
 
     images: tuple[ImageView, ...] = ()
     classes: tuple[tuple[str, str], ...] = ()
@@ -43,15 +43,15 @@ def draw_gallery(
     details: Mapping[str, Mapping[str, Any]],
     results: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> Gallery:
-    """The chosen images with their layers.
+    """Draw the selected images with their ground truth and predictions.
 
     Args:
-        dataset: What was judged.
-        predictions: Folder of the evaluation's predictions, for semantic maps.
-        recipe: Of the run.
-        labels: Of the run.
-        details: Head -> details of the evaluation.
-        results: Head -> results of the evaluation: boxes, or classes of whole images.
+        dataset: Dataset of the evaluation.
+        predictions: Folder of the evaluation's predictions, which holds the semantic maps.
+        recipe: Recipe of the run.
+        labels: Categories and classes of the run.
+        details: Head name -> details of the evaluation.
+        results: Head name -> results of the evaluation: boxes, or classes of whole images.
     """
     ids = [dataset.image_id(i) for i in range(len(dataset))]
     names = make_output_names([dataset.path(i) for i in range(len(dataset))])

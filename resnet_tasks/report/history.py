@@ -1,4 +1,4 @@
-"""What `log.jsonl` tells: losses, learning rate, validation metrics and time."""
+"""Training history from `log.jsonl`: losses, learning rate, validation metrics and durations."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from typing import Any
 
 Points = list[tuple[float, float | None]]
 MAX_POINTS = 120
-"""Points of a drawn learning curve; more logged steps than that are averaged."""
+"""Maximum number of points of a learning curve; more logged steps are averaged."""
 
 
 @dataclass(frozen=True)
 class History:
-    """The course of one run.
+    """Training history of one run.
 
     Attributes:
-        losses: `head/term` -> (update, value), as logged, later sittings in place of what they
-            did again.
-        rates: (update, learning rate).
-        validation: `head/metric` -> (epoch, value); None where it was not defined.
-        starts: The `start` events, one per sitting.
-        seconds: Spent training, over all sittings; None where the run did not end.
-        wall_seconds: From the last start to the end, evaluations included.
-        last_epoch: The last epoch that left a trace.
-        unreadable: Lines that are no JSON objects, as a kill in mid-line leaves them.
+        losses: `head/term` -> (optimizer step, value), as logged; steps that a resumed run repeats
+            replace the earlier ones.
+        rates: (optimizer step, learning rate) pairs.
+        validation: `head/metric` -> (epoch, value); value None if the metric was undefined.
+        starts: `start` events, one per start or resume.
+        seconds: Training time over all starts, seconds; None if the run has not ended.
+        wall_seconds: Time from the last start to the end, evaluations included, seconds; None if
+            either is missing.
+        last_epoch: Last epoch that appears in the log.
+        unreadable: Number of lines that are not valid events, for example a line cut off by a kill.
     """
 
     losses: dict[str, Points] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """The history in a log; empty where there is none."""
+    """Read the history from a log file; empty if the file does not exist."""
     if not path.is_file():
         return History()
     events, unreadable = _parse_events(
@@ -66,7 +67,7 @@ def read_history(path: Path) -> History:
 
 
 def _parse_events(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
-    """The events among the lines, and how many lines are none."""
+    """Return the valid events among the lines, and the number of invalid lines."""
     needed = {"step": "update", "evaluation": "epoch"}
     events, unreadable = [], 0
     for line in lines:
@@ -101,10 +102,10 @@ def _compute_seconds_between(start: Mapping[str, Any], end: Mapping[str, Any]) -
 
 
 def smooth(points: Points) -> tuple[Points, int]:
-    """At most `MAX_POINTS` points, each the mean of consecutive ones.
+    """Reduce a curve to at most `MAX_POINTS` points by averaging consecutive points.
 
     Returns:
-        The points, and how many logged ones each is the mean of; 1: as logged.
+        Points, and number of logged points per returned point; 1: unchanged.
     """
     size = max(1, -(-len(points) // MAX_POINTS))
     if size == 1:

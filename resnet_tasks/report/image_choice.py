@@ -1,4 +1,4 @@
-"""Choice of the images that a report shows: the best, worst and most surprising of every head."""
+"""Selection of the images in a report: the best, worst and most surprising ones of every head."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAX_IMAGES = 12
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """An image worth a look.
+    """Image selected for the report.
 
     Attributes:
-        index: Position in the data set.
-        reasons: Why, in words, as `cells: worst (quality 0.12)`.
+        index: Position of the image in the dataset.
+        reasons: Reasons for the selection as text, for example `cells: worst (quality 0.12)`.
     """
 
     index: int
@@ -27,16 +27,16 @@ class ImageChoice:
 def choose_images(
     details: Mapping[str, Mapping[str, Any]], ids: Sequence[int | str], limit: int = MAX_IMAGES
 ) -> tuple[list[ImageChoice], list[str]]:
-    """The best, the worst and the most surprising images of every head.
+    """Select the best, the worst and the most surprising images of every head.
 
     Args:
-        details: Head -> `Detailed.details`.
-        ids: Image ids by position in the data set.
-        limit: At most so many images.
+        details: Head name -> details of the evaluation; see `Evaluation.details`.
+        ids: Image ids by position in the dataset.
+        limit: Maximum number of images.
 
     Returns:
-        The choices, each image once, and notes. Where no head judged single images they are
-        spread evenly, which a note says.
+        Selected images without duplicates, and notes. If no head has scores per image, the selected
+        images are evenly spaced and a note explains that.
     """
     positions = {image_id: i for i, image_id in enumerate(ids)}
     scores_by_head = {
@@ -71,7 +71,7 @@ def choose_images(
 def _read_image_scores(
     raw: Any, positions: Mapping[int | str, int]
 ) -> list[tuple[int, float, float]]:
-    """(position, quality, surprise) of the images that are judged and known."""
+    """Return (position, quality, surprise) of the dataset's images that have a quality."""
     return [
         (positions[row["image_id"]], float(row["quality"]), float(row.get("surprise") or 0))
         for row in raw or ()
@@ -86,6 +86,6 @@ def _sort_rows(
         return sorted((row for row in rows if row[2] > 0), key=lambda row: (-row[2], row[0]))
     rows = list(rows)
     if criterion == "best" and len({row[1] for row in rows}) == 1:
-        return []  # All are alike; the worst ones stand for them.
+        return []  # All have the same quality, and some are already selected as the worst.
     sign = -1 if criterion == "best" else 1
     return sorted(rows, key=lambda row: (sign * row[1], row[0]))

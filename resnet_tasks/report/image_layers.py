@@ -20,7 +20,7 @@ from resnet_tasks.structures.evaluation import VOID, GroundTruth
 
 Color = tuple[int, int, int]
 START_SCORE = 0.5
-"""Where the page's slider stands at first."""
+"""Initial value of the score slider in the page."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,15 @@ class ImageView:
     """One image of the page.
 
     Attributes:
-        name: File name as the data set has it.
-        image_id: Its id there.
-        size: (height, width), original pixels.
-        reasons: Why it is shown.
-        labels: Of every classifier: head, annotated classes, predicted classes with scores.
-        truth: Drawing of what is annotated.
-        prediction: Drawing of what was predicted.
-        nbytes: Of both drawings.
+        name: File name in the dataset.
+        image_id: Image id in the dataset.
+        size: (height, width) of the original image, pixels.
+        reasons: Reasons why the image was selected.
+        labels: Head name, annotated classes, and predicted classes with scores, for every
+            classifier.
+        truth: Drawing of the ground truth.
+        prediction: Drawing of the prediction.
+        nbytes: Length of both drawings, characters.
     """
 
     name: str
@@ -48,7 +49,7 @@ class ImageView:
 
     @property
     def nbytes(self) -> int:
-        """Length of both drawings."""
+        """Length of both drawings together."""
         return len(self.truth) + len(self.prediction)
 
 
@@ -59,19 +60,19 @@ def format_css_color(color: Color) -> str:
 
 @dataclass
 class _Layers:
-    """What lies over an image, maps below boxes."""
+    """Layers over an image; maps are below boxes."""
 
     maps: list[Markup] = field(default_factory=list)
     boxes: list[Markup] = field(default_factory=list)
 
 
 class ImagePainter:
-    """Builds the two drawings of one image.
+    """Builder of the two drawings of one image.
 
     Args:
-        number: Position in the page; makes ids unique.
+        number: Position of the image in the page; makes element ids unique.
         image: `(height, width, 3)` uint8 RGB, the original image.
-        colors: By class name, the same in all heads.
+        colors: Class name -> color, shared by all heads.
     """
 
     def __init__(self, number: int, image: NDArray[np.uint8], colors: Mapping[str, Color]) -> None:
@@ -84,7 +85,7 @@ class ImagePainter:
         self._labels: list[tuple[str, str, str]] = []
 
     def add_maps(self, head: HeadLabels, truth: GroundTruth, file: Path) -> None:
-        """Semantic maps of both sides, and where they differ."""
+        """Add the semantic maps of ground truth and prediction, and their differences."""
         predicted = read_predicted_map(file, head, (self._height, self._width))
         if truth.semantic is not None:
             self._truth.maps.append(self._render_overlay(truth.semantic, head.classes, "maps"))
@@ -100,11 +101,13 @@ class ImagePainter:
     def add_boxes(
         self, head: HeadLabels, truth: GroundTruth, predicted: PredictedBoxes | None
     ) -> None:
-        """Boxes of both sides, each told whether the other side has it."""
+        """Add the boxes of ground truth and prediction, marked as matched or not."""
         if predicted is None:
             predicted = PredictedBoxes(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))
         hits = match_boxes(predicted, truth)
         if truth.boxes_xywh is not None and truth.labels is not None:
+            # The page's slider compares `data-score`: a truth box counts as missed while its match
+            # scores less than the slider. Crowds (2.0) are never missed, unmatched boxes always.
             score_of = {
                 int(hit): float(predicted.scores[i]) for i, hit in enumerate(hits) if hit >= 0
             }
@@ -141,7 +144,7 @@ class ImagePainter:
     def add_classes(
         self, name: str, head: HeadLabels, truth: GroundTruth, predicted: Mapping[str, Any] | None
     ) -> None:
-        """Classes of the whole image, the best three predicted ones, as text."""
+        """Add the annotated classes of the image and its three best predicted classes, as text."""
         expected = "not annotated"
         if truth.image_labels is not None:
             true_classes = [head.classes[int(label)] for label in truth.image_labels if label >= 0]
@@ -157,7 +160,7 @@ class ImagePainter:
         self._labels.append((name, expected, ", ".join(best) or "none"))
 
     def build_view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> ImageView:
-        """The finished image."""
+        """Build the view of the finished image."""
         image = make_element(
             "image",
             id=self._id,
@@ -168,6 +171,7 @@ class ImagePainter:
         )
         size = (self._height, self._width)
         truth = self._render_svg(image, self._truth, f"truth of {name}")
+        # The second drawing refers to the image of the first one, so that the page embeds it once.
         image_reference = make_element("use", href=f"#{self._id}")
         prediction = self._render_svg(image_reference, self._prediction, f"prediction for {name}")
         return ImageView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
@@ -192,7 +196,7 @@ class ImagePainter:
         return f"--box:{format_css_color(color)}"
 
     def _choose_rgba(self, name: str) -> tuple[int, int, int, int]:
-        """Color of a class; a background that is no category of the data stays clear."""
+        """Return the color of a class; transparent for a background outside the categories."""
         color = self._colors.get(name)
         return (0, 0, 0, 0) if color is None else (*color, 255)
 
@@ -225,7 +229,7 @@ class ImagePainter:
 def read_predicted_map(
     file: Path, head: HeadLabels, size: tuple[int, int]
 ) -> NDArray[np.int64] | None:
-    """A predicted map as labels of the head; None where it is not there or of another size."""
+    """Read a predicted map as labels of the head; None if it is missing or has another size."""
     if not file.is_file():
         return None
     values = read_label_map(file).astype(np.int64)

@@ -1,4 +1,4 @@
-"""How a run learned, drawn: losses and validation metrics by head, learning rate."""
+"""Learning curves of a run: losses and validation metrics per head, and learning rate."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from resnet_tasks.report.charts import Axes, Chart, Line, draw_line_chart
 from resnet_tasks.report.history import History, smooth
 
 CURVES = ("AP", "mIoU", "top1", "AUROC", "AP50", "AP75", "Dice", "mAP", "pixel_accuracy")
-"""Metrics drawn over the epochs; the table holds all."""
+"""Metrics that are drawn over the epochs; the table contains all metrics."""
 
 
 def draw_learning_charts(history: History) -> list[Chart]:
-    """Losses by head, validation metrics by head, learning rate."""
+    """Draw the losses and validation metrics of each head, and the learning rate."""
     charts = []
     losses, validation = _group_by_head(history.losses), _group_by_head(history.validation)
     for head in dict.fromkeys((*losses, *validation)):

@@ -1,4 +1,4 @@
-"""The pages as files: templates filled in, written whole or not at all."""
+"""Report pages as files: rendered templates that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def write_report(
     data_root: Path | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Writes the page of one run.
+    """Write the page of one run.
 
     Args:
-        run: The run folder, finished or not.
-        evaluation: Name of the folder below `evaluations/` that leads; default: the latest.
-        data_root: Folder that holds data sets; default: `$RESNET_TASKS_DATA` or `./data`, else
-            where the data lay when it was judged. Without data the page has no images and says
-            so.
-        out: The file; default: `report.html` in the run folder.
+        run: Path of the run folder, finished or not.
+        evaluation: Name of the folder below `evaluations/` to show; default: the latest evaluation.
+        data_root: Folder that holds the datasets; default: `$RESNET_TASKS_DATA` or `./data`, else
+            the location of the data during the evaluation. Without data the page has no images and
+            explains why.
+        out: Path of the page; default: `report.html` in the run folder.
 
     Returns:
-        The file.
+        Path of the page.
 
     Raises:
-        ResnetTasksError: If it is no run folder, has no such evaluation, or a file in it is
-            damaged.
+        ResnetTasksError: If it is not a run folder, has no such evaluation, or contains a damaged
+            file.
     """
     view = read_run(Path(run))
     evaluation_view = view.find_evaluation(evaluation)
@@ -60,26 +60,27 @@ def write_comparison(
     evaluation: str | None = None,
     prices: CostComparison | None = None,
 ) -> Path:
-    """Writes a page of several runs beside each other; the first is what the others differ from.
+    """Write a page that compares several runs with the first one.
 
     Args:
-        runs: Run folders, at least two.
-        out: The file.
-        evaluation: Name of the evaluation to compare; default: the latest that all have.
-        prices: What the models cost, in the order of the runs; default: that is left out.
+        runs: Paths of the run folders, at least two.
+        out: Path of the page.
+        evaluation: Name of the evaluation to compare; default: the latest that all runs have,
+            otherwise the latest of each run.
+        prices: Measured costs of the models, in the order of the runs; default: not shown.
 
     Returns:
-        The file.
+        Path of the page.
 
     Raises:
-        ResnetTasksError: If there are fewer than two, or one of them is no run folder.
+        ResnetTasksError: If there are fewer than two runs, or one of them is not a run folder.
     """
     page = make_comparison([read_run(Path(run)) for run in runs], evaluation, prices)
     return write_page(page, out)
 
 
 def write_page(page: ComparisonPage, out: Path) -> Path:
-    """Writes a comparison that was made; gives the file."""
+    """Write the page of a finished comparison and return its path."""
     write_text(out, _render_template("comparison.html.j2", page=page))
     return out
 
@@ -108,7 +109,7 @@ def _render_template(template: str, **values: Any) -> str:
 
 
 def _read_package_text(name: str) -> Markup:
-    """A text of this package, which goes into the page as it is."""
+    """Return a text file of this package as markup that is inserted unescaped."""
     return Markup(files("resnet_tasks.report").joinpath("templates", name).read_text("utf-8"))
 
 
@@ -121,6 +122,6 @@ def _format_signed(value: float) -> str:
 
 
 def _make_breakable(name: str) -> Markup:
-    """A name that may be broken behind underscores and slashes."""
+    """Return a name with optional line breaks after underscores and slashes."""
     safe = Markup("").join(Markup("{}<wbr>").format(part) for part in re.split(r"(?<=[_/])", name))
     return safe.removesuffix("<wbr>")

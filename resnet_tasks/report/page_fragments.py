@@ -1,4 +1,4 @@
-"""A part of a page, or the sentence why it could not be made."""
+"""Parts of a page that are replaced by an explanation if they cannot be built."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from resnet_tasks.errors import ResnetTasksError
 
 BUILD_ERRORS = (LookupError, TypeError, ValueError, AttributeError, OSError, ResnetTasksError)
-"""What a damaged or foreign file can cause while a part of the page is made."""
+"""Errors that damaged or foreign files can cause while a part of the page is built."""
 
 
 @dataclass(frozen=True)
 class PageFragment:
-    """Any part of the page, or the sentence why it could not be made."""
+    """Part of a page, or the reason why it could not be built."""
 
     value: Any = None
     problem: str = ""
 
 
 def build_fragment(make: Callable[[], Any]) -> PageFragment:
-    """A part of the page; what is wrong with its files becomes a sentence in its place."""
+    """Build a part of the page; an error in its files becomes the `problem` of the fragment."""
     try:
         return PageFragment(make())
     except BUILD_ERRORS as error:

@@ -1,4 +1,4 @@
-"""What a run folder holds, as a typed view; runs no code of the run and needs no data."""
+"""Typed view of a run folder's contents, read without executing plugins and without the dataset."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from resnet_tasks.report.history import History, read_history
 Interval = tuple[float, float]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-"""Ends of names of tensors that are kept with the weights and are not learned."""
+"""Suffixes of tensor names that are stored with the weights but are not parameters."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number with its 95 % interval.
+    """Number with its 95 % interval.
 
     Attributes:
-        value: None where it is not defined.
-        interval: Low and high end; None where none was made.
+        value: Value; None if it is undefined.
+        interval: Lower and upper end; None if no interval was computed.
     """
 
     value: float | None
@@ -38,12 +38,12 @@ class Score:
 
 @dataclass(frozen=True)
 class MetricView(Score):
-    """A metric of one head.
+    """Metric of one head.
 
     Attributes:
-        per_class: The same by class name.
-        unit: `px`, `mm`, ...; empty for a share of 1.
-        lower_is_better: As for distances and errors.
+        per_class: Class name -> score of the class.
+        unit: Unit such as `px` or `mm`; empty for fractions of 1.
+        lower_is_better: Whether lower values are better, as for distances and errors.
     """
 
     per_class: dict[str, Score] = field(default_factory=dict)
@@ -53,14 +53,14 @@ class MetricView(Score):
 
 @dataclass(frozen=True)
 class EvaluationView:
-    """One folder below `evaluations/`.
+    """Contents of one folder below `evaluations/`.
 
     Attributes:
-        name: Of the folder.
-        folder: The folder.
-        heads: Head -> metric -> value, in the file's order.
-        details: Head -> curves and tables (`Detailed.details`); empty where none were made.
-        metadata: The other keys of `metrics.json`: protocol, checkpoint, data, versions, ...
+        name: Name of the folder.
+        folder: Path of the folder.
+        heads: Head name -> metric name -> metric, in the order of the file.
+        details: Head name -> curves and tables, see `Evaluation.details`; empty if there are none.
+        metadata: Other keys of `metrics.json`: protocol, checkpoint, data, versions, ...
     """
 
     name: str
@@ -71,29 +71,30 @@ class EvaluationView:
 
     @property
     def has_intervals(self) -> bool:
-        """Whether any metric has its interval."""
+        """True if any metric has an interval."""
         return any(metric.interval for head in self.heads.values() for metric in head.values())
 
     @property
     def split(self) -> Split | None:
-        """The recipe's split that was judged; None where it was another file."""
+        """Split of the recipe that was evaluated; None if another file was evaluated."""
         name = self.name.removesuffix("-best")
         return next((split for split in SPLITS if split == name), None)
 
 
 @dataclass(frozen=True)
 class RunView:
-    """All that a run folder holds, the weights themselves apart.
+    """Contents of a run folder, except for the weights themselves.
 
     Attributes:
-        folder: The run folder.
-        recipe: What was run.
-        recipe_text: `recipe.yaml` as it stands.
-        labels: Categories and the classes of every head.
-        history: Its course.
-        evaluations: Latest first.
-        parameters: Part of the model -> numbers learned or frozen in it; empty without checkpoint.
-        weights_bytes: Size of the weights that predict; None without checkpoint.
+        folder: Path of the run folder.
+        recipe: Resolved recipe of the run.
+        recipe_text: Text of `recipe.yaml`.
+        labels: Categories of the dataset and classes of every head.
+        history: Training history from the log.
+        evaluations: Evaluations, latest first.
+        parameters: Part of the model -> number of its parameters, frozen ones included; empty
+            without a checkpoint.
+        weights_bytes: Size of the weights file for prediction, bytes; None without a checkpoint.
     """
 
     folder: Path
@@ -106,7 +107,7 @@ class RunView:
     weights_bytes: int | None
 
     def find_evaluation(self, name: str | None = None) -> EvaluationView | None:
-        """The evaluation of that name; without a name the latest, None where there is none.
+        """Return the evaluation of that name; without a name the latest, or None if there is none.
 
         Raises:
             RunError: If there is no evaluation of that name.
@@ -124,10 +125,10 @@ class RunView:
 
 
 def read_run(folder: Path) -> RunView:
-    """Reads a run folder, finished or not.
+    """Read a run folder, finished or not.
 
     Raises:
-        RunError: If it is none, or a file in it is damaged.
+        RunError: If it is not a run folder, or a file in it is damaged.
         RecipeError: If its recipe is damaged.
     """
     for name in ("recipe.yaml", "classes.json"):
@@ -218,14 +219,14 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _find_weights_file(folder: Path) -> Path | None:
-    """The weights that predict: averaged ones where there are any."""
+    """Return the path of the weights for prediction: the averaged weights if they exist."""
     names = ("ema.safetensors", "model.safetensors")
     files = [folder / "checkpoints" / "last" / name for name in names]
     return next((file for file in files if file.is_file()), None)
 
 
 def _count_parameters(weights: Path) -> dict[str, int]:
-    """Numbers per part of the model, read from the file's header."""
+    """Count the parameters per part of the model from the header of the weights file."""
     counts: dict[str, int] = {}
     try:
         with safe_open(weights, "numpy") as tensors:
@@ -242,7 +243,7 @@ def _count_parameters(weights: Path) -> dict[str, int]:
 
 
 def _find_part(tensor: str) -> str | None:
-    """`backbone` or a head's name; None for what is not a parameter."""
+    """Return `backbone` or a head's name; None for tensors that are not parameters."""
     parts = tensor.split(".")
     if len(parts) < 2 or parts[-1] in BUFFERS:
         return None

@@ -1,4 +1,4 @@
-"""From the view of a run to what its page shows: rows, charts and sentences, no markup of text."""
+"""Contents of a run's page as rows, charts and sentences; the templates add the markup."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CARDS = 3
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A row of a metrics table; `main` ones are set in bold."""
+    """Row of a metrics table; rows with `main` are set in bold."""
 
     name: str
     score: Score
@@ -44,7 +44,7 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Classes by metrics of one head."""
+    """Scores of one head with classes as rows and metrics as columns."""
 
     metrics: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Score, ...]], ...]
@@ -52,18 +52,18 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class HeadSection:
-    """What is known of one head.
+    """Section of the page about one head.
 
     Attributes:
-        name: Of the head.
-        type: As in the recipe.
-        cards: The metrics that the page opens with.
+        name: Name of the head.
+        type: Type of the head in the recipe.
+        cards: Metrics that are highlighted at the top of the page.
         rows: All metrics.
-        classes: By class; None where no metric has classes.
-        charts: Precision-recall, FROC, error types, reliability, as far as they were made.
-        confusion: None where it was not made.
-        notes: Sentences, also on what is not there.
-        protocol: How the numbers were counted.
+        classes: Scores per class; None if no metric has classes.
+        charts: Available charts among precision-recall, FROC, error types and reliability.
+        confusion: Confusion matrix; None if there is none.
+        notes: Sentences for the reader, for example about missing charts.
+        protocol: Description of the evaluation protocol.
     """
 
     name: str
@@ -79,7 +79,7 @@ class HeadSection:
 
 @dataclass
 class RunPage:
-    """All that the template of one run shows."""
+    """Contents of the page of one run."""
 
     run: RunView
     evaluation: EvaluationView | None
@@ -93,12 +93,13 @@ class RunPage:
 
 
 def make_page(run: RunView, evaluation: EvaluationView | None, data_root: Path | None) -> RunPage:
-    """Everything that the page of one run shows.
+    """Collect the contents of the page of one run.
 
     Args:
-        run: The run.
-        evaluation: Which of its evaluations leads; None where there is none.
-        data_root: Folder that holds data sets; default: where it was when judged.
+        run: Contents of the run folder.
+        evaluation: Evaluation to show; None if there is none.
+        data_root: Folder that holds the datasets; default: `$RESNET_TASKS_DATA` or `./data`, else
+            the location of the data during the evaluation.
     """
     page = RunPage(run, evaluation)
     if evaluation is not None:
@@ -140,7 +141,7 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
 
 
 def build_metric_rows(metrics: Mapping[str, MetricView]) -> tuple[MetricRow, ...]:
-    """One row per metric, in the file's order."""
+    """Return one row per metric, in the order of the file."""
     return tuple(
         MetricRow(name, metric, metric.unit, metric.lower_is_better, name in HEADLINE)
         for name, metric in metrics.items()
@@ -148,13 +149,13 @@ def build_metric_rows(metrics: Mapping[str, MetricView]) -> tuple[MetricRow, ...
 
 
 def choose_cards(rows: Sequence[MetricRow]) -> list[MetricRow]:
-    """The rows that a page opens with: the best known ones, else the first."""
+    """Return the rows for the top of the page: the headline metrics, else the first rows."""
     ranked = sorted((row for row in rows if row.main), key=lambda row: HEADLINE.index(row.name))
     return (ranked or list(rows))[:CARDS]
 
 
 def _build_class_table(metrics: Mapping[str, MetricView]) -> ClassTable | None:
-    # Of one class a mean over the foreground says what the mean over all says.
+    # Per class, the `_foreground` variant of a metric has the same values as the metric itself.
     with_classes = {
         name: metric
         for name, metric in metrics.items()
@@ -209,7 +210,7 @@ def _summarize_splits(
 
 
 def list_facts(run: RunView, evaluation: EvaluationView | None) -> list[tuple[str, str]]:
-    """Model, versions, hardware and files, as names and texts."""
+    """Return names and texts of model, versions, hardware and files."""
     recipe = run.recipe
     heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
     rows = [
@@ -241,7 +242,7 @@ def list_facts(run: RunView, evaluation: EvaluationView | None) -> list[tuple[st
 
 
 def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[str, str]]:
-    """How long what took; nothing where the log does not tell."""
+    """Return names and texts of the durations; empty if the log does not contain any."""
     history, epochs = run.history, run.recipe.training.epochs
     rows: list[tuple[str, str]] = []
     if history.starts:
@@ -262,7 +263,7 @@ def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[s
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as people write them."""
+    """Format seconds as text with units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, remaining_seconds = divmod(round(seconds), 60)
