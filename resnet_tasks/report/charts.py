@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, bars and heat maps, in colors that follow the page's color scheme.
+"""Charts as inline SVG: lines and bars in colors that follow the page's color scheme.
 
 Everything is drawn in a frame of `WIDTH x HEIGHT` units, which the page scales to its column. A
 chart includes its numbers as a table, so that they are also available as text.

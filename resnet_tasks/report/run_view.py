@@ -76,7 +76,11 @@ class EvaluationView:
 
     @property
     def split(self) -> Split | None:
-        """Split of the recipe that was evaluated; None if another file was evaluated."""
+        """Split of the recipe that was evaluated; None for another file.
+
+        The split is derived from the folder name. It is also None for evaluations with inference
+        options, whose folder names have a suffix.
+        """
         name = self.name.removesuffix("-best")
         return next((split for split in SPLITS if split == name), None)
 
