@@ -1,4 +1,4 @@
-"""Validation of the annotation records of a COCO file: safe repairs, and a finding for each."""
+"""Validation of the annotation records of a COCO file, with safe repairs and a finding for each."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from resnet_tasks.data.coco.record_ids import find, generate_new_ids, is_id
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
 
 VISIBILITY = {"occluded": (3, 1.0), "truncated": (1, 0.3)}
-"""Key -> (highest value, what a bare `true` counts as: visible enough for KITTI's moderate, not for
-its easy)."""
+"""Key -> (maximum, value of a bare `true`). The value of `true` still counts as visible enough for
+KITTI's moderate level, but not for its easy level."""
 
 FRAME_TOLERANCE = 1e-3
-"""Pixels by which a box may leave its image before that is worth a note (rounding of files)."""
+"""Pixels by which a box may exceed its image without a note, because files round coordinates."""
 
 _SKIPPED_BOX: Xywh = (math.nan, math.nan, math.nan, math.nan)
-"""Stands for a box that keeps its annotation from being used (compared by identity)."""
+"""Sentinel for a box that makes its annotation unusable. It is compared by identity."""
 
 
 class AnnotationReader:
-    """One pass over the annotations of a file.
+    """Reader that validates the annotations of a file in one pass.
 
     Args:
-        categories: Of the file.
-        images: Of the file.
-        findings: Where problems go.
-        keep_degenerate: As in `read_coco`.
-        all_ids: Gives the ids of all annotations of the file; new ones lie above them.
+        categories: Categories of the file.
+        images: Image records of the file.
+        findings: Collector of the problems.
+        keep_degenerate: Whether to keep boxes without area or outside their image; see `read_coco`.
+        all_ids: Function that returns the ids of all annotations of the file. New ids are greater
+            than all of them.
 
     Attributes:
-        labels_only: Image and annotation ids of what has neither box nor mask.
+        labels_only: (image id, annotation id) of every annotation with neither box nor mask.
     """
 
     def __init__(
@@ -66,7 +67,12 @@ class AnnotationReader:
         self.labels_only: list[tuple[Id, Id]] = []
 
     def get_annotated_kinds(self, *, is_listed: bool) -> frozenset[str]:
-        """What the file annotates, by what it holds."""
+        """Return the kinds of annotations that the file contains, a subset of `ANNOTATED`.
+
+        Args:
+            is_listed: Whether the file has a list of annotations. An empty list counts as boxes
+                that were looked for and not found.
+        """
         kinds = {
             "boxes": self._has_boxes,
             "masks": self._has_masks,
@@ -77,7 +83,12 @@ class AnnotationReader:
         return annotated_kinds or frozenset(("boxes",) if is_listed else ())
 
     def read(self, position: int, raw: Any) -> Annotation | None:
-        """The annotation, or None and a problem where it cannot be used."""
+        """Return the annotation, or None after adding a finding if it cannot be used.
+
+        Args:
+            position: Index in the file's `annotations`.
+            raw: Decoded JSON of the annotation.
+        """
         findings = self._findings
         findings.location = ("annotations", position)
         if not isinstance(raw, dict):
@@ -98,7 +109,7 @@ class AnnotationReader:
             return None
         crowd = raw.get("iscrowd")
         if crowd is None and not (raw.get("bbox") or raw.get("segmentation")):
-            crowd = 0  # an image-level label is no region that could be a crowd
+            crowd = 0  # an image-level label is not a region and cannot be a crowd
         if crowd is None:
             findings.add("missing_iscrowd", record.id, annotation_id)
         elif crowd not in (0, 1):
@@ -215,12 +226,12 @@ class AnnotationReader:
     def _parse_visibility(
         self, raw: dict[str, Any], key: str, record: ImageRecord, annotation_id: Id
     ) -> float | None:
-        """`occluded` or `truncated`, from the annotation itself or its `attributes`."""
+        """Return `occluded` or `truncated` from the annotation or from its `attributes`."""
         attributes = raw.get("attributes")
         value = raw.get(key)
         if value is None and isinstance(attributes, dict):
             value = attributes.get(key)
-        if value is None or value == -1:  # -1: KITTI's regions where nothing is known
+        if value is None or value == -1:  # KITTI writes -1 for regions where nothing is known
             return None
         maximum, value_if_true = VISIBILITY[key]
         if isinstance(value, bool):

@@ -1,8 +1,9 @@
-"""Big COCO files kept in packed form, so that the next reading takes a second.
+"""Packed form of large COCO files, which loads in about a second.
 
-The packed form lies beside the JSON, or, where that folder cannot be written to, in a folder of its
-own. It holds for exactly the bytes that it was made of: at every reading their hash is compared,
-and the version of the form. It is safetensors and JSON, and no more trusted than the file itself.
+The packed file is stored next to the JSON file, or in a cache folder if the folder of the JSON file
+is not writable. It is valid only for the exact bytes from which it was made: every read compares
+their hash and the format version. It consists of safetensors and JSON and is trusted no more than
+the JSON file itself.
 """
 
 from __future__ import annotations
@@ -29,18 +30,27 @@ from resnet_tasks.files.mapped_columns import MappedColumns, open_columns, write
 from resnet_tasks.files.safe_names import is_inside
 
 CACHE_FROM = 32_000_000
-"""Bytes from which on a JSON is worth a packed form: some seconds of reading."""
+"""Size in bytes from which a JSON file gets a packed form. Such a file takes several seconds to
+read."""
 CACHE_FOLDER = "RESNET_TASKS_CACHE"
-"""Environment variable: the folder for packed forms that shall not lie beside their files."""
+"""Environment variable with the folder for packed files that should not be next to their JSON
+files."""
 VERSION = 1
-"""Of the form; another one is made anew."""
+"""Format version. A file with another version is rebuilt."""
 _STALE = 86_400
-"""Seconds after which half-written forms are swept away."""
+"""Age in seconds after which partially written files are removed."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """The bytes that a packed form is made of, and how they are read."""
+    """Content hash and read options of the JSON file that a packed form represents.
+
+    Attributes:
+        path: Path of the JSON file.
+        digest: BLAKE2b hash of its bytes, hexadecimal.
+        state: (size in bytes, modification time in nanoseconds) at the time of hashing.
+        annotated: Kinds of annotations that the caller declares, sorted; None if not declared.
+    """
 
     path: Path
     digest: str
@@ -49,11 +59,11 @@ class _Source:
 
 
 class CocoCache:
-    """The packed form of one big file, which may not be there yet.
+    """Packed form of one large COCO file, which may not exist yet.
 
     Args:
-        path: The JSON.
-        annotated: As in `read_coco`.
+        path: Path of the JSON file.
+        annotated: Kinds of annotations that the caller declares; see `read_coco`.
     """
 
     def __init__(self, path: Path, annotated: Iterable[str] | None) -> None:
@@ -75,10 +85,10 @@ class CocoCache:
         self._warning = ""
 
     def load(self, images_root: str | Path | None) -> CocoFile | None:
-        """The file, where an earlier reading kept it; None where it must be read.
+        """Return the file from its packed form, or None if there is no valid packed form.
 
         Raises:
-            DataError: If `images_root` is not there.
+            DataError: If the folder `images_root` does not exist.
         """
         for cache_path in self._paths:
             try:
@@ -95,11 +105,15 @@ class CocoCache:
         return None
 
     def store(self, coco: CocoFile, images_root: str | Path | None) -> CocoFile:
-        """Writes the packed form of what was read; the same file, from there."""
+        """Write the packed form of a parsed file and return the file as loaded from it.
+
+        If no folder is writable, or the JSON file has changed since it was hashed, `coco` is
+        returned.
+        """
         seconds = monotonic() - self._started
         coco.note = f"{self._warning}read in {seconds:.1f} s"
         if _read_file_state(self._source.path) != self._source.state:
-            return coco  # written to in the meantime
+            return coco  # the JSON file was modified while it was read
         refusals = []
         for cache_path in self._paths:
             try:
@@ -161,16 +175,16 @@ class CocoCache:
         )
 
 
-class _DamagedCache(Exception):  # noqa: N818 - not an error of the user's
-    """A packed form that is damaged."""
+class _DamagedCache(Exception):  # noqa: N818 - not a user error
+    """Damaged packed file."""
 
 
 def open_cache(path: Path, annotated: Iterable[str] | None) -> CocoCache | None:
-    """Where the packed form of a file is kept; None for a file that is small, or not there."""
+    """Return the cache of a COCO file, or None if the file is small or does not exist."""
     try:
         return CocoCache(path, annotated) if path.stat().st_size >= CACHE_FROM else None
     except OSError:
-        return None  # whoever reads it says so
+        return None  # the code that reads the file reports the error
 
 
 def _read_file_state(path: Path) -> tuple[int, int]:
@@ -179,7 +193,7 @@ def _read_file_state(path: Path) -> tuple[int, int]:
 
 
 def _remove_stale_files(cache_path: Path) -> None:
-    """Removes what killed processes left half-written."""
+    """Remove partially written files of killed processes."""
     for stale_path in cache_path.parent.glob(f"{cache_path.name}.partial-*"):
         if stale_path.stat().st_mtime < time() - _STALE:
             stale_path.unlink(missing_ok=True)
@@ -188,10 +202,10 @@ def _remove_stale_files(cache_path: Path) -> None:
 def _build_records(
     columns: MappedColumns, num_categories: int
 ) -> tuple[PackedImages, PackedAnnotations]:
-    """The records of columns that fit together.
+    """Return the records of the columns after checking that the columns are consistent.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If they are inconsistent.
     """
     num_images, num_annotations = len(columns["image.size"]), len(columns["annotation.area"])
     num_polygons = len(columns["polygon.starts"]) - 1

@@ -1,4 +1,4 @@
-"""Category ids of COCO files to indices and back."""
+"""Mapping between the category ids of COCO files and category indices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from resnet_tasks.files.safe_names import require_class_names
 
 @dataclass(frozen=True)
 class Category:
-    """One class of a data set.
+    """Category of a dataset.
 
     Attributes:
-        id: As in the file; any whole number.
-        name: Unique within a file.
-        is_thing: Whether it comes in countable objects (COCO panoptic's `isthing`).
-        supercategory: As in the file.
+        id: Id in the file, any integer.
+        name: Name, unique within a file.
+        is_thing: Whether the category has countable objects (COCO panoptic's `isthing`).
+        supercategory: Supercategory in the file, or an empty string.
     """
 
     id: int
@@ -32,13 +32,13 @@ class Category:
 
 @dataclass(frozen=True)
 class CategoryMap:
-    """Category ids to indices `0..K-1` and back.
+    """Bidirectional mapping between category ids and indices `0..K-1`.
 
     Attributes:
-        categories: Sorted by id, whatever order they are given in.
+        categories: Categories sorted by id. They may be passed in any order.
 
     Raises:
-        DataError: If an id or a name appears twice.
+        DataError: If an id or a name appears more than once.
     """
 
     categories: tuple[Category, ...]
@@ -62,34 +62,34 @@ class CategoryMap:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names in index order."""
+        """Category names in index order."""
         return tuple(category.name for category in self.categories)
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
-        """Ids in index order, rising."""
+        """Category ids in index order, ascending."""
         return tuple(category.id for category in self.categories)
 
     @cached_property
     def things(self) -> tuple[int, ...]:
-        """Indices of the categories that come in countable objects."""
+        """Indices of the categories with countable objects."""
         return tuple(i for i, category in enumerate(self.categories) if category.is_thing)
 
     @cached_property
     def stuff(self) -> tuple[int, ...]:
-        """Indices of all other categories."""
+        """Indices of the categories without countable objects."""
         return tuple(i for i, category in enumerate(self.categories) if not category.is_thing)
 
     @cached_property
     def index_table(self) -> Mapping[int, int]:
-        """Id -> index."""
+        """Mapping from category id to index."""
         return {category.id: i for i, category in enumerate(self.categories)}
 
     def id_to_index(self, category_id: int) -> int:
-        """Index of the category with this id.
+        """Return the index of the category with this id.
 
         Raises:
-            DataError: If there is none; the message lists the known ids.
+            DataError: If the id is unknown. The message lists the known ids.
         """
         index = self.index_table.get(category_id)
         if index is None:
@@ -99,10 +99,10 @@ class CategoryMap:
         return index
 
     def index_to_id(self, index: int) -> int:
-        """Id of the category at `index` (0..K-1).
+        """Return the id of the category at `index` (0..K-1).
 
         Raises:
-            DataError: If there is no such index.
+            DataError: If the index is out of range.
         """
         if not 0 <= index < len(self):
             raise DataError(f"category index {index} is not within 0..{len(self) - 1}")
@@ -110,11 +110,11 @@ class CategoryMap:
 
     @classmethod
     def merge(cls, maps: Sequence[CategoryMap]) -> CategoryMap:
-        """The common map of several files; a category may be absent from some of them.
+        """Return the common map of several files, each of which may lack some categories.
 
         Raises:
-            DataError: If the same id stands for different names, or the same name for different
-                ids or kinds.
+            DataError: If the same id has different names, or the same name has different ids or
+                kinds (`isthing`).
         """
         by_id: dict[int, Category] = {}
         by_name: dict[str, Category] = {}
@@ -131,7 +131,7 @@ class CategoryMap:
         return cls(tuple(by_id.values()))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The `categories` of a COCO file."""
+        """Return the `categories` list of a COCO file."""
         return [
             {
                 "id": category.id,
@@ -144,10 +144,11 @@ class CategoryMap:
 
     @classmethod
     def from_json(cls, raw: object) -> CategoryMap:
-        """The map of the `categories` of a COCO file.
+        """Build the map from the `categories` list of a COCO file.
 
         Raises:
-            DataError: If that is not a list of objects with a whole-number `id` and a `name`.
+            DataError: If `raw` is not a non-empty list of objects with an integer `id` and a
+                `name`.
         """
         if not isinstance(raw, list) or not raw:
             raise DataError(

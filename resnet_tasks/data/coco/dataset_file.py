@@ -1,4 +1,4 @@
-"""A parsed COCO file: images, annotations, and where the files lie."""
+"""Parsed COCO file: images, annotations and file paths."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from resnet_tasks.errors import DataError
 
 @dataclass
 class CocoFile:
-    """A parsed COCO file.
+    """Parsed COCO file.
 
     Attributes:
-        path: The JSON.
-        images_root: Folder that the images' names are relative to.
-        categories: Ids to indices.
-        images: In file order. Given as any sequence of records, they are packed.
-        annotations: By image id, in file order; every image has an entry. Given as any mapping,
-            they are packed.
-        annotated: What the file annotates, of `ANNOTATED`.
-        problems: All repairs, omissions and notes.
-        info: The file's `info`.
-        note: How it was read, where that is worth telling: a big file took its time, or came from
-            what an earlier reading kept.
+        path: Path of the JSON file.
+        images_root: Folder that the file names of the images are relative to.
+        categories: Mapping between category ids and indices.
+        images: Image records in file order. Any other sequence of records is packed on
+            construction.
+        annotations: Image id -> annotations in file order, with an entry for every image. Any other
+            mapping is packed on construction.
+        annotated: Kinds of annotations that the file contains, a subset of `ANNOTATED`.
+        problems: All repairs, skipped entries and notes.
+        info: The file's `info` object.
+        note: Remark on reading for the log (duration, packed form), or an empty string.
     """
 
     path: Path
@@ -54,27 +54,27 @@ class CocoFile:
 
     @property
     def sem_seg_root(self) -> Path:
-        """Folder that semantic label maps are relative to: `info.sem_seg_root`, else the JSON's."""
+        """Folder of the semantic maps: `info.sem_seg_root`, else the folder of the JSON file."""
         return self.path.parent / str(self.info.get("sem_seg_root", ""))
 
     def image_path(self, record: ImageRecord) -> Path:
-        """File of an image."""
+        """Return the path of an image."""
         return self.images_root / record.file_name
 
     def sem_seg_path(self, record: ImageRecord) -> Path | None:
-        """Semantic label map of an image; None where it has none."""
+        """Return the path of the semantic label map of an image, or None if it has no map."""
         name = record.sem_seg_file_name
         return None if name is None else self.sem_seg_root / name
 
     def count_problems(self) -> dict[str, int]:
-        """Number of problems by kind, most frequent first."""
+        """Return the number of problems of each kind, most frequent first."""
         return count_by_kind(self.problems)
 
     def reindex(self, categories: CategoryMap) -> CocoFile:
-        """The same file with its objects as indices into another category list.
+        """Return the same file with the labels of its objects as indices into another category map.
 
         Raises:
-            DataError: If a category is not in that list.
+            DataError: If a category of the file is not in `categories`.
         """
         if self.categories.ids == categories.ids:
             return self
@@ -83,18 +83,18 @@ class CocoFile:
         return replace(self, categories=categories, annotations=annotations)
 
     def select_images(self, images: Sequence[ImageRecord]) -> CocoFile:
-        """The same file with some of its images and what is annotated on them."""
+        """Return the same file with a subset of its images and their annotations."""
         selected = PackedImages.from_records(images)
         annotations = {record.id: self.annotations[record.id] for record in images}
         packed = pack_annotations(annotations, selected)
         return replace(self, images=selected, annotations=packed)
 
     def count_objects(self) -> NDArray[np.int64]:
-        """`(K,)` annotations of each category, crowds left out."""
+        """Return the `(K,)` number of annotations of each category, without crowds."""
         return self.annotations.count_objects(len(self.categories))
 
     def iter_files(self) -> Iterator[Path]:
-        """Images, then semantic maps, that the file names."""
+        """Yield the paths of all images, then of all semantic maps."""
         names = map(self.images.get_file_name, range(len(self.images)))
         yield from (self.images_root / name for name in names)
         for optional_fields in self.images.iter_optional_fields():
@@ -102,7 +102,7 @@ class CocoFile:
                 yield self.sem_seg_root / name
 
     def find_missing_files(self) -> tuple[Path, ...]:
-        """Images and semantic maps that the file names and that are not there."""
+        """Return the paths of the images and semantic maps that do not exist."""
         exists: dict[Path, bool] = {}
         for path in self.iter_files():
             if path not in exists:
@@ -110,10 +110,10 @@ class CocoFile:
         return tuple(path for path in self.iter_files() if not exists[path])
 
     def require_files(self) -> None:
-        """Does nothing where every named file is there.
+        """Check that all images and semantic maps exist.
 
         Raises:
-            DataError: With the number of missing files and the first of them.
+            DataError: If files are missing. The message has their number and the first path.
         """
         missing = self.find_missing_files()
         if missing:

@@ -9,19 +9,19 @@ from typing import TypeGuard
 from resnet_tasks.data.coco.records import Xywh
 
 MAX_NUMBER = 1e300
-"""JSON may hold whole numbers beyond all floats."""
+"""Largest number accepted. JSON integers may exceed the range of floats."""
 
 MAX_LENGTH = 1e9
-"""Pixels of a side."""
+"""Largest accepted side length of an image in pixels."""
 
 
 def is_length(value: object) -> TypeGuard[float]:
-    """Return whether this is a whole number of pixels from 1 to `MAX_LENGTH`."""
+    """Return whether `value` is a whole number of pixels from 1 to `MAX_LENGTH`."""
     return isinstance(value, int | float) and 1 <= value <= MAX_LENGTH and value == int(value)
 
 
 def is_spacing(value: object) -> TypeGuard[Sequence[float]]:
-    """Return whether this is a list of two positive numbers."""
+    """Return whether `value` is a list of two positive numbers."""
     return (
         isinstance(value, list | tuple)
         and len(value) == 2
@@ -30,15 +30,16 @@ def is_spacing(value: object) -> TypeGuard[Sequence[float]]:
 
 
 def is_finite(*numbers: float) -> bool:
-    """Whether no number is infinite, none at all, or a whole number beyond all floats."""
+    """Return whether all numbers are finite and within the range of floats."""
     try:
+        # The sum is NaN or infinite if any number is, so one check covers all of them.
         return math.isfinite(sum(numbers))
     except OverflowError:
         return False
 
 
 def is_box(value: object) -> TypeGuard[Xywh]:
-    """Whether this is a list of four numbers."""
+    """Return whether `value` is a list of four numbers."""
     return (
         isinstance(value, list | tuple)
         and len(value) == 4

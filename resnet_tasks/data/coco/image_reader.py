@@ -1,4 +1,4 @@
-"""Validation of the image records of a COCO file: safe repairs, and a finding for each."""
+"""Validation of the image records of a COCO file, with safe repairs and a finding for each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BOOKKEEPING = frozenset(
 
 
 class ImageReader:
-    """One pass over the image records of a file.
+    """Reader that validates the image records of a file in one pass.
 
     Args:
         root: Folder of the images.
-        findings: Where problems go.
-        allow_outside: As in `read_coco`.
+        findings: Collector of the problems.
+        allow_outside: Whether to accept file names outside `root`; see `read_coco`.
     """
 
     def __init__(self, root: Path, findings: Findings, *, allow_outside: bool = False) -> None:
@@ -35,7 +35,12 @@ class ImageReader:
         self._names: set[str] = set()
 
     def read(self, position: int, raw: Any) -> ImageRecord | None:
-        """The record, or None and a problem where it cannot be used."""
+        """Return the record, or None after adding a finding if it cannot be used.
+
+        Args:
+            position: Index in the file's `images`.
+            raw: Decoded JSON of the record.
+        """
         self._findings.location = ("images", position)
         record = self._parse_image(position, raw)
         if record is None:

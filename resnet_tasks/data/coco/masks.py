@@ -1,4 +1,4 @@
-"""Segmentations of COCO files: polygons and run lengths, checked and rasterized."""
+"""Validation and rasterization of the segmentations of COCO files: polygons and run lengths."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 
 MAX_COORDINATE = 1e6
-"""Pixels. Rasterizing walks along the outline, so a stray point far away would take all memory."""
+"""Largest coordinate in pixels. Rasterization walks along the outline, so a point far outside the
+image would exhaust the memory."""
 
 
 def decode_mask(
     segmentation: list[Any] | dict[str, Any], height: int, width: int
 ) -> NDArray[np.bool_]:
-    """`(height, width)` pixels of an object, rasterized exactly as COCO does.
+    """Return the `(height, width)` mask of an object, rasterized exactly as by COCO.
 
     Args:
-        segmentation: Polygons `[[x0, y0, x1, y1, ...], ...]`, or run lengths `{"size": (height,
-            width), "counts": ...}`, compressed or not.
-        height: Of the image.
-        width: Of the image.
+        segmentation: Polygons `[[x0, y0, x1, y1, ...], ...]`, or compressed or uncompressed run
+            lengths `{"size": (height, width), "counts": ...}`.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Raises:
-        DataError: If it is none of these, or run lengths of another size.
+        DataError: If the segmentation is neither, or the run lengths have another size.
     """
     runs = _decode_counts(encode_rle(segmentation, height, width)["counts"])
     assert runs is not None
-    # Runs of outside and inside alternate, down the columns. (pycocotools' own decoder warns with
-    # NumPy 2.)
+    # Runs of background and object alternate in column-major order. pycocotools' own decoder is not
+    # used because it warns with NumPy 2.
     flags = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(flags, runs).reshape(width, height).T)
 
@@ -43,28 +44,28 @@ def decode_mask(
 def decode_mask_in_tile(
     segmentation: list[Any] | dict[str, Any], height: int, width: int, tile: Tile
 ) -> NDArray[np.bool_]:
-    """What a part of the image shows of an object: the same pixels as of `decode_mask`.
+    """Return the mask of an object inside a tile, with the same pixels as `decode_mask`.
 
-    The image's mask is never made as a whole.
+    The mask of the full image is never allocated.
 
     Args:
-        segmentation: As in `decode_mask`.
-        height: Of the image.
-        width: Of the image.
-        tile: The part.
+        segmentation: Segmentation of the object; see `decode_mask`.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        tile: Tile of the image.
 
     Returns:
-        `(tile.height, tile.width)`.
+        `(tile.height, tile.width)` bool mask.
 
     Raises:
-        DataError: As `decode_mask`.
+        DataError: If the segmentation is invalid; see `decode_mask`.
     """
     bottom, right = tile.top + tile.height, tile.left + tile.width
     if isinstance(segmentation, dict):
         encoded, top, left, rows = encode_rle(segmentation, height, width), 0, 0, height
     else:
-        # Rasterized in a frame that begins where the outline does, never at negative coordinates:
-        # there COCO's rounding is another one.
+        # The frame starts at the outline, so that no coordinate that was positive becomes negative:
+        # COCO rounds negative coordinates differently.
         packed = [polygon for polygon in map(pack_polygon, segmentation) if polygon is not None]
         least_x = min((min(polygon[0::2]) for polygon in packed), default=0.0)
         least_y = min((min(polygon[1::2]) for polygon in packed), default=0.0)
@@ -76,6 +77,7 @@ def decode_mask_in_tile(
     runs = _decode_counts(encoded["counts"])
     assert runs is not None
     ends = np.cumsum(runs)
+    # Clip every run to the columns of the tile, so that columns outside it are never expanded.
     first, last = (tile.left - left) * rows, (right - left) * rows
     lengths = np.clip(ends, first, last) - np.clip(ends - runs, first, last)
     flags = np.arange(len(runs)) % 2 == 1
@@ -89,7 +91,7 @@ def _shift_polygon(polygon: array[float], left: int, top: int) -> array[float]:
 
 
 def encode_rle(segmentation: Any, height: int, width: int) -> Any:
-    """Segmentation of any form -> one compressed run-length object."""
+    """Return a segmentation of any form as one compressed run-length object."""
     if isinstance(segmentation, dict):
         if not is_rle(segmentation, height, width):
             raise DataError(
@@ -110,22 +112,25 @@ def encode_rle(segmentation: Any, height: int, width: int) -> Any:
 
 
 def pack_polygon(polygon: Any) -> array[float] | None:
-    """The polygon as 8 bytes a number; None where it is none. A list takes 40 bytes a number."""
+    """Return the polygon as an array of doubles, or None if it is invalid.
+
+    An array takes 8 bytes per number, a list 40 bytes.
+    """
     if isinstance(polygon, array):
         return polygon
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return None
     try:
         packed = array("d", polygon)
-    except (TypeError, OverflowError):  # whole numbers may lie beyond all floats
+    except (TypeError, OverflowError):  # JSON integers may exceed the range of floats
         return None
-    # The list is faster to look through than the array; the sum finds NaN, which max may miss.
+    # A list is faster to scan than an array. The sum detects NaN, which max and min may miss.
     is_near = max(polygon) <= MAX_COORDINATE and min(polygon) >= -MAX_COORDINATE
     return packed if is_near and math.isfinite(sum(polygon)) else None
 
 
 def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
-    """Whether run lengths are well formed and cover exactly this size."""
+    """Return whether run lengths are well formed and cover exactly this size."""
     size, counts = raw.get("size"), raw.get("counts")
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
         return False
@@ -137,10 +142,11 @@ def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
 
 
 def _decode_counts(counts: str | bytes) -> list[int] | None:
-    """COCO's compressed run lengths as numbers; None where they are malformed.
+    """Return COCO's compressed run lengths as numbers, or None if they are malformed.
 
-    Each run is a little-endian sequence of 5-bit groups plus a continuation bit, offset by 48, and
-    from the fourth run on the difference to the run before last (cocoapi, maskApi.c, rleToString).
+    Each run is a little-endian sequence of 5-bit groups, each with a continuation bit and offset by
+    48. From the fourth run on, the difference to the run before the previous one is stored
+    (cocoapi, maskApi.c, rleToString).
     """
     encoded = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     runs: list[int] = []
@@ -154,6 +160,7 @@ def _decode_counts(counts: str | bytes) -> list[int] | None:
         if group & 32:
             continue
         if group & 16:
+            # The highest bit of the last group is the sign.
             value -= 1 << shift
         if len(runs) > 2:
             value += runs[-2]
@@ -165,12 +172,12 @@ def _decode_counts(counts: str | bytes) -> list[int] | None:
 
 
 def compute_mask_area(segmentation: Any, height: int, width: int) -> float:
-    """Pixels² that a segmentation of any form covers."""
+    """Return the area in pixels² of a segmentation of any form."""
     return float(coco_mask.area(encode_rle(segmentation, height, width)))
 
 
 def compute_bounding_box(segmentation: Any, height: int, width: int) -> list[float]:
-    """The tight xywh box around polygons or run lengths."""
+    """Return the tight xywh bounding box of polygons or run lengths."""
     if isinstance(segmentation, dict):
         lengths = encode_rle(segmentation, height, width)
         return [float(value) for value in coco_mask.toBbox(lengths)]

@@ -1,4 +1,4 @@
-"""One pass over the records of a COCO file, which are packed as they are read."""
+"""One-pass parser of COCO files, which packs the records as it reads them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def parse_coco(
     keep_degenerate: bool = False,
     allow_outside: bool = False,
 ) -> CocoFile | None:
-    """The file, or None where errors among the findings keep its annotations from being read.
+    """Return the parsed file, or None if errors among the findings make it unusable.
 
     Args:
-        path: The JSON.
-        findings: Gets what is wrong.
-        images_root: As in `read_coco`.
-        annotated: As in `read_coco`.
-        keep_degenerate: As in `read_coco`.
-        allow_outside: As in `read_coco`.
+        path: Path of the JSON file.
+        findings: Collector of the problems.
+        images_root: Folder of the images; see `read_coco`.
+        annotated: Kinds of annotations that the caller declares; see `read_coco`.
+        keep_degenerate: Whether to keep boxes without area or outside their image.
+        allow_outside: Whether to accept file names outside `images_root`.
 
     Raises:
-        DataError: If it is not there, no JSON or no COCO file.
+        DataError: If the file does not exist, is not JSON or is not a COCO file.
     """
     content = open_content(path)
     info = content.top.get("info")
@@ -101,13 +101,13 @@ def _read_records(path: Path, content: CocoContent, reader: ImageReader) -> list
 
 
 def _iter_entries(path: Path, content: CocoContent, key: str) -> Iterator[Any]:
-    """The records under a key, each let go of when the next is asked for.
+    """Yield the records under a key, and release each one when the next is requested.
 
     Raises:
-        DataError: If one is no JSON.
+        DataError: If a record is not valid JSON.
     """
     try:
         yield from content.iter_entries(key)
     except DataError as error:
-        read_json(path)  # says where in the file
+        read_json(path)  # raises a DataError with the position in the file
         raise DataError(f"{path}: an entry of `{key}` {error}") from None

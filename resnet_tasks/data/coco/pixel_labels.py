@@ -1,4 +1,4 @@
-"""What is annotated of the pixels of an image: by a map of its own, or by its instance masks."""
+"""Semantic labels of the pixels of an image, from its semantic map or from its instance masks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from resnet_tasks.structures.evaluation import UNLABELED
 
 
 def has_map(file: CocoFile, record: ImageRecord) -> bool:
-    """Whether an image has a semantic map of its own."""
+    """Return whether an image has a semantic map."""
     return "semantic" in file.annotated and record.sem_seg_file_name is not None
 
 
 def has_pixel_labels(file: CocoFile, record: ImageRecord) -> bool:
-    """Whether the pixels of an image are annotated."""
+    """Return whether the pixels of an image are annotated."""
     return has_map(file, record) or "masks" in file.annotated
 
 
 def read_pixel_labels(
     file: CocoFile, record: ImageRecord, categories: CategoryMap
 ) -> NDArray[np.int64]:
-    """`(height, width)` category indices, `UNLABELED` and `VOID`, of an image that has them.
+    """Return the `(height, width)` category indices, `UNLABELED` and `VOID`, of an annotated image.
 
     Args:
-        file: Where the image is annotated.
-        record: The image.
-        categories: Whose indices the labels are.
+        file: COCO file with the image.
+        record: Record of the image.
+        categories: Category map that the labels are indices into.
 
     Raises:
-        DataError: If its map cannot be read or holds what is no category.
+        DataError: If the semantic map cannot be read or has a value that is not a category.
     """
     path = file.sem_seg_path(record)
     if path is not None and "semantic" in file.annotated:
@@ -51,5 +51,5 @@ def read_pixel_labels(
 
 
 def sort_by_descending_area(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Objects in the order in which they are drawn into a map: small ones on top."""
+    """Sort the objects in the order in which they are drawn into a label map: small ones on top."""
     return sorted(annotations, key=lambda annotation: -annotation.area)

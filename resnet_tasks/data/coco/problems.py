@@ -1,4 +1,4 @@
-"""What can be wrong with COCO files, in one table, and how it is counted."""
+"""Kinds of problems in COCO files, their messages, and how they are counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 MAX_LISTED = 5
-"""How many offenders a message names."""
+"""Number of offending records that a message lists."""
 
 
 Id = int | str
@@ -21,17 +21,17 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be in a file.
+    """Problem in a file.
 
     Attributes:
-        kind: One of a fixed set of short names (`unknown_category`, `missing_area`, ...).
-        severity: `error`: the file cannot be worked with. `warning`: an annotation or its mask is
-            not used, or it is used and results may mislead. `repaired`: read as if it were right.
-            `note`: used as it is.
-        message: One sentence with the file, the ids and what to do.
-        image_id: Of the first image concerned.
-        annotation_id: Of the first annotation concerned.
-        count: How many are concerned; left-out ones have a problem each.
+        kind: Short name from a fixed set (`unknown_category`, `missing_area`, ...).
+        severity: `error`: the file is unusable. `warning`: an annotation or its mask is ignored, or
+            it is used and results may mislead. `repaired`: the value is corrected on reading.
+            `note`: the value is used unchanged.
+        message: Sentence with the file, the ids and the remedy.
+        image_id: Id of the first affected image.
+        annotation_id: Id of the first affected annotation.
+        count: Number of affected records. Each skipped record has a separate problem.
     """
 
     kind: str
@@ -43,20 +43,20 @@ class Problem:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """By which problems are sorted: the worst first, then in the order of the table."""
+        """Sort key of problems: by severity, worst first, then by their order in the table."""
         return _get_rank(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be.
+    """Single occurrence of a problem.
 
     Attributes:
-        kind: As in `Problem`.
-        image_id: Of the image concerned.
-        annotation_id: Of the annotation concerned.
-        detail: What was given.
-        location: The list in the file, `images` or `annotations`, and the position in it, from 0.
+        kind: Short name of the problem; see `Problem`.
+        image_id: Id of the affected image.
+        annotation_id: Id of the affected annotation.
+        detail: Offending value or other specifics for the message.
+        location: List in the file (`images` or `annotations`) and the index in it, from 0.
     """
 
     kind: str
@@ -279,27 +279,29 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "unused_category": ("note", "{n} categor(ies) have no object: {first}"),
 }
-"""Kind -> (severity, sentence); `{first}` names the offenders."""
+"""Kind -> (severity, message template). `{first}` is replaced by the first offending records."""
 _SKIPPED_KINDS = frozenset({"empty_box", "non_finite_box", "box_outside", "bad_segmentation"})
-"""Kinds that get a problem for each offender: something of it is not used."""
+"""Kinds that get a problem for each offending record, because (part of) the record is not used."""
 
 
 def get_severity(kind: str) -> Severity:
-    """How bad a kind of problem is."""
+    """Return the severity of a kind of problem."""
     return _KINDS[kind][0]
 
 
 class Findings:
-    """Counts problems by kind; keeps the ids of the first few, of left-out ones all.
+    """Collector that counts problems by kind.
+
+    It keeps the ids of the first few offending records, and of all records that are skipped.
 
     Args:
-        path: The file.
-        keep_all: Keep every finding.
+        path: Path of the COCO file.
+        keep_all: Whether to keep every finding.
 
     Attributes:
-        all: Every finding in the order of finding, where they are kept.
-        location: Of the entry of the file that is looked at.
-        context: Fills further places of the sentences.
+        all: All findings in the order in which they were added, if `keep_all` is set.
+        location: Location of the record that is being read.
+        context: Values for further placeholders of the message templates.
     """
 
     def __init__(self, path: Path, *, keep_all: bool = False) -> None:
@@ -318,7 +320,14 @@ class Findings:
         annotation_id: Id | None = None,
         detail: str = "",
     ) -> None:
-        """Counts one offender of this kind; `detail` says what was given."""
+        """Count one offending record of a kind.
+
+        Args:
+            kind: Short name of the problem.
+            image_id: Id of the affected image.
+            annotation_id: Id of the affected annotation.
+            detail: Offending value or other specifics for the message.
+        """
         self._counts[kind] = self._counts.get(kind, 0) + 1
         offenders = self._offenders.setdefault(kind, [])
         if len(offenders) < MAX_LISTED or (kind in _SKIPPED_KINDS and not self._keep_all):
@@ -330,13 +339,13 @@ class Findings:
         return kind in self._counts
 
     def has_errors(self) -> bool:
-        """Whether anything found keeps the file from being used."""
+        """Return whether any finding makes the file unusable."""
         return any(get_severity(kind) == "error" for kind in self._counts)
 
     def to_problems(self) -> tuple[Problem, ...]:
-        """All that was found, the worst first; one for each kind.
+        """Return the problems, worst first, one for each kind.
 
-        Where not every finding is kept, each thing that is left out has a problem of its own.
+        Without `keep_all`, each skipped record has a separate problem.
         """
         problems: list[Problem] = []
         for kind in sorted(self._counts, key=_get_rank):
@@ -370,7 +379,7 @@ def _format_offender(image_id: Id | None, annotation_id: Id | None, detail: str)
 
 
 def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
-    """Number of problems by kind, most frequent first."""
+    """Return the number of problems of each kind, most frequent first."""
     counts: dict[str, int] = {}
     for problem in problems:
         counts[problem.kind] = counts.get(problem.kind, 0) + problem.count
@@ -378,13 +387,13 @@ def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
 
 
 def format_list(values: Iterable[object], limit: int = MAX_LISTED) -> str:
-    """The first values and, where there are more, how many."""
+    """Format the first values, followed by the total number if there are more."""
     texts = [str(value) for value in values]
     text = ", ".join(texts[:limit]) or "none"
     return text + (f", ... ({len(texts)} in all)" if len(texts) > limit else "")
 
 
 def format_value(value: object) -> str:
-    """A value as a message shows it: cut where it is long."""
+    """Format a value for a message, truncated if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

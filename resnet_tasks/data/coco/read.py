@@ -1,9 +1,9 @@
-"""COCO files: parsed once, checked, and explained where something is wrong with them.
+"""Reader of COCO files with validation, safe repairs and clear messages.
 
-The only module (with `evaluation/`) that knows category ids and `xywh` boxes. Ids may have gaps, be
-unsorted, start anywhere; everything else works on indices into a `CategoryMap`, which is sorted by
-id. Files that are almost COCO are repaired where that is safe; every repair and everything left out
-is counted in `CocoFile.problems`.
+This package and `evaluation/` are the only ones that know category ids and `xywh` boxes. Ids may
+have gaps, be unsorted and start at any number. All other code uses indices into a `CategoryMap`,
+which is sorted by id. Files that are almost valid are repaired where that is safe. Every repair and
+every skipped entry is counted in `CocoFile.problems`.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ def read_coco(
     keep_degenerate: bool = False,
     allow_outside: bool = False,
 ) -> CocoFile:
-    """A COCO file, parsed and checked; images are not touched.
+    """Read and validate a COCO file without opening its images.
 
-    Of a big file a packed form is kept (`coco.cache`), from which the next reading takes a second.
+    Large files get a packed form (`coco.cache`), from which the next read takes about a second.
 
     Args:
-        path: The JSON.
-        images_root: Folder of the images. Default: `info.images_root` (relative to the JSON's
-            folder), else the JSON's folder.
-        annotated: What the file annotates, of `ANNOTATED`. Default: `info.annotated`, else what it
-            holds: boxes, masks, semantic maps, annotations that have neither box nor mask (image).
-            An empty list of annotations counts as boxes that were looked for and not found.
-        keep_degenerate: Keep boxes without area or outside their image, as the judges of results
-            files do: nothing can match them, so they count as missed.
-        allow_outside: Accept file names that are absolute or hold `..`; they can name any file of
-            the machine.
+        path: Path of the JSON file.
+        images_root: Folder of the images. Default: `info.images_root` (relative to the folder of
+            the JSON file), else the folder of the JSON file.
+        annotated: Kinds of annotations in the file, a subset of `ANNOTATED`. Default:
+            `info.annotated`, else the kinds that the file contains: boxes, masks, semantic maps,
+            annotations with neither box nor mask (image). An empty list of annotations counts as
+            boxes that were looked for and not found.
+        keep_degenerate: Whether to keep boxes without area or outside their image, as evaluation
+            code for results files does. No detection can match them, so they count as missed.
+        allow_outside: Whether to accept file names that are absolute or contain `..`. They can name
+            any file of the machine.
 
     Raises:
-        DataError: With all errors of the file that keep it from being used.
+        DataError: If the file is unusable. The message has all of its errors.
     """
     path = Path(path)
     declared = None if annotated is None else parse_annotated_kinds(path, annotated)
@@ -78,12 +79,12 @@ def read_coco(
 def to_coco_results(
     detections: Detections, image_id: Id, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """The entries of a COCO results file for one image, numbers at full precision.
+    """Return the entries of a COCO results file for one image, numbers at full precision.
 
     Args:
-        detections: In the frame of the original image.
-        image_id: The image's id in the COCO file.
-        category_ids: By label index of the detections.
+        detections: Detections in pixels of the original image.
+        image_id: Id of the image in the COCO file.
+        category_ids: Category id of each label index of the detections.
     """
     boxes = boxes_to_xywh(detections.boxes).tolist()
     scores = as_array(detections.scores).astype("float64").tolist()

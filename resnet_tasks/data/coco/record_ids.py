@@ -1,4 +1,4 @@
-"""Ids of records in a COCO file: valid values, lookup and new ones."""
+"""Ids of records in COCO files: validation, lookup and generation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resnet_tasks.data.coco.problems import Id
 
 
 def generate_new_ids(existing_ids: Iterable[Any]) -> Iterator[int]:
-    """New ids, above all whole numbers among the known ones."""
+    """Return an iterator over new integer ids, greater than all existing integer ids."""
     return count(
         max((existing_id for existing_id in existing_ids if type(existing_id) is int), default=0)
         + 1
@@ -18,10 +18,10 @@ def generate_new_ids(existing_ids: Iterable[Any]) -> Iterator[int]:
 
 
 def find(table: Mapping[Any, Any], key: object) -> Any:
-    """`table[key]`, or None where there is none or `key` is a list or an object."""
+    """Return `table[key]`, or None if the key is missing or is not a valid id."""
     return table.get(key) if is_id(key) else None
 
 
 def is_id(value: object) -> TypeGuard[Id]:
-    """Return whether this can be an id: a whole number, or text that is not empty."""
+    """Return whether `value` is a valid id: an integer or a non-empty string."""
     return type(value) is int or (type(value) is str and value != "")

@@ -1,4 +1,4 @@
-"""One image and one annotation of a COCO file."""
+"""Image and annotation records of COCO files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Xywh = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a COCO file.
+    """Image of a COCO file.
 
     Attributes:
-        id: As in the file.
-        file_name: Relative to the file's images root, inside it.
-        height: Pixels of the upright image.
-        width: Pixels of the upright image.
-        sem_seg_file_name: Semantic label map, relative to the file's semantic root.
-        group: Patient, study or sequence; splits never cut through a group.
+        id: Id in the file.
+        file_name: Path relative to the images folder of the file, inside that folder.
+        height: Height of the upright image in pixels.
+        width: Width of the upright image in pixels.
+        sem_seg_file_name: Path of the semantic label map, relative to `CocoFile.sem_seg_root`.
+        group: Patient, study or sequence. Splits never divide a group.
         spacing: (y, x) millimeters per pixel.
-        extra: The record's other fields, COCO's own bookkeeping left out.
+        extra: Other fields of the record, without COCO's bookkeeping fields (license, URLs, date).
     """
 
     id: Id
@@ -45,19 +45,19 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or one image-level label, of an image.
+    """Object or image-level label of an image.
 
     Attributes:
-        id: As in the file, or a new one where the file's is missing or not unique.
-        image_id: Id of its image.
-        category: Index into the file's `CategoryMap`.
-        bbox: (x, y, width, height) exactly as in the file, pixels, width and height above 0; None
+        id: Id in the file, or a new one if that is missing or not unique.
+        image_id: Id of the image.
+        category: Index into the `CategoryMap` of the file.
+        bbox: (x, y, width, height) in pixels exactly as in the file, width and height above 0; None
             for image-level labels.
-        area: Pixels² as in the file (of the mask where there is one), or computed.
-        is_crowd: A region of many objects: neither positive nor negative.
-        segmentation: What `decode_mask` takes: polygons (packed as `array("d")`) or run lengths.
-        occluded: KITTI's degree: 0 visible, 1 partly, 2 largely occluded, 3 unknown.
-        truncated: Share 0..1 that lies outside the image.
+        area: Area in pixels² as in the file (of the mask if there is one), or computed.
+        is_crowd: Whether it is a region of many objects, which is neither positive nor negative.
+        segmentation: Input of `decode_mask`: polygons (packed as `array("d")`) or run lengths.
+        occluded: KITTI's degree of occlusion: 0 visible, 1 partly, 2 largely, 3 unknown.
+        truncated: Fraction of the object outside the image, 0..1.
     """
 
     id: Id
@@ -72,6 +72,6 @@ class Annotation:
 
 
 def boxes_to_xywh(boxes: Tensor | NDArray[Any]) -> NDArray[np.float64]:
-    """`(N, 4)` xyxy boxes as COCO's `(N, 4)` (x, y, width, height), computed in float64."""
+    """Return `(N, 4)` xyxy boxes as COCO's `(N, 4)` (x, y, width, height), computed in float64."""
     corners = as_array(boxes).astype(np.float64).reshape(-1, 4)
     return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)

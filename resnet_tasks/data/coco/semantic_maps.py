@@ -17,10 +17,10 @@ from resnet_tasks.structures.evaluation import UNLABELED, VOID
 def read_semantic_map(
     path: Path, categories: CategoryMap, size: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """A semantic PNG as category indices; see `category_labels`.
+    """Return a semantic map file as `(height, width)` category indices; see `values_to_labels`.
 
     Raises:
-        DataError: If the file is missing, of another size, or holds a value that is no category.
+        DataError: If the file is missing, has another size, or has a value that is not a category.
     """
     return values_to_labels(read_map_values(path, size), path, categories)
 
@@ -28,12 +28,12 @@ def read_semantic_map(
 def read_map_values(
     path: Path, size: tuple[int, int], max_pixels: int | None = None
 ) -> NDArray[np.integer[Any]]:
-    """Read a semantic map as it is stored, `(height, width)`; see `read_label_map`.
+    """Read the stored values of a semantic map, `(height, width)`; see `read_label_map`.
 
     Args:
-        path: Of the file.
-        size: (height, width) that it must have.
-        max_pixels: As in `open_image`.
+        path: Path of the label map.
+        size: (height, width) that the map must have.
+        max_pixels: Largest accepted number of pixels; see `open_image`.
 
     Raises:
         DataError: If the file is not a label map or has another size.
@@ -50,16 +50,17 @@ def read_map_values(
 def values_to_labels(
     values: NDArray[np.integer[Any]], path: Path, categories: CategoryMap
 ) -> NDArray[np.int64]:
-    """Stored values of a semantic map, or of a part of it, as category indices.
+    """Return the stored values of a semantic map, or of a part of it, as category indices.
 
-    Values are category ids; 0 is unlabeled and 255 (65535 for 16 bits) void, unless a category has
-    that id.
+    Values are category ids. 0 is unlabeled and 255 (65535 for 16 bits) is void, unless a category
+    has that id.
 
     Raises:
-        DataError: If one is no category.
+        DataError: If a value is not a category.
     """
     unknown_value = -3
     void_value = 255 if values.dtype.itemsize == 1 else 65535
+    # One table lookup per pixel is faster than one comparison per category.
     table = np.full(void_value + 1, unknown_value, dtype=np.int64)
     table[0], table[void_value] = UNLABELED, VOID
     for index, category in enumerate(categories.categories):

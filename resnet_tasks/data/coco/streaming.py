@@ -1,4 +1,4 @@
-"""COCO files taken apart record by record: the whole file never becomes Python objects at once."""
+"""Access to COCO files record by record, without the whole file as Python objects in memory."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from resnet_tasks.files.atomic import json_text
 from resnet_tasks.files.json_files import read_json
 
 LISTS = ("images", "annotations")
-"""Keys whose entries are many."""
+"""Keys with many entries."""
 
 
 @dataclass(frozen=True)
 class CocoContent:
-    """A COCO file whose records are decoded when they are asked for.
+    """COCO file whose records are decoded on request.
 
     Attributes:
-        top: The file's keys in its order; `images` and `annotations` are lists of entries that are
-            still text (`msgspec.Raw`), all else is decoded.
+        top: Top-level keys in file order. `images` and `annotations` are lists of entries in
+            undecoded text (`msgspec.Raw`); all other values are decoded.
     """
 
     top: dict[str, Any]
 
     def iter_entries(self, key: str) -> Iterator[Any]:
-        """The records under `images` or `annotations`, decoded one at a time."""
+        """Yield the records under `images` or `annotations`, decoded one at a time."""
         return map(decode_record, self.top.get(key) or ())
 
     def iter_annotation_ids(self) -> Iterator[Any]:
-        """The ids of all annotations; None where one has none."""
+        """Yield the ids of all annotations, None for an annotation without id."""
         for entry in self.top.get("annotations") or ():
             if isinstance(entry, msgspec.Raw) and bytes(memoryview(entry)[:1]) == b"{":
                 yield msgspec.json.decode(entry, type=_HasId).id
@@ -50,25 +50,26 @@ class _HasId(msgspec.Struct):
 
 
 def open_content(path: Path) -> CocoContent:
-    """A COCO file; what is in its records is not looked at.
+    """Open a COCO file without decoding its records.
 
     Raises:
-        DataError: If it is not there, no JSON, or no COCO file at all.
+        DataError: If the file does not exist, is not JSON, or is not a COCO file.
     """
     try:
         parts = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
         top = {key: _decode_value(key, raw) for key, raw in parts.items()}
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
-        # What is unusual (NaN, other encodings) or no JSON at all: read in one piece, or explained.
+        # Unusual JSON (NaN, other encodings) is read as a whole. Invalid JSON raises a DataError
+        # that explains the fault.
         top = read_json(path)
     return CocoContent(require_coco(path, top))
 
 
 def decode_record(entry: Any) -> Any:
-    """One record as Python objects.
+    """Return one record as Python objects.
 
     Raises:
-        DataError: If it is no JSON.
+        DataError: If the record is not JSON.
     """
     if not isinstance(entry, msgspec.Raw):
         return entry
@@ -77,7 +78,7 @@ def decode_record(entry: Any) -> Any:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         text = bytes(entry)
     try:
-        return json.loads(text)  # takes what is unusual, such as numbers beyond all floats
+        return json.loads(text)  # also accepts integers beyond the range of floats
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}, in {format_value(text)}") from None
 
@@ -85,12 +86,12 @@ def decode_record(entry: Any) -> Any:
 def write_content(
     stream: TextIO, top: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]
 ) -> None:
-    """Writes a COCO file, its records one a line; those that are still text stay as they are.
+    """Write a COCO file with one record per line, leaving undecoded records unchanged.
 
     Args:
-        stream: Where to.
-        top: The file's keys in order.
-        lists: What stands for `images` and `annotations` in place of what `top` holds.
+        stream: Text stream to write to.
+        top: Top-level keys in order.
+        lists: Entries of `images` and `annotations`, which replace those in `top`.
     """
     for number, (key, value) in enumerate(top.items()):
         stream.write(f"{',' if number else '{'}\n{json.dumps(key)}: ")
@@ -108,12 +109,12 @@ def write_content(
 def relocate_info(
     info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path
 ) -> dict[str, Any]:
-    """The `info` of a file that is written to another folder: its images are found from there.
+    """Return the `info` for a copy of the file in another folder, with updated image folders.
 
     Args:
-        info: Of the file as it was read.
-        roots: `images_root` and `sem_seg_root`: where the folders lie.
-        folder: Where the file will lie.
+        info: The `info` of the file as it was read.
+        roots: Folders of `images_root` and `sem_seg_root`.
+        folder: Folder of the copy.
     """
     relocated = dict(info)
     for key, root in roots.items():

@@ -1,4 +1,4 @@
-"""Top level of a COCO file: required keys, declared annotations and the image folder."""
+"""Top level of COCO files: required keys, declared kinds of annotations and the image folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from resnet_tasks.data.coco.problems import format_list, format_value
 from resnet_tasks.errors import DataError
 
 ANNOTATED = ("boxes", "masks", "semantic", "image")
-"""What a file can say it annotates."""
+"""Kinds of annotations that a file can declare."""
 
 
 def require_object(path: Path, raw: Any) -> dict[str, Any]:
-    """The top level of a COCO file, which is an object.
+    """Return the top level of a COCO file after checking that it is an object.
 
     Raises:
         DataError: If it is something else, such as a results file.
@@ -30,10 +30,11 @@ def require_object(path: Path, raw: Any) -> dict[str, Any]:
 
 
 def require_coco(path: Path, raw: Any) -> dict[str, Any]:
-    """The top level of a COCO file, with lists of images, annotations and categories.
+    """Return the top level of a COCO file after checking its images, annotations and categories.
 
     Raises:
-        DataError: If it is something else, or lacks one.
+        DataError: If it is not an object, lacks images or categories, or has one that is not a
+            list.
     """
     content = require_object(path, raw)
     for key in ("images", "categories"):
@@ -51,10 +52,10 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
 def resolve_image_folder(
     path: Path, info: Mapping[str, Any], images_root: str | Path | None = None
 ) -> Path:
-    """The folder that the images' names are relative to.
+    """Return the folder that the file names of the images are relative to.
 
     Raises:
-        DataError: If a folder is named that is not there, or that no folder can be called.
+        DataError: If `images_root` does not exist, or a folder name in `info` has a zero byte.
     """
     for key in ("images_root", "sem_seg_root"):
         if "\0" in str(info.get(key, "")):
@@ -69,10 +70,10 @@ def resolve_image_folder(
 
 
 def parse_annotated_kinds(path: Path, raw: object) -> frozenset[str]:
-    """What a file or a caller says is annotated.
+    """Return the kinds of annotations that a file or a caller declares.
 
     Raises:
-        DataError: If that is none of `ANNOTATED`.
+        DataError: If one is not in `ANNOTATED`.
     """
     kinds = [raw] if isinstance(raw, str) else raw
     if not isinstance(kinds, Iterable):

@@ -1,1 +1,1 @@
-"""COCO annotation and results files as columns of numbers, for the evaluation of big files."""
+"""COCO annotation and results files as columns of numbers, for the evaluation of large files."""

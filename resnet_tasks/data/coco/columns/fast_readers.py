@@ -1,4 +1,4 @@
-"""Fast readers of clean COCO files: JSON decoded straight into columns, portion by portion."""
+"""Fast readers of valid COCO files, which decode JSON straight into columns, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnet_tasks.errors import DataError
 Box = tuple[float, float, float, float]
 
 _CHUNK_BYTES = 1 << 20
-"""Bytes of a results file that are decoded at a time."""
+"""Number of bytes of a results file that are decoded at a time."""
 
 _BETWEEN_ENTRIES = re.compile(rb"\}\s*,\s*(?=\{)")
 
@@ -74,7 +74,7 @@ class _MaskedDetection(msgspec.Struct):
 
 
 def read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
-    """The columns of a file that needs no repair; None for any other."""
+    """Return the columns of an annotation file that needs no repair, or None for any other file."""
     try:
         raw: _File | _MaskedFile
         if kind == "mask":
@@ -125,7 +125,7 @@ def read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
 
 
 def read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns | None:
-    """The columns of a results file without any fault; None for any other."""
+    """Return the columns of a results file without faults, or None for any other file."""
     is_masked = kind == "mask"
     form: Any = list[_MaskedDetection] if is_masked else list[_Detection]
     decoder = msgspec.json.Decoder(form)
@@ -160,7 +160,7 @@ def read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultCol
         and np.isfinite(all_boxes).all()
         and (all_boxes[:, 2:] >= 0).all()
         and (has_boxes or not boxes)
-        and not masks  # Run lengths are looked at one by one.
+        and not masks  # The validating reader checks run lengths one by one.
     )
     if not is_clean:
         return None
@@ -168,7 +168,7 @@ def read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultCol
 
 
 def _split_json_list(raw: bytes) -> Iterator[bytes]:
-    """A JSON list of objects as several shorter ones, cut between objects."""
+    """Split a JSON list of objects into several shorter lists, cut between objects."""
     text = memoryview(raw)
     begin, end = raw.find(b"["), raw.rfind(b"]")
     if end - begin <= _CHUNK_BYTES or raw[:begin].strip() or raw[end + 1 :].strip():
@@ -176,6 +176,8 @@ def _split_json_list(raw: bytes) -> Iterator[bytes]:
         return
     begin += 1
     while begin < end:
+        # A cut inside a string or a nested object gives invalid JSON, so that decoding fails and
+        # the validating reader takes over.
         cut = _BETWEEN_ENTRIES.search(raw, min(begin + _CHUNK_BYTES, end), end)
         stop = end if cut is None else cut.start() + 1
         yield b"[" + text[begin:stop] + b"]"
@@ -198,7 +200,7 @@ def _concatenate(arrays: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
 def _find_positions(
     known_ids: NDArray[np.int64], requested_ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Index of each wanted id among the known ones, and whether it is there."""
+    """Return the index of each requested id among the known ids, and whether it is known."""
     if not len(known_ids):
         return np.zeros(len(requested_ids), np.int64), np.zeros(len(requested_ids), np.bool_)
     order = np.argsort(known_ids)

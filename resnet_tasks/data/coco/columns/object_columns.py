@@ -1,4 +1,4 @@
-"""Objects of COCO annotation and results files in columns."""
+"""Objects of COCO annotation and results files as columns."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ Kind = Literal["box", "mask"]
 
 @dataclass(frozen=True)
 class TruthColumns:
-    """The annotated objects of a COCO file.
+    """Annotated objects of a COCO file.
 
     Attributes:
-        path: The file.
-        image_ids: In file order.
-        sizes: `(P, 2)` height and width of the images.
-        groups: Id of an image -> its group (patient, study, sequence), where it has one.
-        categories: Ids to indices.
-        images: `(G,)` indices into `image_ids`.
-        labels: `(G,)` indices into `categories`.
-        boxes: `(G, 4)` xywh as in the file, boxes without area included.
-        areas: `(G,)` pixels², of the file.
-        crowd: `(G,)`.
-        segmentations: One per object, None where it has none; empty unless masks were asked for.
-        problems: What was repaired.
+        path: Path of the annotation file.
+        image_ids: Image ids in file order.
+        sizes: `(P, 2)` int64 height and width of the images in pixels.
+        groups: Image id -> group (patient, study, sequence), for the images with a group.
+        categories: Mapping between category ids and indices.
+        images: `(G,)` int64 indices into `image_ids`.
+        labels: `(G,)` int64 indices into `categories`.
+        boxes: `(G, 4)` float64 xywh in pixels as in the file, including boxes without area.
+        areas: `(G,)` float64 areas in pixels² as in the file.
+        crowd: `(G,)` bool, whether the object is a crowd.
+        segmentations: One segmentation per object, None for an object without; empty unless masks
+            were requested.
+        problems: Repairs of the file.
     """
 
     path: Path
@@ -51,14 +52,15 @@ class TruthColumns:
 
 @dataclass(frozen=True)
 class ResultColumns:
-    """The detections of a COCO results file.
+    """Detections of a COCO results file.
 
     Attributes:
-        images: `(D,)` indices into the truth's `image_ids`.
-        labels: `(D,)` indices into the truth's `categories`.
-        boxes: `(D, 4)` xywh; None where masks were asked for and come without.
-        scores: `(D,)`.
-        segmentations: One per detection; empty unless masks were asked for.
+        images: `(D,)` int64 indices into the ground truth's `image_ids`.
+        labels: `(D,)` int64 indices into the ground truth's `categories`.
+        boxes: `(D, 4)` float64 xywh in pixels; None if masks were requested and the entries have no
+            boxes.
+        scores: `(D,)` float64 scores.
+        segmentations: One segmentation per detection; empty unless masks were requested.
     """
 
     images: NDArray[np.int64]

@@ -1,7 +1,7 @@
-"""COCO annotation and results files as columns of numbers: what evaluation of big files needs.
+"""COCO annotation and results files as columns of numbers, for the evaluation of large files.
 
-Clean files are decoded straight into columns, portion by portion. Anything unusual sends the whole
-file to the slower readers, which repair it, or say what is wrong with its first entries.
+Valid files are decoded straight into columns, chunk by chunk. Any irregularity sends the whole file
+to the slower validating readers, which repair it or report its first invalid entries.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from resnet_tasks.data.coco.columns.object_columns import Kind, ResultColumns, T
 from resnet_tasks.files.json_files import disable_gc
 
 _VALIDATING_READERS = "resnet_tasks.data.coco.columns.validating_readers"
-"""Imported when a file is not clean: its imports (Pillow, safetensors) take 20 ms, as long as a
-small clean file."""
+"""Module that is imported only if a file is not clean. Its imports (Pillow, safetensors) take 20
+ms, as long as reading a small clean file."""
 
 
 def read_truth_columns(path: str | Path, *, kind: Kind = "box") -> TruthColumns:
-    """The objects of a COCO annotation file.
+    """Read the objects of a COCO annotation file.
 
     Args:
-        path: The JSON; small defects (`info`, `iscrowd`, `area`, ids) are repaired.
-        kind: `mask` keeps the segmentations.
+        path: Path of the JSON file. Small defects (`info`, `iscrowd`, `area`, ids) are repaired.
+        kind: `box`, or `mask` to keep the segmentations.
 
     Raises:
-        DataError: If the file cannot be used; the message names the first bad entries.
+        DataError: If the file cannot be used. The message names the first bad entries.
     """
     path = Path(path)
-    with disable_gc(), suppress(OverflowError):  # of whole numbers beyond 64 bits
+    with disable_gc(), suppress(OverflowError):  # raised by integers beyond 64 bits
         if (clean := read_clean_truth(path, kind)) is not None:
             return clean
     repaired: TruthColumns = import_module(_VALIDATING_READERS).read_repaired_truth(path, kind)
@@ -40,17 +40,18 @@ def read_truth_columns(path: str | Path, *, kind: Kind = "box") -> TruthColumns:
 def read_result_columns(
     path: str | Path, truth: TruthColumns, *, kind: Kind = "box"
 ) -> ResultColumns:
-    """The detections of a COCO results file, every entry checked against the truth.
+    """Read the detections of a COCO results file and check every entry against the ground truth.
 
     Args:
-        path: JSON, a list of `{image_id, category_id, bbox: [x, y, w, h], score}`; masks:
-            `segmentation` (run lengths or polygons) in place of `bbox` or beside it.
-        truth: What it belongs to.
-        kind: What is judged.
+        path: Path of the JSON file, a list of `{image_id, category_id, bbox: [x, y, w, h], score}`.
+            For masks, `segmentation` (run lengths or polygons) replaces `bbox` or is given in
+            addition.
+        truth: Ground truth of the results.
+        kind: Kind of detection to evaluate, `box` or `mask`.
 
     Raises:
-        DataError: If it is no such list, or an entry has an unknown image or category, or no box,
-            mask or score that can be evaluated; the message names the first ones.
+        DataError: If the file is not such a list, or an entry has an unknown image or category, or
+            no valid box, mask or score. The message names the first such entries.
     """
     path = Path(path)
     with disable_gc(), suppress(OverflowError):

@@ -1,4 +1,4 @@
-"""COCO annotation and results files as columns, entry by entry: repaired, or told what is wrong."""
+"""Readers that convert COCO files to columns entry by entry, with repairs and error messages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from resnet_tasks.files.json_files import read_json
 
 
 def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
-    """The objects of a COCO annotation file, small defects repaired.
+    """Read the objects of a COCO annotation file and repair small defects.
 
     Args:
-        path: The JSON.
-        kind: `mask` keeps the segmentations.
+        path: Path of the JSON file.
+        kind: `box`, or `mask` to keep the segmentations.
 
     Raises:
-        DataError: If the file cannot be used; the message names the first bad entries.
+        DataError: If the file cannot be used. The message names the first bad entries.
     """
     coco = read_coco(path, keep_degenerate=True)
     if "boxes" not in coco.annotated:
@@ -60,7 +60,12 @@ def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
 
 @dataclass
 class _EntryErrors:
-    """What is wrong with the entries of a results file, by kind."""
+    """Errors in the entries of a results file.
+
+    Attributes:
+        counts: Remedy -> number of entries.
+        examples: Remedy -> the first `MAX_LISTED` entries, for the message.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -81,15 +86,15 @@ class _EntryErrors:
 
 
 def read_validated_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns:
-    """The detections of a COCO results file, every entry looked at in turn.
+    """Read the detections of a COCO results file and check every entry in turn.
 
     Args:
-        path: The JSON.
-        truth: What it belongs to.
-        kind: What is judged.
+        path: Path of the JSON file.
+        truth: Ground truth of the results.
+        kind: Kind of detection to evaluate, `box` or `mask`.
 
     Raises:
-        DataError: If an entry is wrong; the message names the first ones.
+        DataError: If an entry is invalid. The message names the first such entries.
     """
     raw = read_json(path)
     form = "{image_id, category_id, " + ("bbox" if kind == "box" else "segmentation") + ", score}"
@@ -126,7 +131,12 @@ def read_validated_results(path: Path, truth: TruthColumns, kind: Kind) -> Resul
 
 
 class _EntryValidator:
-    """The entries of a results file, checked one by one."""
+    """Validator of the entries of a results file.
+
+    Args:
+        truth: Ground truth of the results.
+        kind: Kind of detection to evaluate, `box` or `mask`.
+    """
 
     def __init__(self, truth: TruthColumns, kind: Kind) -> None:
         self.images: dict[Id, int] = {image_id: i for i, image_id in enumerate(truth.image_ids)}
@@ -135,7 +145,12 @@ class _EntryValidator:
         self._kind = kind
 
     def check(self, position: int, entry: Any) -> None:
-        """Looks at one entry."""
+        """Check one entry and record its errors.
+
+        Args:
+            position: Index of the entry in the file.
+            entry: Decoded JSON of the entry.
+        """
         errors, location = self.errors, f"entry {position}"
         if not isinstance(entry, dict):
             errors.add("every entry must be an object", f"{location} is {format_value(entry)}")
@@ -214,5 +229,5 @@ def _is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # A whole number beyond all floats.
+    except OverflowError:  # An integer beyond the range of floats.
         return False

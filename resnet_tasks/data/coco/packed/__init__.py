@@ -1,10 +1,9 @@
-"""Images and annotations of a COCO file as columns of numbers, in place of Python objects.
+"""Images and annotations of a COCO file as columns of numbers instead of Python objects.
 
-A million small objects cost gigabytes, and every loader process soon has a copy of its own, for
-reading an object changes its reference count. Columns are a few large buffers that are only read:
-processes share them, in memory or in a mapped file (`coco.cache`). A record is made when it is
-asked for.
+A million small objects take gigabytes, and every loader process soon has its own copy, because
+reading an object changes its reference count. Columns are a few large read-only buffers, which
+processes share in memory or through a mapped file (`coco.cache`). Records are created on request.
 
-P images, N annotations, R polygons. Texts lie behind one another as UTF-8, with P + 1 or N + 1
-`starts`; a column of ids is int64, or such texts of JSON where not all are whole numbers.
+A file has P images, N annotations and R polygons. Strings are concatenated as UTF-8, with P + 1 or
+N + 1 `starts`. A column of ids is int64, or JSON strings if not all ids are integers.
 """

@@ -19,10 +19,12 @@ from resnet_tasks.errors import DataError
 
 
 class AnnotationPacker:
-    """Takes the annotations of a file one by one, in any order of images, and packs them.
+    """Builder that takes the annotations of a file one at a time and packs them into columns.
+
+    The annotations may arrive in any order of images.
 
     Args:
-        images: Their images.
+        images: Images of the file.
     """
 
     def __init__(self, images: PackedImages) -> None:
@@ -32,13 +34,13 @@ class AnnotationPacker:
         self._categories = array("i")
         self._numbers = array("d")  # x, y, width, height, area, occluded, truncated
         self._flags = bytearray()  # crowd, kind
-        self._polygons = array("q")  # of each annotation
-        self._lengths = array("q")  # of each polygon
+        self._polygons = array("q")  # number of polygons of each annotation
+        self._lengths = array("q")  # number of coordinates of each polygon
         self._points = array("d")
         self._runs: list[str] = []
 
     def append(self, annotation: Annotation) -> None:
-        """Adds one.
+        """Add an annotation.
 
         Raises:
             DataError: If its image is unknown.
@@ -52,7 +54,7 @@ class AnnotationPacker:
         self.append_at(position, annotation)
 
     def append_at(self, position: int, annotation: Annotation) -> None:
-        """Adds one that belongs to the image at `position`."""
+        """Add an annotation of the image at `position`."""
         self._image_positions.append(position)
         self._ids.append(annotation.id)
         self._categories.append(annotation.category)
@@ -74,7 +76,7 @@ class AnnotationPacker:
         self._runs.append(runs)
 
     def pack(self) -> PackedAnnotations:
-        """All of them, by image and within one in the order in which they were taken."""
+        """Return all annotations, grouped by image and within an image in the order of addition."""
         images = np.frombuffer(self._image_positions, np.int64)
         order = np.argsort(images, kind="stable")
         per_image = np.bincount(images, minlength=len(self._images))
@@ -96,7 +98,7 @@ class AnnotationPacker:
             **encode_texts("annotation.runs", (self._runs[row] for row in rows)),
             "annotation.polygons": _compute_bounds(polygons[order]),
         }
-        # Polygons follow their annotations, points follow their polygons.
+        # Polygons are in the order of their annotations, points in the order of their polygons.
         polygon_order = _expand_ranges(_compute_bounds(polygons), order)
         columns["polygon.starts"] = _compute_bounds(lengths[polygon_order])
         points = np.frombuffer(self._points, np.float64)
@@ -107,7 +109,11 @@ class AnnotationPacker:
 def pack_annotations(
     annotations: Mapping[Id, Sequence[Annotation]], images: PackedImages
 ) -> PackedAnnotations:
-    """Annotations by image id, packed where they are not.
+    """Return the annotations in packed form, packing them if they are not.
+
+    Args:
+        annotations: Image id -> annotations.
+        images: Images of the file.
 
     Raises:
         DataError: If an image is unknown.
@@ -126,17 +132,18 @@ def _compute_bounds(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _expand_ranges(bounds: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All positions of the chosen ranges, one after the other."""
+    """Return all positions of the selected ranges, concatenated."""
     lengths = (bounds[1:] - bounds[:-1])[indices]
     starts = bounds[:-1][indices]
     ends = np.cumsum(lengths)
+    # Offset of each range in the source minus its offset in the output; arange adds the rest.
     positions: NDArray[np.int64] = np.repeat(starts - (ends - lengths), lengths)
     positions += np.arange(len(positions))
     return positions
 
 
 def _decode_bytes(value: object) -> str:
-    """Compressed run lengths as text."""
+    """Return compressed run lengths as a string."""
     if isinstance(value, bytes):
         return value.decode("ascii")
     raise TypeError(f"{type(value).__name__} is no part of run lengths")

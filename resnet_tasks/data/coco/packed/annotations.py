@@ -1,4 +1,4 @@
-"""Annotations of a COCO file in columns, by image."""
+"""Annotations of a COCO file in columns, grouped by image."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.records import Annotation
 
 POLYGONS, RUN_LENGTHS = 1, 2
-"""Kinds of segmentations; 0: none."""
+"""Kinds of segmentations; 0 is none."""
 
 
 class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
-    """The annotations of a file by image id, in file order; made when asked for.
+    """Mapping from image id to annotations in file order, which are created on request.
 
     Args:
-        columns: As `AnnotationPacker` makes them.
-        images: Their images.
+        columns: Columns in the layout of `AnnotationPacker.pack`.
+        images: Images of the file.
 
     Attributes:
-        images: As given.
+        columns: Columns in the layout of `AnnotationPacker.pack`.
+        images: Images of the file.
     """
 
     def __init__(self, columns: Columns, images: PackedImages) -> None:
@@ -39,26 +40,31 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         self._runs = TextColumn(columns, "annotation.runs")
 
     def remap_categories(self, table: Sequence[int]) -> PackedAnnotations:
-        """The same annotations, category k as `table[k]`."""
+        """Return the same annotations with category k replaced by `table[k]`."""
         categories = np.asarray(table, np.int32)[self.columns["annotation.category"]]
         return PackedAnnotations({**self.columns, "annotation.category": categories}, self.images)
 
     def count_objects(self, number: int) -> NDArray[np.int64]:
-        """`(number,)` annotations by category, crowds left out."""
+        """Return the `(number,)` count of annotations of each category, without crowds."""
         single = self.columns["annotation.category"][~self.columns["annotation.crowd"]]
         return np.bincount(single, minlength=number)
 
     def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Every pair of an image's position and a category that it shows, crowds left out."""
+        """Return all distinct pairs of an image and a category of its objects, without crowds.
+
+        Returns:
+            Positions of the images and category indices, both `(M,)` int64.
+        """
         single = ~self.columns["annotation.crowd"]
         images = np.repeat(np.arange(len(self)), np.diff(self.columns["annotation.starts"]))
         categories = self.columns["annotation.category"][single].astype(np.int64)
         number = int(categories.max(initial=0)) + 1
+        # One integer per pair, since sorting integers is faster than sorting rows.
         pairs = np.unique(images[single] * number + categories)
         return pairs // number, pairs % number
 
     def get_by_position(self, position: int) -> tuple[Annotation, ...]:
-        """The annotations of the image at a position."""
+        """Return the annotations of the image at a position."""
         start, end = self.columns["annotation.starts"][position : position + 2].tolist()
         image_id = self.images.get_id(position)
         part = {

@@ -24,7 +24,7 @@ from resnet_tasks.errors import DataError
 
 
 def _compute_sort_key(image_id: object) -> int:
-    """Where an id stands among the sorted ones: itself, or a hash that another id may share."""
+    """Return the sort key of an id: the id itself, or a hash that another id may share."""
     if type(image_id) is int and INT64.min <= image_id <= INT64.max:
         return image_id
     digest = hashlib.blake2b(json.dumps(image_id).encode(), digest_size=8).digest()
@@ -32,10 +32,13 @@ def _compute_sort_key(image_id: object) -> int:
 
 
 class PackedImages(Sequence[ImageRecord]):
-    """The images of a file; records are made when asked for.
+    """Images of a file, whose records are created on request.
 
     Args:
-        columns: As `from_records` makes them.
+        columns: Columns in the layout of `from_records`.
+
+    Attributes:
+        columns: Columns in the layout of `from_records`.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -46,10 +49,10 @@ class PackedImages(Sequence[ImageRecord]):
 
     @classmethod
     def from_records(cls, records: Iterable[ImageRecord]) -> PackedImages:
-        """Packs records.
+        """Pack image records.
 
         Raises:
-            DataError: If two have the same id.
+            DataError: If two records have the same id.
         """
         records = list(records)
         sort_keys = np.fromiter(
@@ -76,14 +79,16 @@ class PackedImages(Sequence[ImageRecord]):
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """`(P, 2)` height and width."""
+        """`(P, 2)` int64 height and width of the images in pixels."""
         return self.columns["image.size"]
 
     def find_position(self, image_id: object) -> int | None:
-        """Position of the image with this id; None where there is none."""
+        """Return the position of the image with this id, or None if the id is unknown."""
         if type(image_id) not in (int, str):
             return None
         sort_keys, sort_key = self.columns["image.places"], _compute_sort_key(image_id)
+        # All positions with this sort key are candidates, since hashes may collide. INT64.max + 1
+        # would overflow, so the largest key is a special case.
         first, last = np.searchsorted(sort_keys, [sort_key, sort_key + (sort_key < INT64.max)])
         last = len(sort_keys) if sort_key == INT64.max else last
         for position in self.columns["image.order"][first:last].tolist():
@@ -92,11 +97,11 @@ class PackedImages(Sequence[ImageRecord]):
         return None
 
     def get_id(self, position: int) -> Id:
-        """Id of the image at a position."""
+        """Return the id of the image at a position."""
         return self._ids[position]
 
     def get_file_name(self, position: int) -> str:
-        """Name of the image at a position."""
+        """Return the file name of the image at a position."""
         return self._names[position]
 
     def __len__(self) -> int:
@@ -125,14 +130,14 @@ class PackedImages(Sequence[ImageRecord]):
         )
 
     def iter_optional_fields(self) -> Iterator[dict[str, Any]]:
-        """What images have beside id, name and size, of those that have any."""
+        """Yield the optional fields (beyond id, name and size) of the images that have any."""
         starts = self.columns["image.rest.starts"]
         for position in np.flatnonzero(np.diff(starts)).tolist():
             yield json.loads(self._optional_fields[position])
 
 
 def _encode_optional_fields(record: ImageRecord) -> str:
-    """What few images have; empty where this one has nothing of it."""
+    """Return the optional fields as JSON, or an empty string if the record has none."""
     optional_fields = {
         "semantic": record.sem_seg_file_name,
         "group": record.group,

@@ -1,4 +1,4 @@
-"""Texts and ids of many records in flat buffers."""
+"""Strings and ids of many records in flat buffers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INT64 = np.iinfo(np.int64)
 
 
 class TextColumn:
-    """Texts of a column, one after the other in one buffer."""
+    """Column of strings, concatenated in one buffer."""
 
     def __init__(self, columns: Columns, name: str) -> None:
         self._bytes = columns[f"{name}.bytes"]
@@ -34,7 +34,7 @@ def encode_texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
 
     Args:
         name: Name of the column.
-        values: Its texts.
+        values: Strings of the column.
     """
     encoded = [text.encode("utf-8", "surrogatepass") for text in values]
     return {
@@ -44,12 +44,12 @@ def encode_texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
 
 
 def compute_starts(lengths: Iterable[int]) -> NDArray[np.int64]:
-    """Return the (N + 1,) int64 starts of N consecutive parts of these lengths."""
+    """Return the (N + 1,) int64 start offsets of N consecutive parts of these lengths."""
     return np.cumsum(np.fromiter(chain((0,), lengths), np.int64), dtype=np.int64)
 
 
 class IdColumn:
-    """Ids of a column, whole numbers or texts."""
+    """Column of ids, which are integers or strings."""
 
     def __init__(self, columns: Columns, name: str) -> None:
         self._numbers = columns.get(name)
@@ -64,11 +64,11 @@ class IdColumn:
 
 
 def encode_ids(name: str, ids: Sequence[Id]) -> dict[str, NDArray[Any]]:
-    """Return the columns of an `IdColumn`: int64, or JSON texts where an id does not fit.
+    """Return the columns of an `IdColumn`: int64, or JSON strings if an id does not fit into int64.
 
     Args:
         name: Name of the column.
-        ids: Its ids.
+        ids: Ids of the column.
     """
     if all(type(identifier) is int and INT64.min <= identifier <= INT64.max for identifier in ids):
         return {name: np.asarray(ids, np.int64)}
