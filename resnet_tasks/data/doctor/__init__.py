@@ -1,1 +1,1 @@
-"""The doctor of data sets: what is wrong with COCO files and between splits, and repairs."""
+"""Dataset doctor: finds and repairs problems in COCO files and between splits."""

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a COCO file, found in one pass over its records."""
+"""Check that finds all problems of a COCO file in one pass over its records."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from resnet_tasks.data.doctor.object_checks import ObjectChecks
 from resnet_tasks.errors import DataError
 
 Advance = Callable[[int, int], None]
-"""Called with (done, total)."""
+"""Progress callback, called with (done, total)."""
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was found in a COCO file.
+    """Result of checking a COCO file.
 
     Attributes:
-        path: The JSON.
-        problems: One for each kind, the worst first.
-        findings: Every single one, in the order of the file.
+        path: Path of the JSON file.
+        problems: Problems, one for each kind, worst first.
+        findings: All single findings, in file order.
         images_root: Folder of the images.
         sem_seg_root: Folder of the semantic maps.
-        categories: None where errors kept them from being read.
-        images: Those that can be used, in file order.
-        annotated: What the file annotates, as far as that could be told.
-        objects: Number of usable annotations by category id.
-        hashes: Of the images, where they were asked for.
+        categories: Mapping between category ids and indices; None if errors made it unreadable.
+        images: Usable image records, in file order.
+        annotated: Kinds of annotations in the file, as far as they could be determined.
+        objects: Category id -> number of usable annotations.
+        hashes: Perceptual hashes of the images, if requested.
     """
 
     path: Path
@@ -59,30 +59,30 @@ class FileCheck:
 
     @property
     def is_usable(self) -> bool:
-        """Whether training and evaluation can work with the file."""
+        """Whether training and evaluation can use the file."""
         return not any(problem.severity == "error" for problem in self.problems)
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing beyond notes."""
+        """Whether the file has no problems except notes."""
         return all(problem.severity == "note" for problem in self.problems)
 
     def count_problems(self) -> dict[str, int]:
-        """Number of findings by kind, most frequent first."""
+        """Return the number of findings of each kind, most frequent first."""
         return count_by_kind(self.problems)
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How closely a file is looked at.
+    """Extent of a check.
 
     Attributes:
-        images_root: As in `read_coco`.
-        read_images: Decode every image and semantic map, too; that they are there is always
-            looked at.
-        hash_images: Also make the hashes by which images of several splits are compared.
-        allow_outside: As in `read_coco`.
-        advance: For progress over the images.
+        images_root: Folder of the images; see `read_coco`.
+        read_images: Whether to decode all images and semantic maps. Their existence is always
+            checked.
+        hash_images: Whether to compute the hashes for the comparison of images between splits.
+        allow_outside: Whether to accept file names outside `images_root`; see `read_coco`.
+        advance: Progress callback over the images.
     """
 
     images_root: str | Path | None = None
@@ -93,11 +93,11 @@ class CheckOptions:
 
 
 def check_coco(path: str | Path, options: CheckOptions | None = None) -> FileCheck:
-    """All that is wrong with a COCO file; raises nothing for what is in it.
+    """Find all problems of a COCO file, without raising errors for its content.
 
     Args:
-        path: The JSON.
-        options: How closely to look; default: without decoding images.
+        path: Path of the JSON file.
+        options: Extent of the check. Default: without decoding images.
     """
     path, options = Path(path), options or CheckOptions()
     findings = Findings(path, keep_all=True)
@@ -163,7 +163,7 @@ def _read_categories(content: CocoContent, findings: Findings) -> CategoryMap | 
 def _read_images(
     content: CocoContent, root: Path, findings: Findings, options: CheckOptions
 ) -> dict[int, ImageRecord]:
-    """The usable records by their position in the file."""
+    """Return the usable records by their position in the file."""
     reader = ImageReader(root, findings, allow_outside=options.allow_outside)
     images = {}
     for position, raw in enumerate(content.iter_entries("images")):
@@ -183,14 +183,18 @@ def _check_objects(
     findings: Findings,
     declared: frozenset[str] | None,
 ) -> tuple[dict[int, int], frozenset[str]]:
-    """Usable annotations by category id, and what the file holds."""
+    """Check the annotations of a file.
+
+    Returns:
+        Category id -> number of usable annotations, and the kinds of annotations in the file.
+    """
     findings.context = {
         "images": format_list([record.id for record in images]),
         "categories": format_list(categories.ids, 100),
     }
     if content.top.get("annotations") is None:
         findings.add("missing_annotations")
-    # What is wrong with an image is said once, not again for each of its annotations.
+    # The problem of an image is reported once, not again for each of its annotations.
     unusable = {finding.image_id for finding in findings.all if finding.image_id is not None} - {
         record.id for record in images
     }

@@ -1,4 +1,4 @@
-"""The files that a COCO file names: there, whole, of the stated size, and what they look like."""
+"""Checks of the image files of a COCO file: existence, integrity, size, and perceptual hashes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 
 _AT_A_TIME = 256
-"""Images whose results wait to be filed."""
+"""Number of images in flight. Finished results are held until all earlier ones are recorded."""
 
 
 @dataclass(frozen=True)
 class ImageHashes:
-    """What the images of a file look like.
+    """Perceptual hashes of the images of a file.
 
     Attributes:
-        values: `(P, HASH_BYTES)` uint8, in the order of the images.
-        is_known: `(P,)`: false for images that are unreadable or of one color.
+        values: `(P, HASH_BYTES)` uint8 hashes, in the order of the images.
+        is_known: `(P,)` bool, false for images that are unreadable or have a single color.
     """
 
     values: NDArray[np.uint8]
@@ -41,7 +41,7 @@ class ImageHashes:
 
 @dataclass(frozen=True)
 class _ImageCheck:
-    """What was found in the files of one image: (kind, detail), and the hash of the image."""
+    """Problems of the files of one image as (kind, detail), and the hash of the image."""
 
     problems: tuple[tuple[str, str], ...] = ()
     hash: NDArray[np.uint8] | None = None
@@ -57,19 +57,19 @@ def check_images(
     hashes: bool = False,
     advance: Callable[[int, int], None] | None = None,
 ) -> ImageHashes | None:
-    """Looks at the images and semantic maps of a file.
+    """Check the images and semantic maps of a file.
 
     Args:
-        images: By position in the file.
+        images: Position in the file -> image record.
         roots: Folders of the images and of the semantic maps.
-        categories: Of the file; None leaves the values of semantic maps unchecked.
-        findings: Where problems go.
-        read: Decode everything; else only look whether it is there.
-        hashes: Make the hashes of the images, which decodes them.
-        advance: For progress.
+        categories: Categories of the file. None skips the check of the values of semantic maps.
+        findings: Collector of the problems.
+        read: Whether to decode all files; otherwise only their existence is checked.
+        hashes: Whether to compute the hashes of the images, which requires decoding them.
+        advance: Progress callback, called with (done, total).
 
     Returns:
-        The hashes, where asked for.
+        Hashes of the images, or None if not requested.
     """
     image_hashes = None
     if hashes:
@@ -102,7 +102,10 @@ def _check_in_order(
     *,
     in_parallel: bool,
 ) -> Iterator[tuple[int, _ImageCheck]]:
-    """In the order of the file; decoders leave Python's lock, so that threads share the work."""
+    """Yield (position, result) in file order.
+
+    Decoders release the GIL, so threads work in parallel.
+    """
     if not in_parallel:
         for position, record in images.items():
             yield position, check(record)
@@ -174,17 +177,17 @@ def _check_semantic_map(
 
 
 def _check_map_format(path: Path, problems: list[tuple[str, str]]) -> None:
-    """Report a lossy format, which the first bytes of a file show without decoding it."""
+    """Report a lossy format, which the first bytes of a file reveal without decoding it."""
     try:
         require_lossless(path, "label map")
     except DataError as error:
         problems.append(("semantic_map", _format_reason(error, path)))
     except DAMAGE:
-        return  # Only `--read-images` looks for damage.
+        return  # Damage is only reported with `--read-images`.
 
 
 def _format_reason(error: DataError, path: Path) -> str:
-    """What is wrong, with the path first."""
+    """Return the error message with the path first."""
     text = str(error)
     for start in (f"image {path} ", f"label map {path} ", f"{path} "):
         text = text.removeprefix(start)

@@ -1,8 +1,9 @@
-"""Images that look alike: a perceptual hash, and a search that never compares all with all.
+"""Search for similar images by a perceptual hash, without comparing all pairs.
 
-The hash is a difference hash (N. Krawetz, "Kind of Like That", 2013): the image is shrunk to
-`SIDE` rows of `SIDE + 1` gray values, and each bit says whether a value is darker than its right
-neighbor. It survives other sizes, compressions and brightness, but neither mirroring nor cropping.
+The hash is a difference hash (N. Krawetz, "Kind of Like That", 2013): the image is resized to
+`SIDE` rows of `SIDE + 1` gray values, and each bit is set if a value is darker than its right
+neighbor. The hash is robust to changes of size, compression and brightness, but not to mirroring or
+cropping.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from resnet_tasks.data.images.decoding import StoredImage
 SIDE = 16
 HASH_BYTES = SIDE * SIDE // 8
 ALIKE_BITS = 12
-"""Images whose hashes differ in at most this many of 256 bits look alike."""
+"""Largest number of the 256 bits in which the hashes of similar images differ."""
 _BANDS = 16
-"""Parts of a hash. Hashes that differ in fewer bits than there are bands agree in one of them."""
+"""Number of parts of a hash. Hashes that differ in fewer bits than this agree in at least one
+band."""
 _NOISE = 0.01
-"""Share of an image's range by which neighbors must differ to count as different."""
+"""Fraction of the value range of an image by which neighbors must differ to count as different."""
 _FLAT = 1e-3
-"""Share of what the type can hold below which an image is of one color."""
+"""Fraction of the range of the data type below which an image counts as a single color."""
 _PAIRS_AT_ONCE = 1 << 20
 _SCATTERED = np.random.default_rng(0).permutation(8 * HASH_BYTES)
 _BITS = np.asarray([bin(value).count("1") for value in range(256)], np.uint8)
@@ -33,7 +35,10 @@ HashArray = NDArray[np.uint8]
 
 
 def difference_hash(stored_image: StoredImage) -> HashArray | None:
-    """`(HASH_BYTES,)` of an image; None where it is all of one color, which says nothing."""
+    """Return the `(HASH_BYTES,)` uint8 hash of an image, or None if it has a single color.
+
+    The hash of a single color would match that of any other such image.
+    """
     pixels = stored_image.pixels
     if "alpha" in stored_image.layout:
         pixels = pixels[:, :, :-1]
@@ -55,18 +60,19 @@ def difference_hash(stored_image: StoredImage) -> HashArray | None:
 def find_near_duplicates(
     hashes: HashArray, splits: NDArray[np.integer], *, limit: int = ALIKE_BITS
 ) -> Iterator[tuple[int, int, int]]:
-    """Images that look like one of an earlier split.
+    """Yield the images that look like an image of an earlier split.
 
-    Hashes are cut into bands; only those that agree in a whole band are compared, and equal ones
-    are looked at once. With random hashes that is a few comparisons per image.
+    Hashes are cut into bands. Only hashes that agree in a whole band are compared, and equal hashes
+    are compared once. With random hashes that is a few comparisons per image.
 
     Args:
-        hashes: `(P, HASH_BYTES)`.
+        hashes: `(P, HASH_BYTES)` uint8 hashes.
         splits: `(P,)` number of each image's split, from 0.
-        limit: Most bits that may differ, below the number of bands.
+        limit: Largest number of different bits, below the number of bands.
 
     Yields:
-        (image, the nearest image of an earlier split, bits that differ), in rising order.
+        (image, most similar image of an earlier split, number of different bits), in ascending
+        order of the image.
     """
     if not len(hashes):
         return
@@ -78,7 +84,7 @@ def find_near_duplicates(
     for left, right, bits in _find_close_pairs(unique, limit):
         alike.setdefault(left, []).append((bits, right))
         alike.setdefault(right, []).append((bits, left))
-    # The first image of each split that has a hash, split by split.
+    # For each unique hash, the first image of each split that has it.
     firsts = [
         _find_first_by_split(members[starts[i] : starts[i + 1]], splits) for i in range(len(unique))
     ]
@@ -103,10 +109,11 @@ def _find_first_by_split(images: NDArray[np.intp], splits: NDArray[np.integer]) 
 
 
 def _find_close_pairs(unique: HashArray, limit: int) -> list[tuple[int, int, int]]:
-    """(left, right, bits) of all different hashes that differ in at most `limit` bits."""
+    """Return (left, right, bits) of all unique hashes that differ in at most `limit` bits."""
     if not limit < _BANDS:
         raise ValueError(f"limit must be below {_BANDS}, got {limit}")
-    # Each band takes bits from all over the image: a black border is no reason to compare.
+    # Each band has bits from all over the image, so that a common black border does not make
+    # two hashes agree in a band.
     bits_anywhere = np.unpackbits(unique, axis=1)[:, _SCATTERED]
     bands = np.packbits(bits_anywhere, axis=1).reshape(len(unique), _BANDS, -1).astype(np.int64)
     keys = bands @ (256 ** np.arange(bands.shape[2]))
@@ -126,11 +133,13 @@ def _find_close_pairs(unique: HashArray, limit: int) -> list[tuple[int, int, int
 def _iter_equal_pairs(
     keys: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """All pairs of places in sorted `keys` with the same key, in portions."""
+    """Yield all pairs of positions in sorted `keys` with equal keys, in chunks."""
     places = np.arange(len(keys))
     distance = 1
     left = places
     while len(left):
+        # A position without an equal key at this distance has none at a greater one, since keys are
+        # sorted.
         left = left[left + distance < len(keys)]
         left = left[keys[left] == keys[left + distance]]
         for start in range(0, len(left), _PAIRS_AT_ONCE):

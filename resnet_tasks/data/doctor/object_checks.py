@@ -1,4 +1,4 @@
-"""Annotations that can be read and are yet suspicious: masks beside their boxes, odd units."""
+"""Checks for suspicious annotations: boxes that do not match their masks, and unusual units."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
 
 APART_PIXELS = 2.0
 APART_SHARE = 0.1
-"""By how many pixels, and by which share of the width (height), an edge of a box may lie off its
-mask's; the greater of the two counts."""
+"""Tolerances in pixels and as a fraction of the width (height) for the distance between an edge of
+a box and the edge of its mask. The greater of the two applies."""
 ENOUGH_BOXES = 20
-"""Fewer say little about the form in which all are written."""
+"""Smallest number of boxes from which the box format of a file can be inferred."""
 
 
 class ObjectChecks:
-    """One pass over the annotations of a file that `AnnotationReader` could use.
+    """Checks of the annotations of a file that `AnnotationReader` accepts, in one pass.
 
     Args:
-        categories: Of the file.
-        images: Of the file.
-        findings: Where problems go.
+        categories: Categories of the file.
+        images: Image records of the file.
+        findings: Collector of the problems.
 
     Attributes:
-        objects: Number of annotations by category id.
+        objects: Category id -> number of annotations.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class ObjectChecks:
 
     @property
     def objects(self) -> dict[int, int]:
-        """Number of annotations by category id."""
+        """Category id -> number of annotations."""
         return dict(zip(self._categories.ids, self._counts, strict=True))
 
     def check(self, annotation: Annotation) -> None:
-        """Looks at one annotation."""
+        """Check one annotation."""
         self._counts[annotation.category] += 1
         box = annotation.bbox
         if box is None:
@@ -58,7 +58,7 @@ class ObjectChecks:
         if annotation.area > (box[2] + 1) * (box[3] + 1):
             detail = f"area {annotation.area:g}, box {box[2]:g} x {box[3]:g}"
             self._findings.add("area_beyond_box", *ids, detail)
-        # A hash of 64 bits takes a tenth of what the values take.
+        # A 64-bit hash takes a tenth of the memory of the values.
         key = hash((annotation.image_id, annotation.category, box, _get_mask_key(annotation)))
         if key in self._object_keys:
             self._findings.add("repeated_object", *ids)
@@ -67,17 +67,17 @@ class ObjectChecks:
             self._compare_box_and_mask(box, annotation.segmentation, ids, (height, width))
 
     def finish(self, annotated: frozenset[str]) -> None:
-        """Says what only the whole file shows.
+        """Add the findings that depend on the whole file.
 
         Args:
-            annotated: What the file annotates.
+            annotated: Kinds of annotations in the file.
         """
         for detail, kind in self._form.collect_findings():
             self._findings.add(kind, detail=detail)
         if not annotated & {"boxes", "masks", "image"}:
             return
         for category, count in zip(self._categories.categories, self._counts, strict=True):
-            # Stuff lies in the semantic maps, where there are any.
+            # If there are semantic maps, stuff classes are in them.
             if count == 0 and (category.is_thing or "semantic" not in annotated):
                 self._findings.add("unused_category", detail=f"{category.id} {category.name!r}")
 
@@ -85,7 +85,7 @@ class ObjectChecks:
         self, box: Xywh, segmentation: Any, ids: tuple[Id, Id], size: tuple[int, int]
     ) -> None:
         mask_box = compute_bounding_box(segmentation, *size)
-        # Polygons may leave the image, and boxes are often cut at its edge.
+        # Polygons may extend beyond the image, while boxes are often clipped to it.
         ours, theirs = _clip_to_image(box, size), _clip_to_image(mask_box, size)
         across = max(APART_PIXELS, APART_SHARE * max(box[2], mask_box[2]))
         down = max(APART_PIXELS, APART_SHARE * max(box[3], mask_box[3]))
@@ -99,7 +99,7 @@ class ObjectChecks:
 
 
 class _BoxFormatCheck:
-    """Whether the boxes of a file look as if they were not [x, y, width, height] in pixels."""
+    """Check for boxes that look as if they were not [x, y, width, height] in pixels."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -115,7 +115,7 @@ class _BoxFormatCheck:
         self._may_be_relative = self._may_be_relative and max(box) <= 1 and min(height, width) > 8
 
     def collect_findings(self) -> list[tuple[str, str]]:
-        """(what is said, kind)."""
+        """Return the findings as (detail, kind)."""
         if self._number < ENOUGH_BOXES:
             return []
         findings = []
@@ -132,7 +132,7 @@ class _BoxFormatCheck:
 
 
 def _get_mask_key(annotation: Annotation) -> Any:
-    """What tells masks apart."""
+    """Return a hashable value that differs between different masks."""
     mask = annotation.segmentation
     if isinstance(mask, dict):
         return str(mask["counts"])
@@ -145,7 +145,7 @@ def _get_mask_key(annotation: Annotation) -> Any:
 def _clip_to_image(
     box: Sequence[float], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a box, cut at the image's edges."""
+    """Return left, top, right and bottom of a box clipped to the image."""
     x, y, width, height = box
     return (
         max(x, 0),

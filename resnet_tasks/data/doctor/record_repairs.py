@@ -1,4 +1,4 @@
-"""Repairs of single records of COCO files, each with what it changed."""
+"""Repairs of single records of COCO files, with a log of every change."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.files.safe_names import is_inside
 
 ABSENT = object()
-"""Stands for a key that is not there."""
+"""Sentinel for a missing key."""
 ROUNDS = 4
-"""How often a record is read again after a repair: readers stop at its first error."""
+"""Largest number of repair rounds. The reader stops at the first error of a record, so further
+errors appear only after a repair."""
 _IDS = frozenset({"missing_id", "duplicate_annotation"})
 _NO_BOX = frozenset({"empty_box", "non_finite_box", "box_outside"})
 
 Note = Callable[[str, str | None, Any, Any], None]
-"""Called with (kind, key or None for the whole record, before, after)."""
+"""Callback for changes: (kind, key or None for the whole record, value before, value after)."""
 
 
 @dataclass(frozen=True)
 class AnnotationRepairer:
-    """Repairs annotations as far as that is safe.
+    """Repairs annotations where that is safe.
 
     Attributes:
-        categories: Of the file.
-        records: Images by id.
-        leave: Kinds that are not repaired.
-        drop: Kinds whose annotations are taken out.
-        new_id: Gives ids that the file does not have.
+        categories: Categories of the file.
+        records: Image id -> image record.
+        leave: Kinds of problems that are not repaired.
+        drop: Kinds of problems whose annotations are removed.
+        new_id: Function that returns an id that the file does not have.
     """
 
     categories: CategoryMap
@@ -53,15 +54,15 @@ class AnnotationRepairer:
     new_id: Callable[[], int]
 
     def repair(self, raw: Any, kinds: Collection[str], note: Note) -> bool:
-        """Changes a record in place.
+        """Repair a record in place.
 
         Args:
-            raw: The record.
-            kinds: What is wrong with it.
-            note: Is told every change.
+            raw: Decoded JSON of the annotation.
+            kinds: Kinds of its problems.
+            note: Callback for every change.
 
         Returns:
-            Whether it stays in the file.
+            Whether the record stays in the file.
         """
         remaining_kinds = set(kinds)
         for _ in range(ROUNDS):
@@ -82,7 +83,7 @@ class AnnotationRepairer:
         return True
 
     def find_problem_kinds(self, raw: Any) -> set[str]:
-        """What is wrong with a record by itself; whether its id is unique is not looked at."""
+        """Return the kinds of problems of a single record, without checking for a duplicate id."""
         findings = Findings(Path(), keep_all=True)
         record = find(self.records, raw.get("image_id")) if isinstance(raw, dict) else None
         images = [] if record is None else [record]
@@ -91,7 +92,7 @@ class AnnotationRepairer:
         return {finding.kind for finding in findings.all}
 
     def _apply_repairs(self, raw: dict[str, Any], kinds: Collection[str], note: Note) -> bool:
-        """Whether anything could be repaired."""
+        """Repair a record and return whether anything changed."""
         editor = _RecordEditor(raw, note)
         if "unknown_image" in kinds:
             editor.set_key(
@@ -115,7 +116,7 @@ class AnnotationRepairer:
 
 
 class _RecordEditor:
-    """Sets keys of a record, and tells what changed."""
+    """Editor that sets keys of a record and reports the changes."""
 
     def __init__(self, raw: dict[str, Any], note: Note) -> None:
         self._raw = raw
@@ -123,7 +124,7 @@ class _RecordEditor:
         self.number = 0
 
     def set_key(self, kind: str, key: str, value: Any) -> None:
-        """Sets a key, or takes it out where `value` is ABSENT; None leaves it."""
+        """Set a key, or remove it if `value` is ABSENT. None leaves it unchanged."""
         before = self._raw.get(key, ABSENT)
         if value is None or value is before or (type(value) is type(before) and value == before):
             return
@@ -136,7 +137,7 @@ class _RecordEditor:
 
 
 def _match_id(value: Any, known_ids: Mapping[Any, Any]) -> Id | None:
-    """The known id that is written the same, as text or as a number."""
+    """Return the known id that is written the same, as a string or as a number."""
     if isinstance(value, str) and value.lstrip("-").isdecimal() and int(value) in known_ids:
         return int(value)
     if type(value) is float and value.is_integer() and int(value) in known_ids:
@@ -173,7 +174,7 @@ def _is_invalid_visibility(value: Any, maximum: float) -> bool:
 def _repair_geometry(
     raw: dict[str, Any], record: ImageRecord, kinds: Collection[str], editor: _RecordEditor
 ) -> None:
-    """Segmentation, then the box from it, then the area from both."""
+    """Repair the segmentation, then the box from it, then the area from both."""
     size = (record.height, record.width)
     mask = _extract_usable_mask(raw.get("segmentation"), size)
     if "bad_segmentation" in kinds:
@@ -190,6 +191,8 @@ def _repair_geometry(
     if "box_beyond_frame" in kinds and is_box(box):
         clipped = _clip_box(list(box), record)
         if mask is None and isinstance(old_area, int | float):
+            # Without a mask, the area is recomputed only if it was the area of the box before
+            # clipping.
             is_of_box = math.isclose(old_area, box[2] * box[3])
             area_kind = area_kind or ("box_beyond_frame" if is_of_box else "")
         editor.set_key("box_beyond_frame", "bbox", clipped or None)
@@ -200,14 +203,14 @@ def _repair_geometry(
 
 
 def _extract_usable_mask(raw: Any, size: tuple[int, int]) -> Any:
-    """What of a segmentation can be used; None where nothing can."""
+    """Return the usable part of a segmentation, or None if there is none."""
     if isinstance(raw, list):
         return [polygon for polygon in raw if pack_polygon(polygon) is not None] or None
     return raw if isinstance(raw, dict) and is_rle(raw, *size) else None
 
 
 def _clip_box(box: list[float], record: ImageRecord) -> list[float]:
-    """The part of a box inside its image; empty where there is none."""
+    """Return the part of a box inside its image, or an empty list if there is none."""
     x, y, width, height = box
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + width, record.width), min(y + height, record.height)
@@ -215,7 +218,7 @@ def _clip_box(box: list[float], record: ImageRecord) -> list[float]:
 
 
 def make_relative_name(name: str, root: Path) -> str | None:
-    """An absolute or roundabout file name, relative to the folder that it lies in; else None."""
+    """Return a file name as a normalized path relative to `root`, or None if it is not inside."""
     try:
         inside = os.path.relpath(
             os.path.realpath(os.path.join(root, name)),  # noqa: PTH118

@@ -1,7 +1,8 @@
-"""A repaired copy of a COCO file, and the list of every change.
+"""Repair of a COCO file into a copy, with a list of all changes.
 
-Repaired is what has one right answer, or none that anything could use; all else is left and said.
-Keys that COCO does not know, and records without findings, stay byte for byte as they are.
+A problem is repaired if it has exactly one correct solution, or if the record is of no use to any
+reader. All other problems are left unchanged and reported. Keys that COCO does not define, and
+records without findings, are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -46,18 +47,19 @@ DROPPED_IMAGES = (
     "bad_spacing",
 )
 DROPPABLE = (*DROPPED_ANNOTATIONS, *DROPPED_IMAGES)
-"""Kinds whose annotations, or whose images with all annotations, can be taken out on request."""
+"""Kinds whose annotations, or whose images with all their annotations, can be removed on
+request."""
 
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What became of a file.
+    """Result of a repair.
 
     Attributes:
-        path: The repaired copy.
-        changes: The list of changes beside it.
-        counts: Number of changes by kind of finding, most frequent first.
-        after: What is found in the copy.
+        path: Path of the repaired copy.
+        changes: Path of the list of changes next to it.
+        counts: Kind of finding -> number of changes, most frequent first.
+        after: Result of checking the copy.
     """
 
     path: Path
@@ -74,17 +76,17 @@ def repair(
     leave: Collection[str] = (),
     drop: Collection[str] = (),
 ) -> RepairReport:
-    """Writes a repaired copy of a COCO file, and beside it `<out>.changes.json`.
+    """Write a repaired copy of a COCO file, and next to it `<out>.changes.json`.
 
     Args:
-        path: The file; it is not touched.
-        out: The copy; its `info` tells where the images are from there.
-        options: How closely to look; sizes are repaired only where images are read.
+        path: Path of the file, which is not modified.
+        out: Path of the copy. The folders in its `info` are relative to the new location.
+        options: Extent of the check. Sizes are repaired only if images are read.
         leave: Kinds of findings that are not repaired.
-        drop: Kinds of findings whose annotations or images are taken out, of `DROPPABLE`.
+        drop: Kinds of findings whose annotations or images are removed, from `DROPPABLE`.
 
     Raises:
-        DataError: If the file cannot be read at all, a kind is unknown, or a file is in the way.
+        DataError: If the file cannot be read, a kind is unknown, or an output file already exists.
         RunError: If the copy cannot be written.
     """
     options = options or CheckOptions()
@@ -113,7 +115,7 @@ def repair(
 
 
 class _ChangeLog:
-    """The list of changes, one a line."""
+    """Writer of the list of changes, one per line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -123,7 +125,7 @@ class _ChangeLog:
     def add(
         self, location: str, raw: Any, kind: str, key: str | None, before: Any, after: Any
     ) -> None:
-        """One change; the ids are those before it."""
+        """Write one change, with the ids from before the change."""
         entry: dict[str, Any] = {"place": location, "kind": kind}
         if isinstance(raw, dict):
             own = before if key == "id" else raw.get("id")
@@ -139,7 +141,7 @@ class _ChangeLog:
         self.counts[kind] += 1
 
     def finish(self) -> None:
-        """Ends the list."""
+        """Close the list."""
         self._stream.write("\n]\n")
 
 
@@ -163,7 +165,8 @@ def _write_repaired(
 
 
 class _RepairedCopy:
-    """One copy in the making: `build_top_level`, then `repair_images`, then `iter_annotations`."""
+    """State of a repair: call `build_top_level`, `repair_images` and `iter_annotations` in order.
+    """
 
     def __init__(
         self,
@@ -186,7 +189,7 @@ class _RepairedCopy:
         self._records: dict[Id, ImageRecord] = {}
         for record in check.images:
             self._records.setdefault(record.id, record)
-        # A changed size changes what fits into the image.
+        # Annotations are checked against the corrected size.
         for image_id, (height, width) in _find_true_sizes(check, content, leave).items():
             self._records[image_id] = replace(self._records[image_id], height=height, width=width)
         self._repairer = AnnotationRepairer(
@@ -197,7 +200,7 @@ class _RepairedCopy:
         self._unchecked: set[Id] = set()
 
     def build_top_level(self, folder: Path) -> dict[str, Any]:
-        """The file's keys, with the `info` of its new place."""
+        """Return the top-level keys, with the `info` for the new location."""
         top = dict(self._content.top)
         info = top.get("info")
         if not isinstance(info, dict):
@@ -216,7 +219,7 @@ class _RepairedCopy:
         return {**top, "info": relocated}
 
     def repair_images(self) -> list[Any]:
-        """The records of the copy."""
+        """Return the image records of the copy."""
         first: dict[Any, Any] = {}
         has_twins = any("duplicate_image" in kinds for kinds in self._kinds.values())
         kept_records = []
@@ -239,7 +242,7 @@ class _RepairedCopy:
         return kept_records
 
     def iter_annotations(self) -> Iterator[Any]:
-        """The records of the copy; to be asked for after the images."""
+        """Yield the annotation records of the copy. Call `repair_images` first."""
         check_all = bool(self._dropped or self._unchecked)
         for position, entry in enumerate(self._content.top["annotations"]):
             kinds = self._kinds.get(("annotations", position), set())
@@ -259,7 +262,7 @@ class _RepairedCopy:
                 yield raw if self._log.counts.total() > before else entry
 
     def _make_new_id(self) -> int:
-        if self._new_ids is None:  # all are looked through when the first is needed
+        if self._new_ids is None:  # created on first use, since it scans the ids of all annotations
             self._new_ids = generate_new_ids(self._content.iter_annotation_ids())
         return next(self._new_ids)
 
@@ -285,14 +288,14 @@ class _RepairedCopy:
                 note("image_path", key, name, relative_path)
                 raw[key] = relative_path
                 changed = True
-        # Its annotations have not been looked at while it could not be used.
+        # The annotations of an unusable image have not been checked yet.
         record = ImageReader(self._check.images_root, Findings(Path())).read(0, raw)
         if record is not None and self._records.setdefault(record.id, record) is record:
             self._unchecked.add(record.id)
         return changed
 
     def _find_dropped_images(self) -> dict[Id, str]:
-        """Images that are taken out, and why; not those whose id another one has, too."""
+        """Return id -> reason of the removed images, except ids that another image shares."""
         drop_reasons: dict[Id, str] = {}
         twins = {
             finding.image_id
@@ -309,7 +312,7 @@ class _RepairedCopy:
 def _set_true_size(
     raw: dict[str, Any], kinds: Collection[str], record: ImageRecord | None, note: Note
 ) -> bool:
-    """Whether height and width have been set to those of the image."""
+    """Set height and width to those of the image file and return whether they changed."""
     kind = next(
         (size_kind for size_kind in ("missing_size", "wrong_size") if size_kind in kinds), ""
     )
@@ -327,10 +330,10 @@ def _set_true_size(
 def _find_true_sizes(
     check: FileCheck, content: CocoContent, leave: Collection[str]
 ) -> dict[Id, tuple[int, int]]:
-    """Sizes of images whose records are wrong beyond doubt.
+    """Return the sizes of images whose records are certainly wrong.
 
-    That is where nothing is drawn on the image, or where height and width are exchanged: all
-    boxes lie inside the true size, and one reaches beyond the stated one.
+    This is the case if the image has no annotations, or if height and width are swapped: all boxes
+    are inside the true size, and at least one exceeds the stated size.
     """
     wrong = {finding.image_id for finding in check.findings if finding.kind == "wrong_size"}
     if "wrong_size" in leave:

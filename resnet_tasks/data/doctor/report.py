@@ -1,4 +1,4 @@
-"""What was found in COCO files: a table for people, JSON for programs."""
+"""Reports of the checks of COCO files: tables on the console and JSON."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SHOWN_IDS = 3
 
 
 def print_checks(checks: Sequence[FileCheck], console: Console) -> None:
-    """Prints a table by severity for each file, then a sentence for each kind of finding.
+    """Print a table by severity for each file, then a sentence for each kind of finding.
 
     Args:
-        checks: In the order in which the files were given.
-        console: Where to.
+        checks: Checks in the order in which the files were passed.
+        console: Console to print to.
     """
     for check in checks:
         if check.problems:
@@ -41,11 +41,11 @@ def print_checks(checks: Sequence[FileCheck], console: Console) -> None:
 
 
 def print_repair(report: RepairReport, console: Console) -> None:
-    """Prints what was changed, and where that is listed.
+    """Print the number of changes of each kind, and where they are listed.
 
     Args:
-        report: The repair.
-        console: Where to.
+        report: Result of the repair.
+        console: Console to print to.
     """
     for kind, count in report.counts.items():
         console.print(f"changed: {kind}: {count}", markup=False, soft_wrap=True)
@@ -58,11 +58,11 @@ def print_repair(report: RepairReport, console: Console) -> None:
 
 
 def print_splits(splits: WrittenSplits, console: Console) -> None:
-    """Prints what every part of a data set holds, and how a recipe names the parts.
+    """Print the contents of every part of a dataset and the written files.
 
     Args:
-        splits: The parts.
-        console: Where to.
+        splits: Written parts.
+        console: Console to print to.
     """
     table = Table()
     table.add_column(f"by {splits.by}")
@@ -121,10 +121,10 @@ def _format_location(finding: Finding) -> str:
 
 
 def write_findings(checks: Sequence[FileCheck], path: Path) -> None:
-    """Writes every finding as JSON, one a line; the file appears whole or not at all.
+    """Write every finding as JSON, one per line. The file is complete or absent.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If the file cannot be written.
     """
     with open_atomic(path) as stream:
         stream.write('{"files": [')

@@ -1,4 +1,4 @@
-"""What is wrong between splits of one data set: what leaks, is absent, or looks alike."""
+"""Checks between the splits of a dataset: leaks, absent classes and near duplicates."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ SPLIT_NAMES = ("train", "val", "test")
 def check_splits(
     paths: Sequence[Path], options: CheckOptions | None = None
 ) -> tuple[FileCheck, ...]:
-    """All that is wrong with COCO files that are splits of one data set.
+    """Find all problems of COCO files that are splits of one dataset.
 
-    What is wrong between two of them is a finding of the later one.
+    A problem between two splits is a finding of the later one.
 
     Args:
-        paths: The JSONs; one alone is only looked at by itself.
-        options: How closely to look.
+        paths: Paths of the JSON files. A single file is only checked by itself.
+        options: Extent of the check.
 
     Raises:
-        DataError: If a file is named twice.
+        DataError: If a file is passed more than once.
     """
     resolved = [path.resolve() for path in paths]
     if len(set(resolved)) < len(resolved):
@@ -45,7 +45,7 @@ def check_splits(
 
 
 def find_sibling_splits(path: Path) -> list[Path]:
-    """The file and the other splits that lie beside it by their usual names."""
+    """Return the file and the other splits next to it that have the usual names."""
     candidates = [path.with_name(f"{name}.json") for name in SPLIT_NAMES]
     return [
         path,
@@ -58,7 +58,7 @@ def _add_absent_classes(checks: Sequence[FileCheck]) -> list[FileCheck]:
 
 
 def _check_absent_classes(check: FileCheck, other_checks: Sequence[FileCheck]) -> FileCheck:
-    """With the classes that have objects in another split only."""
+    """Add the classes that have objects only in other splits."""
     findings = Findings(check.path, keep_all=True)
     if check.categories is None or not check.annotated & {"boxes", "masks", "image"}:
         return check
@@ -70,7 +70,7 @@ def _check_absent_classes(check: FileCheck, other_checks: Sequence[FileCheck]) -
 
 
 def _find_classes_elsewhere(other_checks: Sequence[FileCheck]) -> dict[int, tuple[str, str, int]]:
-    """Category id -> its name, the first split that has objects of it, and how many."""
+    """Return category id -> name, first split with objects of it, and their number."""
     occurrences: dict[int, tuple[str, str, int]] = {}
     for check in other_checks:
         for category in check.categories.categories if check.categories else ():
@@ -140,7 +140,7 @@ def _compare_hashes(check: FileCheck, earlier: Sequence[FileCheck], findings: Fi
             hashed_indices = np.flatnonzero(split_check.hashes.is_known)
             rows += [(split_check.path, split_check.images[i]) for i in hashed_indices.tolist()]
             values.append(split_check.hashes.values[hashed_indices])
-            # Earlier splits count as one: they have been compared among themselves.
+            # Earlier splits count as one split, since they are compared with each other separately.
             splits.append(np.full(len(hashed_indices), int(split == len(earlier))))
     hashes, of_split = np.concatenate(values), np.concatenate(splits)
     for place, other, bits in find_near_duplicates(hashes, of_split):
