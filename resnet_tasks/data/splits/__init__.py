@@ -1,1 +1,1 @@
-"""Train, val and test splits and folds that never cut a group."""
+"""Train, val and test splits and folds that keep groups together."""

@@ -1,4 +1,4 @@
-"""What leaks from one split into another: groups and images that are in both."""
+"""Leaks between splits: groups and images that are in both."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from resnet_tasks.data.coco.problems import MAX_LISTED
 
 
 class HasFileName(Protocol):
-    """An image record, or as much of it as tells images apart."""
+    """Protocol of an image record, limited to the fields that identify the image and its group."""
 
     @property
     def file_name(self) -> str:
-        """Relative to the images root."""
+        """Path relative to the images root."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class HasFileName(Protocol):
 
 
 class ImageCollection(Protocol):
-    """A COCO file: parsed, checked, or only its images."""
+    """Protocol of a COCO file that is parsed, checked, or read without its annotations."""
 
     @property
     def images_root(self) -> Path:
@@ -38,7 +38,7 @@ class ImageCollection(Protocol):
 
     @property
     def images(self) -> Sequence[HasFileName]:
-        """In file order."""
+        """Image records in file order."""
         ...
 
 
@@ -54,7 +54,12 @@ class _RawFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ImageList:
-    """The images of a COCO file, its annotations not looked at."""
+    """Images of a COCO file that is read without its annotations.
+
+    Attributes:
+        images_root: Folder of the images.
+        images: File name and group of every image, in file order.
+    """
 
     images_root: Path
     images: tuple[_ImageName, ...]
@@ -66,14 +71,14 @@ class _ImageName(NamedTuple):
 
 
 def read_image_names(path: Path, images_root: Path | None = None) -> ImageList | None:
-    """The names and groups of a COCO file's images; annotations are skipped, not parsed.
+    """Read the file names and groups of the images of a COCO file without parsing annotations.
 
     Args:
-        path: The JSON.
-        images_root: As in `read_coco`.
+        path: Path of the JSON file.
+        images_root: Folder of the images; see `read_coco`.
 
     Returns:
-        None where the file is not there or cannot be read in this way.
+        List of images, or None if the file does not exist or has unexpected content.
     """
     try:
         raw = msgspec.json.decode(path.read_bytes(), type=_RawFile)
@@ -90,11 +95,11 @@ def read_image_names(path: Path, images_root: Path | None = None) -> ImageList |
 
 @dataclass(frozen=True)
 class Leak:
-    """What two splits share.
+    """Groups and images that two splits share.
 
     Attributes:
-        groups: Group -> its images in the first and in the second split, where it is in both.
-        images: Files that are in both.
+        groups: Shared group -> number of its images in the first and in the second split.
+        images: Paths of the shared image files.
     """
 
     groups: Mapping[str, tuple[int, int]]
@@ -104,7 +109,12 @@ class Leak:
         return bool(self.groups or self.images)
 
     def describe(self, first: str, second: str) -> str:
-        """What is shared, with counts and the first names; `first` and `second` name the splits."""
+        """Describe the shared groups and images with counts and the first names.
+
+        Args:
+            first: Name of the first split.
+            second: Name of the second split.
+        """
         parts = []
         if self.groups:
             examples = [
@@ -121,7 +131,7 @@ class Leak:
 
 
 def find_leak(first: Sequence[ImageCollection], second: Sequence[ImageCollection]) -> Leak:
-    """Groups and image files that occur in both splits, in the order of the second."""
+    """Return the groups and image files in both splits, in the order of the second split."""
     ours, theirs = count_groups(first), count_groups(second)
     groups = {group: (ours[group], theirs[group]) for group in theirs if group in ours}
     first_paths = {path for file in first for path in resolve_image_paths(file)}
@@ -130,15 +140,15 @@ def find_leak(first: Sequence[ImageCollection], second: Sequence[ImageCollection
 
 
 def count_groups(files: Iterable[ImageCollection]) -> Counter[str]:
-    """Images by group, in the order of the files; images without a group are not counted."""
+    """Return the number of images of each group in file order, ignoring images without a group."""
     return Counter(
         record.group for file in files for record in file.images if record.group is not None
     )
 
 
 def resolve_image_paths(file: ImageCollection) -> list[str]:
-    """Where each image of a file lies, so that the same file has the same name everywhere."""
-    # The folder is resolved once: following the links of each image would take minutes.
+    """Return the path of each image, normalized so that equal files have equal paths."""
+    # Only the folder is resolved, because resolving the links of every image would take minutes.
     root = os.path.realpath(file.images_root)
     return [
         os.path.normpath(os.path.join(root, record.file_name))  # noqa: PTH118 - fast

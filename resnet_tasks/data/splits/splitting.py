@@ -1,6 +1,6 @@
-"""Splits: images into folds or shares, groups whole, classes alike in every part.
+"""Division of images into parts that keep groups together and have similar class frequencies.
 
-Glossary: `N` images, `G` groups, `K` classes, `P` parts (folds, or train, val and test).
+Symbols: `N` images, `G` groups, `K` classes, `P` parts (folds, or train, val and test).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Counts = NDArray[np.float64]
 def assign_folds(
     groups: Sequence[Hashable], folds: int, *, counts: Counts | None = None, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Fold `0..folds-1` of every image; no group lies in two of them.
+    """Return the fold `0..folds-1` of every image, with every group in a single fold.
 
     Args:
-        groups: `(N,)` patient, study or sequence of every image, see `groups_of`.
-        folds: How many, at least 2.
-        counts: As in `divide`.
-        seed: Of the order in which like groups are placed.
+        groups: `(N,)` patient, study or sequence of every image; see `find_groups`.
+        folds: Number of folds, at least 2.
+        counts: `(N, K)` amount of each class in every image; see `divide`.
+        seed: Seed for the order in which similar groups are placed.
 
     Raises:
-        DataError: If there are fewer groups than folds, or less than two folds.
+        DataError: If there are fewer groups than folds, or fewer than two folds.
     """
     if folds < 2:
         raise DataError(f"{folds} fold(s) cannot be held out in turn; take at least 2")
@@ -46,22 +46,23 @@ def divide(
     counts: Counts | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Part `0..P-1` of every image: parts of given shares, no group in two of them.
+    """Return the part `0..P-1` of every image, for parts of given shares that keep groups together.
 
-    Groups are placed one after the other where the sum of squared departures from the shares
-    grows least, of the images and, with `counts`, of every class. Groups that hold much of
-    something come first (in octaves, shuffled within), while there is still a choice. Without
-    classes and groups the parts have exactly the shares, rounded by Sainte-Laguë's rule.
+    Groups are placed greedily, each in the part where the sum of squared deviations from the shares
+    grows least. The sum runs over the images and, with `counts`, over every class. Groups with a
+    large share of anything come first (in octaves, shuffled within each), while there is still a
+    choice. Without classes and groups, the parts have exactly the shares, rounded by Sainte-Laguë's
+    rule.
 
     Args:
-        groups: `(N,)` what belongs together has the same value.
-        shares: `(P,)` relative sizes of the parts, above 0; they need not sum to 1.
-        counts: `(N, K)` how much of each class an image shows (objects, pixels, or 1 and 0):
-            parts get alike shares of each. None: of images alone.
-        seed: Of the order in which like groups are placed.
+        groups: `(N,)` group of every image. Images with equal values stay together.
+        shares: `(P,)` relative sizes of the parts, above 0. They need not sum to 1.
+        counts: `(N, K)` amount of each class in every image (objects, pixels, or 1 and 0). All
+            parts get similar shares of each class. None balances only the number of images.
+        seed: Seed for the order in which similar groups are placed.
 
     Returns:
-        `(N,)` part of every image; every part has at least one group.
+        `(N,)` int64 part of every image. Every part has at least one group.
 
     Raises:
         DataError: If there are fewer groups than parts, or a share is not above 0.
@@ -85,13 +86,14 @@ def divide(
 
 
 def find_groups(files: Sequence[CocoFile]) -> list[str]:
-    """What every image of some files belongs to: its `group`, else its own file.
+    """Return the group of every image: its `group`, or its file if it has none.
 
-    The same image in two files (boxes in one, pixels in the other) is one group, and a group's
-    name means the same in all files, so that a split of all of them has no image in two parts.
+    The same image in two files (boxes in one, pixels in the other) is one group, and the name of a
+    group has the same meaning in all files. A split of all files therefore has no image in two
+    parts.
 
     Returns:
-        `(N,)` in the order of the files and of the images in them.
+        `(N,)` group names in the order of the files and their images.
     """
     images = [
         (os.path.normpath(file.image_path(record)), record.group)
@@ -106,16 +108,16 @@ def find_groups(files: Sequence[CocoFile]) -> list[str]:
 
 
 def count_objects_per_image(files: Sequence[CocoFile], categories: CategoryMap) -> Counts:
-    """`(N, K)` objects and image-level labels of each category on every image, no crowds.
+    """Return the `(N, K)` number of objects and image labels of each category, without crowds.
 
-    Pixels of semantic maps are not counted: that takes reading all of them.
+    Pixels of semantic maps are not counted, because that requires reading all of them.
 
     Args:
-        files: Whose images, in this order.
-        categories: The columns.
+        files: COCO files with the images, which are counted in this order.
+        categories: Categories of the columns.
 
     Raises:
-        DataError: If a file has a category that is not among them.
+        DataError: If a file has a category that is not in `categories`.
     """
     counts = np.zeros((sum(len(file.images) for file in files), len(categories)))
     row = 0
@@ -130,12 +132,12 @@ def count_objects_per_image(files: Sequence[CocoFile], categories: CategoryMap) 
 
 @dataclass(frozen=True)
 class Folds:
-    """Images of some files in folds.
+    """Division of the images of several files into folds.
 
     Attributes:
-        files: All of them.
+        files: All files.
         groups: `(N,)` group of every image, in the order of the files.
-        fold: `(N,)` fold of every image.
+        fold: `(N,)` int64 fold of every image.
     """
 
     files: tuple[CocoFile, ...]
@@ -144,12 +146,14 @@ class Folds:
 
     @classmethod
     def from_files(cls, files: Sequence[CocoFile], folds: int, *, seed: int = 0) -> Folds:
-        """Folds with whole groups and, where objects are annotated, alike shares of each category.
+        """Divide the images into folds with whole groups and similar shares of each category.
+
+        Shares of categories are only balanced if objects are annotated.
 
         Args:
-            files: Whose images are divided together; groups may span several files.
-            folds: How many.
-            seed: As in `divide`.
+            files: COCO files, whose images are divided together. Groups may span several files.
+            folds: Number of folds.
+            seed: Seed for the order in which similar groups are placed.
 
         Raises:
             DataError: If there are fewer groups than folds.
@@ -164,17 +168,17 @@ class Folds:
 
     @property
     def digest(self) -> str:
-        """Changes with the images' ids, their order, or the fold of any of them."""
+        """Hash that changes with the ids of the images, their order, or the fold of any image."""
         ids = (repr(record.id) for file in self.files for record in file.images)
         text = "\n".join(f"{i} {fold}" for i, fold in zip(ids, self.fold, strict=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def exclude_fold(self, fold: int) -> list[CocoFile]:
-        """The files without the images of a fold; files that have no others are left out."""
+        """Return the files without the images of a fold, skipping files without other images."""
         return self._select_files(self.fold != fold)
 
     def select_fold(self, fold: int) -> list[CocoFile]:
-        """The files with the images of a fold; files that have none of them are left out."""
+        """Return the files with only the images of a fold, skipping files without such images."""
         return self._select_files(self.fold == fold)
 
     def _select_files(self, is_selected: NDArray[np.bool_]) -> list[CocoFile]:
@@ -192,9 +196,10 @@ class Folds:
 def _compute_group_loads(
     groups: Sequence[Hashable], counts: Counts | None
 ) -> tuple[NDArray[np.int64], Counts]:
-    """`(N,)` number of every image's group, and `(G, 1 + K)` its share of all images, classes.
+    """Return the `(N,)` group number of every image and the `(G, 1 + K)` loads of the groups.
 
-    Groups are numbered as they first appear, so that nothing depends on how their names sort.
+    A load is the share of a group in all images and in each class. Groups are numbered in the order
+    of their first image, so that nothing depends on how their names sort.
     """
     numbers: dict[Hashable, int] = {}
     members = np.array(
@@ -212,20 +217,22 @@ def _compute_group_loads(
 
 
 def _sort_groups(load: Counts, random: np.random.Generator) -> NDArray[np.int64]:
-    """Groups by the largest share of anything that they hold, falling, shuffled where alike."""
+    """Sort the groups by their largest share of anything, descending, and shuffle similar ones."""
     shuffled = random.permutation(len(load))
     octave = np.floor(np.log2(load[shuffled].max(axis=1)))
     return shuffled[np.argsort(-octave, kind="stable")]
 
 
 def _assign_parts(load: Counts, shares: Counts, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`(G,)` part of every group."""
+    """Return the `(G,)` part of every group."""
     filled = np.zeros((len(shares), load.shape[1]))
     parts = np.zeros(len(load), dtype=np.int64)
     empty = np.ones(len(shares), dtype=bool)
     for left, group in zip(range(len(order), 0, -1), order, strict=True):
-        # What the sum over parts of filled^2 / share grows by; least where all are at their share.
+        # Growth of the sum over parts of filled^2 / share, which is minimal if every part has
+        # exactly its share.
         growth = ((2 * filled + load[group]) * load[group]).sum(axis=1) / shares
+        # The last groups are reserved for the empty parts, so that every part gets one.
         if left <= empty.sum():
             growth[~empty] = np.inf
         part = int(growth.argmin())

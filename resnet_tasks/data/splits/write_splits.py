@@ -1,4 +1,4 @@
-"""One COCO file as several: train, val and test, or folds, that name the same images."""
+"""Division of one COCO file into several (train, val and test, or folds) with the same images."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ USUAL_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How images are divided.
+    """Specification of how images are divided.
 
     Attributes:
-        shares: Relative sizes of the parts; None: `folds` alike ones.
-        folds: Number of parts without `shares`.
-        by: `random`: images by themselves. `class`: alike shares of every class. `group`: whole
-            groups. `group-class`: whole groups, alike shares of every class. None: `group-class`
-            where there are groups, else `class`.
-        names: Of the parts; default: train, val, test, or fold0, fold1, ...
-        group_key: Key of the image records that names the group, in place of `group`.
-        group_from: Regular expression; what it captures in (else finds of) a file name is the
-            group.
-        ignore_groups: Accept `random` and `class` where the file names groups.
-        seed: Of the division.
+        shares: Relative sizes of the parts. None divides into `folds` equal parts.
+        folds: Number of parts if `shares` is None.
+        by: Criterion. `random`: single images. `class`: similar shares of every class. `group`:
+            whole groups. `group-class`: whole groups and similar shares of every class. None:
+            `group-class` if there are groups, else `class`.
+        names: Names of the parts. Default: train, val, test, or fold0, fold1, ...
+        group_key: Key of the image records with the group, instead of `group`.
+        group_from: Regular expression for file names. The group consists of the captured parts, or
+            of the whole match if nothing is captured.
+        ignore_groups: Whether to accept `random` and `class` for a file with groups.
+        seed: Seed of the division.
     """
 
     shares: tuple[float, ...] | None = (0.7, 0.15, 0.15)
@@ -70,15 +70,15 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class WrittenSplits:
-    """What was written.
+    """Result of dividing a COCO file.
 
     Attributes:
-        files: By part.
-        by: How images were divided.
-        images: By part.
-        groups: By part.
-        objects: Class -> number by part.
-        notes: What is worth knowing.
+        files: Path of each part.
+        by: Criterion by which the images were divided.
+        images: Number of images in each part.
+        groups: Number of groups in each part.
+        objects: Class name -> number of objects in each part.
+        notes: Remarks for the user.
     """
 
     files: tuple[Path, ...]
@@ -92,17 +92,17 @@ class WrittenSplits:
 def split_file(
     path: Path, out: Path, plan: SplitPlan, *, images_root: Path | None = None
 ) -> WrittenSplits:
-    """Writes the parts of a COCO file; images stay where they are, unknown keys are kept.
+    """Write the parts of a COCO file, without moving images and with all unknown keys.
 
     Args:
-        path: The file.
-        out: Folder for the parts; all appear, or none.
-        plan: How to divide; the same plan gives the same parts.
-        images_root: As in `read_coco`.
+        path: Path of the COCO file.
+        out: Folder for the parts. Either all parts are written or none.
+        plan: Specification of the division. The same plan always gives the same parts.
+        images_root: Folder of the images; see `read_coco`.
 
     Raises:
-        DataError: If the file cannot be used, groups would be cut, the plan does not fit it, or a
-            part is already there.
+        DataError: If the file cannot be used, groups would be divided, the plan does not fit the
+            file, or a part already exists.
         RunError: If the parts cannot be written.
     """
     names = _resolve_names(plan)
@@ -137,7 +137,7 @@ def _resolve_names(plan: SplitPlan) -> tuple[str, ...]:
 
 
 def _assign_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
-    """The file with the groups that the plan names."""
+    """Return the file with the groups that the plan specifies."""
     if plan.group_key is not None and plan.group_from is not None:
         raise DataError("--group-key and --group-from both name groups; give one of them")
     if plan.group_key is not None:
@@ -258,7 +258,7 @@ def _iter_images(
     group_by_image: Mapping[int | str, str | None],
     number: int,
 ) -> Iterator[Any]:
-    """The records of one part, with the groups by which they were divided."""
+    """Yield the image records of one part, with the groups by which they were divided."""
     for entry in content.top["images"]:
         raw = decode_record(entry)
         if part_by_image[raw["id"]] != number:
