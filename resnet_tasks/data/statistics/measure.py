@@ -1,7 +1,7 @@
-"""What a data set holds, in numbers: values of its channels, sizes, objects, class pixels.
+"""Statistics of a dataset: channel values, sizes, objects and class pixels.
 
-Images are read one after the other; sums are kept in float64, merged image by image (Chan,
-Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979).
+Images are read one at a time. Sums are kept in float64 and merged image by image (Chan, Golub,
+LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979).
 """
 
 from __future__ import annotations
@@ -27,18 +27,23 @@ from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel."""
 Advance = Callable[[int, int], None]
-"""Is called with (done, total)."""
+"""Progress callback, called with (done, total)."""
 
 AREA_LIMITS = (32**2, 96**2)
-"""Pixels²: COCO's small objects lie below the first, its large ones above the second."""
+"""Pixels². COCO's small objects are below the first limit, its large objects above the second."""
 BINS = 256
-"""Of a channel's histogram over 0..1."""
+"""Number of bins of a channel's histogram over 0..1."""
 HEAT_CELLS = 32
-"""Per side of the map of box centers."""
+"""Number of cells per side of the heat map of box centers."""
 
 
 class ChannelMoments:
-    """Mean, variance, range and histogram per channel over all pixels that were added."""
+    """Mean, variance, range and histogram of each channel over all added pixels.
+
+    Attributes:
+        pixels: Number of added pixels.
+        histogram: `(C, BINS)` int64 counts of the values 0..1.
+    """
 
     def __init__(self) -> None:
         self.pixels = 0
@@ -49,7 +54,7 @@ class ChannelMoments:
         self.histogram = np.zeros((0, BINS), np.int64)
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Takes the pixels of one image, `(h, w, C)` in 0..1."""
+        """Add the pixels of one image, `(h, w, C)` float32 in 0..1."""
         flat = values.reshape(-1, values.shape[2]).astype(np.float64)
         count, mean = len(flat), flat.mean(axis=0)
         squares = ((flat - mean) ** 2).sum(axis=0)
@@ -70,35 +75,35 @@ class ChannelMoments:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Per channel, 0..1."""
+        """Mean per channel, 0..1."""
         return tuple(self._mean.tolist())
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Per channel: of the population, not of a sample."""
+        """Standard deviation per channel, of the population and not of a sample."""
         return tuple(np.sqrt(self._squares / max(self.pixels, 1)).tolist())
 
     @property
     def low(self) -> tuple[float, ...]:
-        """Smallest value per channel."""
+        """Minimum per channel."""
         return tuple(self._low.tolist())
 
     @property
     def high(self) -> tuple[float, ...]:
-        """Largest value per channel."""
+        """Maximum per channel."""
         return tuple(self._high.tolist())
 
 
 @dataclass
 class ValueRange:
-    """Images of one type, and the range of their stored values."""
+    """Number of images of one data type and the range of their stored values."""
 
     images: int = 0
     low: float = float("inf")
     high: float = float("-inf")
 
     def add(self, image: NDArray[Any]) -> None:
-        """Takes one image."""
+        """Add one image."""
         self.images += 1
         self.low = min(self.low, float(image.min()))
         self.high = max(self.high, float(image.max()))
@@ -106,25 +111,27 @@ class ValueRange:
 
 @dataclass
 class DatasetStatistics:
-    """A COCO file in numbers.
+    """Statistics of a COCO file.
 
     Attributes:
-        images: How many there are.
-        sizes: (height, width) -> images.
-        value_ranges: Type of the stored values -> their range.
-        channels: Over the images that the intensity step could place in 0..1.
-        unplaced: Images that it could not place; their stored range is unknown to `auto`.
-        objects: Class name -> boxed objects, crowds left out.
-        crowds: Crowd regions.
-        per_image: Boxed objects of every image, crowds left out.
-        boxes: `(N, 4)` x, y, width, height of the boxed objects, pixels of the original image.
-        centers: `(HEAT_CELLS, HEAT_CELLS)` boxes by their center, relative to the image's size.
-        areas: `(N,)` as in the file, pixels².
-        image_labels: Class name -> images that carry it as a whole.
-        class_pixels: Class name -> pixels of label maps or drawn instances; None where no pixel is
-            annotated.
-        void_pixels: Pixels that are unlabeled or void.
-        groups: Patients, studies or sequences; 0 where none is named.
+        images: Number of images.
+        sizes: (height, width) -> number of images.
+        value_ranges: Data type of the stored values -> their range.
+        channels: Moments over the images that the intensity step could map to 0..1.
+        unplaced: Number of images that it could not map, because `auto` does not know the range of
+            their data type.
+        objects: Class name -> number of objects with a box, without crowds.
+        crowds: Number of crowd regions.
+        per_image: Number of objects with a box in every image, without crowds.
+        boxes: `(N, 4)` float64 x, y, width, height of the objects, pixels of the original image.
+        centers: `(HEAT_CELLS, HEAT_CELLS)` int64 number of boxes by their center, relative to the
+            image size.
+        areas: `(N,)` float64 areas in pixels² as in the file.
+        image_labels: Class name -> number of images with it as an image-level label.
+        class_pixels: Class name -> number of pixels in label maps or rasterized instances; None if
+            no pixels are annotated.
+        void_pixels: Number of pixels that are unlabeled or void.
+        groups: Number of patients, studies or sequences; 0 if the file has none.
     """
 
     images: int = 0
@@ -147,35 +154,34 @@ class DatasetStatistics:
 
     @property
     def by_size(self) -> tuple[int, int, int]:
-        """Small, medium and large objects by COCO's limits."""
+        """Number of small, medium and large objects by COCO's limits."""
         small, large = AREA_LIMITS
         is_small, is_large = self.areas < small, self.areas > large
         return (int(is_small.sum()), int((~is_small & ~is_large).sum()), int(is_large.sum()))
 
     @property
     def sides(self) -> NDArray[np.float64]:
-        """`(N,)` square root of width times height: what an anchor's size is held against."""
+        """`(N,)` square root of width times height, comparable to the size of an anchor."""
         return np.sqrt(self.boxes[:, 2] * self.boxes[:, 3])
 
     @property
     def aspect_ratios(self) -> NDArray[np.float64]:
-        """`(N,)` height / width, as the option `aspect_ratios` of Faster R-CNN has it."""
+        """`(N,)` height / width, as in the option `aspect_ratios` of Faster R-CNN."""
         return self.boxes[:, 3] / self.boxes[:, 2]
 
 
 def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Constants:
-    """Mean and standard deviation per channel over a data set, after its own intensity step.
+    """Return the mean and standard deviation per channel of a dataset after its intensity step.
 
-    Every pixel of the stored images weighs the same; resize and augmentation come later and are
-    left out.
+    Every pixel of the stored images has the same weight. Resizing and augmentation are not applied.
 
     Args:
-        dataset: Whose images are read.
-        advance: For progress.
+        dataset: Dataset whose images are read.
+        advance: Progress callback.
 
     Raises:
-        DataError: If more images cannot be read or placed in 0..1 than the data set may leave
-            out (by default none), or a channel never changes.
+        DataError: If more images cannot be read or mapped to 0..1 than the dataset may skip (by
+            default none), or if a channel is constant.
     """
 
     def read_pixels(index: int) -> NDArray[np.float32]:
@@ -197,16 +203,16 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
 def count_classes(
     dataset: CocoDataset, table: LabelTable, task: Task, advance: Advance | None = None
 ) -> ClassCounts:
-    """How often a head's classes come in an epoch of training: pixels, or labels of images.
+    """Return the frequency of a head's classes in a training epoch, as pixels or image labels.
 
     Args:
-        dataset: Whose label maps are read.
-        table: To the labels of the head.
-        task: What the head does: classification, or semantic segmentation.
-        advance: For progress.
+        dataset: Dataset whose label maps are read.
+        table: Mapping from the dataset's categories to the labels of the head.
+        task: Task of the head, classification or semantic segmentation.
+        advance: Progress callback.
 
     Raises:
-        DataError: If more label maps cannot be read than the data set may leave out.
+        DataError: If more label maps cannot be read than the dataset may skip.
     """
 
     def read_labels(index: int) -> NDArray[Any]:
@@ -224,7 +230,11 @@ def count_classes(
 def _iter_readable(
     dataset: CocoDataset, read: Callable[[int], NDArray[Any]], advance: Advance | None
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """What `read` gives for every image, those left out that the data set may leave out."""
+    """Yield the index and the result of `read` for every image, skipping unreadable ones.
+
+    Raises:
+        DataError: If more images are unreadable than the dataset may skip.
+    """
     bad = 0
     for index in range(len(dataset)):
         try:
@@ -246,17 +256,17 @@ def compute_dataset_statistics(
     intensity: Intensity | None = None,
     advance: Advance | None = None,
 ) -> DatasetStatistics:
-    """Reads a COCO file's images and label maps once and says what is in them.
+    """Compute the statistics of a COCO file, reading its images and label maps once.
 
     Args:
-        coco: Parsed.
-        channels: Of the images, as in a recipe's `data.channels`.
-        intensity: How stored values become 0..1.
-        advance: For progress.
+        coco: Parsed file.
+        channels: Number of channels of the images, as in a recipe's `data.channels`.
+        intensity: Step that maps stored values to 0..1.
+        advance: Progress callback.
 
     Raises:
-        DataError: If an image or map is missing, unreadable, of another size than the file says,
-            of other channels, or holds values that are not finite.
+        DataError: If an image or map is missing or unreadable, has a size other than in the file or
+            another number of channels, or has non-finite values.
     """
     step = intensity or Intensity()
     dataset = CocoDataset(
@@ -266,7 +276,8 @@ def compute_dataset_statistics(
     _count_annotations(statistics, coco)
     has_pixels = bool({"semantic", "masks"} & coco.annotated)
     pixels: Counter[int] = Counter()
-    # Unlabeled apart from void would need a label of its own; both teach nothing.
+    # Counting unlabeled and void pixels separately would need another label. Neither contributes
+    # to a loss, so one count is enough.
     table = LabelTable.identity(coco.categories.names)
     for index in range(len(dataset)):
         image, image_name = dataset.load_image(index), str(dataset.path(index))

@@ -1,4 +1,4 @@
-"""A data set's statistics as tables on a console and as one figure."""
+"""Reports of dataset statistics: tables on the console and a figure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from resnet_tasks.data.statistics.measure import AREA_LIMITS, BINS, DatasetStati
 from resnet_tasks.errors import DataError
 
 SHOWN_SIZES = 5
-"""Image sizes that are listed before the rest is counted."""
+"""Number of image sizes that are listed. Further sizes are only counted."""
 SHOWN_CLASSES = 20
-"""Classes in the figure."""
+"""Number of classes in the figure."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 RGB = ("tab:red", "tab:green", "tab:blue")
 
@@ -32,14 +32,14 @@ def print_statistics(
     channels: int,
     intensity: Intensity | None = None,
 ) -> None:
-    """Prints everything, and what to put into a recipe.
+    """Print all statistics and the values for a recipe.
 
     Args:
-        statistics: To print.
-        console: Where to.
-        title: The file, for the headline.
-        channels: As in `data.channels`.
-        intensity: The step that the images went through.
+        statistics: Statistics to print.
+        console: Console to print to.
+        title: File name for the headline.
+        channels: Number of channels, as in a recipe's `data.channels`.
+        intensity: Intensity step that was applied to the images.
     """
     groups = f" in {statistics.groups} groups" if statistics.groups else ""
     console.print(f"{title}: {statistics.images} images{groups}", markup=False, soft_wrap=True)
@@ -87,7 +87,7 @@ def _print_objects(statistics: DatasetStatistics, console: Console) -> None:
     if not statistics.per_image or not (len(statistics.boxes) or statistics.crowds):
         return
     counts = np.asarray(statistics.per_image)
-    # A class that only pixels have needs no 0.
+    # Classes that occur only in label maps are not listed with 0 objects.
     objects = {
         name: n for name, n in statistics.objects.items() if n or statistics.class_pixels is None
     }
@@ -133,7 +133,7 @@ def _build_pixel_table(statistics: DatasetStatistics) -> Table:
 def _print_recommendation(
     statistics: DatasetStatistics, console: Console, channels: int, intensity: Intensity
 ) -> None:
-    """What to write into a recipe's `data:`."""
+    """Print the lines for the `data:` section of a recipe."""
     if statistics.unplaced:
         low = min(value_range.low for value_range in statistics.value_ranges.values())
         high = max(value_range.high for value_range in statistics.value_ranges.values())
@@ -154,7 +154,8 @@ def _print_recommendation(
             soft_wrap=True,
         )
         return
-    # Six digits, not decimals: a deep sensor may use a hundredth of its type's range.
+    # Six significant digits instead of decimals, because a 16-bit sensor may use only a hundredth
+    # of the range of its data type.
     mean, std = (
         ", ".join(f"{value:.6g}" for value in values)
         for values in (statistics.channels.mean, statistics.channels.std)
@@ -169,7 +170,7 @@ def _print_recommendation(
 
 
 def _format_intensity(step: Intensity) -> str:
-    """The step on which the constants depend; nothing for the default."""
+    """Format the intensity step on which the constants depend; empty for the default step."""
     if step.type == "auto":
         return ""
     if step.type == "window":
@@ -185,7 +186,7 @@ def _format_counts(counts: dict[str, int]) -> str:
 
 
 def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
-    """Draws sizes, classes, boxes' centers, sizes and shapes, and channels into one PNG.
+    """Draw image sizes, classes, box centers, box sizes and shapes, and channels into one PNG.
 
     Raises:
         DataError: If the file cannot be written.
@@ -233,7 +234,7 @@ def _draw_sizes(statistics: DatasetStatistics, axes: Axes) -> None:
 
 
 def _draw_classes(statistics: DatasetStatistics, axes: Axes) -> None:
-    """Objects of the most frequent classes; where there are none, pixels or images."""
+    """Draw the objects of the most frequent classes, or pixels or images if there are none."""
     counts, unit = statistics.objects, "objects"
     if not any(counts.values()) and statistics.image_labels:
         counts, unit = statistics.image_labels, "images"
@@ -250,7 +251,7 @@ def _draw_classes(statistics: DatasetStatistics, axes: Axes) -> None:
 
 
 def _set_log_axis(axes: Axes) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5 of every decade."""
+    """Set a logarithmic axis with plain numbers at 1, 2 and 5 of every decade."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
