@@ -1,9 +1,9 @@
-"""Albumentations transforms whose masks, boxes or pixels land beside the image, corrected.
+"""Albumentations transforms with corrected alignment of image and annotations.
 
-Parameters and random draws are those of albumentations 2.0.8. What differs is where annotations
-land: label maps and masks are resized by the nearest pixel center, and boxes follow the map that
-moves the pixels. Boxes live on pixel edges (the image spans 0 to its width) and OpenCV's matrices
-act on pixel centers (the first one is 0), which puts half a pixel between the two.
+Parameters and random draws are those of albumentations 2.0.8. Only the position of annotations
+differs: label maps and masks are resized by the nearest pixel center, and boxes follow the same map
+as the pixels. Boxes refer to pixel edges (the image spans 0 to its width), while OpenCV's matrices
+refer to pixel centers (the first one is 0), so the two differ by half a pixel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from resnet_tasks.data.images.intensity import resize_labels
 Array = NDArray[Any]
 
 _TRUNCATION_MARGIN = 1 / 256
-"""Pixels added to a rounded box edge, so that truncating a normalized float cannot lose one."""
+"""Pixels added to a rounded box edge, so that truncation of a normalized float loses no pixel."""
 
 
 # --- label maps and masks: resized by the nearest pixel center
@@ -41,15 +41,15 @@ class RandomScale(albumentations.RandomScale):  # type: ignore[misc]
     """`albumentations.RandomScale` with exact masks."""
 
     def apply_to_mask(self, mask: Array, scale: float, **_: Any) -> Array:
-        """Resize a mask to the size that the image gets, which is rounded down."""
+        """Resize a mask to the size of the image, which is rounded down."""
         return resize_labels(mask, (int(mask.shape[0] * scale), int(mask.shape[1] * scale)))
 
 
 class _MaxSizeMasks:
-    """Exact masks of the transforms that scale to a longest or smallest side."""
+    """Mixin with exact masks for the transforms that scale to a longest or smallest side."""
 
     def apply_to_mask(self, mask: Array, scale: float, **_: Any) -> Array:
-        """Resize a mask to the size that the image gets, which is rounded to nearest."""
+        """Resize a mask to the size of the image, which is rounded to nearest."""
         height, width = (max(1, round(side * scale)) for side in mask.shape[:2])
         return resize_labels(mask, (height, width))
 
@@ -63,7 +63,7 @@ class SmallestMaxSize(_MaxSizeMasks, albumentations.SmallestMaxSize):  # type: i
 
 
 class _SizedCropMasks:
-    """Exact masks of the transforms that crop, then resize to `size`."""
+    """Mixin with exact masks for the transforms that crop and then resize to `size`."""
 
     size: tuple[int, int]
 
@@ -86,17 +86,17 @@ class RandomSizedBBoxSafeCrop(_SizedCropMasks, albumentations.RandomSizedBBoxSaf
 
     @property
     def size(self) -> tuple[int, int]:  # type: ignore[override]
-        """(height, width) of the result."""
+        """(height, width) of the output."""
         return (self.height, self.width)
 
 
 class CropAndPad(albumentations.CropAndPad):  # type: ignore[misc]
-    """`albumentations.CropAndPad` with exact masks where it keeps the size."""
+    """`albumentations.CropAndPad` with exact masks if it keeps the size."""
 
     def apply_to_mask(
         self, mask: Array, crop_params: Any, pad_params: Any, fill_mask: Any, **params: Any
     ) -> Array:
-        """Crop and pad a mask, then bring it back to its size by the nearest pixel center."""
+        """Crop and pad a mask, then resize it to its original size by the nearest pixel center."""
         size = params["shape"][:2]
         moved = crops.crop_and_pad(
             mask,
@@ -115,18 +115,18 @@ class CropAndPad(albumentations.CropAndPad):  # type: ignore[misc]
 
 
 def _between_edges(matrix: Array) -> Array:
-    """Return a 3 x 3 matrix between pixel centers as the same map between pixel edges."""
+    """Convert a 3 x 3 matrix between pixel centers to the same map between pixel edges."""
     to_edges = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     return np.asarray(to_edges @ matrix @ np.linalg.inv(to_edges))
 
 
 class Affine(albumentations.Affine):  # type: ignore[misc]
-    """`albumentations.Affine` whose boxes follow the pixels with `fit_output`, too."""
+    """`albumentations.Affine` whose boxes follow the pixels, including with `fit_output`."""
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the map; boxes get that of the pixels."""
+        """Draw the matrix and use the matrix of the pixels for the boxes."""
         sampled_params = super().get_params_dependent_on_data(params, data)
         return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
 
@@ -137,7 +137,7 @@ class SafeRotate(albumentations.SafeRotate):  # type: ignore[misc]
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the map; boxes get that of the pixels."""
+        """Draw the matrix and use the matrix of the pixels for the boxes."""
         sampled_params = super().get_params_dependent_on_data(params, data)
         return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
 
@@ -148,7 +148,7 @@ class Perspective(albumentations.Perspective):  # type: ignore[misc]
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the map; boxes get that of the pixels."""
+        """Draw the matrix and use the matrix of the pixels for the boxes."""
         sampled_params = super().get_params_dependent_on_data(params, data)
         scale = np.eye(3)
         if self.keep_size:
@@ -156,16 +156,17 @@ class Perspective(albumentations.Perspective):  # type: ignore[misc]
             scale = np.diag(
                 [width / sampled_params["max_width"], height / sampled_params["max_height"], 1.0]
             )
-        # Albumentations scales boxes after this matrix, but pixels within theirs.
+        # Albumentations scales boxes after applying this matrix, whereas the matrix of the pixels
+        # includes the scale.
         edges = np.linalg.inv(scale) @ _between_edges(scale @ sampled_params["matrix"])
         return {**sampled_params, "matrix_bbox": edges}
 
 
-# --- boxes: of the pixels that a distortion takes from inside them
+# --- boxes: around the pixels that a distortion takes from inside the original box
 
 
 def _around(masks: Iterable[Array], bboxes: Array) -> Array:
-    """Return boxes around `(h, w)` masks, one for each row, without those of empty masks."""
+    """Return the bounding boxes of `(h, w)` masks, one per row, without those of empty masks."""
     moved = bboxes.copy()
     is_visible = np.zeros(len(bboxes), np.bool_)
     for i, mask in enumerate(masks):
@@ -178,25 +179,25 @@ def _around(masks: Iterable[Array], bboxes: Array) -> Array:
 
 
 def _sides(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return (width, height, width, height) of an image of that shape."""
+    """Return (width, height, width, height) of an image with this shape."""
     return np.array([shape[1], shape[0], shape[1], shape[0]], np.float64)
 
 
 class _DistortedBoxes:
-    """Boxes around the pixels whose source lies inside the box before a distortion.
+    """Mixin whose boxes enclose the pixels with a source inside the box before a distortion.
 
-    Albumentations draws boxes as masks that are a pixel too large, and moves a box at the right or
-    lower border inwards by one.
+    Albumentations rasterizes boxes as masks that are one pixel too large, and shifts a box at the
+    right or bottom border inward by one pixel.
     """
 
     def apply_to_bboxes(self, bboxes: Array, map_x: Array, map_y: Array, **params: Any) -> Array:
-        """Move boxes with the pixels; one that leaves the image is removed.
+        """Move boxes with the pixels and remove boxes that leave the image.
 
         Args:
-            bboxes: `(N, 4 + k)` xyxy as shares of the image, and other columns.
-            map_x: `(h, w)` column of the source of each pixel, first pixel center 0.
-            map_y: `(h, w)` row.
-            **params: Of the transform; `shape` is read.
+            bboxes: `(N, 4 + k)` xyxy as fractions of the image, and k other columns.
+            map_x: `(h, w)` column of the source of each pixel; the first pixel center is 0.
+            map_y: `(h, w)` row of the source of each pixel; the first pixel center is 0.
+            **params: Other parameters of the transform, of which `shape` is used.
         """
         sides = _sides(params["shape"])
         x, y = map_x + 0.5, map_y + 0.5
@@ -223,17 +224,17 @@ class ThinPlateSpline(_DistortedBoxes, albumentations.ThinPlateSpline):  # type:
     """`albumentations.ThinPlateSpline` whose boxes follow the pixels."""
 
 
-# --- boxes: rounded, where albumentations truncates them to whole pixels
+# --- boxes: rounded to whole pixels, because albumentations truncates them
 
 
 class _RoundedBoxes:
-    """Boxes rounded to whole pixels before albumentations truncates them.
+    """Mixin that rounds boxes to whole pixels before albumentations truncates them.
 
-    Truncated edges lie half a pixel too far to the left and above, on average.
+    Truncated edges are half a pixel too far to the left and top on average.
     """
 
     def apply_to_bboxes(self, bboxes: Array, **params: Any) -> Array:
-        """Move boxes whose edges are the nearest whole pixels, at least one pixel apart."""
+        """Move boxes with edges at the nearest whole pixels, at least one pixel apart."""
         rounded = bboxes.copy()
         edges = _whole_edges(bboxes, params["shape"])
         rounded[:, :4] = (edges + _TRUNCATION_MARGIN) / _sides(params["shape"])
@@ -241,7 +242,7 @@ class _RoundedBoxes:
 
 
 def _whole_edges(bboxes: Array, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return `(N, 4)` xyxy whole pixels nearest to boxes, which are shares of the image."""
+    """Return `(N, 4)` xyxy, the nearest whole pixels to boxes given as fractions of the image."""
     edges = np.floor(bboxes[:, :4] * _sides(shape) + 0.5)
     low = np.clip(edges[:, :2], 0, _sides(shape)[:2] - 1)
     return np.hstack((low, np.clip(edges[:, 2:], low + 1, _sides(shape)[:2])))
@@ -284,14 +285,14 @@ class RandomGridShuffle(_RoundedBoxes, albumentations.RandomGridShuffle):  # typ
 
 
 class Morphological(albumentations.Morphological):  # type: ignore[misc]
-    """`albumentations.Morphological` whose boxes follow their own pixels.
+    """`albumentations.Morphological` whose boxes are processed independently.
 
-    Albumentations runs the kernel across the stack of boxes, so that neighbors in it grow into one
-    another.
+    Albumentations applies the kernel across the stack of boxes, so that consecutive boxes grow into
+    each other.
     """
 
     def apply_to_bboxes(self, bboxes: Array, kernel: Array, **params: Any) -> Array:
-        """Grow or shrink boxes as the pixels in them; one that vanishes is removed."""
+        """Dilate or erode boxes like their pixels, and remove boxes that vanish."""
         shape = params["shape"][:2]
 
         def transform_box(edges: NDArray[np.int64]) -> Array:
@@ -307,14 +308,14 @@ class Morphological(albumentations.Morphological):  # type: ignore[misc]
 
 
 class Downscale(albumentations.Downscale):  # type: ignore[misc]
-    """`albumentations.Downscale` that does not move the image under its annotations."""
+    """`albumentations.Downscale` that does not shift the image relative to its annotations."""
 
     def apply(self, img: Array, scale: float, **_: Any) -> Array:
-        """Shrink an image and enlarge it to its size again.
+        """Shrink an image and enlarge it to its original size.
 
-        By default albumentations takes the top left pixel of those that become one, and cuts off
-        what is left of a pixel at the right and lower border. Here their mean is taken: no single
-        pixel of an even number lies in the middle.
+        By default albumentations takes the top left of the pixels that are merged, and drops
+        partial pixels at the right and bottom border. Here the mean is taken, since with an even
+        number of pixels no single one is in the middle.
         """
         nearest = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
         size = (img.shape[0], img.shape[1])
@@ -337,4 +338,4 @@ ALIGNED: dict[str, type[albumentations.BasicTransform]] = {
         *(PixelDropout, GridElasticDeform, Morphological, RandomGridShuffle, Downscale),
     )
 }
-"""Transforms that take the place of albumentations' own, by name."""
+"""Transforms that replace those of albumentations, by name."""

@@ -1,8 +1,8 @@
-"""Albumentations' transforms of color with less work on float32 images.
+"""Faster color transforms of albumentations for float32 images.
 
-Parameters, randomness and results are albumentations' (to 1e-5). There a factor is spread over an
-array as large as the image and the product made in float64, and hues are wrapped by a division
-per pixel.
+Parameters, randomness and results are those of albumentations (to 1e-5). The originals expand a
+factor to an array as large as the image, multiply in float64, and wrap hues by a division per
+pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
-    """Brightness, contrast, saturation and hue, in an order that is drawn as well."""
+    """Random change of brightness, contrast, saturation and hue, in random order."""
 
     def apply(
         self,
@@ -32,16 +32,16 @@ class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
         order: Sequence[int],
         **params: Any,
     ) -> Array:
-        """An image with changed colors.
+        """Change the colors of an image.
 
         Args:
-            img: `(h, w, 3)` or `(h, w, 1)`; float32 of 0..1, or 8 bits.
+            img: `(h, w, 3)` or `(h, w, 1)`; float32 in 0..1, or uint8.
             brightness: Factor of all values.
-            contrast: Factor of their distances from the image's mean gray.
-            saturation: Factor of their distances from the pixel's gray.
-            hue: Added, in turns.
-            order: In which the four are done, as their positions.
-            **params: Not used.
+            contrast: Factor of the differences from the mean gray value of the image.
+            saturation: Factor of the differences from the gray value of the pixel.
+            hue: Offset of the hue in turns.
+            order: Order of the four steps, as their indices.
+            **params: Unused parameters.
         """
         if img.dtype != np.float32 or img.shape[2:] not in ((1,), (3,)):
             return np.asarray(
@@ -53,7 +53,7 @@ class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
             (_adjust_saturation, saturation),
             (_shift_hue, hue),
         ]
-        buffer = np.empty_like(img)  # of the first step, in which the others work in place
+        buffer = np.empty_like(img)  # output of the first step; the others work in place in it
         for i in order:
             step, factor = steps[i]
             img = step(img, factor, buffer)
@@ -61,16 +61,16 @@ class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
 
 
 class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):  # type: ignore[misc]
-    """Values times a factor, plus an offset."""
+    """Random affine change of the values: a factor and an offset."""
 
     def apply(self, img: Array, alpha: float, beta: float, **params: Any) -> Array:
-        """An image with changed values.
+        """Change the values of an image.
 
         Args:
-            img: `(h, w, C)`; float32 of 0..1, or 8 bits.
+            img: `(h, w, C)`; float32 in 0..1, or uint8.
             alpha: Factor of all values.
-            beta: Added to them.
-            **params: Not used.
+            beta: Offset of all values.
+            **params: Unused parameters.
         """
         if img.dtype != np.float32:
             return np.asarray(super().apply(img, alpha, beta, **params))
@@ -105,7 +105,7 @@ def _shift_hue(image: Floats, turns: float, out: Floats) -> Floats:
     if image.shape[2] == 1 or not turns:
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    # OpenCV takes hues of more than 360 degrees, but not of less than 0.
+    # OpenCV accepts hues above 360 degrees, but not below 0.
     cv2.add(hsv, (turns % 1.0 * 360, 0.0, 0.0, 0.0), dst=hsv)
     cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=out)
     return out

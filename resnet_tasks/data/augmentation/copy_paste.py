@@ -1,8 +1,9 @@
-"""Objects of one image pasted into another, boxes, masks and label map in step.
+"""Copy-paste augmentation of objects with consistent boxes, masks and label map.
 
 Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
-Segmentation", without the blending of edges, which they found not to matter. What little of an
-object is left under the pasted ones is an ignore region here: neither positive nor negative.
+Segmentation", without the blending of edges, which they found to be irrelevant. An object that is
+almost completely covered by pasted ones becomes an ignore region here, neither positive nor
+negative.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from torch import Tensor
 from resnet_tasks.structures.targets import Target
 
 Image = tuple[NDArray[np.float32], Target]
-"""`(h, w, C)` pixels 0..1, and what is annotated on them."""
+"""`(h, w, C)` float32 pixels in 0..1 and their annotations."""
 
 
 @dataclass(frozen=True)
 class CopyPaste:
-    """How often, and what.
+    """Copy-paste augmentation and its parameters.
 
     Attributes:
-        p: Share of the images that get objects of another one.
-        fraction: Probability with which each object of the other image is pasted.
-        min_visible: Share of its pixels that an object must show to stay an example.
+        p: Fraction of the images that get objects of another image.
+        fraction: Probability of pasting each object of the other image.
+        min_visible: Fraction of its pixels that must be visible for an object to stay positive.
     """
 
     p: float = 0.5
@@ -36,12 +37,13 @@ class CopyPaste:
     min_visible: float = 0.3
 
     def __call__(self, into: Image, source: Image, rng: np.random.Generator) -> Image:
-        """`into` with objects of `source`, at the places that they have there.
+        """Paste objects of `source` into `into` at their original positions.
 
         Args:
-            into: Is not changed.
-            source: Its objects without mask and its ignore regions stay behind.
-            rng: Decides which objects.
+            into: Image and target to paste into, which are not modified.
+            source: Image and target to paste from. Its ignore regions and objects without mask are
+                never pasted.
+            rng: Generator that selects the objects.
         """
         (image, target), (pixels, other) = into, source
         size = (image.shape[0], image.shape[1])
@@ -57,7 +59,7 @@ class CopyPaste:
     def _sample_objects(
         self, source: Target, size: tuple[int, int], rng: np.random.Generator
     ) -> Target:
-        """Some objects of `source`, cut off at the frame."""
+        """Sample objects of `source`, cropped to the image."""
         if source.masks is None or source.boxes is None or source.labels is None:
             return Target()
         masks = _crop_or_pad_masks(source.masks, size)
@@ -80,14 +82,14 @@ class CopyPaste:
         )
 
     def _occlude_objects(self, target: Target, covered: Tensor) -> Target:
-        """What is still to be seen of the objects beneath."""
+        """Return the target with its objects reduced to their visible parts."""
         if target.boxes is None or target.labels is None:
             return target
         masks = target.masks
         if masks is None:
             masks = torch.zeros(len(target.boxes), *covered.shape, dtype=torch.bool)
         has_mask = masks.flatten(1).any(1)
-        # Of an object without mask nobody knows more than its box.
+        # The extent of an object without mask is its box.
         extent = torch.where(
             has_mask[:, None, None], masks, _boxes_to_masks(target.boxes, covered.shape)
         )
@@ -108,7 +110,7 @@ class CopyPaste:
 
 
 def _merge_targets(target: Target, pasted: Target) -> Target:
-    """The annotations of both; kinds that `target` does not annotate stay unknown."""
+    """Return the annotations of both; fields that `target` does not annotate stay None."""
     assert pasted.boxes is not None
     assert pasted.labels is not None
     assert pasted.ignore is not None
@@ -129,7 +131,7 @@ def _merge_targets(target: Target, pasted: Target) -> Target:
 
 
 def _crop_or_pad(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The image cut off, or continued in black, at the right and below."""
+    """Crop an image, or pad it with black, at the right and bottom."""
     padded = np.zeros((*size, pixels.shape[2]), np.float32)
     height, width = min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1])
     padded[:height, :width] = pixels[:height, :width]
@@ -144,7 +146,7 @@ def _crop_or_pad_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _masks_to_boxes(masks: Tensor) -> Tensor:
-    """`(N, 4)` float32 xyxy around the pixels of each mask; zeros where there is none."""
+    """Return the `(N, 4)` float32 xyxy bounding box of each mask, zeros for an empty mask."""
     boxes = torch.zeros(len(masks), 4)
     for i, mask in enumerate(masks):
         rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
@@ -155,7 +157,7 @@ def _masks_to_boxes(masks: Tensor) -> Tensor:
 
 
 def _boxes_to_masks(boxes: Tensor, size: torch.Size) -> Tensor:
-    """`(N, h, w)` pixels whose centers lie inside each box."""
+    """Return `(N, h, w)` bool masks of the pixels whose centers are inside each box."""
     y, x = (torch.arange(length) + 0.5 for length in size)
     columns = (x >= boxes[:, :1]) & (x < boxes[:, 2:3])
     rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:])

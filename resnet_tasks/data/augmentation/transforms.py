@@ -1,4 +1,4 @@
-"""Augmentation: images and annotations that change together."""
+"""Augmentation of images together with their annotations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REFUSALS = (
     cv2.error,
     CropSizeError,
 )
-"""What albumentations raises on images that a transform cannot take."""
+"""Exceptions of albumentations for images that a transform does not support."""
 
 _TURNS = (
     albumentations.D4,
@@ -46,30 +46,30 @@ _TURNS = (
     albumentations.Transpose,
     albumentations.VerticalFlip,
 )
-"""All of the image stays in it."""
+"""Transforms that keep the whole image."""
 _EXACT_MOVES = (
     *_TURNS,
     albumentations.CenterCrop,
     albumentations.Crop,
     albumentations.RandomCrop,
 )
-"""They put values elsewhere and make no new ones: of 8 bits they are the same as of floats."""
+"""Transforms that move values without creating new ones. Their results on uint8 and float images
+are equal."""
 
 _FASTER_TRANSFORMS = {
     transform_class.__name__: transform_class
     for transform_class in (color.ColorJitter, color.RandomBrightnessContrast)
 }
-"""Instead of albumentations' own. They leave values in 0..1, as moves do."""
+"""Replacements of albumentations' transforms. They keep values in 0..1, as moves do."""
 
 LEAST_SEEN = 1 - 1e-3
-"""Pixels that must be left of the shorter side of a larger object: one, up to rounding."""
+"""Pixels of the shorter side that must remain of a larger object: one, up to rounding."""
 
 
 def encode_labels(labels: Array) -> Array:
-    """Semantic labels as small unsigned values: void 0, unlabeled 1, label k is k + 2.
+    """Encode semantic labels as small unsigned values: void 0, unlabeled 1, label k is k + 2.
 
-    Void is 0, so that what a warp pulls in from outside the image (albumentations fills 0) is
-    void.
+    Void is 0 because albumentations fills pixels from outside the image with 0.
     """
     largest = int(labels.max(initial=0)) + 2
     shifted = np.where(labels == VOID, 0, np.where(labels == UNLABELED, 1, labels + 2))
@@ -77,30 +77,33 @@ def encode_labels(labels: Array) -> Array:
 
 
 def decode_labels(encoded: Array) -> NDArray[np.int64]:
-    """The inverse of `encode_labels`."""
+    """Invert `encode_labels`."""
     values = encoded.astype(np.int64)
     return np.where(values == 0, VOID, np.where(values == 1, UNLABELED, values - 2))
 
 
 class _UnitRange(albumentations.NoOp):  # type: ignore[misc]
-    """Where 8 bits become floats in 0..1. It draws nothing, so that the others draw as without."""
+    """Conversion of uint8 to float in 0..1, which consumes no random numbers.
+
+    The random draws of all other transforms are therefore the same with and without it.
+    """
 
     def __call__(self, *_: Any, **inputs: Any) -> Any:
         return {**inputs, "image": to_unit_range(inputs["image"])}
 
 
 class Augmentation:
-    """Albumentations over image, boxes, labels, masks and semantic map, moving together.
+    """Albumentations pipeline for an image and its boxes, labels, masks and semantic map.
 
-    What happens to an image is a function of the seed given with it and of nothing else.
+    The result is a function of the image, its annotations and the passed seed only.
 
     Args:
-        steps: `{name: parameters}` in order; names of albumentations' transforms.
-        channels: Of the images. Transforms of color work on 3 only, some on 1 as well.
+        steps: `{name: parameters}` in order, with names of albumentations' transforms.
+        channels: Number of channels of the images. Color transforms only support 3, some also 1.
 
     Raises:
-        RecipeError: If a name or a parameter is unknown, or a transform does not work on so many
-            channels.
+        RecipeError: If a name or a parameter is unknown, or a transform does not support this
+            number of channels.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class Augmentation:
         self._keeps_objects = all(_keeps_objects(transform) for transform in transforms)
         self._may_leave_range = not all(type(transform) in bounded for transform in transforms)
         with warnings.catch_warnings():
-            # Boxes are given also where all transforms change pixels only.
+            # Boxes are passed even if all transforms only change pixels, which raises a warning.
             warnings.filterwarnings("ignore", "Got processor for bboxes", UserWarning)
             self._compose = albumentations.Compose(
                 transforms,
@@ -135,25 +138,26 @@ class Augmentation:
             )
 
     def __call__(self, image: Array, target: Target, seed: int) -> tuple[Array, Target]:
-        """Augments one image.
+        """Augment one image.
 
         Args:
-            image: `(h, w, C)` float32, 0..1; or 8 bits that stand for it (`unit_range`), of which
-                the first steps that only move pixels move a quarter of the bytes.
-            target: Its annotations, in the image's pixels.
-            seed: Decides everything random.
+            image: `(h, w, C)` float32 in 0..1, or uint8 that represents 0..1 (`to_unit_range`).
+                With uint8, the leading steps that only move pixels process a quarter of the bytes.
+            target: Annotations in pixels of the image.
+            seed: Seed of all randomness.
 
         Returns:
-            The new image, float32 clipped to 0..1 (as given where all steps only move pixels),
-            and its annotations; boxes clipped to the image, objects outside it removed together
-            with their labels, flags and masks. So are those of which less than `LEAST_SEEN` is
-            left: no anchor can fit such a sliver, and one without area has no offsets to learn.
+            The new image, float32 clipped to 0..1 (the input type if all steps only move pixels),
+            and its annotations. Boxes are clipped to the image. Objects outside it are removed
+            together with their labels, flags and masks. So are objects with less than `LEAST_SEEN`
+            pixels left: no anchor fits such a sliver, and the box offsets of an empty box are
+            undefined.
 
         Raises:
-            RecipeError: If a transform does not work on such images.
+            RecipeError: If a transform does not support such images.
         """
-        # One shared stream: `set_random_seed` would give every transform the same one, so that two
-        # flips of p=0.5 always came together.
+        # All transforms share one random stream. `set_random_seed` would give each of them the same
+        # stream, so that two flips with p=0.5 would always occur together.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         inputs: dict[str, Any] = {"image": image}
         boxes = target.boxes if target.boxes is not None else torch.zeros(0, 4)
@@ -185,11 +189,11 @@ class Augmentation:
         return augmented, _update_target(target, inputs, outputs)
 
     def _apply_transforms(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What `Compose` makes of the same, where no step cuts an object.
+        """Return the output of `Compose` for steps that never cut an object.
 
-        Its checks of the boxes, before and after every step, take longer than flipping the image.
+        The box checks of `Compose` before and after every step take longer than flipping the image.
         """
-        self._compose.py_random.random()  # whether to do anything at all: drawn there
+        self._compose.py_random.random()  # Compose draws this number to decide whether to run
         boxes = inputs["bboxes"] / _get_box_scale(inputs["image"])
         outputs = {**inputs, "bboxes": np.clip(boxes, 0.0, 1.0)}
         for transform in self._compose.transforms:
@@ -198,7 +202,7 @@ class Augmentation:
 
 
 def _update_target(target: Target, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Target:
-    """Annotations as they were `outputs` of those that were `inputs`."""
+    """Return the target with the transformed annotations."""
     changes: dict[str, Any] = {}
     if target.boxes is not None:
         kept_indices = np.asarray(outputs["index"], dtype=np.int64).reshape(-1)
@@ -220,26 +224,31 @@ def _update_target(target: Target, inputs: Mapping[str, Any], outputs: Mapping[s
 
 
 def _get_box_scale(image: Array) -> NDArray[np.float32]:
-    """(width, height, width, height), by which boxes become shares of the image."""
+    """Return (width, height, width, height), which normalizes boxes to the image size."""
     height, width = image.shape[:2]
     return np.array([width, height, width, height], np.float32)
 
 
 def _keeps_objects(transform: Any) -> bool:
-    """Whether objects stay as a whole where they are seen."""
+    """Return whether a transform never cuts an object."""
     return type(transform) in (*_TURNS, _UnitRange) or isinstance(
         transform, albumentations.ImageOnlyTransform
     )
 
 
 def _count_leading_moves(transforms: Sequence[Any]) -> int:
-    """How many of the first transforms only move pixels."""
+    """Return the number of leading transforms that only move pixels."""
     moves = (type(transform) in _EXACT_MOVES for transform in transforms)
     return sum(1 for _ in itertools.takewhile(bool, moves))
 
 
 def _find_still_visible(boxes: Array, before: Array) -> NDArray[np.bool_]:
-    """`(N,)`: whether enough is left of objects; `(N, 4)` boxes now and as they were."""
+    """Return `(N,)` bool, whether enough is left of the objects.
+
+    Args:
+        boxes: `(N, 4)` xyxy after the augmentation.
+        before: `(N, 4)` xyxy before the augmentation.
+    """
     side, was = ((box_array[:, 2:] - box_array[:, :2]).min(axis=1) for box_array in (boxes, before))
     return np.asarray((side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0)))
 
@@ -260,12 +269,13 @@ def _format_error(error: BaseException) -> str:
 def _require_channels(
     name: str, params: Mapping[str, Any] | None, position: int, channels: int
 ) -> None:
-    """Tries a transform on a small image, so that it is refused before the first step.
+    """Try a transform on a small image, so that an unsupported one fails before training.
 
     Raises:
-        RecipeError: If it works on 3 channels, but not on so many.
+        RecipeError: If it supports 3 channels, but not `channels`.
     """
-    # Sizes, annotations or other images that it needs may be missing here; that shows with 3.
+    # The small image may lack the size, annotations or other images that a transform needs. Such
+    # a transform also fails with 3 channels and is accepted.
     if not _supports_channels(name, params, channels) and _supports_channels(name, params, 3):
         also = " or 1" if channels != 1 and _supports_channels(name, params, 1) else ""
         raise RecipeError(
@@ -304,7 +314,7 @@ def _build_transform(name: str, params: Mapping[str, Any] | None, position: int)
         )
     _require_unmixed_labels(name, params or {}, position)
     with warnings.catch_warnings():
-        # Albumentations only warns of an unknown parameter and then ignores it.
+        # Albumentations only warns about an unknown parameter and then ignores it.
         warnings.simplefilter("error")
         try:
             return transform_class(**dict(params or {}))
@@ -326,10 +336,10 @@ def _build_transform(name: str, params: Mapping[str, Any] | None, position: int)
 
 
 def _require_unmixed_labels(name: str, params: Mapping[str, Any], position: int) -> None:
-    """Refuse parameters that would average the labels of neighboring pixels.
+    """Reject parameters that would average the labels of neighboring pixels.
 
     Raises:
-        RecipeError: If there is one.
+        RecipeError: If there is such a parameter.
     """
     location = f"augment.{position}.{name}"
     mode = params.get("mask_interpolation", cv2.INTER_NEAREST)
