@@ -1,1 +1,1 @@
-"""Torch datasets over COCO files: samples, targets and tiles."""
+"""Torch datasets of COCO files: samples, targets and tiles."""

@@ -27,23 +27,23 @@ from resnet_tasks.structures.tasks import Task
 
 
 class AnnotatedImages:
-    """Images of one or more COCO files, and their annotations.
+    """Images of one or more COCO files and their annotations.
 
     Args:
         files: Parsed COCO files with the same categories.
-        categories: Categories whose indices the labels are.
+        categories: Category map that the labels are indices into.
 
     Attributes:
-        files: With their objects as indices into `categories`.
-        categories: As given.
-        unannotated: Per file: indices of the categories that were not looked for, rising; those
-            that the file does not list, unless `with_sources` says otherwise.
-        repeats: `(N,)` how often each image comes in an epoch of training; None: once.
-        unreadable_image_limit: Share of images that may be unreadable and are left out of training;
-            None: each is an error.
+        files: Files with the labels of their objects as indices into `categories`.
+        categories: Category map that the labels are indices into.
+        unannotated: Ascending indices, per file, of the categories that were not annotated. These
+            are the categories that the file does not list, unless `with_sources` sets others.
+        repeats: `(N,)` float64 number of times each image occurs in a training epoch; None: once.
+        unreadable_image_limit: Fraction of images that may be unreadable and are skipped in
+            training; None: each is an error.
 
     Raises:
-        DataError: If there is no image at all.
+        DataError: If there are no images.
     """
 
     def __init__(self, files: Sequence[CocoFile], categories: CategoryMap) -> None:
@@ -67,13 +67,14 @@ class AnnotatedImages:
         weights: Sequence[float] | None = None,
         annotated_classes: Sequence[Collection[str] | None] | None = None,
     ) -> Self:
-        """The same images, with what is known of the files as sources of training.
+        """Return the same images with properties of the files as training sources.
 
         Args:
-            weights: Per file: how often each of its images comes per epoch, above 0; None: once.
-            annotated_classes: Per file: names of the categories that were annotated wherever they
-                appear; None: those that the file lists. That another one is not there teaches
-                nothing.
+            weights: Number of times, per file, that each of its images occurs in an epoch, above 0;
+                None: once.
+            annotated_classes: Names, per file, of the categories that were annotated exhaustively;
+                None: those that the file lists. The absence of any other category carries no
+                information.
         """
         dataset = copy.copy(self)
         if weights is not None:
@@ -85,10 +86,11 @@ class AnnotatedImages:
         return dataset
 
     def with_repeated_rare_classes(self, threshold: float) -> Self:
-        """The same images; those that show rare classes come several times per epoch.
+        """Return the same images, with those of rare classes repeated in every epoch.
 
         Args:
-            threshold: Share of images below which a class is rare, of (0, 1] (`repeat_factors`).
+            threshold: Fraction of images below which a class is rare, in (0, 1]; see
+                `compute_repeat_factors`.
         """
         dataset = copy.copy(self)
         rows, category_indices, images = self._index.list_image_categories()
@@ -100,10 +102,10 @@ class AnnotatedImages:
         return dataset
 
     def with_unreadable_image_limit(self, limit: float) -> Self:
-        """The same images; loaders leave out those that cannot be read.
+        """Return the same images, with loaders skipping those that cannot be read.
 
         Args:
-            limit: Share of all images that may be so, of (0, 1].
+            limit: Fraction of all images that may be unreadable, in (0, 1].
         """
         dataset = copy.copy(self)
         dataset.unreadable_image_limit = limit
@@ -111,35 +113,35 @@ class AnnotatedImages:
 
     @property
     def max_unreadable_images(self) -> int:
-        """How many images may be unreadable: the share rounded up; 0 where each is an error."""
+        """Maximum number of unreadable images: the fraction rounded up, 0 if each is an error."""
         return math.ceil((self.unreadable_image_limit or 0.0) * len(self))
 
     def select(self, positions: Sequence[int]) -> Self:
-        """Some of its images, under the same ids; `files` stay as they are."""
+        """Return a subset of the images with the same ids and unchanged `files`."""
         dataset = copy.copy(self)
         dataset._index = self._index.select(positions)
         dataset.repeats = None if self.repeats is None else self.repeats[np.asarray(positions)]
         return dataset
 
     def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
-        """The file that image `index` is annotated in, and its record there."""
+        """Return the file with the annotations of image `index`, and its record there."""
         return self._index.record(index)
 
     def path(self, index: int) -> Path:
-        """File of image `index`."""
+        """Return the path of image `index`."""
         file, record = self.record(index)
         return file.image_path(record)
 
     def image_id(self, index: int) -> int | str:
-        """Id of image `index`; made unique with the file's name where several files share ids."""
+        """Return the id of image `index`, prefixed with the file name if files share ids."""
         return self._index.image_id(index)
 
     def group(self, index: int) -> str | None:
-        """Patient, study or sequence of image `index`; None where the file names none."""
+        """Return the patient, study or sequence of image `index`, or None if it has none."""
         return self.record(index)[1].group
 
     def truth(self, index: int, table: LabelTable) -> GroundTruth:
-        """What is annotated on image `index`, in original pixels and the labels of one head."""
+        """Return the ground truth of image `index` in original pixels and labels of one head."""
         file, record = self.record(index)
         semantic = None
         if has_pixel_labels(file, record):
@@ -150,27 +152,33 @@ class AnnotatedImages:
         return build_truth(file, record, self.image_id(index), table.mapping, semantic)
 
     def image_labels(self, index: int, table: LabelTable) -> tuple[int, ...] | None:
-        """Labels of image `index` as a whole, as one head sees them; None: not annotated."""
+        """Return the image-level labels of image `index` for one head, or None if not annotated."""
         file, record = self.record(index)
         return map_image_labels(file, record, table.mapping)
 
     def annotates(self, task: Task) -> bool:
-        """Whether any of the files annotates what `task` needs; fields of the user's own count."""
+        """Return whether any of the files has the annotations that `task` needs.
+
+        Target fields that this package does not define count as annotated.
+        """
         return _has_annotations_for({kind for file in self.files for kind in file.annotated}, task)
 
     @staticmethod
     def file_annotates(file: CocoFile, task: Task) -> bool:
-        """Whether one file annotates what `task` needs; fields of the user's own count."""
+        """Return whether a file has the annotations that `task` needs.
+
+        Target fields that this package does not define count as annotated.
+        """
         return _has_annotations_for(set(file.annotated), task)
 
     def count_objects(self) -> dict[str, int]:
-        """Objects per category name, crowds left out."""
+        """Return category name -> number of objects, without crowds."""
         totals = sum(file.count_objects() for file in self.files)
         return dict(zip(self.categories.names, np.asarray(totals).tolist(), strict=True))
 
 
 def _has_annotations_for(present: set[str], task: Task) -> bool:
-    """Whether these kinds of annotations hold what a task needs."""
+    """Return whether these kinds of annotations cover the target fields of a task."""
     sources = {
         "boxes": {"boxes"},
         "labels": {"boxes"},
@@ -183,7 +191,7 @@ def _has_annotations_for(present: set[str], task: Task) -> bool:
 def _find_unannotated(
     annotated_classes: Sequence[Collection[str]], categories: CategoryMap
 ) -> tuple[tuple[int, ...], ...]:
-    """Per file: indices of the categories that were not looked for."""
+    """Return, for each file, the indices of the categories that were not annotated."""
     return tuple(
         tuple(i for i, name in enumerate(categories.names) if name not in names)
         for names in map(set, annotated_classes)

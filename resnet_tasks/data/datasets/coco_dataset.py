@@ -1,4 +1,4 @@
-"""COCO files as a torch data set of typed samples."""
+"""Torch dataset of typed samples from COCO files."""
 
 from __future__ import annotations
 
@@ -34,27 +34,28 @@ from resnet_tasks.structures.samples import Sample
 
 
 class CocoDataset(AnnotatedImages, Dataset[Sample]):
-    """Images of one or more COCO files.
+    """Torch dataset of the images of one or more COCO files.
 
     Args:
         files: Parsed COCO files with the same categories.
-        categories: Categories whose indices the samples' labels are.
-        fields: What to load: any of `boxes`, `masks`, `semantic`, `image_labels`. A field that a
-            file does not annotate stays `None`.
-        resize: Box that every image is brought to; None keeps the stored size.
-        intensity: How stored values become 0..1.
-        channels: Channels of the images.
-        augment: Applied when given; its randomness is a function of (seed, epoch, image).
-        seed: Of the run.
-        cache: Keep resized images in memory: True, False or "auto" (where they take at most 1
-            GB).
+        categories: Category map that the labels of the samples are indices into.
+        fields: Annotations to load: any of `boxes`, `masks`, `semantic`, `image_labels`. A field
+            that a file does not annotate stays `None`.
+        resize: Box that every image is resized to; None keeps the stored size.
+        intensity: Step that maps stored values to 0..1.
+        channels: Number of channels of the images.
+        augment: Augmentation of the samples, or None. Its randomness is a function of (seed, epoch,
+            image).
+        seed: Seed of the run.
+        cache: Whether to keep resized images in memory: True, False or "auto" (if they take at most
+            1 GB).
 
     Attributes:
-        fields: What is loaded.
-        preparation: The steps between a stored image and a sample, augmentation apart.
+        fields: Loaded annotations.
+        preparation: Steps from a stored image to a sample, without augmentation.
 
     Raises:
-        DataError: If there is no image at all.
+        DataError: If there are no images.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         self.preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
         self._copy_paste: CopyPaste | None = None
-        self._paste_only_fields: frozenset[str] = frozenset()  # fields that only pasting needs
+        self._paste_only_fields: frozenset[str] = frozenset()  # fields loaded only for copy-paste
         self._scales: tuple[float, ...] = ()
         self._keep_uint8 = False
         self._seed = seed
@@ -90,14 +91,14 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         return self._paste_objects(sample, index, scale)
 
     def load_sample(self, index: int, scale: float = 1.0) -> Sample:
-        """A prepared image, before all that depends on the epoch (`finished`).
+        """Load a prepared image, without the steps that depend on the epoch (`finalize_sample`).
 
-        Its values are those of `Preparation.pixels`: 8 bits, where `finished` shall make 0..1 of
-        them, or float32.
+        Its values are those of `Preparation.prepare_pixels`: uint8 if `finalize_sample` converts
+        them to 0..1, otherwise float32.
 
         Args:
-            index: Of the image.
-            scale: Relative to the prepared size.
+            index: Index of the image.
+            scale: Scale relative to the prepared size.
         """
         file, record = self.record(index)
         decoded = self._load_decoded(index, scale)
@@ -115,13 +116,14 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         )
 
     def finalize_sample(self, sample: Sample, index: int, epoch: int, visit: int) -> Sample:
-        """A sample of image `index`, or of a part of it, with all that depends on the epoch.
+        """Apply the steps that depend on the epoch to a sample of image `index` or of a part of it.
 
         Args:
-            sample: Its id decides, with epoch and visit, what is random; values as of `plain`.
-            index: Of the image.
-            epoch: From 0.
-            visit: How often it has come before in the epoch.
+            sample: Sample with values as of `Preparation.prepare_pixels`. Its id, the epoch and the
+                visit determine all randomness.
+            index: Index of the image.
+            epoch: Epoch, from 0.
+            visit: Number of earlier occurrences of the sample in the epoch.
         """
         target, image_id, geometry = sample.target, sample.image_id, sample.geometry
         if unknown := self.unannotated[self._index.locate(index)[0]]:
@@ -133,15 +135,15 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
             image, target = self._augment(image, target, seed)
         if not self._keep_uint8 or self._copy_paste is not None:
             image = to_unit_range(image)
-        # The way back through an augmentation is not kept: its images are for training only.
+        # Augmented images are only used in training, so the geometry omits the augmentation.
         geometry = replace(geometry, input_size=(int(image.shape[0]), int(image.shape[1])))
         return Sample(as_tensor(image), geometry, image_id, sample.file_name, target, seed)
 
     def _paste_objects(self, sample: Sample, index: int, scale: float) -> Sample:
-        """An image with objects of another one, where chance wants it so."""
+        """Paste objects of another image into a sample with probability `CopyPaste.p`."""
         assert self._copy_paste is not None
         name = f"{sample.image_id}, pasted into"
-        # The sample's own seed is a function of (seed, epoch, id, visit).
+        # The seed of the sample is a function of (seed, epoch, id, visit).
         rng = np.random.default_rng(derive_sample_seed(sample.seed, 0, name))
         image, target = sample.image, sample.target
         if rng.random() < self._copy_paste.p and len(self) > 1:
@@ -151,8 +153,9 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
             except ImageError:
                 if self.unreadable_image_limit is None:
                     raise
-                # It is counted when its own turn comes.
+                # It is counted when it is loaded as a sample itself.
             else:
+                # The random id gives the pasted image a different augmentation at every use.
                 renamed_sample = replace(
                     other_sample, image_id=f"{other_sample.image_id} in {rng.integers(2**63)}"
                 )
@@ -172,10 +175,12 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         return replace(sample, image=image, target=replace(target, **dropped))
 
     def with_copy_paste(self, copy_paste: CopyPaste) -> CocoDataset:
-        """The same images, some of them with objects of others: a function of (seed, epoch, id).
+        """Return the same images, with objects of other images pasted into some of them.
+
+        The result is a function of (seed, epoch, id).
 
         Args:
-            copy_paste: How often, and what.
+            copy_paste: Copy-paste augmentation.
         """
         dataset = copy.copy(self)
         dataset._copy_paste = copy_paste
@@ -184,23 +189,24 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         return dataset
 
     def with_scales(self, scales: Sequence[float]) -> CocoDataset:
-        """The same images, whose training batches have one of several sizes.
+        """Return the same images, with one of several sizes for each training batch.
 
         Args:
-            scales: Relative to the prepared size, one drawn per batch; none: all have that size.
+            scales: Scales relative to the prepared size, one drawn per batch. Without scales, all
+                batches have the prepared size.
         """
         dataset = copy.copy(self)
         dataset._scales = tuple(scales)
         return dataset
 
     def as_uint8(self) -> CocoDataset:
-        """The same images, whose samples hold 8 bits where nothing made other values of them."""
+        """Return the same images, with uint8 samples unless a step creates other values."""
         dataset = copy.copy(self)
         dataset._keep_uint8 = True
         return dataset
 
     def with_limit(self, max_pixels: int) -> CocoDataset:
-        """The same images, of which those with more pixels than that are refused."""
+        """Return the same images, but reject those with more than `max_pixels` pixels."""
         dataset = copy.copy(self)
         dataset.preparation = replace(self.preparation, max_pixels=max_pixels)
         return dataset
@@ -212,16 +218,16 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         positions: Sequence[int],
         visits: Sequence[int] | None = None,
     ) -> list[Key]:
-        """Keys of one training batch, all at one scale, so that padded sizes stay few.
+        """Return the keys of one training batch, all at one scale so that padded sizes stay few.
 
-        The scale is a function of (seed, epoch, number): it depends neither on processes nor on
-        where a run was resumed.
+        The scale is a function of (seed, epoch, number). It depends neither on the number of
+        processes nor on the step at which a run was resumed.
 
         Args:
-            epoch: From 0.
-            number: Of the batch in the epoch, from 0.
-            positions: Of the images.
-            visits: How often each of them has come before in the epoch; None: never.
+            epoch: Epoch, from 0.
+            number: Index of the batch in the epoch, from 0.
+            positions: Positions of the images.
+            visits: Number of earlier occurrences of each image in the epoch; None: 0 for all.
         """
         keys: list[Key] = [(epoch, position) for position in positions]
         if not self._scales and not any(visits or ()):
@@ -239,23 +245,23 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         ]
 
     def load_image(self, index: int) -> NDArray[Any]:
-        """Image `index` as stored, `(h, w, C)` at full precision, upright.
+        """Load image `index` as stored, `(h, w, C)` at full precision, upright.
 
         Raises:
-            DataError: If it cannot be read, or has another size than its file says.
+            DataError: If it cannot be read or has a size other than in its file.
         """
         return read_stored_image(self.preparation, *self.record(index))
 
     def prepare_image(self, index: int) -> PreparedImage:
-        """Image `index`, of which parts can be read.
+        """Open image `index` for reading parts of it.
 
         Raises:
-            DataError: If it cannot be read, or has another size than its file says.
+            DataError: If it cannot be read or has a size other than in its file.
         """
         return open_stored_image(self.preparation, *self.record(index))
 
     def at_scale(self, factor: float) -> CocoDataset:
-        """The same images, prepared `factor` times as large; none of them kept in memory."""
+        """Return the same images, prepared at `factor` times the size and without a cache."""
         dataset = copy.copy(self)
         scale = self.preparation.scale * factor
         dataset.preparation = replace(self.preparation, scale=scale)
@@ -263,14 +269,14 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         return dataset
 
     def select(self, positions: Sequence[int]) -> Self:
-        """Some of its images, under the same ids; `files` stay as they are."""
+        """Return a subset of the images with the same ids and unchanged `files`."""
         dataset = super().select(positions)
         dataset._cache = None
         return dataset
 
     @property
     def is_cached(self) -> bool:
-        """Whether images that were read once come from memory, within one process."""
+        """True if images are kept in memory after the first read, within one process."""
         return self._cache is not None
 
     def _load_decoded(self, index: int, scale: float) -> DecodedImage:
@@ -291,5 +297,5 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
 
 
 def _sample_to_pixels(sample: Sample) -> NDArray[np.float32]:
-    """`(h, w, C)` of a sample."""
+    """Return the `(h, w, C)` float32 pixels of a sample."""
     return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""Annotations of an image as the evaluators take them."""
+"""Annotations of an image as ground truth for the evaluators."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def build_truth(
     mapping: Sequence[int],
     semantic: NDArray[np.int64] | None = None,
 ) -> GroundTruth:
-    """Objects and labels of one image exactly as in the file, in the labels of one head.
+    """Return the objects and labels of one image, unchanged except for the labels of one head.
 
     Args:
-        file: Where the image is annotated.
-        record: The image.
-        image_id: Its id for the evaluator.
-        mapping: Label of every category index (`LabelTable.mapping`); objects of categories below 0
-            are left out, image-level labels of categories that are `IGNORED` stay as that.
-        semantic: Its label map, already in those labels.
+        file: COCO file with the image.
+        record: Record of the image.
+        image_id: Image id for the evaluator.
+        mapping: Label of every category index (`LabelTable.mapping`). Objects of categories below 0
+            are reported separately as `other_boxes_xywh`. Image-level labels of `IGNORED`
+            categories keep that value.
+        semantic: `(height, width)` label map with the labels of the head.
     """
     known_labels = map_image_labels(file, record, mapping)
     image_level_labels = None if known_labels is None else np.asarray(known_labels, np.int64)
@@ -77,7 +78,7 @@ def build_truth(
 
 
 def _none_to_nan(values: Sequence[float | None]) -> NDArray[np.float64] | None:
-    """Numbers with NaN for None; None where there is no number at all."""
+    """Return the numbers with NaN for None, or None if there are no numbers."""
     if all(value is None for value in values):
         return None
     return np.asarray([math.nan if value is None else value for value in values], np.float64)
@@ -86,9 +87,9 @@ def _none_to_nan(values: Sequence[float | None]) -> NDArray[np.float64] | None:
 def map_image_labels(
     file: CocoFile, record: ImageRecord, mapping: Sequence[int]
 ) -> tuple[int, ...] | None:
-    """Image-level labels of one image in those of a head, `IGNORED` for what it does not know.
+    """Return the image-level labels as labels of a head, `IGNORED` for categories it ignores.
 
-    None where the file does not annotate images as a whole.
+    The result is None if the file does not annotate image-level labels.
     """
     if "image" not in file.annotated:
         return None
@@ -97,7 +98,7 @@ def map_image_labels(
 
 
 def collect_image_labels(file: CocoFile, record: ImageRecord) -> list[int]:
-    """Category indices of the image's annotations that have no box, each once, in order."""
+    """Return the sorted, unique category indices of the annotations of an image without a box."""
     return sorted(
         {
             annotation.category

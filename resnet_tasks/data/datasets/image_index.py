@@ -1,4 +1,4 @@
-"""Positions in a data set as images of its files."""
+"""Index of the images of several COCO files by dataset position."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from resnet_tasks.data.coco.records import ImageRecord
 
 
 class ImageIndex:
-    """All images of several COCO files, file after file, or some of them.
+    """Index of the images of several COCO files, file after file, or of a subset of them.
 
     Args:
-        files: Whose images are all in it.
+        files: COCO files with the images.
     """
 
     def __init__(self, files: Sequence[CocoFile]) -> None:
@@ -29,44 +29,44 @@ class ImageIndex:
         return len(self._rows)
 
     def select(self, positions: Sequence[int]) -> ImageIndex:
-        """Some of the images, under the same ids."""
+        """Return a subset of the images with the same ids."""
         selection = copy.copy(self)
         selection._rows = self._rows[np.asarray(positions, np.int64)]
         return selection
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Number of the file of image `index`, and its position in there."""
+        """Return the number of the file of image `index`, and its position in the file."""
         row = int(self._rows[index])
         file = int(np.searchsorted(self._ends, row, side="right"))
         return file, row - (int(self._ends[file - 1]) if file else 0)
 
     def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
-        """The file that image `index` is annotated in, and its record there."""
+        """Return the file with the annotations of image `index`, and its record there."""
         number, row = self.locate(index)
         file = self._files[number]
         return file, file.images[row]
 
     def image_id(self, index: int) -> int | str:
-        """Id of image `index`; made unique with the file's name where several files share ids."""
+        """Return the id of image `index`, prefixed with the file name if files share ids."""
         file, row = self.locate(index)
         image_id = self._files[file].images.get_id(row)
         return image_id if self._prefixes is None else f"{self._prefixes[file]}/{image_id}"
 
     def expand_by_file(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """`(N,)` for each image the value of its file.
+        """Return the `(N,)` values of the files of the images.
 
         Args:
-            values: One per file.
+            values: One value per file.
         """
         counts = [len(file.images) for file in self._files]
         return np.repeat(np.asarray(values, np.float64), counts)[self._rows]
 
     def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """What all images of the files show, also those that are not chosen.
+        """Return the categories in each image of the files, including images that are not selected.
 
         Returns:
-            `(S,)` rows of images and `(S,)` the category that each shows, every pair once, and
-            the number of images; `chosen` takes what is found for the rows.
+            `(S,)` rows of images and `(S,)` category indices, every pair once, and the number of
+            images. `select_values` maps values per row to the selected images.
         """
         file_pairs = [file.annotations.list_image_categories() for file in self._files]
         pairs = zip([0, *self._ends.tolist()], file_pairs, strict=False)
@@ -78,12 +78,12 @@ class ImageIndex:
         )
 
     def select_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`(N,)` values of the images, of those by row of `shown`."""
+        """Return the `(N,)` values of the selected images from values per row of all images."""
         return values[self._rows]
 
 
 def _make_prefixes(files: Sequence[CocoFile]) -> list[str] | None:
-    """What makes the ids of several files unique, by file; None where they are so already."""
+    """Return a prefix per file that makes ids unique, or None if they already are."""
     seen_ids: set[int | str] = set()
     for file in files if len(files) > 1 else ():
         file_ids = set(file.annotations)
@@ -95,5 +95,5 @@ def _make_prefixes(files: Sequence[CocoFile]) -> list[str] | None:
     stems = [file.path.stem for file in files]
     if len(set(stems)) == len(stems):
         return stems
-    # Files of one name in different folders (or one file given twice).
+    # Files with the same name in different folders, or a file that is listed twice.
     return [f"{stem}-{number}" for number, stem in enumerate(stems, 1)]

@@ -1,4 +1,4 @@
-"""Prepared images as samples: the step from numpy to tensors."""
+"""Conversion of prepared images from numpy arrays to samples."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from resnet_tasks.structures.samples import Sample
 
 
 def as_tensor(values: NDArray[Any]) -> Tensor:
-    """`(h, w, C)` -> `(C, h, w)`."""
+    """Convert a `(h, w, C)` array to a `(C, h, w)` tensor."""
     return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
 
 
 def make_sample(
     preparation: Preparation, image: NDArray[Any], image_id: int | str = 0, name: str = ""
 ) -> Sample:
-    """A sample of one stored image, without annotations.
+    """Return the sample of one stored image, without annotations.
 
     Args:
-        preparation: Its way to what the model takes.
-        image: `(h, w)` or `(h, w, C)`; uint8, uint16 or float.
-        image_id: For the prediction.
-        name: For messages.
+        preparation: Steps from the stored image to the input of the model.
+        image: `(h, w)` or `(h, w, C)` stored values; uint8, uint16 or float.
+        image_id: Id for the prediction.
+        name: Image name in error messages.
 
     Raises:
         DataError: If the shape does not fit the model.
@@ -38,10 +38,10 @@ def make_sample(
 
 
 def make_window_sample(image: PreparedImage, tile: Tile) -> Sample:
-    """A sample of one window of an image; its geometry leads back to the original.
+    """Return the sample of one window of an image, with a geometry relative to the full image.
 
     Raises:
-        DataError: If the file cannot be read, or its values cannot be placed in 0..1.
+        DataError: If the file cannot be read or its values cannot be mapped to 0..1.
     """
     values, geometry = image.read_window(tile)
     return Sample(as_tensor(values), geometry, image.name, image.name)

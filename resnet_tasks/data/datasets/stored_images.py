@@ -1,4 +1,4 @@
-"""Stored images of COCO files: read at the size that their records state, and prepared."""
+"""Reader of the stored images of COCO files, which checks their size and prepares them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from resnet_tasks.errors import DataError
 def open_stored_image(
     preparation: Preparation, file: CocoFile, record: ImageRecord
 ) -> PreparedImage:
-    """Open an image, of which parts can be read.
+    """Open an image for reading parts of it.
 
     Args:
-        preparation: Steps between the stored image and a sample.
+        preparation: Steps from the stored image to a sample.
         file: COCO file that lists the image.
         record: Record of the image in that file.
 
     Raises:
-        DataError: If the image cannot be read, or has another size than the file says.
+        DataError: If the image cannot be read or has a size other than in the file.
     """
     prepared_image = preparation.open_image(file.image_path(record))
     _require_size(file, record, prepared_image.original_size)
@@ -41,12 +41,12 @@ def read_stored_image(
     """Read an image as stored, `(h, w, C)` at full precision, upright.
 
     Args:
-        preparation: Steps between the stored image and a sample.
+        preparation: Steps from the stored image to a sample.
         file: COCO file that lists the image.
         record: Record of the image in that file.
 
     Raises:
-        DataError: If the image cannot be read, or has another size than the file says.
+        DataError: If the image cannot be read or has a size other than in the file.
     """
     image = preparation.read(file.image_path(record))
     _require_size(file, record, (int(image.shape[0]), int(image.shape[1])))
@@ -62,13 +62,13 @@ def decode_stored_image(
     """Read and prepare an image and its semantic labels.
 
     Args:
-        preparation: Steps between the stored image and a sample.
+        preparation: Steps from the stored image to a sample.
         file: COCO file that lists the image.
         record: Record of the image in that file.
         categories: Categories of the semantic labels; None skips the labels.
 
     Raises:
-        DataError: If the image cannot be read, or has another size than the file says.
+        DataError: If the image cannot be read or has a size other than in the file.
     """
     image = read_stored_image(preparation, file, record)
     original = (record.height, record.width)

@@ -1,4 +1,4 @@
-"""Annotations of an image as what its sample teaches, in the frame of the sample."""
+"""Annotations of an image as the training target of its sample, in pixels of the sample."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from resnet_tasks.structures.targets import Target
 def build_target(
     file: CocoFile, record: ImageRecord, geometry: Geometry, fields: Collection[str]
 ) -> Target:
-    """All but the semantic map; what is not annotated or not wanted stays None.
+    """Build the target without the semantic map; fields not annotated or requested stay None.
 
     Args:
-        file: Where the image is annotated.
-        record: The image.
-        geometry: From the image as stored to the sample.
-        fields: Wanted: any of `boxes`, `masks` and `image_labels`.
+        file: COCO file with the image.
+        record: Record of the image.
+        geometry: Map from the stored image to the sample.
+        fields: Requested fields: any of `boxes`, `masks` and `image_labels`.
     """
     target_fields: dict[str, Any] = {}
     if "boxes" in fields and "boxes" in file.annotated:
@@ -55,7 +55,7 @@ def build_target(
 def _make_boxes(
     annotations: Sequence[Annotation], geometry: Geometry
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """`(N, 4)` boxes in pixels of the sample, and `(N,)` whether anything of each is inside."""
+    """Return `(N, 4)` xyxy boxes in pixels of the sample, and `(N,)` whether each is visible."""
     boxes = np.array([annotation.bbox for annotation in annotations], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes = geometry.boxes_to_input(boxes)
@@ -65,7 +65,7 @@ def _make_boxes(
 def _make_masks(
     annotations: Sequence[Annotation], record: ImageRecord, size: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """`(N, height, width)` pixels of each object in a sample of that size."""
+    """Return the `(N, height, width)` bool masks of the objects in a sample of that size."""
     stacked = np.zeros((len(annotations), *size), np.uint8)
     for mask, annotation in zip(stacked, annotations, strict=True):
         if annotation.segmentation is not None:

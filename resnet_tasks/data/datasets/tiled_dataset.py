@@ -1,6 +1,6 @@
-"""Tiles of big images as samples of training.
+"""Dataset of tiles of large images for training.
 
-Shape glossary: `P` images, `T` tiles, `N` objects of an image, `t` tiles of an image.
+Symbols: `P` images, `T` tiles, `N` objects of an image, `t` tiles of an image.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
 
 LAST_KEPT = 2
-"""Decoded images that are kept where not all of them can be."""
+"""Number of most recently decoded images in memory if not all of them fit."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How images are cut into tiles, and what of an object counts.
+    """Division of images into tiles, and the treatment of objects at tile borders.
 
     Attributes:
         windows: Size and overlap of the tiles.
-        min_visible: Share of the area of its box from which on an object that a border cuts counts;
-            below it is an ignore region, neither positive nor negative.
-        empty: Tiles without anything annotated that come in an epoch, for each tile with something;
-            None: all of them.
+        min_visible: Fraction of the area of its box from which a truncated object is positive.
+            Below it the object is an ignore region, neither positive nor negative.
+        empty: Number of tiles without annotations in an epoch for each tile with annotations; None:
+            all of them.
     """
 
     windows: WindowGrid
@@ -58,25 +58,29 @@ class Tiling:
 
 
 class TiledDataset(Dataset[Sample]):
-    """Tiles of the images of a data set; a sample is a tile.
+    """Dataset whose samples are tiles of the images of another dataset.
 
-    The tiles of an image are a function of its size. Each tile with an object that counts, or with
-    a pixel of a semantic map that has a category (other than one named `background`), comes once an
-    epoch, or as often as its image; the others are rationed. Which of them come in an epoch is
-    drawn with the epoch's order (`loaders.epoch_order`), a function of (seed, epoch).
+    The tiles of an image are a function of its size. A tile is nonempty if it has an object that is
+    sufficiently visible, or a pixel of a semantic map with a category (other than one named
+    `background`). It occurs once per epoch, or as often as its image. The number of empty tiles is
+    limited by `Tiling.empty`. The empty tiles of an epoch are drawn together with its order
+    (`loaders.sample_epoch_order`), a function of (seed, epoch).
 
     Args:
-        images: To be cut; without resize.
-        tiling: How.
-        cache: Keep decoded images in memory: True, False or "auto" (where they take at most 1
-            GB). Otherwise the last ones are kept; parts of mapped files need no keeping.
+        images: Dataset of the images, without resize.
+        tiling: Division of the images into tiles.
+        cache: Whether to keep decoded images in memory: True, False or "auto" (if they take at most
+            1 GB). Otherwise only the most recent ones are kept. Parts of memory-mapped files need
+            no cache.
 
     Attributes:
-        repeats: `(T,)` how often each tile comes in an epoch; None: once.
+        images: Dataset of the images.
+        tiling: Division of the images into tiles.
+        num_empty: Number of tiles without annotations.
+        repeats: `(T,)` float64 number of times each tile occurs in an epoch; None: once.
 
     Raises:
-        DataError: If the images are resized, a semantic map cannot be read, or no tile holds
-            anything.
+        DataError: If the images are resized, a semantic map cannot be read, or all tiles are empty.
     """
 
     repeats: NDArray[np.float64] | None
@@ -135,17 +139,17 @@ class TiledDataset(Dataset[Sample]):
 
     @property
     def preparation(self) -> Preparation:
-        """Of the images."""
+        """Preparation of the images."""
         return self.images.preparation
 
     @property
     def unreadable_image_limit(self) -> float | None:
-        """Share of the images that may be unreadable; None: each is an error."""
+        """Fraction of the images that may be unreadable; None: each is an error."""
         return self.images.unreadable_image_limit
 
     @property
     def max_unreadable_images(self) -> int:
-        """How many images may be unreadable."""
+        """Maximum number of unreadable images."""
         return self.images.max_unreadable_images
 
     def batch_keys(
@@ -155,22 +159,22 @@ class TiledDataset(Dataset[Sample]):
         positions: Sequence[int],
         visits: Sequence[int] | None = None,
     ) -> list[Key]:
-        """Keys of one training batch; see `CocoDataset.batch_keys`."""
+        """Return the keys of one training batch; see `CocoDataset.batch_keys`."""
         return self.images.batch_keys(epoch, number, positions, visits)
 
     def locate(self, position: int) -> tuple[int, Tile]:
-        """Index of the image that a tile is cut from, and where it lies there."""
+        """Return the index of the image of a tile, and the tile in it."""
         index = int(np.searchsorted(self._ends, position, side="right"))
         first = int(self._ends[index - 1]) if index else 0
         return index, self._make_tiles(self._get_size(index))[position - first]
 
     def sample_id(self, position: int) -> str:
-        """Id of a tile: that of its image, and where its top left corner lies."""
+        """Return the id of a tile: the id of its image and the position of its top left corner."""
         index, tile = self.locate(position)
         return f"{self.images.image_id(index)}@{tile.left},{tile.top}"
 
     def describe(self) -> str:
-        """How many tiles there are, in words."""
+        """Describe the number of tiles."""
         windows, total = self.tiling.windows, len(self)
         come = total if self.repeats is None else round(float(self.repeats.sum()))
         return (
@@ -178,7 +182,7 @@ class TiledDataset(Dataset[Sample]):
             f"{self.num_empty} of them empty; {come} come in an epoch"
         )
 
-    # --- which tiles
+    # --- selection of the tiles
 
     def _get_size(self, index: int) -> tuple[int, int]:
         _, record = self.images.record(index)
@@ -188,10 +192,10 @@ class TiledDataset(Dataset[Sample]):
         return self.tiling.windows.make_tiles(size)
 
     def _compute_repeats(self) -> NDArray[np.float64] | None:
-        """How often each tile comes in an epoch.
+        """Return how often each tile occurs in an epoch, or None if each occurs once.
 
         Raises:
-            DataError: If none holds anything.
+            DataError: If all tiles are empty.
         """
         own = self.images.repeats
         counts = np.diff(self._ends, prepend=0)
@@ -207,14 +211,17 @@ class TiledDataset(Dataset[Sample]):
                 "to learn from all of them"
             )
         if self.num_empty:
+            # Scale the repeats of empty tiles so that they sum to `empty` times those of the
+            # others.
             share = self.tiling.empty * repeats[full].sum() / repeats[~full].sum()
             repeats[~full] *= min(1.0, share)
-        # One that never comes cannot be drawn: its share is the smallest that counts as one.
+        # Sampling requires repeats above 0. With `empty` = 0, this value is low enough that empty
+        # tiles are practically never drawn.
         repeats = np.maximum(repeats, 1e-12)
         return None if own is None and not self.num_empty else repeats
 
     def _find_nonempty_tiles(self, index: int) -> NDArray[np.bool_]:
-        """`(t,)` whether each tile of an image shows something to learn."""
+        """Return `(t,)` bool, whether each tile of an image has annotations to learn from."""
         file, record = self.images.record(index)
         tiles = self._make_tiles((record.height, record.width))
         is_nonempty = np.zeros(len(tiles), np.bool_)
@@ -229,7 +236,7 @@ class TiledDataset(Dataset[Sample]):
             except DataError:
                 if self.unreadable_image_limit is None:
                     raise
-                is_nonempty[:] = True  # that it cannot be read is told when it comes
+                is_nonempty[:] = True  # the error is reported when a tile is loaded
         boxes = _make_boxes(
             [annotation for annotation in _select_boxed(file, record) if not annotation.is_crowd]
         )
@@ -239,7 +246,7 @@ class TiledDataset(Dataset[Sample]):
                 is_nonempty[i] |= bool(((share > 0) & (share >= self.tiling.min_visible)).any())
         return is_nonempty
 
-    # --- what they show
+    # --- targets of the tiles
 
     def _build_target(
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile, geometry: Geometry
@@ -258,7 +265,7 @@ class TiledDataset(Dataset[Sample]):
     def _build_objects(
         self, file: CocoFile, record: ImageRecord, tile: Tile, geometry: Geometry
     ) -> dict[str, Any]:
-        """Boxes, labels, flags and masks of what a tile shows."""
+        """Return the boxes, labels, ignore flags and masks of the objects in a tile."""
         annotations = _select_boxed(file, record)
         cut, share = clip_boxes_to_tile(_make_boxes(annotations), tile)
         visible_indices = np.flatnonzero(share > 0)
@@ -284,7 +291,7 @@ class TiledDataset(Dataset[Sample]):
     def _build_semantic(
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile
     ) -> NDArray[np.int64] | None:
-        """`(tile.height, tile.width)` category indices; None where pixels are not annotated."""
+        """Return `(tile.height, tile.width)` category indices, or None without pixel labels."""
         if has_map(file, record):
             return self._read_map_labels(file, record, index, tile)
         if "masks" not in file.annotated:
@@ -297,6 +304,7 @@ class TiledDataset(Dataset[Sample]):
                 annotation.bbox is None
                 or clip_boxes_to_tile(_make_boxes([annotation]), _expand_tile(tile))[1][0] > 0
             ):
+                # Only masks whose box overlaps the tile are decoded.
                 mask = decode_mask_in_tile(
                     annotation.segmentation, record.height, record.width, tile
                 )
@@ -330,15 +338,15 @@ class TiledDataset(Dataset[Sample]):
 
 
 def clip_boxes_to_tile(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:
-    """What a tile shows of boxes.
+    """Clip boxes to a tile and compute their visible fractions.
 
     Args:
-        boxes: `(N, 4)` xyxy, pixels of the image.
-        tile: A part of the image.
+        boxes: `(N, 4)` float64 xyxy, pixels of the image.
+        tile: Tile of the image.
 
     Returns:
-        `(N, 4)` the boxes clipped to the tile, xyxy in pixels of the image, and `(N,)` the share
-        of each box's area that is left, 0..1.
+        `(N, 4)` boxes clipped to the tile, xyxy in pixels of the image, and the `(N,)` fraction of
+        each box's area inside the tile, 0..1.
     """
     x1, y1, x2, y2 = tile.box
     cut = np.clip(boxes, (x1, y1, x1, y1), (x2, y2, x2, y2))
@@ -347,7 +355,7 @@ def clip_boxes_to_tile(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:
 
 
 def _expand_tile(tile: Tile) -> Tile:
-    """The tile and a rim of two pixels: masks may reach beyond their boxes by rounding."""
+    """Expand a tile by two pixels, since rounding may move mask pixels outside their box."""
     return Tile(tile.top - 2, tile.left - 2, tile.height + 4, tile.width + 4)
 
 
@@ -356,7 +364,7 @@ def _select_boxed(file: CocoFile, record: ImageRecord) -> list[Annotation]:
 
 
 def _make_boxes(annotations: Sequence[Annotation]) -> Floats:
-    """`(N, 4)` xyxy, pixels of the image."""
+    """Return the boxes of annotations, `(N, 4)` xyxy in pixels of the image."""
     xywh = np.asarray([annotation.bbox for annotation in annotations], np.float64).reshape(-1, 4)
     return np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
 
@@ -371,7 +379,7 @@ def _make_mask(
 
 
 def _cache_value(cache: OrderedDict[int, Any], index: int, value: Any, *, keep_all: bool) -> None:
-    """Keeps a value, and the last ones before it unless there is room for all."""
+    """Keep a value, and remove the oldest ones unless all are kept."""
     cache[index] = value
     while len(cache) > LAST_KEPT and not keep_all:
         cache.popitem(last=False)
