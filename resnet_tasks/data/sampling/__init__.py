@@ -1,1 +1,1 @@
-"""Order of samples, repeat factors and data loaders."""
+"""Sample order, repeat factors and data loaders."""

@@ -1,4 +1,4 @@
-"""What a data set may know beyond its samples; training and evaluation ask for it by protocol."""
+"""Optional capabilities of datasets, which training and evaluation query by protocol."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from resnet_tasks.structures.samples import Sample
 
 @runtime_checkable
 class HasTruth(Protocol):
-    """A data set that knows its annotations in the frame of the original images."""
+    """Protocol of a dataset with ground truth in pixels of the original images."""
 
     def truth(self, index: int, table: LabelTable) -> GroundTruth:
-        """What is annotated on image `index`, in the labels of one head."""
+        """Return the ground truth of image `index` in the labels of one head."""
         ...
 
 
 @runtime_checkable
 class HasGroups(Protocol):
-    """A data set that knows which of its images belong together."""
+    """Protocol of a dataset that knows the groups of its images."""
 
     def group(self, index: int) -> str | None:
-        """Patient, study or sequence of image `index`; None where it has none."""
+        """Return the patient, study or sequence of image `index`, or None if it has none."""
         ...
 
 
 @runtime_checkable
 class HasEpochs(Protocol):
-    """A data set whose samples change from epoch to epoch.
+    """Protocol of a dataset whose samples change from epoch to epoch.
 
     Attributes:
-        repeats: `(N,)` how often each comes in an epoch, on average; None: once.
+        repeats: `(N,)` float64 average number of times each sample occurs in an epoch; None: once.
     """
 
     repeats: NDArray[np.float64] | None
@@ -51,26 +51,28 @@ class HasEpochs(Protocol):
         positions: Sequence[int],
         visits: Sequence[int] | None = None,
     ) -> list[Key]:
-        """Keys of one training batch; see `CocoDataset.batch_keys`."""
+        """Return the keys of one training batch; see `CocoDataset.batch_keys`."""
         ...
 
 
 @runtime_checkable
 class SupportsUint8(Protocol):
-    """A data set whose samples may hold 8 bits that stand for 0..1 (`Sample.image`)."""
+    """Protocol of a dataset whose samples may be uint8 that represents 0..1 (`Sample.image`)."""
 
     def as_uint8(self) -> Dataset[Sample]:
-        """The same samples, in 8 bits where that is exact: a quarter of the memory to move."""
+        """Return the same samples, as uint8 where that is exact (a quarter of the memory)."""
         ...
 
 
 @runtime_checkable
 class SkipsUnreadableImages(Protocol):
-    """A data set that knows how many of its images may be unreadable.
+    """Protocol of a dataset that skips a limited number of unreadable images.
 
     Attributes:
-        preparation: Of its images.
-        unreadable_image_limit: Share that is left out of training; None: each is an error.
+        preparation: Preparation of its images.
+        unreadable_image_limit: Fraction of images that may be skipped in training; None: each is an
+            error.
+        max_unreadable_images: Maximum number of unreadable images.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""The order of samples as a function of (seed, epoch), and loaders over it."""
+"""Sample order as a function of (seed, epoch), and data loaders."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Item = TypeVar("Item")
 def sample_epoch_order(
     length: int, *, seed: int, epoch: int, repeats: NDArray[np.float64] | None = None
 ) -> list[int]:
-    """The positions that an epoch visits, in its order; a function of (seed, epoch).
+    """Return the positions of an epoch in order, as a function of (seed, epoch).
 
     Args:
-        length: Positions are 0..length-1.
-        seed: Of the run.
-        epoch: From 0.
-        repeats: How often each position comes per epoch, above 0, on average over epochs: in each
-            that number rounded down or up. Every epoch has as many visits as they sum to, rounded.
-            None: each comes once.
+        length: Number of positions, which are 0..length-1.
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        repeats: `(length,)` average number of times each position occurs per epoch, above 0. The
+            number in a single epoch is rounded down or up. Every epoch has as many visits as the
+            rounded sum of the repeats. None: each position occurs once.
     """
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
     order = torch.randperm(length, generator=generator)
@@ -58,15 +58,17 @@ def sample_epoch_order(
 def _sample_systematically(
     order: NDArray[np.int64], repeats: NDArray[np.float64], start: float
 ) -> NDArray[np.int64]:
-    """Positions at steps of 1 along their repeats laid end to end (systematic sampling).
+    """Sample positions at unit steps along their cumulative repeats (systematic sampling).
 
-    Equal repeats lie together, so that all positions that share them get their due to within one.
+    Equal repeats are adjacent, so that all positions with the same repeat together get their
+    expected number of visits to within one.
     """
     order = order[np.argsort(repeats[order], kind="stable")]
     ends = np.cumsum(repeats[order])
     total = float(ends[-1])
     count, part = max(1, round(total)), total % 1
-    # Where the steps begin decides whether one more fits in: every epoch must be equally long.
+    # A random start may yield one step more or less. Restricting the range of the start gives
+    # every epoch the same length.
     if total >= 1 and part:
         start = start * part if count > total else part + start * (1 - part)
     elif part:
@@ -76,7 +78,7 @@ def _sample_systematically(
 
 
 def count_earlier_visits(batches: Sequence[Sequence[int]]) -> list[list[int]]:
-    """How often each position of an epoch's batches has come before in that epoch."""
+    """Return how often each position of an epoch's batches has occurred before in that epoch."""
     visit_counts: Counter[int] = Counter()
     visits: list[list[int]] = []
     for batch in batches:
@@ -95,26 +97,26 @@ def make_training_batches(
     epoch: int,
     repeats: NDArray[np.float64] | None = None,
 ) -> list[list[int]]:
-    """The batches of one epoch, each a list of positions.
+    """Return the batches of one epoch, each a list of positions.
 
-    Every image comes once, or as often as `repeats` says (`epoch_order`); the last batch may be
-    smaller. Several processes share each batch of `batch_size` images (`part_of`).
+    Every image occurs once, or according to `repeats` (see `sample_epoch_order`). The last batch
+    may be smaller. Several processes share each batch of `batch_size` images (`get_shard`).
     """
     order = sample_epoch_order(length, seed=seed, epoch=epoch, repeats=repeats)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def get_shard(items: Sequence[Item], process: int, processes: int) -> list[Item]:
-    """What one of several processes does of a list: consecutive, even to within one item.
+    """Return the items of one of several processes: a contiguous part, possibly empty.
 
-    It may be nothing.
+    The sizes of the parts differ by at most one.
     """
     first, last = (len(items) * rank // processes for rank in (process, process + 1))
     return list(items[first:last])
 
 
 class _BatchSampler:
-    """A fixed list of batches, as a torch batch sampler."""
+    """Torch batch sampler with a fixed list of batches."""
 
     def __init__(self, batches: Sequence[Sequence[Key]]) -> None:
         self._batches = batches
@@ -127,7 +129,10 @@ class _BatchSampler:
 
 
 class _ErrorCatchingDataset(Dataset[Sample | ResnetTasksError]):
-    """Hands over a mistake in the data: raised in a worker it would arrive as a traceback."""
+    """Dataset that returns errors in the data instead of raising them.
+
+    An error raised in a worker would reach the user as a traceback.
+    """
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
         self._dataset = dataset
@@ -141,10 +146,11 @@ class _ErrorCatchingDataset(Dataset[Sample | ResnetTasksError]):
 
 @dataclass(frozen=True)
 class _Collate:
-    """Makes a batch, or hands over what is wrong.
+    """Collate function that returns a batch, or an error in the data.
 
     Attributes:
-        channels: Of the images, where those that cannot be read are left out of their batch.
+        channels: Number of channels of the images if unreadable images are skipped; None if each is
+            an error.
     """
 
     channels: int | None
@@ -164,16 +170,16 @@ class _Collate:
 
 
 def _make_placeholder(channels: int) -> Sample:
-    """A black image of which nothing is known: it teaches nothing."""
-    size = (64, 64)  # several cells at stride 32, without which batch norms refuse
+    """Return a black image without annotations, which contributes no loss."""
+    size = (64, 64)  # batch norm requires more than one value per channel at stride 32
     return Sample(torch.zeros(channels, *size), Geometry(size, size), "none")
 
 
 class Loader:
-    """Batches in order, made by worker processes or here.
+    """Iterable of batches in order, made by worker processes or in this process.
 
     Raises:
-        ResnetTasksError: While it is read, what is wrong with an image.
+        ResnetTasksError: If the data of an image have an error; raised on iteration.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -197,17 +203,19 @@ def make_loader(
     pin_memory: bool = False,
     start_method: str | None = None,
 ) -> Loader:
-    """A loader that collates exactly the given batches, in order.
+    """Return a loader that collates exactly the given batches, in order.
 
-    Of a `CocoDataset` that skips bad images those are left out of their batch, which names them
-    (`Batch.left_out`); where none is left, the batch is one black image without annotations.
+    If the dataset skips unreadable images, they are removed from their batch, which lists them
+    (`Batch.left_out`). If no image of a batch is readable, the batch is one black image without
+    annotations.
 
     Args:
-        dataset: Samples by key.
-        batches: The keys of each.
-        workers: Processes that make them; 0: this one.
-        pin_memory: Hand them over in page-locked memory.
-        start_method: How workers start: `fork`, `spawn`, `forkserver`; None: as the system does.
+        dataset: Dataset of samples by key.
+        batches: Keys of each batch.
+        workers: Number of worker processes; 0 loads in this process.
+        pin_memory: Whether to return batches in page-locked memory.
+        start_method: Start method of the workers: `fork`, `spawn`, `forkserver`; None: the default
+            of the system.
     """
     return Loader(
         DataLoader(
@@ -225,18 +233,20 @@ def make_loader(
 
 
 def _init_worker(_: int) -> None:
-    """Keeps what a forked worker has from its parent in shared pages; ends it with its parent.
+    """Keep memory shared with the parent, keep freed memory, and exit with the trainer.
 
-    What it frees, for the next image, it keeps too.
+    Garbage collection writes to every object that it visits, which would copy the pages that a
+    forked worker shares with its parent. Freezing the objects prevents this. Freed memory is kept
+    for the next image instead of being returned to the system.
 
-    A collection of garbage writes into every object that it looks at, which would copy them. Torch
-    looks whether the process that started a worker is there; between a worker and a training that
-    was killed stands a fork server, which waits for its workers.
+    Torch checks whether the process that started a worker is alive. With a fork server that is the
+    server, which waits for its workers even after the trainer was killed. A thread therefore
+    watches the trainer itself.
     """
     gc.freeze()
     keep_freed_memory()
-    # One thread, as torch has here: there is a worker per core. (With 1 in place of 0 OpenCV would
-    # wait for threads that did not come along in a fork.)
+    # One thread, as torch uses in workers, because there is one worker per core. The value is 0
+    # because with 1 OpenCV would wait for threads that do not exist after a fork.
     cv2.setNumThreads(0)
     trainer = parent_process()
     if trainer is not None:
@@ -249,17 +259,17 @@ def _exit_with_parent(process: BaseProcess) -> None:
 
 
 def _get_placeholder_channels(dataset: Dataset[Sample]) -> int | None:
-    """Channels of a data set whose bad images are left out; None: they are errors."""
+    """Return the channels of a dataset that skips unreadable images, None if each is an error."""
     if not isinstance(dataset, SkipsUnreadableImages) or dataset.unreadable_image_limit is None:
         return None
     return dataset.preparation.channels
 
 
 def choose_num_workers(device: torch.device) -> int:
-    """Loader processes that suit the machine.
+    """Return the number of loader processes for this machine.
 
-    On a CPU training itself takes all cores, and resized images come from memory: workers would
-    only compete.
+    On a CPU, training itself uses all cores and resized images come from memory, so workers would
+    only compete for cores.
     """
     if device.type == "cpu":
         return 0

@@ -1,4 +1,4 @@
-"""How often images with rare classes come, and how much rare classes weigh."""
+"""Repeat factors for images with rare classes, and class weights."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 BETA = 0.9999
-"""Cui et al. 2019, the largest that they try: for thousands of images of a class."""
+"""Largest value in Cui et al. 2019, suitable for thousands of images per class."""
 
 
 @dataclass
 class ClassCounts:
-    """How often the classes of a head come in training data.
+    """Frequencies of a head's classes in the training data.
 
     Attributes:
-        number: Of classes.
-        labels: `(K,)` labels of each class: pixels, or images where these are labeled as wholes.
-        images: `(K,)` images that show it.
-        around: `(K,)` labels of any class on those images.
+        number: Number of classes.
+        labels: `(K,)` float64 number of labels of each class: pixels, or images for image-level
+            labels.
+        images: `(K,)` float64 number of images with the class.
+        around: `(K,)` float64 number of labels of all classes in those images.
     """
 
     number: int
@@ -34,11 +35,11 @@ class ClassCounts:
         self.labels, self.images, self.around = (np.zeros(self.number) for _ in range(3))
 
     def add(self, labels: NDArray[np.int64], weight: float = 1.0) -> None:
-        """Takes the labels of one image; those below 0 do not count.
+        """Add the labels of one image, ignoring those below 0.
 
         Args:
-            labels: Of any shape.
-            weight: How often the image comes in an epoch.
+            labels: Labels, an array of any shape.
+            weight: Number of times the image occurs in an epoch.
         """
         counts = np.bincount(labels[labels >= 0].ravel(), minlength=self.number)
         self.labels += weight * counts
@@ -61,15 +62,15 @@ NAMED_WEIGHTS: dict[str, Callable[[ClassCounts], Values]] = {
     "median_frequency": _weight_by_median_frequency,  # Eigen and Fergus 2015, section 6.3
     "effective_number": _weight_by_effective_number,  # Cui et al. 2019, section 4
 }
-"""Ways to weigh classes by how often they come."""
+"""Methods to compute class weights from class frequencies."""
 
 
 def compute_class_weights(name: str, counts: ClassCounts) -> list[float]:
-    """`(K,)` weights of the classes, with a mean of 1; a class that never comes weighs 1.
+    """Return the `(K,)` class weights with a mean of 1; an absent class has weight 1.
 
     Args:
-        name: One of `NAMED_WEIGHTS`.
-        counts: Of the training data.
+        name: Key of `NAMED_WEIGHTS`.
+        counts: Class frequencies of the training data.
     """
     present = counts.labels > 0
     present_counts = ClassCounts(int(present.sum()))
@@ -89,16 +90,16 @@ def compute_repeat_factors(
     images: int,
     threshold: float,
 ) -> NDArray[np.float64]:
-    """`(P,)` how often each image comes per epoch, at least 1.
+    """Return the `(P,)` number of times each image occurs per epoch, at least 1.
 
-    Gupta et al. 2019 (LVIS), section 4.2: of class c, shown by the share f of all images, r(c) is
-    max(1, sqrt(t / f)); an image gets the greatest of its classes, 1 where it shows none.
+    Gupta et al. 2019 (LVIS), section 4.2: a class c in the fraction f of all images has r(c) =
+    max(1, sqrt(t / f)). An image has the maximum over its classes, or 1 without objects.
 
     Args:
-        image_indices: Image 0..P-1 of every (image, class) pair that occurs; each pair once.
-        categories: Class of the pair.
-        images: P.
-        threshold: t, a share of images.
+        image_indices: `(S,)` image 0..P-1 of every (image, class) pair, each pair once.
+        categories: `(S,)` class of each pair.
+        images: Number of images P.
+        threshold: Threshold t, a fraction of images.
     """
     factors = np.ones(images)
     if len(image_indices):
