@@ -11,10 +11,10 @@ from resnet_tasks.errors import DataError
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Images as named, in folders (not below) and by pattern, as `find_files` finds them.
+    """Find images by path, in folders (not recursively) and by pattern; see `find_files`.
 
     Raises:
-        DataError: If a path does not exist, or nothing is found.
+        DataError: If a path does not exist or no image is found.
     """
     files, _ = find_files(paths, SUFFIXES)
     if not files:
@@ -27,15 +27,15 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 def find_files(
     paths: Iterable[Path], endings: Collection[str], *, recursive: bool = False
 ) -> tuple[list[Path], int]:
-    """Files as named, folders searched and sorted, patterns (`*`, `?`, `[`, `**`) expanded.
+    """Find files by path, in folders (sorted) and by pattern (`*`, `?`, `[`, `**`).
 
     Args:
-        paths: Files, whatever their ending, folders and patterns.
-        endings: Of the files in folders that are wanted, in lower case.
-        recursive: Search folders below folders too.
+        paths: Files with any suffix, folders and patterns.
+        endings: Suffixes of the requested files in folders, in lower case.
+        recursive: Whether to search folders recursively.
 
     Returns:
-        The files, each once, and how many files and folders in the folders were passed over.
+        The files, each once, and the number of skipped files and folders in the folders.
 
     Raises:
         DataError: If a path does not exist, or a pattern matches no file.
@@ -57,10 +57,10 @@ def find_files(
 
 
 def _expand_pattern(pattern: Path) -> list[Path]:
-    """Files that a pattern stands for, sorted.
+    """Return the files that match a pattern, sorted.
 
     Raises:
-        DataError: If it is none, or stands for nothing.
+        DataError: If the text is not a pattern, or no file matches it.
     """
     text = str(pattern)
     if not glob.has_magic(text):
@@ -72,15 +72,15 @@ def _expand_pattern(pattern: Path) -> list[Path]:
 
 
 def describe_search(paths: Iterable[Path]) -> str:
-    """Where was looked, for a message."""
+    """Describe the searched paths for a message."""
     return f"in {', '.join(map(str, paths)) or 'nothing'}"
 
 
 def make_output_names(files: Sequence[Path]) -> list[str]:
-    """One output name per file: its stem, numbered where stems repeat."""
+    """Return one output name per file: its stem, numbered if stems repeat."""
     names: list[str] = []
     used_names: set[str] = set()
-    numbers: dict[str, int] = {}  # all below are taken: thousands of files may share a stem
+    numbers: dict[str, int] = {}  # next candidate per stem: thousands of files may share one
     for file in files:
         name, number = file.stem, numbers.get(file.stem, 2)
         while name in used_names:

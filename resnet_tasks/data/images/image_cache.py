@@ -1,4 +1,4 @@
-"""Images that were read once and are kept in memory, as far as there is room."""
+"""In-memory cache of decoded images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from resnet_tasks.data.images.preprocessing import Preparation
 
 CACHE_LIMIT = 1_000_000_000
-"""Bytes of resized images that `cache="auto"` keeps in memory."""
+"""Maximum size in bytes of the resized images in memory with `cache="auto"`."""
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image at the size that a sample has, before anything random.
+    """Image at the size of its sample, before any random step.
 
     Attributes:
-        pixels: `(h, w, C)` of `Preparation.pixels`.
-        semantic: `(h, w)` of `encode_labels`; None: pixels are not annotated, or not wanted.
-        original_size: (height, width) as stored.
+        pixels: `(h, w, C)` output of `Preparation.prepare_pixels`, uint8 or float32.
+        semantic: `(h, w)` output of `encode_labels`; None if pixels are not annotated or not
+            requested.
+        original_size: (height, width) of the stored image.
     """
 
     pixels: NDArray[Any]
@@ -31,10 +32,10 @@ class DecodedImage:
 
 
 class ImageCache:
-    """Decoded images by (position, scale).
+    """Cache of decoded images by (position, scale).
 
     Args:
-        limit: Bytes that it may take; what comes when it is full is not kept.
+        limit: Maximum size in bytes. When the cache is full, further images are not added.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
@@ -42,11 +43,11 @@ class ImageCache:
         self._room = limit
 
     def get(self, index: int, scale: float) -> DecodedImage | None:
-        """The image, where it was kept."""
+        """Return the image, or None if it is not in the cache."""
         return self._cached.get((index, scale))
 
     def add(self, index: int, scale: float, image: DecodedImage) -> None:
-        """Keeps an image if there is room."""
+        """Add an image if there is room."""
         semantic = image.semantic
         num_bytes = image.pixels.nbytes + (0 if semantic is None else semantic.nbytes)
         if num_bytes <= self._room:
@@ -55,12 +56,7 @@ class ImageCache:
 
 
 def fits_in_memory(sizes: NDArray[np.int64], preparation: Preparation) -> bool:
-    """Whether images with a label map each stay below `CACHE_LIMIT`, counted as 8 bits.
-
-    Args:
-        sizes: `(N, 2)` (height, width) as stored.
-        preparation: The sizes and channels that they get.
-    """
+    """Return whether all images, each with a label map, fit into `CACHE_LIMIT` bytes as uint8."""
     total = 0
     for size, count in zip(*np.unique(sizes, axis=0, return_counts=True), strict=True):
         height, width = preparation.compute_input_size((int(size[0]), int(size[1])))
@@ -71,14 +67,14 @@ def fits_in_memory(sizes: NDArray[np.int64], preparation: Preparation) -> bool:
 def make_cache(
     mode: bool | str, sizes: NDArray[np.int64], preparation: Preparation
 ) -> ImageCache | None:
-    """A cache where images are to be kept.
+    """Return a cache, or None if images are not kept in memory.
 
     Args:
-        mode: True, False, or "auto": where all of them fit.
-        sizes: As in `fits_in_memory`.
-        preparation: As in `fits_in_memory`.
+        mode: True, False, or "auto" to keep images only if all of them fit.
+        sizes: `(N, 2)` int64 (height, width) of the stored images.
+        preparation: Preparation with the final sizes and channels.
     """
     if mode == "auto":
-        # Deep images take more than the 8 bits that were counted on.
+        # The limit is still needed: images that become float32 take more than the estimated 8 bits.
         return ImageCache(CACHE_LIMIT) if fits_in_memory(sizes, preparation) else None
     return ImageCache() if mode else None

@@ -1,9 +1,9 @@
-"""From stored values to float32 pixels in 0..1 at the size of the model's input; free of torch.
+"""Conversion of stored values to float32 pixels in 0..1 at the model's input size, without torch.
 
 The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment.
-8-bit images are resized before the (linear) intensity step, everything else after it, so that
-nothing is ever rounded to 8 bits that was not 8 bits in the file. First steps of an augmentation
-that only move pixels may move 8 bits: that changes no value.
+8-bit images are resized before the (linear) intensity step, all others after it, so that only
+values with 8 bits in the file are rounded to 8 bits. The leading steps of an augmentation that only
+move pixels may work on 8 bits, since that changes no value.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NOT_FINITE = "{} holds values that are not finite; repair the file"
 
 @dataclass(frozen=True)
 class Intensity:
-    """How stored values become 0..1.
+    """Mapping of stored values to 0..1.
 
     Attributes:
-        type: `auto` divides by the type's range (floats must be 0..1 already), `window` maps level
-            +- width/2 to 0..1, `percentile` maps the image's own `low`..`high` percentiles to
-            0..1.
+        type: `auto` divides by the range of the data type (floats must already be in 0..1),
+            `window` maps level +- width/2 to 0..1, `percentile` maps the `low`..`high` percentiles
+            of the image to 0..1.
         level: Center of the window, in stored values.
         width: Width of the window, in stored values.
         low: Lower percentile.
         high: Upper percentile.
-        per_channel: Percentiles of each channel by itself, not of all together.
+        per_channel: Whether to compute percentiles for each channel instead of over all channels.
     """
 
     type: Literal["auto", "window", "percentile"] = "auto"
@@ -51,15 +51,16 @@ class Intensity:
         *,
         limits: tuple[Any, Any] | None = None,
     ) -> NDArray[np.float32]:
-        """`image` as float32 in 0..1.
+        """Return `image` as float32 in 0..1.
 
         Args:
             image: `(h, w, C)` stored values.
-            image_name: What messages call it.
-            limits: Of the image that `image` is a part of (`limits`); None: it is whole.
+            image_name: Image name in error messages.
+            limits: Limits of the full image if `image` is a part of it (see `compute_limits`); None
+                if it is the full image.
 
         Raises:
-            DataError: If `auto` meets values it cannot place, or a value is not finite.
+            DataError: If `auto` does not know the range of the values, or a value is not finite.
         """
         if self.type == "auto":
             return self._scale_by_dtype(image, image_name)
@@ -70,11 +71,13 @@ class Intensity:
 
     @property
     def needs_full_image(self) -> bool:
-        """Whether a part of an image cannot be placed in 0..1 without the rest of it."""
+        """True if mapping a part of an image to 0..1 requires the whole image."""
         return self.type == "percentile"
 
     def compute_limits(self, image: Array, image_name: str = "the image") -> tuple[Any, Any]:
-        """The stored values that become 0 and 1, of a whole image: numbers, or one per channel.
+        """Return the stored values that map to 0 and 1 in a whole image.
+
+        The limits are numbers, or arrays with one value per channel.
 
         Raises:
             DataError: If a value is not finite.
@@ -93,7 +96,7 @@ class Intensity:
     @staticmethod
     def _scale_by_dtype(image: Array, image_name: str) -> NDArray[np.float32]:
         if image.dtype in (np.uint8, np.uint16):
-            # Divided, not multiplied by the inverse: exactly the nearest float32 to v / maximum.
+            # Division gives the float32 nearest to v / maximum, unlike multiplying by the inverse.
             return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
         values = image.astype(np.float32)
         if not np.isfinite(image).all():
@@ -109,7 +112,7 @@ class Intensity:
 
 
 def _to_exact_floats(image: Array, image_name: str) -> NDArray[np.floating[Any]]:
-    # float32 holds whole numbers up to 24 bits exactly.
+    # float32 represents integers up to 24 bits exactly.
     is_wide = image.dtype.itemsize > 2 and image.dtype != np.float32
     values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
     if not np.isfinite(values).all():
@@ -119,12 +122,12 @@ def _to_exact_floats(image: Array, image_name: str) -> NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Resize:
-    """Brings images to one box.
+    """Resizing of images to a common box.
 
     Attributes:
-        height: Of the box, pixels.
-        width: Of the box, pixels.
-        keep_ratio: Fit inside the box; False stretches to it exactly.
+        height: Height of the box in pixels.
+        width: Width of the box in pixels.
+        keep_ratio: Whether to keep the aspect ratio and fit inside the box; False stretches to it.
     """
 
     height: int
@@ -132,7 +135,7 @@ class Resize:
     keep_ratio: bool = True
 
     def compute_size(self, original: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that an image of size `original` gets."""
+        """Return the resized (height, width) of an image with (height, width) `original`."""
         if not self.keep_ratio:
             return (self.height, self.width)
         scale = min(self.height / original[0], self.width / original[1])
@@ -140,18 +143,18 @@ class Resize:
 
 
 def resize_pixels(image: Array, size: tuple[int, int]) -> Array:
-    """`(h, w, C)` at a new (height, width): by area when shrinking, else bilinear."""
+    """Resize a `(h, w, C)` image to (height, width): by area when shrinking, else bilinear."""
     if image.shape[:2] == size:
         return image
     height, width = image.shape[:2]
     if (size[0] - height) * (size[1] - width) < 0:
-        # OpenCV averages over areas only where both axes shrink; with one of them growing it falls
-        # back to weights that shift the image by up to 0.2 pixels.
+        # OpenCV averages over areas only if both axes shrink. If one of them grows, it falls back
+        # to weights that shift the image by up to 0.2 pixels.
         smaller = (min(height, size[0]), min(width, size[1]))
         return resize_pixels(resize_pixels(image, smaller), size)
     shrinks = size[0] * size[1] < height * width
     mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    if image.shape[2] > 4:  # OpenCV shrinks by area at most 4 channels at once.
+    if image.shape[2] > 4:  # OpenCV's area interpolation supports at most 4 channels.
         parts = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
         return np.concatenate([resize_pixels(part, size) for part in parts], axis=2)
     resized = cv2.resize(image, (size[1], size[0]), interpolation=mode)
@@ -159,16 +162,16 @@ def resize_pixels(image: Array, size: tuple[int, int]) -> Array:
 
 
 def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
-    """Resize label maps, masks or images by the nearest pixel center; values are never mixed.
+    """Resize label maps, masks or images by the nearest pixel center, without mixing values.
 
-    Pixel i of n takes the source pixel of m that holds its center, (i + 1/2) m / n; a center
-    between two source pixels takes the second one. Computed in integers: OpenCV's `INTER_NEAREST`
-    takes the pixel at the corner instead, and `INTER_NEAREST_EXACT` of OpenCV 5.0 is one source
-    pixel off at such ties.
+    Pixel i of n takes the source pixel of m that contains its center, (i + 1/2) m / n. A center
+    between two source pixels takes the second one. The indices are computed in integers: OpenCV's
+    `INTER_NEAREST` takes the pixel at the corner instead, and `INTER_NEAREST_EXACT` of OpenCV 5.0
+    is one source pixel off at such ties.
 
     Args:
-        labels: `(h, w)` or `(h, w, C)`, any type.
-        size: New (height, width).
+        labels: `(h, w)` or `(h, w, C)` values of any type.
+        size: New (height, width) in pixels.
     """
     if labels.shape[:2] == size:
         return labels
@@ -176,6 +179,6 @@ def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
         (2 * np.arange(new) + 1) * old // (2 * new)
         for new, old in zip(size, labels.shape[:2], strict=True)
     )
-    if size[0] <= labels.shape[0]:  # the shrinking axis first: less is copied
+    if size[0] <= labels.shape[0]:  # the shrinking axis first, so that less is copied
         return np.asarray(labels.take(rows, axis=0).take(columns, axis=1))
     return np.asarray(labels.take(columns, axis=1).take(rows, axis=0))

@@ -1,7 +1,7 @@
 """Recognition of image formats that do not store pixel values exactly.
 
-A class id that is off by one is another class, so that lossy files cannot hold label maps. The
-decision goes by the content of the file; the name is ignored.
+A class id that is off by one is another class, so lossy files cannot hold label maps. The format is
+recognized by the content of the file and not by its name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEIF_BRANDS = {
     b"hevx": "HEIC",
 }
 _TIFF_WEBP = (34927, 50001)
-# A list of what is known to be exact: a compression that is not in it may round.
+# Compressions that are known to be exact. Any other compression may round values.
 _LOSSLESS_TIFF = frozenset(
     (
         *(1, 2, 3, 4, 5, 8),  # none, CCITT (three kinds), LZW, deflate
@@ -92,14 +92,14 @@ def _is_lossy_webp(stream: IO[bytes]) -> bool:
         kind, length = chunk[:4], int.from_bytes(chunk[4:], "little")
         if kind == b"VP8 ":
             return True
-        # The image chunks of a frame of an animation lie inside of `ANMF`, after 16 bytes.
+        # The image chunks of an animation frame are inside `ANMF`, after 16 bytes.
         skipped = 16 if kind == b"ANMF" else length + length % 2
         stream.seek(skipped, io.SEEK_CUR)
     return False
 
 
 def _find_lossy_compression(stream: IO[bytes]) -> str | None:
-    # Imported where there is a TIFF: the import takes a fraction of a second.
+    # Imported only for TIFF files, because the import takes a fraction of a second.
     stream.seek(0)
     with import_module("tifffile").TiffFile(stream) as tiff:
         for page in (entry.aspage() for entry in tiff.pages):

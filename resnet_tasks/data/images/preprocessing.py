@@ -1,4 +1,4 @@
-"""How a stored image, or a part of it, is made ready; the same at training and prediction."""
+"""Preparation of stored images, or parts of them, in the same way for training and prediction."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from resnet_tasks.structures.geometry import Geometry
 
 @dataclass(frozen=True)
 class Preparation:
-    """The steps between a decoded image and what a model takes, augmentation apart.
+    """Steps from a decoded image to the input of a model, without augmentation.
 
     Attributes:
-        channels: Channels that the model takes.
-        resize: Box that images are brought to; None keeps the stored size.
-        intensity: How stored values become 0..1.
-        scale: Sizes relative to that; for test-time augmentation.
-        max_pixels: Larger files are refused before they are decoded; None: `decoding.MAX_PIXELS`.
+        channels: Number of channels of the model input.
+        resize: Box that images are resized to; None keeps the stored size.
+        intensity: Step that maps stored values to 0..1.
+        scale: Additional scale of the size, for test-time augmentation.
+        max_pixels: Number of pixels above which files are rejected before decoding; None:
+            `decoding.MAX_PIXELS`.
     """
 
     channels: int = 3
@@ -37,7 +38,7 @@ class Preparation:
     max_pixels: int | None = None
 
     def read(self, path: Path) -> NDArray[Any]:
-        """An image file as stored, `(h, w, channels)`, upright.
+        """Read an image file as stored, `(h, w, channels)`, upright.
 
         Raises:
             DataError: If it cannot be read, is too large, or has other channels.
@@ -45,14 +46,14 @@ class Preparation:
         return read_image(path, self.channels, max_pixels=self.max_pixels)
 
     def open_image(self, source: Path | NDArray[Any], name: str = "") -> PreparedImage:
-        """A file or an array, parts of which can be made ready.
+        """Open a file or an array for preparing parts of it.
 
         Args:
-            source: An image file, or `(h, w)` or `(h, w, C)` stored values.
-            name: For messages.
+            source: Path of an image file, or `(h, w)` or `(h, w, C)` stored values.
+            name: Image name in error messages.
 
         Raises:
-            DataError: As `read` and `placed`.
+            DataError: If it cannot be read, is too large, or does not fit the model.
         """
         if isinstance(source, Path):
             regions = open_regions(source, self.channels, max_pixels=self.max_pixels)
@@ -61,20 +62,20 @@ class Preparation:
         return PreparedImage(ArrayRegions(array), self, name or "the image")
 
     def compute_input_size(self, original: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that an image of size `original` gets."""
+        """Return the prepared (height, width) of an image with (height, width) `original`."""
         height, width = self.resize.compute_size(original) if self.resize else original
         return (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
 
     def prepare_pixels(self, image: NDArray[Any], image_name: str) -> NDArray[Any]:
-        """An image through intensity step and resize.
+        """Apply the intensity step and the resize to an image.
 
         Args:
-            image: `(h, w, C)` as stored.
-            image_name: What messages call it.
+            image: `(h, w, C)` stored values.
+            image_name: Image name in error messages.
 
         Returns:
-            `(h', w', C)`: still uint8 where the intensity step is a plain division, which is then
-            left to `unit_range` (a quarter of the memory); else float32 in 0..1.
+            `(h', w', C)` uint8 if the intensity step is a plain division, which is then deferred to
+            `to_unit_range` (a quarter of the memory); otherwise float32 in 0..1.
         """
         is_plain = image.dtype == np.uint8 and self.intensity.type == "auto"
         values = image if is_plain else self.intensity(image, image_name)
@@ -83,14 +84,14 @@ class Preparation:
     def prepare_image(
         self, image: NDArray[Any], name: str = ""
     ) -> tuple[NDArray[np.float32], Geometry]:
-        """What a model takes of one stored image, and the way back.
+        """Return the model input of one stored image, and its geometry.
 
         Args:
-            image: `(h, w)` or `(h, w, C)`; uint8, uint16 or float.
-            name: For messages.
+            image: `(h, w)` or `(h, w, C)` stored values; uint8, uint16 or float.
+            name: Image name in error messages.
 
         Returns:
-            `(h', w', C)` in 0..1, and its geometry.
+            `(h', w', C)` float32 in 0..1, and the map to the original image.
 
         Raises:
             DataError: If the shape does not fit the model.
@@ -104,11 +105,13 @@ class Preparation:
         return values, geometry
 
     def convert_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
-        """`(h, w, C)` with the channels of the model, gray ones repeated for a model of colors.
+        """Return the `(h, w, C)` image with the channels of the model.
+
+        Gray images are repeated for a model with 3 channels.
 
         Args:
-            image: `(h, w)` or `(h, w, C)`.
-            name: For messages.
+            image: `(h, w)` or `(h, w, C)` stored values.
+            name: Image name in error messages.
 
         Raises:
             DataError: If the shape does not fit the model.
@@ -127,15 +130,15 @@ class Preparation:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image, parts of which are made ready for a model when they are asked for.
+    """Image whose parts are prepared for a model on request.
 
-    A part equals the same part of the image prepared as a whole.
+    A part equals the same part of the completely prepared image.
 
     Attributes:
-        regions: The stored image.
-        preparation: Its way to a sample.
-        name: For messages.
-        known_limits: Of the intensity step, where they are known (`limits`).
+        regions: Stored image.
+        preparation: Steps from the stored image to a sample.
+        name: Image name in error messages.
+        known_limits: Limits of the intensity step if they are already known; see `limits`.
     """
 
     regions: ImageRegions
@@ -145,19 +148,21 @@ class PreparedImage:
 
     @property
     def original_size(self) -> tuple[int, int]:
-        """(height, width) as stored, upright."""
+        """(height, width) of the stored image, upright."""
         return self.regions.size
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) as prepared: the frame of `part`."""
+        """(height, width) of the prepared image, which windows refer to."""
         return self.preparation.compute_input_size(self.original_size)
 
     def read_window(self, tile: Tile) -> tuple[NDArray[np.float32], Geometry]:
-        """One window of the prepared image, as `Preparation.placed` gives a whole one.
+        """Return one window of the prepared image, and its geometry.
+
+        The values are those of `Preparation.prepare_image`.
 
         Raises:
-            DataError: If the file cannot be read, or its values cannot be placed in 0..1.
+            DataError: If the file cannot be read, or its values cannot be mapped to 0..1.
         """
         full_geometry = Geometry.from_resize(self.original_size, self.size)
         geometry = Geometry(
@@ -174,10 +179,10 @@ class PreparedImage:
         return self.read_original_values(tile)
 
     def read_original_values(self, tile: Tile) -> NDArray[np.float32]:
-        """`(h, w, C)` of a part of the original image in 0..1, through the intensity step alone.
+        """Return a part of the original image after the intensity step, `(h, w, C)` in 0..1.
 
         Raises:
-            DataError: As `part`.
+            DataError: If the file cannot be read, or its values cannot be mapped to 0..1.
         """
         pixels = self.regions.read(tile)
         return self.preparation.intensity(pixels, self.name, limits=self.limits)
@@ -188,7 +193,7 @@ class PreparedImage:
 
     @cached_property
     def limits(self) -> tuple[Any, Any] | None:
-        """What the intensity step must know of the whole image; None where it needs nothing."""
+        """Limits that the intensity step computes from the whole image; None if it needs none."""
         if self.known_limits is not None:
             return self.known_limits
         intensity = self.preparation.intensity
@@ -198,5 +203,5 @@ class PreparedImage:
 
 
 def to_unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """What `Preparation.pixels` gives, as float32 in 0..1."""
+    """Return the output of `Preparation.prepare_pixels` as float32 in 0..1."""
     return Intensity()(pixels) if pixels.dtype == np.uint8 else pixels

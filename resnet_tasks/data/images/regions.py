@@ -1,7 +1,7 @@
-"""Parts of image files, read without the rest of the file where its format allows.
+"""Reading parts of image files, without the rest of the file if the format allows it.
 
-Arrays of numpy and uncompressed TIFFs are mapped into memory; of TIFFs in tiles or strips those are
-decoded that a part touches; everything else (PNG, JPEG, ...) has to be decoded whole.
+Numpy arrays and uncompressed TIFFs are memory-mapped. Of tiled or striped TIFFs, only the segments
+that overlap a part are decoded. All other formats (PNG, JPEG, ...) are decoded completely.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ Array = NDArray[Any]
 
 _PLAIN_PHOTOMETRICS = (1, 2)  # black is zero, RGB
 _WHOLE_BITS = (8, 16, 32, 64)
-_FEWEST_SEGMENTS = 4  # of a TIFF; with fewer, nearly every part needs nearly all of it
+_FEWEST_SEGMENTS = 4  # of a TIFF; with fewer, most parts overlap most of the file
 
 
 class ImageRegions(ABC):
-    """An image that is read in parts.
+    """Image that is read in parts.
 
     Attributes:
-        size: (height, width), upright.
-        is_in_memory: Whether a part costs no decoding.
+        size: (height, width) of the upright image.
+        is_in_memory: Whether parts are available without decoding.
     """
 
     size: tuple[int, int]
@@ -56,22 +56,22 @@ class ImageRegions(ABC):
 
     @abstractmethod
     def read(self, tile: Tile) -> Array:
-        """`(tile.height, tile.width, C)` in the file's own type.
+        """Return the `(tile.height, tile.width, C)` values of a part in the data type of the file.
 
         Raises:
             DataError: If the file cannot be read any more.
         """
 
     def read_all(self) -> Array:
-        """All of it."""
+        """Return the whole image."""
         return self.read(Tile.from_size(self.size))
 
 
 class ArrayRegions(ImageRegions):
-    """Parts of an image that is decoded already.
+    """Parts of an image that is already decoded.
 
     Args:
-        pixels: `(h, w, C)`.
+        pixels: `(h, w, C)` values.
     """
 
     is_in_memory = True
@@ -82,22 +82,22 @@ class ArrayRegions(ImageRegions):
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory of the image in bytes."""
         return int(self._pixels.nbytes)
 
     def read(self, tile: Tile) -> Array:
-        """A view of the part."""
+        """Return a view of the part."""
         return self._pixels[tile.rows, tile.columns]
 
 
 class _MappedRegions(ImageRegions):
-    """Parts of values that lie in a file as they are.
+    """Parts of uncompressed values in a memory-mapped file.
 
     Args:
-        pixels: `(h, w, C)`, mapped.
-        layout: What its channels are.
-        channels: How many are wanted.
-        path: For messages.
+        pixels: `(h, w, C)` memory-mapped values.
+        layout: Layout of the channels.
+        channels: Number of requested channels.
+        path: Path for error messages.
     """
 
     def __init__(self, pixels: Array, layout: ChannelLayout, channels: int, path: Path) -> None:
@@ -110,12 +110,13 @@ class _MappedRegions(ImageRegions):
 
 
 class _SegmentRegions(ImageRegions):
-    """Parts of a compressed TIFF, decoded from the tiles or strips that they touch.
+    """Parts of a compressed TIFF, decoded from the tiles or strips that they overlap.
 
     Args:
-        path: Of the file; opened for every part, so that processes do not share a position in it.
-        page: Its only page.
-        channels: How many are wanted.
+        path: Path of the file. It is opened for every part, so that processes do not share a file
+            position.
+        page: Only page of the file.
+        channels: Number of requested channels.
     """
 
     def __init__(self, path: Path, page: Any, channels: int) -> None:
@@ -137,17 +138,17 @@ class _SegmentRegions(ImageRegions):
 
 
 def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> ImageRegions:
-    """An image file, opened so that parts of it can be read.
+    """Open an image file for reading parts of it.
 
     Every part equals the same part of `read_image`.
 
     Args:
-        path: As `read_image` takes it.
-        channels: As there.
-        max_pixels: Larger images are refused; None: `MAX_PIXELS`.
+        path: Path of the image file; see `read_image`.
+        channels: Number of requested channels; see `read_image`.
+        max_pixels: Number of pixels above which images are rejected; None: `MAX_PIXELS`.
 
     Raises:
-        DataError: As there.
+        DataError: If the image cannot be read, is too large, or has other channels.
     """
     kind = detect_file_kind(path)
     limit = MAX_PIXELS if max_pixels is None else max_pixels
@@ -172,7 +173,7 @@ def _open_numpy_regions(path: Path, channels: int, limit: int) -> ImageRegions:
 
 
 def _open_tiff_regions(path: Path, channels: int, limit: int) -> ImageRegions | None:
-    """None where the file has to be decoded whole."""
+    """Open a TIFF for reading parts, or return None if it must be decoded completely."""
     with tifffile.TiffFile(path) as tiff:
         refuse_large_tiles(path, tiff, limit)
         get_single_series(tiff, path)
@@ -193,12 +194,12 @@ def _open_tiff_regions(path: Path, channels: int, limit: int) -> ImageRegions | 
         except ValueError as error:
             if NEEDED_CODECS not in str(error):
                 raise
-            return None  # Pillow or OpenCV may decode what tifffile leaves to imagecodecs.
+            return None  # Pillow or OpenCV may decode what tifffile needs imagecodecs for.
     return regions
 
 
 def _is_plain(page: Any) -> bool:
-    """Whether its stored values are those of the image, pixel after pixel."""
+    """Return whether the stored values are those of the image, pixel by pixel."""
     return (
         int(page.photometric) in _PLAIN_PHOTOMETRICS
         and int(page.planarconfig) == 1
@@ -212,7 +213,7 @@ def _is_plain(page: Any) -> bool:
 def _decode_segments(
     tiff: tifffile.TiffFile, page: Any, tile: Tile
 ) -> Iterator[tuple[int, int, Array]]:
-    """(first row, first column, `(h, w, C)`) of every tile or strip that `tile` touches."""
+    """Yield (first row, first column, `(h, w, C)`) of every tile or strip that overlaps `tile`."""
     rows, columns = (int(length) for length in page.chunks[:2])
     across = -(-int(page.imagewidth) // columns)
     segment_indices = [
@@ -228,12 +229,12 @@ def _decode_segments(
     )
     for segment in read:
         decoded, place, shape = page.decode(*segment)
-        if decoded is not None:  # an absent one is 0
+        if decoded is not None:  # a missing segment is all zeros
             yield place[2], place[3], decoded.reshape(*shape)[0]
 
 
 def _paste(pixels: Array, tile: Tile, part: Array, place: tuple[int, int]) -> None:
-    """Writes what a segment at `place` shows of `tile`."""
+    """Write the overlap of a segment at `place` with `tile` into `pixels`."""
     top, left = max(tile.top, place[0]), max(tile.left, place[1])
     bottom = min(tile.top + tile.height, place[0] + part.shape[0])
     right = min(tile.left + tile.width, place[1] + part.shape[1])

@@ -1,6 +1,6 @@
-"""Images cut into windows of one size: where they lie, and how much each counts where they meet.
+"""Division of images into windows of one size, and blending weights where they overlap.
 
-Shape glossary: `h, w` an image, `n` windows along an axis.
+Symbols: `h, w` size of an image, `n` windows along an axis.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of an image.
+    """Rectangle of an image.
 
     Attributes:
         top: First row.
         left: First column.
-        height: Rows.
-        width: Columns.
+        height: Number of rows.
+        width: Number of columns.
     """
 
     top: int
@@ -31,38 +31,38 @@ class Tile:
 
     @classmethod
     def from_size(cls, size: tuple[int, int]) -> Tile:
-        """All of an image of this (height, width)."""
+        """Return the tile that covers an image of this (height, width)."""
         return cls(0, 0, *size)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """(height, width) in pixels."""
         return (self.height, self.width)
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """xyxy, pixels of the image."""
+        """Box as xyxy in pixels of the image."""
         return (self.left, self.top, self.left + self.width, self.top + self.height)
 
     @property
     def rows(self) -> slice:
-        """Its rows in the image."""
+        """Slice of the image rows."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
-        """Its columns in the image."""
+        """Slice of the image columns."""
         return slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows of one size that cover an image, evenly spread.
+    """Evenly spaced windows of one size that cover an image.
 
     Attributes:
-        height: Of a window, pixels.
-        width: Of a window, pixels.
-        overlap: Least share of a window that its neighbor shows too, 0..1.
+        height: Height of a window in pixels.
+        width: Width of a window in pixels.
+        overlap: Minimum fraction of a window that its neighbor covers too, 0..1.
     """
 
     height: int
@@ -70,18 +70,18 @@ class WindowGrid:
     overlap: float = 0.25
 
     def compute_row_starts(self, size: tuple[int, int]) -> list[int]:
-        """The first rows of the windows over an image of this (height, width)."""
+        """Return the first rows of the windows over an image of this (height, width)."""
         return compute_window_starts(size[0], self.height, self.overlap)
 
     def compute_column_starts(self, size: tuple[int, int]) -> list[int]:
-        """The first columns of the windows over an image of this (height, width)."""
+        """Return the first columns of the windows over an image of this (height, width)."""
         return compute_window_starts(size[1], self.width, self.overlap)
 
     def make_tiles(self, size: tuple[int, int]) -> list[Tile]:
-        """The windows over an image of this (height, width), row by row.
+        """Return the windows over an image of this (height, width), row by row.
 
-        All have the same size; along an axis where the image is smaller than a window they have
-        the image's.
+        All windows have the same size. Along an axis where the image is smaller than a window, they
+        have the size of the image.
         """
         height, width = min(self.height, size[0]), min(self.width, size[1])
         places = product(self.compute_row_starts(size), self.compute_column_starts(size))
@@ -89,15 +89,15 @@ class WindowGrid:
 
 
 def compute_window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """First pixels of as few windows as cover an axis, evenly spread.
+    """Return the first pixels of the fewest windows that cover an axis, evenly spaced.
 
-    None reaches beyond the axis; neighbors share at least `overlap` of a window, more where the
-    windows do not come out even (as in nnU-Net: Isensee et al., Nature Methods 2021).
+    No window extends beyond the axis. Neighbors share at least `overlap` of a window, and more if
+    the windows do not divide the axis evenly (as in nnU-Net: Isensee et al., Nature Methods 2021).
 
     Args:
-        length: Of the axis, pixels.
-        window: Pixels.
-        overlap: 0..1.
+        length: Length of the axis in pixels.
+        window: Length of a window in pixels.
+        overlap: Minimum fraction of a window that its neighbor covers too, 0..1.
     """
     if length <= window:
         return [0]
@@ -107,19 +107,20 @@ def compute_window_starts(length: int, window: int, overlap: float) -> list[int]
 
 
 def compute_window_weights(first: list[int], length: int, window: int) -> NDArray[np.float32]:
-    """How much each window along an axis counts at each of its pixels.
+    """Return the weight of each window along an axis at each of its pixels.
 
-    A Gaussian around the window's middle, of an eighth of its size (nnU-Net: Isensee et al., Nature
-    Methods 2021), divided by the sum over all windows: where one window lies alone it counts
-    exactly 1, everywhere the windows' shares add up to 1.
+    The weight is a Gaussian around the center of the window with a standard deviation of an eighth
+    of its size (nnU-Net: Isensee et al., Nature Methods 2021), divided by the sum over all windows.
+    A pixel of a single window has weight exactly 1, and the weights of overlapping windows add up
+    to 1.
 
     Args:
-        first: Of `starts`.
-        length: Of the axis, pixels.
-        window: Pixels.
+        first: First pixels of the windows; see `compute_window_starts`.
+        length: Length of the axis in pixels.
+        window: Length of a window in pixels.
 
     Returns:
-        `(n, min(window, length))`.
+        `(n, min(window, length))` float32 weights.
     """
     size = min(window, length)
     offsets = (np.arange(size) - (size - 1) / 2) / (size / 8)
