@@ -1,1 +1,1 @@
-"""COCO files in, typed samples and batches out."""
+"""Reading of COCO files and images into typed samples and batches."""

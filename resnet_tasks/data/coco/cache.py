@@ -135,6 +135,8 @@ class CocoCache:
         return coco
 
     def _build_metadata(self, coco: CocoFile) -> dict[str, Any]:
+        # Messages are stored without the path, because the packed file may be read from another
+        # path.
         prefix = f"{coco.path}: "
         problems = [asdict(problem) for problem in coco.problems]
         for problem in problems:
@@ -246,6 +248,7 @@ def _build_records(
         for optional_fields in images.iter_optional_fields()
         if "semantic" in optional_fields
     ]
+    # The packed file is not trusted, so its file names are checked as those of the JSON file are.
     _require_inside([*map(images.get_file_name, range(num_images)), *semantic])
     return images, PackedAnnotations(columns, images)
 

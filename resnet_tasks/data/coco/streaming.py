@@ -123,7 +123,7 @@ def relocate_info(
             continue
         try:
             relocated[key] = Path(os.path.relpath(root_path, folder_path)).as_posix()
-        except ValueError:  # another drive
+        except ValueError:  # on another drive
             relocated[key] = Path(root_path).as_posix()
     return relocated
 

@@ -59,12 +59,12 @@ class FileCheck:
 
     @property
     def is_usable(self) -> bool:
-        """Whether training and evaluation can use the file."""
+        """True if training and evaluation can use the file."""
         return not any(problem.severity == "error" for problem in self.problems)
 
     @property
     def is_clean(self) -> bool:
-        """Whether the file has no problems except notes."""
+        """True if the file has no problems except notes."""
         return all(problem.severity == "note" for problem in self.problems)
 
     def count_problems(self) -> dict[str, int]:

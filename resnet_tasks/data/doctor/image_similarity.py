@@ -116,6 +116,7 @@ def _find_close_pairs(unique: HashArray, limit: int) -> list[tuple[int, int, int
     # two hashes agree in a band.
     bits_anywhere = np.unpackbits(unique, axis=1)[:, _SCATTERED]
     bands = np.packbits(bits_anywhere, axis=1).reshape(len(unique), _BANDS, -1).astype(np.int64)
+    # One integer per band, so that equal bands are found by sorting.
     keys = bands @ (256 ** np.arange(bands.shape[2]))
     distances: dict[tuple[int, int], int] = {}
     for band in range(_BANDS):

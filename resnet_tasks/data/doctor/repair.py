@@ -165,8 +165,7 @@ def _write_repaired(
 
 
 class _RepairedCopy:
-    """State of a repair: call `build_top_level`, `repair_images` and `iter_annotations` in order.
-    """
+    """State of a repair: call `build_top_level`, `repair_images`, `iter_annotations` in order."""
 
     def __init__(
         self,

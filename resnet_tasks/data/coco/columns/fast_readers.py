@@ -25,6 +25,7 @@ _CHUNK_BYTES = 1 << 20
 _BETWEEN_ENTRIES = re.compile(rb"\}\s*,\s*(?=\{)")
 
 
+# Structs without containers need no tracking by the garbage collector (gc=False).
 class _Image(msgspec.Struct, gc=False):
     id: int
     file_name: str
