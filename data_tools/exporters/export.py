@@ -1,4 +1,4 @@
-"""From COCO files to other formats: which splits, under which names, and what could not be kept."""
+"""Export of COCO files to other formats, with a data card that lists lost information."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def export_coco(
     progress: Progress | None = None,
     **options: Any,
 ) -> DataCard:
-    """Writes COCO data in another format, with a card that lists what could not be kept.
+    """Export COCO data to another format, with a card that lists lost information.
 
     Args:
         format_name: Key of `EXPORTS`.
-        source: A COCO file, or a folder with `train.json`, `val.json`, `test.json`.
-        out: Folder for the result; appears when complete.
-        images_root: Folder of the images; default: what the files say.
-        overwrite: Replace an earlier result in `out`.
-        progress: Called with (done, total) after each image.
+        source: Path of a COCO file, or of a folder with `train.json`, `val.json`, `test.json`.
+        out: Path of the output folder; it appears when complete.
+        images_root: Folder of the images; default: the folder that the COCO files state.
+        overwrite: Whether to replace an earlier result in `out`.
+        progress: Function called with (done, total) after each image.
         **options: Options of the format.
 
     Returns:
-        The card, which is also `out/data_card.md`.
+        Data card, which is also written to `out/data_card.md`.
 
     Raises:
-        DataError: If an option, a file or an image is wrong.
+        DataError: If an option, a file or an image is invalid.
         ResnetTasksError: If there is no such format.
     """
     format_ = EXPORTS.get(format_name)

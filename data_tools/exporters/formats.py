@@ -6,7 +6,7 @@ from data_tools.formats import Format
 from resnet_tasks.registry import Registry
 
 EXPORTS: Registry[Format] = Registry("export format", group="resnet_tasks.exports")
-"""Name -> format; `convert` of these takes (splits, out)."""
+"""Name -> format; the `convert` functions of these formats take (splits, out)."""
 
 for _name, _entry_point, _title in (
     (

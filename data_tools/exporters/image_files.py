@@ -1,4 +1,4 @@
-"""Image files of an export: names without folders, and copies of the images or links to them."""
+"""Image files of an export: flat file names, and copies of the images or links to them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.errors import DataError
 
 ImageMode = Literal["copy", "link", "none"]
-"""What becomes of the images."""
+"""Treatment of the images in an export."""
 
 
 def assign_flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:
-    """Every image with a file name that is unique without its suffix and has no folder.
+    """Yield every image with a file name that has no folder and is unique without its suffix.
 
-    Labels go by the name without suffix; YOLO replaces `images` in paths, and VOC has one folder.
+    Label files have the name of their image without its suffix. YOLO replaces `images` in paths,
+    and VOC keeps all images in one folder.
     """
-    # An id may be a text, which could lead out of the folder.
     stems = Counter(Path(record.file_name).stem for record in images)
     used_stems: set[str] = set()
     for number, record in enumerate(images, start=1):
@@ -29,6 +29,7 @@ def assign_flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageReco
         stem = path.stem
         if stems[stem] > 1:
             stem = "_".join((*path.parts[:-1], stem, path.suffix[1:]))
+        # An id may be a string, which could lead out of the folder: only integers enter the name.
         while stem in used_stems:
             stem = f"{stem}_{record.id if isinstance(record.id, int) else number}"
         used_stems.add(stem)
@@ -36,10 +37,15 @@ def assign_flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageReco
 
 
 def copy_or_link_image(image: Path, target: Path, images: ImageMode) -> None:
-    """Copies an image or links to it.
+    """Copy an image to the export or link to it.
+
+    Args:
+        image: Path of the image.
+        target: Path of the copy or link.
+        images: `copy`, `link`, or `none` to do nothing.
 
     Raises:
-        DataError: If it is missing.
+        DataError: If the image is missing.
     """
     if images == "none":
         return

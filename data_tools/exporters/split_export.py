@@ -1,4 +1,4 @@
-"""Counts of one exported split: its objects, and what the format changed or could not hold."""
+"""Counts of one exported split: its objects, and those that the format changes or cannot hold."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from resnet_tasks.data.coco.records import Annotation, ImageRecord
 
 @dataclass
 class SplitExport:
-    """What one exported split holds.
+    """Counts of one exported split.
 
     Attributes:
-        split: Its name.
-        classes: Names in order.
+        split: Name of the split.
+        classes: Class names in order.
         images: Number of images.
         objects: Number of objects by class name.
-        changed: Objects that are not quite what they were -> their number.
-        skipped: What is not in the output, and why.
+        changed: Description of a change -> number of objects that it affects.
+        skipped: Objects that are not in the output, with reasons.
     """
 
     split: str
@@ -30,19 +30,19 @@ class SplitExport:
     skipped: list[SkippedObject] = field(default_factory=list)
 
     def count_object(self, annotation: Annotation) -> None:
-        """Counts an object that was written."""
+        """Count an object that was written."""
         self.objects[self.classes[annotation.category]] += 1
 
     def count_change(self, description: str) -> None:
-        """Counts an object that was changed."""
+        """Count an object that was changed."""
         self.changed[description] += 1
 
     def skip_object(self, record: ImageRecord, annotation: Annotation, reason: str) -> None:
-        """Counts an object that the format cannot hold."""
+        """Record an object that the format cannot hold."""
         description = f"{self.classes[annotation.category]} (annotation {annotation.id})"
         self.skipped.append(SkippedObject(record.file_name, description, reason))
 
     def summarize(self) -> SplitSummary:
-        """As the data card takes it."""
+        """Return the summary of the split for the data card."""
         objects = {name: self.objects[name] for name in self.classes}
         return SplitSummary(self.split, self.images, objects, {}, tuple(self.skipped), self.changed)

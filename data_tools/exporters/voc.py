@@ -1,4 +1,4 @@
-"""COCO to Pascal VOC: one XML of boxes per image, and a list of names per split."""
+"""Export of COCO to Pascal VOC: one XML file of boxes per image, and a list of names per split."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ def export_voc(
     images: ImageMode = "copy",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Writes `JPEGImages`, `Annotations` and `ImageSets/Main`.
+    """Write `JPEGImages`, `Annotations` and `ImageSets/Main`.
 
-    Crowd objects become `difficult`, which judges of VOC ignore as those of COCO ignore crowds.
-    Masks have no place in the XML and are counted; labels of whole images are left out
-    and listed.
+    Crowd objects become `difficult`, which VOC evaluators ignore as COCO evaluators ignore crowds.
+    Masks have no place in the XML and are counted. Labels of whole images are skipped and listed.
 
     Args:
-        splits: Name -> what it holds.
-        out: Folder to write to.
-        one_based: Count pixels from 1 and include both ends, as the original devkit does; otherwise
-            xmin, ymin, xmax, ymax are plain edges, as most tools write them.
-        images: `copy` them, `link` to them, or leave them (`none`).
-        progress: Called with (done, total) after each image.
+        splits: Name of the split -> COCO file.
+        out: Path of the output folder.
+        one_based: Whether pixels count from 1 with both ends included, as in the original devkit.
+            Otherwise xmin, ymin, xmax, ymax are plain edges, as most tools write them.
+        images: `copy` the images, `link` to them, or `none` to write labels only.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If an image is missing, two splits hold the same image, or a class has a name
-            that XML cannot hold.
+        DataError: If an image is missing, two splits contain the same image, or XML cannot hold a
+            class name.
     """
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (out / folder).mkdir(parents=True)
@@ -95,7 +94,7 @@ def _build_root(record: ImageRecord, file_name: str, image: Path) -> Element:
 
 
 def _read_depth(image: Path) -> int:
-    """Channels of an image; 3 where only its annotations are at hand."""
+    """Return the number of channels of an image; 3 if the image cannot be read."""
     try:
         with open_image(image) as opened_image:
             return len(opened_image.getbands())

@@ -1,4 +1,4 @@
-"""COCO to YOLO: a data.yaml, images, and a text file of boxes or polygons for each."""
+"""Export of COCO to YOLO: a data.yaml, images, and one text file of boxes or polygons per image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.recipe.yaml_text import dump_yaml
 
 DECIMALS = 9
-"""Of a share: finer than a hundredth of a pixel for images of any size."""
+"""Number of decimals of a relative coordinate: finer than a hundredth of a pixel for images of any
+size."""
 
 
 def export_yolo(
@@ -27,24 +28,24 @@ def export_yolo(
     images: ImageMode = "copy",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Writes `data.yaml`, `images/SPLIT` and `labels/SPLIT`.
+    """Write `data.yaml`, `images/SPLIT` and `labels/SPLIT`.
 
     Classes count from 0 in the order of their category ids. An image without objects gets an empty
-    label file. YOLO knows no crowd objects and no labels of whole images: they are left out and
-    listed. A polygon line holds one line around the whole object: holes and parts are joined to it
-    by bridges of no width, and masks are traced along the edges of their pixels, so that the pixels
-    stay the same; an object without a mask becomes the rectangle of its box. All of these are
-    counted.
+    label file. YOLO has neither crowd objects nor labels of whole images: they are skipped and
+    listed. A polygon line holds one outline around the whole object. Holes and parts are joined to
+    it by bridges of zero width, and masks are traced along the edges of their pixels, so that the
+    pixels do not change. An object without a mask becomes the rectangle of its box. All of these
+    changes are counted.
 
     Args:
-        splits: Name -> what it holds.
-        out: Folder to write to.
-        shapes: What the lines hold; `polygons` for segmentation.
-        images: `copy` them, `link` to them, or leave them (`none`).
-        progress: Called with (done, total) after each image.
+        splits: Name of the split -> COCO file.
+        out: Path of the output folder.
+        shapes: Content of the label lines; `polygons` for segmentation.
+        images: `copy` the images, `link` to them, or `none` to write labels only.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
         DataError: If an image is missing.
@@ -80,7 +81,7 @@ def export_yolo(
 def _format_line(
     annotation: Annotation, record: ImageRecord, shapes: str, export: SplitExport
 ) -> str | None:
-    """One line of a label file; None, and an entry in the report, where YOLO cannot say it."""
+    """Return one line of a label file; None, with a report entry, if YOLO cannot hold it."""
     box = annotation.bbox
     reason = "YOLO has no crowd objects" if annotation.is_crowd else None
     if box is None or reason:
