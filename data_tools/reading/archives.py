@@ -1,8 +1,8 @@
-"""Unpacks zip and tar archives: plain files only, inside one folder only, within limits.
+"""Unpacking of zip and tar archives: plain files only, inside one folder, within limits.
 
-Refused are absolute paths, `..`, links of both kinds, devices, a name that comes twice, encrypted
-entries, and whatever exceeds `LIMITS`. What is read is counted while it is read; sizes that an
-archive claims are only used to refuse early.
+Absolute paths, `..`, links of both kinds, devices, repeated names, encrypted entries and anything
+beyond `LIMITS` are refused. Bytes are counted while they are read. The sizes that an archive claims
+are only used to refuse it early.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from resnet_tasks.errors import DataError
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 CHUNK = 1 << 20
 LONGEST_HEADER = 16 << 20
-"""Bytes that tar headers may ask for at once; larger ones would fill the memory."""
+"""Largest number of bytes that tarfile may read at once; a larger header would fill the memory."""
 SLACK = 100 << 20
-"""Unpacked bytes below which the ratio is not looked at: small archives may be very regular."""
+"""Unpacked bytes up to which `UnpackLimits.ratio` is not enforced: small archives compress very
+well when their files are regular."""
 DRIVE = re.compile(r"[A-Za-z]:")
 ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, struct.error, ValueError, OverflowError),
 )
-"""What the standard library raises when an archive is not what it should be."""
+"""Exceptions that the standard library raises for invalid archives."""
 
 Report = Callable[[int, int], None]
-"""Called with (done, total) bytes of the archives."""
+"""Function called with (done, total) bytes of all archives."""
 
 
 @dataclass(frozen=True)
 class UnpackLimits:
-    """What an archive may become.
+    """Limits on the content of an archive.
 
     Attributes:
-        bytes: All files together, unpacked.
+        bytes: Total size of all unpacked files, in bytes.
         files: Number of files.
         ratio: Unpacked bytes per byte of the archive.
     """
@@ -61,11 +62,12 @@ class UnpackLimits:
 
 
 LIMITS = UnpackLimits()
-"""Above the largest public sets of images (two terabytes), far below what hurts by surprise."""
+"""Default limits, above the largest public image datasets (two terabytes) and low enough to stop a
+decompression bomb."""
 
 
 def is_archive(source: Path) -> bool:
-    """Whether a path names an archive by its suffix and is no folder."""
+    """Return whether a path has the suffix of an archive and is not a folder."""
     return source.name.lower().endswith(SUFFIXES) and not source.is_dir()
 
 
@@ -73,15 +75,15 @@ def is_archive(source: Path) -> bool:
 def unpack_to_temporary_folder(
     archives: Sequence[Path], sibling: Path, *, progress: Report | None = None
 ) -> Iterator[Path]:
-    """A temporary folder beside another one that holds the content of archives.
+    """Unpack archives into a temporary folder, yield it, and remove it at the end.
 
     Args:
-        archives: As for `unpack`.
-        sibling: The folder is made in the folder that this one is in, and removed at the end.
-        progress: As for `unpack`.
+        archives: Files with one of `SUFFIXES`.
+        sibling: Path next to which the temporary folder is created.
+        progress: Function called with the bytes read so far and the bytes of all archives.
 
     Raises:
-        DataError: As `unpack`.
+        DataError: If an archive is missing, damaged, unsafe or too large.
     """
     folder = sibling.with_name(f".{sibling.name}.unpacked-{uuid.uuid4().hex[:8]}")
     try:
@@ -98,18 +100,19 @@ def unpack(
     limits: UnpackLimits = LIMITS,
     progress: Report | None = None,
 ) -> None:
-    """Unpacks archives into one new folder, side by side.
+    """Unpack several archives into one new folder.
 
-    A file that several archives hold must be the same in all of them.
+    A file that several archives contain must be identical in all of them.
 
     Args:
         archives: Files with one of `SUFFIXES`.
-        folder: Made here; must not exist. After an error its content is partial: remove it.
-        limits: Of every archive.
-        progress: Called with the bytes read so far, and those of all archives.
+        folder: Path of the folder to create; it must not exist. After an error its content is
+            partial and must be removed.
+        limits: Limits that apply to each archive separately.
+        progress: Function called with the bytes read so far and the bytes of all archives.
 
     Raises:
-        DataError: If an archive is missing, damaged, unsafe or too large; the message names the
+        DataError: If an archive is missing, damaged, unsafe or too large. The message names the
             archive and its entry.
     """
     for archive in archives:
@@ -131,7 +134,7 @@ def unpack(
         except ARCHIVE_ERRORS as error:
             raise _make_damage_error(archive, error) from None
         except OSError as error:
-            # An offset that no file has; bzip2's own errors have no number.
+            # EINVAL: a seek to an impossible offset. Errors of bzip2 itself have no errno.
             if error.errno not in (errno.EINVAL, None):
                 raise
             raise _make_damage_error(archive, error) from None
@@ -143,7 +146,7 @@ def _make_damage_error(archive: Path, error: Exception) -> DataError:
 
 
 class _ArchiveUnpacker:
-    """One archive on its way into a folder: names are checked, bytes and files counted."""
+    """Checks and counters for the unpacking of one archive into a folder."""
 
     def __init__(self, archive: Path, folder: Path, limits: UnpackLimits, packed: int) -> None:
         self.archive = archive
@@ -155,7 +158,7 @@ class _ArchiveUnpacker:
         self._most = min(limits.bytes, max(SLACK, int(limits.ratio * packed)))
 
     def add_bytes(self, number: int) -> None:
-        """Counts unpacked bytes."""
+        """Count unpacked bytes and refuse the archive when they exceed the limit."""
         self.total += number
         if self.total > self._most:
             limits = self._limits
@@ -165,7 +168,7 @@ class _ArchiveUnpacker:
             )
 
     def make_error(self, reason: str) -> DataError:
-        """The error for something that is not unpacked."""
+        """Return the error for an archive that is refused."""
         return DataError(
             f"the archive {self.archive} {reason}, so it is not unpacked; if you trust it, unpack "
             "it "
@@ -173,7 +176,7 @@ class _ArchiveUnpacker:
         )
 
     def resolve_target(self, name: str) -> Path | None:
-        """Where an entry goes; None for the folder itself and the bookkeeping of macOS."""
+        """Return the target path of an entry; None for the folder itself and macOS metadata."""
         plain = name.replace("\\", "/")
         parts = [part for part in plain.split("/") if part not in ("", ".")]
         if plain.startswith("/") or DRIVE.match(plain) or "\0" in plain or ".." in parts:
@@ -183,7 +186,7 @@ class _ArchiveUnpacker:
         return self.folder.joinpath(*parts)
 
     def make_folder(self, folder: Path) -> None:
-        """Makes a folder and those above it."""
+        """Create a folder and its parents."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -194,11 +197,11 @@ class _ArchiveUnpacker:
             raise self._translate_name_error(error, folder) from None
 
     def write(self, stream: IO[bytes], target: Path, *, is_counted: bool = False) -> None:
-        """Copies one file out.
+        """Write one file.
 
         Args:
-            stream: Its content.
-            target: Where it goes.
+            stream: Content of the file.
+            target: Path to write to.
             is_counted: Whether `stream` counts its bytes itself.
         """
         if len(self._files) >= self._limits.files:
@@ -213,7 +216,8 @@ class _ArchiveUnpacker:
             raise self._translate_name_error(error, target) from None
 
     def _copy(self, stream: IO[bytes], target: Path, *, is_counted: bool) -> None:
-        earlier = target.exists()  # from another archive
+        # An earlier archive may contain the same file: compare instead of writing it again.
+        earlier = target.exists()
         with target.open("rb" if earlier else "xb") as file:
             while chunk := stream.read(CHUNK):
                 if not is_counted:
@@ -242,13 +246,13 @@ class _ArchiveUnpacker:
 
 
 def _unpack_zip(unpacker: _ArchiveUnpacker) -> Iterator[int]:
-    """Unpacks a zip; gives the packed bytes done after each file."""
+    """Unpack a zip archive and yield the number of packed bytes done after each file."""
     with zipfile.ZipFile(unpacker.archive) as zip_file:
         entries = zip_file.infolist()
         _require_space(unpacker, sum(entry.file_size for entry in entries))
         bytes_done = 0
         for entry in entries:
-            name = entry.orig_filename  # `filename` ends at a zero byte
+            name = entry.orig_filename  # zipfile cuts `filename` at a zero byte
             if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise unpacker.make_error(f"holds {name!r}, a link or device")
             if entry.flag_bits & 1:
@@ -266,13 +270,13 @@ def _unpack_zip(unpacker: _ArchiveUnpacker) -> Iterator[int]:
 
 
 def _unpack_tar(unpacker: _ArchiveUnpacker) -> Iterator[int]:
-    """Unpacks a tar; gives the packed bytes done after each file."""
+    """Unpack a tar archive and yield the number of packed bytes done after each file."""
     with unpacker.archive.open("rb") as packed:
         stream = _CountingStream(_decompress_stream(unpacker.archive, packed), unpacker)
-        # A plain tar for tarfile: with compression of its own it reads headers without bound.
+        # tarfile gets the decompressed stream: its own decompression reads headers without bound.
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (entry := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it keeps every entry; millions would fill the memory
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every entry; millions would fill the memory
                 if not (entry.isreg() or entry.isdir()) or entry.issparse():
                     raise unpacker.make_error(
                         f"holds {entry.name!r}, a link, device or sparse file"
@@ -287,10 +291,11 @@ def _unpack_tar(unpacker: _ArchiveUnpacker) -> Iterator[int]:
                 assert content is not None  # a regular file has content
                 unpacker.write(content, target, is_counted=True)
                 yield packed.tell()
-            # tarfile also stops, silently, at a header that is damaged or cut off.
+            # tarfile stops silently at a damaged or truncated header. A complete archive ends
+            # with a block of zeros.
             if stream.last_chunk != bytes(tarfile.BLOCKSIZE):
                 raise EOFError("it does not end as a tar does")
-            while stream.read(CHUNK):  # the checksum of a compressed file comes last
+            while stream.read(CHUNK):  # the checksum is at the end of the compressed file
                 pass
 
 
@@ -305,10 +310,13 @@ def _decompress_stream(archive: Path, packed: IO[bytes]) -> IO[bytes]:
 
 
 class _CountingStream(io.RawIOBase):
-    """The bytes of a tar: counted by the farthest place reached, and never many at once."""
+    """Stream over the bytes of a tar that refuses huge reads.
+
+    It counts bytes by the farthest position reached, so that bytes read twice count once.
+    """
 
     last_chunk = b""
-    """What the latest read gave."""
+    """Bytes returned by the latest read."""
 
     def __init__(self, raw: IO[bytes], unpacker: _ArchiveUnpacker) -> None:
         self._raw = raw
@@ -322,7 +330,7 @@ class _CountingStream(io.RawIOBase):
         return self.last_chunk
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        # Ahead in steps: a decompressor reads all that is skipped.
+        # A decompressor reads everything that it skips. Seek in steps, so that the limit applies.
         while whence == io.SEEK_SET and offset - self._raw.tell() > LONGEST_HEADER:
             if not self._raw.read(LONGEST_HEADER):
                 break

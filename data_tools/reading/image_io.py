@@ -1,4 +1,4 @@
-"""Images of a source, with errors that name the file, and images written."""
+"""Reading of image sizes, with errors that name the file, and writing of images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from resnet_tasks.data.images.image_files import DAMAGE, read_image_size
 from resnet_tasks.errors import DataError
 
 READ_ERRORS = (Image.DecompressionBombError, *DAMAGE)
-"""What Pillow raises on a file that is damaged, too large or no image."""
+"""Exceptions that Pillow raises for files that are damaged, too large or not images."""
 
 
 def measure_image_size(image: Path) -> tuple[int, int]:
-    """(height, width) of an image file as people see it (EXIF orientation applied).
+    """Return the (height, width) of an image file with its EXIF orientation applied.
 
     Raises:
-        DataError: If the file is missing or is no image.
+        DataError: If the file is missing or is not an image.
     """
     if not is_file(image):
         raise DataError(f"the image {image} is missing; put it there or leave it out of the list")
@@ -32,14 +32,19 @@ def measure_image_size(image: Path) -> tuple[int, int]:
 
 
 def write_image(file: Path, pixels: NDArray[Any], *options: int) -> None:
-    """Writes a gray or RGB image in the format of the file's suffix.
+    """Write a gray or RGB image in the format of the file's suffix.
+
+    Args:
+        file: Path to write to; missing folders are created.
+        pixels: (height, width) or (height, width, 3) RGB, of a type that the format supports.
+        *options: Encoder flags of `cv2.imencode`.
 
     Raises:
-        DataError: If the file cannot be written.
+        DataError: If OpenCV cannot encode the pixels.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     opencv_pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     is_encoded, encoded = cv2.imencode(file.suffix, opencv_pixels, list(options))
     if not is_encoded:
         raise DataError(f"the image {file} cannot be made of {pixels.dtype} {pixels.shape}")
-    file.write_bytes(encoded.tobytes())  # not by OpenCV, which says nothing of a disk that is full
+    file.write_bytes(encoded.tobytes())  # cv2.imwrite would not raise when the disk is full

@@ -1,4 +1,4 @@
-"""Reads long JSON lists object by object, so that a file of any size takes little memory."""
+"""Streaming reader of long JSON lists, which needs little memory for files of any size."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from resnet_tasks.errors import DataError
 
 CHUNK = 1 << 20
 MAX_OBJECT_LENGTH = 1 << 28
-"""Characters that one object may have."""
+"""Maximum number of characters of one object."""
 
 _DECODER = json.JSONDecoder()
 
 
 def stream_objects(file: Path, key: str | None = None) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON list, one after the other.
+    """Yield the objects of a JSON list one after the other.
 
     Args:
-        file: A list of objects; or an object that holds the list.
-        key: Where the list stands in an object; None: the file must be a list.
+        file: Path of a JSON file that contains a list of objects, or an object that contains the
+            list.
+        key: Key of the list in that object; None if the file itself must be a list.
 
     Raises:
-        DataError: If the file is missing, is no such JSON, ends early, or holds something else
-            than objects; the message says which entry.
+        DataError: If the file is missing, is not such a JSON file, ends early, or contains an entry
+            that is not an object. The message names the entry.
     """
     try:
         with file.open(encoding="utf-8") as stream:
@@ -37,7 +38,7 @@ def stream_objects(file: Path, key: str | None = None) -> Iterator[dict[str, Any
 
 
 class _Reader:
-    """A window on the text that moves on as objects are taken."""
+    """Window on the text of a JSON file that advances as objects are parsed."""
 
     def __init__(self, stream: IO[str], file: Path) -> None:
         self._stream = stream
@@ -91,14 +92,14 @@ class _Reader:
                 value, end = _DECODER.raw_decode(self._text)
             except RecursionError:
                 raise DataError(f"{description} of {self._file} is nested too deeply") from None
-            except ValueError as error:  # also where a number has too many digits
+            except ValueError as error:  # also raised for a number with too many digits
                 if len(self._text) > MAX_OBJECT_LENGTH or not self._read_more():
                     raise DataError(
                         f"{description} of {self._file} is not valid JSON "
                         f"({getattr(error, 'msg', error)}), or the file ends early"
                     ) from None
                 continue
-            # A number at the end of the window may go on behind it.
+            # A number at the end of the window may continue in the next chunk.
             if end == len(self._text) and self._read_more():
                 continue
             self._text = self._text[end:]
@@ -106,7 +107,10 @@ class _Reader:
             return value
 
     def _read_more(self) -> bool:
-        """Reads on; twice as much each time, so that a long object is not parsed too often."""
+        """Append the next chunk to the window; return False at the end of the file.
+
+        The chunk size doubles each time: every attempt parses a long object from its start again.
+        """
         added = self._stream.read(self._chunk)
         self._chunk *= 2
         self._text += added

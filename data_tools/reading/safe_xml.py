@@ -1,4 +1,4 @@
-"""XML files of annotation tools, read so that a small file cannot grow without bound."""
+"""Reader of the XML files of annotation tools, safe against entities that expand without bound."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from resnet_tasks.errors import DataError
 
 
 def read_xml(file: Path) -> ElementTree.Element:
-    """The root of an XML file that declares no document type.
+    """Return the root element of an XML file that declares no document type.
 
     Raises:
-        DataError: If the file is missing, is no XML, or declares a document type (only there can
-            entities be declared, which make a small file huge).
+        DataError: If the file is missing, is not valid XML, or declares a document type. Entities
+            can only be declared there, and they can make a small file huge.
     """
 
     def refuse(name: str, *_: object) -> None:
@@ -31,6 +31,7 @@ def read_xml(file: Path) -> ElementTree.Element:
         ) from None
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}); mend its name") from None
+    # ElementTree expands entities while it parses, so expat first checks for a document type.
     guard = expat.ParserCreate()
     guard.StartDoctypeDeclHandler = refuse
     try:

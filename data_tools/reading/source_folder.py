@@ -1,4 +1,4 @@
-"""Finds what a source folder should hold, with errors that show what is there instead."""
+"""Search for the expected parts of a source folder, with errors that list the actual content."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from resnet_tasks.errors import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
 SHOWN = 6
-"""How many names an error lists."""
+"""Number of names that an error message lists."""
 MAX_DEPTH = 3
-"""Folders below a source in which its parts are looked for; archives wrap them in such."""
+"""Levels of subfolders that are searched, because archives often wrap a dataset in extra folders.
+"""
 
 
 def require_parts(source: Path, parts: Sequence[str]) -> None:
-    """Checks that all `parts` (relative paths) exist in `source`.
+    """Check that a source folder contains all expected parts.
+
+    Args:
+        source: Path of the source folder.
+        parts: Relative paths that must exist.
 
     Raises:
-        DataError: Naming what is missing and what is there.
+        DataError: If the source is not a folder or a part is missing. The message lists the missing
+            parts and the content of the folder.
     """
     if not source.is_dir():
         requirement = f"; it should hold {', '.join(parts)}" if parts else ""
@@ -40,15 +46,15 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
 
 
 def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
-    """The folder that holds all parts of a data set: `source`, or the only one inside that does.
+    """Return the folder that contains all parts of a dataset: `source` or one of its subfolders.
 
     Args:
-        source: Folder that the user gave.
-        expects: Relative path, `*` allowed -> what lies there.
-        by_hand: What the user must do to have them, for the message.
+        source: Folder given by the user.
+        expects: Relative path, which may contain `*` -> description of the expected content.
+        by_hand: Instructions for obtaining the data, appended to the error message.
 
     Raises:
-        DataError: If no folder down to `DEEPEST` levels has all parts, or several have.
+        DataError: If no folder within `MAX_DEPTH` levels contains all parts, or several do.
     """
     if not source.is_dir():
         require_parts(source, tuple(expects))
@@ -76,7 +82,7 @@ def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) 
 
 
 def unwrap_folders(folder: Path) -> Iterator[Path]:
-    """Folders inside each other, down to `DEEPEST` levels, as long as there is nothing beside."""
+    """Yield nested folders while each is the only entry of its parent, to `MAX_DEPTH` levels."""
     for _ in range(MAX_DEPTH if folder.is_dir() else 0):
         children = [child for child in folder.iterdir() if not child.name.startswith((".", "__"))]
         if len(children) != 1 or not children[0].is_dir():
@@ -86,13 +92,13 @@ def unwrap_folders(folder: Path) -> Iterator[Path]:
 
 
 def find_split_lists(folder: Path) -> dict[str, Path]:
-    """Those of `train.txt`, `val.txt` and `test.txt` that lie in a folder."""
+    """Return those of `train.txt`, `val.txt` and `test.txt` that a folder contains, by split."""
     lists = {split: folder / f"{split}.txt" for split in SPLITS}
     return {split: file for split, file in lists.items() if file.is_file()}
 
 
 def capitalize_first(text: str) -> str:
-    """A text that begins with a capital."""
+    """Return a text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
@@ -109,7 +115,7 @@ def _list_folders(folder: Path) -> list[Path]:
 
 
 def format_listing(folder: Path) -> str:
-    """The first names in a folder, for a message."""
+    """Return the first names in a folder, for an error message."""
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
         return "nothing"
@@ -118,10 +124,10 @@ def format_listing(folder: Path) -> str:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text.
+    """Return the lines of a text file.
 
     Raises:
-        DataError: If the file cannot be read, or is no text in UTF-8.
+        DataError: If the file cannot be read or is not UTF-8 text.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -133,10 +139,10 @@ def read_lines(file: Path) -> list[str]:
 
 
 def read_names(file: Path) -> list[str]:
-    """The first word of every line that has one.
+    """Return the first word of every line that is not blank.
 
     Raises:
-        DataError: If the list cannot be read, is empty or holds a name twice.
+        DataError: If the list cannot be read, is empty or contains a name twice.
     """
     names = [line.split()[0] for line in read_lines(file) if line.strip()]
     repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -147,15 +153,15 @@ def read_names(file: Path) -> list[str]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have is none."""
+    """Return whether a file exists; False for a name that no file can have."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long, or with a zero byte
+    except (OSError, ValueError):  # the name is too long or contains a zero byte
         return False
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; a name that no folder can have is none."""
+    """Return whether a folder exists; False for a name that no folder can have."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -163,10 +169,10 @@ def is_folder(path: Path) -> bool:
 
 
 def index_images_by_stem(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by name without suffix.
+    """Return the image files of a folder by name without suffix.
 
     Raises:
-        DataError: If two have the same.
+        DataError: If two images have the same name without suffix.
     """
     files_by_stem: dict[str, Path] = {}
     for file in filter(is_image, sorted(folder.iterdir())):
@@ -179,18 +185,26 @@ def index_images_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a name is that of an image; not the hidden `._NAME` that macOS leaves."""
+    """Return whether a file has the suffix of an image and is not hidden.
+
+    macOS writes hidden `._NAME` files next to the real ones.
+    """
     return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
 
 
 def strip_image_suffix(name: str) -> str:
-    """A name of a list, whether or not it has the suffix of an image."""
+    """Return a name without its image suffix; other names are returned unchanged."""
     path = PurePosixPath(name)
     return name.removesuffix(path.suffix) if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def count_unused(folder: Path, used: Collection[Path]) -> int:
-    """How many images in a folder and below are none of those that were used."""
+    """Return the number of images in a folder and its subfolders that are not among the used ones.
+
+    Args:
+        folder: Folder to search.
+        used: Paths of the used images.
+    """
     used_paths = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
     return sum(
         is_image(Path(name)) and os.path.abspath(Path(parent, name)) not in used_paths  # noqa: PTH100
@@ -200,10 +214,16 @@ def count_unused(folder: Path, used: Collection[Path]) -> int:
 
 
 def find_image(images: dict[str, Path], name: str, folder: Path, listed_in: Path) -> Path:
-    """The image called `name`, whatever its suffix.
+    """Return the image with the given name, whatever its suffix.
+
+    Args:
+        images: Name without suffix -> path of the image.
+        name: Name of the image, without suffix.
+        folder: Folder of the images, for the error message.
+        listed_in: File that lists the name, for the error message.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no such image.
     """
     if name not in images:
         raise DataError(
@@ -214,13 +234,14 @@ def find_image(images: dict[str, Path], name: str, folder: Path, listed_in: Path
 
 
 def find_coco_splits(source: Path) -> dict[str, Path]:
-    """The COCO files of a folder by split; of a single file the split that its name tells.
+    """Return the COCO files of a folder by split; for a single file, the split in its name.
 
-    `train.json` comes before `instances_train2017.json`, and that before other names with the
-    split's word, in the folder or in its `annotations`.
+    Files are searched in the folder and in its `annotations`. `train.json` takes precedence over
+    `instances_train2017.json`, and that over other names that contain the split as a word.
 
     Raises:
-        DataError: If there are none, a file's name tells no split, or two files tell the same.
+        DataError: If there are no such files, the name of the file contains no split, or two files
+            match the same split.
     """
     if not source.is_dir():
         splits = _parse_splits(source)
