@@ -1,4 +1,4 @@
-"""Connected components of masks: pixels that touch, be it at a corner."""
+"""Connected components of masks; pixels that touch at a corner are connected."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 SMALL_COMPONENT = 50
-"""A component of fewer pixels is no object of its own; JPEG and drawing leave such specks."""
+"""Number of pixels below which a component is not an object: JPEG compression and drawing tools
+leave such specks."""
 TOUCHING = np.ones((3, 3), dtype=np.int64)
 
 
 class Component(NamedTuple):
-    """One component.
+    """One connected component of a mask.
 
     Attributes:
-        rows: That it reaches over.
-        columns: Likewise.
-        pixels: Which of them, `(rows, columns)`.
-        area: Number of its pixels.
+        rows: Rows that the component spans.
+        columns: Columns that the component spans.
+        pixels: (rows, columns) bool, pixels of the component in that window.
+        area: Number of pixels of the component.
     """
 
     rows: slice
@@ -31,19 +32,23 @@ class Component(NamedTuple):
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, width, height."""
+        """(left, top, width, height) of the component in pixels."""
         height, width = self.pixels.shape
         return self.columns.start, self.rows.start, width, height
 
     def to_mask(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
-        """`size` bool: the component alone, in the whole image."""
+        """Return the component alone as a bool mask of the whole image.
+
+        Args:
+            size: (height, width) of the image.
+        """
         component_mask = np.zeros(size, dtype=np.bool_)
         component_mask[self.rows, self.columns] = self.pixels
         return component_mask
 
 
 def find_components(mask: NDArray[np.bool_]) -> Iterator[Component]:
-    """The components of a `(height, width)` mask, from top to bottom."""
+    """Yield the connected components of a (height, width) mask from top to bottom."""
     labels, _ = ndimage.label(mask, structure=TOUCHING)
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         pixels = labels[rows, columns] == number

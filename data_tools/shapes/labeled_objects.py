@@ -1,4 +1,4 @@
-"""Objects as labeling tools know them: boxes, polygons and masks, in one part or several."""
+"""Objects as labeling tools store them: boxes, polygons and masks, in one part or several."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ Kind = Literal["box", "outline"]
 
 
 class PlacedMask(NamedTuple):
-    """Pixels of an object in a part of its image; all of a file's are kept until they are drawn.
+    """Mask of an object in a window of its image.
+
+    The mask is run-length encoded, because all masks of a file stay in memory until they are drawn.
 
     Attributes:
-        left: Column of the part's first pixel.
-        top: Row of the part's first pixel.
-        size: (height, width) of the part.
-        runs: Run lengths along its rows, background first; their sum is its number of pixels.
+        left: Column of the first pixel of the window.
+        top: Row of the first pixel of the window.
+        size: (height, width) of the window.
+        runs: (N,) run lengths along the rows, background first; their sum is the number of pixels
+            of the window.
     """
 
     left: int
@@ -33,13 +36,19 @@ class PlacedMask(NamedTuple):
 
     @classmethod
     def from_pixels(cls, left: int, top: int, pixels: NDArray[np.bool_]) -> PlacedMask:
-        """A mask whose pixels `(h, w)` are at hand."""
+        """Create a mask from the pixels of its window.
+
+        Args:
+            left: Column of the first pixel of the window.
+            top: Row of the first pixel of the window.
+            pixels: (h, w) bool, pixels of the window.
+        """
         flat = np.concatenate(([False], pixels.ravel()))
         starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]), [pixels.size]))
         return cls(left, top, (pixels.shape[0], pixels.shape[1]), np.diff(starts))
 
     def to_pixels(self) -> NDArray[np.bool_]:
-        """`(h, w)` of the part."""
+        """Return the (h, w) bool pixels of the window."""
         return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(self.size)
 
 
@@ -48,12 +57,12 @@ class LabeledObject:
     """One object; several shapes are its parts.
 
     Attributes:
-        label: Its class.
-        description: Where it stands in its file, for reports.
-        boxes: (x1, y1, x2, y2) in pixels, in any order.
-        polygons: Flat `[x0, y0, x1, y1, ...]` in pixels.
-        masks: Pixels.
-        attributes: What else is known of it.
+        label: Class of the object.
+        description: Position of the object in its file, for reports.
+        boxes: Boxes (x1, y1, x2, y2) in pixels, with corners in any order.
+        polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels.
+        masks: Masks in windows of the image.
+        attributes: Additional attributes of the object.
     """
 
     label: str
@@ -65,7 +74,7 @@ class LabeledObject:
 
     @property
     def kind(self) -> Kind:
-        """`box` where nothing finer was drawn."""
+        """`outline` if the object has a polygon or mask, else `box`."""
         return "outline" if self.polygons or self.masks else "box"
 
 
@@ -76,16 +85,17 @@ def add_labeled_object(
     size: tuple[int, int],
     file: str,
 ) -> None:
-    """Adds an object as finely as it was drawn; boxes beside outlines count as rectangles.
+    """Add an object in the finest form in which it was drawn.
 
-    Where the image shows none of it, it is listed as left out.
+    Boxes of an object that also has polygons or masks become rectangular polygons. An object that
+    covers no pixel of the image is listed as skipped.
 
     Args:
-        writer: Of the split.
-        image_id: Of its image.
-        labeled_object: The object.
+        writer: Writer of the split.
+        image_id: Id of the image of the object.
+        labeled_object: Object to add.
         size: (height, width) of the image.
-        file: Its source file, for the report.
+        file: Source file of the object, for the report.
     """
     polygons = [*labeled_object.polygons, *map(_rectangle_to_polygon, labeled_object.boxes)]
     if labeled_object.kind == "box":
@@ -123,7 +133,7 @@ def _rectangle_to_polygon(corners: Sequence[float]) -> list[float]:
 
 
 def _render_masks(masks: Sequence[PlacedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The masks together on the whole image; what lies outside is cut off."""
+    """Return the union of all masks on the whole image; pixels outside the image are cut off."""
     height, width = size
     canvas = np.zeros(size, dtype=np.bool_)
     for mask in masks:

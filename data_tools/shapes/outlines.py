@@ -1,4 +1,4 @@
-"""Outlines of objects: traced exactly around masks, and several joined to the one YOLO takes."""
+"""Outlines of objects: exact traces of masks, joined to the single outline of a YOLO object."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from resnet_tasks.data.coco.masks import decode_mask
 
 Box = tuple[float, float, float, float]
 Points = NDArray[np.float64]
-"""`(N, 2)` x and y of an outline's corners in pixels; (0, 0) is the image's upper left corner."""
+"""(N, 2) x and y of the corners of an outline, in pixels; (0, 0) is the upper left corner of the
+image."""
 
 MAX_COORDINATE = 1e9
-"""Pixels. No image is so large; JSON may hold numbers beyond all floats, and NaN."""
+"""Largest coordinate in pixels. No image is so large, but JSON may contain NaN and numbers beyond
+the range of floats."""
 ELLIPSE_POINTS = 64
-"""Corners of the polygon that stands for an ellipse: its area is 0.2 % smaller."""
+"""Number of corners of the polygon that replaces an ellipse; its area is 0.2 % smaller."""
 
 
 class Ring(NamedTuple):
-    """One closed line around pixels of a mask.
+    """One closed line along the pixel edges of a mask.
 
     Attributes:
-        points: Its corners; the last is joined to the first.
-        is_hole: Whether it surrounds pixels that do not belong to the mask.
+        points: Corners of the ring; the last is connected to the first.
+        is_hole: Whether the ring surrounds pixels that do not belong to the mask.
     """
 
     points: Points
@@ -38,9 +40,9 @@ class Outline(NamedTuple):
     """One closed line around a whole object.
 
     Attributes:
-        points: Its corners.
-        parts: Separate parts that it joins.
-        holes: Holes that it joins.
+        points: Corners of the outline.
+        parts: Number of separate parts that the outline joins.
+        holes: Number of holes that the outline joins.
     """
 
     points: Points
@@ -49,38 +51,51 @@ class Outline(NamedTuple):
 
 
 def is_number(raw: object) -> TypeGuard[float]:
-    """Whether a value of a JSON file is a number that a coordinate can be."""
+    """Return whether a value of a JSON file is a valid coordinate."""
     if isinstance(raw, bool) or not isinstance(raw, int | float):
         return False
     return abs(raw) <= MAX_COORDINATE
 
 
 def is_point(raw: object) -> TypeGuard[list[float]]:
-    """Whether a value of a JSON file is a point [x, y]."""
+    """Return whether a value of a JSON file is a point [x, y]."""
     return isinstance(raw, list) and len(raw) == 2 and all(map(is_number, raw))
 
 
 def clip_box(corners: Sequence[float], size: tuple[int, int]) -> Box:
-    """(x1, y1, x2, y2), in any order -> (x, y, width, height) inside (height, width)."""
+    """Convert corners in any order to a box inside the image.
+
+    Args:
+        corners: (x1, y1, x2, y2) in pixels.
+        size: (height, width) of the image.
+
+    Returns:
+        (x, y, width, height) in pixels.
+    """
     x1, x2 = sorted(min(max(x, 0.0), float(size[1])) for x in (corners[0], corners[2]))
     y1, y2 = sorted(min(max(y, 0.0), float(size[0])) for y in (corners[1], corners[3]))
     return x1, y1, x2 - x1, y2 - y1
 
 
 def ellipse_to_polygon(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:
-    """An ellipse around (x, y) as a flat polygon `[x0, y0, x1, y1, ...]`."""
+    """Return an ellipse around (x, y) as a flat polygon `[x0, y0, x1, y1, ...]`."""
     turns = [2 * math.pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]
     return [v for t in turns for v in (x + radius_x * math.cos(t), y + radius_y * math.sin(t))]
 
 
 def trace_rings(mask: NDArray[np.bool_]) -> list[Ring]:
-    """The closed lines along the pixel edges of a mask; filled by the even-odd rule they give it.
+    """Trace the closed lines along the pixel edges of a mask.
 
-    Every row of pixel corners meets the outline's corners in pairs, the ends of horizontal edges;
-    every column likewise. Going from pair to pair, row and column in turn, closes the rings.
+    Filling the rings by the even-odd rule restores the mask. In every row of the grid of pixel
+    corners, the corners of the outline come in pairs, which are the ends of horizontal edges. The
+    same holds for columns and vertical edges. Moving from pair to pair, alternately along rows and
+    columns, closes the rings.
 
     Args:
-        mask: `(height, width)`.
+        mask: (height, width) bool.
+
+    Returns:
+        Rings in reading order of their first corner; empty for an empty mask.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
@@ -90,7 +105,7 @@ def trace_rings(mask: NDArray[np.bool_]) -> list[Ring]:
     upper_left, upper_right = inside[:-1, :-1], inside[:-1, 1:]
     lower_left, lower_right = inside[1:, :-1], inside[1:, 1:]
     bends = upper_left ^ upper_right ^ lower_left ^ lower_right
-    # Two pixels that touch in a point: the outline passes there twice.
+    # Two pixels that touch only at this corner: the outline passes through it twice.
     touches = (
         (upper_left == lower_right) & (lower_left == upper_right) & (upper_left != upper_right)
     )
@@ -98,6 +113,8 @@ def trace_rings(mask: NDArray[np.bool_]) -> list[Ring]:
         np.repeat(coordinate, np.where(bends, 1, 2)[np.nonzero(bends | touches)])
         for coordinate in np.nonzero(bends | touches)
     )
+    # Corners are in reading order, so corners 2k and 2k + 1 are the ends of one horizontal edge
+    # (`node ^ 1`). Sorted by column, neighbors are the ends of one vertical edge (`partners`).
     by_column = np.lexsort((y, x))
     across = np.empty_like(by_column)
     across[by_column[0::2]], across[by_column[1::2]] = by_column[1::2], by_column[0::2]
@@ -112,13 +129,14 @@ def trace_rings(mask: NDArray[np.bool_]) -> list[Ring]:
             order += [node, node ^ 1]
             node = partners[node ^ 1]
         if order:
-            # The first corner in reading order is the ring's upper left one.
+            # The first corner in reading order is the upper left corner of its ring. The pixel
+            # to the lower right of it belongs to the mask, unless the ring is a hole.
             rings.append(Ring(corners[order], not lower_right[y[start], x[start]]))
     return rings
 
 
 def join_rings(rings: Sequence[Points]) -> Points:
-    """One closed line through all rings, with bridges of no width at the nearest corners."""
+    """Join all rings to one closed line with bridges of zero width at their nearest corners."""
     chain = rings[0]
     for ring in rings[1:]:
         distances, nearest = KDTree(chain).query(ring)
@@ -132,17 +150,17 @@ def join_rings(rings: Sequence[Points]) -> Points:
 def trace_outline(
     segmentation: list[Any] | dict[str, Any], size: tuple[int, int]
 ) -> Outline | None:
-    """One line around an object whose pixels are those of its segmentation.
+    """Trace one closed line around an object that encloses the pixels of its segmentation.
 
-    A single polygon inside the image stays as it is. Whatever else would change the pixels is
-    traced along their edges.
+    A single polygon inside the image is returned unchanged. Several polygons are joined if this
+    does not change the pixels. Everything else is traced along the pixel edges.
 
     Args:
-        segmentation: As `decode_mask` takes it.
+        segmentation: Polygons or run lengths that `decode_mask` accepts.
         size: (height, width) of the image.
 
     Returns:
-        None where the segmentation covers no pixel.
+        Outline of the object; None if the segmentation covers no pixel.
     """
     height, width = size
     mask = None
