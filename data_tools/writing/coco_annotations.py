@@ -1,4 +1,4 @@
-"""Annotation records of a COCO file, which go to disk as they come."""
+"""Annotation records of a COCO file, which go to disk as they are added."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CocoAnnotations:
         """Add a label of the whole image.
 
         Args:
-            image: Image as the JSON has it.
+            image: Record of the image in the JSON.
             category: Name of the class.
 
         Raises:
@@ -60,11 +60,11 @@ class CocoAnnotations:
         """Add an object.
 
         Args:
-            image: Image as the JSON has it.
+            image: Record of the image in the JSON.
             category: Name of the class.
-            shape: Where the object lies.
+            shape: Shape of the object.
             iscrowd: Whether training and evaluation ignore the object.
-            attributes: What else is known of the object; kept under that key.
+            attributes: Additional attributes of the object, stored under the key `attributes`.
 
         Raises:
             DataError: If the shape has no area or the class is unknown.
@@ -89,7 +89,7 @@ class CocoAnnotations:
         self._write(annotation)
 
     def copy_to(self, stream: TextIO) -> None:
-        """Write all records to a JSON file, with commas between them."""
+        """Write all records to a JSON file, separated by commas."""
         self._spool.copy_to(stream)
 
     def _write(self, annotation: Mapping[str, Any]) -> None:

@@ -18,12 +18,12 @@ class CocoImages:
     Args:
         folder: Folder of the JSON.
         split: Name of the split.
-        root: Folder that image names are relative to; `None` where the images lie inside `folder`.
+        root: Folder that image names are relative to; None if the images lie inside `folder`.
         copy_images: Whether to copy the images to `folder/images/SPLIT`.
 
     Attributes:
-        root: Absolute path of that folder.
-        records: Images as the JSON has them; the first has id 1.
+        root: Absolute path of the folder that image names are relative to.
+        records: Records of the images in the JSON; the first has id 1.
         paths: Absolute paths of the images, as keys.
     """
 
@@ -47,7 +47,8 @@ class CocoImages:
         """Add a record and return its id; see `CocoWriter.add_image`.
 
         Raises:
-            DataError: If the file cannot be read, lies outside the images root, or comes twice.
+            DataError: If the file cannot be read, lies outside the images root, or was already
+                added.
         """
         if (absolute_path := _make_absolute(image)) in self.paths:
             raise DataError(
@@ -102,5 +103,5 @@ class CocoImages:
 
 
 def _make_absolute(path: Path) -> Path:
-    """The path from the root, links kept: a linked image still lies where it is named."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
+    """Return the absolute path without following links: a linked image lies where the link lies."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links

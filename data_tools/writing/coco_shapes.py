@@ -13,17 +13,18 @@ from pycocotools import mask as coco_mask
 from resnet_tasks.errors import DataError
 
 MAX_REACH = 100
-"""How far from the image a polygon may go, in longer sides of the image."""
+"""Maximum distance of a polygon point from the origin, in multiples of the longer side of the
+image."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Where an object lies in its image.
+    """Position and extent of an object in its image.
 
     Attributes:
         box: (x, y, width, height) in pixels of the image.
-        area: In pixels.
-        segmentation: Run lengths or polygons as COCO has them; None: nothing finer than the box.
+        area: Area in square pixels.
+        segmentation: Run lengths or polygons in COCO form; None for an object that has only a box.
     """
 
     box: Sequence[float]
@@ -32,18 +33,18 @@ class Shape:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the image is in it."""
+        """Whether the box or the area is empty."""
         return not (self.box[2] > 0 and self.box[3] > 0 and self.area > 0)
 
     def to_fields(self) -> dict[str, Any]:
-        """Box and area of an annotation, with two decimals unless nothing would be left of them."""
+        """Return the fields `bbox` and `area`, with two decimals unless rounding makes them 0."""
         rounded = [round_coordinate(value) for value in self.box]
         box = rounded if min(rounded[2:]) > 0 else [float(value) for value in self.box]
         return {"bbox": box, "area": round_coordinate(self.area) or float(self.area)}
 
 
 def shape_from_box(box: Sequence[float]) -> Shape:
-    """An object that has a box and nothing finer.
+    """Create the shape of an object that has a box but no outline.
 
     Args:
         box: (x, y, width, height) in pixels of the image.
@@ -57,12 +58,12 @@ def shape_from_mask(
     polygons: Sequence[Sequence[float]] | None = None,
     box: Sequence[float] | None = None,
 ) -> Shape:
-    """An object by its pixels.
+    """Create the shape of an object from its pixels.
 
     Args:
-        mask: `(height, width)` of the visible pixels.
+        mask: (height, width) bool, visible pixels of the object.
         polygons: Flat `[x0, y0, x1, y1, ...]` lists to store instead of run lengths.
-        box: (x, y, width, height) as annotated; default: the tight one around the pixels.
+        box: (x, y, width, height) as annotated; default: the tight box around the pixels.
     """
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     if box is None:
@@ -76,24 +77,24 @@ def shape_from_mask(
 def shape_from_polygons(
     polygons: Sequence[Sequence[float]], size: tuple[int, int], description: str
 ) -> Shape | None:
-    """An object by its outlines; the box is the tight one around what the image shows.
+    """Create the shape of an object from its outlines; the box is tight around the visible part.
 
     Args:
         polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the image; several are parts of
             one object.
         size: (height, width) of the image.
-        description: What messages call the object.
+        description: Name of the object in error messages.
 
     Returns:
-        None where they cover no pixel.
+        Shape of the object; None if the polygons cover no pixel.
 
     Raises:
-        DataError: If a polygon has fewer than three points or one that is far outside.
+        DataError: If a polygon has fewer than three points or a point far outside the image.
     """
     height, width = size
     reach = MAX_REACH * max(size)
     for polygon in polygons:
-        # Rasterizing walks along the outline: a stray point far away would take all memory.
+        # Rasterizing takes memory along the outline: one stray point far away would exhaust it.
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
             raise DataError(
                 f"{description} (height {height}, width {width}) has the polygon "
@@ -115,7 +116,7 @@ def shape_from_polygons(
 
 
 def round_coordinate(value: float) -> float | int:
-    """Whole numbers as integers, the rest with two decimals: shorter files, the same boxes."""
+    """Round to two decimals, and to an integer if the result is integral, to keep files short."""
     number = round(float(value), 2)
     return int(number) if number.is_integer() else number
 

@@ -1,15 +1,14 @@
-"""Writes the one format inside: COCO JSON, and semantic label maps as PNGs whose values are ids.
+"""Writer of the internal format: COCO JSON, and semantic label maps as PNGs of category ids.
 
 A folder with the splits `train` and `val` looks like this:
 
     train.json, val.json             one COCO file per split
-    semantic/train/NAME.png          where a converter has pixel labels; values are category ids
-    images/train/NAME.jpg            where images were copied or made; otherwise they stay put
+    semantic/train/NAME.png          label maps, if the source has them; values are category ids
+    images/train/NAME.jpg            images that were copied or created; others stay in place
 
-Categories are numbered from 1; 0 is unlabeled and 255 (65535 in 16 bit) is void. `file_name` is
-relative to `info["images_root"]` where the file has one (images that stayed where they were),
-otherwise to the folder of the JSON. `sem_seg_file_name` is always relative to the folder of the
-JSON.
+Category ids count from 1; 0 is unlabeled and 255 (65535 in 16 bit) is void. `file_name` is relative
+to `info["images_root"]` if the file states it (images that stayed in place), otherwise to the
+folder of the JSON. `sem_seg_file_name` is always relative to the folder of the JSON.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ Annotated = Literal["boxes", "masks", "semantic", "image"]
 
 @dataclass(frozen=True)
 class CategorySpec:
-    """One class of a data set.
+    """One class of a dataset.
 
     Attributes:
-        name: What it is called in files and reports.
-        isthing: Whether it comes in countable objects (COCO panoptic's term).
+        name: Name of the class in files and reports.
+        isthing: Whether the class consists of countable objects (COCO panoptic's term).
     """
 
     name: str
@@ -52,24 +51,25 @@ class CategorySpec:
 
 
 class CocoWriter:
-    """Takes one split record by record and writes it; the JSON appears only when complete.
+    """Writer of one split, record by record; the JSON appears only when complete.
 
-    Annotations go to disk as they come, so that their number costs no memory.
+    Annotations go to disk as they are added, so that memory does not grow with their number.
 
     Args:
-        folder: Where the JSON goes; made when absent.
-        split: `train`, `val` or `test`; the name of the JSON.
+        folder: Folder of the JSON; created if it is missing.
+        split: Name of the split and of the JSON: `train`, `val` or `test`.
         categories: Classes in order; the first gets id 1.
-        annotated: What the source annotates, so that an empty image can be told from one that
-            nobody looked at.
-        images_root: Folder that image names are relative to; `None` where the images are made
-            or already lie inside `folder`.
-        copy_images: Copy the images to `folder/images/SPLIT` instead of referring to them.
-        description: One line for `info`.
+        annotated: Kinds of annotation of the source. They distinguish an image without objects from
+            an image that was never annotated.
+        images_root: Folder that image names are relative to; None if the images are created by the
+            converter or already lie inside `folder`.
+        copy_images: Whether to copy the images to `folder/images/SPLIT` instead of referring to
+            them.
+        description: One-line description for `info`.
         license_name: License of the source data.
 
     Raises:
-        DataError: If the JSON is already there, or category names repeat or cannot be printed.
+        DataError: If the JSON already exists, or category names repeat or cannot be printed.
     """
 
     def __init__(
@@ -129,27 +129,28 @@ class CocoWriter:
         spacing: tuple[float, float] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> int:
-        """Adds an image and returns its id.
+        """Add an image and return its id.
 
         Args:
-            image: The file, inside the images root.
-            size: (height, width); read from the file when absent.
-            group: Patient, study or sequence that splits must not cut through.
+            image: Path of the image, inside the images root.
+            size: (height, width) in pixels; default: read from the file.
+            group: Patient, study or sequence that splits must keep together.
             spacing: (y, x) millimeters per pixel.
-            attributes: What else is known of the image; kept under that key.
+            attributes: Additional attributes of the image, stored under the key `attributes`.
 
         Raises:
-            DataError: If the file cannot be read, lies outside the images root, or comes twice.
+            DataError: If the file cannot be read, lies outside the images root, or was already
+                added.
         """
         return self._images.add(
             image, size=size, group=group, spacing=spacing, attributes=attributes
         )
 
     def add_label(self, image_id: int, category: str) -> None:
-        """Adds a label of the whole image: an annotation without a box.
+        """Add a label of the whole image: an annotation without a box.
 
         Args:
-            image_id: What `add_image` returned.
+            image_id: Id that `add_image` returned.
             category: Name of the class.
 
         Raises:
@@ -166,14 +167,14 @@ class CocoWriter:
         iscrowd: bool = False,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Adds an object that has a box and nothing finer.
+        """Add an object that has a box but no outline.
 
         Args:
-            image_id: What `add_image` returned.
+            image_id: Id that `add_image` returned.
             category: Name of the class.
             box: (x, y, width, height) in pixels of the image.
-            iscrowd: Neither taught nor judged.
-            attributes: What else is known of the object; kept under that key.
+            iscrowd: Whether training and evaluation ignore the object.
+            attributes: Additional attributes of the object, stored under the key `attributes`.
 
         Raises:
             DataError: If the box has no area or the class is unknown.
@@ -194,19 +195,20 @@ class CocoWriter:
         attributes: Mapping[str, Any] | None = None,
         box: Sequence[float] | None = None,
     ) -> None:
-        """Adds an object by its pixels.
+        """Add an object by its pixels.
 
         Args:
-            image_id: What `add_image` returned.
+            image_id: Id that `add_image` returned.
             category: Name of the class.
-            mask: `(height, width)` of the visible pixels.
+            mask: (height, width) bool, visible pixels of the object.
             polygons: Flat `[x0, y0, x1, y1, ...]` lists to store instead of run lengths.
-            iscrowd: Neither taught nor judged.
-            attributes: What else is known of the object; kept under that key.
-            box: (x, y, width, height) as annotated; default: the tight one around the pixels.
+            iscrowd: Whether training and evaluation ignore the object.
+            attributes: Additional attributes of the object, stored under the key `attributes`.
+            box: (x, y, width, height) as annotated; default: the tight box around the pixels.
 
         Raises:
-            DataError: If the mask is empty or its size is not the image's.
+            DataError: If the mask is empty, its size differs from that of the image, or the class
+                is unknown.
         """
         record = self._images.get_record(image_id)
         if mask.shape != (record["height"], record["width"]):
@@ -228,22 +230,22 @@ class CocoWriter:
         iscrowd: bool = False,
         attributes: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Adds an object by its outlines; the box is the tight one around what the image shows.
+        """Add an object by its outlines; the box is the tight box around its visible part.
 
         Args:
-            image_id: What `add_image` returned.
+            image_id: Id that `add_image` returned.
             category: Name of the class.
             polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the image; several are parts
                 of one object.
-            iscrowd: Neither taught nor judged.
-            attributes: What else is known of the object; kept under that key.
+            iscrowd: Whether training and evaluation ignore the object.
+            attributes: Additional attributes of the object, stored under the key `attributes`.
 
         Returns:
-            Whether they cover any pixel; where they do not, nothing is added.
+            Whether the polygons cover any pixel; if not, nothing is added.
 
         Raises:
-            DataError: If a polygon has fewer than three points or one that is far outside, or the
-                class is unknown.
+            DataError: If a polygon has fewer than three points or a point far outside the image, or
+                the class is unknown.
         """
         record = self._images.get_record(image_id)
         description = f"a {category} of {record['file_name']}"
@@ -255,45 +257,46 @@ class CocoWriter:
         return shape is not None
 
     def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
-        """Writes the label map of an image.
+        """Write the label map of an image.
 
         Args:
-            image_id: What `add_image` returned.
-            ids: `(height, width)` category ids, 0 where unlabeled, `void` where void.
+            image_id: Id that `add_image` returned.
+            ids: (height, width) category ids; 0 is unlabeled, `void` is void.
 
         Raises:
-            DataError: If the size is not the image's or a value is no category.
+            DataError: If the size differs from that of the image, or a value is not a category id.
         """
         record = self._images.get_record(image_id)
         record["sem_seg_file_name"] = self._semantic_maps.write(record, ids)
 
     def declare_annotated(self, *kinds: Annotated) -> None:
-        """Replaces what the source annotates, where that is known only once it is read."""
+        """Replace the kinds of annotation, for sources whose kinds are known only after reading."""
         self._info["annotated"] = list(kinds)
 
     def declare_outlines(self) -> None:
-        """States boxes and masks where every object has an outline, and leaves the rest as it is.
+        """Declare boxes and masks as annotated if every object has an outline.
 
-        An object that has only a box would be taught as one without pixels.
+        Otherwise the declaration does not change: an object that has only a box would count as an
+        object without pixels.
         """
         if self._annotations.all_have_outlines:
             self.declare_annotated("boxes", "masks")
 
     def skip(self, file: Path | str, description: str, reason: str) -> None:
-        """Counts an object that is left out."""
+        """Record an object that is not converted."""
         self._skipped.append(SkippedObject(str(file), description, reason))
 
     def get_image_size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) of an image that was added."""
+        """Return the (height, width) of an image that was added."""
         record = self._images.get_record(image_id)
         return record["height"], record["width"]
 
     def add_note(self, text: str) -> None:
-        """Adds a sentence for the data card."""
+        """Add a sentence to the data card."""
         self._notes.append(text)
 
     def write(self) -> SplitSummary:
-        """Writes the JSON under a temporary name, renames it, and returns what it holds."""
+        """Write the JSON under a temporary name, rename it, and return the summary of the split."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.file.with_name(f".{self.file.name}.partial")
         with temporary.open("w", encoding="utf-8") as stream:
@@ -308,7 +311,7 @@ class CocoWriter:
         return self.summarize()
 
     def summarize(self) -> SplitSummary:
-        """Counts of what was added so far."""
+        """Return the counts of the records that were added so far."""
         objects = dict(zip(self._names, self._annotations.counts, strict=True))
         has_maps = any("sem_seg_file_name" in record for record in self._images.records)
         pixels = (

@@ -1,4 +1,4 @@
-"""The data card: where a converted data set comes from, what it holds, and what was left out."""
+"""Data card of a converted dataset: its origin, content, and skipped or changed objects."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ UNVERIFIED = (
 
 @dataclass(frozen=True)
 class DatasetProvenance:
-    """Where a data set comes from.
+    """Origin of a dataset.
 
     Attributes:
-        title: Its name in sentences.
-        homepage: Address where it is published.
+        title: Full name of the dataset.
+        homepage: Address at which the dataset is published.
         license: Terms of use.
-        citation: What to cite.
-        notes: Anything that a reader of results must know about the conversion.
+        citation: Publication to cite.
+        notes: Facts about the conversion that a reader of results must know.
     """
 
     title: str
@@ -35,13 +35,13 @@ class DatasetProvenance:
 
 @dataclass(frozen=True)
 class DataCard:
-    """One converted data set.
+    """Description of one converted dataset.
 
     Attributes:
         name: Short name.
-        origin: Where it comes from.
+        origin: Origin of the dataset.
         source: Folder or generator that was read.
-        splits: What each split holds.
+        splits: Summary of each split.
         verified: Whether this conversion has run on the publisher's own files.
     """
 
@@ -53,7 +53,7 @@ class DataCard:
 
     @property
     def num_skipped(self) -> int:
-        """Number of objects left out of all splits together."""
+        """Number of skipped objects in all splits together."""
         return sum(len(split.skipped) for split in self.splits)
 
     @property
@@ -62,7 +62,7 @@ class DataCard:
         return [f"{split.split}: {text}" for split in self.splits for text in split.warnings]
 
     def to_markdown(self) -> str:
-        """The card as text; the same conversion gives the same text."""
+        """Return the card as Markdown; the same conversion gives the same text."""
         origin = self.origin
         lines = [
             f"# {origin.title}",
@@ -93,7 +93,7 @@ class DataCard:
     def _format_counts(self) -> list[str]:
         header = ("", *(split.split for split in self.splits))
         rows = [("images", *(str(split.images) for split in self.splits))]
-        # A class that only pixels have needs no row of zeros.
+        # A class that occurs only in label maps would add a row of zeros.
         rows += [
             (name, *(str(split.objects[name]) for split in self.splits))
             for name in self.splits[0].objects

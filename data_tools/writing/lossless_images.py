@@ -1,4 +1,4 @@
-"""Images of any depth and number of channels, written without loss."""
+"""Lossless writer for images of any bit depth and number of channels."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ INTEGER_TYPES: tuple[type[np.integer[Any]], ...] = (
     *(np.uint8, np.uint16, np.int16),
     *(np.uint32, np.int32),
 )
-"""Types of images of whole numbers; the first that holds all values is taken."""
+"""Integer types of images; the first type that holds all values is chosen."""
 
 
 def choose_smallest_dtype(low: float, high: float, *, is_whole: bool) -> type[np.number[Any]]:
-    """The first of `WHOLE` that holds every value of a range, else float32.
+    """Return the first of `INTEGER_TYPES` that holds every value of a range, else float32.
 
     Args:
         low: Smallest value.
         high: Largest value.
-        is_whole: Whether all values are whole numbers; others need floats.
+        is_whole: Whether all values are integers; others need floats.
     """
     for kind in INTEGER_TYPES if is_whole else ():
         limits = np.iinfo(kind)
@@ -37,16 +37,15 @@ def choose_smallest_dtype(low: float, high: float, *, is_whole: bool) -> type[np
 
 
 def write_lossless_image(name: Path, pixels: Array, *, is_color: bool = False) -> Path:
-    """Writes an image and returns its file.
+    """Write an image and return the path of its file.
 
-    Gray and color of 8 and 16 bits become PNG, everything else TIFF (deflate): negative and
-    fractional values, 32 bits, and channels that are no colors.
+    Gray and color images of 8 and 16 bits become PNG. Everything else becomes TIFF (deflate):
+    negative and fractional values, 32 bits, and channels that are not colors.
 
     Args:
-        name: Of the file, without suffix; folders are made.
-        pixels: `(height, width)` or `(height, width, channels)` of a type of `WHOLE`
-            or float32.
-        is_color: Three channels are red, green and blue.
+        name: Path of the file without suffix; missing folders are created.
+        pixels: (height, width) or (height, width, channels) of one of `INTEGER_TYPES` or float32.
+        is_color: Whether the three channels are red, green and blue.
 
     Raises:
         DataError: If the file cannot be written.
@@ -54,7 +53,7 @@ def write_lossless_image(name: Path, pixels: Array, *, is_color: bool = False) -
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     is_png = pixels.dtype in (np.uint8, np.uint16) and (pixels.ndim == 2 or is_color)
-    # Not `with_suffix`, which would take the end of `1.2.840.113` for one.
+    # `with_suffix` would replace the end of names such as `1.2.840.113`.
     file = name.with_name(f"{name.name}.{'png' if is_png else 'tif'}")
     if is_png:
         write_image(file, pixels)
@@ -66,22 +65,27 @@ def write_lossless_image(name: Path, pixels: Array, *, is_color: bool = False) -
         photometric="rgb" if is_color else "minisblack",
         planarconfig="contig" if pixels.ndim == 3 else None,
         compression="zlib",
-        compressionargs={"level": 1},  # a fifth of the time of 6, files 2 % larger
+        compressionargs={"level": 1},  # a fifth of the time of level 6, files 2 % larger
     )
     return file
 
 
 def shrink(pixels: Array, longest_side: int | None) -> Array:
-    """`(h, w)` or `(h, w, C)` at most `longest_side` high and wide, averaged by area.
+    """Shrink an image to at most `longest_side` pixels in height and width, averaged by area.
 
-    The type stays; whole numbers are rounded. Smaller images come back as they are.
+    Args:
+        pixels: (h, w) or (h, w, C) of any numeric type.
+        longest_side: Maximum height and width in pixels; None for no limit.
+
+    Returns:
+        Image of the same type, with integer values rounded; smaller images are returned unchanged.
     """
     height, width = pixels.shape[:2]
     if longest_side is None or max(height, width) <= longest_side:
         return pixels
     scale = longest_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # OpenCV averages neither int32 nor uint32; doubles hold both exactly.
+    # INTER_AREA supports neither int32 nor uint32; float64 holds both exactly.
     averaged = cv2.resize(pixels.astype(np.float64), size, interpolation=cv2.INTER_AREA)
     if pixels.dtype.kind in "iu":
         averaged = np.rint(averaged)

@@ -1,4 +1,4 @@
-"""An output folder that appears complete or not at all."""
+"""Output folder that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.files.safe_names import is_inside
 
 CARD = "data_card.md"
-"""Every conversion leaves this file; only folders that hold it are ever replaced."""
+"""File that every conversion writes; only folders that contain it are ever replaced."""
 
 
 @contextmanager
 def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its place when the block ends without error.
+    """Yield a temporary folder next to `out` that replaces it when the block ends without error.
 
     Args:
-        out: Where the result goes; absent or empty, unless `overwrite`.
-        sources: What is converted; it must not lie in a folder that is replaced.
-        overwrite: Replace what an earlier conversion wrote.
+        out: Path of the result; must be missing or empty, unless `overwrite` is set.
+        sources: Paths that are converted; they must not lie in a folder that is replaced.
+        overwrite: Whether to replace the result of an earlier conversion.
 
     Raises:
-        DataError: If `out` is taken and may not be replaced, or cannot be made.
+        DataError: If `out` exists and may not be replaced, or cannot be created.
     """
     _check_output(out, sources, overwrite)
     token = uuid.uuid4().hex[:8]
@@ -40,6 +40,7 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
         ) from None
     try:
         yield partial
+        # The earlier result is renamed, not deleted: it is restored if the second rename fails.
         if out.exists():
             out.rename(previous)
         partial.rename(out)
@@ -51,11 +52,11 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
 
 
 def place_inside(folder: Path, name: Path) -> Path:
-    """Return where an image that is named by its source is written.
+    """Return the output path of an image that the source names.
 
     Args:
-        folder: Folder that it must not leave.
-        name: Relative path, from a file of the source.
+        folder: Folder that the path must not leave.
+        name: Relative path, as stated in a file of the source.
 
     Raises:
         DataError: If the name is absolute or leads out of the folder.

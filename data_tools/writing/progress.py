@@ -1,4 +1,4 @@
-"""How far a conversion is, told while its images pass by."""
+"""Progress reports of a conversion."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) after each image."""
+"""Function called with (done, total) after each image."""
 
 
 Item = TypeVar("Item")
 
 
 class ProgressCounter:
-    """Tells the progress of a conversion while its images pass by.
+    """Counter that reports the progress of a conversion.
 
     Args:
-        total: Images of all splits.
-        progress: Called after each; None tells nobody.
+        total: Number of images in all splits.
+        progress: Function called after each image; None for no reports.
     """
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
 
     def track(self, images: Iterable[Item]) -> Iterator[Item]:
-        """The images of a split; each is done when the next one is asked for."""
+        """Yield the images of a split; each counts as done when the next one is requested."""
         for image in images:
             yield image
             self._done += 1

@@ -42,11 +42,11 @@ class SemanticMaps:
         """Write the label map of an image and return its path relative to the folder.
 
         Args:
-            record: Image as the JSON has it.
-            ids: `(height, width)` category ids, 0 where unlabeled, `void` where void.
+            record: Record of the image in the JSON.
+            ids: (height, width) category ids; 0 is unlabeled, `void` is void.
 
         Raises:
-            DataError: If the size is not the image's or a value is no category.
+            DataError: If the size differs from that of the image, or a value is not a category id.
         """
         if ids.shape != (record["height"], record["width"]):
             raise DataError(
@@ -61,7 +61,7 @@ class SemanticMaps:
                 f"{self._num_categories} and {self.void} for void"
             )
         self.pixels += counts[: self._num_categories + 1]
-        # Not `with_suffix`, which would take the end of `1.2.840` for one.
+        # `with_suffix` would replace the end of names such as `1.2.840`.
         name = Path("semantic", self._split, f"{Path(record['file_name']).stem}.png")
         if (self._folder / name).exists():
             name = name.with_name(f"{name.stem}_{record['id']}.png")
@@ -70,5 +70,5 @@ class SemanticMaps:
 
 
 def choose_void_value(num_categories: int) -> int:
-    """Return the value of void pixels in semantic PNGs: the largest of 8 bits, else of 16."""
+    """Return the value of void pixels in semantic PNGs: the largest of 8 bits, else of 16 bits."""
     return 255 if num_categories <= MAX_8BIT_CATEGORIES else 65535

@@ -1,4 +1,4 @@
-"""What one written split holds, what was left out of it, and why."""
+"""Summary of one written split: its content, and its skipped objects with reasons."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class SkippedObject:
     """One object or file of the source that is not in the output.
 
     Attributes:
-        file: The source file that holds it.
-        description: Which object.
-        reason: What is wrong with it.
+        file: Source file that contains the object.
+        description: Description of the object.
+        reason: Reason why the object is not in the output.
     """
 
     file: str
@@ -26,18 +26,18 @@ class SkippedObject:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What one written split holds.
+    """Summary of one written split.
 
     Attributes:
-        split: Its name.
+        split: Name of the split.
         images: Number of images.
         objects: Number of objects by class name.
-        pixels: Number of labeled pixels by class name; empty without semantic maps.
-        skipped: What was left out, and why.
-        changed: Objects that are not what the source says -> their number.
-        notes: What a reader of results must know about it.
-        warnings: Faults that the source may have; printed as well.
-        image_paths: The files that its images were taken from; no two splits may share one.
+        pixels: Number of labeled pixels by class name; empty without label maps.
+        skipped: Objects that are not in the output, with reasons.
+        changed: Description of a change -> number of objects that differ from the source.
+        notes: Facts about the split that a reader of results must know.
+        warnings: Possible faults of the source, which are also printed.
+        image_paths: Source files of the images; no two splits may share one.
     """
 
     split: str
@@ -54,14 +54,14 @@ class SplitSummary:
 def add_unused_images(
     summaries: Sequence[SplitSummary], source: Path, images: str, reason: str
 ) -> tuple[SplitSummary, ...]:
-    """The summaries of all splits; images that none of them has count as left out.
+    """Return the summaries with images that no split uses listed as skipped.
 
     Args:
-        summaries: As the writers gave them.
-        source: Folder of the data set.
-        images: Folder of the images below it, where `{split}` may stand for the split; what lies
-            in a folder of several splits is told with the last of them.
-        reason: They are left out.
+        summaries: Summaries returned by the writers.
+        source: Folder of the dataset.
+        images: Folder of the images, relative to the source; `{split}` is replaced by the split.
+            Unused images in a folder of several splits are listed under the last of them.
+        reason: Reason why these images are skipped.
     """
     used_paths = [image for summary in summaries for image in summary.image_paths]
     last = {source / images.format(split=summary.split): i for i, summary in enumerate(summaries)}

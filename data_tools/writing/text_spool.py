@@ -1,4 +1,4 @@
-"""Texts on their way into a list of a JSON file, however many there are, in little memory."""
+"""Spool of records for a list of a JSON file, in little memory for any number of records."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import IO, TextIO
 from weakref import finalize
 
 MAX_PENDING = 1 << 16
-"""Characters of records that wait in memory before they go to disk."""
+"""Number of characters of records that are kept in memory before they go to disk."""
 
 
 class TextSpool:
-    """Texts on their way into a list of a JSON file; what is more than a little waits on disk.
+    """Spool of records for a list of a JSON file; most of them wait on disk.
 
-    The file has no name and vanishes with this object or its process, whatever becomes of them.
+    The file on disk has no name and disappears with this object or its process, even after a crash.
 
     Args:
-        folder: Where it lies; made when it is needed.
+        folder: Folder of the file; created on the first write.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class TextSpool:
         self._stream: IO[str] | None = None
 
     def add(self, text: str) -> None:
-        """Takes one more."""
+        """Add one record."""
         self._pending.append(f", {text}" if self.count else text)
         self._length += len(text)
         self.count += 1
@@ -37,7 +37,7 @@ class TextSpool:
             self._flush()
 
     def copy_to(self, stream: TextIO) -> None:
-        """Writes them all, with commas between."""
+        """Write all records, separated by commas."""
         if self._stream is not None:
             self._stream.seek(0)
             shutil.copyfileobj(self._stream, stream, 1 << 20)
@@ -46,7 +46,7 @@ class TextSpool:
     def _flush(self) -> None:
         if self._stream is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            # Open from call to call, and closed with this object.
+            # The file stays open between calls and is closed with this object.
             self._stream = TemporaryFile("w+", encoding="utf-8", dir=self._folder)  # noqa: SIM115
             finalize(self, self._stream.close)
         self._stream.write("".join(self._pending))
