@@ -1,4 +1,4 @@
-"""The formats that can be converted, each with the one line that makes it known."""
+"""Registry of the formats that can be converted to COCO."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry, suggest_nearest
 
 Converter = Callable[..., tuple[SplitSummary, ...]]
-"""`(source, out, *, progress, **options)`, or `(out, *, ...)` where nothing is read."""
+"""Function `(source, out, *, progress, **options)`, or `(out, *, ...)` for formats without a
+source."""
 
 COPY_IMAGES = "copy_images"
-"""Option by which a converter copies the images instead of referring to them. It is set when the
-source is an archive; a format without it must write its images itself."""
+"""Name of the option that copies the images instead of referring to them. It is set when the source
+is an archive. A format without this option must write its images itself."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of source.
+    """One format of annotated sources.
 
     Attributes:
-        name: What it is called on the command line.
-        entry_point: `module:function` of the converter, imported when it is used: listing formats
-            costs
-            nothing, and a format may need libraries that others do without.
-        title: What it is, for a list.
-        needs_source: Whether something is read (the synthetic cells need nothing).
-        verified: Whether the converter has run on files as their publisher gives them out; data
-            cards of others say that it has not.
+        name: Name of the format on the command line.
+        entry_point: `module:function` of the converter. It is imported on first use: listing the
+            formats costs nothing, and a format may need libraries that others do not.
+        title: One-line description for lists of formats.
+        needs_source: Whether the converter reads a source; the synthetic cells need none.
+        verified: Whether the converter has run on files as their publisher distributes them. The
+            data cards of other formats state that it has not.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Format:
 
     @property
     def convert(self) -> Converter:
-        """The converter; its keyword arguments are the format's options."""
+        """Converter function; its keyword arguments are the options of the format."""
         module, _, function = self.entry_point.partition(":")
         converter: Converter = getattr(import_module(module), function)
         return converter
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options, apart from those that all formats share."""
+        """Names of the options, without those that all formats share."""
         return tuple(
             name
             for name, parameter in inspect.signature(self.convert).parameters.items()
@@ -60,14 +60,14 @@ class Format:
         )
 
     def validate_options(self, options: Mapping[str, Any], location: str) -> dict[str, Any]:
-        """Options as the converter takes them, lists made tuples and so on.
+        """Return the options with the types that the converter expects, such as tuples for lists.
 
         Args:
-            options: Name -> value, as YAML has it.
-            location: Who gives them, for the message.
+            options: Name of each option -> value as parsed from YAML.
+            location: Origin of the options, prefix of the error message.
 
         Raises:
-            DataError: If the format has no such option or the value is of another type.
+            DataError: If the format has no such option, or a value has the wrong type.
         """
         hints = get_type_hints(self.convert)
         checked = {}
@@ -97,7 +97,7 @@ FORMATS: Registry[Format] = Registry("format", group="resnet_tasks.formats")
 def register_format(
     name: str, entry_point: str, title: str, *, needs_source: bool = True, verified: bool = False
 ) -> None:
-    """Makes a format known; the arguments are those of `Format`.
+    """Register a format; see `Format` for the arguments.
 
     Raises:
         ResnetTasksError: If the name belongs to another format.
@@ -105,7 +105,7 @@ def register_format(
     FORMATS.register(name)(Format(name, entry_point, title, needs_source, verified))
 
 
-# One statement per format, by name. `verified` says: has run on real files of a publisher.
+# One statement per format. `verified` formats have been converted from a publisher's own files.
 register_format(
     "cells",
     "data_tools.converters.synthetic:make_cells",
