@@ -1,12 +1,12 @@
-"""Images or DICOM files with boxes in CSV tables, as VinDr-CXR and RSNA publish them.
+"""Converter for images or DICOM files with boxes in CSV tables, as VinDr-CXR and RSNA publish them.
 
     ROOT/annotations/annotations_train.csv   image_id,rad_id,class_name,x_min,y_min,x_max,y_max
-    ROOT/train/IMAGE_ID.dicom                the images, at any depth; same for `val` and `test`
-    ROOT/train.csv                           the table where there is one split
+    ROOT/train/IMAGE_ID.dicom                images, at any depth; the same for `val` and `test`
+    ROOT/train.csv                           table of a dataset with one split
 
-A row of the class `No finding` says that somebody looked and found nothing: the image is there,
-without a box. An image without any row was looked at by nobody and is left out. DICOM files are
-written as images, others are referred to or copied.
+A row of the class `No finding` states that a reader looked at the image and found nothing: the
+image is converted without a box. An image without any row was not annotated and is skipped. DICOM
+files are written as images; other images are referred to or copied.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 TABLES = ("annotations/annotations_{split}.csv", "annotations_{split}.csv", "{split}.csv")
-"""Where the table of a split may lie."""
+"""Paths at which the table of a split is searched."""
 
 
 def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
@@ -47,31 +47,33 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every native split to COCO JSON with boxes.
+    """Convert every native split to COCO JSON with boxes.
 
     Args:
-        source: Folder that holds tables and images.
-        out: Folder for the JSON files, and `images/` where the images are DICOM.
-        tables: Split -> its CSV, relative to the source; default: the first of `TABLES`.
-        columns: Meaning -> name of a column; see `box_tables.COLUMNS`.
-        classes: Names in order of their ids, or what the table calls a class -> its name; default:
-            all that occur, by name.
-        empty: Class of rows that say that nothing was found.
-        readers: `all`: every box of every reader, whose name it keeps; `merged`: one box a finding,
-            see `box_tables.merged`; or the name of one reader, with the images that they saw.
-        val_fraction: Share of `train` that goes to `val`, 0 to below 1, where there is no table for
-            `val`; groups stay together, and the share holds on average.
-        seed: Of that choice.
-        dicom: How DICOM files become images.
-        copy_images: Copy images that are no DICOM beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        source: Folder that contains tables and images.
+        out: Folder for the JSON files, and for `images/` if the images are DICOM files.
+        tables: Split -> CSV file, relative to the source; default: the first match of `TABLES`.
+        columns: Meaning -> name of a column; see `tables.COLUMNS`.
+        classes: Names in order of their ids, or class in the table -> name; default: all classes
+            that occur, sorted.
+        empty: Class of rows that state that nothing was found.
+        readers: `all` for every box of every reader, with the name of the reader; `merged` for one
+            box per finding, see `tables.merge_findings`; or the name of one reader, for the images
+            that this reader annotated.
+        val_fraction: Fraction of `train` that goes to `val`, 0 to below 1, for sources without a
+            table for `val`. Groups stay together, and the fraction holds on average.
+        seed: Seed of the random choice of validation groups.
+        dicom: Options of the conversion from DICOM files to images.
+        copy_images: Whether to copy images that are not DICOM files next to the JSON instead of
+            referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a table, column, image, class or reader is missing or wrong; the message
+        DataError: If a table, column, image, class or reader is missing or invalid; the message
             names it.
     """
     require_parts(source, ())
@@ -134,14 +136,14 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
 
 
 class _SourceImage:
-    """An image of the source with its group known before it is written.
+    """Image of the source whose group is known before the image is written.
 
     Args:
-        path: The file.
-        name: What the table calls it.
-        group: As the table has it; takes the place of what a DICOM file says.
-        dicom_options: How DICOM files become images.
-        is_dicom: Whether it is one.
+        path: Path of the file.
+        name: Name of the image in the table.
+        group: Group in the table, which overrides the group in a DICOM file; None if there is none.
+        dicom_options: Options of the conversion from DICOM files to images.
+        is_dicom: Whether the file is a DICOM file.
     """
 
     def __init__(
@@ -166,11 +168,11 @@ class _SourceImage:
 
     @property
     def unit(self) -> str:
-        """What a split must not cut through: the group, else the image itself."""
+        """Name of the unit that splits must keep together: the group, else the image itself."""
         return self.group or self._name
 
     def add_to(self, writer: CocoWriter) -> AddedFrame:
-        """Adds it to a split."""
+        """Add the image to a split."""
         if self._dicom is None:
             size = measure_image_size(self.path)
             return AddedFrame(writer.add_image(self.path, size=size, group=self.group), size)
@@ -204,10 +206,10 @@ def _map_class_names(
     files: Mapping[str, Path],
     classes: Sequence[str] | Mapping[str, str] | None,
 ) -> dict[str, str]:
-    """What the tables call a class -> its name, in order of the ids.
+    """Return class in the tables -> name, in order of the ids.
 
     Raises:
-        DataError: If a table has another class, or none has a box.
+        DataError: If a table has another class, or no table has a box.
     """
     first: dict[str, str] = {}
     for split, images in tables_by_split.items():
@@ -233,9 +235,9 @@ def _map_class_names(
 def _select_readers(
     readers: str, tables_by_split: Mapping[str, Mapping[str, TableImage]]
 ) -> dict[str, dict[str, TableImage]]:
-    """By split, the images that the chosen readers looked at, with their boxes.
+    """Return, by split, the images that the requested readers annotated, with their boxes.
 
-    A table without readers (a consensus, as in VinDr-CXR's test split) is taken as it is.
+    A table without readers (a consensus, as in VinDr-CXR's test split) is not filtered.
 
     Raises:
         DataError: If no table has the reader.
@@ -268,7 +270,7 @@ def _select_readers(
 def _iterate_findings(
     image: TableImage, *, is_merged: bool
 ) -> Iterator[tuple[TableBox, Mapping[str, object]]]:
-    """Boxes with their attributes."""
+    """Yield the boxes with their attributes."""
     if is_merged:
         yield from ((box, {"readers": count}) for box, count in merge_findings(image.boxes))
     else:
@@ -278,10 +280,10 @@ def _iterate_findings(
 def _find_images(
     source: Path, split: str, images: Mapping[str, TableImage], table: Path
 ) -> dict[str, Path]:
-    """File of every image.
+    """Return the file of every image.
 
     Raises:
-        DataError: If some are missing, or two files could be one image.
+        DataError: If images are missing, or two files match the same image.
     """
     folder = _find_folder(source, split)
     files = _list_image_files(folder)
@@ -305,7 +307,7 @@ def _find_folder(source: Path, split: str) -> Path:
 
 
 def _list_image_files(folder: Path) -> dict[str, list[Path]]:
-    """Images and DICOM files below a folder by name without suffix."""
+    """Return images and DICOM files in a folder and its subfolders by name without suffix."""
     files: dict[str, list[Path]] = {}
     for parent, below, names in os.walk(folder):
         below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
@@ -318,17 +320,17 @@ def _list_image_files(folder: Path) -> dict[str, list[Path]]:
 
 def _strip_suffix(name: str) -> str:
     suffix = Path(name).suffix
-    # What looks like a suffix may be the end of `1.2.840.113`.
+    # The apparent suffix may be the end of a UID such as `1.2.840.113`.
     return (
         name.removesuffix(suffix) if suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else name
     )
 
 
 def _are_dicom(paths: Iterable[Path]) -> bool:
-    """Whether the images are DICOM files.
+    """Return whether the images are DICOM files.
 
     Raises:
-        DataError: If some are and some are not.
+        DataError: If only some of them are DICOM files.
     """
     kinds: dict[bool, Path] = {}
     for path in paths:
@@ -341,7 +343,8 @@ def _are_dicom(paths: Iterable[Path]) -> bool:
 
 
 def _hash_to_fraction(seed: int, unit: str) -> float:
-    """A number 0..1 that depends on nothing else."""
+    """Return a pseudo-random number in 0..1 that depends only on the arguments."""
+    # Not `hash`, which differs between processes, and no generator, whose order would matter.
     digest = hashlib.blake2b(f"{seed}/{unit}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -372,10 +375,10 @@ def _report_unread(
     table_images: Mapping[str, TableImage],
     selected: Mapping[str, TableImage],
 ) -> None:
-    """Lists how many images are left out because nobody looked at them."""
+    """List the numbers of images that are skipped because they were not annotated."""
     if num_unseen := len(table_images) - len(selected):
         writer.skip(split, f"{num_unseen} images", "the chosen reader did not look at them")
-    # Tables of several splits may share a folder: what the others have is theirs.
+    # Splits may share a folder, whose other images belong to the other tables.
     if _find_folder(source, split) != source:
         table_stems = {_strip_suffix(name) for name in table_images}
         if unread := sum(

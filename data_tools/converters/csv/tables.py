@@ -1,4 +1,4 @@
-"""CSV tables of one box a row: read, checked, and several readers of an image brought together."""
+"""Reader of CSV tables with one box per row, and merging of the findings of several readers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ COLUMNS = {
     "height": "",
     "group": "",
 }
-"""What a column means -> its name in VinDr-CXR; empty where it has none."""
+"""Meaning of a column -> its name in VinDr-CXR; empty for columns that VinDr-CXR does not have."""
 OPTIONAL = ("reader",)
-"""Columns that a table may lack without being told so."""
+"""Columns that a table may lack unless the options name them."""
 SAME_FINDING = 0.5
-"""Boxes of two readers that overlap by this IoU at least are one finding."""
+"""Minimum IoU at which the boxes of two readers are the same finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class TableBox:
     """One box of a table.
 
     Attributes:
-        label: Its class, as the table has it.
+        label: Class of the box in the table.
         corners: (x_min, y_min, x_max, y_max) in pixels of the image.
-        reader: Who drew it; empty where the table does not say.
-        line: Of the file, from 1.
+        reader: Name of the reader who drew the box; empty if the table does not state it.
+        line: Line number in the file, from 1.
     """
 
     label: str
@@ -50,12 +50,13 @@ class TableBox:
 
 @dataclass
 class TableImage:
-    """What a table says of one image.
+    """Content of a table for one image.
 
     Attributes:
-        readers: Who looked at it; with an empty name where the table does not say.
-        boxes: What they drew, in order of the table.
-        group: Patient or study; None where the table has no such column.
+        readers: Names of the readers who looked at the image; an empty name if the table does not
+            state it.
+        boxes: Boxes of all readers, in order of the table.
+        group: Patient or study; None if the table has no such column.
     """
 
     readers: set[str] = field(default_factory=set)
@@ -66,20 +67,20 @@ class TableImage:
 def read_box_table(
     file: Path, columns: Mapping[str, str], *, empty: str = "No finding"
 ) -> dict[str, TableImage]:
-    """Reads one table.
+    """Read one table.
 
     Args:
-        file: The CSV; its first line names the columns.
-        columns: Keys of `COLUMNS` -> names that replace those there. Where `width` and `height` are
-            named, they take the place of `x_max` and `y_max`.
-        empty: Class of rows that say that somebody looked and found nothing; they need no box.
+        file: Path of the CSV file, whose first line names the columns.
+        columns: Keys of `COLUMNS` -> names that replace the defaults. If `width` and `height` are
+            named, they replace `x_max` and `y_max`.
+        empty: Class of rows that state that a reader found nothing; they need no box.
 
     Returns:
-        Name of an image -> what is known of it, in order of the table.
+        Name of an image -> its readers, boxes and group, in order of the table.
 
     Raises:
-        DataError: If the file cannot be read, lacks a column, or has a row without class, image
-            or box; the message names the line.
+        DataError: If the file cannot be read, lacks a column, or has a row without class, image or
+            box; the message names the line.
     """
     images: dict[str, TableImage] = {}
     try:
@@ -172,15 +173,14 @@ def _parse_corners(cells: Mapping[str, str]) -> Corners | None:
 
 
 def merge_findings(boxes: Iterable[TableBox]) -> Iterator[tuple[TableBox, int]]:
-    """Findings of several readers as one set: what any of them found, once.
+    """Merge the boxes of several readers, so that each finding occurs once.
 
-    In order of the table, a box joins the finding of its class that it overlaps most, by an IoU of
-    `SAME_FINDING` at least and without a box of the same reader so far; otherwise it is a new one.
-    A finding's box is the mean of its readers' corners.
+    In order of the table, a box joins the finding of its class with the highest IoU, if that is at
+    least `SAME_FINDING` and the finding has no box of the same reader yet. Otherwise it starts a
+    new finding. The box of a finding is the mean of the corners of its readers.
 
-    Returns:
-        Findings in order of their first box (whose reader and line they have), and how many readers
-        drew them.
+    Yields:
+        Findings in order of their first box, with its reader and line, and the number of readers.
     """
     findings: list[list[TableBox]] = []
     for box in boxes:
