@@ -14,20 +14,20 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Subset in small letters -> split."""
+"""Lower-case name of a subset -> split."""
 POINT_LABELS = ("points", "polyline", "skeleton", "tag", "cuboid")
 """Types of labels whose objects are never converted."""
 
 
 def read_cvat(root: Element, file: Path) -> tuple[list[CvatImage], list[str]]:
-    """Images with their objects, and the labels of the task.
+    """Return the images with their objects, and the labels of the task.
 
     Args:
-        root: Of the XML.
-        file: Where it lies, for messages.
+        root: Root element of the XML.
+        file: Path of the XML, for error messages.
 
     Raises:
-        DataError: If it is no annotation of CVAT, or a shape or subset is wrong.
+        DataError: If the file is not an annotation of CVAT, or a shape or subset is invalid.
     """
     if root.tag != "annotations" or (root.findtext("version") or "").strip() != "1.1":
         raise DataError(
@@ -63,7 +63,7 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatImage], list[str]]:
 
 
 def _read_frames(root: Element, file: Path) -> list[CvatImage]:
-    """Every frame of a video, also those without objects."""
+    """Return every frame of a video, including frames without objects."""
     count = root.findtext("meta/task/size") or root.findtext("meta/job/size") or ""
     original = next(root.iter("original_size"), None)
     first = root.findtext("meta/task/start_frame") or "0"
@@ -100,7 +100,7 @@ def _read_frames(root: Element, file: Path) -> list[CvatImage]:
 
 
 def _read_frame_step(root: Element, file: Path) -> int:
-    """Of how many frames of the video the task has one: `step=5` in its filter."""
+    """Return N if the task contains every N-th frame of the video (`step=N` in its filter)."""
     text = (root.findtext("meta/task/frame_filter") or "").strip() or "step=1"
     step = text.removeprefix("step=").strip()
     if not (step.isdecimal() and len(step) <= 7 and int(step)):

@@ -1,12 +1,13 @@
-"""CVAT's own XML, for images and for video, version 1.1.
+"""Converter for CVAT's own XML, for images and for video, version 1.1.
 
     ROOT/annotations.xml               shapes of all images, or tracks over the frames of a video
     ROOT/images/NAME.jpg               images; also ROOT/NAME.jpg, and images/SUBSET/NAME.jpg as
                                        projects are exported
     ROOT/images/frame_000000.png       the frames of a video
 
-A subset called Train, Validation or Test is the split of that name, and so is `default` train.
-Images without shapes were looked at and hold nothing: the XML cannot say otherwise.
+A subset called Train, Validation or Test becomes the split of that name; the subset `default`
+becomes train. Images without shapes count as annotated and empty, because the XML cannot express
+otherwise.
 """
 
 from __future__ import annotations
@@ -36,27 +37,27 @@ def convert_cvat(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts an export of CVAT to COCO JSON with boxes and outlines.
+    """Convert an export of CVAT to COCO JSON with boxes and outlines.
 
-    Boxes, polygons, masks and ellipses are converted; a turned box becomes the polygon of its
-    corners. Lines, points, skeletons, cuboids and tags are left out and listed in the summary. The
-    frames of a video are one group. A split counts as annotated with masks where every object has
-    an outline.
+    Boxes, polygons, masks and ellipses are converted; a rotated box becomes the polygon of its
+    corners. Lines, points, skeletons, cuboids and tags are skipped and listed in the summary. The
+    frames of a video form one group. A split counts as annotated with masks if every object has an
+    outline.
 
     Args:
-        source: Folder that holds `annotations.xml` and the images.
+        source: Folder that contains `annotations.xml` and the images.
         out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such subsets.
         classes: Names in order of their ids; default: the labels of the task that can have an area,
-            in its order.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+            in the order of the task.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a file or image is missing, or a shape, label or subset is wrong.
+        DataError: If a file or image is missing, or a shape, label or subset is invalid.
     """
     require_parts(source, (ANNOTATIONS_FILE,))
     root = read_xml(source / ANNOTATIONS_FILE)
@@ -106,7 +107,7 @@ def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: P
 
 
 def _add_image(writer: CocoWriter, image: CvatImage, path: Path, file: Path) -> None:
-    """Adds an image with its objects."""
+    """Add an image with its objects."""
     size = measure_image_size(path)
     if image.size != size:
         raise DataError(

@@ -20,13 +20,14 @@ class CvatImage:
     """One image or frame.
 
     Attributes:
-        name: As the XML has it; for a frame, its number.
-        split: Of its subset.
-        subset: As the XML has it, which is the folder of its image in exports of projects.
-        size: (height, width) that the XML states.
-        group: The video that it is a frame of.
-        objects: What is drawn on it.
-        skipped: (object, why) of what is not converted.
+        name: Name in the XML; number of a video frame.
+        split: Split of the subset that contains the image.
+        subset: Name of the subset in the XML, which is the folder of the image in exports of
+            projects.
+        size: (height, width) stated in the XML.
+        group: Video that contains the frame; None for single images.
+        objects: Objects drawn on the image.
+        skipped: (object, reason) of the shapes that are not converted.
     """
 
     name: str

@@ -22,16 +22,23 @@ NOT_CONVERTED = {
 }
 SHAPES = ("box", "polygon", "mask", "ellipse")
 MAX_DIGITS = 12
-"""Of whole numbers: frames and pixels are never more."""
+"""Maximum number of digits of an integer; frame numbers and pixels need fewer."""
 
 
 def add_shape(
     image: CvatImage, shape: Element, label: str | None, shape_name: str, location: str
 ) -> None:
-    """Add a shape to the objects of its image, or to what is skipped.
+    """Add a shape to the objects of its image, or to the skipped shapes.
+
+    Args:
+        image: Image that contains the shape.
+        shape: XML element of the shape.
+        label: Class of the shape.
+        shape_name: Name of the shape in reports.
+        location: Prefix of the error message.
 
     Raises:
-        DataError: If the shape has no label, is of an unknown type, or has wrong coordinates.
+        DataError: If the shape has no label, an unknown type, or invalid coordinates.
     """
     if not label:
         raise DataError(f"{location}, {shape_name} has no label; every shape needs its class")
@@ -80,7 +87,7 @@ def parse_integer(element: Element, key: str, location: str) -> int:
     """Return an attribute that must be an integer of 0 or more.
 
     Raises:
-        DataError: If the attribute is missing or is no such integer.
+        DataError: If the attribute is missing or is not such an integer.
     """
     text = element.get(key, "")
     if not text.isdecimal() or len(text) > MAX_DIGITS:
@@ -89,7 +96,7 @@ def parse_integer(element: Element, key: str, location: str) -> int:
 
 
 def _parse_points(shape: Element, location: str) -> list[float]:
-    """`x0,y0;x1,y1;...` as a flat list."""
+    """Return `x0,y0;x1,y1;...` as a flat list."""
     text = shape.get("points", "")
     try:
         pairs = [tuple(map(float, pair.split(","))) for pair in text.strip(";").split(";")]
@@ -104,7 +111,7 @@ def _parse_points(shape: Element, location: str) -> list[float]:
 
 
 def _rotate_points(points: Sequence[float], degrees: float) -> list[float]:
-    """Flat points turned clockwise (as seen) around the middle of their box."""
+    """Return flat points rotated clockwise (as displayed) around the center of their box."""
     xy = np.reshape(points, (-1, 2))
     middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -114,7 +121,7 @@ def _rotate_points(points: Sequence[float], degrees: float) -> list[float]:
 
 
 def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedMask:
-    """Run lengths along the rows of a part of the image, background first."""
+    """Return the mask of a shape: run lengths along the rows of a window, background first."""
     left, top, width, height = (
         parse_integer(shape, key, location) for key in ("left", "top", "width", "height")
     )
