@@ -1,13 +1,13 @@
-"""DICOM: single files, series and multi-frame files as images of full depth.
+"""Converter for DICOM: single files, series and multi-frame files, as images of full depth.
 
     ROOT/**/*                  any files, with or without suffix
-    ROOT/train/**, val/, test/ native splits, where there are folders of these names
+    ROOT/train/**, val/, test/ native splits, if there are folders of these names
 
-Every frame becomes an image of its own in the output. What is no DICOM file, holds no image or
-repeats an instance is left out and listed in the data card. No name, date or id of a patient is
-written: groups are hashes, attributes are modality, view and side. But files keep their names
-(a file `DOE_JOHN.dcm` gives `DOE_JOHN.png`) unless `hashed_names` is set, and what is burnt into
-the pixels stays there.
+Every frame becomes a separate image in the output. Files that are not DICOM, contain no image or
+repeat an instance are skipped and listed in the data card. No name, date or id of a patient is
+written: groups are hashes, and attributes are modality, view and side. However, files keep their
+names (a file `DOE_JOHN.dcm` gives `DOE_JOHN.png`) unless `hashed_names` is set, and text that is
+burnt into the pixels remains.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts DICOM files to images and COCO JSON without annotations.
+    """Convert DICOM files to images and COCO JSON without annotations.
 
     Args:
         source: Folder of files and folders.
         out: Folder for the JSON files and `images/`.
-        classes: What is going to be annotated; the JSON says that nothing is so far.
-        values: See `DicomReading`.
-        group: See `DicomReading`.
-        salt: See `DicomReading`.
-        hashed_names: Name images, and files that are left out, by hashes of their paths.
-        longest_side: See `DicomReading`.
+        classes: Names of the classes that will be annotated; the JSON declares no annotations.
+        values: Gray values to write; see `DicomOptions`.
+        group: Unit that splits must keep together; see `DicomOptions`.
+        salt: Secret for the hashes of ids; see `DicomOptions`.
+        hashed_names: Whether to name images and skipped files by hashes of their paths.
+        longest_side: Maximum height and width in pixels; see `DicomOptions`.
         damaged: `stop` at a damaged file, or `skip` and list it.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each file.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each file.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
         DataError: If there is no DICOM image, or one is damaged or cannot be decoded.
@@ -85,7 +85,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
             license_name=license_name,
         )
         for file in count.track(files):
-            # Relative to the source: folders tell series apart.
+            # Relative to the source, because series often differ only in their folders.
             name = file.relative_to(source).as_posix()
             name = options.hash_identity("file", name) if hashed_names else name
             try:
@@ -93,6 +93,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
             except DataError as error:
                 if damaged == "stop":
                     raise
+                # The message of the error names the file, which hashed names must hide.
                 reason = name if hashed_names else str(error)
             if reason:
                 writer.skip(name, "file", reason)
@@ -103,10 +104,10 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
 
 
 def find_split_folders(source: Path) -> dict[str, Path]:
-    """The folders of native splits, or the source itself as `train`.
+    """Return the folders of native splits, or the source itself as `train`.
 
     Raises:
-        DataError: If the source is no folder.
+        DataError: If the source is not a folder.
     """
     require_parts(source, ())
     folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
@@ -114,7 +115,7 @@ def find_split_folders(source: Path) -> dict[str, Path]:
 
 
 def _list_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder that are not hidden, by path."""
+    """Yield all files in a folder and its subfolders that are not hidden, in sorted order."""
     for parent, below, names in os.walk(folder):
         below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
         for name in sorted(names):
@@ -125,7 +126,7 @@ def _list_files(folder: Path) -> Iterator[Path]:
 def _add_file(
     writer: CocoWriter, file: Path, name: Path, options: DicomOptions, instances: set[bytes]
 ) -> str | None:
-    """Adds the frames of a file, or says why there are none."""
+    """Add the frames of a file; return the reason if nothing was added, else None."""
     if not is_dicom(file):
         return "it is no DICOM file"
     dicom = open_dicom(file, options)
@@ -137,12 +138,12 @@ def _add_file(
 
 
 def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
-    """The header of a DICOM file.
+    """Open a DICOM file and read its header.
 
     Raises:
-        DataError: If it is damaged, or pydicom is not installed.
+        DataError: If the file is damaged, or pydicom is not installed.
     """
-    # Here, so that formats are listed where pydicom is not installed.
+    # Imported here, so that formats can be listed without pydicom.
     try:
         from data_tools.converters.dicom.frames import DicomFile  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -157,12 +158,12 @@ def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
 
 
 class AddedFrame(NamedTuple):
-    """An image that was written.
+    """Image that was written.
 
     Attributes:
-        image_id: In its COCO file.
+        image_id: Id of the image in its COCO file.
         size: (height, width) of the image.
-        scale: (y, x) by which it was shrunk, up to 1.
+        scale: (y, x) factors by which the image was shrunk, at most 1.
     """
 
     image_id: int
@@ -177,17 +178,17 @@ def add_frames(
     group: str | None,
     instances: set[bytes] | None = None,
 ) -> list[AddedFrame]:
-    """Writes the frames of a DICOM file as images of a split.
+    """Write the frames of a DICOM file as images of a split.
 
     Args:
-        writer: Of the split.
-        dicom: The file.
-        name: Relative path of the images; a suffix `.dcm` or `.dicom` is left out.
-        group: Of the images.
-        instances: Digests of what was added so far; the file's is put there.
+        writer: Writer of the split.
+        dicom: DICOM file.
+        name: Relative path of the images; a suffix `.dcm`, `.dicom` or `.dic` is removed.
+        group: Group of the images.
+        instances: Digests of the files added so far, to which the digest of this file is added.
 
     Returns:
-        All frames; none for a file whose instance id and first image are in `instances`.
+        All added frames; none for a file whose instance id and first frame are in `instances`.
 
     Raises:
         DataError: If the pixels cannot be decoded.
@@ -196,7 +197,7 @@ def add_frames(
     added: list[AddedFrame] = []
     for frame in dicom.iterate_frames():
         if not added and dicom.instance and instances is not None:
-            # The id alone will not do: careless anonymization gives many files the same.
+            # The id alone does not suffice: careless anonymization gives many files the same id.
             instance_key = f"{dicom.instance} {dicom.num_frames}".encode()
             digest = hashlib.blake2b(instance_key + frame.pixels.tobytes(), digest_size=16).digest()
             if digest in instances:
@@ -214,7 +215,7 @@ def add_frames(
 
 
 def _find_free_name(base: Path) -> Path:
-    """`base`, or with a number behind it where `a.dcm` and `a.dicom` lie side by side."""
+    """Return `base`, with a number appended if `a.dcm` and `a.dicom` are in the same folder."""
     name, number = base, 2
     while any(name.with_name(name.name + suffix).exists() for suffix in (".png", ".tif")):
         name, number = base.with_name(f"{base.name}_{number}"), number + 1

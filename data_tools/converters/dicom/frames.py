@@ -26,9 +26,10 @@ from resnet_tasks.errors import DataError
 Array = NDArray[Any]
 
 NO_IMAGES = {"SEG": "labels", "RTDOSE": "doses", "PR": "a presentation"}
-"""Modalities whose pixels are no image of a patient."""
+"""Modalities whose pixels are not an image of a patient."""
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-"""By preference; the second is measured at the detector, not in the patient."""
+"""Elements with the pixel spacing, in order of preference; the second is measured at the detector,
+not in the patient."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PER_FRAME_KEYWORDS = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
@@ -36,7 +37,7 @@ _PER_FRAME_KEYWORDS = (
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *("ImageLaterality", "Laterality", "FrameLaterality", *SPACINGS),
 )
-"""Elements that functional groups may state anew for each frame."""
+"""Elements that functional groups may override for each frame."""
 _GROUPS = (
     *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence"),
     "FrameAnatomySequence",
@@ -48,12 +49,12 @@ class DicomFrame:
     """One image of a DICOM file.
 
     Attributes:
-        pixels: `(height, width)`, or `(height, width, 3)` RGB; shrunk where that was asked for.
-        is_color: Whether it is RGB.
-        scale: (y, x) by which it was shrunk, up to 1.
+        pixels: (height, width), or (height, width, 3) RGB; shrunk if that was requested.
+        is_color: Whether the pixels are RGB.
+        scale: (y, x) factors by which the image was shrunk, at most 1.
         spacing: (y, x) millimeters per pixel, after shrinking.
-        index: Of the frame, from 0; None in files of one frame.
-        attributes: Modality, view, side: what says nothing about who it is.
+        index: Index of the frame, from 0; None in files of one frame.
+        attributes: Modality, view and side, which do not identify the patient.
     """
 
     pixels: Array
@@ -65,14 +66,14 @@ class DicomFrame:
 
 
 class DicomFile:
-    """The header of a DICOM file, and its frames when they are asked for.
+    """DICOM file with its header in memory; frames are decoded on request.
 
     Args:
-        path: The file.
-        options: How its pixels become images.
+        path: Path of the file.
+        options: Options of the conversion from DICOM files to images.
 
     Raises:
-        DataError: If it is no DICOM file or its header is damaged.
+        DataError: If the file is not a DICOM file or its header is damaged.
     """
 
     def __init__(self, path: Path, options: DicomOptions) -> None:
@@ -83,7 +84,7 @@ class DicomFile:
             self.num_frames = int(self.header.get("NumberOfFrames", None) or 1)
 
     def explain_missing_image(self) -> str | None:
-        """Why the file holds no image (a report, a plan, a segmentation); None where it does."""
+        """Return why the file has no image (a report, a plan, a segmentation); None if it has."""
         with convert_errors(self.path), IgnoreWarnings():
             modality = str(self.header.get("Modality", "") or "")
             if modality in NO_IMAGES:
@@ -97,7 +98,7 @@ class DicomFile:
 
     @property
     def group(self) -> str | None:
-        """Hash of the patient's or the study's id; None where the file names neither."""
+        """Hash of the patient's or the study's id; None if the file states neither."""
         keywords_by_group = {
             "patient": ("PatientID", "StudyInstanceUID"),
             "study": ("StudyInstanceUID",),
@@ -110,21 +111,21 @@ class DicomFile:
         return None
 
     def iterate_frames(self) -> Iterator[DicomFrame]:
-        """Its frames, one decoded at a time.
+        """Yield the frames, decoded one at a time.
 
         Raises:
-            DataError: If pixels are missing or damaged, are stored in a way that cannot be decoded
-                here, or lack what `values` asks for.
+            DataError: If pixels are missing or damaged, are stored in a form that cannot be decoded
+                here, or lack the information for the requested `values`.
         """
         with convert_errors(self.path), IgnoreWarnings():
             require_decoder(self.header, self.path)
             unused = count_unused_bits(self.header, self.path)
-            # The file as a whole: pydicom reads deflated files, and some fragments, only so.
+            # Read the whole file: pydicom reads deflated files and some fragments only this way.
             dataset = pydicom.dcmread(self.path)
             if not any(keyword in dataset for keyword in _PIXELS):
                 raise DataError(f"{self.path} has an image's header but no pixels; replace it")
         for index in range(self.num_frames):
-            # Not around the yield: a filter of warnings must not hold for whoever asks for frames.
+            # Not around the yield: the filter of warnings must not apply to the caller.
             with convert_errors(self.path), IgnoreWarnings():
                 frame = self._read_frame(dataset, index, unused)
             yield frame
@@ -148,7 +149,7 @@ class DicomFile:
         return DicomFrame(small, stored_values.ndim == 3, scale, spacing, number, attributes)
 
     def _build_frame_header(self, index: int) -> pydicom.Dataset:
-        """The elements that hold for one frame: functional groups before the file's own."""
+        """Return the elements of one frame; functional groups override those of the file."""
         header = pydicom.Dataset()
         header.file_meta = self.header.file_meta
         for keyword in _PER_FRAME_KEYWORDS:
@@ -167,7 +168,7 @@ class DicomFile:
     def _read_metadata(
         self, header: pydicom.Dataset
     ) -> tuple[tuple[float, float] | None, dict[str, Any]]:
-        """(y, x) spacing in millimeters, and the attributes."""
+        """Return the (y, x) spacing in millimeters, and the attributes."""
         sources = {
             "modality": (self.header, ("Modality",)),
             "view": (self.header, ("ViewPosition",)),

@@ -1,7 +1,7 @@
-"""Gray frames in the requested values: stored, modality, VOI or a window.
+"""Conversion of gray frames to the requested values: stored, modality, VOI or a window.
 
-The order of work is that of the standard (PS3.3, C.11 and C.12; PS3.4, N.2): stored value ->
-modality LUT or rescale -> VOI LUT or window -> inversion where the file says MONOCHROME1.
+The order of steps is that of the standard (PS3.3, C.11 and C.12; PS3.4, N.2): stored value ->
+modality LUT or rescale -> VOI LUT or window -> inversion for MONOCHROME1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 class _Range(NamedTuple):
-    """Values that a frame can hold: its gray scale."""
+    """Range of values that a frame can hold."""
 
     low: float
     high: float
@@ -31,13 +31,16 @@ class _Range(NamedTuple):
 def convert_gray(
     stored_values: Array, header: pydicom.Dataset, value_kind: Values, path: Path
 ) -> Array:
-    """Convert a gray frame to the requested values, with white as the highest.
+    """Convert a gray frame to the requested values, with white as the highest value.
 
     Args:
-        stored_values: (height, width) as stored.
-        header: Elements that hold for the frame.
-        value_kind: See `DicomOptions`.
-        path: File of the frame, for messages.
+        stored_values: (height, width) values as stored.
+        header: Elements that apply to the frame.
+        value_kind: Requested values; see `DicomOptions`.
+        path: File of the frame, for error messages.
+
+    Returns:
+        (height, width): uint16 for `voi` and windows, else the smallest type that fits.
 
     Raises:
         DataError: If `voi` is requested and the file has neither a window nor a VOI LUT.
@@ -62,7 +65,7 @@ def convert_gray(
 def _apply_voi(
     values: Array, limits: _Range, header: pydicom.Dataset, path: Path
 ) -> NDArray[np.float64]:
-    """0..1 through the first VOI LUT, else the first window."""
+    """Return fractions of the output range after the first VOI LUT, else after the first window."""
     if header.get("VOILUTSequence", None):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
         integer_values = np.rint(values).astype(np.int64)
@@ -86,7 +89,7 @@ def _compute_stored_range(stored_values: Array, header: pydicom.Dataset) -> _Ran
 
 
 def _compute_modality_range(stored_range: _Range, header: pydicom.Dataset) -> _Range:
-    """What the modality LUT, or the rescale, makes of the range of stored values."""
+    """Map the range of stored values through the modality LUT or the rescale."""
     if header.get("ModalityLUTSequence", None):
         return _Range(0, 2.0 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
     slope, intercept = header.get("RescaleSlope", None), header.get("RescaleIntercept", None)
@@ -98,16 +101,17 @@ def _compute_modality_range(stored_range: _Range, header: pydicom.Dataset) -> _R
 
 
 def _narrow(values: Array, limits: _Range, *, is_inverted: bool) -> Array:
-    """Values in the smallest type that holds all that the file can hold, inverted or not."""
+    """Cast values to the smallest type that holds the range of the file, inverted or not."""
     low, high = min(limits), max(limits)
     if is_inverted:
-        # In doubles: a sum of the type's ends does not fit the type.
+        # In float64, because the sum of the limits may not fit the integer type.
         values = (low + high) - values.astype(np.float64)
     is_whole = values.dtype.kind in "iu" or bool((values == np.rint(values)).all())
     kind = choose_smallest_dtype(low, high, is_whole=is_whole)
     if is_whole and np.dtype(kind).itemsize > 2:
-        # 16 stored bits and a shift leave 16 bits by little, and next to never in fact.
+        # 16 stored bits with an offset exceed 16 bits slightly, but actual values hardly ever do:
+        # use the actual range. Keep the type signed, so that all files of a series agree.
         lowest = float(values.min())
-        lowest = min(lowest, -1.0) if low < 0 else lowest  # signed in one file, signed in all
+        lowest = min(lowest, -1.0) if low < 0 else lowest
         kind = choose_smallest_dtype(lowest, float(values.max()), is_whole=True)
     return values.astype(kind)

@@ -1,4 +1,4 @@
-"""How DICOM files become images: the choices, which cost no import of pydicom."""
+"""Options of the conversion from DICOM files to images, which need no import of pydicom."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _PREAMBLE = 128
 
 @dataclass(frozen=True)
 class DicomOptions:
-    """How DICOM files become images.
+    """Options of the conversion from DICOM files to images.
 
     Attributes:
-        values: Of gray images. `modality`: in the units of the modality LUT or rescale (HU in
-            CT), nothing cut off; `stored`: as in the file; `voi`: through the file's first VOI LUT
-            or window, 0..65535; a pair (level, width): `level - width/2` becomes 0, `level +
-            width/2` 65535.
-        group: What splits must not cut through; `patient` falls back to the study where the file
-            names no patient.
-        salt: Secret that is mixed into the hashes of ids. Without one, whoever can guess an id can
-            check the guess.
-        longest_side: Larger images are shrunk to it, by area.
+        values: Values of gray images. `modality`: values after the modality LUT or rescale (HU in
+            CT), without clipping. `stored`: values as in the file. `voi`: values after the file's
+            first VOI LUT or window, 0..65535. A pair (level, width): `level - width/2` becomes 0
+            and `level + width/2` becomes 65535.
+        group: Unit that splits must keep together; `patient` falls back to the study if the file
+            states no patient.
+        salt: Secret that is mixed into the hashes of ids. Without a salt, anyone who guesses an id
+            can verify the guess.
+        longest_side: Maximum height and width in pixels; larger images are shrunk by area
+            averaging. None for no limit.
     """
 
     values: Values = "modality"
@@ -47,15 +48,20 @@ class DicomOptions:
             raise DataError(f"longest_side is {self.longest_side}; it must be 1 or more")
 
     def hash_identity(self, kind: str, identity: str) -> str:
-        """16 hexadecimal digits that stand for an id, the same for the same salt."""
+        """Return 16 hexadecimal digits that replace an id and depend only on the id and the salt.
+
+        Args:
+            kind: Kind of id; equal ids of different kinds have different hashes.
+            identity: Id to replace.
+        """
         text = f"{kind}\0{identity}".encode()
         return hashlib.blake2b(text, digest_size=8, key=self.salt.encode()[:64]).hexdigest()
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's preamble."""
+    """Return whether a file has the preamble of DICOM."""
     try:
-        with open_image_file(path) as stream:  # a FIFO would wait for a writer
+        with open_image_file(path) as stream:  # `Path.open` would wait for a writer of a FIFO
             return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
     except (DataError, OSError):
         return False

@@ -1,6 +1,6 @@
-"""Decoding of a frame's pixels: transfer syntaxes, photometric interpretations and stored bits.
+"""Pixel decoding of frames: transfer syntaxes, photometric interpretations and stored bits.
 
-Colors (RGB, YBR, palettes) become RGB and have no window.
+Colors (RGB, YBR, palettes) become RGB; no window is applied to them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ PACKAGES = {
         *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
     ),
 }
-"""What decodes a transfer syntax that Pillow does not; all under permissive licenses."""
+"""Package -> transfer syntaxes that it decodes and Pillow does not; all have permissive licenses.
+"""
 
 
 def require_decoder(header: pydicom.Dataset, path: Path) -> None:
@@ -67,7 +68,7 @@ def count_unused_bits(header: pydicom.Dataset, path: Path) -> int:
             f"{', '.join((*MONOCHROME, *COLORS, PALETTE))}"
         )
     bits_allocated = int(header.get("BitsAllocated", 0))
-    bits_stored = int(header.get("BitsStored", bits_allocated))  # floats have allocated ones only
+    bits_stored = int(header.get("BitsStored", bits_allocated))  # absent for float pixels
     unused = int(header.get("HighBit", bits_stored - 1)) - (bits_stored - 1)
     is_encapsulated = header.file_meta.TransferSyntaxUID.is_encapsulated
     if not 0 < bits_stored <= unused + bits_stored <= bits_allocated or (
@@ -82,12 +83,18 @@ def count_unused_bits(header: pydicom.Dataset, path: Path) -> int:
 
 
 def decode_frame(dataset: pydicom.Dataset, path: Path, index: int, unused: int) -> Array:
-    """Decode a frame to `(h, w)` gray or `(h, w, 3)` RGB, as stored, in the machine's byte order.
+    """Decode a frame to (h, w) gray or (h, w, 3) RGB, as stored, in native byte order.
+
+    Args:
+        dataset: DICOM file with its pixels.
+        path: Path of the file, for error messages.
+        index: Index of the frame, from 0.
+        unused: Number of unused bits below the stored ones; see `count_unused_bits`.
 
     Raises:
         DataError: If a compressed frame cannot be decoded.
     """
-    # pydicom cuts off what lies above the stored bits, and takes them to begin at bit 0.
+    # pydicom masks the bits above the stored ones and assumes that these start at bit 0.
     options: dict[str, Any] = {"bits_stored": unused + int(dataset.BitsStored)} if unused else {}
     try:
         frame = pixel_array(dataset, index=index, **options)
@@ -100,7 +107,7 @@ def decode_frame(dataset: pydicom.Dataset, path: Path, index: int, unused: int) 
             f"({format_error(error)}); if the file is sound, {_suggest_remedy(syntax)}"
         ) from None
     native = frame.astype(frame.dtype.newbyteorder("="), copy=False)
-    native = native >> unused if unused else native  # floats cannot be shifted
+    native = native >> unused if unused else native  # float arrays do not support a shift by 0
     if dataset.PhotometricInterpretation == PALETTE:
         return apply_color_lut(native, dataset)
     return native

@@ -1,4 +1,4 @@
-"""Errors and warnings of pydicom and its decoders, as one sentence that names the file."""
+"""Errors of pydicom as one sentence that names the file, and suppression of its warnings."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ DECODER_ERRORS = (
     pydicom.errors.InvalidDicomError,
     pydicom.errors.BytesLengthException,
 )
-"""What pydicom and its decoders raise on files that are damaged."""
+"""Exceptions that pydicom and its decoders raise for damaged files."""
 
 
 class IgnoreWarnings(warnings.catch_warnings):
-    """Context that ignores pydicom's warnings on slightly invalid elements: they are common."""
+    """Context that ignores pydicom's warnings about slightly invalid elements, which are common."""
 
     def __enter__(self) -> None:
         super().__enter__()
@@ -44,7 +44,11 @@ class IgnoreWarnings(warnings.catch_warnings):
 
 @contextmanager
 def convert_errors(path: Path) -> Iterator[None]:
-    """Convert what readers raise to one sentence that names the file."""
+    """Convert exceptions of the readers to a `DataError` that names the file.
+
+    Raises:
+        DataError: If the block raises one of `DECODER_ERRORS`.
+    """
     try:
         yield
     except DataError:
@@ -54,10 +58,10 @@ def convert_errors(path: Path) -> Iterator[None]:
 
 
 def format_error(error: BaseException) -> str:
-    """Return the message of an error on one line, or its type where it has none."""
+    """Return the message of an error on one line, or its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def format_uid(uid: UID) -> str:
-    """Return the name of a UID on one line, whatever a damaged file has there."""
+    """Return the name of a UID on one line, even if a damaged file has line breaks in it."""
     return " ".join(uid.name.split())
