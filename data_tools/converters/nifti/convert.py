@@ -1,10 +1,10 @@
-"""NIfTI volumes with label volumes as 2-D slices with label maps.
+"""Converter for NIfTI volumes with label volumes to 2-D slices with label maps.
 
-Layouts: see `nifti_layouts` (Medical Segmentation Decathlon, nnU-Net, plain folders); how slices
-lie: see `nifti_volumes`. Every slice keeps its spacing; a volume is a group that no split cuts
-through. Values are written as they are meant (`scl_slope` and `scl_inter` applied), nothing cut
-off: whole numbers in the smallest type that holds the volume, all else as float32. Several channels
-become the channels of a TIFF. Value 0 is unlabeled, unless `classes` names it.
+See `nifti.layouts` for the folder layouts (Medical Segmentation Decathlon, nnU-Net, plain folders)
+and `nifti.volumes` for the orientation of slices. Every slice keeps its spacing; a volume is a
+group that splits must keep together. Values are scaled by `scl_slope` and `scl_inter` and never
+clipped: integers in the smallest type that holds the volume, all others as float32. Several
+channels become the channels of a TIFF. Value 0 is unlabeled, unless `classes` names it.
 """
 
 from __future__ import annotations
@@ -43,28 +43,29 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every native split to COCO JSON with label maps.
+    """Convert every native split to COCO JSON with label maps.
 
     Args:
-        source: Folder of the data set.
+        source: Folder of the dataset.
         out: Folder for the JSON files, `images/` and `semantic/`.
-        plane: Of the slices.
-        classes: Value in the label volumes -> name, in place of what `dataset.json` says.
-        empty_slices: Share of the slices without any label that `train` keeps, 0 to 1, evenly
-            spaced in every volume; `val` and `test` keep all. What is left out is counted.
-        val_fraction: Share of the volumes of `train` that goes to `val`, 0 to below 1, where there
-            is no `val`.
-        seed: Of that choice.
-        fill: Takes the place of values that are not finite.
-        check_affine: Refuse labels that lie elsewhere in the patient than their volume.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each volume.
+        plane: Anatomical plane of the slices.
+        classes: Value in the label volumes -> name, instead of the labels in `dataset.json`.
+        empty_slices: Fraction of the slices without any label that `train` keeps, 0 to 1, evenly
+            spaced in every volume; `val` and `test` keep all. Skipped slices are counted.
+        val_fraction: Fraction of the volumes of `train` that goes to `val`, 0 to below 1, for
+            sources without a `val`.
+        seed: Seed of the random choice of validation volumes.
+        fill: Replacement of values that are not finite; None to refuse them.
+        check_affine: Whether to refuse labels whose position in the patient differs from that of
+            their volume.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each volume.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a volume is missing or damaged, its labels do not fit it or have an unknown
+        DataError: If a volume is missing or damaged, or its labels do not fit it or have an unknown
             value; the message names the file.
     """
     if not 0 <= empty_slices <= 1:
@@ -91,7 +92,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
             ids[layout.void] = writer.void
         for case in count.track(cases):
             empty_fraction = empty_slices if split == "train" else 1.0
-            # In a function of its own: a volume is gone before the next one is read.
+            # No local variable keeps the volume, so it is freed before the next one is read.
             _add_case(
                 writer,
                 _open_volume(case, plane, check_affine=check_affine),
@@ -128,7 +129,7 @@ def _choose_splits(
 def _list_unlabeled(
     layout: NiftiLayout, split: str, written_splits: Collection[str]
 ) -> Iterator[str]:
-    """Volumes without labels; `train` names also those of splits that have none with labels."""
+    """Yield the volumes without labels; `train` also lists those of splits that are not written."""
     for other_split, names in layout.unlabeled.items():
         if other_split == split:
             yield from names
@@ -139,7 +140,7 @@ def _list_unlabeled(
 def _open_volume(
     case: Case, plane: Literal["axial", "coronal", "sagittal"], *, check_affine: bool
 ) -> Volume:
-    # Here, so that formats are listed where nibabel is not installed.
+    # Imported here, so that formats can be listed without nibabel.
     from data_tools.converters.nifti.volumes import Volume  # noqa: PLC0415
 
     return Volume(case, plane, check_affine=check_affine)
@@ -152,7 +153,7 @@ def _add_case(
     empty_slices: float,
     fill: float | None,
 ) -> None:
-    """Adds the slices of a volume that are kept, and counts the others."""
+    """Add the selected slices of a volume and count the others."""
     kept_indices = _select_slices(volume, ids, empty_slices)
     if num_skipped := volume.num_slices - len(kept_indices):
         description = f"{num_skipped} of {volume.num_slices} {volume.plane} slices"
@@ -174,7 +175,7 @@ def _add_case(
 
 
 def _select_slices(volume: Volume, ids: Mapping[int, int], fraction: float) -> list[int]:
-    """Slices with a label, and an evenly spaced share of the others."""
+    """Return the indices of slices with a label, and of an evenly spaced fraction of the others."""
     empty = [i for i in range(volume.num_slices) if not volume.read_labels(i, ids).any()]
     count = round(len(empty) * fraction)
     positions = np.linspace(0, len(empty) - 1, count).round().astype(int) if count else ()

@@ -1,7 +1,7 @@
-"""Voxels of gzip-compressed NIfTI files: bounded while they are read, verified to the last byte.
+"""Reader for voxels of gzip-compressed NIfTI files, bounded and verified to the last byte.
 
-A reader that stops after the last voxel never reaches the checksum (CRC-32 and length) that ends a
-gzip member, so that flipped bits pass for voxels. Here every file is read to its end.
+A reader that stops after the last voxel never reaches the checksum (CRC-32 and length) at the end
+of a gzip member, so that flipped bits would pass for voxels. Here every file is read to its end.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from resnet_tasks.errors import DataError
 MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 20
 FIRST_VERSION, SECOND_VERSION = 348, 540
-"""Bytes of the headers of NIfTI-1 and NIfTI-2, which their first number states."""
+"""Sizes of the headers of NIfTI-1 and NIfTI-2 in bytes, which the first number of a header states.
+"""
 MAX_EXTENSIONS = 64 << 20
-"""Bytes before the first voxel."""
+"""Maximum number of bytes before the first voxel."""
 MAX_RATIO = 1032
-"""Most bytes that one byte of deflate data can stand for."""
+"""Maximum number of bytes to which one byte of deflate data can expand."""
 MAX_TRAILING = 256 << 20
-"""Decompressed bytes after the last voxel, or of a file without a valid header, that are read for
-the sake of the checksum; more are taken for a decompression bomb."""
+"""Maximum number of decompressed bytes that are read only to reach the checksum: after the last
+voxel, or in a file without a valid header. A file with more counts as a decompression bomb."""
 
 
 def is_gzip_name(path: Path) -> bool:
-    """Return whether a file is compressed according to its name, as nibabel decides it."""
+    """Return whether a file is compressed according to its name, by the rule of nibabel."""
     return path.name.lower().endswith(".gz")
 
 
 def require_gzip_name(path: Path) -> None:
-    """Require that the name of a file tells whether it is gzip-compressed.
+    """Require that the name of a file states correctly whether it is gzip-compressed.
 
     Raises:
         DataError: If the first bytes contradict the name.
     """
     if not path.is_file():
-        return  # the reader says that it is missing
+        return  # the reader reports the missing file
     with path.open("rb") as stream:
         is_compressed = stream.read(len(MAGIC)) == MAGIC
     if is_compressed and path.suffix.lower() == ".nii":
@@ -60,9 +61,9 @@ def require_gzip_name(path: Path) -> None:
 
 
 def require_near_voxels(path: Path) -> None:
-    """Refuse a header that places the first voxel so far behind that all before it is a bomb.
+    """Refuse a header that places the first voxel implausibly far into the file.
 
-    Readers load the extensions, which lie in between, at once.
+    Readers load the extensions, which lie between header and voxels, into memory at once.
 
     Raises:
         DataError: If there are more than `MAX_EXTENSIONS` bytes before the first voxel, or the data
@@ -78,7 +79,7 @@ def require_near_voxels(path: Path) -> None:
             offset = struct.unpack_from(f"{order}q", header, 168)[0]
         else:
             continue
-        if not offset <= MAX_EXTENSIONS:
+        if not offset <= MAX_EXTENSIONS:  # also true for NaN
             verify_gzip(path)
             raise _unreadable(
                 path,
@@ -88,7 +89,7 @@ def require_near_voxels(path: Path) -> None:
 
 
 def verify_gzip(path: Path) -> None:
-    """Read a gzip file to its end, as far as `MAX_TRAILING` allows.
+    """Read a gzip file to its end, up to `MAX_TRAILING` bytes, to verify its checksum.
 
     Raises:
         DataError: If the data is damaged or ends early.
@@ -103,16 +104,16 @@ def read_gzip_voxels(
     """Return the stored voxels of a gzip-compressed file whose checksum matches.
 
     Args:
-        path: The file.
+        path: Path of the file.
         shape: Size of every axis, according to the header.
-        dtype: Type of a voxel, byte order included.
-        offset: Decompressed bytes before the first voxel.
+        dtype: Type of a voxel, including its byte order.
+        offset: Number of decompressed bytes before the first voxel.
 
     Returns:
-        Array of `shape`, first axis fastest.
+        Array of `shape` and `dtype` in Fortran order (first axis fastest).
 
     Raises:
-        DataError: If the data is damaged, ends early, or has another length than the header says.
+        DataError: If the data is damaged, ends early, or has a length that contradicts the header.
     """
     num_bytes = math.prod(int(side) for side in shape) * dtype.itemsize
     _require_size(path, num_bytes)
@@ -140,10 +141,10 @@ def read_gzip_voxels(
 
 
 def _require_size(path: Path, num_bytes: int) -> None:
-    """Refuse a header that asks for more memory than the file can fill or the machine has."""
+    """Refuse a header that requires more memory than the file can fill or the machine has."""
     file_size = path.stat().st_size
     if num_bytes > file_size * MAX_RATIO:
-        verify_gzip(path)  # a damaged header has a damaged checksum, which says more
+        verify_gzip(path)  # if the header is damaged, the checksum error is the better message
         raise _unreadable(
             path,
             f"its header promises {num_bytes:,} bytes of voxels, more than its {file_size:,} "
@@ -159,7 +160,7 @@ def _require_size(path: Path, num_bytes: int) -> None:
 
 
 def _fill(stream: gzip.GzipFile, voxels: NDArray[np.uint8]) -> int:
-    """Fill an array from a stream; return the number of bytes that the stream had for it."""
+    """Fill an array from a stream and return the number of bytes read."""
     view, place = voxels.data, 0
     while place < len(view) and (block := stream.read(min(CHUNK, len(view) - place))):
         view[place : place + len(block)] = block
@@ -168,7 +169,7 @@ def _fill(stream: gzip.GzipFile, voxels: NDArray[np.uint8]) -> int:
 
 
 def _skip(stream: gzip.GzipFile, most: int) -> int:
-    """Read at most so many bytes, chunk by chunk; return their number."""
+    """Read and discard at most `most` bytes, chunk by chunk, and return their number."""
     skipped = 0
     while skipped < most and (block := stream.read(min(CHUNK, most - skipped))):
         skipped += len(block)
@@ -181,7 +182,7 @@ def _unreadable(path: Path, reason: str) -> DataError:
 
 @contextmanager
 def _gzip_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the decompressor into a sentence that names the file."""
+    """Convert errors of the decompressor to a `DataError` that names the file."""
     try:
         yield
     except EOFError:

@@ -1,4 +1,4 @@
-"""Where the volumes of a NIfTI data set lie, and what their labels mean.
+"""Layouts of NIfTI datasets: paths of the volumes and meaning of their labels.
 
     ROOT/dataset.json                      labels (Medical Segmentation Decathlon, nnU-Net)
     ROOT/imagesTr/CASE.nii.gz              volumes, channels along the fourth axis (Decathlon)
@@ -26,7 +26,7 @@ SUFFIXES = (".nii.gz", ".nii")
 DESCRIPTION = "dataset.json"
 BACKGROUND = "background"
 IGNORE = "ignore"
-"""nnU-Net's name of a label that is neither taught nor judged."""
+"""nnU-Net's name of the label that training and evaluation ignore."""
 FOLDERS = {
     "train": (("imagesTr", "labelsTr"), ("train/images", "train/labels"), ("images", "labels")),
     "val": (("val/images", "val/labels"),),
@@ -39,9 +39,10 @@ class Case:
     """One volume.
 
     Attributes:
-        name: Of its label file, without suffix.
-        channels: Its files: one each, or a single one with channels along its fourth axis.
-        labels: The label volume.
+        name: Name of the label file, without suffix.
+        channels: Image files: one per channel, or a single file with channels along its fourth
+            axis.
+        labels: Path of the label volume.
     """
 
     name: str
@@ -51,13 +52,14 @@ class Case:
 
 @dataclass(frozen=True)
 class NiftiLayout:
-    """A data set of volumes.
+    """Cases and labels of a dataset of volumes.
 
     Attributes:
-        splits: The cases that have labels, by split.
-        unlabeled: Names of the cases that have none, by split.
-        classes: Value in the label volumes -> name, rising; without background and void.
-        void: Value that is neither taught nor judged; None where there is none.
+        splits: Split -> cases with labels.
+        unlabeled: Split -> names of the cases without labels.
+        classes: Value in the label volumes -> name, in ascending order, without background and
+            void.
+        void: Value that training and evaluation ignore; None if there is none.
     """
 
     splits: Mapping[str, tuple[Case, ...]]
@@ -67,15 +69,16 @@ class NiftiLayout:
 
 
 def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> NiftiLayout:
-    """Finds the cases of a data set.
+    """Find the cases of a dataset and the meaning of its labels.
 
     Args:
-        source: Its folder.
-        classes: Value in the label volumes -> name, in place of what `dataset.json` says; the names
-            `background` and `ignore` have their meaning.
+        source: Folder of the dataset.
+        classes: Value in the label volumes -> name, instead of the labels in `dataset.json`; the
+            names `background` and `ignore` have their special meaning.
 
     Raises:
-        DataError: If there are none, a file is missing, or the meaning of the labels is not clear.
+        DataError: If there are no cases, a file is missing, or the meaning of the labels is not
+            clear.
     """
     require_parts(source, ())
     file = source / DESCRIPTION
@@ -118,7 +121,7 @@ def _read_description(file: Path) -> dict[str, Any]:
 
 
 def _parse_labels(file: Path, labels: object) -> dict[int, str]:
-    """`{"0": "background"}` (Decathlon) or `{"background": 0}` (nnU-Net 2) as value -> name."""
+    """Parse `{"0": "background"}` (Decathlon) or `{"background": 0}` (nnU-Net 2) as value -> name."""
     if not isinstance(labels, dict):
         raise DataError(f"{file}: labels must be an object, got {labels!r}")
     names: dict[int, str] = {}
@@ -142,7 +145,7 @@ def _parse_labels(file: Path, labels: object) -> dict[int, str]:
 def _find_cases(
     source: Path, split: str, metadata: Mapping[str, Any], file: Path
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
-    """The cases of a split that have labels, and the names of those that have none."""
+    """Return the cases of a split that have labels, and the names of those without labels."""
     listed_cases = metadata.get({"train": "training", "test": "test"}.get(split, ""))
     if split == "train" and isinstance(metadata.get("dataset"), dict):
         return tuple(
@@ -195,7 +198,7 @@ def _resolve_inside(
 
 
 def _find_channels(path: Path) -> list[Path]:
-    """A file, or in its place `NAME_0000`, `NAME_0001`, ... of nnU-Net."""
+    """Return a file, or the files `NAME_0000`, `NAME_0001`, ... of nnU-Net that replace it."""
     if path.is_file():
         return [path]
     return _list_channel_files(_list_volumes(path.parent), _strip_suffix(path)) or [path]
@@ -219,10 +222,10 @@ def _pair_cases(images: Path, labels: Path, split: str) -> tuple[tuple[Case, ...
 
 
 def _list_channel_files(volumes: Mapping[str, Path], name: str) -> list[Path]:
-    """`name_0000`, `name_0001`, ... as far as they are there.
+    """Return the files `name_0000`, `name_0001`, ... that exist.
 
     Raises:
-        DataError: If one in between is missing.
+        DataError: If a number is missing in the sequence.
     """
     numbers = sorted(
         int(stem[-4:])
@@ -238,7 +241,10 @@ def _list_channel_files(volumes: Mapping[str, Path], name: str) -> list[Path]:
 
 
 def _list_volumes(folder: Path) -> dict[str, Path]:
-    """Volumes of a folder by name without suffix; not the `._NAME` that some archives bring."""
+    """Return the volumes of a folder by name without suffix, without hidden files.
+
+    Some archives contain a `._NAME` file of macOS for every volume.
+    """
     if not folder.is_dir():
         return {}
     return {

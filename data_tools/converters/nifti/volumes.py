@@ -1,7 +1,7 @@
-"""NIfTI volumes as slices: turned to a plane, scaled as the header asks, labels checked.
+"""NIfTI volumes as slices: oriented to a plane, scaled as the header states, with labels checked.
 
-Volumes are brought to the anatomical axes nearest to their own (no resampling: an oblique volume
-stays oblique), and their slices lie as radiology shows them and as most DICOM series are stored:
+The axes of a volume are permuted and flipped to the nearest anatomical axes (no resampling: an
+oblique volume stays oblique). Slices are oriented as in radiology and in most DICOM series:
 
     axial      rows from front to back, columns from the patient's right to left; slices upwards
     coronal    rows from head to foot,  columns from the patient's right to left; slices forwards
@@ -56,12 +56,12 @@ AXES: dict[Plane, tuple[str, str, str]] = {
     "coronal": ("A", "I", "L"),
     "sagittal": ("L", "I", "P"),
 }
-"""Where slices, rows and columns run to."""
+"""Anatomical directions in which slices, rows and columns increase."""
 MAX_CHANNELS = 64
-"""More along the fourth axis are no channels but moments; the limit of images."""
+"""Maximum number of channels, as for images. A longer fourth axis is a time axis, not channels."""
 MILLIMETERS = {"meter": 1000.0, "micron": 0.001}
 MAX_OFFSET = 0.5
-"""Volumes whose corners lie apart by less than this share of a voxel are taken to lie together."""
+"""Maximum distance between the corners of aligned volumes, as a fraction of a voxel."""
 READER_ERRORS = (
     OSError,
     EOFError,
@@ -76,12 +76,12 @@ READER_ERRORS = (
     ImageFileError,
     HeaderDataError,
 )
-"""What nibabel raises on files that are damaged."""
+"""Exceptions that nibabel raises for damaged files."""
 
 
 @dataclass(frozen=True)
 class _StoredVolume:
-    """A file as stored: `values * slope + intercept` is meant."""
+    """Volume as stored in its file; the actual values are `values * slope + intercept`."""
 
     path: Path
     values: Array  # (x, y, z) or (x, y, z, channels)
@@ -99,23 +99,23 @@ class _StoredVolume:
 
 
 class Volume:
-    """One case: channels and labels of a volume, slice by slice.
+    """Channels and labels of one case, slice by slice.
 
     Args:
-        case: Its files.
-        plane: Of the slices.
-        check_affine: Refuse channels and labels that lie elsewhere in the patient than the first
-            channel.
+        case: Files of the case.
+        plane: Anatomical plane of the slices.
+        check_affine: Whether to refuse channels and labels whose position in the patient differs
+            from that of the first channel.
 
     Attributes:
-        name: Of the case.
-        plane: Of the slices.
-        num_slices: In that plane.
+        name: Name of the case.
+        plane: Anatomical plane of the slices.
+        num_slices: Number of slices in that plane.
         spacing: (y, x) millimeters per pixel of a slice.
-        distance: Millimeters between slices.
+        distance: Distance between slices in millimeters.
 
     Raises:
-        DataError: If a file is missing or damaged, holds no numbers, or has another size than the
+        DataError: If a file is missing or damaged, contains no numbers, or differs in size from the
             first channel.
     """
 
@@ -143,14 +143,17 @@ class Volume:
         self._type = _choose_common_dtype(channels)
 
     def read_image(self, index: int, *, fill: float | None = None) -> Array:
-        """`(height, width)`, or `(height, width, channels)`, of the smallest type that holds all.
+        """Return the pixels of a slice, in the smallest type that holds the whole volume.
 
         Args:
-            index: Of the slice, from 0.
-            fill: Takes the place of values that are not finite.
+            index: Index of the slice, from 0.
+            fill: Replacement of values that are not finite; None to refuse them.
+
+        Returns:
+            (height, width), or (height, width, channels).
 
         Raises:
-            DataError: If values are not finite and there is no `fill`.
+            DataError: If values are not finite and `fill` is None.
         """
         parts = []
         for channel, values in self._channels:
@@ -168,14 +171,14 @@ class Volume:
         return stacked[:, :, 0] if stacked.shape[2] == 1 else stacked
 
     def read_labels(self, index: int, ids: Mapping[int, int]) -> NDArray[np.int64]:
-        """`(height, width)` category ids of a slice.
+        """Return the (height, width) int64 category ids of a slice.
 
         Args:
-            index: Of the slice, from 0.
+            index: Index of the slice, from 0.
             ids: Value in the file -> category id.
 
         Raises:
-            DataError: If a value is no whole number or not in `ids`.
+            DataError: If a value is not an integer or not in `ids`.
         """
         label_volume, values = self._labels
         part = label_volume.apply_scale(values[index])
@@ -202,9 +205,9 @@ def _read_volume(path: Path) -> _StoredVolume:
         if is_gzip_name(path) and path.is_file():
             require_near_voxels(path)
         image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Pair):  # NIfTI-2 and single files are such, too
+        if not isinstance(image, nibabel.Nifti1Pair):  # base class of NIfTI-2 and single files too
             if is_gzip_name(path):
-                verify_gzip(path)  # a flipped bit may have made another format of it
+                verify_gzip(path)  # a flipped bit may make the file look like another format
             raise DataError(f"{path} is {type(image).__name__}, no NIfTI volume; convert it first")
         proxy = image.dataobj
         values = _read_stored_values(image)
@@ -213,7 +216,7 @@ def _read_volume(path: Path) -> _StoredVolume:
         slope, intercept = float(proxy.slope), float(proxy.inter)
     shape = values.shape
     values = values.reshape((*shape, *(1,) * (3 - len(shape))))
-    while values.ndim > 3 and values.shape[3] == 1:  # also NIfTI's fifth axis, for vectors
+    while values.ndim > 3 and values.shape[3] == 1:  # vectors use a fifth axis: (x, y, z, 1, n)
         values = values[:, :, :, 0]
     if values.dtype.kind not in "iuf":
         raise DataError(f"{path} holds {values.dtype} values; a volume has whole numbers or floats")
@@ -232,7 +235,8 @@ def _read_stored_values(image: nibabel.Nifti1Pair) -> Array:
     """Return the voxels of an opened volume as stored."""
     proxy = image.dataobj
     file = Path(image.file_map["image"].filename)
-    for holder in image.file_map.values():  # a single file, or a pair of .hdr and .img
+    # A volume is a single file, or a pair of .hdr and .img.
+    for holder in image.file_map.values():
         if Path(holder.filename) != file and is_gzip_name(Path(holder.filename)):
             verify_gzip(Path(holder.filename))
     if not is_gzip_name(file):
@@ -246,6 +250,7 @@ def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine
             f"{other.path} has the size {other.values.shape[:3]}, {first.path} "
             f"{first.values.shape[:3]}; they must agree: resample one of them"
         )
+    # The distance between two affine maps is largest at a corner of the volume.
     corners = np.array(
         [(*corner, 1) for corner in product(*((0, n - 1) for n in first.values.shape[:3]))]
     ).T
@@ -264,7 +269,7 @@ def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine
 
 
 def _compute_reorientation(affine: NDArray[np.float64], axes: Sequence[str]) -> Array:
-    """`(3, 2)`: the new place and the direction of every stored axis."""
+    """Return the (3, 2) new position and direction of every stored axis."""
     target_orientation = orientations.axcodes2ornt(axes)
     return np.asarray(
         orientations.ornt_transform(orientations.io_orientation(affine), target_orientation)
@@ -272,12 +277,12 @@ def _compute_reorientation(affine: NDArray[np.float64], axes: Sequence[str]) -> 
 
 
 def _reorient(values: Array, reorientation: Array) -> Array:
-    """A view of `(x, y, z, ...)` as `(slices, rows, columns, ...)`."""
+    """Return a view of `(x, y, z, ...)` as `(slices, rows, columns, ...)`."""
     return np.asarray(orientations.apply_orientation(values, reorientation))
 
 
 def _choose_common_dtype(channels: Sequence[_StoredVolume]) -> type[np.number[Any]]:
-    """What holds all values of all channels; signed where a file is."""
+    """Return the type that holds all values of all channels; signed if a file has a signed type."""
     low, high, is_whole, is_signed = math.inf, -math.inf, True, False
     for channel in channels:
         ends = channel.apply_scale(
@@ -292,9 +297,9 @@ def _choose_common_dtype(channels: Sequence[_StoredVolume]) -> type[np.number[An
 
 @contextmanager
 def _convert_errors(path: Path) -> Iterator[None]:
-    """Turns what readers raise into one sentence that names the file."""
+    """Convert exceptions of the readers to a `DataError` that names the file."""
     try:
-        # nibabel speaks of headers that it repairs by itself (a code that nobody knows becomes 0).
+        # nibabel warns about headers that it repairs itself (an unknown code becomes 0).
         with warnings.catch_warnings(), LoggingOutputSuppressor():
             warnings.simplefilter("ignore")
             yield
@@ -302,6 +307,6 @@ def _convert_errors(path: Path) -> Iterator[None]:
         raise
     except READER_ERRORS as error:
         if is_gzip_name(path) and path.is_file():
-            verify_gzip(path)  # a flipped bit in the header is better told as what it is
+            verify_gzip(path)  # if a bit of the header flipped, the checksum error is clearer
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the volume {path} cannot be read: {reason}") from None
