@@ -1,4 +1,4 @@
-"""Scalabel and BDD100K categories, and what each becomes: a class, crowd objects or an area."""
+"""Scalabel and BDD100K categories, and their conversion to classes, crowd objects or areas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES = (
     *("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
     *("traffic light", "traffic sign"),
 )
-"""BDD100K's detection classes in their order."""
+"""BDD100K's detection classes in their original order."""
 RENAMED = {
     "bike": "bicycle",
     "caravan": "car",
@@ -22,7 +22,7 @@ RENAMED = {
     "person": "pedestrian",
     "van": "car",
 }
-"""Older names -> classes, as BDD100K's configuration has it (`name_mapping` of det.toml)."""
+"""Older names -> classes, as in BDD100K's configuration (`name_mapping` of det.toml)."""
 IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
 """Categories whose objects become crowd objects (`ignore_mapping` of det.toml)."""
 DRIVABLE = ("direct", "alternative")
@@ -33,7 +33,7 @@ LANES = (
 AREAS = {"area/drivable": "direct", "area/alternative": "alternative"}
 OF_LANES = "lane"
 OF_AREAS = "drivable area"
-"""Categories of the files of 2018, which name the class in an attribute."""
+"""Categories in the files of 2018, which state the class of a lane or area in an attribute."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class ConversionPlan:
     Attributes:
         things: Classes of objects.
         stuff: Classes of the label maps.
-        semantic: What the label maps are drawn from.
-        rename: Category -> the one that it is another name of.
-        ignore: Category -> the class for which its objects are crowd objects.
-        lane_width: Pixels across a lane marking that is drawn.
+        semantic: Kind of label from which the label maps are drawn.
+        rename: Category -> category of which it is another name.
+        ignore: Category -> class for which its objects are crowd objects.
+        lane_width: Width of a drawn lane marking in pixels.
     """
 
     things: tuple[str, ...]
@@ -58,7 +58,7 @@ class ConversionPlan:
 
     @property
     def categories(self) -> list[CategorySpec]:
-        """Categories of the COCO file: things, then stuff that is no thing."""
+        """Categories of the COCO file: things, then the stuff classes that are not things."""
         things = [CategorySpec(name) for name in self.things]
         names = [name for name in self.stuff if name not in self.things]
         return things + [CategorySpec(name, isthing=False) for name in names]

@@ -1,12 +1,12 @@
-"""Scalabel's JSON, in which BDD100K comes: boxes, polygons, drivable area and lanes.
+"""Converter for Scalabel JSON, the format of BDD100K: boxes, polygons, drivable area and lanes.
 
     ROOT/images/100k/train/NAME.jpg          images (option `images`)
     ROOT/labels/det_20/det_train.json        frames with labels (option `labels`)
 
-A file is a list of frames, or has them under `frames`; a frame has `name` and `labels`, a label
-`category`, `attributes`, and `box2d` or `poly2d` (BDD100K's format page, Yu et al., CVPR 2020).
-Boxes count both ends, as BDD100K's own `to_coco` does: width = x2 - x1 + 1. The labels of test are
-not public.
+A file is a list of frames, or contains the list under `frames`. A frame has `name` and `labels`; a
+label has `category`, `attributes`, and `box2d` or `poly2d` (BDD100K's format page, Yu et al., CVPR
+2020). Boxes include both ends, as in BDD100K's own `to_coco`: width = x2 - x1 + 1. The labels of
+test are not public.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ from resnet_tasks.errors import DataError
 
 SIZE = (720, 1280)
 MAX_REACH = 10
-"""A point further away than this many images is a mistake, and rasterizing to it takes memory."""
+"""Maximum absolute coordinate, in multiples of the longer side of the image. A point beyond it is a
+mistake, and rasterizing it would take much memory."""
 
 
 @dataclass
 class _SkippedCounts:
-    """What is not converted, counted for the data card."""
+    """Counts of labels and frames that are not converted, for the data card."""
 
     labels: Counter[str] = field(default_factory=Counter)
     frames: int = 0
@@ -74,39 +75,40 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every split with a label file to COCO JSON.
+    """Convert every split with a label file to COCO JSON.
 
-    Boxes and closed polygons of `classes` become objects; those marked crowd or ignored, and those
-    of the categories in `ignore`, crowd objects. Attributes stay with objects and images.
+    Boxes and closed polygons of `classes` become objects. Those marked crowd or ignored, and those
+    of the categories in `ignore`, become crowd objects. Objects and images keep their attributes.
 
     Args:
         source: Folder that `labels` and `images` are relative to.
         out: Folder for the JSON files and `semantic/`.
-        labels: Label files with `{split}` in place of the split. The first one says which images
-            there are and is read frame by frame; others add labels to its images, and are kept in
+        labels: Label files, with `{split}` in place of the split. The first file defines the images
+            and is read frame by frame. Other files add labels to these images and are kept in
             memory.
-        images: Folder of the images, with `{split}` likewise.
-        classes: Categories that come in objects, in order of their ids.
-        rename: Category -> the one that it is another name of.
-        ignore: Category -> the class for which its objects are crowd objects.
-        semantic: What label maps are drawn from: drivable areas, lanes, or all polygons (the
-            categories of `classes` and `stuff`, later ones over earlier ones). All other pixels are
-            unlabeled.
-        stuff: Categories for `semantic=polygons` that do not come in objects.
-        lane_width: Pixels across a lane marking that is drawn.
-        masks: Whether the objects are annotated by polygons, so that these are their masks.
-        need_images: False takes labels without images: names are kept, sizes are `size` where a
-            frame does not state its own.
-        size: (height, width) for that case.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image; the total is what is known so far.
+        images: Folder of the images, with `{split}` in place of the split.
+        classes: Categories of objects, in order of their ids.
+        rename: Category -> category of which it is another name.
+        ignore: Category -> class for which its objects are crowd objects.
+        semantic: Labels from which the label maps are drawn: drivable areas, lanes, or all polygons
+            (the categories of `classes` and `stuff`, later ones over earlier ones). All other
+            pixels are unlabeled.
+        stuff: Categories for `semantic=polygons` that do not occur as objects.
+        lane_width: Width of a drawn lane marking in pixels.
+        masks: Whether the objects are annotated by polygons, which then become their masks.
+        need_images: Whether the images must exist. If False, only their names are used, and a frame
+            that does not state its size has `size`.
+        size: (height, width) of the images if `need_images` is False.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image; the total is an estimate,
+            because the frames are streamed.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a file, frame, label or category is missing or wrong; the message names it.
+        DataError: If a file, frame, label or category is missing or invalid; the message names it.
     """
     require_parts(source, ())
     if copy_images and not need_images:
@@ -122,7 +124,7 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     )
     files = {
         split: [source / pattern.format(split=split) for pattern in labels]
-        # A name without {split} is one file, of one split.
+        # A pattern without {split} is a single file, which becomes `train`.
         for split in (SPLITS if labels and "{split}" in labels[0] else SPLITS[:1])
         if labels and (source / labels[0].format(split=split)).is_file()
     }
@@ -154,6 +156,7 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
             )
             num_done += 1
             if progress is not None:
+                # The number of frames is unknown while they are streamed.
                 progress(num_done, max(num_done + 1, 2 * num_done))
         skipped_counts.frames = len(labels_by_frame)
         _add_notes(writer, skipped_counts, semantic, need_images=need_images)
@@ -175,7 +178,7 @@ def _add_frame(
 ) -> None:
     image_id = writer.add_image(image, size=size, group=frame.group, attributes=frame.attributes)
     has_map = plan.semantic != "none"
-    # Where nobody drew areas, their absence says nothing: it must not be taught as background.
+    # An image without area labels was not annotated: its pixels must not count as background.
     fill_value = 0 if is_annotated else writer.void
     ids = np.full(size if has_map else (0, 0), fill_value, dtype=np.int64)
     names = [plan_category.name for plan_category in plan.categories]
@@ -211,7 +214,7 @@ def _parse_attributes(label: Mapping[str, Any], location: str) -> dict[str, Any]
             f"{location}: attributes are {raw_attributes!r:.60}; they must be an object"
         )
     plain = {key: value for key, value in (raw_attributes or {}).items() if value is not None}
-    # Files of different years write Occluded and occluded.
+    # Files of different years spell keys in two ways, such as Occluded and occluded.
     return {key[:1].lower() + key[1:]: value for key, value in plain.items()}
 
 
@@ -249,11 +252,12 @@ def _add_object(
 def _rasterize_paths(
     paths: Sequence[Poly2dPath], size: tuple[int, int], plan: ConversionPlan
 ) -> NDArray[np.bool_]:
-    """`(height, width)` what closed paths enclose and, for lanes, open ones cover."""
+    """Return the (height, width) bool pixels in closed paths and, for lanes, along all paths."""
     covered = np.zeros(size, dtype=np.uint8)
     for path in paths:
         flat = flatten_path(path)
         if plan.semantic == "lanes":
+            # OpenCV takes fixed-point coordinates: 4 fractional bits keep 1/16 pixel.
             points = np.rint(np.reshape(flat, (-1, 2)) * 16).astype(np.int32)
             cv2.polylines(covered, [points], path.is_closed, 1, plan.lane_width, cv2.LINE_8, 4)
         elif path.is_closed:

@@ -16,12 +16,12 @@ class ScalabelFrame:
     """One image of a label file.
 
     Attributes:
-        location: File, number and name of the frame, for messages.
+        location: File, number and name of the frame, for error messages.
         name: Relative path of the image.
-        labels: (location, label as JSON has it).
-        group: Video that the image is a frame of.
+        labels: Pairs of (location, label as parsed from JSON).
+        group: Video that contains the frame; None for single images.
         attributes: Attributes of the image.
-        size: (height, width); None where the file does not state it.
+        size: (height, width) in pixels; None if the file does not state it.
     """
 
     location: str
@@ -33,7 +33,7 @@ class ScalabelFrame:
 
 
 def read_frames(file: Path) -> Iterator[ScalabelFrame]:
-    """Read a label file frame by frame.
+    """Yield the frames of a label file one by one.
 
     Raises:
         DataError: If a frame has no valid name, labels or size, or a label has no category.
@@ -70,7 +70,7 @@ def read_frames(file: Path) -> Iterator[ScalabelFrame]:
 
 
 def group_labels_by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """Read label files and return their labels, with locations, by the name of the image."""
+    """Read label files and return image name -> labels with their locations."""
     labels_by_name: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for file in files:
         for frame in read_frames(file):

@@ -15,7 +15,7 @@ Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 STEP = 4.0
-"""Pixels of a curve that one straight piece stands for, about."""
+"""Approximate length, in pixels, of the line segments that replace a curve."""
 MOST_STEPS = 32
 
 
@@ -24,9 +24,9 @@ class Poly2dPath:
     """One path of a `poly2d`.
 
     Attributes:
-        points: Vertices and control points, pixels.
-        types: `L` vertex or `C` control point of a cubic curve, one letter per point.
-        is_closed: Whether the last point goes on to the first.
+        points: Vertices and control points in pixels.
+        types: One letter per point: `L` for a vertex, `C` for a control point of a cubic curve.
+        is_closed: Whether the last point is connected to the first.
     """
 
     points: tuple[Point, ...]
@@ -35,10 +35,11 @@ class Poly2dPath:
 
 
 def read_paths(raw: Any, location: str) -> list[Poly2dPath]:
-    """The paths of a label; empty where it has none.
+    """Return the paths of a label; empty if it has none.
 
     Raises:
-        DataError: If something is missing, of another type or not finite, or a curve lacks a point.
+        DataError: If a field is missing, has the wrong type or is not finite, or a curve lacks a
+            point.
     """
     if raw is None:
         return []
@@ -74,7 +75,7 @@ def _parse_path(raw: Any, location: str) -> Poly2dPath:
 
 
 def _find_curves(types: str) -> list[int]:
-    """Where curves begin: the index of their first control point."""
+    """Return the index of the first control point of every curve."""
     starts, index = [], 0
     while index < len(types):
         if types[index] == "C":
@@ -89,11 +90,12 @@ def _is_missing_end(path: Poly2dPath, first: int) -> bool:
     count = len(path.points)
     if first + 1 >= count or path.types[first + 1] != "C":
         return True
+    # The last curve of a closed path ends at the first point of the path.
     return first + 2 >= count and not path.is_closed
 
 
 def flatten_path(path: Poly2dPath) -> list[float]:
-    """Flat `[x0, y0, x1, y1, ...]` of a path, its curves in short straight pieces."""
+    """Return a path as flat `[x0, y0, x1, y1, ...]`, with curves as short line segments."""
     points = path.points
     outline_points: list[Point] = []
     index = 0
@@ -109,7 +111,7 @@ def flatten_path(path: Poly2dPath) -> list[float]:
 
 
 def _sample_curve(control: Sequence[Point]) -> list[Point]:
-    """Points on a cubic Bezier curve after its start, its end included."""
+    """Return points on a cubic Bezier curve, without its start and with its end."""
     length = sum(math.dist(a, b) for a, b in pairwise(control))
     steps = min(max(math.ceil(length / STEP), 2), MOST_STEPS)
     points = []
@@ -122,10 +124,18 @@ def _sample_curve(control: Sequence[Point]) -> list[Point]:
 
 
 def parse_box(raw: Any, size: tuple[int, int], location: str) -> Box | None:
-    """(x, y, width, height) of a `box2d` inside an image of (height, width); None without area.
+    """Convert a `box2d` to a box inside its image.
+
+    Args:
+        raw: Value of `box2d`: x1, y1, x2, y2 in pixels, both ends included.
+        size: (height, width) of the image.
+        location: Prefix of the error message.
+
+    Returns:
+        (x, y, width, height) in pixels; None if the box has no area inside the image.
 
     Raises:
-        DataError: If an edge is missing or no finite number.
+        DataError: If an edge is missing or is not a finite number.
     """
     fields = raw if isinstance(raw, dict) else {}
     edges = [fields.get(key) for key in ("x1", "y1", "x2", "y2")]
