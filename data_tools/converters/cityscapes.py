@@ -1,12 +1,12 @@
-"""Cityscapes: polygons in the order in which they cover each other, as instances and as pixels.
+"""Converter for Cityscapes: polygons, later ones over earlier ones, as masks and label maps.
 
     ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png        images
     ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_polygons.json        objects, back to front
 
-A file has `imgHeight`, `imgWidth` and `objects`, each with `label`, `polygon` and, at times,
-`deleted` (Cordts et al., CVPR 2016; labels and rasterizing as in cityscapesScripts,
-`helpers/labels.py` and `preparation/json2labelImg.py`: later objects are drawn over earlier ones).
-The labels of test are not public: its files hold no objects, so that it is not converted.
+A file has `imgHeight`, `imgWidth` and `objects`, each with `label`, `polygon` and sometimes
+`deleted` (Cordts et al., CVPR 2016). Labels and rasterization follow cityscapesScripts,
+`helpers/labels.py` and `preparation/json2labelImg.py`: later objects are drawn over earlier ones.
+The labels of test are not public: its files contain no objects, so test is not converted.
 """
 
 from __future__ import annotations
@@ -35,18 +35,21 @@ STUFF = (
     *("vegetation", "terrain", "sky"),
 )
 THINGS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
-"""The 19 classes that are judged, in the order of their train ids: stuff, then things."""
+"""Classes of objects. The 19 evaluated classes are `STUFF`, then `THINGS`, in order of their train
+ids."""
 NOT_EVALUATED = (
     *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic"),
     *("ground", "parking", "rail track", "guard rail", "bridge", "tunnel", "polegroup"),
     *("caravan", "trailer"),
 )
-"""Their pixels are void."""
+"""Labels whose pixels are void."""
 TRANSPARENT_LABEL = "license plate"
-"""What lies below shows through (id -1 in cityscapesScripts)."""
+"""Label that is not drawn, so that the object below it stays visible (id -1 in cityscapesScripts).
+"""
 GROUP = "group"
 MAX_REACH = 10
-"""A point further away than this many images is a mistake."""
+"""Maximum absolute coordinate, in multiples of the longer side of the image; a point beyond it is a
+mistake."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,9 @@ class CityObject:
     """One object of a file.
 
     Attributes:
-        label: Its class, without `group`.
-        is_group: Several of them, not told apart.
-        polygon: Flat `[x0, y0, x1, y1, ...]`.
+        label: Class of the object, without the suffix `group`.
+        is_group: Whether the polygon outlines several objects of the class together.
+        polygon: Flat `[x0, y0, x1, y1, ...]` in pixels.
     """
 
     label: str
@@ -73,24 +76,25 @@ def convert_cityscapes(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts train and val to COCO JSON with masks, boxes and label maps.
+    """Convert train and val to COCO JSON with masks, boxes and label maps.
 
-    Masks are what is visible: what later objects leave of a polygon. Groups (`cargroup`) become
-    crowd objects, classes that are not judged void pixels. The city is every image's group.
+    A mask is the visible part of a polygon that later objects do not cover. Groups (`cargroup`)
+    become crowd objects, and classes that are not evaluated become void pixels. The group of an
+    image is its city.
 
     Args:
-        source: Folder that holds `leftImg8bit` and `gtFine` or `gtCoarse`.
+        source: Folder that contains `leftImg8bit` and `gtFine` or `gtCoarse`.
         out: Folder for the JSON files and `semantic/`.
-        labels: Which annotations to read.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        labels: Annotations to read.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a folder, file, object or label is missing or wrong; the message names it.
+        DataError: If a folder, file, object or label is missing or invalid; the message names it.
     """
     require_parts(source, ("leftImg8bit", labels))
     ending = f"_{labels}_polygons.json"
@@ -129,10 +133,10 @@ def convert_cityscapes(
 
 
 def read_city_file(file: Path) -> tuple[tuple[int, int], list[CityObject]]:
-    """(height, width) and the objects of a file, those that were deleted left out.
+    """Return the (height, width) and the objects of a file, without deleted objects.
 
     Raises:
-        DataError: If it is no such file, or an object's label or polygon is wrong.
+        DataError: If it is not a Cityscapes file, or an object has an invalid label or polygon.
     """
     raw = read_json(file)
     document: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
@@ -182,7 +186,7 @@ def _add_image(writer: CocoWriter, image: Path, file: Path, city: str) -> None:
     image_id = writer.add_image(image, size=size, group=city)
     object_map = render_object_map(objects, size)
     names = (*STUFF, *THINGS)
-    # Position in the drawing -> category id; the first entry is what nothing was drawn on.
+    # Number of an object in the map -> category id; entry 0 is for pixels without any object.
     ids = [
         names.index(city_object.label) + 1 if city_object.label in names else writer.void
         for city_object in objects
@@ -202,7 +206,7 @@ def _add_image(writer: CocoWriter, image: Path, file: Path, city: str) -> None:
 
 
 def render_object_map(objects: list[CityObject], size: tuple[int, int]) -> NDArray[np.int32]:
-    """`(height, width)` the number, from 1, of the object that is seen at a pixel; 0: none."""
+    """Return the (height, width) numbers, from 1, of the objects visible at the pixels; 0: none."""
     canvas = Image.new("I", (size[1], size[0]), 0)
     pen = ImageDraw.Draw(canvas)
     for number, city_object in enumerate(objects, start=1):

@@ -1,12 +1,12 @@
-"""Images with label maps in colors, as CamVid was published: one color per class.
+"""Converter for images with color-coded label maps, as CamVid was published: one color per class.
 
     ROOT/IMAGES/NAME.png              images (option `images`)
     ROOT/MAPS/NAME_L.png              label maps in RGB (options `maps`, `ending`)
-    ROOT/label_colors.txt             `R G B name`, one class a line (option `colors`)
-    ROOT/train.txt, val.txt           names of a split, one a line
+    ROOT/label_colors.txt             `R G B name`, one class per line (option `colors`)
+    ROOT/train.txt, val.txt           names of a split, one per line
 
-Where the folders have `{split}` in their names, there are no lists. Without either everything is
-the split `train`.
+Folders with `{split}` in their names need no lists. Without folders or lists of splits, all images
+form the split `train`.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ Pairs = list[tuple[Path, Path]]
 
 @dataclass(frozen=True)
 class ColorTable:
-    """What each color means.
+    """Mapping from colors to categories.
 
     Attributes:
-        categories: In order of their ids.
-        codes: `(N,)` colors as R * 65536 + G * 256 + B, rising.
-        ids: `(N,)` their category ids; the void value for colors that are void.
-        names: `(N,)` what the table calls them, for messages.
+        categories: Categories in order of their ids.
+        codes: (N,) int64 colors as R * 65536 + G * 256 + B, ascending.
+        ids: (N,) int64 category ids of the colors; the void value for void colors.
+        names: (N,) class names in the table, for messages.
     """
 
     categories: tuple[CategorySpec, ...]
@@ -80,30 +80,29 @@ def convert_color_maps(  # noqa: PLR0913 - each is an option of the format
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every split to COCO JSON with label maps.
+    """Convert every split to COCO JSON with label maps.
 
     Args:
-        source: Folder that all other places are relative to.
+        source: Folder that all other paths are relative to.
         out: Folder for the JSON files and `semantic/`.
-        images: Folder of the images; `{split}` in it stands for the split.
-        maps: Folder of the label maps, likewise.
-        ending: What a map's name has after its image's, before the suffix.
-        colors: Text file of the colors.
-        merge: Class of the table -> class of the output; where given, classes that it does not name
-            are void.
-        void: Classes whose pixels are neither taught nor judged.
-        things: Classes of the output that come in objects.
-        boxes: Also draw a box around every connected component of a thing class, as for label maps.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        images: Folder of the images; `{split}` is replaced by the split.
+        maps: Folder of the label maps; `{split}` is replaced by the split.
+        ending: Suffix that the stem of a map adds to the stem of its image.
+        colors: Name of the text file of colors.
+        merge: Class of the table -> class of the output; if given, all other classes are void.
+        void: Classes whose pixels are ignored in training and evaluation.
+        things: Classes of the output that consist of countable objects.
+        boxes: Whether to also add a box around every connected component of a thing class.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a folder, table, list or file is missing or wrong, or a map has a color that
-            is in no line of the table; the message names the file and the color.
+        DataError: If a folder, table, list or file is missing or invalid, or a map has a color that
+            is not in the table; the message names the file and the color.
     """
     require_parts(source, (colors,))
     table = read_colors(source / colors, merge, void, things)
@@ -134,11 +133,17 @@ def read_colors(
     void: Sequence[str] = (),
     things: Sequence[str] = (),
 ) -> ColorTable:
-    """Reads a table of colors.
+    """Read a table of colors.
+
+    Args:
+        file: Path of the text file, `R G B name` per line.
+        merge: Class of the table -> class of the output; None if they are the same.
+        void: Classes that are void.
+        things: Classes of the output that consist of countable objects.
 
     Raises:
-        DataError: If a line is no color and name, one of them comes twice, or the options name a
-            class that there is not.
+        DataError: If a line is not a color and a name, a name or color is repeated, or the options
+            name an unknown class.
     """
     colors_by_name: dict[str, Rgb] = {}
     for number, line in enumerate(read_lines(file), start=1):
@@ -178,11 +183,11 @@ def read_colors(
 
 
 def read_color_map(file: Path) -> NDArray[np.uint8]:
-    """`(height, width, 3)` colors of a map; a palette is looked up.
+    """Return the (height, width, 3) uint8 RGB colors of a map, with a palette resolved.
 
     Raises:
-        DataError: If the file is missing, no image, lossy, or deeper than 8 bits, or holds
-            several images.
+        DataError: If the file is missing, lossy or not an image, has more than 8 bits per channel,
+            or contains several images.
     """
     try:
         require_lossless(file, "label map")
@@ -201,11 +206,21 @@ def read_color_map(file: Path) -> NDArray[np.uint8]:
 
 
 def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> NDArray[np.int64]:
-    """`(height, width)` category ids of a map.
+    """Convert the colors of a map to category ids.
+
+    Args:
+        pixels: (height, width, 3) uint8 RGB.
+        table: Table of colors.
+        file: Path of the map, for error messages.
+
+    Returns:
+        (height, width) int64 category ids.
 
     Raises:
-        DataError: If a color is not in the table; it names the file, the colors and the pixels.
+        DataError: If a color is not in the table; the message names the file, the colors and the
+            pixels.
     """
+    # One integer per color makes the lookup a binary search in the sorted codes.
     wide = pixels.astype(np.int64)
     codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     positions = np.minimum(np.searchsorted(table.codes, codes), len(table.codes) - 1)

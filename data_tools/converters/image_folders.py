@@ -1,10 +1,10 @@
-"""Folders of images named by what the images show, as torchvision's `ImageFolder` reads them.
+"""Converter for folders of images named by class, as torchvision's `ImageFolder` reads them.
 
     ROOT/CLASS/IMAGE.jpg                one folder per class
     ROOT/train/CLASS/IMAGE.jpg          the same for each of `train`, `val` and `test`
 
-Classes are the sorted names of the folders of all splits. Folders inside a class folder are
-searched too. Where there are no splits, `val_fraction` of every class goes to `val`.
+Classes are the sorted folder names of all splits. Subfolders of a class folder are searched too.
+Without native splits, `val_fraction` of every class goes to `val`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 ALIASES = {"valid": "val", "validation": "val"}
-"""Other names of folders of splits."""
+"""Other folder names of splits."""
 
 ImagesByClass = Mapping[str, Sequence[Path]]
-"""Class -> its images, sorted."""
+"""Class -> sorted paths of its images."""
 
 
 def convert_image_folders(
@@ -38,26 +38,27 @@ def convert_image_folders(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts a folder per class to COCO JSON with one image-level label per image.
+    """Convert one folder per class to COCO JSON with one image-level label per image.
 
-    Images that cannot be read are left out and listed in the summary.
+    Images that cannot be read are skipped and listed in the summary.
 
     Args:
-        source: Folder that holds the folders of classes, or those of splits.
+        source: Folder that contains the class folders or the split folders.
         out: Folder for the JSON files.
-        val_fraction: Share of every class that goes to `val`, 0 to below 1; for sources without
-            splits only. Which images these are depends on `seed` and their names.
-        seed: Of that choice.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        val_fraction: Fraction of every class that goes to `val`, 0 to below 1; only for sources
+            without native splits. The choice depends on `seed`, the class and the sorted paths of
+            its images.
+        seed: Seed of the random choice of validation images.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If there is no class, a class has no image at all, a folder is both a split and
-            a class, or `val_fraction` does not fit.
+        DataError: If there is no class, a class has no image, folders of splits and classes are
+            mixed, or `val_fraction` is not applicable.
     """
     require_parts(source, ())
     if not 0 <= val_fraction < 1:
@@ -113,7 +114,7 @@ def _add_image(writer: CocoWriter, source: Path, file: Path, name: str) -> None:
 
 
 def _find_splits(source: Path) -> dict[str, ImagesByClass]:
-    """The images of every split that has a folder; empty where no folder is named by one."""
+    """Return the images of every split with a folder; empty if there is no `train` folder."""
     folders = _list_folders(source)
     folders_by_name = {
         ALIASES.get(folder.name.lower(), folder.name.lower()): folder for folder in folders
@@ -156,12 +157,12 @@ def _find_images(folder: Path) -> Iterator[Path]:
 def _split_classes(
     classes: ImagesByClass, val_fraction: float, seed: int
 ) -> dict[str, ImagesByClass]:
-    """`train` and, where a share of every class is wanted there, `val`."""
+    """Return `train` and, if requested, a `val` with a fraction of every class."""
     if not val_fraction:
         return {"train": classes}
     train, val = {}, {}
     for name, files in classes.items():
-        # Rounded, but of two images or more each split gets one.
+        # From a class of two images or more, each split gets at least one.
         count = round(len(files) * val_fraction)
         count = min(max(count, 1), len(files) - 1) if len(files) > 1 else 0
         val_indices = set(random.Random(f"{seed}/{name}").sample(range(len(files)), count))

@@ -1,8 +1,8 @@
-"""KITTI's 2-D objects: one text of boxes per image, without a val split of its own.
+"""Converter for KITTI's 2-D objects: one text file of boxes per image, without a native val split.
 
     ROOT/training/image_2/000000.png    images
-    ROOT/training/label_2/000000.txt    objects, one a line
-    ROOT/ImageSets/train.txt, val.txt   names of a split of your choice, one a line
+    ROOT/training/label_2/000000.txt    objects, one per line
+    ROOT/ImageSets/train.txt, val.txt   names of a split of your choice, one per line
 
 A line has 15 fields (readme of the object development kit, Geiger et al., CVPR 2012): type,
 truncated (0..1), occluded (0..3), alpha, left, top, right, bottom (pixels from 0), height, width,
@@ -36,7 +36,7 @@ CLASSES = (
     *("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc"),
     "DontCare",
 )
-"""All types of the development kit. DontCare regions become crowd objects of their own class."""
+"""All types of the development kit. DontCare regions become crowd objects of a separate class."""
 DONT_CARE = "DontCare"
 NUM_FIELDS = 15
 LINE = re.compile("[0-9]{1,9}")
@@ -51,11 +51,11 @@ class KittiObject:
     """One line of a label file.
 
     Attributes:
-        line: Its number, from 1.
+        line: Line number, from 1.
         type: One of `CLASSES`.
-        corners: (left, top, right, bottom), pixels.
-        occluded: 0 visible, 1 partly, 2 largely, 3 unknown; None in DontCare regions.
-        truncated: Share 0..1 outside the image; None in DontCare regions.
+        corners: (left, top, right, bottom) in pixels.
+        occluded: 0 visible, 1 partly, 2 largely, 3 unknown; None for DontCare regions.
+        truncated: Fraction outside the image, 0..1; None for DontCare regions.
     """
 
     line: int
@@ -77,30 +77,31 @@ def convert_kitti(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts the labeled images to COCO JSON with boxes, `occluded` and `truncated`.
+    """Convert the labeled images to COCO JSON with boxes, `occluded` and `truncated`.
 
-    KITTI has no val split: say which one, by lists or by `val_fraction`. Images come from drives,
-    whose frames resemble each other; with the development kit's `mapping` the drive is every
-    image's group, and `val_fraction` keeps drives whole.
+    KITTI has no val split: it must be chosen by lists or by `val_fraction`. The images come from
+    drives, whose frames resemble each other. With the development kit's `mapping`, the drive is the
+    group of every image, and `val_fraction` keeps drives together.
 
     Args:
-        source: Folder that holds `training/image_2` and `training/label_2`.
+        source: Folder that contains `training/image_2` and `training/label_2`.
         out: Folder for `train.json` and `val.json`.
-        lists: Folder of `train.txt` and `val.txt`; default: `ImageSets` of the source, where there
-            is one.
-        val_fraction: Share of the images that goes to val, above 0 and below 1, instead of lists.
-        seed: Of that choice.
+        lists: Folder of `train.txt` and `val.txt`; default: `ImageSets` of the source, if it
+            exists.
+        val_fraction: Fraction of the images that goes to val, above 0 and below 1, instead of
+            lists.
+        seed: Seed of the random choice of validation images.
         mapping: Folder of the development kit with `train_mapping.txt` and `train_rand.txt`.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If no split is stated, or a file, line or field is missing or wrong; the message
-            names it.
+        DataError: If no split is chosen, or a file, line or field is missing or invalid; the
+            message names it.
     """
     require_parts(source, ("training/image_2", "training/label_2"))
     images = index_images_by_stem(source / "training/image_2")
@@ -129,10 +130,11 @@ def convert_kitti(
 
 
 def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
-    """The objects of a label file.
+    """Yield the objects of a label file.
 
     Raises:
-        DataError: If the file is missing or a line is no label; the message names line and field.
+        DataError: If the file is missing or a line is not a label; the message names line and
+            field.
     """
     if not file.is_file():
         raise DataError(
@@ -171,10 +173,13 @@ def _parse_object(fields: list[str], number: int, location: str) -> KittiObject:
 
 
 def read_drives(mapping: Path) -> dict[str, str]:
-    """Image name -> drive that it comes from.
+    """Return image name -> drive that contains the image.
 
-    The development kit numbers images in random order: entry i of `train_rand.txt` is the line,
-    from 1, of image i in `train_mapping.txt`, whose second word is the drive.
+    The development kit numbers images in random order. Entry i of `train_rand.txt` is the line
+    number, from 1, of image i in `train_mapping.txt`. The second word of that line is the drive.
+
+    Args:
+        mapping: Folder of the development kit.
 
     Raises:
         DataError: If the files are missing or do not belong together.
@@ -202,7 +207,7 @@ def _choose_splits(
     val_fraction: float,
     seed: int,
 ) -> tuple[Split, str]:
-    """Names by split, and a sentence on how they were chosen."""
+    """Return the image names by split, and a sentence that describes how they were chosen."""
     folder = lists if lists is not None else source / LISTS
     if lists is not None or (folder.is_dir() and not val_fraction):
         if val_fraction:

@@ -1,12 +1,13 @@
-"""LabelMe: one JSON of drawn shapes per image.
+"""Converter for LabelMe: one JSON file of drawn shapes per image.
 
     ROOT/NAME.json        shapes; `imagePath` names the image, relative to the JSON
     ROOT/NAME.jpg
     ROOT/train/NAME.json  folders called train, val and test are splits
-    ROOT/train.txt        or lists: names of JSON files without suffix, one a line
+    ROOT/train.txt        or lists: names of JSON files without suffix, one per line
 
-Without either everything is the split `train`. Shapes of one image with one label and one
-`group_id` are parts of one object. The image inside the JSON (`imageData`) is never used.
+Without folders or lists of splits, all images form the split `train`. Shapes of one image with the
+same label and the same `group_id` are parts of one object. The image inside the JSON (`imageData`)
+is never used.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 
 ALIASES = {"valid": "val", "validation": "val"}
-"""Other names of folders of splits."""
+"""Other folder names of splits."""
 NOT_CONVERTED = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
 NUM_POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}
-"""How many points a shape has; other shapes are polygons of three or more."""
+"""Allowed numbers of points by kind of shape; other shapes are polygons of three or more."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class LabelMeFile:
     """One annotation file.
 
     Attributes:
-        file: Where it lies.
-        image: The image that it is about.
-        size: (height, width) that it states; None where it does not.
+        file: Path of the annotation file.
+        image: Path of the annotated image.
+        size: (height, width) stated in the file; None if it states no size.
         objects: Drawn objects, in order of their first shape.
-        skipped: (shape, why) of the shapes that are not converted.
+        skipped: (shape, reason) of the shapes that are not converted.
     """
 
     file: Path
@@ -79,25 +80,25 @@ def convert_labelme(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts JSON files of LabelMe to COCO JSON with boxes and outlines.
+    """Convert JSON files of LabelMe to COCO JSON with boxes and outlines.
 
-    Polygons, circles (as polygons) and masks become outlines, rectangles boxes; points and lines
-    are left out and listed in the summary. A split counts as annotated with masks where every
+    Polygons, circles (as polygons) and masks become outlines, and rectangles become boxes. Points
+    and lines are skipped and listed in the summary. A split counts as annotated with masks if every
     object has an outline.
 
     Args:
-        source: Folder that holds the JSON files.
+        source: Folder that contains the JSON files.
         out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such splits.
-        classes: Names in order of their ids; default: all that occur, by name.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        classes: Names in order of their ids; default: all names that occur, sorted.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a file, image, shape or class is missing or wrong; the message names it.
+        DataError: If a file, image, shape or class is missing or invalid; the message names it.
     """
     splits = {
         split: [read_labelme_file(file, source) for file in files]
@@ -174,14 +175,14 @@ def _group_by_folder(source: Path, annotation_files: Sequence[Path]) -> dict[str
 
 
 def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
-    """Reads one annotation file.
+    """Read one annotation file.
 
     Args:
-        file: The JSON.
-        root: Folder that its image must lie in.
+        file: Path of the JSON file.
+        root: Folder that must contain its image.
 
     Raises:
-        DataError: If it is no JSON of LabelMe, a shape is wrong, or its image is not there.
+        DataError: If the file is not JSON of LabelMe, a shape is invalid, or the image is missing.
     """
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
@@ -206,7 +207,7 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
 
 
 def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
-    """(label, kind, points) of a shape."""
+    """Return the (label, kind, points) of a shape."""
     if not isinstance(raw, dict) or not isinstance(raw.get("label"), str) or not raw["label"]:
         raise DataError(f"{location} has no label; every shape needs its class")
     label, kind = raw["label"], raw.get("shape_type") or "polygon"
@@ -240,7 +241,7 @@ def _add_part(
     raw: Mapping[str, Any],
     location: str,
 ) -> LabeledObject:
-    """The object with one more shape."""
+    """Return the object with one more shape."""
     boxes, polygons, masks = (
         (labeled_object.boxes, labeled_object.polygons, labeled_object.masks)
         if labeled_object
@@ -263,7 +264,7 @@ def _add_part(
 
 
 def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMask:
-    """A PNG in base64, laid on the image at its upper left corner."""
+    """Decode a PNG in base64 and place it at its upper left corner in the image."""
     try:
         stream = io.BytesIO(base64.b64decode(text, validate=True))
         if (lossy_format := find_lossy_format(stream)) is not None:
@@ -278,7 +279,7 @@ def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMas
 
 
 def _find_image(file: Path, root: Path, name: Any) -> Path:
-    """The image of a JSON: as it says, else of its own name beside it, in any case in `root`."""
+    """Return the image of a JSON file: the named one inside `root`, else the one with its stem."""
     top = os.path.abspath(root)  # noqa: PTH100 - links are kept
     if isinstance(name, str) and name:
         path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
@@ -296,15 +297,15 @@ def _find_image(file: Path, root: Path, name: Any) -> Path:
 
 
 def _find_sibling_images(file: Path) -> list[Path]:
-    """The images of the same folder and name, as far as their suffix is written as usual.
+    """Return the images with the stem of a file and a suffix in a common spelling, in its folder.
 
-    The folder is not listed: that would be done anew for each of its files.
+    The folder is not listed, because that would be repeated for each of its files.
     """
     suffixes = [
         form for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper(), suffix.title())
     ]
     candidates = (file.with_name(f"{file.stem}{suffix}") for suffix in suffixes)
-    # Where letters of either case are one, a file is found more than once.
+    # A case-insensitive file system finds the same file under several spellings.
     return list({path.stat().st_ino: path for path in filter(is_file, candidates)}.values())
 
 
@@ -326,7 +327,7 @@ def _resolve_classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None
 
 
 def _add_image(writer: CocoWriter, label_file: LabelMeFile) -> None:
-    """Adds an image with its objects."""
+    """Add an image with its objects."""
     size = measure_image_size(label_file.image)
     if label_file.size is not None and label_file.size != size:
         raise DataError(

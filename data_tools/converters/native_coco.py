@@ -1,10 +1,10 @@
-"""COCO files of others: checked, mended where that is safe, and laid out as all prepared data is.
+"""Converter for COCO files of other publishers, checked and repaired, to the internal layout.
 
-    ROOT/annotations/instances_val2017.json   one file per split, told by its name; or named
+    ROOT/annotations/instances_val2017.json   one file per split, found by its name or by option
     ROOT/val2017/NAME.jpg                     images, anywhere below ROOT
 
-Ids stay those of the publisher, so that results can be handed in. Files whose records are keyed by
-id instead of listed (parts of LIVECell) are taken as if they were lists.
+The publisher's ids are kept, so that results can be submitted. Files with records keyed by id
+instead of listed (parts of LIVECell) are read as if they were lists.
 """
 
 from __future__ import annotations
@@ -46,26 +46,27 @@ def convert_coco(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Writes COCO files anew: complete, with images found and sizes compared.
+    """Rewrite COCO files in complete form, with images found and sizes compared.
 
-    Missing `iscrowd`, `area`, `bbox` and ids are filled in and counted; objects that cannot be
-    used are left out and listed. An image is looked for under its `file_name`, then by its name
-    anywhere below `images`.
+    Missing `iscrowd`, `area`, `bbox` and ids are filled in and counted. Objects that cannot be used
+    are skipped and listed. An image is searched under its `file_name`, then by its name anywhere
+    below `images`.
 
     Args:
-        source: Folder that holds annotations and images.
+        source: Folder that contains annotations and images.
         out: Folder for `train.json`, `val.json`, `test.json`.
-        annotations: Split -> COCO file, relative to the source; default: told by their names.
+        annotations: Split -> COCO file, relative to the source; default: files found by their
+            names.
         images: Folder of the images, relative to the source.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON; default: what stands there.
-        progress: Called with (done, total) after each image.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON; default: no license entry.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a file or image is missing, or a file has errors that cannot be mended.
+        DataError: If a file or image is missing, or a file has errors that cannot be repaired.
     """
     files = _find_files(source, annotations)
     image_finder = _CocoImageFinder(source, images)
@@ -114,7 +115,7 @@ def _find_files(source: Path, annotations: Mapping[str, str] | None) -> dict[str
 
 @contextmanager
 def _convert_keyed_records(files: Mapping[str, Path], out: Path) -> Iterator[dict[str, Path]]:
-    """The files, those with keyed records in a form with lists for as long as they are read."""
+    """Yield the files by split, with temporary copies of those with records keyed by id."""
     readable = dict(files)
     temporary_files: list[Path] = []
     try:
@@ -122,7 +123,7 @@ def _convert_keyed_records(files: Mapping[str, Path], out: Path) -> Iterator[dic
             with file.open("rb") as stream:
                 start = stream.read(1 << 20)
             if b'"annotations": {' not in start and b'"annotations":{' not in start:
-                # Cheap, and right for what writes such files: keys stand before a million bytes.
+                # A cheap test that holds for known files: the key is within the first megabyte.
                 continue
             content = require_object(file, read_json(file))
             for key in ("images", "annotations"):
@@ -140,7 +141,7 @@ def _convert_keyed_records(files: Mapping[str, Path], out: Path) -> Iterator[dic
 
 
 class _CocoImageFinder:
-    """Finds images inside a folder, by the name of the record or by the file's own."""
+    """Finder of images inside a folder, by `file_name` or by the name of the file alone."""
 
     def __init__(self, source: Path, images: str) -> None:
         require_parts(source, (images,))
@@ -184,7 +185,7 @@ def _build_image_record(
     out: Path,
     copy_split: str | None,
 ) -> dict[str, Any]:
-    """The record of an image, which lies at `path`, in the layout of prepared data."""
+    """Return the record of the image at `path` in the internal layout."""
     size = measure_image_size(path)
     if size != (record.height, record.width):
         raise DataError(
@@ -213,8 +214,8 @@ def _build_image_record(
 
 
 def _make_absolute(path: Path) -> Path:
-    """The path from the root without `..`, links kept."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
+    """Return the absolute path without `..` and without following links."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links
 
 
 def _copy_file(path: Path, out: Path, target: Path) -> str:
@@ -233,7 +234,7 @@ def _write_coco(
     info: Mapping[str, Any],
     license_name: str,
 ) -> None:
-    """Writes a file record by record: millions of them need no second copy in memory."""
+    """Write a COCO file annotation by annotation: millions need no second copy in memory."""
     categories = [
         {
             "id": category.id,

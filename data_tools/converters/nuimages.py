@@ -1,13 +1,13 @@
-"""nuImages: tables of one database per split, masks as run lengths in base64.
+"""Converter for nuImages: database tables per split, masks as run lengths in base64.
 
     ROOT/v1.0-train/TABLE.json    sample_data, sample, log, category, attribute, object_ann,
                                   surface_ann; the same for v1.0-val, else v1.0-mini
     ROOT/samples/CAMERA/NAME.jpg  the annotated images
 
-Fields are those of the development kit's `docs/schema_nuimages.md`: a row of `object_ann` has
+Fields are those of the development kit's `docs/schema_nuimages.md`. A row of `object_ann` has
 `sample_data_token`, `category_token`, `attribute_tokens`, `bbox` [xmin, ymin, xmax, ymax] and
-`mask`; one of `surface_ann` has `mask` without a box. Only key frames of cameras are annotated. The
-annotations of test are not public.
+`mask`. A row of `surface_ann` has `mask` without a box. Only key frames of cameras are annotated.
+The annotations of test are not public.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ SPLITS = ("train", "val")
 MINI = "mini"
 TABLES = ("sample_data", "sample", "log", "category", "attribute", "object_ann", "surface_ann")
 EGO = "vehicle.ego"
-"""The car that carries the camera: a surface whose pixels are void."""
+"""Category of the car that carries the camera: a surface whose pixels are void."""
 SURFACES = ("flat.driveable_surface",)
 
 Row = dict[str, Any]
 Rows = dict[str, list[tuple[str, Row]]]
-"""Token of an image -> rows, each with where it stands."""
+"""Token of an image -> rows, each with its location in the table."""
 
 
 @dataclass(frozen=True)
 class _SplitTables:
-    """The tables of one split, and what its objects may be.
+    """Tables of one split, and the classes of its objects.
 
     Attributes:
-        folder: Of the tables.
+        folder: Folder of the tables.
         categories: Token -> name.
         attributes: Token -> name.
         groups: Token of a sample -> name of its log.
         things: Classes of objects in order.
-        rename: Category -> class.
+        rename: Category -> class; empty if every category is a class.
     """
 
     folder: Path
@@ -75,28 +75,28 @@ def convert_nuimages(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts train and val to COCO JSON with boxes, masks and label maps.
+    """Convert train and val to COCO JSON with boxes, masks and label maps.
 
-    Label maps hold the driveable surface and, over it, the objects, larger ones first, as the
-    development kit draws them; the own car is void, everything else unlabeled. The log that an
-    image comes from is its group. Rows of a split are kept in memory (about 1 kB an object).
+    Label maps contain the drivable surface and, over it, the objects, larger ones first, as the
+    development kit draws them. The ego vehicle is void and everything else is unlabeled. The group
+    of an image is its log. The rows of a split are kept in memory (about 1 kB per object).
 
     Args:
-        source: Folder of `samples` and of the tables' folders.
+        source: Folder that contains `samples` and the folders of the tables.
         out: Folder for the JSON files and `semantic/`.
-        version: What the tables' folders begin with.
-        rename: Category of an object -> class; default: every category is a class of its own.
-            Objects of categories that it does not name become crowd objects of `other`.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        version: Prefix of the folders of the tables.
+        rename: Category of an object -> class; default: every category is a class. Objects of other
+            categories become crowd objects of the class `other`.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a table, row, token, mask or image is missing or wrong; the message says
-            which.
+        DataError: If a table, row, token, mask or image is missing or invalid; the message names
+            it.
     """
     require_parts(source, ())
     folders = {split: source / f"{version}-{split}" for split in SPLITS}
@@ -195,7 +195,7 @@ def _look_up(names: Mapping[str, str], token: str, table: str, location: str) ->
 def _list_images(split: _SplitTables) -> list[Row]:
     image_rows = []
     for location, row in _read_table(split.folder, "sample_data"):
-        # Lidar sweeps and the frames between key frames have no annotations.
+        # Neither lidar sweeps nor frames between key frames are annotated.
         if row.get("is_key_frame") is not True or row.get("fileformat") == "pcd":
             continue
         name = _get_field(row, "filename", str, location)
@@ -262,6 +262,7 @@ def _add_image(
         if mask is not None:
             value = writer.void if iscrowd else names.index(label) + 1
             object_masks.append((int(mask.sum()), value, mask))
+    # Larger objects first, so that small objects stay visible.
     for _, value, mask in sorted(object_masks, key=lambda object_mask: -object_mask[0]):
         ids[mask] = value
     writer.add_semantic(image_id, ids)
@@ -276,7 +277,7 @@ def _add_object(
     iscrowd: bool,
     location: str,
 ) -> NDArray[np.bool_] | None:
-    """Adds an object by its mask, else by its box; gives the mask."""
+    """Add an object by its mask, else by its box, and return the mask."""
     height, width = size = writer.get_image_size(image_id)
     edges = _get_field(row, "bbox", list, location)
     if len(edges) != 4 or not all(map(is_number, edges)):
@@ -307,7 +308,7 @@ def _parse_attributes(row: Row, split: _SplitTables, location: str) -> dict[str,
     if not isinstance(tokens, list):
         raise DataError(f"{location} has {tokens!r:.60} as attribute_tokens; it must be a list")
     names = [_look_up(split.attributes, str(token), "attribute", location) for token in tokens]
-    # `vehicle.parked` is the value parked of the attribute vehicle.
+    # `vehicle.parked` is the value `parked` of the attribute `vehicle`.
     return {name.rpartition(".")[0] or name: name.rpartition(".")[2] for name in names}
 
 

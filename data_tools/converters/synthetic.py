@@ -1,17 +1,17 @@
-"""Draws microscope-like scenes of three kinds of cells, with exact boxes, masks and label maps.
+"""Synthetic microscope scenes of three kinds of cells, with exact boxes, masks and label maps.
 
-A data set that needs no download, for trying the toolkit and for testing that training works. It is
-built so that color and brightness alone do not solve it: the light is uneven, a cell may be
-brighter or darker than what surrounds it, all classes share their colors with each other and with
-debris that is not annotated, and cells touch, cover each other and leave the frame. What tells the
-classes apart is shape and inner texture:
+The dataset needs no download. It serves for trying the toolkit and for testing that training works.
+Color and brightness alone do not solve it: the light is uneven, a cell may be brighter or darker
+than its surroundings, all classes share their colors with each other and with debris that is not
+annotated, and cells touch, overlap and leave the frame. The classes differ in shape and inner
+texture:
 
     granular   round, a dark off-center nucleus with granules
     striated   bent rods with bands across
     lobed      star-like outline with bright vacuoles
 
-Shapes: `H, W` one scene, `h, w` the patch that holds one cell. Images are float32 RGB, 0..1,
-until they are written. Coordinates are (x, y) pixels.
+Shapes: `H, W` is one scene, `h, w` the patch that contains one cell. Images are float32 RGB in 0..1
+until they are written. Coordinates are (x, y) in pixels.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ Float = NDArray[np.floating[Any]]
 
 CLASSES = ("granular", "striated", "lobed")
 SMALLEST_VISIBLE = 0.25
-"""A cell of which less than this fraction can be seen is left out (and counted)."""
+"""Visible fraction below which a cell is skipped and counted."""
 JPEG_QUALITY = 95
 POLYGON_SCALE = 4
-"""Outlines are traced on an enlarged mask, so that polygons follow pixel edges, not centers."""
+"""Factor by which a mask is enlarged before tracing, so that polygons follow pixel edges, not
+centers."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,9 @@ class SyntheticCell:
     """One drawn cell.
 
     Attributes:
-        category: Name of its class.
-        mask: `(H, W)` bool, the pixels that can be seen.
-        visible_fraction: Fraction of the whole cell (also the part outside the frame) that can be
-            seen.
+        category: Name of the class.
+        mask: (H, W) bool, visible pixels.
+        visible_fraction: Visible fraction of the cell, including its part outside the frame, 0..1.
     """
 
     category: str
@@ -59,18 +59,18 @@ class SyntheticCell:
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """One drawn image and its cells, the lowest first.
+    """One drawn image and its cells, from bottom to top.
 
     Attributes:
-        image: `(H, W, 3)` uint8 RGB.
-        cells: Everything drawn that is a cell.
+        image: (H, W, 3) uint8 RGB.
+        cells: All drawn cells, without debris.
     """
 
     image: NDArray[np.uint8]
     cells: tuple[SyntheticCell, ...]
 
     def to_label_map(self) -> NDArray[np.int64]:
-        """`(H, W)` category ids (1..3), 0 where there is no cell."""
+        """Return the (H, W) category ids (1..3), 0 for background."""
         ids = np.zeros(self.image.shape[:2], dtype=np.int64)
         for cell in self.cells:
             ids[cell.mask] = CLASSES.index(cell.category) + 1
@@ -87,25 +87,25 @@ def make_cells(
     image_format: Literal["jpg", "png"] = "jpg",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Writes `train` and `val` scenes with their annotations into `out`.
+    """Write `train` and `val` scenes with their annotations into `out`.
 
-    The same arguments give the same bytes; a scene depends on the seed, its split and its number
-    only, so a longer run starts with the scenes of a shorter one.
+    The same arguments give the same bytes. A scene depends only on the seed, its split and its
+    number, so a longer run starts with the scenes of a shorter one.
 
     Args:
-        out: Folder; gets `train.json`, `val.json`, `images/` and `semantic/`.
+        out: Output folder, filled with `train.json`, `val.json`, `images/` and `semantic/`.
         train: Number of training scenes.
-        val: Number of validation scenes; none is a training scene.
-        seed: Start of the random numbers, 0 or more.
-        size: (height, width) of a scene, each 96 or more.
+        val: Number of validation scenes, none of which is a training scene.
+        seed: Seed of the random numbers, 0 or more.
+        size: (height, width) of a scene, 96 or more each.
         image_format: File type of the images.
-        progress: Called with (done, total) after each scene.
+        progress: Function called with (done, total) after each scene.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If an argument is out of range or the JSON files are already there.
+        DataError: If an argument is out of range or the JSON files already exist.
     """
     if train < 1 or val < 1 or seed < 0 or min(size) < 96:
         raise DataError(
@@ -134,7 +134,12 @@ def make_cells(
 
 
 def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> SyntheticScene:
-    """Draws background, debris, cells, and what the camera adds, in that order."""
+    """Draw background, debris, cells and camera effects, in that order.
+
+    Args:
+        rng: Random number generator.
+        size: (height, width) of the scene.
+    """
     image = _render_background(rng, size)
     for _ in range(int(rng.integers(5, 11))):
         _add_debris(rng, image)
@@ -169,14 +174,14 @@ def _add_scene(writer: CocoWriter, scene: SyntheticScene, file: Path) -> None:
             )
             semantic[cell.mask] = writer.void
             continue
-        # Half as polygons, half as run lengths: a reader meets both kinds.
+        # Half of the objects are polygons, half run lengths, so that readers are tested on both.
         polygons = trace_polygons(cell.mask) if index % 2 == 0 else None
         writer.add_mask(image_id, cell.category, cell.mask, polygons=polygons)
     writer.add_semantic(image_id, semantic)
 
 
 def trace_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
-    """Flat `[x0, y0, x1, y1, ...]` polygons around the parts of a `(H, W)` mask."""
+    """Return flat `[x0, y0, x1, y1, ...]` polygons around the parts of a (H, W) mask."""
     large = cv2.resize(
         mask.astype(np.uint8),
         None,
@@ -195,7 +200,7 @@ def trace_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
 
 
 def _render_background(rng: np.random.Generator, size: tuple[int, int]) -> Float:
-    """`(H, W, 3)` tinted light with a gradient, a vignette and structure at three scales."""
+    """Return (H, W, 3) tinted light with a gradient, a vignette and structure at three scales."""
     height, width = size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
@@ -213,7 +218,7 @@ def _render_background(rng: np.random.Generator, size: tuple[int, int]) -> Float
 
 
 def _sample_noise(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Float:
-    """`(H, W)` smooth noise of mean 0 and deviation near 1 with spots of about `scale` pixels."""
+    """Return (H, W) noise of mean 0 and deviation near 1, with spots of about `scale` pixels."""
     coarse = (int(size[0] / scale) + 3, int(size[1] / scale) + 3)
     values = rng.standard_normal(coarse).astype(np.float32)
     large = cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
@@ -222,14 +227,17 @@ def _sample_noise(rng: np.random.Generator, size: tuple[int, int], scale: float)
 
 
 def _sample_tint(rng: np.random.Generator) -> Float:
-    """`(3,)` factor on the light below; one distribution for all classes and for debris."""
+    """Return a (3,) factor on the light below, from one distribution for all classes and debris."""
     strength = rng.uniform(0.10, 0.24) * (1 if rng.random() < 0.3 else -1)
     tint: Float = (1 + strength + rng.uniform(-0.07, 0.07, 3)).astype(np.float32)
     return tint
 
 
 def _sample_centers(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[float, float]]:
-    """(x, y) of 6 to 11 cells in clumps: near enough to touch, too far to hide each other."""
+    """Return (x, y) of cells in clumps: near enough to touch, too far apart to hide each other.
+
+    A scene of 192 x 256 pixels has 6 to 11 cells; other sizes have the same density.
+    """
     height, width = size
     num_cells = round(int(rng.integers(6, 12)) * height * width / (192 * 256))
     centers: list[tuple[float, float]] = []
@@ -249,14 +257,14 @@ def _sample_centers(rng: np.random.Generator, size: tuple[int, int]) -> list[tup
 
 
 def _make_grid(half: int) -> tuple[Float, Float]:
-    """(x, y) offsets from the middle of a square patch, each `(h, w)`."""
+    """Return (x, y) offsets from the center of a square patch, each (h, w)."""
     line = np.arange(-half, half + 1, dtype=np.float32)
     x, y = np.meshgrid(line, line)
     return x, y
 
 
 def _compute_coverage(distance: Float, softness: float = 1.0) -> Float:
-    """Coverage 0..1 from the signed distance to an outline (negative inside), in pixels."""
+    """Return coverage 0..1 from the signed distance to an outline (negative inside), in pixels."""
     coverage: Float = np.clip(0.5 - distance / (2 * softness), 0, 1)
     return coverage
 
@@ -306,7 +314,7 @@ def _render_lobed(rng: np.random.Generator) -> tuple[Float, Float]:
 
 
 def _compute_rim(distance: Float) -> Float:
-    """A thin line just inside an outline, 0..1."""
+    """Return a thin line just inside an outline, 0..1."""
     rim: Float = np.exp(-((distance + 1.5) ** 2) / 3)
     return rim
 
@@ -321,7 +329,7 @@ _PAINTERS: dict[str, Callable[[np.random.Generator], tuple[Float, Float]]] = {
 def _blend_patch(
     image: Float, coverage: Float, light: Float, tint: Float, center: tuple[float, float]
 ) -> NDArray[np.bool_]:
-    """Blends a patch over `image` in place and returns its `(H, W)` mask inside the frame."""
+    """Blend a patch into `image` in place and return its (H, W) mask inside the frame."""
     height, width = image.shape[:2]
     half = coverage.shape[0] // 2
     left, top = round(center[0]) - half, round(center[1]) - half
@@ -333,7 +341,7 @@ def _blend_patch(
     )
     alpha = coverage[patch_region][..., None]
     below = image[rows, columns]
-    # The light below is averaged: a cell takes the local brightness, not the texture it covers.
+    # The light below is averaged, so that a cell does not show the texture that it covers.
     local = below.mean(axis=(0, 1), keepdims=True)
     image[rows, columns] = (1 - alpha) * below + alpha * local * tint * light[patch_region][
         ..., None
@@ -344,7 +352,7 @@ def _blend_patch(
 
 
 def _add_debris(rng: np.random.Generator, image: Float) -> None:
-    """One thing that is no cell: a speck, a fibre, or a blob out of focus."""
+    """Draw one object that is not a cell: a speck, a fiber, or a blob out of focus."""
     height, width = image.shape[:2]
     center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
     kind = rng.random()
@@ -367,7 +375,7 @@ def _add_debris(rng: np.random.Generator, image: Float) -> None:
 
 
 def _simulate_camera(rng: np.random.Generator, image: Float) -> NDArray[np.uint8]:
-    """Lens blur and sensor noise, then 8 bit."""
+    """Apply lens blur and sensor noise, and convert to 8 bit."""
     blurred = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 0.9)))
     noisy = blurred + rng.normal(0, rng.uniform(0.012, 0.024), image.shape)
     pixels: NDArray[np.uint8] = np.clip(255 * noisy + 0.5, 0, 255).astype(np.uint8)

@@ -1,13 +1,16 @@
-"""Pascal VOC: one XML of boxes per image, lists of names per split.
+"""Converter for Pascal VOC: one XML file of boxes per image, and lists of names per split.
 
     ROOT/JPEGImages/NAME.jpg        images (any common suffix)
     ROOT/Annotations/NAME.xml       boxes
-    ROOT/ImageSets/Main/SPLIT.txt   names, one a line
+    ROOT/ImageSets/Main/SPLIT.txt   names, one per line
+
+The list `trainval` is the union of two others and is not converted.
 
 Coordinates: the original devkit counts pixels from 1 and includes both ends (`one_based=True`
-brings such a box to `x1 - 1 .. x2`). Tools that write the same XML (LabelImg among them) mostly
-store plain edges, and results on BCCD are published with the numbers as they are, so the default
-leaves them alone: a box is `xmin, ymin, xmax - xmin, ymax - ymin`, clipped to the image.
+converts such a box to `x1 - 1 .. x2`). Tools that write the same XML (LabelImg among them) mostly
+store plain edges, and results on BCCD are published with the numbers as stored. The default
+therefore does not change them: a box is `xmin, ymin, xmax - xmin, ymax - ymin`, clipped to the
+image.
 """
 
 from __future__ import annotations
@@ -32,8 +35,6 @@ from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.errors import DataError
 
-"""`trainval` is the union of two of them and is not converted."""
-
 Box = tuple[float, float, float, float]
 
 
@@ -42,9 +43,9 @@ class VocObject:
     """One `<object>` of a VOC file.
 
     Attributes:
-        name: Its class.
-        corners: (xmin, ymin, xmax, ymax) as stored.
-        difficult: Marked as not to be judged.
+        name: Class of the object.
+        corners: (xmin, ymin, xmax, ymax) in pixels, as stored.
+        difficult: Whether the object is marked as ignored in the evaluation.
     """
 
     name: str
@@ -57,9 +58,9 @@ class VocFile:
     """One annotation file.
 
     Attributes:
-        file: Where it lies.
-        size: (height, width) that it states; `None` when absent or zero.
-        objects: In the order of the file.
+        file: Path of the file.
+        size: (height, width) stated in the file; None if it is missing or zero.
+        objects: Objects in the order of the file.
     """
 
     file: Path
@@ -77,25 +78,25 @@ def convert_voc(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every native split to COCO JSON with boxes.
+    """Convert every native split to COCO JSON with boxes.
 
-    Objects marked difficult become crowd objects: neither taught nor judged. Boxes without area
-    are left out and listed in the summary.
+    Objects marked difficult become crowd objects, which training and evaluation ignore. Boxes
+    without area are skipped and listed in the summary.
 
     Args:
-        source: Folder that holds `JPEGImages`, `Annotations` and `ImageSets`.
+        source: Folder that contains `JPEGImages`, `Annotations` and `ImageSets`.
         out: Folder for `train.json`, `val.json`, `test.json`, as far as there are lists.
-        classes: Names in order of their ids; default: all that occur, by name.
-        one_based: Coordinates count from 1 and include both ends.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        classes: Names in order of their ids; default: all names that occur, sorted.
+        one_based: Whether coordinates count from 1 and include both ends.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a folder, file, image or class is missing or wrong; the message names it.
+        DataError: If a folder, file, image or class is missing or invalid; the message names it.
     """
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
     lists = find_split_lists(source / "ImageSets" / "Main")
@@ -132,10 +133,10 @@ def convert_voc(
 
 
 def read_voc_file(file: Path) -> VocFile:
-    """Reads one annotation file.
+    """Read one annotation file.
 
     Raises:
-        DataError: If the file is missing, is no XML, declares a document type (entities can grow
+        DataError: If the file is missing, is not XML, declares a document type (entities can expand
             without bound), or an object lacks its name or a coordinate.
     """
     root = read_xml(file)
@@ -201,7 +202,17 @@ def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, one_base
 
 
 def corners_to_coco_box(corners: Box, size: tuple[int, int], *, one_based: bool) -> Box:
-    """(xmin, ymin, xmax, ymax) as stored -> (x, y, width, height) clipped to (height, width)."""
+    """Convert stored corners to a COCO box clipped to the image.
+
+    Args:
+        corners: (xmin, ymin, xmax, ymax) in pixels, as stored.
+        size: (height, width) of the image.
+        one_based: Whether coordinates count from 1 and include both ends.
+
+    Returns:
+        (x, y, width, height) in pixels.
+    """
+    # An end that is included and counted from 1 is the exclusive end counted from 0.
     start = 1.0 if one_based else 0.0
     x1, x2 = (min(max(x, 0.0), float(size[1])) for x in (corners[0] - start, corners[2]))
     y1, y2 = (min(max(y, 0.0), float(size[0])) for y in (corners[1] - start, corners[3]))

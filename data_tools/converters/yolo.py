@@ -1,14 +1,15 @@
-"""YOLO: one text file of boxes or polygons per image, named by a data.yaml.
+"""Converter for YOLO: one text file of boxes or polygons per image, listed by a data.yaml.
 
-    ROOT/data.yaml               names, train, val, test; `path` and `nc` where there are any
-    ROOT/images/train/NAME.jpg   images, in folders as deep as one likes
-    ROOT/labels/train/NAME.txt   one object a line: the last `images` of the image's path is
-                                 `labels`; where there is none, the text lies beside the image
+    ROOT/data.yaml               names, train, val, test; optional `path` and `nc`
+    ROOT/images/train/NAME.jpg   images, at any depth
+    ROOT/labels/train/NAME.txt   one object per line; the last `images` of the image's path is
+                                 replaced by `labels`, and a path without `images` has the text
+                                 file next to the image
 
-A line is `class x_center y_center width height`, or `class x1 y1 x2 y2 x3 y3 ...`, all as shares
-of the image's width and height; classes count from 0. A split is a folder, a list of images
-(.txt), or several of them. Published files carry paths of the machine they were made on: a
-path is tried from its end, inside ROOT and nowhere else.
+A line is `class x_center y_center width height`, or `class x1 y1 x2 y2 x3 y3 ...`, all relative to
+the width and height of the image; classes count from 0. A split is a folder, a list of images
+(.txt), or several of them. Published files contain paths of the machine that they were created on.
+Shorter and shorter endings of such a path are therefore tried inside ROOT, and nowhere else.
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ from resnet_tasks.recipe.yaml_text import parse_yaml
 
 INDEX = re.compile("[0-9]{1,9}")
 ROUNDING = 1e-6
-"""By how much a share may leave 0..1: what writing with six decimals does."""
+"""Tolerance by which a relative coordinate may leave 0..1: the error of writing six decimals."""
 NOT_LABELS = ("classes.txt",)
-"""What labeling tools leave beside the labels."""
+"""Other text files that labeling tools write to the folder of the labels."""
 
 
 @dataclass(frozen=True)
 class YoloFile:
-    """What a data.yaml says.
+    """Content of a data.yaml.
 
     Attributes:
-        file: The YAML.
+        file: Path of the YAML file.
         names: Classes in order of their indices.
-        indices: Index in the label files -> name.
-        splits: Split -> folders and lists of images, as found.
+        indices: Index in the label files -> class name.
+        splits: Split -> existing folders and lists of images.
     """
 
     file: Path
@@ -70,28 +71,28 @@ def convert_yolo(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every split of a data.yaml to COCO JSON with boxes, and polygons where it has them.
+    """Convert every split of a data.yaml to COCO JSON with boxes and, if there are any, polygons.
 
-    An image without a label file was looked at and holds nothing (so says the format). Without any
-    label file the split `test` counts as not annotated; other splits are refused. A split counts as
-    annotated with masks where every object has a polygon. Objects without area and repeated lines
-    are left out and listed in the summary.
+    The format defines an image without a label file as annotated and without objects. If no image
+    has a label file, the split `test` counts as not annotated, and other splits are refused. A
+    split counts as annotated with masks if every object has a polygon. Objects without area and
+    repeated lines are skipped and listed in the summary.
 
     Args:
-        source: Folder that holds the data.yaml.
+        source: Folder that contains the data.yaml.
         out: Folder for `train.json`, `val.json`, `test.json`, as far as the YAML names them.
-        data_yaml: Name of the YAML; default: data.yaml, else the only one.
-        missing_labels: What an image without a label file means: `empty`, or `error` for data
-            whose tool writes a file for every image that was looked at.
-        copy_images: Copy the images beside the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        data_yaml: Name of the YAML file; default: data.yaml, else the only YAML file.
+        missing_labels: Meaning of an image without a label file: `empty`, or `error` for data whose
+            tool writes a file for every annotated image.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written data, one per split.
 
     Raises:
-        DataError: If a file or folder is missing, or a line of a label file is wrong; the message
+        DataError: If a file or folder is missing, or a line of a label file is invalid; the message
             names file and line.
     """
     dataset_file = read_yolo_file(_find_yaml_file(source, data_yaml))
@@ -144,11 +145,11 @@ def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
 
 
 def read_yolo_file(file: Path) -> YoloFile:
-    """Reads a data.yaml and finds its splits beside it.
+    """Read a data.yaml and find its splits in the same folder.
 
     Raises:
-        DataError: If names or splits are missing or wrong.
-        RecipeError: If it is no YAML.
+        DataError: If names or splits are missing or invalid.
+        RecipeError: If the file is not valid YAML.
     """
     content = parse_yaml("\n".join(read_lines(file)), str(file), number_keys=True).value
     if not isinstance(content, dict):
@@ -238,7 +239,7 @@ def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
 
 
 def image_to_label_path(image: Path, root: Path) -> Path:
-    """The label file that belongs to an image inside `root`, whether it is there or not."""
+    """Return the path of the label file of an image inside `root`; the file may not exist."""
     parts = list(image.relative_to(root).with_suffix(".txt").parts)
     folders = parts[:-1]
     if "images" in folders:
@@ -248,7 +249,7 @@ def image_to_label_path(image: Path, root: Path) -> Path:
 
 
 def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str) -> bool:
-    """Whether the split is annotated at all."""
+    """Return whether the split is annotated at all."""
     missing = [image for image, label in labels.items() if not label.is_file()]
     first = labels[missing[0]] if missing else None
     if len(missing) == len(labels) and split == "test":
@@ -267,7 +268,7 @@ def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str
 
 
 def _add_image(writer: CocoWriter, image: Path, label: Path, names: Mapping[int, str]) -> None:
-    """Adds an image with its objects."""
+    """Add an image with its objects."""
     size = measure_image_size(image)
     image_id = writer.add_image(image, size=size)
     seen_lines: set[tuple[str, tuple[float, ...]]] = set()
@@ -297,10 +298,13 @@ def _build_labeled_object(
 def read_labels(
     file: Path, names: Mapping[int, str]
 ) -> Iterator[tuple[int, str, tuple[float, ...]]]:
-    """(number of the line, class, 4 shares of a box or 6 and more of a polygon) of a label file.
+    """Yield (line number, class, coordinates) for every line of a label file.
+
+    The coordinates are relative to the image: 4 of a box, or 6 and more of a polygon.
 
     Raises:
-        DataError: If a line has a wrong count, class or value; the message names file and line.
+        DataError: If a line has an invalid number of values, class or value; the message names file
+            and line.
     """
     for number, line in enumerate(read_lines(file), start=1):
         if words := line.split():
