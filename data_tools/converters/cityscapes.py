@@ -44,8 +44,7 @@ NOT_EVALUATED = (
 )
 """Labels whose pixels are void."""
 TRANSPARENT_LABEL = "license plate"
-"""Label that is not drawn, so that the object below it stays visible (id -1 in cityscapesScripts).
-"""
+"""Label that is not drawn; the object below it stays visible (id -1 in cityscapesScripts)."""
 GROUP = "group"
 MAX_REACH = 10
 """Maximum absolute coordinate, in multiples of the longer side of the image; a point beyond it is a

@@ -149,6 +149,7 @@ def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> SyntheticSc
         coverage, light = _PAINTERS[category](rng)
         mask = _blend_patch(image, coverage, light, _sample_tint(rng), center)
         full_area = float((coverage > 0.5).sum())
+        # The new cell hides the pixels of earlier cells that it covers.
         rendered = [(name, below & ~mask, full) for name, below, full in rendered]
         rendered.append((category, mask, full_area))
     cells = tuple(

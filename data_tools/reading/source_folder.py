@@ -15,8 +15,7 @@ SPLITS = ("train", "val", "test")
 SHOWN = 6
 """Number of names that an error message lists."""
 MAX_DEPTH = 3
-"""Levels of subfolders that are searched, because archives often wrap a dataset in extra folders.
-"""
+"""Levels of subfolders that are searched; archives often wrap a dataset in extra folders."""
 
 
 def require_parts(source: Path, parts: Sequence[str]) -> None:

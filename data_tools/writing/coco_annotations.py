@@ -32,7 +32,7 @@ class CocoAnnotations:
 
     @property
     def all_have_outlines(self) -> bool:
-        """Whether there are annotations, and all of them have an outline."""
+        """True if there are annotations and all of them have an outline."""
         return 0 < self._num_outlines == self._spool.count
 
     def add_label(self, image: Mapping[str, Any], category: str) -> None:

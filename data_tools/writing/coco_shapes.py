@@ -33,7 +33,7 @@ class Shape:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the box or the area is empty."""
+        """True if the box or the area is empty."""
         return not (self.box[2] > 0 and self.box[3] > 0 and self.area > 0)
 
     def to_fields(self) -> dict[str, Any]:

@@ -235,7 +235,7 @@ def _map_class_names(
 def _select_readers(
     readers: str, tables_by_split: Mapping[str, Mapping[str, TableImage]]
 ) -> dict[str, dict[str, TableImage]]:
-    """Return, by split, the images that the requested readers annotated, with their boxes.
+    """Return the images that the requested readers annotated, with their boxes, by split.
 
     A table without readers (a consensus, as in VinDr-CXR's test split) is not filtered.
 

@@ -75,7 +75,7 @@ def _apply_voi(
             f"{path} states no window and no VOI LUT; choose values=modality, or a window "
             "of your own such as values=[40,400]"
         )
-    windowed = apply_voi_lut(values, header)  # from the lowest to the highest of `limits`
+    windowed = apply_voi_lut(values, header)  # pydicom scales the output to `limits`
     return np.asarray((windowed - limits.low) / (limits.high - limits.low))
 
 

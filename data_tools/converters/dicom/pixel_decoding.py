@@ -34,8 +34,7 @@ PACKAGES = {
         *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
     ),
 }
-"""Package -> transfer syntaxes that it decodes and Pillow does not; all have permissive licenses.
-"""
+"""Package -> transfer syntaxes that it decodes and Pillow does not; all licenses are permissive."""
 
 
 def require_decoder(header: pydicom.Dataset, path: Path) -> None:
@@ -107,7 +106,7 @@ def decode_frame(dataset: pydicom.Dataset, path: Path, index: int, unused: int) 
             f"({format_error(error)}); if the file is sound, {_suggest_remedy(syntax)}"
         ) from None
     native = frame.astype(frame.dtype.newbyteorder("="), copy=False)
-    native = native >> unused if unused else native  # float arrays do not support a shift by 0
+    native = native >> unused if unused else native  # float arrays reject any shift
     if dataset.PhotometricInterpretation == PALETTE:
         return apply_color_lut(native, dataset)
     return native

@@ -24,8 +24,7 @@ from resnet_tasks.errors import DataError
 MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 20
 FIRST_VERSION, SECOND_VERSION = 348, 540
-"""Sizes of the headers of NIfTI-1 and NIfTI-2 in bytes, which the first number of a header states.
-"""
+"""Header sizes of NIfTI-1 and NIfTI-2 in bytes, which the first number of a header states."""
 MAX_EXTENSIONS = 64 << 20
 """Maximum number of bytes before the first voxel."""
 MAX_RATIO = 1032

@@ -121,7 +121,7 @@ def _read_description(file: Path) -> dict[str, Any]:
 
 
 def _parse_labels(file: Path, labels: object) -> dict[int, str]:
-    """Parse `{"0": "background"}` (Decathlon) or `{"background": 0}` (nnU-Net 2) as value -> name."""
+    """Return value -> name from `{"0": NAME}` (Decathlon) or `{NAME: 0}` (nnU-Net 2)."""
     if not isinstance(labels, dict):
         raise DataError(f"{file}: labels must be an object, got {labels!r}")
     names: dict[int, str] = {}
