@@ -249,7 +249,7 @@ def _evaluate_run(run: Run, data_root: Path | None, console: Console, minutes: f
     folder = run.directory / "evaluations" / "val"
     console.print(
         f"metrics:  {folder / 'metrics.json'} (all {len(evaluation.metrics)})\n"
-        f"images: {folder / 'images'}\nrun:      {run.directory}",
+        f"images:   {folder / 'images'}\nrun:      {run.directory}",
         highlight=False,
         markup=False,
         soft_wrap=True,
