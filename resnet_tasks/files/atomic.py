@@ -1,4 +1,4 @@
-"""Files and folders of results: written whole or not at all."""
+"""Atomic writing of result files and folders: they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import TextIO
 from resnet_tasks.errors import RunError
 
 ESCAPED = "escape_undecodable"
-"""Name of the error handler `escape_undecodable`, for text that may hold names of files."""
+"""Name of the codec error handler `escape_undecodable`, for text that may contain file names."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder for results, and those above it, where there is none.
+    """Create a folder for results and its missing parents; an existing folder stays as it is.
 
     Raises:
-        RunError: If it cannot be made, or is a file.
+        RunError: If the folder cannot be created, or the path is a file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[TextIO]:
-    """A file to write to piece by piece: it appears under its name when all of it is there.
+    """Open a text file that appears under its name only when it is complete.
+
+    The text goes to `<name>.partial` next to it, which is renamed at the end of the block and
+    removed after an error.
 
     Raises:
         RunError: If the disk is full, or the folder cannot be written to.
@@ -45,6 +48,7 @@ def open_atomic(path: Path) -> Iterator[TextIO]:
         with partial_path.open("w", encoding="utf-8", errors=ESCAPED) as stream:
             yield stream
             stream.flush()
+            # Without this a power failure after the rename could leave an empty file.
             os.fsync(stream.fileno())
         partial_path.replace(path)
     except BaseException as error:
@@ -57,7 +61,11 @@ def open_atomic(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def remove_files_on_error(paths: Sequence[Path]) -> Iterator[None]:
-    """Files that are not there yet: what ends early leaves none of them, nor folders for them."""
+    """Remove new files, and the folders created for them, if the block raises.
+
+    Args:
+        paths: Paths of files that do not exist yet.
+    """
     folders = [parent for path in paths for parent in path.parents if not parent.exists()]
     try:
         yield
@@ -66,13 +74,13 @@ def remove_files_on_error(paths: Sequence[Path]) -> Iterator[None]:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         for folder in dict.fromkeys(folders):
-            with suppress(OSError):  # it was not made, or another process uses it
+            with suppress(OSError):  # it was never created, or another process uses it
                 folder.rmdir()
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part.
+    """Write a file atomically: a reader sees the old text or the new text, never a part.
 
     Raises:
         RunError: If the disk is full, or the folder cannot be written to.
@@ -82,32 +90,40 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`write_text` of indented JSON."""
+    """Write a value as indented JSON with `write_text`."""
     write_text(path, json_text(value, indent=2) + "\n")
 
 
 def json_text(value: object, *, indent: int | None = None, is_lossless: bool = False) -> str:
     r"""Return a value as JSON that encodes to UTF-8.
 
-    File names need not be UTF-8: Python holds their other bytes as lone surrogates, which text in
-    UTF-8 cannot hold. They are written as `\xe9`, as `ls` shows them.
+    File names are not always UTF-8. Python represents the undecodable bytes as lone surrogates,
+    which UTF-8 cannot encode. They are written as `\xe9`, as `ls` shows them.
 
     Args:
-        value: Plain values.
-        indent: As in `json.dumps`.
-        is_lossless: Write `\udce9` instead, which Python reads back and stricter readers refuse.
+        value: Value of JSON-compatible types.
+        indent: Spaces per nesting level, as for `json.dumps`; None: one line.
+        is_lossless: Whether to write `\udce9` instead, which Python reads back and stricter
+            readers reject.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if text.isascii():
         return text
     if is_lossless:
         return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-    # In JSON a backslash is written twice.
+    # A backslash inside a JSON string must itself be escaped.
     return _SURROGATE.sub(lambda match: "\\" + _escape(match[0]), text)
 
 
 def escape_undecodable(error: UnicodeError) -> tuple[str, int]:
-    r"""Escape what an encoding lacks: a byte of a file name becomes `\xe9`."""
+    r"""Escape characters that an encoding lacks; an undecodable byte of a file name becomes `\xe9`.
+
+    Args:
+        error: Error that the codec reports.
+
+    Returns:
+        The replacement text, and the position after the escaped characters, as `codecs` expects.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_escape, error.object[error.start : error.end])), error.end
@@ -115,7 +131,7 @@ def escape_undecodable(error: UnicodeError) -> tuple[str, int]:
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not UTF-8 (PEP 383)
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("ascii", "backslashreplace").decode()
 
@@ -124,7 +140,7 @@ codecs.register_error(ESCAPED, escape_undecodable)
 
 
 def make_write_error(path: Path, error: Exception) -> RunError:
-    """The sentence for a file that cannot be written."""
+    """Return the error for a file that cannot be written."""
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["no reason"])[0]
     return RunError(
         f"{path} cannot be written ({reason}); free space on that disk, or see that the folder is "

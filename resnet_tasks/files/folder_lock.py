@@ -1,4 +1,4 @@
-"""A folder of results belongs to one process at a time, and to none that is dead."""
+"""Lock of a result folder: one process uses it at a time, and a dead process holds no lock."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from resnet_tasks.files.atomic import make_folder
 LOCK = ".lock"
 OWNER_FILE = ".lock.json"
 ORPHAN_SECONDS = 20.0
-"""Seconds in which the loader processes of a killed run end (torch looks every 5)."""
+"""Seconds to wait until the loader processes of a killed run have ended (torch checks every 5)."""
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps a folder for this process; the system lets go of it when the process ends.
+    """Lock a folder for this process; the operating system releases the lock when it ends.
 
     Args:
-        folder: Is made where there is none.
+        folder: Path of the folder; created if it does not exist.
 
     Raises:
-        RunError: If another process works in it, or it cannot be made.
+        RunError: If another process uses the folder, or the folder cannot be created.
     """
     make_folder(folder)
     lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
@@ -47,7 +47,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         ) from None
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
     try:
-        # Only the message to others needs it: a full disk must not stop a resume here.
+        # Only the error message of other processes needs this file: a full disk must not prevent
+        # a resume here.
         with suppress(OSError):
             (folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
         yield
@@ -59,10 +60,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def enter_folder_lock(stack: ExitStack, folder: Path) -> None:
-    """`in_use` until `stack` ends.
+    """Hold `lock_folder` until `stack` closes.
+
+    Args:
+        stack: Stack that releases the lock.
+        folder: Path of the folder; created if it does not exist.
 
     Raises:
-        RunError: If another process works in the folder, or it cannot be made.
+        RunError: If another process uses the folder, or the folder cannot be created.
     """
     stack.enter_context(lock_folder(folder))
 
@@ -74,12 +79,12 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         owner = _read_owner(folder)
         if owner.get("host") != socket.gethostname() or not _has_exited(owner.get("pid")):
             raise
-        # Loader processes of a killed run share its lock for the seconds until they notice.
+        # Loader processes inherit the lock of a killed run, until they notice that it is gone.
         lock.acquire(timeout=ORPHAN_SECONDS)
 
 
 def _read_owner(folder: Path) -> dict[str, Any]:
-    """What the holder wrote of itself; empty where that cannot be read."""
+    """Return pid, host and start time of the lock's owner; empty if they cannot be read."""
     try:
         owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -88,7 +93,8 @@ def _read_owner(folder: Path) -> dict[str, Any]:
 
 
 def _has_exited(pid: object) -> bool:
-    """Whether a process of this machine has ended; False where that cannot be known."""
+    """Return whether a process of this machine has ended; False if that is unknown."""
+    # On Windows `os.kill` with signal 0 would send Ctrl-C to the process.
     if os.name == "nt" or not isinstance(pid, int):
         return False
     try:

@@ -1,4 +1,4 @@
-"""JSON files, read whole: content, or one sentence on what is wrong with them."""
+"""Reading of JSON files, with an error message of one sentence for each way to fail."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from resnet_tasks.errors import DataError
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        DataError: If it is not there or no JSON, with line and column.
+        DataError: If the file is missing, unreadable or no JSON; the message has line and column.
     """
     try:
         with disable_gc():
@@ -35,15 +35,15 @@ def read_json(path: Path) -> Any:
             f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
             "is it complete, and the right file?"
         ) from None
-    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
+    except (ValueError, RecursionError) as error:  # includes numbers with thousands of digits
         raise DataError(f"{path} is not JSON: {error}; is it the right file?") from None
 
 
 @contextmanager
 def disable_gc() -> Iterator[None]:
-    """No garbage collection inside.
+    """Disable garbage collection inside the block.
 
-    Where millions of small objects are made and none is freed, collecting only costs time.
+    Where millions of small objects are created and none is freed, collection only costs time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

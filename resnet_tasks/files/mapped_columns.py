@@ -1,4 +1,4 @@
-"""Named columns in one safetensors file, mapped into memory and shared by all processes."""
+"""Named columns in one safetensors file, memory-mapped and shared by all processes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ from resnet_tasks.errors import DataError
 
 _TYPES = {"I64": np.int64, "I32": np.int32, "F64": np.float64, "U8": np.uint8, "BOOL": np.bool_}
 _MOST_HEADER = 1 << 28
-"""Bytes; a longer header is none."""
+"""Maximum length of the header in bytes; a file with a longer one is damaged or of another kind."""
 
 
 class MappedColumns(Mapping[str, NDArray[Any]]):
-    """Columns of an opened file, read-only; some of them replaced.
+    """Read-only columns of an opened file, some of which may be replaced.
 
-    Sent to another process, it is opened there again: only the name of the file travels.
+    Pickling transfers the path and the replaced columns only: the other process opens the file
+    again.
 
     Args:
-        path: The file.
-        metadata: What was written with it.
-        arrays: Its columns.
-        replaced: Columns that stand in the place of the file's.
+        path: Path of the file.
+        metadata: Values that `write_columns` stored with the columns, checksum included.
+        arrays: Name -> column of the file.
+        replaced: Name -> array that replaces the column of the file.
+
+    Attributes:
+        path: Path of the file.
+        metadata: Values that `write_columns` stored with the columns, checksum included.
     """
 
     def __init__(
@@ -48,7 +53,11 @@ class MappedColumns(Mapping[str, NDArray[Any]]):
         self._replaced = dict(replaced or {})
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> MappedColumns:
-        """The same with other columns in the place of some."""
+        """Return the same columns with some of them replaced.
+
+        Args:
+            columns: Name -> array that replaces the column.
+        """
         replaced = {**self._replaced, **columns}
         return MappedColumns(self.path, self.metadata, self._arrays, replaced)
 
@@ -76,24 +85,25 @@ def _reopen(path: Path, checksum: int, replaced: dict[str, NDArray[Any]]) -> Map
 def write_columns(
     path: Path, columns: Mapping[str, NDArray[Any]], metadata: dict[str, Any]
 ) -> None:
-    """Writes columns and what is to be known of them: whole, or not at all.
+    """Write columns and metadata to a file atomically.
 
     Args:
-        path: Is replaced.
-        columns: Of int64, int32, float64, uint8 or bool.
-        metadata: Plain values.
+        path: Path of the file; an existing file is replaced.
+        columns: Name -> array of int64, int32, float64, uint8 or bool.
+        metadata: JSON-compatible values.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     arrays = {name: np.ascontiguousarray(columns[name]) for name in columns}
     encoded_metadata = json.dumps({**metadata, "checksum": _compute_checksum(arrays)})
+    # The process id keeps processes apart that write the same file at the same time.
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         partial.touch()
         usual = partial.stat().st_mode
         save_file(arrays, partial, metadata={"about": encoded_metadata})
-        partial.chmod(usual)  # safetensors lets nobody else read it
+        partial.chmod(usual)  # safetensors creates files that only their owner can read
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(path)
@@ -101,16 +111,16 @@ def write_columns(
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         if isinstance(error, Exception) and not isinstance(error, OSError):
-            raise OSError(str(error)) from None  # safetensors' own, where a disk is full
+            raise OSError(str(error)) from None  # SafetensorError, for example of a full disk
         raise
 
 
 def open_columns(path: Path) -> MappedColumns:
-    """The columns of a file that `write_columns` wrote, every byte checked.
+    """Open a file of `write_columns` and verify its checksum over all columns.
 
     Raises:
-        DataError: If it is damaged, or another kind of file.
-        OSError: If it cannot be read.
+        DataError: If the file is damaged, or of another kind.
+        OSError: If the file cannot be read.
     """
     columns = _map_file(path)
     if _compute_checksum(columns) != columns.metadata["checksum"]:

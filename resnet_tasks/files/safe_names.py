@@ -1,7 +1,7 @@
-"""Names that reach a path: heads, splits, and what converters call the files that they write.
+"""Validation of names that become part of a path: heads, splits, and output files of converters.
 
-Recipes, run folders, export manifests and repositories of a hub come from others; a name in them
-must not lead out of the folder that its files belong in, nor be that of another file there.
+Recipes, run folders, export manifests and hub repositories may come from others. A name in them
+must not lead out of the folder that its files belong in, nor collide with another file there.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from resnet_tasks.errors import DataError
 Value = TypeVar("Value")
 
 MAX_LENGTH = 64
-"""Characters of a name; endings and numbers follow it within the 255 bytes of a file's name."""
+"""Maximum number of characters of a name: with suffixes it must fit 255 bytes of a file name."""
 MAX_QUOTED = 120
-"""Characters of a name that a message quotes."""
+"""Maximum number of characters of a name that a message quotes."""
 RESERVED_HEADS = {
     "unreadable_images": "unreadable_images.jsonl",
     "images": "images.json",
@@ -27,24 +27,24 @@ RESERVED_HEADS = {
     "backbone": "the backbone in extend.freeze and in checkpoints",
     "pyramid": "the pyramid in extend.freeze and in checkpoints",
 }
-"""Name that no head can have -> what has it already: files that `predict` writes beside those of
-the heads, and parts of a model."""
+"""Name that no head can have -> its present use: files that `predict` writes next to those of the
+heads, and parts of a model."""
 _HEAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
-"""Names of devices, whatever their ending."""
+"""Device names of Windows, which are reserved with any extension."""
 _SPECIAL = frozenset('/\\:*?"<>|')
-"""Characters that separate parts of a path or that a file's name cannot hold on Windows."""
+"""Path separators, and characters that file names on Windows cannot contain."""
 
 
 def require_head_names(
     names: Iterable[str], location: str = "", error: type[Exception] = DataError
 ) -> None:
-    """Require names that files and folders can be called after, side by side.
+    """Require head names that can name files and folders in one folder.
 
     Args:
         names: Names of the heads of one model.
-        location: Place of the names, such as a file and a key; precedes the message.
-        error: Class of the error.
+        location: Location of the names, such as a file and a key; prefix of the error message.
+        error: Class of the error to raise.
 
     Raises:
         error: If a name is no plain file name, is reserved, or differs from another in case only.
@@ -74,10 +74,10 @@ def require_head_names(
 
 
 def with_head_names(heads: Mapping[str, Value]) -> Mapping[str, Value]:
-    """Return the heads of a recipe, for a field that validates them.
+    """Return the heads of a recipe unchanged if their names are valid (pydantic validator).
 
     Raises:
-        ValueError: As `require_head_names`.
+        ValueError: If `require_head_names` rejects a name.
     """
     require_head_names(heads, error=ValueError)
     return heads
@@ -86,17 +86,18 @@ def with_head_names(heads: Mapping[str, Value]) -> Mapping[str, Value]:
 def require_file_name(
     name: str, description: str, location: str = "", error: type[Exception] = DataError
 ) -> None:
-    """Require a name that a file or a folder can have on any system.
+    """Require a name that a file or a folder can have on any operating system.
 
     Args:
-        name: One part of a path, without its ending; letters of any script.
+        name: One part of a path, without extension; letters of any script.
         description: Kind of name, such as `split`.
-        location: Place of the name, such as a file and a key; precedes the message.
-        error: Class of the error.
+        location: Location of the name, such as a file and a key; prefix of the error message.
+        error: Class of the error to raise.
 
     Raises:
-        error: If the name is empty or too long, has a character that separates paths or that files
-            cannot have, begins with a dot, ends in a dot or space, or names a device of Windows.
+        error: If the name is empty or too long, contains a path separator or a character that file
+            names cannot contain, begins with a dot or space, ends in a dot or space, or is a device
+            name of Windows.
     """
     is_plain = (
         0 < len(name) <= MAX_LENGTH
@@ -118,16 +119,16 @@ def require_file_name(
 def require_class_names(
     names: Iterable[str], location: str = "", error: type[Exception] = DataError
 ) -> None:
-    """Require class names that can be printed; they are free text otherwise and reach no path.
+    """Require class names without control characters; they are free text and never part of a path.
 
     Args:
         names: Names of classes.
-        location: Place of the names, such as a file and a key; precedes the message.
-        error: Class of the error.
+        location: Location of the names, such as a file and a key; prefix of the error message.
+        error: Class of the error to raise.
 
     Raises:
-        error: If a name holds a control character, such as a line break, a zero byte or an escape
-            sequence of terminals.
+        error: If a name contains a control character, such as a line break, a zero byte or a
+            terminal escape sequence.
     """
     for name in names:
         if _has_control_characters(name):
@@ -139,7 +140,7 @@ def require_class_names(
 
 
 def is_inside(name: str) -> bool:
-    """Whether a file name stays inside the folder that it is relative to, on any system."""
+    """Return whether a relative file name stays inside its folder, on any operating system."""
     parts = name.replace("\\", "/").split("/")
     is_rooted = parts[0] == "" or parts[0][1:2] == ":"
     return not is_rooted and ".." not in parts and "\0" not in name
@@ -150,5 +151,5 @@ def _has_control_characters(text: str) -> bool:
 
 
 def _quote_name(name: str) -> str:
-    """Return a name as a message quotes it: escaped, and shortened."""
+    """Return a name as error messages quote it: escaped and shortened."""
     return repr(name) if len(name) <= MAX_QUOTED else f"{name[:MAX_QUOTED]!r}…"
