@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""Number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def count_usable_cores() -> int:
-    """Processors that this process is allowed to run on (Linux), or that the machine has."""
+    """Return the number of cores in the CPU affinity mask (Linux), else that of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Devices and precisions of a model: resolution of names, autocast."""
+"""Device and precision of a model: resolution of their names, and autocast."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from resnet_tasks.errors import RecipeError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device a recipe names; `auto` is CUDA, then MPS, then the CPU.
+    """Return the device that a recipe names; `auto` selects CUDA, else MPS, else the CPU.
 
     Raises:
-        RecipeError: If it is not there.
+        RecipeError: If the name is unknown, or there is no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -34,10 +34,15 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`fp32`, `bf16` or `fp16`; `auto` is bf16 where the hardware computes in it.
+    """Resolve a precision to `fp32`, `bf16` or `fp16`.
+
+    Args:
+        precision: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the hardware supports it natively,
+            else fp32.
+        device: Device of the model.
 
     Raises:
-        RecipeError: If fp16 is asked for on a CPU.
+        RecipeError: If fp16 is requested on a CPU.
     """
     if precision == "fp16" and device.type == "cpu":
         raise RecipeError(
@@ -54,7 +59,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for a forward; nothing for `fp32`."""
+    """Return the autocast context for a forward pass; for `fp32` a context that does nothing."""
     if precision == "fp32":
         return nullcontext()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]

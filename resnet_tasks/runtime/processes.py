@@ -1,7 +1,7 @@
-"""The processes that train one model together: who is who, what all of them know, what one decides.
+"""Process group of one training: ranks, exchange of values, and work of the main process.
 
-Started by `torchrun` or `accelerate launch`. Plain values travel over a group of their own on the
-CPU, so that the same code serves processes with and without GPUs.
+The processes are started by `torchrun` or `accelerate launch`. Python values are exchanged over a
+separate gloo group on the CPU, so that the same code works with and without GPUs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those of the run.
+    """Rank of this process, and its communication with the other processes of the run.
 
     Attributes:
-        index: 0 is the main one, which writes and talks.
-        count: How many there are.
-        local_index: Among those of this machine; the number of its GPU.
-        group: Carries plain values; None for a single process.
+        index: Rank of this process, from 0. Rank 0 is the main process, which writes files and
+            prints.
+        count: Number of processes of the run.
+        local_index: Rank among the processes of this machine; the index of its GPU.
+        group: gloo process group that carries Python values; None for a single process.
     """
 
     index: int = 0
@@ -40,13 +41,13 @@ class DistributedContext:
 
     @classmethod
     def start(cls, device: torch.device) -> DistributedContext:
-        """Joins the processes of this run; a single one where no launcher started several.
+        """Join the process group of this run; without a launcher, return a single process.
 
-        Accelerate keeps its settings for the life of a process, which would tie one run to another:
-        they are forgotten here.
+        Accelerate keeps its settings for the lifetime of the Python process, so that one run would
+        affect the next one. They are reset here.
 
         Args:
-            device: `cpu` joins over gloo, others over what suits them.
+            device: Device of the recipe; `cpu` selects gloo, others the backend that suits them.
         """
         AcceleratorState._reset_state()
         PartialState._reset_state()
@@ -62,19 +63,22 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes the files and talks to the user."""
+        """True in the main process, which writes the files and prints."""
         return self.index == 0
 
     def select_console(self, console: Console) -> Console:
-        """`console` in the main process; one that says nothing in the others."""
+        """Return `console` in the main process, and a quiet console in the others."""
         return console if self.is_main else Console(quiet=True)
 
     def run_on_main(self, compute: Callable[[], Value]) -> Value:
-        """What `compute` gives in the main process, in all of them; its error too.
+        """Call a function in the main process; return its result, or raise its error, in all.
+
+        Args:
+            compute: Function without arguments whose result can be pickled.
 
         Raises:
-            ResnetTasksError: That of the main process.
-            RunError: If another process is gone.
+            ResnetTasksError: If `compute` raises it in the main process.
+            RunError: If another process has ended or does not answer.
         """
         if self.count == 1:
             return compute()
@@ -92,10 +96,10 @@ class DistributedContext:
         return value
 
     def all_gather(self, value: Value) -> list[Value]:
-        """The values of all processes, by index.
+        """Return the values of all processes, in order of rank, in all of them.
 
         Raises:
-            RunError: If another process is gone.
+            RunError: If another process has ended or does not answer.
         """
         if self.count == 1:
             return [value]
@@ -105,24 +109,24 @@ class DistributedContext:
         return values
 
     def collect(self, value: Value) -> list[Value]:
-        """The values of all processes, by index, in the main one; nothing in the others.
+        """Return the values of all processes, in order of rank; an empty list outside the main one.
 
         Raises:
-            RunError: If another process is gone.
+            RunError: If another process has ended or does not answer.
         """
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.is_main else None
-        # A tensor on a GPU would arrive on the GPU of its sender.
+        # Unpickling would put a CUDA tensor on the GPU of its sender.
         with self.translate_communication_errors():
             distributed.gather_object(_move_to_cpu(value), values, dst=0, group=self.group)
         return values or []
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over all processes.
+        """Sum a tensor over all processes, in place, and return it.
 
         Raises:
-            RunError: If another process is gone.
+            RunError: If another process has ended or does not answer.
         """
         if self.count > 1:
             with self.translate_communication_errors():
@@ -130,10 +134,10 @@ class DistributedContext:
         return tensor
 
     def broadcast_buffers(self, module: nn.Module) -> None:
-        """Gives every process the main one's buffers of a module (statistics of norms).
+        """Copy the main process's buffers of a module (batch-norm statistics) to all processes.
 
         Raises:
-            RunError: If another process is gone.
+            RunError: If another process has ended or does not answer.
         """
         if self.count > 1:
             with self.translate_communication_errors():
@@ -142,10 +146,10 @@ class DistributedContext:
 
     @contextmanager
     def translate_communication_errors(self) -> Iterator[None]:
-        """Turns the failure of an exchange with another process into a sentence.
+        """Translate communication failures inside the block to a `RunError`.
 
         Raises:
-            RunError: If another process is gone.
+            RunError: If another process has ended or does not answer.
         """
         try:
             yield
@@ -159,7 +163,10 @@ class DistributedContext:
             ) from error
 
     def leave(self) -> None:
-        """Parts from the others, who notice it if they still wait; nothing for a single process."""
+        """Leave the process group, which fails pending exchanges of the others.
+
+        A single process does nothing.
+        """
         if self.count > 1 and distributed.is_initialized():
             distributed.destroy_process_group()
             AcceleratorState._reset_state()
@@ -167,14 +174,18 @@ class DistributedContext:
 
 
 SINGLE_PROCESS = DistributedContext()
-"""A process that trains by itself."""
+"""Context of a process that trains alone."""
 
 
 def resolve_process_device(name: str, processes: DistributedContext) -> torch.device:
-    """The device of one of several processes: each GPU of a machine serves one.
+    """Return the device of this process; with several processes each one gets its own GPU.
+
+    Args:
+        name: Device of the recipe: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        processes: Process group of the run.
 
     Raises:
-        RecipeError: If it is not there.
+        RecipeError: If there is no such device, or the machine has more processes than GPUs.
     """
     device = resolve_device(name)
     if processes.count == 1 or device.type != "cuda":
@@ -189,7 +200,7 @@ def resolve_process_device(name: str, processes: DistributedContext) -> torch.de
 
 
 def _move_to_cpu(value: Any) -> Any:
-    """The same value with its tensors on the CPU, whatever holds them."""
+    """Return a value with its tensors on the CPU, inside lists, tuples, dicts and dataclasses."""
     if isinstance(value, torch.Tensor):
         return value.cpu()
     if isinstance(value, (list, tuple)):
@@ -204,6 +215,7 @@ def _move_to_cpu(value: Any) -> Any:
 
 
 def _is_peer_failure(error: RuntimeError) -> bool:
+    # torch has no error class for this: gloo and NCCL raise RuntimeErrors with these texts.
     text = str(error).lower()
     signs = ("gloo", "nccl", "connection", "peer", "timed out", "process group", "socket")
     return any(sign in text for sign in signs)

@@ -1,4 +1,4 @@
-"""A progress bar on the console."""
+"""Progress bar on the console."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from rich.progress import Progress
 
 @contextmanager
 def track_progress(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar; gives the function that advances it by one."""
+    """Show a progress bar inside the block; yield the function that advances it by one.
+
+    Args:
+        console: Console; the bar is shown on a terminal only.
+        text: Label of the bar.
+        total: Number of steps.
+    """
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(text, total=total)
         yield lambda: progress.advance(task)

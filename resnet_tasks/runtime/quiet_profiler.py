@@ -1,4 +1,4 @@
-"""Torch's profiler, without what it says on standard error."""
+"""torch's profiler without its messages on standard error."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch.profiler import profile
 
 
 def create_quiet_profiler(**options: Any) -> profile:
-    """A profiler that says nothing.
+    """Create a profiler that prints nothing.
 
     Args:
-        options: Of `torch.profiler.profile`.
+        **options: Keyword arguments of `torch.profiler.profile`.
     """
-    # Its library reads this when the first profile of a process is made.
+    # Kineto reads this variable when a process creates its first profiler.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     return profile(**options)
