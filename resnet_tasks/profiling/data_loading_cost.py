@@ -1,4 +1,4 @@
-"""What one image costs a loader process: read, prepared and augmented on one core."""
+"""Time that a loader worker needs per image: reading, preparation and augmentation on one core."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
 from resnet_tasks.structures.samples import Sample
 
 NUM_SAMPLES = 24
-"""That are read, evenly over the data set."""
+"""Maximum number of images to read, evenly spaced over the dataset."""
 MAX_SECONDS = 6.0
-"""Seconds after which no further image is read."""
+"""Time limit in seconds, after which no further image is read."""
 
 
 @dataclass(frozen=True)
 class ReadingCost:
-    """Median seconds per image, on one core.
+    """Median time per image, in seconds, on one core.
+
+    `decoding`, `augmentation` and `stored_size` are None for datasets other than `CocoDataset`,
+    whose samples come in one piece.
 
     Attributes:
-        images: That were read.
-        whole: From the file to the sample.
-        decoding: Of that, reading the file into pixels; None where it cannot be told apart.
-        augmentation: Of that, all that changes from epoch to epoch; None likewise.
-        from_memory: Of an image that is kept in memory, its augmentation included; None where
-            none are.
-        stored_size: (height, width) of the first one as stored; None likewise.
+        images: Number of images that were read.
+        whole: Seconds from the file to the sample.
+        decoding: Part of `whole` that reads and decodes the file.
+        augmentation: Part of `whole` that changes from epoch to epoch.
+        from_memory: Seconds for an image from the in-memory cache, augmentation included; None
+            without a cache.
+        stored_size: (height, width) of the first image as stored.
     """
 
     images: int
@@ -49,17 +52,20 @@ class ReadingCost:
 
     @property
     def preparation(self) -> float | None:
-        """What is neither decoding nor augmentation: resize, annotations, conversion."""
+        """Remaining seconds (resize, annotations, conversion); None if the parts are unknown."""
         if self.decoding is None or self.augmentation is None:
             return None
         return max(0.0, self.whole - self.decoding - self.augmentation)
 
 
 def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
-    """Reads some images of a training set.
+    """Measure the time to read up to `NUM_SAMPLES` images of a training set.
+
+    Args:
+        data: Training samples.
 
     Raises:
-        ResnetTasksError: If one cannot be read.
+        ResnetTasksError: If an image cannot be read.
     """
     length = len(data)  # type: ignore[arg-type]
     positions = np.unique(np.linspace(0, length - 1, min(NUM_SAMPLES, length)).astype(int)).tolist()
@@ -78,14 +84,14 @@ def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
             if not isinstance(data, CocoDataset):
                 time_call("whole", partial(getitem, data, key))
             else:
-                fresh = data.at_scale(1.0)  # keeps nothing in memory
+                fresh = data.at_scale(1.0)  # a copy without in-memory cache
                 time_call("whole", partial(getitem, fresh, key))
                 stored_image = time_call("decoding", partial(data.load_image, position))
                 size = size or (int(stored_image.shape[0]), int(stored_image.shape[1]))
                 plain = fresh.load_sample(position)
                 time_call("augmentation", partial(data.finalize_sample, plain, position, 0, 0))
                 if data.is_cached:
-                    data[key]
+                    data[key]  # fills the cache
                     time_call("from_memory", partial(getitem, data, key))
             if time.perf_counter() - started > MAX_SECONDS:
                 break
@@ -98,7 +104,7 @@ def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
 
 @contextmanager
 def limit_to_one_core() -> Iterator[None]:
-    """One thread, as a loader process has."""
+    """Limit torch and OpenCV to one thread inside the block, as in a loader worker."""
     threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""What a run will take: parameters, memory and time, measured on its first two steps."""
+"""Estimate of a run's parameters, memory and time, measured on its first two steps."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if sys.platform != "win32":
 
 
 def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -> Table:
-    """Takes two real steps and tells what they cost; writes nothing.
+    """Take two real training steps and return a table of their cost; write no files.
 
     Args:
-        trial: Not begun.
-        title: Of the table.
-        num_val_images: In the val split.
+        trial: Training whose first steps are measured; no step was taken yet.
+        title: Title of the table.
+        num_val_images: Number of images of the val split.
 
     Raises:
-        MemoryLimitError: If memory does not suffice.
+        MemoryLimitError: If memory runs out.
     """
     device, precision = trial.train_state.device, trial.train_state.precision
     if device.type == "cuda":
@@ -59,14 +59,17 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
 
 
 def time_steps(trial: TrialTraining, steps: int) -> list[float]:
-    """Seconds of each of a run's first steps, the loading of its images included.
+    """Measure each of the first steps of a run, loading of the images included.
 
     Args:
-        trial: Not begun.
-        steps: How many; fewer where an epoch has fewer.
+        trial: Training whose first steps are measured; no step was taken yet.
+        steps: Number of steps; an epoch with fewer steps gives fewer.
+
+    Returns:
+        Seconds of every step.
 
     Raises:
-        MemoryLimitError: If memory does not suffice.
+        MemoryLimitError: If memory runs out.
     """
     durations: list[float] = []
     with trial.enter_training_mode():
@@ -80,7 +83,7 @@ def time_steps(trial: TrialTraining, steps: int) -> list[float]:
 
 
 def describe_peak_memory(device: torch.device) -> str:
-    """The most memory that was in use so far, in words."""
+    """Return a text on the peak memory of this process so far, on the machine and on the GPU."""
     own = f"{measure_peak_rss() / 2**30:.2f} GiB of the machine's, at its peak, this process alone"
     if device.type != "cuda":
         return own
@@ -90,9 +93,10 @@ def describe_peak_memory(device: torch.device) -> str:
 
 
 def measure_peak_rss() -> int:
-    """Greatest resident bytes of this process."""
+    """Return the peak resident memory of this process, in bytes."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    # macOS reports bytes, Linux KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 

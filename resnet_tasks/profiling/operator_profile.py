@@ -1,4 +1,4 @@
-"""Operators of a training step by time, precision and part, as torch's profiler sees them."""
+"""Operators of a training step by time, precision and part, measured by torch's profiler."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ FLOATS = {
     "c10::Half": "fp16",
     "double": "fp64",
 }
-"""The profiler's names of types of tensors -> ours."""
+"""dtype name of torch's profiler -> name in this package."""
 UPDATES = frozenset({AVERAGING, CLIPPING, OPTIMIZER, OTHER})
-"""Parts that work on parameters and their gradients, which are fp32 in mixed precision too."""
+"""Parts that work on parameters and gradients, which are fp32 in mixed precision as well."""
 LEAST_SHARE = 0.01
-"""Of the operators' time; fp32 operators below it are no island worth a word."""
+"""Minimum share of the total operator time of an fp32 operator that is reported."""
 
 
 @dataclass(frozen=True)
 class OperatorStats:
-    """One operator with inputs of one type, in one part of the step.
+    """Statistics of one operator with inputs of one dtype, in one part of the step.
 
     Attributes:
-        name: torch's.
-        dtype: `fp32`, `bf16`, `fp16` or `fp64`: the type of its first tensor of floats; `A to B`
-            where it copies into another type; empty where it has none.
-        part: Of the step.
-        calls: Per step.
-        seconds: Per step, without operators that it calls; of a GPU its kernels' time.
-        share: Of the time of all operators.
+        name: Name of the operator in torch, such as `aten::convolution`.
+        dtype: `fp32`, `bf16`, `fp16` or `fp64`: dtype of the first floating-point input. `A to B`
+            for copies that change the dtype; empty without floating-point inputs.
+        part: Part of the step, a label of `timeline`.
+        calls: Mean number of calls per step.
+        seconds: Mean seconds per step, without the operators that it calls; on a GPU the time of
+            its kernels.
+        share: Share of the time of all operators, 0..1.
     """
 
     name: str
@@ -51,12 +52,15 @@ class OperatorStats:
 def profile_operators(
     step: Callable[[], object], steps: int, device: torch.device
 ) -> list[OperatorStats]:
-    """The operators of some steps, the most expensive first.
+    """Profile the operators of some steps.
 
     Args:
-        step: Takes one; its parts are announced by a `timeline.Recorder`.
-        steps: How many to take.
-        device: Where the model lies.
+        step: Function that takes one step; a `RecordingTimeline` marks its parts.
+        steps: Number of steps to take.
+        device: Device of the model.
+
+    Returns:
+        Statistics by operator, dtype and part, most expensive first.
     """
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -70,12 +74,15 @@ def profile_operators(
 def aggregate_events(
     events: Iterable[Any], steps: int, *, is_cuda: bool = False
 ) -> list[OperatorStats]:
-    """Operators of the profiler's events, summed by name, type and part.
+    """Sum the profiler's events by operator, dtype and part.
 
     Args:
         events: `torch.autograd.profiler_util.FunctionEvent`s.
-        steps: That they are of.
-        is_cuda: Count the time of kernels, not that of the calls.
+        steps: Number of steps that the events cover.
+        is_cuda: Whether to count the time of GPU kernels instead of the time on the CPU.
+
+    Returns:
+        Statistics by operator, dtype and part, most expensive first.
     """
     cpu_events = [event for event in events if event.device_type == DeviceType.CPU]
     parts = sorted(
@@ -85,6 +92,8 @@ def aggregate_events(
     )
     costs_by_key: dict[tuple[str, str, str], list[float]] = {}
     operators = sorted(filter(_is_operator, cpu_events), key=lambda event: event.time_range.start)
+    # A stack of the parts that contain the current operator: sorting both lists by start makes
+    # this one pass, instead of a search per operator.
     open_parts: list[tuple[float, float, str]] = []
     next_part = 0
     for operator in operators:
@@ -98,7 +107,7 @@ def aggregate_events(
         microseconds = operator.self_device_time_total if is_cuda else operator.self_cpu_time_total
         sums = costs_by_key.setdefault(key, [0.0, 0.0])
         sums[0] += 1
-        sums[1] += microseconds / 1e6  # microseconds
+        sums[1] += microseconds / 1e6
     total = sum(seconds for _, seconds in costs_by_key.values()) or 1.0
     stats = [
         OperatorStats(*key, calls / steps, seconds / steps, seconds / total)
@@ -108,9 +117,17 @@ def aggregate_events(
 
 
 def find_fp32_islands(operators: Sequence[OperatorStats], precision: str) -> list[OperatorStats]:
-    """Expensive operators in fp32 although the precision is a lower one; most expensive first.
+    """Find expensive operators that run in fp32 although the precision is lower.
 
-    What works on parameters (optimizer, averages, clipping) is fp32 on purpose.
+    Operators on parameters (optimizer, averaged weights, clipping) are fp32 on purpose and
+    therefore excluded.
+
+    Args:
+        operators: Statistics of the operators, most expensive first.
+        precision: Precision of the training: `fp32`, `bf16` or `fp16`.
+
+    Returns:
+        Statistics of the fp32 operators, in the same order; empty for `fp32`.
     """
     if precision == "fp32":
         return []
@@ -124,17 +141,17 @@ def find_fp32_islands(operators: Sequence[OperatorStats], precision: str) -> lis
 
 
 def _is_operator(event: Any) -> bool:
-    """Operators have a name space; nodes of the graph only call them."""
+    """Return whether an event is an operator; autograd nodes and step parts only contain them."""
     return "::" in event.name and not event.name.startswith(("autograd::", PREFIX))
 
 
 def _get_dtype(event: Any) -> str:
-    # Not known to the profiler of every torch.
+    # Some versions of torch have no `input_dtypes`.
     input_dtypes = [
         FLOATS[dtype] for dtype in getattr(event, "input_dtypes", ()) or () if dtype in FLOATS
     ]
     if not input_dtypes:
         return ""
     if event.name == "aten::copy_" and len(input_dtypes) > 1 and input_dtypes[0] != input_dtypes[1]:
-        return f"{input_dtypes[1]} to {input_dtypes[0]}"  # the first one is written to
+        return f"{input_dtypes[1]} to {input_dtypes[0]}"  # aten::copy_(destination, source)
     return input_dtypes[0]

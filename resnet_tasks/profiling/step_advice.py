@@ -1,4 +1,4 @@
-"""What to change so that a training step is faster or fits, each for a measured reason."""
+"""Advice on recipe keys that make a training step faster or smaller, based on measurements."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from resnet_tasks.profiling.timeline import AVERAGING, COUNTING, DATA, OPTIMIZER
 from resnet_tasks.recipe.schema.recipe import Recipe
 
 WAITING = 0.10
-"""Share of the step from which on waiting for data is worth a change."""
+"""Minimum share of the step spent on waiting for data for advice on it."""
 EARLY_STAGES = 0.25
-"""Share of the forward from which on freezing the stem and C2 is worth a word."""
+"""Minimum share of the forward pass in the stem and C2 for the advice to freeze them."""
 NORMS = 0.10
-"""Share of the operators' time from which on batch norms are."""
+"""Minimum share of the operator time in batch norms for the advice to freeze them."""
 UPDATE = 0.15
-"""Share of the step from which on optimizer and averaged weights are."""
+"""Minimum share of the step in the optimizer and averaged weights for advice on them."""
 SECOND_STAGE = 0.30
-"""Share of the forward from which on the second stage of a detector is."""
+"""Minimum share of the forward pass in the second stage of a detector for advice on it."""
 PROPOSALS = 0.20
-"""Share of the forward from which on the choice of proposals is."""
+"""Minimum share of the forward pass spent on selecting proposals for advice on it."""
 ISLANDS = 0.05
-"""Share of the operators' time from which on fp32 in mixed precision is."""
+"""Minimum share of the operator time in fp32 under mixed precision for advice on it."""
 FULL, EMPTY = 0.90, 0.40
-"""Shares of a GPU's memory."""
+"""Shares of the memory above which it counts as full, and below which as mostly unused."""
 FORWARD = "forward"
 
 
 def suggest_changes(profile: StepProfile, recipe: Recipe) -> list[str]:
-    """Sentences, each with what was measured and the key to set; none where nothing stands out.
+    """Suggest changes to a recipe.
 
     Args:
-        profile: What was measured.
-        recipe: Of what.
+        profile: Profile of a training step of the recipe.
+        recipe: Recipe that was measured.
+
+    Returns:
+        Sentences with the measurement and the key to set; empty if nothing stands out.
     """
     rules: tuple[Callable[[StepProfile, Recipe], str], ...] = (
         _check_data_waiting,
@@ -62,7 +65,7 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
         return ""
     finding = f"waiting for data takes {share:.0%} of the step"
     images = conditions.batch_size * conditions.accumulation
-    working = profile.probed_seconds * (1 - share)
+    working = profile.probed_seconds * (1 - share)  # seconds of a step without the wait
     if conditions.workers == 0 and reading.from_memory is not None:
         later = reading.from_memory * images
         if later / (later + working) < WAITING:
@@ -72,6 +75,7 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
                 "change"
             )
     spare = conditions.cores - 1
+    # Workers must produce a step's images while the step computes; 1.2 is a safety margin.
     needed_workers = math.ceil(1.2 * reading.whole * images / max(working, 1e-9))
     if conditions.workers < min(needed_workers, spare):
         cpu_hint = (
@@ -88,7 +92,7 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
 
 
 def _explain_reading_cost(reading: ReadingCost) -> str:
-    """What makes an image expensive, and what could be done about it."""
+    """Return the main cost of reading an image, with a remedy."""
     if reading.decoding is not None and reading.decoding > 0.5 * reading.whole:
         return (
             f"{reading.decoding / reading.whole:.0%} of it is decoding; store smaller images, or "
@@ -110,6 +114,7 @@ def _check_large_files(profile: StepProfile, recipe: Recipe) -> str:
     if reading is None or box is None or reading.stored_size is None or reading.decoding is None:
         return ""
     height, width = reading.stored_size
+    # Up to twice the resize box per side, the stored resolution is not wasteful.
     is_needed = height * width < 4 * box.height * box.width
     if is_needed or reading.decoding < 0.5 * reading.whole or profile.sum_shares(DATA) < WAITING:
         return ""
@@ -174,7 +179,17 @@ def _check_norms(profile: StepProfile, recipe: Recipe) -> str:
 def _compute_head_shares(
     profile: StepProfile, recipe: Recipe, head_type: str, suffix: str
 ) -> dict[str, float]:
-    """Heads of a type -> the share of the forward that a part of theirs takes."""
+    """Return the share of the forward pass of one part, for every head of a type.
+
+    Args:
+        profile: Profile of a training step.
+        recipe: Recipe with the heads.
+        head_type: Type of the heads, such as `faster_rcnn`.
+        suffix: Name of the part after the name of the head, such as `roi_heads`.
+
+    Returns:
+        Head -> share, 0..1.
+    """
     forward = profile.sum_shares(FORWARD) or 1.0
     return {
         name: profile.sum_shares(f"forward: {name} {suffix}") / forward

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by part and by operator, and what memory it takes."""
+"""Profile of a training step: time by part and by operator, and memory."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.samples import Batch, Sample
 
 PROFILED_STEPS = 2
-"""Steps under torch's profiler."""
+"""Number of steps that torch's profiler records."""
 
 
 @dataclass(frozen=True)
 class StepPart:
-    """A part of the step.
+    """Time of one part of the step.
 
     Attributes:
-        name: As in `timeline`.
-        seconds: Median over the measured steps.
-        share: Of the time of all measured steps; those of all parts sum to 1.
+        name: Label of the part, see `timeline`.
+        seconds: Median seconds over the measured steps.
+        share: Share of the time of all measured steps, 0..1; the shares of all parts sum to 1.
     """
 
     name: str
@@ -60,14 +60,14 @@ class StepPart:
 
 @dataclass(frozen=True)
 class MemoryUsage:
-    """Bytes.
+    """Peak memory of a training, in bytes.
 
     Attributes:
-        process: The most that this process ever held, whatever for.
-        step: The most that the tensors of a step took at once, beside what stays between steps; on
-            a GPU as its allocator counts them.
-        device: Of the GPU, the most that was reserved; None on a CPU.
-        total: Of the GPU, or of the machine.
+        process: Peak resident memory of this process since its start.
+        step: Peak of the tensors that a step allocates on top of the memory that stays allocated
+            between steps; on a GPU as counted by torch's allocator.
+        device: Peak of the reserved GPU memory; None on a CPU.
+        total: Total memory of the GPU, on a CPU that of the machine.
     """
 
     process: int
@@ -78,24 +78,24 @@ class MemoryUsage:
 
 @dataclass(frozen=True)
 class ProfileConditions:
-    """Under which a step was measured.
+    """Conditions under which a step was measured.
 
     Attributes:
-        recipe: Its name.
-        is_drawn: Whether images and annotations were drawn at random.
+        recipe: Name of the recipe.
+        is_drawn: Whether images and annotations were generated at random.
         device: `cpu` or `cuda`.
-        machine: For people.
+        machine: Name of the GPU or CPU, for display.
         precision: `fp32`, `bf16` or `fp16`.
-        best_precision: What `training.precision: auto` would choose here.
-        threads: Of torch in this process.
-        cores: That this process may use.
-        workers: Loader processes.
-        batch_size: Images at a time.
+        best_precision: Precision that `training.precision: auto` selects on this machine.
+        threads: Number of torch threads of this process.
+        cores: Number of CPU cores that this process may use.
+        workers: Number of loader workers.
+        batch_size: Images per batch.
         accumulation: Batches per step.
-        image_size: (H, W) of the last batch.
-        parameters: Of the model.
-        trained: Of them.
-        steps: That were measured.
+        image_size: (H, W) of the last step's first batch, in pixels, padding included.
+        parameters: Number of parameters of the model.
+        trained: Number of trainable parameters.
+        steps: Number of steps that were measured with probes, and as many without.
     """
 
     recipe: str
@@ -117,16 +117,16 @@ class ProfileConditions:
 
 @dataclass(frozen=True)
 class StepProfile:
-    """What was measured.
+    """Profile of a training step.
 
     Attributes:
-        conditions: How.
-        seconds: Median of steps without probes, waiting for data included.
-        probed_seconds: Median of steps with probes; the two kinds took turns.
-        parts: In the order of the step; they sum to the probed steps.
-        operators: Most expensive first.
-        reading: What an image costs a loader process; None of drawn ones.
-        memory: At the most.
+        conditions: Conditions of the measurement.
+        seconds: Median seconds of a step without probes, waiting for data included.
+        probed_seconds: Median seconds of a step with probes; the two kinds of steps alternate.
+        parts: Parts in the order of the step; they sum to the probed steps.
+        operators: Statistics of the operators, most expensive first.
+        reading: Time that a loader worker needs per image; None for synthetic images.
+        memory: Peak memory.
     """
 
     conditions: ProfileConditions
@@ -138,11 +138,11 @@ class StepProfile:
     memory: MemoryUsage
 
     def sum_shares(self, *prefixes: str) -> float:
-        """Of the time of the step, what parts took whose names start so."""
+        """Return the share of the step, 0..1, of all parts whose names start with a prefix."""
         return sum(part.share for part in self.parts if part.name.startswith(prefixes))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values; of operators the 50 most expensive."""
+        """Return the profile as JSON-compatible values, with the 50 most expensive operators."""
         values = asdict(self)
         values["operators"] = values["operators"][:50]
         return values
@@ -157,19 +157,21 @@ def profile_recipe(
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> StepProfile:
-    """Takes steps of a recipe's training as `finetune` would, on a model that is thrown away.
+    """Profile training steps of a recipe, on a model that is discarded afterwards.
+
+    The steps are those that `finetune` would take.
 
     Args:
-        recipe: Whose step is measured.
-        steps: Measured with probes, and as many without.
-        warm_up: Steps before that.
-        synthetic: Measure drawn images and random weights in place of the recipe's own.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        console: For progress.
+        recipe: Recipe to measure.
+        steps: Number of steps to measure with probes, and as many without.
+        warm_up: Number of steps before the measurement.
+        synthetic: Whether to use random images and weights instead of those of the recipe.
+        data_root: Folder of the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: Console for progress; default: standard error.
 
     Raises:
-        ResnetTasksError: If recipe, data or weights are wrong.
-        MemoryLimitError: If memory does not suffice.
+        ResnetTasksError: If the recipe, the data or the weights are invalid.
+        MemoryLimitError: If memory runs out.
     """
     if steps < 1 or warm_up < 1:
         raise RunError(
@@ -196,22 +198,22 @@ def profile_recipe(
 
 
 def create_trial(recipe: Recipe, model: TaskModel, samples: Dataset[Sample]) -> TrialTraining:
-    """The training whose steps are measured.
+    """Create the training whose steps are measured.
 
     Args:
-        recipe: Whose step it is.
-        model: Is trained a little.
-        samples: To learn from.
+        recipe: Recipe to measure.
+        model: Model of the recipe; trained in place.
+        samples: Training samples.
     """
     workers = None if recipe.data.workers == "auto" else recipe.data.workers
     return TrialTraining(model, samples, recipe.training, workers=workers)
 
 
 def summarize_parts(steps: Sequence[dict[str, float]]) -> tuple[StepPart, ...]:
-    """Medians of the parts, in the order of the steps, and their shares of all time.
+    """Return the median and the share of every part, in the order of a step.
 
     Args:
-        steps: For each: part -> seconds.
+        steps: Part -> seconds, one mapping per step.
     """
     names = sorted({name: 0 for step in steps for name in step}, key=find_order_index)
     total = sum(sum(step.values()) for step in steps)
@@ -228,7 +230,12 @@ def summarize_parts(steps: Sequence[dict[str, float]]) -> tuple[StepPart, ...]:
 def _measure_steps(
     trial: TrialTraining, steps: int, warm_up: int, console: Console
 ) -> tuple[list[float], Timeline, list[OperatorStats], MemoryUsage]:
-    """Seconds of plain steps, the timeline of probed ones, operators, and memory."""
+    """Measure steps with and without probes, then memory, then operators.
+
+    Returns:
+        Seconds of the steps without probes, the timeline of the steps with probes, statistics of
+        the operators, and peak memory.
+    """
     train_state, device = trial.train_state, trial.train_state.device
     groups = trial.iter_batches()
     plain, timeline, recorder = list[float](), Timeline(device), RecordingTimeline(device)
@@ -241,6 +248,7 @@ def _measure_steps(
         track_progress(console, "Measuring steps", total) as advance,
     ):
         for number in range(warm_up + steps):
+            # The two kinds alternate, so that a drift of the machine's speed affects both alike.
             seconds = time_plain_step(trial, groups)
             advance()
             if number >= warm_up:
@@ -248,6 +256,8 @@ def _measure_steps(
                 with attach_probes(train_state, timeline):
                     run_timed_step(trial, groups, timeline)
                 advance()
+        # Read here: `_measure_step_bytes` resets the peak of the GPU, and torch's profiler itself
+        # takes memory of the process.
         reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
         process = measure_peak_rss()
         memory = MemoryUsage(
@@ -265,7 +275,7 @@ def _measure_steps(
 
 
 def time_plain_step(trial: TrialTraining, groups: Iterator[list[Batch]]) -> float:
-    """One step as it is; its seconds, the wait for its data included."""
+    """Take one step without probes; return its seconds, waiting for data included."""
     started = time.perf_counter()
     trial.run_step(next(groups))
     trial.synchronize()
@@ -273,7 +283,7 @@ def time_plain_step(trial: TrialTraining, groups: Iterator[list[Batch]]) -> floa
 
 
 def run_timed_step(trial: TrialTraining, groups: Iterator[list[Batch]], timeline: Timeline) -> None:
-    """One step whose parts a timeline is told of; `probed` must hold."""
+    """Take one step and record its parts on a timeline; call it inside `attach_probes`."""
     timeline.begin_step()
     with timeline.record_part(DATA):
         group = next(groups)

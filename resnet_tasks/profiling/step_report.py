@@ -1,4 +1,4 @@
-"""A step's profile for people: the parts, the expensive operators, memory, and what to change."""
+"""Console report of a step profile: parts, expensive operators, memory and advice."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from resnet_tasks.profiling.operator_profile import OperatorStats, find_fp32_isl
 from resnet_tasks.profiling.step_profile import StepProfile
 
 OPERATORS = 12
-"""In the table."""
+"""Maximum number of operators in a table."""
 LEAST = 0.0005
-"""Share below which a part is not worth a line."""
+"""Share of the step below which parts are merged into one row."""
 
 
 def print_profile(console: Console, profile: StepProfile, sentences: Sequence[str]) -> None:
-    """Tables and sentences on the console.
+    """Print a profile and the advice on it.
 
     Args:
-        console: Is written to.
-        profile: What was measured.
-        sentences: What to change.
+        console: Console to print to.
+        profile: Profile of a training step.
+        sentences: Advice, one sentence per change.
     """
     for line in _describe_setup(profile):
         console.print(line, highlight=False, markup=False)
@@ -41,7 +41,7 @@ def print_profile(console: Console, profile: StepProfile, sentences: Sequence[st
 
 
 def build_parts_table(profile: StepProfile) -> Table:
-    """Every part with its milliseconds and its share; they sum to the step."""
+    """Build the table of all parts with milliseconds and share; they sum to the step."""
     table = Table(title="Where the time of a step goes", title_justify="left")
     table.add_column("part")
     table.add_column("ms", justify="right")
@@ -65,7 +65,7 @@ def build_parts_table(profile: StepProfile) -> Table:
 
 
 def build_operators_table(operators: Sequence[OperatorStats], title: str) -> Table:
-    """Operators with their type, part, calls, milliseconds and share."""
+    """Build a table of operators with dtype, part, calls, milliseconds and share."""
     table = Table(title=title, title_justify="left")
     table.add_column("operator", overflow="fold")
     table.add_column("type")

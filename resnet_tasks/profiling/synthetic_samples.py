@@ -1,4 +1,4 @@
-"""Samples drawn at random, to measure a recipe whose data is not at hand."""
+"""Random samples, to measure a recipe without its data."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from resnet_tasks.structures.targets import Target
 from resnet_tasks.structures.tasks import Task
 
 SIZE = (480, 640)
-"""Of the images of a recipe that neither resizes nor cuts them."""
+"""(height, width) of the images if the recipe has neither `data.resize` nor `data.tiles`."""
 NUM_OBJECTS = 8
+"""Objects per image."""
 CELLS = 8
-"""Patches of one class along each side of a label map."""
+"""Patches of one class along each side of a semantic label map."""
 
 
 class SyntheticSamples(Dataset[Sample]):
-    """Noise with boxes, patches of classes and labels at random; a function of the position.
+    """Dataset of noise images with random boxes, label maps and labels.
+
+    A sample is a function of its position only.
 
     Args:
-        length: How many there are.
-        channels: Of the images.
-        size: (height, width) of the images.
-        categories: How many there are to draw labels from.
-        tasks: Whose target fields are drawn.
+        length: Number of samples.
+        channels: Number of channels of the images.
+        size: (height, width) of the images, in pixels.
+        categories: Number of categories to sample labels from.
+        tasks: Tasks whose target fields are generated.
     """
 
     def __init__(
@@ -83,10 +86,13 @@ class SyntheticSamples(Dataset[Sample]):
 
 
 def build_synthetic_setup(recipe: Recipe) -> tuple[TaskModel, SyntheticSamples]:
-    """The model of a recipe with random weights, and drawn samples of the size of its images.
+    """Build the model of a recipe with random weights, and random samples of its image size.
 
     Args:
-        recipe: What to build.
+        recipe: Recipe of the model and the image size.
+
+    Returns:
+        The model and the dataset.
 
     Raises:
         ResnetTasksError: If parts of the recipe do not fit together.

@@ -1,8 +1,9 @@
-"""Where the time of a training step goes: probes at its parts, which change nothing it computes.
+"""Timeline of a training step: probes that time its parts without changing its results.
 
-Every moment of a step belongs to one label, that of the innermost part it is in, or `REST`: the
-parts sum to the whole step. On a GPU the moments are events in its stream, which nobody has
-to wait for; waiting of the GPU for this process counts for the part that let it wait.
+Every moment of a step is assigned to one label, that of the innermost part that is running, or
+`OTHER`, so that the parts sum to the entire step. On a GPU the times come from events in its
+stream, which need no synchronization. Time in which the GPU waits for this process counts for the
+part that causes the wait.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ OPTIMIZER = "optimizer"
 AVERAGING = "averaged weights (ema)"
 OTHER = "rest of the step"
 UNDIVIDED_PARTS = frozenset({BACKWARD, COUNTING, OPTIMIZER, AVERAGING})
-"""Parts that are not divided further: what runs inside belongs to them."""
+"""Labels of parts that are not divided further: nested parts count for them."""
 
 ORDER = (DATA, TRANSFER, COUNTING, "forward", BACKWARD, CLIPPING, OPTIMIZER, AVERAGING, OTHER)
-"""Starts of the labels, in the order of a step."""
+"""Prefixes of the labels, in the order of a step."""
 _IGNORED_METHODS = {"forward", "extra_repr", "train"}
 
 
 class Timeline:
-    """Seconds by label, step by step.
+    """Seconds by label for every step.
 
     Args:
-        device: Where the model lies.
+        device: Device of the model.
 
     Attributes:
-        steps: For each finished step: label -> seconds.
+        steps: Label -> seconds, one mapping per finished step.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -54,12 +55,12 @@ class Timeline:
         self.steps: list[dict[str, float]] = []
 
     def begin_step(self) -> None:
-        """A step begins."""
+        """Mark the start of a step."""
         self._labels.clear()
         self._marks = [(OTHER, self._read_clock())]
 
     def end_step(self) -> None:
-        """The step ends: its seconds are added to `steps`."""
+        """Mark the end of the step and append its seconds by label to `steps`."""
         self._marks.append(("", self._read_clock()))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -73,7 +74,7 @@ class Timeline:
 
     @contextmanager
     def record_part(self, label: str) -> Iterator[None]:
-        """What runs inside belongs to `label`, but for parts within."""
+        """Record the block as part `label`, except for nested parts."""
         self.enter(label)
         try:
             yield
@@ -81,23 +82,25 @@ class Timeline:
             self.leave()
 
     def enter(self, label: str) -> None:
-        """A part begins; inside of one of `WHOLE` it stays that one."""
+        """Mark the start of a part; inside one of `UNDIVIDED_PARTS` the outer label remains."""
         top = self._labels[-1] if self._labels else OTHER
         self._labels.append(top if top in UNDIVIDED_PARTS else label)
         self._mark()
 
     def leave(self) -> None:
-        """The innermost part ends."""
+        """Mark the end of the innermost part."""
         self._labels.pop()
         self._mark()
 
     def _mark(self) -> None:
-        if self._marks:  # else outside of a step
+        if self._marks:  # empty outside a step, such as in an evaluation
             self._marks.append((self._labels[-1] if self._labels else OTHER, self._read_clock()))
 
     def _read_clock(self) -> Any:
         if self._device.type != "cuda":
             return time.perf_counter()
+        # The kernels of a part run after the CPU has queued them, so the CPU's clock would be
+        # wrong, and a synchronization at every mark would slow the step down.
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
@@ -105,41 +108,52 @@ class Timeline:
     def _compute_seconds(self, start: Any, stop: Any) -> float:
         if self._device.type != "cuda":
             return float(stop - start)
-        return float(start.elapsed_time(stop)) / 1000
+        return float(start.elapsed_time(stop)) / 1000  # milliseconds
 
 
 class RecordingTimeline(Timeline):
-    """A timeline that hands its parts to torch's profiler, under their labels."""
+    """Timeline that also marks its parts in torch's profiler, under their labels."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self._open: list[Any] = []
 
     def enter(self, label: str) -> None:
-        """As in `Timeline`."""
+        """Mark the start of a part, in the profiler too."""
         super().enter(label)
         self._open.append(record_function(f"{PREFIX}{self._labels[-1]}"))
         self._open[-1].__enter__()
 
     def leave(self) -> None:
-        """As in `Timeline`."""
+        """Mark the end of the innermost part, in the profiler too."""
         self._open.pop().__exit__(None, None, None)
         super().leave()
 
 
 PREFIX = "part of the step: "
-"""Of the names under which the profiler knows the parts."""
+"""Prefix of the profiler's names of the parts."""
 
 
 class _Probes:
-    """Hooks and timed methods that tell a timeline, and can be taken off again."""
+    """Forward hooks and wrapped methods that report to a timeline and can be removed again.
+
+    Args:
+        timeline: Timeline to report to.
+        undo: Stack whose close removes the probes.
+    """
 
     def __init__(self, timeline: Timeline, undo: ExitStack) -> None:
         self._timeline = timeline
         self._undo = undo
 
     def probe_module(self, part: nn.Module, label: str, without_graph: str = "") -> None:
-        """What a module takes when it is called; `without_graph` names calls without one."""
+        """Record the calls of a module.
+
+        Args:
+            part: Module to probe.
+            label: Label of the calls.
+            without_graph: Label of calls under `torch.no_grad()`; empty: `label`.
+        """
 
         def enter(*_: Any) -> None:
             is_plain = torch.is_grad_enabled() or not without_graph
@@ -152,7 +166,7 @@ class _Probes:
         self._undo.callback(part.register_forward_hook(leave, always_call=True).remove)
 
     def probe_method(self, owner: Any, name: str, label: str) -> None:
-        """What a method of an object takes."""
+        """Record the calls of a method of an object."""
         original = getattr(owner, name)
 
         @wraps(original)
@@ -160,15 +174,15 @@ class _Probes:
             with self._timeline.record_part(label):
                 return original(*args, **kwargs)
 
-        before = vars(owner).get(name)  # accelerate puts methods of its own on some objects
+        before = vars(owner).get(name)  # accelerate sets methods on some instances
         setattr(owner, name, call_timed)
         if before is None:
-            self._undo.callback(delattr, owner, name)  # the method of the class stands below it
+            self._undo.callback(delattr, owner, name)  # reveals the method of the class
         else:
             self._undo.callback(setattr, owner, name, before)
 
     def probe_head(self, name: str, head: nn.Module) -> None:
-        """Losses of a head, and its parts: their calls, and their public methods."""
+        """Record the calls and losses of a head, and the calls and public methods of its parts."""
         self.probe_method(head, "loss", f"forward: {name} losses")
         self.probe_module(head, f"forward: {name}")
         for inner, child in head.named_children():
@@ -179,11 +193,11 @@ class _Probes:
 
 @contextmanager
 def attach_probes(train_state: TrainState, timeline: Timeline) -> Iterator[None]:
-    """Tells a timeline which part of a step a model in training is in; results stay the same.
+    """Record the parts of training steps inside the block; results stay the same.
 
     Args:
-        train_state: Whose parts are probed while this holds.
-        timeline: Told.
+        train_state: Model, optimizer and accelerator to probe.
+        timeline: Timeline that records the parts.
     """
     model = train_state.plain_model
     with ExitStack() as undo:
@@ -207,18 +221,25 @@ def attach_probes(train_state: TrainState, timeline: Timeline) -> Iterator[None]
 
 
 def copy_to_device(timeline: Timeline, group: list[Batch], device: torch.device) -> list[Batch]:
-    """The batches on the device, where the step would bring them; timed."""
+    """Copy batches to the device and record the time as `TRANSFER`; the step then copies nothing.
+
+    Args:
+        timeline: Timeline that records the copy.
+        group: Batches of one step.
+        device: Device of the model.
+    """
     with timeline.record_part(TRANSFER):
         return [batch.to(device, non_blocking=True) for batch in group]
 
 
 def _list_stages(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a backbone that are called, each with its stage: `stem`, `C2` .. `C5`."""
+    """Return the modules of a backbone that are called, with their stage: `stem`, `C2` .. `C5`."""
     stages = []
     for number, paths in enumerate(getattr(backbone, "stage_parts", ()), start=1):
         for path in paths:
             part = backbone.get_submodule(path)
-            # With checkpoints blocks are called one by one, and not the stage that holds them.
+            # Gradient checkpointing calls the blocks one by one, and never the stage itself, so
+            # that a hook on the stage would not fire.
             is_divided = number > 1 and getattr(backbone, "gradient_checkpointing", False)
             called = list(getattr(part, "blocks", part).children()) if is_divided else []
             label = "stem" if number == 1 else f"C{number}"
@@ -227,7 +248,7 @@ def _list_stages(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _list_public_methods(module: nn.Module) -> list[str]:
-    """Public methods that a part of a head has besides `forward`."""
+    """Return the public methods of a module except `forward` and those of torch's classes."""
     method_names = {
         name
         for kind in type(module).__mro__
@@ -239,5 +260,5 @@ def _list_public_methods(module: nn.Module) -> list[str]:
 
 
 def find_order_index(label: str) -> int:
-    """Where a part comes in a step, among those of `ORDER`."""
+    """Return the position of a label's prefix in `ORDER`."""
     return next(i for i, start in enumerate(ORDER) if label.startswith(start))

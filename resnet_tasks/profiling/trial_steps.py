@@ -1,4 +1,4 @@
-"""Steps of a training of which nothing is kept: no folder, no log, no checkpoint."""
+"""Training steps that leave nothing on disk: no run folder, no log, no checkpoint."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from resnet_tasks.training.train_step import TrainStepRunner
 
 
 class TrialTraining:
-    """Takes the steps that a run would take, for what they cost or show.
+    """Training without files, for the dry run, the profiler and the learning-rate finder.
 
     Args:
-        model: Is trained in place.
-        train: Samples to learn from.
-        options: The loop's numbers.
-        workers: Loader processes; None: what suits the machine.
-        processes: Those that train together.
+        model: Model, trained in place.
+        train: Training samples.
+        options: Options of the training loop.
+        workers: Number of loader workers; None: chosen for the machine.
+        processes: Process group of the training.
 
     Attributes:
-        options: The loop's numbers.
-        train_state: What learns.
-        batches: What it learns from.
-        step_runner: Takes the steps.
-        progress: How far it has come.
+        options: Options of the training loop.
+        train_state: Model, optimizer and precision.
+        batches: Batches of every epoch.
+        step_runner: Runner of the optimizer steps.
+        progress: Position in the training.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class TrialTraining:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the last step's first batch."""
+        """(H, W) of the last step's first batch, in pixels, padding included; (0, 0) before it."""
         return self.step_runner.image_size or (0, 0)
 
     @contextmanager
     def enter_training_mode(self) -> Iterator[None]:
-        """The conditions of a run's first epoch; `learn` belongs inside.
+        """Establish the conditions of a run's first epoch; call `run_step` inside the block.
 
         Raises:
-            MemoryLimitError: If memory does not suffice.
+            MemoryLimitError: If memory runs out inside the block.
         """
         self.train_state.unfreezing.enter_epoch(0)
         self.train_state.model.train()
@@ -87,18 +87,21 @@ class TrialTraining:
             yield
 
     def iter_batches(self) -> Generator[list[Batch], None, None]:
-        """The batches of every step, one epoch after another."""
+        """Yield the batches of every step, one epoch after another."""
         for epoch in range(2**20):
             self.progress.epoch = epoch
             for group in self.batches.iter_steps(epoch):
                 yield group.batches
 
     def run_step(self, group: Sequence[Batch], factor: float | None = None) -> dict[str, float]:
-        """The next step; the mean of each loss term.
+        """Take the next optimizer step.
 
         Args:
-            group: Its batches.
-            factor: What all rates are multiplied with; None: what the schedule says.
+            group: Batches of the step.
+            factor: Multiplier of all learning rates; None: the factor of the schedule.
+
+        Returns:
+            `head/term` -> mean of the loss term; empty for a skipped step.
 
         Raises:
             NonFiniteLossError: If a loss or gradient is not finite.
@@ -111,6 +114,6 @@ class TrialTraining:
         return losses
 
     def synchronize(self) -> None:
-        """Waits until the device has done what it was given."""
+        """Wait until the device has finished all queued work."""
         if self.train_state.device.type == "cuda":
             torch.cuda.synchronize(self.train_state.device)
