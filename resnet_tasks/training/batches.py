@@ -1,4 +1,4 @@
-"""The batches of every epoch, as a function of (seed, epoch), and this process's part of them."""
+"""Batches of every epoch, as a function of (seed, epoch), and this process's part of them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from resnet_tasks.training.state.progress import RunLength
 
 @dataclass(frozen=True)
 class StepBatches:
-    """The batches of one optimizer step.
+    """Batches of one optimizer step.
 
     Attributes:
-        batches: This process's part of each.
-        images: Of all processes together.
+        batches: This process's part of every batch.
+        images: Number of images in all processes together.
     """
 
     batches: list[Batch]
@@ -39,18 +39,19 @@ class StepBatches:
 
 
 class EpochBatches:
-    """What is learned from, batch by batch.
+    """Training batches, epoch by epoch and step by step.
 
     Args:
-        data: Samples; indexed by (epoch, position) when it has epochs, as `CocoDataset` has.
-        options: The seed, and how many images and batches make a step.
-        device: Where batches go.
-        workers: Loader processes; None: what suits the device.
-        processes: Those that share every batch.
+        data: Training samples, indexed by (epoch, position) if the dataset has epochs
+            (`CocoDataset` does).
+        options: Training options: seed, epochs, batch size and accumulation.
+        device: Device of the model; images are pinned in memory for `cuda`.
+        workers: Number of loader workers; None: chosen for the device.
+        processes: Process group that shares every batch.
 
     Attributes:
-        workers: Loader processes.
-        length: Of the run.
+        workers: Number of loader workers.
+        length: Length of the run in batches and steps.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class EpochBatches:
         self.length = RunLength(batches, updates, updates * options.epochs)
 
     def compute_keys(self, epoch: int) -> list[list[Key]]:
-        """The keys of every batch of an epoch, of all processes together."""
+        """Return the sample keys of every batch of an epoch, for all processes together."""
         data = self._data
         batches = make_training_batches(
             len(data),  # type: ignore[arg-type]
@@ -93,12 +94,12 @@ class EpochBatches:
     def iter_steps(
         self, epoch: int, *, start: int = 0, stop: int | None = None
     ) -> Iterator[StepBatches]:
-        """The steps of an epoch, read, in their order.
+        """Yield the batches of every optimizer step of an epoch, in order.
 
         Args:
-            epoch: From 0.
-            start: Batches of it that are done.
-            stop: The batch to end before; None: the end of the epoch.
+            epoch: Epoch, from 0.
+            start: Number of batches of the epoch that are already done.
+            stop: Index of the batch to stop before; None: the end of the epoch.
         """
         keys = self.compute_keys(epoch)[start:stop]
         sizes = map(len, keys)
@@ -107,9 +108,10 @@ class EpochBatches:
             yield StepBatches(batches, sum(islice(sizes, len(batches))))
 
     def _load_batches(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
-        """This process's part of every batch, read.
+        """Yield this process's part of every batch.
 
-        A part without images still takes part in the step, with one that teaches nothing.
+        A process whose part is empty gets an image without annotations instead: it must take part
+        in the step, because all processes exchange their gradients.
         """
         parts = [
             get_shard(batch_keys, self._processes.index, self._processes.count)

@@ -1,4 +1,4 @@
-"""The checkpoints that a run writes while it trains, and going on from the last of them."""
+"""Checkpoints that a run writes during training, and resuming from the last of them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ REQUIRED_STATE_KEYS = (
     "settings",
     "scaler",
 )
-"""What `state.pt` must hold to go on from it."""
+"""Keys that the training state of a checkpoint must have to resume from it."""
 CHANGEABLE_SETTINGS = frozenset(
     {"checkpoint_minutes", "device", "deterministic", "trackers", "log_gradient_conflict"}
 )
-"""Settings that may change between sittings: they do not decide the final weights."""
+"""Settings that may change when a run is resumed, because they do not decide the final weights."""
 
 
 def dump_fixed_settings(options: TrainingRecipe) -> dict[str, Any]:
-    """Options that decide the final weights, as plain values."""
-    # With patience, when evaluations come decides when the run ends.
+    """Return the options that decide the final weights, as JSON-compatible values."""
+    # With patience, the epochs of the evaluations decide when the run ends.
     excluded = (
         CHANGEABLE_SETTINGS
         if options.patience is not None
@@ -44,13 +44,13 @@ def dump_fixed_settings(options: TrainingRecipe) -> dict[str, Any]:
 
 
 class CheckpointManager:
-    """`checkpoints/last`, to go on from, and `checkpoints/best`, of one run.
+    """Writer and reader of a run's `checkpoints/last`, to resume from, and `checkpoints/best`.
 
     Args:
-        folder: Run folder.
-        train_state: What is written and filled; one process writes.
-        options: Settings that must stay the same.
-        length: Of the run; an epoch must stay as long.
+        folder: Path of the run folder.
+        train_state: Training state to save and restore; only the main process writes.
+        options: Training options; those that decide the final weights must not change on resume.
+        length: Length of the run; the batches per epoch must not change on resume.
     """
 
     def __init__(
@@ -62,10 +62,13 @@ class CheckpointManager:
         self._length = length
 
     def save_last(self, progress: TrainingProgress) -> None:
-        """Writes weights and all that is needed to go on from them.
+        """Write `checkpoints/last`: weights and everything that is needed to resume.
+
+        Args:
+            progress: Position in the training.
 
         Raises:
-            RunError: If the run folder has gone, or the disk is full.
+            RunError: If the run folder no longer exists, or the disk is full.
         """
         state: dict[str, Any] = {
             "position": asdict(progress),
@@ -77,24 +80,25 @@ class CheckpointManager:
         self._save("last", state)
 
     def save_best(self) -> None:
-        """Writes the weights alone.
+        """Write `checkpoints/best`: the weights only.
 
         Raises:
-            RunError: If the run folder has gone, or the disk is full.
+            RunError: If the run folder no longer exists, or the disk is full.
         """
         self._save("best", None)
 
     def resume(self, print_line: Callable[[str], None]) -> TrainingProgress:
-        """Goes on from `checkpoints/last`.
+        """Restore the training state from `checkpoints/last`.
 
         Args:
-            print_line: Is told if the result will not be the same to the bit.
+            print_line: Function that prints a note if the result will not be bit-identical to that
+                of an uninterrupted run.
 
         Returns:
-            How far the run had come.
+            Position of the run at the checkpoint.
 
         Raises:
-            RunError: If there is none, or it belongs to other settings.
+            RunError: If there is no checkpoint, or it belongs to other settings.
         """
         last = self._folder / "checkpoints" / "last"
         weights, averaged, state = load_checkpoint(last)

@@ -1,4 +1,4 @@
-"""Heads that are added to a finished run: its backbone and heads go on in a run of their own."""
+"""Extension of a finished run by new heads: a new run takes over its backbone and heads."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ALL_STAGES = 5
 
 @dataclass(frozen=True)
 class BaseRun:
-    """The run that a recipe extends; while resuming, the extending run itself, which has it all.
+    """Run that a recipe extends; on resume the extending run itself, which has all heads.
 
     Attributes:
-        run: The folder.
-        checkpoint: `last` or `best`.
+        run: Run to take weights, labels and heads from.
+        checkpoint: Checkpoint of the run, `last` or `best`.
     """
 
     run: Run
@@ -39,10 +39,17 @@ class BaseRun:
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, resume: Path | None) -> BaseRun | None:
-        """What the recipe extends; None where it extends nothing.
+        """Open the run that a recipe extends.
+
+        Args:
+            recipe: Recipe of the new run.
+            resume: Path of the run folder to resume; None for a new run.
+
+        Returns:
+            The base run; None if the recipe extends no run.
 
         Raises:
-            RunError: If it is not a run.
+            RunError: If the folder is not a run.
         """
         if recipe.extend is None:
             return None
@@ -52,15 +59,15 @@ class BaseRun:
         return cls(Run.read(folder), checkpoint)
 
     def extend_recipe(self, recipe: Recipe, categories: CategoryMap) -> tuple[Recipe, CategoryMap]:
-        """The recipe of all heads, new ones first, and the categories of all of them.
+        """Return the recipe with all heads, new ones first, and the categories of all heads.
 
         Args:
-            recipe: Of the new heads; one that names all heads already stays as it is.
-            categories: Of the new data, which decide the classes of the new heads.
+            recipe: Recipe of the new heads; returned unchanged if it was extended before.
+            categories: Categories of the new data, which decide the classes of the new heads.
 
         Raises:
-            DataError: If the new data's categories contradict those of the run.
-            RecipeError: If the recipe says something that the run has decided.
+            DataError: If the categories of the new data contradict those of the run.
+            RecipeError: If the recipe sets something that the base run fixes.
         """
         merged = CategoryMap.merge([self.run.labels.categories, categories])
         return self._merge_heads(recipe, categories), merged
@@ -110,10 +117,14 @@ class BaseRun:
         return recipe.model_copy(update=changes)
 
     def load_weights_into(self, model: TaskModel, labels: Labels) -> None:
-        """Puts the run's weights and statistics into a model that has its parts and new heads.
+        """Load the run's weights and buffers into a model that has its parts and the new heads.
+
+        Args:
+            model: Model of the extended recipe.
+            labels: Labels of the extended recipe.
 
         Raises:
-            RunError: If they do not fit.
+            RunError: If classes or tensors of the run do not match those of the model.
         """
         own = self.run.recipe.heads
         for name in own:
@@ -166,16 +177,21 @@ def _has_other_shape(state: dict[str, torch.Tensor], key: str, value: torch.Tens
 
 
 def _pin_classes(head: HeadRecipe, classes: tuple[str, ...]) -> HeadRecipe:
-    """A head with its classes by name, whatever other data has."""
+    """Return a head with its classes listed by name, so that new data cannot change them."""
     class_names = classes[1:] if head.background and classes[0] == BACKGROUND else classes
     return head.model_copy(update={"classes": class_names})
 
 
 def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:
-    """The recipe leaves to the run what is the run's.
+    """Reject a recipe that sets something that the base run fixes.
+
+    Args:
+        recipe: Recipe of the new heads.
+        old: Recipe of the base run.
+        folder: Path of the base run, for the error message.
 
     Raises:
-        RecipeError: Otherwise; all problems, a line each.
+        RecipeError: If it does; the message has one line per problem.
     """
     problems = []
     if recipe.backbone not in (BackboneRecipe(), old.backbone):

@@ -1,8 +1,8 @@
-"""The training loop, readable top to bottom: set-up, epochs of steps, evaluation, checkpoints.
+"""Training loop, readable top to bottom: set-up, epochs of steps, evaluation, checkpoints.
 
-The order of samples is a function of (seed, epoch), augmentation and the sampling inside heads of
-(seed, epoch, image), dropout of (seed, update), first weights of the seed. Nothing else is
-random, so a run that was stopped and resumed ends with the same weights.
+The order of samples is a function of (seed, epoch); augmentation and the sampling inside heads are
+functions of (seed, epoch, image), dropout of (seed, update), initial weights of the seed. Nothing
+else is random, so a run that was stopped and resumed ends with the same weights.
 """
 
 from __future__ import annotations
@@ -44,19 +44,23 @@ from resnet_tasks.training.validation import Validation
 
 
 class FineTuner:
-    """One fine-tuning: who learns what, and how far it has come.
+    """Fine-tuning of one model: training loop, evaluation, checkpoints and log.
 
     Args:
-        model: Is trained in place.
-        train: Samples to learn from; indexed by (epoch, position) when it has epochs, as
-            `CocoDataset` has.
-        val: Samples to judge on; None: none.
-        options: The loop's numbers.
-        out: Run folder; gets `log.jsonl`, `tensorboard/` and `checkpoints/`.
-        evaluation: Which metric is best, and how it is computed.
-        console: For progress.
-        workers: Loader processes; None: what suits the machine.
-        processes: Those that train this model together; every one builds the same `Finetuning`.
+        model: Model, trained in place.
+        train: Training samples, indexed by (epoch, position) if the dataset has epochs
+            (`CocoDataset` does).
+        val: Validation samples; None: no evaluation.
+        options: Options of the training loop.
+        out: Path of the run folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.
+        evaluation: Options of the evaluation, and the metric that selects the best checkpoint.
+        console: Console for progress.
+        workers: Number of loader workers; None: chosen for the machine.
+        processes: Process group that trains the model; every process builds the same `FineTuner`.
+
+    Raises:
+        RecipeError: If a tracker is not installed, or `evaluation.best` is no metric of any head.
+        RunError: If `options.patience` is set without `val`.
     """
 
     def __init__(
@@ -104,24 +108,24 @@ class FineTuner:
         self._metrics: dict[str, Metric] = {}
 
     def resume(self) -> None:
-        """Goes on from `checkpoints/last`.
+        """Restore the state of `checkpoints/last`; `run` then continues from there.
 
         Raises:
-            RunError: If there is none, or it belongs to other settings.
+            RunError: If there is no checkpoint, or it belongs to other settings.
         """
         self._progress = self._checkpoints.resume(self._run_log.print_line)
         self._unreadable.load()
 
     def run(self) -> dict[str, Metric]:
-        """Trains to the end.
+        """Train to the end.
 
         Returns:
-            The last evaluation's metrics; empty where there was no `val` or nothing left to do.
+            Metrics of the last evaluation; empty without `val`, or if the run was already complete.
 
         Raises:
             NonFiniteLossError: If a loss or gradient is not finite.
-            MemoryLimitError: If memory does not suffice.
-            Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
+            MemoryLimitError: If memory runs out.
+            TrainingStopped: After Ctrl-C or SIGTERM, once the checkpoint is written.
         """
         self._begin()
         with (
@@ -130,7 +134,7 @@ class FineTuner:
             self._train_state.make_deterministic(),
             self._stop.listen(),
         ):
-            self._evaluate_if_due()  # where the last sitting ended in it
+            self._evaluate_if_due()  # if the run was interrupted in an evaluation
             while not (reason := self._find_stop_reason()):
                 with translate_memory_errors(self._step_runner.advise_on_memory):
                     self._train_epoch()
@@ -145,14 +149,14 @@ class FineTuner:
         return self._metrics
 
     def _begin(self) -> None:
-        """The first checkpoint, and the first line of the log."""
+        """Write the first checkpoint of a new run, and the `start` line of the log."""
         train_state, progress = self._train_state, self._progress
         if self._options.deterministic and train_state.device.type != "cpu":
             self._run_log.print_line(
                 f"note: training.deterministic holds on a CPU only, not on {train_state.device}"
             )
         if progress.updates == 0:
-            self._checkpoints.save_last(progress)  # from here on a kill can be resumed from
+            self._checkpoints.save_last(progress)  # from here on a killed run can be resumed
         report = get_weights_report(train_state.plain_model)
         self._run_log.log(
             "start",
@@ -165,7 +169,7 @@ class FineTuner:
         )
 
     def _find_stop_reason(self) -> str:
-        """Why the run is over; empty while it is not."""
+        """Return the reason why the run is over; empty while it is not."""
         progress, patience = self._progress, self._options.patience
         if progress.epoch >= self._options.epochs:
             return "all epochs are done"
@@ -184,10 +188,10 @@ class FineTuner:
             f"{progress_text} are done and written to {self._out}; go on with --resume {self._out}"
         )
 
-    # --- an epoch
+    # --- epoch
 
     def _train_epoch(self) -> None:
-        """The steps of an epoch that are not done, with a checkpoint every few minutes."""
+        """Take the remaining steps of the epoch, with a checkpoint every few minutes."""
         progress, options = self._progress, self._options
         self._unfreeze()
         started, written = time.monotonic(), time.monotonic()
@@ -211,7 +215,7 @@ class FineTuner:
                     written = time.monotonic()
 
     def _unfreeze(self) -> None:
-        """Stages of the backbone join in their epoch."""
+        """Unfreeze the backbone stages that join the training in this epoch."""
         epoch = self._progress.epoch
         frozen = self._train_state.unfreezing.enter_epoch(epoch)
         if frozen is not None:
@@ -227,7 +231,7 @@ class FineTuner:
     # --- evaluation
 
     def _evaluate_if_due(self) -> None:
-        """Evaluates after a whole epoch, where that is due and not done."""
+        """Evaluate after a complete epoch, if that is due and not done yet."""
         progress, every = self._progress, self._options.evaluate_every
         is_last = progress.epoch == self._options.epochs
         is_due = is_last or bool(every and progress.epoch and progress.epoch % every == 0)
@@ -237,10 +241,10 @@ class FineTuner:
         with translate_memory_errors(self._advise_on_evaluation_memory):
             self._evaluate()
         progress.judged = progress.epoch
-        self._checkpoints.save_last(progress)  # again, with what is best so far
+        self._checkpoints.save_last(progress)  # again, with the best value so far
 
     def _evaluate(self) -> None:
-        """Measures, tells, and keeps the weights where they are the best so far."""
+        """Evaluate, log the metrics, and save the weights if they are the best so far."""
         progress = self._progress
         self._metrics = metrics = self._validation.measure()
         self._run_log.log_evaluation(
@@ -274,31 +278,32 @@ def finetune(
     console: Console | None = None,
     workers: int | None = None,
 ) -> dict[str, Metric]:
-    """Fine-tunes a model on any data set of samples; no recipe needed.
+    """Fine-tune a model on any dataset of samples, without a recipe.
 
-    Started by `torchrun` or `accelerate launch`, all processes train the one model together, each
-    on its part of every batch; the first one writes.
+    Under `torchrun` or `accelerate launch` all processes train one model together, each on its
+    part of every batch; the main process writes.
 
     Args:
-        model: Trained in place; at the end it holds the weights to predict with (the averaged ones
-            with `ema`).
-        train: Samples to learn from, in the label indices that the model's label tables translate.
-        val: Samples to judge on, without augmentation.
-        options: The loop's numbers; default: those of `TrainingRecipe()`.
-        out: Folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.
-        resume: Go on from `out/checkpoints/last`.
-        evaluation: Which metric chooses the best checkpoint.
-        console: For progress; default: standard error.
-        workers: Loader processes; None: what suits the machine.
+        model: Model, trained in place; at the end it has the weights to predict with (with `ema`
+            the averaged weights).
+        train: Training samples, with the category indices that the model's label tables map.
+        val: Validation samples, without augmentation; None: no evaluation.
+        options: Options of the training loop; default: `TrainingRecipe()`.
+        out: Path of the folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.
+        resume: Whether to resume from `out/checkpoints/last`.
+        evaluation: Options of the evaluation, and the metric that selects the best checkpoint.
+        console: Console for progress; default: standard error.
+        workers: Number of loader workers; None: chosen for the machine.
 
     Returns:
         `{"head/metric": Metric}` of the last evaluation; empty without `val`.
 
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite; the last checkpoint stays.
-        RunError: If there is nothing to resume from, `out` already holds checkpoints and `resume`
-            is False, another process trains in it, or it cannot be written to.
-        Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
+        MemoryLimitError: If memory runs out.
+        RunError: If there is no checkpoint to resume from, `out` already has checkpoints and
+            `resume` is False, another process uses `out`, or it cannot be written to.
+        TrainingStopped: After Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     folder = Path(out)
     options = options or TrainingRecipe()
@@ -332,6 +337,6 @@ def finetune(
 
 
 def get_weights_report(model: TaskModel) -> LoadReport | None:
-    """What was loaded into a model; None where it began with random weights, or with a run's."""
+    """Return the report on the weights loaded into a model's backbone; None if none were loaded."""
     report: LoadReport | None = getattr(model.backbone, "report", None)
     return report

@@ -1,4 +1,4 @@
-"""From a recipe to an evaluated run: data, labels, model, training, judgment."""
+"""Fine-tuning of a recipe: data, labels, model, training and the final evaluation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from resnet_tasks.training.state.balancing import LOSS_BALANCERS
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 MAX_PRINTED_NAMES = 4
-"""Unexpected tensors that are named on the console; `log.jsonl` names all."""
+"""Maximum number of unexpected tensors that the console names; `log.jsonl` names all."""
 
 
 def finetune_recipe(
@@ -56,28 +56,30 @@ def finetune_recipe(
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> Run | None:
-    """Fine-tunes, evaluates the last checkpoint, and leaves a run folder.
+    """Fine-tune the model of a recipe and evaluate its last checkpoint on val.
 
-    Started by `torchrun` or `accelerate launch`, all processes train together; the first one
-    writes, talks, and evaluates at the end.
+    Under `torchrun` or `accelerate launch` all processes train together; the main process writes,
+    prints, and evaluates at the end.
 
     Args:
-        recipe: What to run; with `resume` that of the run.
-        out: The run folder; default `runs/<recipe>-<time>`.
-        resume: A run folder to go on with.
-        dry_run: Build everything, take two steps, tell what they cost, write nothing.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        console: For progress and the final table; default: standard output.
+        recipe: Recipe to run; with `resume` the recipe of that run.
+        out: Path of the run folder; default `runs/<recipe>-<time>`.
+        resume: Path of a run folder to resume; None: a new run.
+        dry_run: Whether to build everything, take two steps and print their cost, without writing
+            anything.
+        data_root: Folder of the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: Console for progress and the final table; default: standard output.
 
     Returns:
         The run; None after a dry run.
 
     Raises:
-        ResnetTasksError: If recipe, data or weights are wrong.
-        Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
+        ResnetTasksError: If the recipe, the data or the weights are invalid.
+        TrainingStopped: After Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     processes = DistributedContext.start(resolve_device(recipe.training.device))
     started = time.monotonic()
+    # The lock outlives the process group: the main process evaluates after the others have left.
     with ExitStack() as lock_stack:
         with ExitStack() as process_stack:
             process_stack.callback(processes.leave)
@@ -107,7 +109,7 @@ def _finetune_in_all_processes(
     data_root: Path | None,
     console: Console,
 ) -> Run | None:
-    """`finetune_recipe` up to the last checkpoint, in every process."""
+    """Run `finetune_recipe` up to the last checkpoint, in every process."""
     recipe = add_fold_digest(recipe, data_root)
     base = BaseRun.from_recipe(recipe, resume)
     files = {split: read_split(recipe, split, data_root) for split in SPLITS}
@@ -123,7 +125,7 @@ def _finetune_in_all_processes(
     for note in (*leaks, *require_annotations(recipe, labels, train, val)):
         console.print(note, highlight=False, markup=False)
     recipe = _measure_class_weights(recipe, labels, train, console, None if dry_run else processes)
-    torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
+    torch.manual_seed(recipe.training.seed)  # initial weights of the parts without pretraining
     model = build_model(recipe, labels, weights="unloaded" if resume or base else None)
     if base is not None and resume is None:
         base.load_weights_into(model, labels)
@@ -159,7 +161,7 @@ def _finetune_in_all_processes(
 def _build_samples(
     recipe: Recipe, train: CocoDataset, console: Console
 ) -> CocoDataset | TiledDataset:
-    """What is trained on, told on the console where it is not the images themselves."""
+    """Return the training samples; print a description if they are tiles of the images."""
     samples = build_training_samples(recipe, train)
     if isinstance(samples, TiledDataset):
         console.print(f"train: {samples.describe()}", highlight=False)
@@ -173,7 +175,7 @@ def _create_run(
     lock_stack: ExitStack,
     out: Path | None,
 ) -> Run:
-    """The folder of a new run, held by the main process."""
+    """Create the folder of a new run, locked by the main process."""
     name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = out or Path("runs") / name
     processes.run_on_main(lambda: enter_folder_lock(lock_stack, folder))
@@ -181,10 +183,10 @@ def _create_run(
 
 
 def _report_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console: Console) -> None:
-    """What there is to learn from and to judge on.
+    """Print a summary of the train and val split, and require their image files.
 
     Raises:
-        DataError: If a file is not there.
+        DataError: If a file is missing.
     """
     if (folds := recipe.data.folds) is not None:
         console.print(
@@ -200,10 +202,11 @@ def _report_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console
 def _require_runnable(
     recipe: Recipe, model: TaskModel, train: CocoDataset, val: CocoDataset
 ) -> None:
-    """What cannot run is refused before the folder is made.
+    """Reject a recipe that cannot run, before the run folder is created.
 
     Raises:
-        ResnetTasksError: If labels, precision, balancing, trackers or metric do not fit.
+        ResnetTasksError: If labels, precision, trackers, the best metric or the loss balancing are
+            invalid.
     """
     require_valid_labels(model, (train, val))
     resolve_precision(recipe.training.precision, resolve_device(recipe.training.device))
@@ -242,7 +245,14 @@ def _resolve_workers(recipe: Recipe) -> int | None:
 
 
 def _evaluate_run(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:
-    """Evaluates the last checkpoint and says where everything is."""
+    """Evaluate the last checkpoint on val; print the main metrics and the paths of the results.
+
+    Args:
+        run: Run to evaluate.
+        data_root: Folder of the datasets; None: the default folder.
+        console: Console to print to.
+        minutes: Duration of the training, in minutes.
+    """
     evaluation = run.evaluate("val", data_root=data_root, console=console)
     title = f"{run.recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
     console.print(build_metric_tables(evaluation.metrics, title, headline_only=True))
@@ -263,14 +273,17 @@ def _measure_class_weights(
     console: Console,
     processes: DistributedContext | None,
 ) -> Recipe:
-    """The recipe with numbers for class weights that are named, told on the console.
+    """Replace named methods of class weights by weights measured on the training data.
 
     Args:
-        recipe: Whose other settings stay.
-        labels: Classes of its heads.
-        train: What is counted.
-        console: For progress.
-        processes: Those that train; one counts for all. None: nothing is counted.
+        recipe: Recipe whose heads may name a method under `class_weights`.
+        labels: Classes of the heads.
+        train: Training data whose classes are counted.
+        console: Console for progress and the measured weights.
+        processes: Process group; the main process counts for all. None: nothing is counted.
+
+    Returns:
+        The recipe with numbers as class weights.
     """
     methods = find_measured_weights(recipe)
     if not methods:
@@ -298,7 +311,7 @@ def _measure_class_weights(
 
 
 def _measure_constants(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:
-    """The recipe with the constants of its training data, told on the console."""
+    """Replace `data.normalize: data` by mean and std measured on the training data; print them."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Measuring channels", total=len(train))
         recipe = fill_in_constants(
@@ -315,7 +328,7 @@ def _measure_constants(recipe: Recipe, train: CocoDataset, console: Console) -> 
 
 
 def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
-    """One line on what a split holds, and one on what was repaired or left out."""
+    """Print a summary of a split, and a line per kind of repaired or ignored annotations."""
     objects = ", ".join(f"{name} {count}" for name, count in dataset.count_objects().items())
     console.print(f"{split}: {len(dataset)} images; objects: {objects}", highlight=False)
     if dataset.repeats is not None:
@@ -351,7 +364,7 @@ def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
 
 
 def report_weights(console: Console, model: TaskModel) -> None:
-    """Where the weights came from, under which license, and what was made of them."""
+    """Print source, license and matched tensors of the weights that a model was built with."""
     report = get_weights_report(model)
     if report is None:
         return
@@ -372,7 +385,7 @@ def report_weights(console: Console, model: TaskModel) -> None:
 
 
 def report_norms(console: Console, model: TaskModel, processes: int) -> None:
-    """That shared statistics of batch norms are not shared with anybody, where that is so."""
+    """Print a note if `backbone.norm: sync` has no effect because there is only one process."""
     if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
         console.print(
             "norms: backbone.norm is sync, but this is the only process: the same as train",

@@ -1,8 +1,8 @@
 """One optimizer step over a group of batches, in all processes together.
 
-Every process computes the sums and counts of its loss terms; all of them tell each other, so that
-each goes backward from its share of the mean over all of them. The sampling inside heads is a
-function of (seed, epoch, image), dropout one of (seed, update).
+Every process computes the sums and counts of its loss terms. The processes exchange them, so that
+each one backpropagates its share of the mean over all processes. The sampling inside heads is a
+function of (seed, epoch, image), dropout a function of (seed, update).
 """
 
 from __future__ import annotations
@@ -41,21 +41,23 @@ from resnet_tasks.training.state.train_state import TrainState
 
 
 class TrainStepRunner:
-    """Takes optimizer steps.
+    """Runner of optimizer steps.
 
     Args:
-        train_state: What learns.
-        options: The loop's numbers.
-        length: Of the run.
-        run_log: Is told what happens.
-        unreadable: Images that cannot be read.
-        stop: What the processes tell each other of it travels with the losses.
-        folder: Run folder, which keeps steps that are not finite; None: nothing is kept.
+        train_state: Model, optimizer and precision.
+        options: Options of the training loop.
+        length: Length of the run.
+        run_log: Log of losses, spikes, gradient conflicts and unreadable images.
+        unreadable: List of the images that could not be read.
+        stop: Stop request, which the processes exchange together with their losses.
+        folder: Path of the run folder, where steps that are not finite are saved for replay; None:
+            nothing is saved.
 
     Attributes:
-        train_state: What learns.
-        stop: Whether the run shall stop.
-        image_size: (H, W) of the last step's first batch; None before the first step.
+        train_state: Model, optimizer and precision.
+        stop: Stop request, as exchanged in the last step.
+        image_size: (H, W) of the last step's first batch, in pixels, padding included; None before
+            the first step.
     """
 
     def __init__(
@@ -84,15 +86,18 @@ class TrainStepRunner:
     def run_step(
         self, group: Sequence[Batch], factor: float, progress: TrainingProgress
     ) -> dict[str, float]:
-        """One optimizer step; the mean of each loss term, nothing where it was left out.
+        """Take one optimizer step.
 
         Args:
-            group: Batches that are accumulated, of this process.
-            factor: What all rates are multiplied with.
-            progress: Of the run; its counts of skipped steps are kept.
+            group: This process's part of the batches to accumulate.
+            factor: Multiplier of all learning rates.
+            progress: Position in the run; its counts of skipped steps are updated.
+
+        Returns:
+            `head/term` -> mean of the loss term; empty if the step was skipped.
 
         Raises:
-            NonFiniteLossError: If a loss or gradient is not finite.
+            NonFiniteLossError: If a loss or gradient is not finite and the step may not be skipped.
             DataError: If too many images cannot be read.
         """
         train_state, epoch = self.train_state, progress.epoch
@@ -107,7 +112,7 @@ class TrainStepRunner:
         try:
             losses = self._accumulate_and_step(train_step)
         except NonFiniteLossError as trouble:
-            buffers.restore()  # norms have seen the step
+            buffers.restore()  # the forward has updated the batch-norm statistics
             self._non_finite.skip_step(train_step, progress, trouble)
             return {}
         progress.skipped_in_row = 0
@@ -115,12 +120,12 @@ class TrainStepRunner:
         return losses
 
     def advise_on_memory(self) -> str:
-        """What to change where memory does not suffice."""
+        """Return advice on settings to change when memory has run out."""
         options = self._options
         return advise_on_training_memory(options.batch_size, options.accumulation, self.image_size)
 
     def _add_seeds(self, batch: Batch, epoch: int) -> Batch:
-        """Seeds for sampling inside heads, from (seed, epoch, image) for every data set."""
+        """Set the seeds for sampling inside heads, from (seed, epoch, image), for any dataset."""
         run = self._options.seed
         return replace(
             batch,
@@ -130,10 +135,13 @@ class TrainStepRunner:
     # --- gradients
 
     def _accumulate_and_step(self, train_step: TrainStep) -> dict[str, float]:
-        """Gradients of the batches, and the optimizer's step; the mean of each loss term.
+        """Accumulate the gradients of all batches and take the optimizer's step.
+
+        Returns:
+            `head/term` -> mean of the loss term over all batches and processes.
 
         Raises:
-            NonFiniteLossError: In all processes, if a loss or the gradient is not finite.
+            NonFiniteLossError: If a loss or the gradient is not finite; in all processes.
         """
         train_state, mean_losses = self.train_state, dict[str, float]()
         total_counts = self._count_terms(train_step) if len(train_step.batches) > 1 else {}
@@ -146,7 +154,7 @@ class TrainStepRunner:
                 mean_losses[name] = mean_losses.get(name, 0.0) + value / max(
                     train_step.counts[-1][name], 1e-12
                 )
-        if mean_losses:  # else nothing in it is annotated for any head: it teaches nothing
+        if mean_losses:  # empty if no image of the step is annotated for any head
             balancer, trained_heads = (
                 train_state.balancer,
                 self._find_trained_heads(train_step.counts[-1]),
@@ -175,13 +183,13 @@ class TrainStepRunner:
         variables: Mapping[str, Tensor],
         train_step: TrainStep,
     ) -> None:
-        """Adds the gradients of the last batch that was exchanged.
+        """Accumulate the gradients of the batch whose reports were exchanged last.
 
         Args:
-            losses: Of this process.
-            anchor: A zero with a graph (`Anchored`).
-            variables: Of the balancing.
-            train_step: The step.
+            losses: Loss terms of this process.
+            anchor: Zero with a graph, see `LossModule`.
+            variables: Head -> learned variable of the loss balancer.
+            train_step: Current step.
         """
         counts, batch_fraction = train_step.counts[-1], 1 / len(train_step.batches)
         loss_shares = self._compute_loss_shares(losses, counts)
@@ -193,21 +201,30 @@ class TrainStepRunner:
             if trained_losses
             else []
         )
-        # What teaches nothing takes part too: other processes wait for its gradients.
+        # Every parameter takes part in the backward pass, even with a loss of 0: the other
+        # processes wait for its gradient.
         unused_terms = [] if trained_losses else [variable * 0.0 for variable in variables.values()]
         self.train_state.backward(
             torch.stack([*weighed, *unused_terms, *loss_shares.values(), anchor]).sum()
         )
 
     def _find_trained_heads(self, counts: Mapping[str, float]) -> list[str]:
-        """The heads that learn something from what these counts are of, in the model's order."""
+        """Return the heads with a loss term that counts something, in the model's order."""
         annotated_heads = {name.split("/")[0] for name, count in counts.items() if count > 0}
         return [head for head in self.train_state.balancer.heads if head in annotated_heads]
 
     def _compute_loss_shares(
         self, losses: Losses, counts: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """Head -> this process's share of its loss; 0 where the labels are in other processes."""
+        """Return this process's share of every head's loss.
+
+        Args:
+            losses: Loss terms of this process.
+            counts: Loss term -> divisor, over all processes.
+
+        Returns:
+            Head -> loss; 0 for a head whose labels are all in other processes.
+        """
         train_state = self.train_state
         absent = {
             head: torch.zeros((), device=train_state.device)
@@ -219,11 +236,15 @@ class TrainStepRunner:
 
     @torch.no_grad()
     def _count_terms(self, train_step: TrainStep) -> dict[str, float]:
-        """What every loss term counts over all of an optimizer step's batches and processes.
+        """Count every loss term over all batches and processes of an optimizer step.
 
-        Accumulated batches must be divided by the step's counts, which sampling inside heads
-        decides during the forward. A first forward without graph finds them: a third more time for
-        sums that equal those of one large batch.
+        The losses of accumulated batches must be divided by the counts of the entire step, which
+        are known only after the sampling inside the heads. A first forward pass without graph
+        computes them. It makes the step a third slower, but the result equals that of one large
+        batch.
+
+        Returns:
+            Loss term -> count.
         """
         train_state, counts = self.train_state, list[dict[str, float]]()
         with freeze_norm_statistics(train_state.plain_model):
@@ -240,39 +261,47 @@ class TrainStepRunner:
         )
 
     def _clip_and_step(self, losses: Losses, train_step: TrainStep) -> None:
-        """Clips the gradient, and takes the optimizer's step.
+        """Clip the gradient and take the optimizer's step.
 
         Args:
-            losses: Of the last batch, to be told where the gradient is not finite.
-            train_step: The step.
+            losses: Loss terms of the last batch, for the error message.
+            train_step: Current step.
+
+        Raises:
+            NonFiniteLossError: If the gradient is not finite; in all processes.
         """
         train_state = self.train_state
         norm = train_state.clip_gradients()
-        # fp16's scaler finds its scale by overflowing, and skips the step.
+        # The fp16 loss scaler finds its scale by overflowing; it skips such steps itself.
         if train_state.precision != "fp16" and not torch.isfinite(norm):
-            # The gradient is the same in all processes: all of them come here.
+            # The gradient is the same in all processes, so all of them enter this branch and none
+            # waits in `all_gather`.
             train_step.is_source = True
             train_step.raise_if_non_finite(
                 train_state.processes.all_gather(describe_losses(losses, train_step.batches))
             )
         train_state.step(train_step.update)
 
-    # --- what processes tell each other
+    # --- communication between processes
 
     def _exchange_reports(
         self, losses: Losses, batch: Batch, total_counts: dict[str, float], train_step: TrainStep
     ) -> dict[str, float]:
-        """The sums of all processes on their parts of a batch.
+        """Exchange the reports of all processes on their parts of a batch.
 
         Args:
-            losses: Of this process.
-            batch: Of this process.
-            total_counts: Counts of the whole step, where they are known; else those of the batch
-                hold.
-            train_step: The step; is told the counts.
+            losses: Loss terms of this process.
+            batch: This process's part of the batch.
+            total_counts: Loss term -> count of the entire step, if batches are accumulated; empty:
+                the counts of this batch are used.
+            train_step: Current step; its `counts`, `means` and `is_source` are updated.
+
+        Returns:
+            Loss term -> sum over all processes.
 
         Raises:
-            NonFiniteLossError: In all of them, if a term of one is not finite.
+            DataError: If too many images cannot be read; in all processes.
+            NonFiniteLossError: If a loss term of any process is not finite; in all processes.
         """
         sums = {name: term.sum.item() for name, term in losses.items()}
         counts = {name: float(term.count.item()) for name, term in losses.items()}
@@ -288,21 +317,21 @@ class TrainStepRunner:
         return sum_by_name([report.sums for report in reports])
 
     def _log_unreadable(self, errors: Sequence[ImageError], train_step: TrainStep) -> None:
-        """Lists the images of the step that cannot be read.
+        """Record and log the images of the step that cannot be read.
 
         Raises:
-            DataError: In all processes, if there are too many.
+            DataError: If too many images cannot be read; in all processes.
         """
         for image in self._unreadable.add(errors, update=train_step.update, epoch=train_step.epoch):
             self._run_log.log("unreadable_image", **asdict(image))
             self._run_log.print_line(f"left out: {image.reason}")
 
-    # --- what the journal is told
+    # --- logging
 
     def _log_gradient_conflict(
         self, loss_shares: Mapping[str, Tensor], train_step: TrainStep
     ) -> None:
-        """Logs the cosines between the heads' gradients, where that is asked for and due."""
+        """Log the cosines between the heads' gradients, every `log_gradient_conflict` steps."""
         every = self._options.log_gradient_conflict
         if not every or train_step.update % every:
             return
@@ -315,7 +344,7 @@ class TrainStepRunner:
             self._run_log.log_conflict(train_step.update, train_step.epoch + 1, conflict)
 
     def _log_step(self, train_step: TrainStep, losses: Mapping[str, float], factor: float) -> None:
-        """Losses every ten steps, or in every one of short epochs; leaps of them always."""
+        """Log the losses every ten steps, or every step of short epochs; log every loss spike."""
         update, epoch = train_step.update, train_step.epoch + 1
         if update % 10 == 0 or self._length.updates_per_epoch < 10:
             rate = self._options.learning_rate * factor
@@ -327,5 +356,5 @@ class TrainStepRunner:
 
 
 def _sum_head_losses(losses: Mapping[str, float], head: str) -> float:
-    """The sum of the means of a head's terms."""
+    """Return the sum of the means of a head's loss terms."""
     return math.fsum(value for name, value in losses.items() if name.split("/")[0] == head)

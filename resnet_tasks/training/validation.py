@@ -1,4 +1,4 @@
-"""The evaluation after an epoch: what is measured, and whether it is the best so far."""
+"""Evaluation after an epoch, and its comparison with the best one so far."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from resnet_tasks.training.state.train_state import TrainState
 
 
 class Validation:
-    """Judges a model in training on what it does not learn from.
+    """Evaluation of a model in training on held-out samples.
 
     Args:
-        data: What it is judged on, without augmentation; None: nothing is.
-        train_state: Whose weights are judged: the averaged ones where there are any.
-        recipe: How, and which metric chooses the best checkpoint.
-        batch_size: Images per forward, where `recipe` does not say.
+        data: Validation samples, without augmentation; None: no evaluation.
+        train_state: Training state whose weights are evaluated: the averaged ones if there are any.
+        recipe: Options of the evaluation, and the metric that selects the best checkpoint.
+        batch_size: Images per forward pass if `recipe` does not set it.
 
     Attributes:
-        best_metric: `head/metric` that chooses the best checkpoint; empty: the first of
+        best_metric: `head/metric` that selects the best checkpoint; empty: the first of
             `select_headline_metrics`.
-        batch_size: Images per forward.
+        batch_size: Images per forward pass.
 
     Raises:
         RecipeError: If `recipe.best` is no metric of any head.
@@ -55,15 +55,16 @@ class Validation:
 
     @property
     def has_data(self) -> bool:
-        """Whether there is anything to judge on."""
+        """True if there are validation samples."""
         return self._data is not None
 
     def measure(self) -> dict[str, Metric]:
-        """`{"head/metric": Metric}`, the same in all processes."""
+        """Evaluate the model and return `{"head/metric": Metric}`, the same in all processes."""
         assert self._data is not None
         train_state, recipe = self._train_state, self._recipe
         model = train_state.evaluation_model
-        # Statistics of norms are each process's own; the main one's are kept, and judged.
+        # Every process has its own batch-norm statistics. Checkpoints have those of the main
+        # process, so all processes must evaluate with them.
         train_state.processes.broadcast_buffers(model)
         extra = select_extra(model.named_heads, self.best_metric, recipe.extra)
         evaluation = evaluate(
@@ -78,18 +79,18 @@ class Validation:
         return train_state.processes.run_on_main(lambda: evaluation.metrics)
 
     def select_headline_metrics(self, metrics: Mapping[str, Metric]) -> list[str]:
-        """The main metric of every head; where no head has one, the first metric of all."""
+        """Return the name of the main metric of every head; without any, the first metric."""
         heads = self._train_state.plain_model.named_heads.items()
         names = [f"{name}/{MAIN_METRIC.get(head.evaluator_name, '')}" for name, head in heads]
         available = [name for name in names if name in metrics]
         return available or list(metrics)[:1]
 
     def find_improvement(self, metrics: Mapping[str, Metric], best: float | None) -> float | None:
-        """The value that chooses the best checkpoint, where it is better than `best`.
+        """Return the value of the best-checkpoint metric if it is better than `best`, else None.
 
         Args:
-            metrics: Of the last evaluation.
-            best: The value to beat; None: any is better.
+            metrics: Metrics of the last evaluation.
+            best: Best value so far; None: any value is better.
         """
         name = self.best_metric or self.select_headline_metrics(metrics)[0]
         metric = metrics.get(name)

@@ -1,1 +1,1 @@
-"""Several runs of one recipe: seeds, cross-validation, learning-rate finder."""
+"""Experiments on one recipe: several seeds, cross-validation, learning-rate finder."""

@@ -1,4 +1,4 @@
-"""Cross-validation of a recipe: every training image judged by a run that never saw it."""
+"""Cross-validation of a recipe: every training image is evaluated by a run that held it out."""
 
 from __future__ import annotations
 
@@ -53,26 +53,28 @@ def finetune_folds(
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, MetricSpread]:
-    """Fine-tunes a recipe `count` times, each time judged on a fold of its training data.
+    """Fine-tune a recipe `count` times, each time evaluated on a held-out fold of `data.train`.
 
-    Folds are those of `training.seed`, with whole groups. Every run has a folder `out/fold-N`;
-    asked again, finished runs are kept, one that was interrupted goes on, and the others follow.
-    When all are done, `out/folds.json` and `out/out-of-fold` are written. `data.val` is not read.
+    The folds are a function of `training.seed` and never cut a group. Every run has a folder
+    `out/fold-N`. When called again, the function keeps finished runs, resumes an interrupted one
+    and starts the others. At the end it writes `out/folds.json` and `out/out-of-fold`. `data.val`
+    is not read.
 
     Args:
-        recipe: What to run.
-        count: How many folds, at least two.
-        out: Folder of the runs.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        console: For progress and the table.
+        recipe: Recipe to run.
+        count: Number of folds, at least 2.
+        out: Path of the folder of the runs.
+        data_root: Folder of the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: Console for progress and the table; default: standard output.
 
     Returns:
-        Metric -> its spread over the held-out folds, with the last checkpoint of each run.
+        Metric -> its spread over the held-out folds, with the last checkpoint of every run.
 
     Raises:
         DataError: If there are fewer groups than folds.
-        RunError: If a folder holds a run of another recipe, or the recipe holds a fold out itself.
-        Stopped: After Ctrl-C or SIGTERM; the same command goes on.
+        RunError: If `count` is below 2, a folder has a run of another recipe, or the recipe sets
+            `data.folds` itself.
+        TrainingStopped: After Ctrl-C or SIGTERM; the same call resumes.
     """
     if count < 2:
         raise RunError(f"--folds is {count}; take at least 2")
@@ -115,7 +117,14 @@ def finetune_folds(
 
 
 def hold_out_fold(recipe: Recipe, count: int, held_out: int, digest: str | None = None) -> Recipe:
-    """The same recipe with a fold of its training data held out, divided by `training.seed`."""
+    """Return the recipe with a fold of its training data held out, split by `training.seed`.
+
+    Args:
+        recipe: Recipe without `data.folds`.
+        count: Number of folds.
+        held_out: Index of the held-out fold, from 0.
+        digest: Digest of the division into folds; None: not known yet.
+    """
     folds = FoldsRecipe(count=count, held_out=held_out, seed=recipe.training.seed, digest=digest)
     data = recipe.data.model_copy(update={"folds": folds})
     return recipe.model_copy(update={"data": data})
@@ -126,7 +135,7 @@ def _optional_metric_to_json(metric: Metric | None) -> dict[str, Any] | None:
 
 
 def _list_held_out(folds: Folds, count: int) -> list[dict[str, Any]]:
-    """Every fold's images, by annotation file."""
+    """Return the image ids of every fold by annotation file, as JSON-compatible values."""
     groups = np.array(folds.groups)
     return [
         {
@@ -145,7 +154,16 @@ def _list_held_out(folds: Folds, count: int) -> list[dict[str, Any]]:
 def _pool_metrics(
     repeats: Sequence[RepeatedRun], folds: Folds, folder: Path, console: Console
 ) -> Mapping[str, Metric]:
-    """Metrics over all folds together; those that are kept, where the weights are still these."""
+    """Compute the metrics over the images of all folds together.
+
+    Saved metrics are returned if weights, data and folds are still the same.
+
+    Args:
+        repeats: Runs, in order of their held-out fold.
+        folds: Division of the training data into folds.
+        folder: Path of the folder for the evaluation.
+        console: Console for progress.
+    """
     last = [repeat.folder / "checkpoints" / "last" for repeat in repeats]
     metadata = {
         "judged": PROTOCOL,
@@ -157,7 +175,7 @@ def _pool_metrics(
         saved = SavedEvaluation.read(folder)
         if all(saved.metadata.get(key) == value for key, value in metadata.items()):
             return saved.metrics
-    except DataError:  # not there, or cut off
+    except DataError:  # missing or incomplete
         pass
     console.print("judging all held-out images together", highlight=False)
     evaluation = _evaluate_pooled(repeats, folds)
@@ -185,6 +203,6 @@ def _iter_models_and_datasets(
     repeats: Sequence[RepeatedRun], folds: Folds, dataset: CocoDataset, labels: Labels
 ) -> Iterator[tuple[Predictor, CocoDataset]]:
     for i, repeat in enumerate(repeats):
-        # Its plugins, if it has any, ran when it was trained.
+        # `Run.open` would reject a run with plugins; they are already loaded with the recipe.
         run = Run.reopen(repeat.folder, load_recipe(repeat.folder / "recipe.yaml"), labels)
         yield run.load_model(), dataset.select(np.flatnonzero(folds.fold == i).tolist())

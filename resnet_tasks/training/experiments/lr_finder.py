@@ -1,7 +1,7 @@
-"""The learning-rate finder: a sweep over rates on a model that is thrown away, and its image.
+"""Learning-rate finder: a sweep over learning rates on a model that is discarded, and its plot.
 
-Smith 2017 ("Cyclical Learning Rates for Training Neural Networks", section 3.3): raise the rate
-step by step, here by a constant factor, and look where the loss falls and where it breaks out.
+Smith 2017 ("Cyclical Learning Rates for Training Neural Networks", section 3.3) raises the rate
+step by step, here by a constant factor, to see where the loss falls and where it diverges.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runtime.progress import track_progress
 
 SMOOTHING = 0.9
-"""Share of the past in the smoothed loss."""
+"""Decay of the exponential moving average of the loss."""
 DIVERGED = 4.0
-"""Times the best smoothed loss at which the sweep ends, as fastai's finder does."""
+"""Multiple of the lowest smoothed loss at which the sweep ends; the same as in fastai's finder."""
 
 
 @dataclass(frozen=True)
 class LearningRateSweep:
-    """What a sweep found.
+    """Result of a sweep over learning rates.
 
     Attributes:
         rates: `training.learning_rate` of every step, rising by a constant factor.
-        losses: The weighted total of all heads at that step.
-        smoothed: Their running mean, corrected for its start.
-        suggestion: The rate at which the smoothed loss falls fastest per decade, before its lowest
-            point; None where it never falls.
-        lowest: The rate at which the smoothed loss is lowest.
-        diverged: The rate at which the sweep was broken off; None where it came to its end.
+        losses: Weighted total loss of all heads at every step.
+        smoothed: Bias-corrected exponential moving average of `losses`.
+        suggestion: Rate at which the smoothed loss falls fastest per decade, before its lowest
+            point; None if it never falls.
+        lowest: Rate at which the smoothed loss is lowest.
+        diverged: Rate at which the loss diverged and the sweep ended; None if it did not diverge.
     """
 
     rates: tuple[float, ...]
@@ -50,7 +50,7 @@ class LearningRateSweep:
     diverged: float | None
 
     def describe(self) -> str:
-        """What it means, for people."""
+        """Return a sentence with the suggested rate."""
         end = (
             f"it came to {self.rates[-1]:.2g} without diverging"
             if self.diverged is None
@@ -64,7 +64,7 @@ class LearningRateSweep:
         )
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Writes `lr_find.json` and `lr_find.png` into a folder; their paths."""
+        """Write `lr_find.json` and `lr_find.png` into a folder and return their paths."""
         make_folder(folder)
         numbers, plot_path = folder / "lr_find.json", folder / "lr_find.png"
         write_json(numbers, {**asdict(self), "rule": "steepest fall of the smoothed loss"})
@@ -75,7 +75,7 @@ class LearningRateSweep:
         if self.suggestion is not None:
             label = f"steepest fall: {self.suggestion:.2g}"
             axes.axvline(self.suggestion, color="tab:red", linestyle="--", label=label)
-        # What comes after the lowest point would press the fall before it flat.
+        # The losses after the lowest point may be huge and would flatten the fall before it.
         low = min(self.smoothed)
         high = max(self.smoothed[: self.smoothed.index(low) + 1])
         room = max(0.3 * (high - low), 0.05 * abs(high))
@@ -89,15 +89,15 @@ class LearningRateSweep:
 def analyze_sweep(
     rates: Sequence[float], losses: Sequence[float], *, is_diverged: bool
 ) -> LearningRateSweep:
-    """What rates and losses say.
+    """Find the suggested and the lowest rate of a sweep.
 
     Args:
-        rates: Of every step, rising.
-        losses: As many.
-        is_diverged: Whether the last step's loss had broken out.
+        rates: Learning rate of every step, rising.
+        losses: Total loss of every step.
+        is_diverged: Whether the sweep ended because the loss diverged.
 
     Raises:
-        RunError: If there are fewer than three.
+        RunError: If there are fewer than three losses.
     """
     if len(losses) < 3:
         raise RunError(
@@ -119,7 +119,7 @@ def analyze_sweep(
 
 
 def smooth_losses(losses: Sequence[float]) -> list[float]:
-    """A running mean in which the first values count fully (as Adam corrects its own)."""
+    """Return the exponential moving average of the losses, bias-corrected as in Adam."""
     mean, smoothed = 0.0, []
     for step, loss in enumerate(losses, start=1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -136,22 +136,23 @@ def find_learning_rate(
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> LearningRateSweep:
-    """Sweeps `training.learning_rate` on the recipe's model and training data; keeps no model.
+    """Sweep `training.learning_rate` on a recipe's model and training data; keep no model.
 
-    Everything else is as the recipe has it (optimizer, clipping, rates by stage and head,
-    augmentation), but for averaging, accumulation, stages that join later, and the schedule.
+    All other settings are those of the recipe (optimizer, clipping, rates by stage and head,
+    augmentation), except that weight averaging, accumulation, gradual unfreezing and the schedule
+    are off.
 
     Args:
-        recipe: Whose rate is looked for.
-        first: Rate of the first step.
-        last: Rate of the last step, if the loss does not break out before.
-        steps: How many; each takes one batch.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        console: For progress.
+        recipe: Recipe to find a learning rate for.
+        first: Learning rate of the first step.
+        last: Learning rate of the last step, unless the loss diverges before.
+        steps: Number of steps, at least 10; each takes one batch.
+        data_root: Folder of the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: Console for progress; default: standard error.
 
     Raises:
-        ResnetTasksError: If recipe, data or weights are wrong.
-        RunError: If the sweep has no room, or the loss breaks out at once.
+        ResnetTasksError: If the recipe, the data or the weights are invalid.
+        RunError: If the range of rates is invalid, or the loss diverges within three steps.
     """
     if not 0 < first < last or steps < 10:
         raise RunError(
@@ -164,7 +165,7 @@ def find_learning_rate(
         "ema": 0.0,
         "unfreeze": (),
         "accumulation": 1,
-        "non_finite": "stop",  # the end that a sweep looks for
+        "non_finite": "stop",  # a loss that is not finite ends the sweep
     }
     trial = TrialTraining(model, train, recipe.training.model_copy(update=overrides))
     return _sweep_rates(trial, rates, console or Console(stderr=True))
@@ -184,7 +185,7 @@ def _sweep_rates(
                 is_diverged = True
                 break
             if not terms:
-                continue  # nothing in it is annotated for any head
+                continue  # no image of the step is annotated for any head
             losses.append(
                 sum(head_weights[name.split("/")[0]] * loss for name, loss in terms.items())
             )

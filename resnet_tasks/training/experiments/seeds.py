@@ -1,4 +1,4 @@
-"""One recipe several times, as over seeds: a run each, then mean and deviation of every metric."""
+"""Repeated runs of one recipe, such as over seeds, with mean and deviation of every metric."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from resnet_tasks.training.finetune_recipe import finetune_recipe
 
 SUMMARY = "seeds.json"
 REQUESTED_FILE = "asked.json"
-"""The recipes of the runs, as they were asked for."""
+"""File with the recipes of the runs as requested; a run folder has the recipe with measured values
+filled in."""
 DEVIATION = "standard deviation of a sample (n - 1)"
 
 
@@ -31,9 +32,9 @@ class RepeatedRun:
     """One of several runs of a recipe.
 
     Attributes:
-        label: For people.
-        recipe: What to run.
-        folder: The run's.
+        label: Name on the console, such as `seed 3`.
+        recipe: Recipe to run.
+        folder: Path of the run folder.
     """
 
     label: str
@@ -43,12 +44,12 @@ class RepeatedRun:
 
 @dataclass(frozen=True)
 class MetricSpread:
-    """One metric over several runs.
+    """Spread of one metric over several runs.
 
     Attributes:
-        values: Of every run; None where it is not defined.
-        mean: Of those that are; None where there is none.
-        deviation: Standard deviation of a sample (n - 1); None below two values.
+        values: Value of every run; None if it is undefined.
+        mean: Mean of the defined values; None without any.
+        deviation: Sample standard deviation (n - 1) of the defined values; None below two values.
     """
 
     values: tuple[float | None, ...]
@@ -57,7 +58,7 @@ class MetricSpread:
 
     @classmethod
     def from_values(cls, values: Sequence[float | None]) -> MetricSpread:
-        """The spread of some values."""
+        """Compute the spread of one value per run; None marks an undefined value."""
         defined = [value for value in values if value is not None]
         return cls(
             tuple(values),
@@ -66,7 +67,7 @@ class MetricSpread:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the spread as JSON-compatible values."""
         return {"mean": self.mean, "deviation": self.deviation, "values": list(self.values)}
 
 
@@ -78,24 +79,24 @@ def finetune_seeds(
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, MetricSpread]:
-    """Fine-tunes a recipe with the seeds `training.seed`, `training.seed + 1`, ...
+    """Fine-tune a recipe with the seeds `training.seed`, `training.seed + 1`, ...
 
-    Every run has a folder `out/seed-N`. Asked again, finished runs are kept, one that was
-    interrupted goes on, and the others follow. `out/seeds.json` is written when all are done.
+    Every run has a folder `out/seed-N`. When called again, the function keeps finished runs,
+    resumes an interrupted one and starts the others. At the end it writes `out/seeds.json`.
 
     Args:
-        recipe: What to run.
-        count: How many seeds, at least two.
-        out: Folder of the runs.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        console: For progress and the table.
+        recipe: Recipe to run.
+        count: Number of seeds, at least 2.
+        out: Path of the folder of the runs.
+        data_root: Folder of the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: Console for progress and the table; default: standard output.
 
     Returns:
-        Metric -> its spread, judged on val with the last checkpoint of each run.
+        Metric -> its spread, evaluated on val with the last checkpoint of every run.
 
     Raises:
-        RunError: If a folder holds a run of another recipe.
-        Stopped: After Ctrl-C or SIGTERM; the same command goes on.
+        RunError: If `count` is below 2, or a folder has a run of another recipe.
+        TrainingStopped: After Ctrl-C or SIGTERM; the same call resumes.
     """
     if count < 2:
         raise RunError(f"--seeds is {count}; a deviation takes at least 2")
@@ -126,22 +127,22 @@ def finetune_seeds(
 def run_repeats(
     repeats: Sequence[RepeatedRun], out: Path, *, data_root: Path | None, console: Console
 ) -> dict[str, MetricSpread]:
-    """Makes the runs that are not there yet, goes on with those that were stopped.
+    """Start the runs that do not exist yet, and resume those that were interrupted.
 
     Args:
-        repeats: Which, in order.
-        out: Folder of the runs.
-        data_root: As in `finetune_recipe`.
-        console: For progress.
+        repeats: Runs, in order.
+        out: Path of the folder of the runs.
+        data_root: Folder of the datasets; None: the default of `finetune_recipe`.
+        console: Console for progress.
 
     Returns:
-        Metric -> its spread, judged on val with the last checkpoint of each run.
+        Metric -> its spread, evaluated on val with the last checkpoint of every run.
 
     Raises:
-        RunError: If a folder holds a run of another recipe.
-        Stopped: After Ctrl-C or SIGTERM; asked again, it goes on.
+        RunError: If a folder has a run of another recipe.
+        TrainingStopped: After Ctrl-C or SIGTERM; the same call resumes.
     """
-    # All folders are looked at first: what belongs to another recipe shall not show after hours.
+    # Check all folders first, so that a run of another recipe is reported now and not after hours.
     requested_recipes = _read_requested(out)
     for repeat in repeats:
         _require_same_recipe(repeat, requested_recipes.get(repeat.folder.name))
@@ -162,16 +163,22 @@ def run_repeats(
 
 
 def replace_seed(recipe: Recipe, seed: int) -> Recipe:
-    """The same recipe with another `training.seed`."""
+    """Return the recipe with another `training.seed`."""
     training = recipe.training.model_copy(update={"seed": seed})
     return recipe.model_copy(update={"training": training})
 
 
 def read_spreads(folders: Sequence[Path]) -> dict[str, MetricSpread]:
-    """Metric -> its spread over judged runs; a run without it counts as not defined.
+    """Read the spread of every metric over evaluated runs.
+
+    Args:
+        folders: Paths of the run folders.
+
+    Returns:
+        Metric -> its spread; the value of a run without the metric is None.
 
     Raises:
-        RunError: If a run's metrics cannot be read.
+        RunError: If the metrics of a run cannot be read.
     """
     runs = [_read_metrics(folder) for folder in folders]
     names = dict.fromkeys(name for run in runs for name in run)
@@ -181,12 +188,13 @@ def read_spreads(folders: Sequence[Path]) -> dict[str, MetricSpread]:
 def build_spread_table(
     spreads: Mapping[str, MetricSpread], title: str, pooled: Mapping[str, Metric] | None = None
 ) -> Table:
-    """Metric, mean, deviation and the values, for people.
+    """Build a table with the mean, deviation and values of every metric.
 
     Args:
-        spreads: By metric.
-        title: Of the table.
-        pooled: The metrics over the images of all runs together, as a further column.
+        spreads: Metric -> its spread.
+        title: Title of the table.
+        pooled: Metrics over the images of all runs together, as an additional column; None: no
+            such column.
     """
     table = Table(title=title)
     further = () if pooled is None else ("pooled [95 %]",)
@@ -231,7 +239,7 @@ def _read_metrics(folder: Path) -> dict[str, float | None]:
 
 
 def _read_requested(out: Path) -> dict[str, Any]:
-    """Folder name -> the recipe as it was asked for, of runs that are there."""
+    """Read the requested recipes of earlier runs: name of the run folder -> recipe values."""
     path = out / REQUESTED_FILE
     try:
         recipes: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -246,9 +254,18 @@ def _read_requested(out: Path) -> dict[str, Any]:
 
 
 def _require_same_recipe(repeat: RepeatedRun, requested: dict[str, Any] | None) -> None:
-    """Refuses to go on in a folder of another recipe.
+    """Reject a folder that has a run of another recipe.
 
-    What a run keeps of its recipe is filled in: what was measured, what it extends.
+    The recipe in a run folder may differ from the requested one, because measured values and the
+    heads of an extended run are filled in. It is compared only if the requested recipe was not
+    recorded.
+
+    Args:
+        repeat: Run to start or resume.
+        requested: Recipe values recorded when the run was started; None if not recorded.
+
+    Raises:
+        RunError: If the recipes differ in anything except plugins.
     """
     if not (repeat.folder / "recipe.yaml").is_file():
         return
@@ -264,6 +281,6 @@ def _require_same_recipe(repeat: RepeatedRun, requested: dict[str, Any] | None) 
 
 
 def _dump_without_plugins(recipe: Recipe) -> dict[str, Any]:
-    """Everything of a recipe but its plugins, of which a run keeps copies."""
+    """Return a recipe's values without plugins: a run has copies of them under other paths."""
     values: dict[str, Any] = json.loads(recipe.model_dump_json(exclude={"plugins"}))
     return values

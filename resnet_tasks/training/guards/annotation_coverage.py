@@ -1,4 +1,4 @@
-"""Whether the annotations of all sources suffice for all heads, looked at before training."""
+"""Check before training that the annotations of all sources suffice for all heads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION, SEMANTIC_SE
 def require_annotations(
     recipe: Recipe, labels: Labels, train: CocoDataset, val: CocoDataset
 ) -> list[str]:
-    """Every head learns from something, and the best checkpoint can be chosen.
+    """Require annotations to train every head on and to select the best checkpoint with.
+
+    Args:
+        recipe: Recipe of the run.
+        labels: Labels of the heads.
+        train: Training data.
+        val: Validation data.
 
     Returns:
-        What is worth knowing of sources that did not look for all classes of a head, for people.
+        Notes for the user on sources that are not annotated for all classes of a head.
 
     Raises:
-        RecipeError: If a head, or one of its classes, has nothing to learn from.
+        RecipeError: If a head, or one of its classes, is annotated in no training file, or the head
+            that selects the best checkpoint in no validation file.
     """
     best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
     notes: list[str] = []
@@ -52,10 +59,21 @@ def require_annotations(
 def _check_partial_annotations(
     head: str, task: Task, table: LabelTable, train: CocoDataset, val: CocoDataset
 ) -> list[str]:
-    """What follows for a head from sources that did not look for all of its classes.
+    """Check the sources that are not annotated for all classes of a head.
+
+    Args:
+        head: Name of the head.
+        task: Task of the head.
+        table: Label table of the head.
+        train: Training data.
+        val: Validation data.
+
+    Returns:
+        Notes for the user.
 
     Raises:
-        RecipeError: If a class was looked for in no source, or background would never be taught.
+        RecipeError: If a class is annotated in no training file, or every training file lacks a
+            class, so that the head cannot learn background.
     """
     head_labels = {label for label in table.mapping if label >= 0}
     missing_by_file = {
@@ -71,6 +89,8 @@ def _check_partial_annotations(
                 "data.train[i].categories of a file in which it was looked for and is just not "
                 "there"
             )
+    # These heads learn background, and only from images annotated for all classes: elsewhere a
+    # region without annotation may be an object of a missing class.
     has_rest = task == DETECTION or (task == SEMANTIC_SEGMENTATION and table.unlabeled != VOID)
     if has_rest and missing_by_file and all(missing_by_file.values()):
         details = "; ".join(
@@ -103,6 +123,11 @@ def _check_partial_annotations(
 
 
 def _list_missing_classes(table: LabelTable, unknown: tuple[int, ...]) -> tuple[str, ...]:
-    """The classes of a head among category indices that were not looked for."""
+    """Return the classes of a head that a source is not annotated for.
+
+    Args:
+        table: Label table of the head.
+        unknown: Category indices that the source is not annotated for.
+    """
     labels = [table.mapping[category_index] for category_index in unknown]
     return tuple(table.classes[label] for label in labels if label >= 0)

@@ -1,4 +1,4 @@
-"""Whether the labels of all images fit the classifiers of a model, looked at before training."""
+"""Check before training that the labels of all images fit the classifiers of a model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from resnet_tasks.model import TaskModel
 
 
 def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> None:
-    """Every image has the labels that its classifiers can learn from and be judged by.
+    """Require one label per annotated image for every trained single-label classifier.
+
+    Args:
+        model: Model whose classifiers are checked.
+        datasets: Training and validation data.
 
     Raises:
-        DataError: With the first image that has not, and how many others there are.
+        DataError: If an annotated image has no label, or more than one that the classifier knows;
+            the message names the first such image and counts the others.
     """
     all_datasets = tuple(datasets)
     for name in model.trained_heads:

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: they end the run or are left out, and are kept."""
+"""Steps whose loss or gradient is not finite: they end the run or are skipped, and are saved."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from resnet_tasks.training.state.progress import RunLength, TrainingProgress
 from resnet_tasks.training.state.train_state import TrainState
 
 MOST_SKIPPED = 3
-"""Steps that `training.non_finite=skip` may leave out, or 1 % of them where that is more."""
+"""Number of steps that `training.non_finite=skip` may skip; 1 % of the run's steps if that is
+more."""
 MOST_IN_ROW = 10
-"""Steps left out in a row that end a run."""
+"""Number of consecutive skipped steps that ends a run."""
 
 
 @dataclass
 class TrainStep:
-    """An optimizer step while it is taken.
+    """State of an optimizer step while it is taken.
 
     Attributes:
-        update: Its number.
-        epoch: From 0.
-        seed: Of the step.
-        batches: Of this process, on the device.
-        counts: For every batch so far: loss term -> what it is divided by.
-        means: `head/term` -> mean, of the last batch, in this process.
-        is_source: Whether a value that is not finite arose in this process.
+        update: Index of the step, from 0.
+        epoch: Epoch, from 0.
+        seed: Seed of the step.
+        batches: This process's part of the batches, on the device.
+        counts: Loss term -> divisor over all processes, one mapping per batch so far.
+        means: `head/term` -> mean over the last batch, in this process.
+        is_source: Whether a value that is not finite was computed in this process.
     """
 
     update: int
@@ -46,17 +47,17 @@ class TrainStep:
 
     @property
     def image_ids(self) -> list[int | str]:
-        """Of all images."""
+        """Ids of all images of the step in this process."""
         return [image_id for batch in self.batches for image_id in batch.image_ids]
 
     def raise_if_non_finite(self, troubles: Sequence[str]) -> None:
-        """Ends the step if something in it is not finite.
+        """Raise an error if a process reports a value that is not finite.
 
         Args:
-            troubles: What processes have to say of that.
+            troubles: Descriptions by the processes where a loss or gradient is not finite.
 
         Raises:
-            NonFiniteLossError: If there are any.
+            NonFiniteLossError: If `troubles` is not empty.
         """
         if troubles:
             raise NonFiniteLossError(
@@ -68,14 +69,15 @@ class TrainStep:
 
 
 class NonFiniteStepPolicy:
-    """What becomes of steps that are not finite (`training.non_finite`).
+    """Policy for steps that are not finite: stop or skip (`training.non_finite`).
 
     Args:
-        train_state: Whose steps they are; as it was before each.
-        options: Whether to stop.
-        length: Of the run, for how many may be left out.
-        run_log: Is told of those left out.
-        folder: Run folder, which keeps them for `replay`; None: nothing is kept.
+        train_state: Training state, restored to the state before the step.
+        options: Training options; `non_finite` is `stop` or `skip`.
+        length: Length of the run, which limits the number of skipped steps.
+        run_log: Log of the skipped steps.
+        folder: Path of the run folder, where the steps are saved for `replay`; None: nothing is
+            saved.
     """
 
     def __init__(
@@ -96,15 +98,15 @@ class NonFiniteStepPolicy:
     def skip_step(
         self, train_step: TrainStep, progress: TrainingProgress, trouble: NonFiniteLossError
     ) -> None:
-        """Leaves a step out, where that is wanted; keeps it for `replay`.
+        """Save a step for `replay`, then skip it if the options allow that.
 
         Args:
-            train_step: The step.
-            progress: Of the run; its counts of skipped steps rise.
-            trouble: What is not finite.
+            train_step: Step that is not finite.
+            progress: Position in the run; its counts of skipped steps are increased.
+            trouble: Error that describes the step.
 
         Raises:
-            NonFiniteLossError: If the run is to stop there, or too many steps were left out.
+            NonFiniteLossError: If the options are to stop, or too many steps were skipped.
         """
         replay_folder = self._save_for_replay(train_step, str(trouble))
         replay_hint = (
@@ -132,7 +134,11 @@ class NonFiniteStepPolicy:
         self._run_log.print_line(f"step {train_step.update} was left out: {trouble}{replay_hint}")
 
     def _save_for_replay(self, train_step: TrainStep, trouble: str) -> Path | None:
-        """Writes the step for `replay`, in the processes where it went wrong."""
+        """Write the step for `replay` in the processes whose values are not finite.
+
+        Returns:
+            Path of the replay folder; None if nothing was written.
+        """
         if self._folder is None or not train_step.is_source:
             return None
         train_state = self._train_state

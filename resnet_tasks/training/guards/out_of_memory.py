@@ -1,4 +1,4 @@
-"""Memory that does not suffice, told as a sentence that names the settings to change."""
+"""Translation of out-of-memory errors to a message that names the settings to change."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SIGNS = (
     "is killed by signal: killed",
     "is killed by signal: bus error",
 )
-"""What torch says, in lower case: CUDA, MPS, the CPU's allocator, loader processes."""
+"""Parts of torch's error messages in lower case: CUDA, MPS, CPU allocator, loader workers."""
 
 
 @contextmanager
 def translate_memory_errors(describe: Callable[[], str]) -> Iterator[None]:
-    """Turns every way in which memory runs out into one error.
+    """Translate every kind of out-of-memory error inside the block to a `MemoryLimitError`.
 
     Args:
-        describe: What was being done, with which settings, and which to change; is called only
-            when memory has run out.
+        describe: Function that returns the operation, its settings and those to change; called
+            only when memory has run out.
 
     Raises:
-        MemoryLimitError: If it does.
+        MemoryLimitError: If memory runs out.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def translate_memory_errors(describe: Callable[[], str]) -> Iterator[None]:
         message = f"out of memory {describe()} (the system says: {reason})"
     else:
         return
-    # Outside the handler: what the failed step held is freed with its traceback.
+    # Raised outside the handler: otherwise the traceback would keep the failed step's tensors.
     raise MemoryLimitError(message)
 
 
@@ -57,7 +57,13 @@ def _is_out_of_memory(error: Exception) -> bool:
 def advise_on_training_memory(
     batch_size: int, accumulation: int, size: tuple[int, int] | None
 ) -> str:
-    """What was too large in training, and the three settings to change."""
+    """Return a text on the training step that ran out of memory and three settings to change.
+
+    Args:
+        batch_size: Images per batch.
+        accumulation: Batches per step.
+        size: (H, W) of the batch in pixels, padding included; None if unknown.
+    """
     shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
     smaller = "cannot be lower"
     if batch_size > 1:
@@ -72,7 +78,12 @@ def advise_on_training_memory(
 
 
 def advise_on_evaluation_memory(batch_size: int, size: tuple[int, int] | None) -> str:
-    """What was too large in evaluation, and the three settings to change."""
+    """Return a text on the evaluation that ran out of memory and three settings to change.
+
+    Args:
+        batch_size: Images per forward pass.
+        size: (H, W) of the last training batch in pixels, padding included; None if unknown.
+    """
     shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
     return (
         f"in evaluation of {batch_size} image(s){shape} at a time; lower evaluation.batch_size "

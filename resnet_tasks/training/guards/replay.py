@@ -1,9 +1,9 @@
-"""A step whose loss or gradient was not finite, kept as files and done again.
+"""Saving and replaying of steps whose loss or gradient was not finite.
 
 RUN/replays/update-N   model.safetensors   weights and buffers before the step
                        batch.safetensors   images and targets of its batches
-                       replay.json         seeds, settings, ids, losses as they were
-                       recipe.yaml, classes.json, plugins/   those of the run, where it has them
+                       replay.json         seeds, settings, image ids, losses of the step
+                       recipe.yaml, classes.json, plugins/   copies from the run, if it has them
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from resnet_tasks.training.state.precision import create_accelerator, use_determ
 FORMAT = 1
 FIELDS = ("boxes", "labels", "ignore", "masks", "semantic", "image_labels", "unannotated")
 MAX_REPLAYS = 3
-"""Replays that a run keeps: each takes as much room as the model."""
+"""Maximum number of replays that a run saves: each takes as much disk space as the model."""
 
 
 @dataclass(frozen=True)
 class RecordedStep:
-    """What decides a step's losses and gradients besides weights and batches.
+    """Record of everything besides weights and batches that decides a step's losses and gradients.
 
     Attributes:
-        update: Its number.
-        seed: Of the generator before every batch.
+        update: Index of the step, from 0.
+        seed: Seed of torch's generator before every batch.
         precision: `fp32`, `bf16` or `fp16`.
-        deterministic: Whether algorithms were.
-        threads: Of the process.
-        counts: Per batch, loss term -> what it is divided by.
-        losses: `head/term` -> mean, of the batch that it went wrong in.
-        trouble: What was said of it.
-        frozen: Parameters that were not trained.
-        weights: Head -> what its loss was multiplied with by `training.balancing`.
+        deterministic: Whether deterministic algorithms were enabled.
+        threads: Number of torch threads of the process.
+        counts: Loss term -> divisor, one mapping per batch.
+        losses: `head/term` -> mean over the batch with the value that is not finite.
+        trouble: Message of the error.
+        frozen: Names of the parameters that were not trained.
+        weights: Head -> weight of its loss from `training.balancing`.
     """
 
     update: int
@@ -73,12 +73,12 @@ class RecordedStep:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """A step that was done again.
+    """Result of a replayed step.
 
     Attributes:
-        step: As it was recorded.
-        losses: `head/term` -> mean, of the batch that it went wrong in.
-        norms: Part of the model -> norm of its gradient; empty where no backward was reached.
+        step: Record of the original step.
+        losses: `head/term` -> mean over the last replayed batch.
+        norms: Part of the model -> L2 norm of its gradient; empty without a backward pass.
         images: "id (file)" of every image.
     """
 
@@ -89,17 +89,27 @@ class ReplayResult:
 
     @property
     def is_non_finite(self) -> bool:
-        """Whether a loss or gradient is not finite this time too."""
+        """True if a loss or gradient is not finite in the replay too."""
         return not all(map(math.isfinite, (*self.losses.values(), *self.norms.values())))
 
 
 def write_replay(
     run: Path, name: str, model: TaskModel, batches: Sequence[Batch], step: RecordedStep
 ) -> Path | None:
-    """Keeps a step below `run/replays`; None where the run has enough of them.
+    """Save a step under `run/replays`.
+
+    Args:
+        run: Path of the run folder.
+        name: Name of the replay folder, `update-N` or `update-N-process-K`.
+        model: Model with the weights and buffers before the step.
+        batches: Batches of the step in this process.
+        step: Record of the step.
+
+    Returns:
+        Path of the replay folder; None if the run already has `MAX_REPLAYS` replays.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If the files cannot be written.
     """
     folder = run / "replays" / name
     if not folder.exists() and len(list(folder.parent.glob("update-*"))) >= MAX_REPLAYS:
@@ -122,13 +132,20 @@ def write_replay(
     except OSError as error:
         raise make_write_error(folder, error) from None
     step_fields = asdict(step)
-    step_fields["losses"] = {name: str(value) for name, value in step.losses.items()}  # nan, inf
+    # JSON has no nan and inf, so the losses are written as strings.
+    step_fields["losses"] = {name: str(value) for name, value in step.losses.items()}
     write_json(folder / "replay.json", {"format": FORMAT, **step_fields, "batches": records})
     return folder
 
 
 def _batch_to_record(batch: Batch, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """A batch without its tensors, which go into `tensors`."""
+    """Return a batch as JSON-compatible values; add its tensors to `tensors`.
+
+    Args:
+        batch: Batch of the step.
+        prefix: Prefix of the tensors' names.
+        tensors: Name -> tensor; updated.
+    """
     tensors[f"{prefix}.images"] = batch.images.detach().cpu().contiguous()
     for i, target in enumerate(batch.targets):
         fields = {name: getattr(target, name) for name in FIELDS}
@@ -169,10 +186,13 @@ def _batch_from_record(
 
 
 def read_replay(folder: Path) -> tuple[RecordedStep, list[Batch]]:
-    """A step and its batches.
+    """Read a step and its batches.
+
+    Args:
+        folder: Path of the replay folder, or of its `replay.json`.
 
     Raises:
-        RunError: If the folder holds none.
+        RunError: If the folder has no replay, or one of another format version.
     """
     file = folder / "replay.json" if folder.is_dir() else folder
     try:
@@ -192,15 +212,15 @@ def read_replay(folder: Path) -> tuple[RecordedStep, list[Batch]]:
 
 
 def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = None) -> ReplayResult:
-    """Does a kept step again, from its weights, batches and seeds; takes no optimizer step.
+    """Replay a saved step from its weights, batches and seeds, without the optimizer's step.
 
     Args:
-        folder: Below `RUN/replays`.
-        model: Of the run, with any weights; default: built from the recipe of `run`.
-        run: The replay's folder opened as a run; default: opened here, without plugins.
+        folder: Path of a folder under `RUN/replays`, or of a file in it.
+        model: Model of the run, with any weights; default: built from the recipe of `run`.
+        run: Replay folder opened as a run; default: opened here, without plugins.
 
     Raises:
-        RunError: If the folder holds no replay, or no recipe and no model is given.
+        RunError: If the folder has no replay, or it has no recipe and `model` is None.
     """
     folder = folder if folder.is_dir() else folder.parent
     step, batches = read_replay(folder)
@@ -231,7 +251,11 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
 def _backward(
     prepared: Any, model: TaskModel, batches: Sequence[Batch], step: RecordedStep
 ) -> dict[str, float]:
-    """Gradients of the batches, up to the first whose loss is not finite; its losses."""
+    """Accumulate the gradients of the batches, up to the first whose loss is not finite.
+
+    Returns:
+        `head/term` -> mean over the last batch.
+    """
     mean_losses: dict[str, float] = {}
     for batch, counts in zip(batches, step.counts, strict=False):
         torch.manual_seed(step.seed)
@@ -252,7 +276,7 @@ def _backward(
 
 
 def compute_gradient_norms(model: TaskModel) -> dict[str, float]:
-    """Norm of the gradient of every part: stages of the backbone, and heads."""
+    """Return the L2 norm of the gradient of every part: modules of the backbone, and heads."""
     squares: dict[str, float] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -263,7 +287,7 @@ def compute_gradient_norms(model: TaskModel) -> dict[str, float]:
 
 
 def print_replay(result: ReplayResult, console: Console) -> None:
-    """Losses then and now, norms of the gradients, and whether it went wrong again."""
+    """Print original and replayed losses, gradient norms, and whether a value is not finite."""
     step = result.step
     table = Table("loss", "then", "now", title=f"update {step.update}, {step.precision}")
     for name in sorted(step.losses.keys() | result.losses.keys()):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked to stop, a run finishes its step and writes a checkpoint first."""
+"""Handling of Ctrl-C and SIGTERM: a run finishes its step and writes a checkpoint, then stops."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class TrainingStopped(Exception):  # noqa: N818  # not an error: the user asked for it
-    """The run was asked to stop; its checkpoint is written."""
+class TrainingStopped(Exception):  # noqa: N818  # not an error: the user requested it
+    """Signal that a run has stopped on request, after its checkpoint was written."""
 
 
 class StopRequest:
-    """Whether a run shall stop: a signal reaches one process, and all of them must know.
+    """Request to stop a run, which processes exchange because a signal may reach only one of them.
 
     Attributes:
-        is_requested: In this process.
-        is_confirmed: As all processes know since they last told each other.
+        is_requested: Whether this process received a signal.
+        is_confirmed: Whether any process had received a signal at the last exchange.
     """
 
     def __init__(self) -> None:
@@ -25,20 +25,21 @@ class StopRequest:
         self.is_confirmed = False
 
     def agree(self, requests: Iterable[bool]) -> bool:
-        """Whether any process was asked.
+        """Set `is_confirmed` to whether any process received a signal, and return it.
 
         Args:
-            requests: `is_asked` of all processes.
+            requests: `is_requested` of all processes.
         """
         self.is_confirmed = any(requests)
         return self.is_confirmed
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask to stop, for the duration.
+        """Treat Ctrl-C and SIGTERM inside the block as a request to stop.
 
         Raises:
-            KeyboardInterrupt: Asked twice: now, without waiting for a step or evaluation to end.
+            KeyboardInterrupt: If a second signal arrives; it does not wait for a step or
+                evaluation to end.
         """
 
         def request_stop(_number: int, _frame: FrameType | None) -> None:
@@ -51,7 +52,7 @@ class StopRequest:
             for signal_number in (signal.SIGINT, signal.SIGTERM):
                 previous[signal_number] = signal.signal(signal_number, request_stop)
         except ValueError:
-            pass  # Not the main thread: the caller owns the signals.
+            pass  # Python allows handlers in the main thread only; here the caller owns the signals
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
-"""Images that cannot be read: left out of training, listed in the run folder, limited in number.
+"""Images that cannot be read: skipped in training, listed in the run folder, limited in number.
 
-An image is known as bad when its batch is reached, not when a loader process happens upon it, so
-that the list is a function of the data and the order of samples, whatever the number of processes.
+An image is recorded when training reaches its batch, not when a loader worker reads it. The list
+is therefore a function of the data and the order of samples, with any number of workers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from resnet_tasks.files.atomic import json_text, write_text
 from resnet_tasks.structures.samples import Sample
 
 UNREADABLE_FILE = "unreadable_images.jsonl"
-"""In the run folder: a line for each."""
+"""Name of the list in the run folder, with one line per image."""
 
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """An image that could not be read.
+    """Image that could not be read.
 
     Attributes:
-        image_id: In its data set.
-        file: Of the image.
-        reason: One sentence.
-        update: Optimizer step that it was wanted for first.
-        epoch: From 1.
+        image_id: Id of the image in its dataset.
+        file: Path of the image file.
+        reason: Reason, in one sentence.
+        update: Index of the first optimizer step that needed the image, from 0.
+        epoch: Epoch of that step, from 1.
     """
 
     image_id: int | str
@@ -43,13 +43,13 @@ class UnreadableImage:
 
 
 class UnreadableImages:
-    """Those that a run has met.
+    """List of the unreadable images that a run has encountered.
 
     Args:
-        folder: Run folder; None: a rehearsal, which has none.
-        limit: How many there may be.
-        total: Images of the data set.
-        writes: Write the list; several processes keep the same, and one writes it.
+        folder: Path of the run folder; None for a trial without one.
+        limit: Maximum number of unreadable images.
+        total: Number of images of the dataset.
+        writes: Whether to write the list; all processes have the same list, and one writes it.
     """
 
     def __init__(self, folder: Path | None, *, limit: int, total: int, writes: bool) -> None:
@@ -63,7 +63,13 @@ class UnreadableImages:
     def for_dataset(
         cls, data: Dataset[Sample], folder: Path | None, *, writes: bool
     ) -> UnreadableImages:
-        """Those of a data set, which knows how many there may be: none, if it does not say."""
+        """Create the list for a dataset, with the limit of the dataset, or 0 if it has none.
+
+        Args:
+            data: Training samples.
+            folder: Path of the run folder; None for a trial without one.
+            writes: Whether to write the list.
+        """
         limit = data.max_unreadable_images if isinstance(data, SkipsUnreadableImages) else 0
         images = data.images if isinstance(data, TiledDataset) else data
         total = len(images)  # type: ignore[arg-type]
@@ -73,7 +79,7 @@ class UnreadableImages:
         return len(self._by_id)
 
     def load(self) -> None:
-        """Reads what an earlier sitting listed."""
+        """Load the list that the run wrote before it was interrupted."""
         if self._path is not None and self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines():
                 image = UnreadableImage(**json.loads(line))
@@ -82,18 +88,18 @@ class UnreadableImages:
     def add(
         self, errors: Iterable[ImageError], *, update: int, epoch: int
     ) -> Sequence[UnreadableImage]:
-        """Takes what was left out of a batch.
+        """Add the unreadable images of a batch.
 
         Args:
-            errors: What is wrong, of all processes.
-            update: The step.
-            epoch: From 0.
+            errors: Errors of the images, from all processes.
+            update: Index of the optimizer step, from 0.
+            epoch: Epoch, from 0.
 
         Returns:
-            Those that were not known.
+            The images that were not in the list yet.
 
         Raises:
-            DataError: If there are more than allowed; they are listed nevertheless.
+            DataError: If the list exceeds the limit; it is written before.
         """
         new = []
         for error in errors:

@@ -1,4 +1,4 @@
-"""Whether the heads pull what they share in the same direction: cosines between their gradients."""
+"""Conflict between heads: cosines between their gradients on the parameters that they share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from resnet_tasks.model import TaskModel
 
 @dataclass(frozen=True)
 class GradientConflict:
-    """Gradients of the heads' losses on the last shared stage, in one step.
+    """Comparison of the heads' gradients on the last shared stage, in one step.
 
     Attributes:
-        stage: The stage of the backbone, 1 to 5; 0: a backbone that does not tell its stages.
-        norms: Head -> norm of its gradient.
+        stage: Stage of the backbone, 1 to 5; 0 for a backbone without `find_stage`.
+        norms: Head -> L2 norm of its gradient.
         cosines: `first|second` -> cosine, -1..1; below 0 the heads undo each other's steps. Pairs
-            with a gradient of 0 are left out.
+            with a zero gradient are excluded.
     """
 
     stage: int
@@ -29,9 +29,10 @@ class GradientConflict:
 
 
 def find_last_shared_stage(model: TaskModel) -> tuple[int, list[nn.Parameter]]:
-    """The last stage of the backbone that is trained, and its parameters; all, where it has none.
+    """Return the last trained stage of the backbone and its trainable parameters.
 
-    The shared pyramid comes behind it, but not all heads read that.
+    A backbone without stages counts as one stage, number 0. The shared pyramid follows the
+    backbone, but is not used because not all heads read it.
     """
     stages: dict[int, list[nn.Parameter]] = {}
     stage_of: Callable[[str], int] = getattr(model.backbone, "find_stage", lambda _: 0)
@@ -48,15 +49,15 @@ def find_last_shared_stage(model: TaskModel) -> tuple[int, list[nn.Parameter]]:
 def measure_conflict(
     model: TaskModel, losses: Mapping[str, Tensor], gather: Callable[[Tensor], Tensor]
 ) -> GradientConflict | None:
-    """The conflict between heads; leaves the graph for the backward to come.
+    """Measure the conflict between heads; retain the graph for the backward pass that follows.
 
     Args:
-        model: Whose heads they are.
-        losses: Head -> its part of the loss; a head without labels in this process has a constant.
-        gather: The sum of a tensor over all processes.
+        model: Model with the heads.
+        losses: Head -> its share of the loss; a constant if it has no labels in this process.
+        gather: Function that sums a tensor over all processes.
 
     Returns:
-        None where fewer than two heads, or no stage of the backbone, are trained.
+        The conflict; None if fewer than two heads or no stage of the backbone is trained.
     """
     stage, parameters = find_last_shared_stage(model)
     if len(losses) < 2 or not parameters:

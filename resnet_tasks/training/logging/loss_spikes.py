@@ -1,4 +1,4 @@
-"""Losses that leap out of what a run has seen lately."""
+"""Detection of loss spikes: losses far above their recent values."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 WINDOW = 100
-"""Optimizer steps that a loss is held against."""
+"""Number of recent optimizer steps that a loss is compared with."""
 MIN_STEPS = 20
-"""Steps before anything is called a spike."""
+"""Minimum number of recorded steps before a loss can be a spike."""
 THRESHOLD = 6.0
-"""Standard deviations above the mean of the window."""
+"""Standard deviations above the mean of the window from which a loss is a spike."""
 FLOOR = 0.02
-"""Least standard deviation, as a share of the mean: a loss that hardly moves has no spikes."""
+"""Minimum standard deviation as a share of the mean, so that a nearly constant loss has no
+spikes."""
 
 
 @dataclass(frozen=True)
 class LossSpike:
-    """A loss term far above its own recent values.
+    """Loss term far above its recent values.
 
     Attributes:
-        term: `head/term`.
-        value: Its value.
-        mean: Of the window before it.
-        deviations: How many standard deviations it lies above that.
+        term: Name of the loss term, `head/term`.
+        value: Value of the loss term.
+        mean: Mean over the window before it.
+        deviations: Distance of the value from the mean, in standard deviations.
     """
 
     term: str
@@ -35,13 +36,13 @@ class LossSpike:
 
 
 class LossSpikeDetector:
-    """The recent values of every loss term."""
+    """Detector of loss spikes, with the recent values of every loss term."""
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[float]] = {}
 
     def detect(self, losses: Mapping[str, float]) -> list[LossSpike]:
-        """Those of a step's losses that are spikes; the step joins the window."""
+        """Return the spikes among a step's losses, and add the losses to the window."""
         spikes = [
             spike for name, value in losses.items() if (spike := self._check_term(name, value))
         ]

@@ -1,4 +1,4 @@
-"""What a run tells while it works: progress on the console, `log.jsonl`, its trackers."""
+"""Output of a run during training: console, `log.jsonl` and trackers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from resnet_tasks.training.logging.trackers import TrackedRun, Trackers
 
 ShowStep = Callable[[Mapping[str, float], float], None]
 SMOOTHING = 0.9
-"""Share of the past in the losses and the speed that the progress bar shows."""
+"""Decay of the exponential moving average of losses and speed in the progress bar."""
 
 
 class RunLog:
     """Console, log file and trackers of one run.
 
     Args:
-        folder: Run folder.
-        console: Where people read.
-        silent: Write and say nothing: for all but one of several processes.
+        folder: Path of the run folder.
+        console: Console for the user.
+        silent: Whether to write and print nothing, as in all processes except the main one.
     """
 
     def __init__(self, folder: Path, console: Console, *, silent: bool = False) -> None:
@@ -49,17 +49,17 @@ class RunLog:
 
     @classmethod
     def create_silent(cls) -> RunLog:
-        """One that writes and says nothing."""
+        """Create a log that writes and prints nothing."""
         return cls(Path(), Console(quiet=True), silent=True)
 
     @contextmanager
     def open_trackers(self, options: TrainingRecipe, update: int) -> Iterator[None]:
-        """The trackers are told what happens for the duration.
+        """Send values to the trackers inside the block.
 
         Args:
-            options: Name the trackers.
-            update: The first step to come; TensorBoard hides what a killed sitting wrote from
-                there on.
+            options: Training options with the names of the trackers.
+            update: Index of the next step; TensorBoard hides points from this step on, which a run
+                wrote after its last checkpoint.
         """
         if self._silent:
             yield
@@ -73,14 +73,18 @@ class RunLog:
             trackers.close()
 
     def print_line(self, text: str) -> None:
-        """A line for people."""
+        """Print a line on the console."""
         self._console.print(text, highlight=False, markup=False)
 
     def log(self, event: str, **values: object) -> None:
-        """A line of `log.jsonl`.
+        """Append a line to `log.jsonl`.
+
+        Args:
+            event: Kind of the line, such as `step`.
+            **values: JSON-compatible values of the line.
 
         Raises:
-            RunError: If the disk is full or the folder has gone.
+            RunError: If the disk is full or the folder no longer exists.
         """
         if self._silent:
             return
@@ -100,7 +104,15 @@ class RunLog:
         rate: float,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        """The losses of one optimizer step, and the weights of the heads where they change."""
+        """Log one optimizer step.
+
+        Args:
+            update: Index of the step, from 0.
+            epoch: Epoch, from 1.
+            losses: `head/term` -> mean of the loss term.
+            rate: Learning rate.
+            weights: Head -> weight of its loss, if the balancing changes it.
+        """
         extra = {"weights": dict(weights)} if weights else {}
         self.log(
             "step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate, **extra
@@ -111,7 +123,7 @@ class RunLog:
         self._plot({"train/learning_rate": rate}, update)
 
     def log_conflict(self, update: int, epoch: int, conflict: GradientConflict) -> None:
-        """How far the heads pull the last shared stage in one direction."""
+        """Log norms and cosines of the heads' gradients on the last shared stage."""
         self.log("gradients", update=update, epoch=epoch, **asdict(conflict))
         names = {f"gradients/cosine/{k}": value for k, value in conflict.cosines.items()}
         names |= {f"gradients/norm/{k}": value for k, value in conflict.norms.items()}
@@ -120,7 +132,7 @@ class RunLog:
     def log_spike(
         self, update: int, epoch: int, spike: LossSpike, image_ids: Sequence[int | str]
     ) -> None:
-        """A loss far above its recent values: always in the log, on the console once an epoch."""
+        """Log a loss spike; only the first one of an epoch is printed on the console."""
         self.log("spike", update=update, epoch=epoch, **asdict(spike), image_ids=list(image_ids))
         if self._last_spike_epoch != epoch:
             self._last_spike_epoch = epoch
@@ -140,7 +152,15 @@ class RunLog:
         *,
         console_metrics: Sequence[str],
     ) -> None:
-        """All metrics of an evaluation; those in `console_metrics` on the console."""
+        """Log all metrics of an evaluation, and print some of them.
+
+        Args:
+            heading: Start of the line on the console.
+            epoch: Number of finished epochs.
+            update: Number of finished optimizer steps.
+            values: `head/metric` -> value; None if it is undefined.
+            console_metrics: Names of the metrics to print.
+        """
         self.log("evaluation", epoch=epoch, update=update, metrics=dict(values))
         self._plot({f"val/{name}": value for name, value in values.items()}, update)
         texts = [
@@ -155,12 +175,15 @@ class RunLog:
 
     @contextmanager
     def show_progress(self, heading: str, completed: int, total: int) -> Iterator[ShowStep]:
-        """A bar over optimizer steps: smoothed losses, images/s, time left.
+        """Show a progress bar over optimizer steps: smoothed losses, images/s, time left.
 
         Args:
-            heading: Epoch of how many.
-            completed: Steps before this epoch.
-            total: Steps of the whole run, so that the time left is that of the run.
+            heading: Text before the bar, such as `epoch 2/10`.
+            completed: Number of steps that are already done.
+            total: Number of steps of the entire run, so that the time left is that of the run.
+
+        Yields:
+            Function that takes the losses and the speed (images/s) of a step and advances the bar.
         """
         columns = (
             SpinnerColumn(),
@@ -195,7 +218,7 @@ class RunLog:
 
 
 def _find_missing_newline(stream: BinaryIO) -> bytes:
-    """The end of the line that a kill or a full disk may have cut off; else nothing."""
+    """Return a newline if a kill or a full disk has cut off the last line, else nothing."""
     if stream.seek(0, os.SEEK_END) == 0:
         return b""
     stream.seek(-1, os.SEEK_END)

@@ -1,7 +1,7 @@
-"""Where a run's curves go: TensorBoard, and Weights & Biases or MLflow where the recipe names them.
+"""Trackers of a run's curves: TensorBoard, Weights & Biases and MLflow (`training.trackers`).
 
-Trackers are dispensable: one that fails is told once and left out, and none is waited for while
-training. W&B and MLflow work in a thread of their own, through accelerate's classes for them.
+Trackers must not harm a run: one that fails is reported once and disabled, and training waits for
+none of them. W&B and MLflow run in a separate thread, through accelerate's tracker classes.
 """
 
 from __future__ import annotations
@@ -28,29 +28,31 @@ from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
-"""Trackers that are not installed with this package, and what brings them."""
+"""Tracker that is not installed with this package -> name of its package."""
 PROJECT = "resnet-tasks"
-"""W&B project and MLflow experiment; `WANDB_PROJECT` and `MLFLOW_EXPERIMENT_NAME` go before."""
+"""W&B project and MLflow experiment, unless `WANDB_PROJECT` or `MLFLOW_EXPERIMENT_NAME` is set."""
 IDS = "trackers.json"
-"""File of a run folder: the ids that a resumed run goes on under."""
+"""File of the run folder with the trackers' run ids, under which a resumed run continues."""
 TIMEOUT_SECONDS = 60.0
-"""Seconds that a tracker has to start, and at the end to send what is left."""
+"""Timeout in seconds for the start of a tracker, and for sending the remaining points at the
+end."""
 
 PrintLine = Callable[[str], None]
 Values = Mapping[str, float]
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Does nothing where all trackers are installed.
+    """Require that all trackers are installed.
 
     Raises:
-        RecipeError: If one is not.
+        RecipeError: If one is not installed.
     """
     for name in names:
         if name not in PACKAGES:
             continue
         spec = find_spec(PACKAGES[name])
-        # A folder `wandb` or `mlflow` beside a script looks like a package without a file.
+        # A folder `wandb` or `mlflow` next to a script looks like a namespace package, which has no
+        # origin. wandb itself creates such a folder.
         if spec is None or spec.origin is None:
             raise RecipeError(
                 f"training.trackers: {name} is not installed; `pip install {PACKAGES[name]}`, or "
@@ -60,13 +62,13 @@ def require_trackers(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run.
+    """Description of a run for trackers.
 
     Attributes:
-        folder: The run folder.
-        name: For people.
-        config: The recipe as plain values, without paths of this machine.
-        update: The first step to come.
+        folder: Path of the run folder.
+        name: Name of the run in the tracker.
+        config: Recipe as JSON-compatible values, without paths of this machine.
+        update: Index of the next step.
     """
 
     folder: Path
@@ -76,7 +78,13 @@ class TrackedRun:
 
     @classmethod
     def from_folder(cls, folder: Path, options: TrainingRecipe, update: int) -> TrackedRun:
-        """The run in a folder; of one that was started from Python only its options are known."""
+        """Describe the run in a folder; a run without a recipe has only its training options.
+
+        Args:
+            folder: Path of the run folder.
+            options: Training options, for a run that was started without a recipe.
+            update: Index of the next step.
+        """
         if not (folder / "recipe.yaml").is_file():
             return cls(folder, folder.name, {"training": options.model_dump(mode="json")}, update)
         recipe = make_portable(load_recipe(folder / "recipe.yaml")).model_copy(
@@ -87,14 +95,14 @@ class TrackedRun:
         return cls(folder, name, recipe.model_dump(mode="json"), update)
 
     def find_id(self, tracker: str) -> str | None:
-        """The id that this run has there already."""
+        """Return the id that this run already has in a tracker; None without one."""
         with suppress(OSError, ValueError, AttributeError):
             tracker_id = json.loads((self.folder / IDS).read_text(encoding="utf-8")).get(tracker)
             return tracker_id if isinstance(tracker_id, str) else None
         return None
 
     def save_id(self, tracker: str, value: str) -> None:
-        """Keeps the id for a resumed run."""
+        """Save the id of this run in a tracker, for when the run is resumed."""
         ids: dict[str, str] = {}
         with suppress(OSError, ValueError):
             ids = json.loads((self.folder / IDS).read_text(encoding="utf-8"))
@@ -102,24 +110,24 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """One place where curves go; any of its methods may fail."""
+    """Receiver of a run's curves; any of its methods may raise."""
 
     def plot(self, values: Values, update: int) -> None:
-        """Points of several curves at one step."""
+        """Add a point at one step to several curves."""
         ...
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Send the remaining points."""
         ...
 
 
 class Trackers:
-    """All trackers of a run; one that fails is told once and left out from there on.
+    """All trackers of a run; one that fails is reported once and disabled.
 
     Args:
-        names: Of `training.trackers`.
-        run: What they are told.
-        print_line: Takes a line for people.
+        names: Names from `training.trackers`.
+        run: Description of the run.
+        print_line: Function that prints a line on the console.
     """
 
     def __init__(self, names: Sequence[str], run: TrackedRun, print_line: PrintLine) -> None:
@@ -128,11 +136,11 @@ class Trackers:
         for name in dict.fromkeys(names):
             try:
                 self._open[name] = _MAKERS[name](run)
-            except Exception as error:  # noqa: BLE001 - no tracker stops a run, whatever this is
+            except Exception as error:  # noqa: BLE001 - a tracker must never stop a run
                 self._disable(name, error)
 
     def plot(self, values: Mapping[str, float | None], update: int) -> None:
-        """Points of several curves at one step; undefined values are left out."""
+        """Add a point at one step to several curves; undefined values are skipped."""
         points = {name: value for name, value in values.items() if value is not None}
         for name, tracker in list(self._open.items()):
             try:
@@ -141,7 +149,7 @@ class Trackers:
                 self._disable(name, error)
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Send the remaining points."""
         for name, tracker in list(self._open.items()):
             try:
                 tracker.close()
@@ -156,53 +164,54 @@ class Trackers:
 
 
 class TensorBoardTracker:
-    """Event files in the run's own folder.
+    """TensorBoard event files in the run folder.
 
     Args:
-        run: What a killed sitting wrote from its `update` on is hidden.
+        run: Description of the run; earlier points from its `update` on are hidden, because a
+            resumed run writes them again.
     """
 
     def __init__(self, run: TrackedRun) -> None:
         self._writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.update)
 
     def plot(self, values: Values, update: int) -> None:
-        """Points of several curves at one step."""
+        """Add a point at one step to several curves."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, update)
 
     def close(self) -> None:
-        """Writes what is left."""
-        with suppress(OSError):  # its last points; the log has them
+        """Write the remaining points."""
+        with suppress(OSError):  # the points that are lost are also in the log
             self._writer.close()
 
 
 class TrackingService(Protocol):
-    """A tracker that may be far away; all of its methods are called in one thread."""
+    """Tracker that may use the network; all of its methods are called in one thread."""
 
     def start(self) -> str:
-        """Opens or goes on with a run there; its id."""
+        """Open or resume the run in the tracker, and return its id."""
         ...
 
     def log(self, values: Values, update: int) -> None:
-        """Points of several curves at one step."""
+        """Add a point at one step to several curves."""
         ...
 
     def finish(self) -> None:
-        """Sends what is left."""
+        """Send the remaining points."""
         ...
 
 
 class BackgroundTracker:
-    """A service in a thread of its own, so that a slow network costs no training time.
+    """Tracking service in a separate thread, so that a slow network costs no training time.
 
     Args:
-        name: Of the tracker.
-        service: What works there.
-        run: Keeps its id.
+        name: Name of the tracker.
+        service: Service that runs in the thread.
+        run: Description of the run, which saves the service's run id.
 
     Raises:
-        Exception: What the service raises when it starts.
-        TimeoutError: If it has not started within `PATIENCE`.
+        Exception: If the service raises it while it starts.
+        TimeoutError: If the service has not started within `TIMEOUT_SECONDS`.
     """
 
     def __init__(self, name: str, service: TrackingService, run: TrackedRun) -> None:
@@ -218,9 +227,9 @@ class BackgroundTracker:
                 while (point := self._points.get()) is not None:
                     service.log(*point)
                 service.finish()
-            except Exception as error:  # noqa: BLE001 - is told in the main thread
+            except Exception as error:  # noqa: BLE001 - raised in the main thread
                 self._error = error
-            self._started.set()
+            self._started.set()  # after a failed start too: the constructor waits for it
 
         self._thread = Thread(target=run_service, name=name, daemon=True)
         self._thread.start()
@@ -229,12 +238,17 @@ class BackgroundTracker:
         self._raise_pending_error()
 
     def plot(self, values: Values, update: int) -> None:
-        """Points of several curves at one step; an error may be one of earlier points."""
+        """Queue a point at one step for several curves; raise a pending error of earlier points."""
         self._raise_pending_error()
         self._points.put((values, update))
 
     def close(self) -> None:
-        """Sends what is left, as far as there is time."""
+        """Send the remaining points within `TIMEOUT_SECONDS`.
+
+        Raises:
+            Exception: If the service has raised it.
+            TimeoutError: If sending takes longer.
+        """
         self._points.put(None)
         self._thread.join(TIMEOUT_SECONDS)
         self._raise_pending_error()
@@ -247,7 +261,7 @@ class BackgroundTracker:
 
 
 class WandbService:
-    """A run at Weights & Biases; `WANDB_MODE=offline` keeps it in the run folder."""
+    """Run in Weights & Biases; `WANDB_MODE=offline` stores it in the run folder only."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
@@ -260,49 +274,50 @@ class WandbService:
         )
 
     def start(self) -> str:
-        """Opens the run, or goes on with it."""
+        """Open or resume the run, store its recipe, and return its id."""
         self._tracker.start()
         self._tracker.store_init_configuration(self._run.config)
         return str(self._tracker.tracker.id)
 
     def log(self, values: Values, update: int) -> None:
-        """Points at one step; those that a killed sitting has sent already are the same."""
+        """Add points at one step, unless an interrupted run has sent that step before."""
+        # W&B accepts rising steps only. The skipped points would equal those it already has.
         if update >= self._tracker.tracker.step:
             self._tracker.log(dict(values), step=update)
 
     def finish(self) -> None:
-        """Sends what is left."""
+        """Send the remaining points."""
         self._tracker.finish()
 
 
 class MlflowService:
-    """A run of MLflow, where `MLFLOW_TRACKING_URI` says; else in the working directory."""
+    """Run in MLflow, at `MLFLOW_TRACKING_URI` or by default in the working directory."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
-        # Its own reports of use; a recipe that names a tracker has asked for the run's curves only.
+        # MLflow would report its use to its makers; the user requested the run's curves only.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         run_id = run.find_id("mlflow")
         self._tracker = MLflowTracker(PROJECT, run_id=run_id, run_name=run.name)
 
     def start(self) -> str:
-        """Opens the run, or goes on with it."""
+        """Open or resume the run, store its recipe, and return its id."""
         self._tracker.start()
         self._tracker.store_init_configuration(_flatten(self._run.config))
         return str(self._tracker.tracker.info.run_id)
 
     def log(self, values: Values, update: int) -> None:
-        """Points at one step, under names that it takes."""
+        """Add points at one step, under names with the characters that MLflow allows."""
         sanitized = {sub(r"[^\w\-. /]", "_", name): value for name, value in values.items()}
         self._tracker.log(sanitized, step=update)
 
     def finish(self) -> None:
-        """Sends what is left."""
+        """Send the remaining points."""
         self._tracker.finish()
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted names."""
+    """Return nested values as a flat mapping with dotted names."""
     flattened: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:

@@ -1,7 +1,7 @@
-"""How the losses of several heads are weighed against each other while they train together.
+"""Balancing of the losses of several heads that train together.
 
-`heads.NAME.loss_weight` stays what it is; a balancing multiplies what comes out of it. `L_h` is the
-weighted sum of the means of a head's terms in a step; heads without labels in it have none.
+A balancer multiplies each head's loss on top of `heads.NAME.loss_weight`. `L_h` is the weighted
+sum of the means of a head's loss terms in a step; heads without labels in the step have none.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ DWA_TEMPERATURE = 2.0
 
 
 class LossBalancer(nn.Module, ABC):
-    """Base of all: a module, so that what it learns is saved, resumed and exchanged with the rest.
+    """Base class of loss balancers.
+
+    It is a module, so that learned weights are saved, restored and exchanged between processes like
+    other parameters.
 
     Args:
+        heads: Names of the heads that are trained.
+
+    Attributes:
         heads: Names of the heads that are trained.
     """
 
@@ -32,66 +38,70 @@ class LossBalancer(nn.Module, ABC):
 
     @abstractmethod
     def compute_weights(self) -> dict[str, float]:
-        """Head -> what its loss is multiplied with now."""
+        """Return the current weights: head -> multiplier of its loss."""
 
     @abstractmethod
     def combine_losses(
         self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
-        """The loss of a batch.
+        """Return the total loss of a batch.
 
         Args:
-            losses: Head -> its share of `L_h` in this process, of this batch; a zero for a head
-                that has labels elsewhere in the step only.
-            variables: Of `variables()`, taken in the forward of the same batch.
-            batch_fraction: Of the step that the batch makes up: 1 / accumulated batches.
+            losses: Head -> share of `L_h` of this batch in this process; 0 for a head whose labels
+                are in other batches or processes of the step.
+            variables: Result of `get_variables()` in the forward pass of the same batch.
+            batch_fraction: Fraction of the step that the batch makes up: 1 / accumulated batches.
         """
 
     def get_variables(self) -> dict[str, Tensor]:
-        """What is learned, by head, with a graph; gradients are exchanged from here."""
+        """Return the learned variables by head, with a graph.
+
+        They are outputs of `LossModule`, so that their gradients are exchanged between processes.
+        """
         return {}
 
     def drop_gradients(self, heads: Sequence[str]) -> None:
-        """Drops the gradients of what belongs to heads that a step taught nothing."""
+        """Drop the gradients of the variables of heads without labels in the step."""
         del heads
 
     def record_losses(self, losses: Mapping[str, float]) -> None:
-        """Takes the `L_h` of a step that was made, over all processes."""
+        """Record the losses of a finished step: head -> `L_h` over all processes."""
         del losses
 
     def end_epoch(self) -> None:
-        """An epoch is over."""
+        """Update the weights at the end of an epoch."""
 
 
 LOSS_BALANCERS: Registry[type[LossBalancer]] = Registry(
     "balancing", group="resnet_tasks.balancings"
 )
-"""Name under `training.balancing` of a recipe -> class."""
+"""Registry of loss balancers: name in `training.balancing` of a recipe -> class."""
 
 
 @LOSS_BALANCERS.register("fixed")
 class FixedBalancer(LossBalancer):
-    """The sum of the heads' losses."""
+    """Balancer that sums the heads' losses without further weights."""
 
     def compute_weights(self) -> dict[str, float]:
-        """All 1."""
+        """Return a weight of 1 for every head."""
         return dict.fromkeys(self.heads, 1.0)
 
     def combine_losses(
         self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
-        """Their sum."""
+        """Return the sum of the heads' losses."""
         del variables, batch_fraction
         return torch.stack(list(losses.values())).sum()
 
 
 @LOSS_BALANCERS.register("uncertainty")
 class UncertaintyBalancer(LossBalancer):
-    """Weights that are learned with the model, from how uncertain each head is.
+    """Balancer whose weights are learned with the model, from the uncertainty of every head.
 
     Kendall, Gal and Cipolla, CVPR 2018, equation 10 in its form for classification: the loss is the
-    sum of `exp(-s_h) L_h + s_h / 2`, `s_h = log sigma_h^2` being learned, 0 at first. A head's part
-    tends to 1/2 whatever its scale. A step that teaches a head nothing leaves its `s_h` alone.
+    sum of `exp(-s_h) L_h + s_h / 2`, where `s_h = log sigma_h^2` is learned and starts at 0. The
+    weighted loss `exp(-s_h) L_h` of every head tends to 1/2, whatever its scale. A step without
+    labels for a head does not change its `s_h`.
     """
 
     def __init__(self, heads: Sequence[str]) -> None:
@@ -101,22 +111,30 @@ class UncertaintyBalancer(LossBalancer):
         )
 
     def get_variables(self) -> dict[str, Tensor]:
-        """Head -> `s_h`."""
+        """Return `s_h` of every head."""
+        # DDP finds the parameters in use through `grad_fn`, which a parameter itself does not have.
         return {name: self.log_variances[name] * 1.0 for name in self.heads}
 
     def compute_weights(self) -> dict[str, float]:
-        """`exp(-s_h)`."""
+        """Return `exp(-s_h)` of every head."""
         return {name: math.exp(-self.log_variances[name].item()) for name in self.heads}
 
     def drop_gradients(self, heads: Sequence[str]) -> None:
-        """Optimizers pass over what has no gradient, momentum included."""
+        """Set the gradients of the heads' `s_h` to None.
+
+        Optimizers skip parameters without gradient, while a gradient of 0 would still apply the
+        momentum.
+        """
         for name in heads:
             self.log_variances[name].grad = None
 
     def combine_losses(
         self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
-        """Equation 10; every variable is touched, so that no process waits for its gradient."""
+        """Return the loss of equation 10.
+
+        Every variable takes part, if only times 0, so that no process waits for its gradient.
+        """
         parts = [
             (-variables[name]).exp() * loss + batch_fraction * variables[name] / 2
             for name, loss in losses.items()
@@ -127,12 +145,12 @@ class UncertaintyBalancer(LossBalancer):
 
 @LOSS_BALANCERS.register("dwa")
 class DynamicWeightAverage(LossBalancer):
-    """More weight for heads whose loss falls more slowly, epoch by epoch.
+    """Balancer that gives more weight to heads whose loss falls more slowly, epoch by epoch.
 
-    Liu, Johns and Davison, CVPR 2019, equation 7 ("dynamic weight average"): with `r_h` the mean
-    loss of the last epoch over that of the one before it, weights are proportional to
-    `exp(r_h / T)` and sum to the number of heads; 1 in the first two epochs, and for a head that
-    had no labels in either epoch (`r_h` counts as 1).
+    Liu, Johns and Davison, CVPR 2019, equation 7 ("dynamic weight average"): `r_h` is the mean
+    loss of the last epoch divided by that of the epoch before it. The weights are proportional to
+    `exp(r_h / T)` and sum to the number of heads. `r_h` is 1 in the first two epochs, and for a
+    head that had no labels in one of the two epochs.
     """
 
     sums: Tensor
@@ -141,13 +159,13 @@ class DynamicWeightAverage(LossBalancer):
     def __init__(self, heads: Sequence[str]) -> None:
         super().__init__(heads)
         count = len(self.heads)
-        # Rows: the sum of a running epoch's losses, and how many steps had one.
+        # Rows: the sum of the current epoch's losses, and the number of steps that had one.
         self.register_buffer("sums", torch.zeros(2, count))
-        # Rows: mean losses of the epoch before the last one, and of the last one; NaN: none.
+        # Rows: mean losses of the epoch before the last one, and of the last one; NaN without any.
         self.register_buffer("last", torch.full((2, count), math.nan))
 
     def compute_weights(self) -> dict[str, float]:
-        """Equation 7."""
+        """Return the weights of equation 7."""
         ratios = (self.last[1] / self.last[0]).nan_to_num(nan=1.0, posinf=1.0)
         raised = (ratios / DWA_TEMPERATURE).exp()
         values = len(self.heads) * raised / raised.sum()
@@ -156,19 +174,19 @@ class DynamicWeightAverage(LossBalancer):
     def combine_losses(
         self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
-        """The weighted sum."""
+        """Return the weighted sum of the heads' losses."""
         del variables, batch_fraction
         weights = self.compute_weights()
         return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
     def record_losses(self, losses: Mapping[str, float]) -> None:
-        """Adds a step to the running epoch."""
+        """Add the losses of a step to the current epoch."""
         for name, value in losses.items():
             column = self.heads.index(name)
             self.sums[:, column] += torch.tensor([value, 1.0])
 
     def end_epoch(self) -> None:
-        """The running epoch becomes the last one."""
+        """Store the mean losses of the current epoch as those of the last one."""
         means = torch.where(self.sums[1] > 0, self.sums[0] / self.sums[1], math.nan)
         self.last = torch.stack((self.last[1], means))
         self.sums = torch.zeros_like(self.sums)

@@ -1,4 +1,4 @@
-"""What processes tell each other about a step, and what their parts of a batch mean together."""
+"""Reduction of losses over processes: their reports on a batch, and means over all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from resnet_tasks.training.state.balancing import LossBalancer
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a process tells the others of its part of a batch: sums and counts by loss term."""
+    """Report of a process on its part of a batch, exchanged between all processes.
+
+    Attributes:
+        sums: Loss term -> sum over the part.
+        counts: Loss term -> count over the part, by which the sum is divided.
+        trouble: Description of the losses if one is not finite; else empty.
+        stop: Whether this process was requested to stop.
+        left_out: Errors of the images that could not be read.
+    """
 
     sums: dict[str, float]
     counts: dict[str, float]
@@ -29,10 +37,20 @@ class BatchReport:
 
 
 class LossModule(nn.Module):
-    """A model's losses, the variables of their balancing, and a zero on a parameter of its own.
+    """Module that computes a model's losses, the balancer's variables, and a zero with a graph.
 
-    Gradients are exchanged during the backward of every process, also of one whose images teach
-    nothing: there the zero is all that is left to go backward from.
+    Processes exchange gradients during the backward pass, so that every process must run one. In a
+    process whose images have no annotations, the zero is the only output with a graph. It comes
+    from a separate parameter, the anchor.
+
+    Args:
+        model: Model in training.
+        balancer: Balancer of the heads' losses; None: without variables.
+
+    Attributes:
+        model: Model in training.
+        balancer: Balancer of the heads' losses.
+        anchor: Scalar parameter that never changes.
     """
 
     def __init__(self, model: TaskModel, balancer: LossBalancer | None = None) -> None:
@@ -42,31 +60,31 @@ class LossModule(nn.Module):
         self.anchor = nn.Parameter(torch.zeros(()))
 
     def forward(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
-        """The losses of a batch, the zero, and what weighs the losses (`Balancing.variables`)."""
+        """Return the loss terms of a batch, the zero, and `LossBalancer.get_variables`."""
         variables = {} if self.balancer is None else self.balancer.get_variables()
         return self.model(batch, mode="loss"), self.anchor * 0.0, variables
 
 
 def drop_annotations(batch: Batch) -> Batch:
-    """The same images, with nothing known of them."""
+    """Return the batch with all targets marked as not annotated, so that they give no loss."""
     return replace(batch, targets=tuple(Target() for _ in batch.targets))
 
 
 def sum_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by name, in the order of names, so that all processes agree to the last digit."""
+    """Sum values by name, in the order of names, so that all processes agree to the last digit."""
     names = sorted({name for part in parts for name in part})
     return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
 
 
 def scale_loss_terms(losses: Losses, counts: Mapping[str, float], processes: int) -> Losses:
-    """This process's terms, as parts of those over all processes.
+    """Scale this process's loss terms to its share of the means over all processes.
 
-    Gradients are averaged over processes, hence the factor.
+    The sums are multiplied by the number of processes, because DDP averages the gradients.
 
     Args:
-        losses: Of this process.
-        counts: What the terms are divided by, over all processes.
-        processes: How many there are.
+        losses: Loss terms of this process.
+        counts: Loss term -> divisor over all processes.
+        processes: Number of processes.
     """
     return {
         name: LossTerm(term.sum * processes, torch.full_like(term.count, counts[name]))
@@ -75,12 +93,12 @@ def scale_loss_terms(losses: Losses, counts: Mapping[str, float], processes: int
 
 
 def compute_means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
-    """Mean of every loss term; 0 where it counts nothing."""
+    """Return the mean of every loss term; 0 if its count is 0."""
     return {name: value / max(counts[name], 1e-12) for name, value in sums.items()}
 
 
 def describe_losses(losses: Losses, batches: Sequence[Batch]) -> str:
-    """Losses and images of a step that went wrong."""
+    """Return a text with the losses and images of batches, for error messages."""
     terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
     images = ", ".join(
         f"{image_id} ({name})"

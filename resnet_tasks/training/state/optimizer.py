@@ -1,4 +1,4 @@
-"""Optimizer, parameter groups and the learning rate over a run."""
+"""Optimizer, parameter groups and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from resnet_tasks.recipe.schema.training import TrainingRecipe
 ParameterGroup = dict[str, object]
 
 STAGES = 5
-"""Stages of a backbone: the stem, and those that end in C2..C5."""
+"""Number of stages of a backbone: the stem, and the stages that end in C2..C5."""
 
 
 def build_parameter_groups(model: nn.Module, options: TrainingRecipe) -> list[ParameterGroup]:
-    """Trainable parameters by rate; norms and biases without weight decay.
+    """Group the trainable parameters by learning rate; norms and biases get no weight decay.
 
-    A head learns at `learning_rate` times its scale (`model.lr_scales`). Stage s of the backbone
-    learns at `learning_rate * backbone_lr_scale * layer_decay^(6 - s)`, s being 1 in the stem and 5
-    in the stage of C5: with a decay below 1, what is near to the images changes least. Bao et
+    The rate of a head is `learning_rate` times its scale (`model.lr_scales`). The rate of stage s
+    of the backbone is `learning_rate * backbone_lr_scale * layer_decay^(6 - s)`, with s = 1 for the
+    stem and s = 5 for the stage of C5: with a decay below 1 the first stages change least. Bao et
     al. 2021 ("BEiT", appendix) fine-tune with such rates, counted from the head as here.
 
+    Args:
+        model: Model in training.
+        options: Training options.
+
     Raises:
-        RunError: If the rates shall fall by stage in a backbone that does not name its stages.
+        RunError: If `layer_decay` is not 1 and the backbone has no `find_stage`.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = options.learning_rate * compute_lr_scale(model, name, options)
-        # He et al. 2018 ("Bag of Tricks", section 3.1): one-dimensional parameters are not decayed.
+        # He et al. 2018 ("Bag of Tricks", section 3.1): no decay of one-dimensional parameters.
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [
@@ -42,7 +46,16 @@ def build_parameter_groups(model: nn.Module, options: TrainingRecipe) -> list[Pa
 
 
 def compute_lr_scale(model: nn.Module, name: str, options: TrainingRecipe) -> float:
-    """The rate of the parameter `name` of a model, relative to `training.learning_rate`."""
+    """Return the learning rate of a parameter, relative to `training.learning_rate`.
+
+    Args:
+        model: Model in training.
+        name: Name of the parameter, as in `named_parameters`.
+        options: Training options.
+
+    Raises:
+        RunError: If `layer_decay` is not 1 and the backbone has no `find_stage`.
+    """
     part, _, inner = name.partition(".")
     if part == "heads":
         scales: dict[str, float] = getattr(model, "lr_scales", {})
@@ -65,10 +78,15 @@ def compute_lr_scale(model: nn.Module, name: str, options: TrainingRecipe) -> fl
 def make_optimizer(
     model: nn.Module, options: TrainingRecipe, balancer: nn.Module | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum over `parameter_groups`.
+    """Create AdamW, or SGD with Nesterov momentum, over `build_parameter_groups`.
 
-    What a balancing of losses learns goes with them at the plain rate, without weight decay, which
-    would pull it towards equal weights.
+    The variables of a loss balancer are trained at `learning_rate` without weight decay, which
+    would pull them toward equal weights.
+
+    Args:
+        model: Model in training.
+        options: Training options.
+        balancer: Balancer of the heads' losses; None: without variables.
     """
     groups = build_parameter_groups(model, options)
     balancer_parameters = [] if balancer is None else list(balancer.parameters())
@@ -83,8 +101,9 @@ def make_optimizer(
         groups, lr=options.learning_rate, momentum=options.momentum, nesterov=nesterov, fused=True
     )
     if options.momentum:
-        # torch's fused step fails where some parameters meet their first gradient later than
-        # others: heads without labels at first, stages that join. A velocity of 0 is the same.
+        # torch's fused step fails if some parameters get their first gradient later than others
+        # (heads without labels at first, stages that are unfrozen). A momentum buffer of zeros
+        # gives the same result as none.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -92,10 +111,15 @@ def make_optimizer(
 
 
 def compute_lr_factor(step: int, total: int, options: TrainingRecipe) -> float:
-    """What the learning rate is multiplied with at optimizer step `step` of `total`.
+    """Return the multiplier of the learning rate at an optimizer step.
 
-    Linear warm-up, then cosine to 0 (Loshchilov & Hutter 2017, without restarts), steps, or
-    constant.
+    The schedule is a linear warm-up, then cosine to 0 (Loshchilov & Hutter 2017, without
+    restarts), steps, or constant.
+
+    Args:
+        step: Index of the optimizer step, from 0.
+        total: Number of optimizer steps of the run.
+        options: Training options with the schedule.
     """
     warmup = round(total * options.warmup)
     if step < warmup:
@@ -110,7 +134,7 @@ def compute_lr_factor(step: int, total: int, options: TrainingRecipe) -> float:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Sets every group's rate to its own base rate times `factor`."""
+    """Set the learning rate of every parameter group to its base rate times `factor`."""
     for group in optimizer.param_groups:
         group.setdefault("base_lr", group["lr"])
         group["lr"] = group["base_lr"] * factor

@@ -1,4 +1,4 @@
-"""Conditions of a step: precision, deterministic algorithms, norms that do not remember."""
+"""Conditions of a step: precision, deterministic algorithms and batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from torch.utils import deterministic
 
 @contextmanager
 def use_deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Deterministic algorithms for the duration of a run."""
+    """Use deterministic algorithms inside the block.
+
+    Args:
+        enabled: Whether to enable them; if False, the setting of the caller remains.
+    """
     before = torch.are_deterministic_algorithms_enabled()
     settings: Any = deterministic
     fill = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(enabled or before)
-    # Filling fresh memory guards against reading it uninitialized; it costs time in every operator.
+    # In deterministic mode torch fills new tensors with NaN to expose reads of uninitialized
+    # memory, which costs time in every operator.
     settings.fill_uninitialized_memory = False
     try:
         yield
@@ -33,11 +38,14 @@ def use_deterministic_algorithms(enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def freeze_norm_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norms use a batch's statistics but do not remember them."""
+    """Keep the running statistics of batch norms unchanged inside the block.
+
+    The norms still normalize with the statistics of the batch.
+    """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum = 0.0  # the weight of the batch in the running statistics
     try:
         yield
     finally:
@@ -46,26 +54,31 @@ def freeze_norm_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class BufferSnapshot:
-    """Buffers of a model (statistics of norms) as they were, to put back."""
+    """Copy of a model's buffers (batch-norm statistics), to restore them after a step.
+
+    Args:
+        model: Model whose buffers are copied.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._buffers = list(model.buffers())
         self._copies = [buffer.clone() for buffer in self._buffers]
 
     def restore(self) -> None:
-        """Puts them back."""
+        """Restore the buffers of the model in place."""
         for buffer, copy in zip(self._buffers, self._copies, strict=True):
             buffer.copy_(copy)
 
 
 def create_accelerator(precision: str, device: torch.device, *, find_unused: bool) -> Any:
-    """Mixed precision and the exchange of gradients among the `Processes` that were started.
+    """Create the accelerator for mixed precision and gradient exchange in the process group.
 
     Args:
         precision: `fp32`, `bf16` or `fp16`.
-        device: Where the model lies.
-        find_unused: Whether parameters may be left without gradient in a step.
+        device: Device of the model.
+        find_unused: Whether parameters may get no gradient in a step.
     """
+    # accelerate keeps the precision of the first accelerator for the lifetime of the process.
     AcceleratorState._reset_state()
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
     return Accelerator(

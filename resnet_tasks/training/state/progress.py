@@ -1,4 +1,4 @@
-"""How far a run has come, and how long it is."""
+"""Progress and length of a run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 @dataclass
 class TrainingProgress:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
-        epoch: The current epoch, from 0.
-        batch: Batches of it that are done.
-        updates: Optimizer steps since the start.
-        skipped: Steps that were left out because a value was not finite.
-        skipped_in_row: Of those, the ones since the last good step.
-        judged: Epochs up to the last evaluation; one that a kill cut off is made again.
-        best: Value of the metric that chooses the best checkpoint.
-        seconds: Spent training, over all sittings.
-        stale: Evaluations since the best one.
+        epoch: Current epoch, from 0.
+        batch: Number of finished batches of the epoch.
+        updates: Number of optimizer steps since the start, skipped ones included.
+        skipped: Number of steps that were skipped because a value was not finite.
+        skipped_in_row: Number of steps skipped since the last finite step.
+        judged: Number of finished epochs at the last evaluation; an interrupted evaluation is
+            repeated.
+        best: Best value so far of the metric that selects the best checkpoint; None without one.
+        seconds: Seconds of training, over all resumes.
+        stale: Number of evaluations since the best one.
     """
 
     epoch: int = 0
@@ -34,12 +35,12 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class RunLength:
-    """How long a run is, if nothing ends it early.
+    """Length of a run that nothing ends early.
 
     Attributes:
-        batches_per_epoch: Of all processes together.
-        updates_per_epoch: Optimizer steps of an epoch.
-        updates: Optimizer steps of the run.
+        batches_per_epoch: Number of batches per epoch; all processes share every batch.
+        updates_per_epoch: Number of optimizer steps per epoch.
+        updates: Number of optimizer steps of the run.
     """
 
     batches_per_epoch: int

@@ -1,4 +1,4 @@
-"""A model and what trains it: device and precision, optimizer, balancing, averaged weights."""
+"""State of a training: model, device, precision, optimizer, loss balancer, averaged weights."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from resnet_tasks.training.state.unfreezing import UnfreezeSchedule
 
 
 class TrainState:
-    """A model in training.
+    """Model in training, with its optimizer, precision and averaged weights.
 
     Args:
-        plain_model: Is trained in place.
-        options: Device, precision, optimizer, balancing and averaging.
-        processes: Those that train it together.
+        plain_model: Model, trained in place.
+        options: Training options: device, precision, optimizer, balancing and averaging.
+        processes: Process group of the training.
 
     Attributes:
-        plain_model: The model itself.
-        model: The same as it is called in training: with mixed precision, and with the exchange of
-            gradients (`Anchored`).
-        optimizer: Over all that is ever trained.
-        accelerator: Backward and clipping in the precision.
-        balancer: Weighs the heads' losses.
-        ema: Averages the weights; None: nothing does.
-        unfreezing: Which stages are frozen in which epoch.
-        device: Where the model lies.
+        plain_model: Model without wrappers.
+        model: Model wrapped for training: losses (`LossModule`), mixed precision and exchange of
+            gradients.
+        optimizer: Optimizer over all parameters that are trained in any epoch.
+        accelerator: Accelerator for the backward pass and gradient clipping.
+        balancer: Balancer of the heads' losses.
+        ema: Exponential moving average of the weights; None without averaging.
+        unfreezing: Schedule of the frozen backbone stages.
+        device: Device of the model.
         precision: `fp32`, `bf16` or `fp16`.
-        processes: Those that train it together.
+        processes: Process group of the training.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainState:
         self.precision = resolve_precision(options.precision, self.device)
         self._options = options
         self.unfreezing = UnfreezeSchedule(plain_model.backbone, options.unfreeze)
-        # A head without labels in a process leaves its parameters without gradient there.
+        # The parameters of a head get no gradient in a process without labels for it.
         unused = len(plain_model.named_heads) > 1 or bool(self.unfreezing)
         self.accelerator = create_accelerator(self.precision, self.device, find_unused=unused)
         layout = torch.channels_last
@@ -83,39 +83,47 @@ class TrainState:
 
     @property
     def averaged_model(self) -> TaskModel | None:
-        """The model with averaged weights; None: nothing averages them."""
+        """Model with averaged weights; None without averaging."""
         model: TaskModel | None = None if self.ema is None else self.ema.module
         return model
 
     @property
     def evaluation_model(self) -> TaskModel:
-        """The model to predict with: the averaged one where there is one."""
+        """Model to predict with: the averaged one if there is one."""
         return self.plain_model if self.averaged_model is None else self.averaged_model
 
     def make_deterministic(self) -> AbstractContextManager[None]:
-        """Deterministic algorithms for the duration, where they are wanted: on a CPU only."""
+        """Return the context of `training.deterministic`, which has an effect on a CPU only."""
         return use_deterministic_algorithms(
             self._options.deterministic and self.device.type == "cpu"
         )
 
-    # --- the parts of a step
+    # --- parts of a step
 
     def prepare_step(self, factor: float) -> None:
-        """No gradients, and all rates at their base times `factor`."""
+        """Clear the gradients and set all learning rates to their base rate times `factor`."""
         set_learning_rates(self.optimizer.optimizer, factor)
         self.optimizer.zero_grad()
 
     def compute_losses(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
-        """As `Anchored` gives them; a stand-in for images leaves the norms' statistics alone.
+        """Compute the outputs of `LossModule` for a batch.
+
+        A stand-in batch for unreadable images does not change the batch-norm statistics.
+
+        Args:
+            batch: This process's part of the batch, on the device.
+
+        Returns:
+            The loss terms, the anchor's zero, and the balancer's variables.
 
         Raises:
-            RunError: If a batch norm sees a single value per channel.
+            RunError: If a batch norm gets a single value per channel.
         """
         buffers = BufferSnapshot(self.plain_model) if batch.is_stand_in else None
         try:
             losses: tuple[Losses, Tensor, dict[str, Tensor]] = self.model(batch)
             if buffers is not None:
-                buffers.restore()  # norms learn nothing of a black image
+                buffers.restore()  # a black image must not change the statistics
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -128,31 +136,35 @@ class TrainState:
         return losses
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """A loss as its backward takes it: fp16 scales it up."""
+        """Return the loss as the backward pass takes it: multiplied by the loss scale for fp16."""
         scaler = self.accelerator.scaler
         return loss if scaler is None else scaler.scale(loss)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a loss, exchanged between the processes."""
+        """Accumulate the gradients of a loss, averaged over the processes."""
         self.accelerator.backward(loss)
 
     def clip_gradients(self) -> Tensor:
-        """Clips the gradient to `training.clip_norm`; its norm before that."""
+        """Clip the gradient to `training.clip_norm` and return its norm before clipping."""
         clip_norm = self._options.clip_norm
         limit = float("inf") if clip_norm is None else clip_norm
         norm: Tensor = self.accelerator.clip_grad_norm_(self.plain_model.parameters(), limit)
         return norm
 
     def step(self, update: int) -> None:
-        """The optimizer's step number `update`, and its share in the averaged weights."""
+        """Take the optimizer's step and update the averaged weights.
+
+        Args:
+            update: Index of the step, from 0, which sets the warm-up of the averaging.
+        """
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.plain_model, step=update)
 
-    # --- keeping and going on
+    # --- checkpoint and end of the training
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it beside weights."""
+        """Return the state that a checkpoint stores in addition to the weights."""
         scaler = self.accelerator.scaler
         return {
             "optimizer": self.optimizer.optimizer.state_dict(),
@@ -161,13 +173,13 @@ class TrainState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes what `state` gave."""
+        """Restore a state of `state_dict`."""
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.balancer.load_state_dict(state.get("balancing", {}))
 
     def finish(self) -> None:
-        """Training is over: the model takes the weights to predict with."""
+        """End the training: copy the averaged weights, if there are any, into the model."""
         if self.averaged_model is not None:
             self.plain_model.load_state_dict(self.averaged_model.state_dict())

@@ -1,4 +1,4 @@
-"""Gradual unfreezing: stages of the backbone that join the training after some epochs."""
+"""Gradual unfreezing: stages of the backbone are trained from some epoch on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from resnet_tasks.recipe.schema.training import UnfreezeRecipe
 
 
 class UnfreezeSchedule:
-    """Which stages of a backbone are frozen in which epoch: a function of the epoch alone.
+    """Schedule of the frozen stages of a backbone, as a function of the epoch only.
 
-    Howard and Ruder 2018 ("ULMFiT", section 3.3) free a net from its last layer on, so that the
-    first gradients of new heads do not destroy what was pretrained.
+    Howard and Ruder 2018 ("ULMFiT", section 3.3) unfreeze a network from its last layer on, so that
+    the first gradients of new heads do not destroy pretrained weights.
 
     Args:
-        backbone: A module with `get_frozen_stages` and `freeze_stages`, where there are steps.
-        steps: By rising epoch, with ever fewer frozen stages.
+        backbone: Backbone; with `steps` it must have `frozen_stages` and `freeze_stages`.
+        steps: Steps by rising epoch, with a falling number of frozen stages; empty: no schedule.
 
     Raises:
-        RunError: If the backbone cannot be freed by stages, or the first step frees nothing.
+        RunError: If the backbone has no `freeze_stages`, or the first step unfreezes nothing.
     """
 
     def __init__(self, backbone: Any, steps: Sequence[UnfreezeRecipe]) -> None:
@@ -45,12 +45,16 @@ class UnfreezeSchedule:
         return bool(self._steps)
 
     def get_frozen_stages(self, epoch: int) -> int:
-        """How many stages are frozen while `epoch` epochs are done."""
+        """Return the number of frozen stages in an epoch, counted from 0."""
         passed = [step.frozen_stages for step in self._steps if step.epoch <= epoch]
         return passed[-1] if passed else self._first
 
     def enter_epoch(self, epoch: int) -> int | None:
-        """Freezes what is frozen in an epoch; how many stages, where that changed something."""
+        """Freeze the stages of an epoch.
+
+        Returns:
+            The number of frozen stages; None if it did not change.
+        """
         if not self._steps:
             return None
         target_stages = self.get_frozen_stages(epoch)
@@ -61,10 +65,10 @@ class UnfreezeSchedule:
 
     @contextmanager
     def unfreeze_all(self) -> Iterator[None]:
-        """All that is ever trained is trainable for the duration.
+        """Make all parameters trainable inside the block that are trained in any epoch.
 
-        The optimizer and the exchange of gradients between processes are built so: both pass over
-        parameters without a gradient, and meet those that join later as if they had just begun.
+        The optimizer and DDP are built in this state, so that they know these parameters. Both skip
+        parameters without gradient, and treat a stage that is unfrozen later like one at the start.
         """
         if not self._steps:
             yield
