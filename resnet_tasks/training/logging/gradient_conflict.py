@@ -35,11 +35,11 @@ def find_last_shared_stage(model: TaskModel) -> tuple[int, list[nn.Parameter]]:
     backbone, but is not used because not all heads read it.
     """
     stages: dict[int, list[nn.Parameter]] = {}
-    stage_of: Callable[[str], int] = getattr(model.backbone, "find_stage", lambda _: 0)
+    find_stage: Callable[[str], int] = getattr(model.backbone, "find_stage", lambda _: 0)
     assert isinstance(model.backbone, nn.Module)
     for name, parameter in model.backbone.named_parameters():
         if parameter.requires_grad:
-            stages.setdefault(stage_of(name), []).append(parameter)
+            stages.setdefault(find_stage(name), []).append(parameter)
     if not stages:
         return 0, []
     last = max(stages)

@@ -64,14 +64,14 @@ def compute_lr_scale(model: nn.Module, name: str, options: TrainingRecipe) -> fl
         return 1.0
     if options.layer_decay == 1.0:
         return options.backbone_lr_scale
-    stage_of = getattr(model.backbone, "find_stage", None)
-    if stage_of is None:
+    find_stage = getattr(model.backbone, "find_stage", None)
+    if find_stage is None:
         raise RunError(
             f"training.layer_decay is {options.layer_decay}, but the backbone "
-            f"({type(model.backbone).__name__}) has no method `stage_of` that names the stage "
+            f"({type(model.backbone).__name__}) has no method `find_stage` that names the stage "
             "(1 to 5) of a parameter; use 1.0, or add it"
         )
-    depth = STAGES + 1 - int(stage_of(inner))
+    depth = STAGES + 1 - int(find_stage(inner))
     return options.backbone_lr_scale * float(options.layer_decay**depth)
 
 

@@ -113,7 +113,7 @@ def test_every_parameter_of_the_family_has_a_stage(name: str) -> None:
 
 
 def test_rates_by_stage_need_a_backbone_with_stages() -> None:
-    with pytest.raises(RunError, match=r"the backbone \(Sequential\) has no method `stage_of`"):
+    with pytest.raises(RunError, match=r"the backbone \(Sequential\) has no method `find_stage`"):
         build_parameter_groups(Model(), BEIT)
 
 
