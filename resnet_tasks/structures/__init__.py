@@ -1,1 +1,1 @@
-"""Typed structures that all parts exchange: samples, targets, predictions, metrics."""
+"""Typed structures that all packages exchange: samples, targets, predictions, metrics."""

@@ -1,4 +1,4 @@
-"""Ground truth, metrics and the contract of evaluators, free of torch."""
+"""Ground truth, metrics and the evaluator protocols, without torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 VOID = -1
-"""Semantic label of pixels that are not evaluated and teach nothing."""
+"""Semantic label of pixels that are excluded from the loss and from the evaluation."""
 UNLABELED = -2
-"""Semantic label of pixels outside everything annotated: background if a head has one, else
+"""Semantic label of pixels outside all annotations: background if the head has that class, else
 void."""
 BACKGROUND = "background"
-"""Name of the class that a head's `background: true` puts first."""
+"""Name of the class that the option `background: true` of a head inserts at label 0."""
 IGNORED = -1
-"""In a `LabelTable`: the head does not know this category (ignore region, void pixels); also what
-such a category becomes among the image-level labels that the head sees."""
+"""Entry of a `LabelTable` for categories that are unknown to the head: their objects become ignore
+regions, their pixels void, their image-level labels `IGNORED`."""
 ABSENT = -2
-"""In a `LabelTable`: objects of this category count as background for the head."""
+"""Entry of a `LabelTable` for categories whose objects count as background for the head."""
 
 HEADLINE = (
     "AP",
@@ -35,34 +35,35 @@ HEADLINE = (
     "KITTI_AP_moderate",
     "pixel_accuracy",
 )
-"""Metrics that people look at first, the most telling first."""
+"""Metrics that are reported first, the most informative first."""
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is annotated on one image, in original pixels and the labels of one head.
+    """Annotations of one image, in pixels of the original image and labels of one head.
 
     Attributes:
-        image_id: The image's id in its data set.
-        size: (height, width) of the original image.
-        boxes_xywh: `(N, 4)` float64, exactly as in the file; None where boxes are not annotated.
-        labels: `(N,)` int64.
-        crowd: `(N,)` bool.
-        areas: `(N,)` float64, the file's `area` (pixels²), which COCO's size classes use.
-        semantic: `(height, width)` int64 label map with `VOID`; None where pixels are not
-            annotated.
-        image_labels: `(L,)` int64, each once, `IGNORED` for labels that the head does not know;
-            None where the image as a whole is not annotated.
-        group: Patient, study or sequence of the image; None where it stands for itself.
-        spacing: (y, x) millimeters per pixel; None where the file does not say.
-        occluded: `(N,)` float64, KITTI's degrees: 0 visible, 1 partly, 2 largely occluded, 3
-            unknown; NaN where the file does not say. None: it never says.
-        truncated: `(N,)` float64, share 0..1 that lies outside the image; NaN and None as above.
-        other_boxes_xywh: `(M, 4)` float64 boxes of categories that the head does not know.
-        other_categories: `(M,)` names of their categories.
-        segmentations: One per object, as COCO writes them (polygons or run lengths), None for those
-            without; None where masks are not annotated.
-        extra: Fields of the user's own.
+        image_id: Id of the image in its dataset.
+        size: (height, width) of the original image, pixels.
+        boxes_xywh: `(N, 4)` float64 xywh, exactly as in the file; None if boxes are not annotated.
+        labels: `(N,)` int64, indices into the head's classes.
+        crowd: `(N,)` bool, True for crowd regions.
+        areas: `(N,)` float64, `area` of the file (pixels²), which defines COCO's size classes.
+        semantic: `(height, width)` int64 label map with `VOID`; None if pixels are not annotated.
+        image_labels: `(L,)` int64, unique, `IGNORED` for labels unknown to the head; None if
+            image-level labels are not annotated.
+        group: Patient, study or sequence of the image; None for an image without a group.
+        spacing: (y, x) millimeters per pixel; None if the file does not give it.
+        occluded: `(N,)` float64, KITTI's degrees of occlusion: 0 visible, 1 partly, 2 largely
+            occluded, 3 unknown. NaN for objects without the field; None if no object of the dataset
+            has it.
+        truncated: `(N,)` float64, fraction 0..1 of the object outside the image; NaN and None as in
+            `occluded`.
+        other_boxes_xywh: `(M, 4)` float64 xywh boxes of categories unknown to the head.
+        other_categories: `(M,)` category names of `other_boxes_xywh`.
+        segmentations: COCO segmentation of every object (polygons or RLE), None for objects without
+            one; None if masks are not annotated.
+        extra: User-defined fields.
     """
 
     image_id: int | str
@@ -85,16 +86,16 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of an evaluation.
+    """Single number of an evaluation.
 
     Attributes:
-        value: 0..1 unless `unit` says otherwise; None where it is not defined (no such object in
-            the truth).
-        per_class: The same by class name.
-        interval: Low and high end of its 95 % interval; None where none was made.
-        per_class_interval: The same by class name.
-        unit: `px`, `mm`, ...; empty for a share of 1.
-        lower_is_better: As for distances and errors.
+        value: Value, 0..1 unless `unit` is set; None if undefined (no such object in the ground
+            truth).
+        per_class: Class name -> value.
+        interval: (low, high) ends of the 95 % interval; None if none was computed.
+        per_class_interval: Class name -> interval.
+        unit: Unit (`px`, `mm`, ...); empty for fractions 0..1.
+        lower_is_better: Whether lower values are better, as for distances and errors.
     """
 
     value: float | None
@@ -106,65 +107,65 @@ class Metric:
 
 
 class Evaluator(Protocol):
-    """Compares predictions with the truth, image by image."""
+    """Evaluator that compares predictions with the ground truth, image by image."""
 
     protocol: str
-    """One sentence for the metrics file: which numbers these are, and how things are counted."""
+    """Sentence for the metrics file that defines the metrics and the counting rules."""
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
-        """Takes one image's prediction, as the head's `decode` gives it."""
+        """Add the prediction (output of the head's `decode`) and ground truth of one image."""
         ...
 
     def compute(self) -> dict[str, Metric]:
-        """All metrics over the images seen so far, under the project's fixed names."""
+        """Return all metrics over the images added so far, under the project's fixed names."""
         ...
 
 
 @runtime_checkable
 class ResamplableEvaluator(Protocol):
-    """An evaluator whose metrics can be computed again with images drawn more or less often.
+    """Evaluator whose metrics can be recomputed with resampled images.
 
-    It is what intervals and paired comparisons need: images are matched once, then weighted.
+    Intervals and paired comparisons need it: images are matched once, then weighted.
     """
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the images seen so far; the `P` columns of `resample`, in this order."""
+        """Ids of the images added so far, in the order of the `P` columns of `resample`."""
         ...
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """Metrics of resampled data sets.
+        """Compute the metrics of resampled datasets.
 
         Args:
-            counts: `(R, P)` how often each image occurs in each of `R` data sets.
+            counts: `(R, P)` int64, number of times each image occurs in each of `R` datasets.
 
         Returns:
-            `metric` and `metric/class` (names of `compute`) -> `(R,)` values, NaN where not
-            defined. A row of ones gives the values of `compute`.
+            `metric` and `metric/class` (names of `compute`) -> `(R,)` values, NaN where undefined.
+            A row of ones gives the values of `compute`.
         """
         ...
 
 
 @runtime_checkable
 class DetailedEvaluator(Protocol):
-    """An evaluator that has more to show than numbers."""
+    """Evaluator that also provides curves and tables."""
 
     def details(self) -> dict[str, Any]:
-        """Curves and tables as plain JSON values, each key optional.
+        """Return curves and tables as plain JSON values, each key optional.
 
         Returns:
-            `pr_curves`: class name (`all`: their mean) -> `{"recall": [..], "precision": [..]}` at
-            IoU 0.5. `confusion`: `{"labels": [..], "matrix": [[..]]}`, truth by row, prediction by
-            column. `error_types`: name -> AP lost to it. `froc`: `{"false_positives": [..],
-            "sensitivity": [..]}` per image. `reliability`: `{"confidence": [..], "accuracy":
-            [..], "count": [..]}`. `images`: per image `{"image_id", "quality", "surprise"}`,
-            both 0..1: how good the prediction is, and the highest confidence of anything wrong in
-            it. `notes`: sentences.
+            `pr_curves`: class name (`all`: mean of the classes) -> `{"recall": [..], "precision":
+            [..]}` at IoU 0.5. `confusion`: `{"labels": [..], "matrix": [[..]]}`, ground truth by
+            row, prediction by column. `error_types`: name -> AP lost to that error. `froc`:
+            `{"false_positives": [..], "sensitivity": [..]}`, false positives per image.
+            `reliability`: `{"confidence": [..], "accuracy": [..], "count": [..]}`. `images`: list
+            of `{"image_id", "quality", "surprise"}`, both 0..1: quality of the prediction, and
+            highest confidence of any error in it. `notes`: list of sentences.
         """
         ...
 
 
 def as_array(values: Any) -> NDArray[Any]:
-    """The numpy array of a tensor on any device, or of anything that numpy takes."""
+    """Convert a tensor on any device, or anything numpy accepts, to a numpy array."""
     detach = getattr(values, "detach", None)
     return np.asarray(values if detach is None else detach().cpu().numpy())

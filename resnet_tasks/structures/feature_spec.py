@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a feature level is, known before any tensor exists.
+    """Channels and stride of a feature level, known before any tensor exists.
 
     Attributes:
         channels: Number of channels.

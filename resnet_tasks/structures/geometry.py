@@ -1,7 +1,7 @@
-"""How an image came to lie in a batch, and the way back; for tensors and for numpy arrays.
+"""Mapping between an original image and its place in a batch; for tensors and numpy arrays.
 
-Free of torch, so that exported models predict without it; `samples` registers the resize of
-tensors.
+The module works without torch, so that exported models predict without it. `samples` registers the
+resize of tensors.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import cv2
 import numpy as np
 
 Array = TypeVar("Array")
-"""A tensor or a numpy array."""
+"""Type of a tensor or a numpy array."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one image came to lie in the batch, and the way back.
+    """Mapping between an original image and its place in the batch.
 
-    A point maps as `input = original * scale + offset`, per axis. Original means the image as
-    people see it (EXIF orientation applied). The image lies at the top left of the padded batch.
+    A point maps as `input = original * scale + offset`, per axis. The original image has its EXIF
+    orientation applied. The image lies at the top left of the padded batch.
 
     Attributes:
-        original_size: (height, width) of the original image.
-        input_size: (height, width) inside the padded batch.
+        original_size: (height, width) of the original image, pixels.
+        input_size: (height, width) of the image inside the padded batch, pixels.
         scale: (y, x) input pixels per original pixel; negative where the axis is flipped.
-        offset: (y, x) in input pixels.
+        offset: (y, x) input pixels.
     """
 
     original_size: tuple[int, int]
@@ -38,34 +38,48 @@ class Geometry:
 
     @classmethod
     def from_resize(cls, original_size: tuple[int, int], input_size: tuple[int, int]) -> Geometry:
-        """The geometry of a plain resize."""
+        """Create the geometry of a plain resize."""
         scale = (input_size[0] / original_size[0], input_size[1] / original_size[1])
         return cls(original_size, input_size, scale)
 
     def boxes_to_original(self, boxes: Array) -> Array:
-        """`(N, 4)` xyxy input pixels -> xyxy original pixels, clipped to the original image."""
+        """Map boxes from input pixels to original pixels, clipped to the original image.
+
+        Args:
+            boxes: `(N, 4)` xyxy, input pixels.
+
+        Returns:
+            `(N, 4)` xyxy, original pixels.
+        """
         mapped = (boxes - self._get_offsets(boxes)) / self._get_scales(boxes)
         clipped: Array = _sort_and_clip(mapped, self.original_size)
         return clipped
 
     def boxes_to_input(self, boxes: Array) -> Array:
-        """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the image."""
+        """Map boxes from original pixels to input pixels, clipped to the image.
+
+        Args:
+            boxes: `(N, 4)` xyxy, original pixels.
+
+        Returns:
+            `(N, 4)` xyxy, input pixels.
+        """
         mapped = boxes * self._get_scales(boxes) + self._get_offsets(boxes)
         clipped: Array = _sort_and_clip(mapped, self.input_size)
         return clipped
 
     def map_to_original(self, dense: Array) -> Array:
-        """Bilinear resize of dense values to the original image, padding cut off.
+        """Cut off the padding of dense values and resize them bilinearly to the original image.
 
         Args:
-            dense: `(C, H, W)` values (logits) over the padded batch image, at its full
-                resolution.
+            dense: `(C, H, W)` values (logits) over the padded batch image, at its full resolution.
 
         Returns:
             `(C, height, width)` float32 values over the original image.
 
         Raises:
-            ValueError: If the geometry holds more than a resize and flips (crops cannot be filled).
+            ValueError: If the geometry is more than a resize with flips (the outside of a crop has
+                no values).
         """
         flips = tuple(axis for axis in (0, 1) if self.scale[axis] < 0)
         plain = Geometry.from_resize(self.original_size, self.input_size)
@@ -90,12 +104,14 @@ class Geometry:
 
 @singledispatch
 def flip_and_resize(dense: Any, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
-    """`(C, h, w)` values as float32, flipped, then resized bilinearly between pixel centers.
+    """Convert `(C, h, w)` values to float32, flip them, then resize them bilinearly.
+
+    The resize maps pixel centers at half-integers.
 
     Args:
-        dense: A numpy array; other types are registered where they are known.
-        flips: 0 for rows, 1 for columns.
-        size: New (height, width).
+        dense: `(C, h, w)` numpy array; other types are registered by the modules that import them.
+        flips: Axes to flip: 0 for rows, 1 for columns.
+        size: (height, width) of the result.
     """
     raise TypeError(
         f"dense values of type {type(dense).__name__} cannot be flipped ({flips}) and resized to "
@@ -116,13 +132,13 @@ def _(dense: np.ndarray, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
 
 
 def _array_like(array: Any, values: tuple[float, ...]) -> Any:
-    """`values` as an array of the same kind, type and place as `array`."""
+    """Return `values` as an array of the same type, dtype and device as `array`."""
     make = getattr(array, "new_tensor", None)
     return np.asarray(values, dtype=array.dtype) if make is None else make(values)
 
 
 def _sort_and_clip(boxes: Any, size: tuple[int, int]) -> Any:
-    """Orders the corners (a flip swaps them) and clips them to `size`."""
+    """Order the corners (a flip swaps them) and clip them to `size`."""
     ordered = boxes.clip(max=boxes[:, [2, 3, 0, 1]])
     ordered[:, 2:] = boxes[:, 2:].clip(min=boxes[:, :2])
     height, width = size

@@ -13,19 +13,19 @@ from resnet_tasks.structures.evaluation import ABSENT, IGNORED, VOID
 from resnet_tasks.structures.targets import Target
 
 REGION_MARGIN = 10_000.0
-"""Pixels by which the region of a whole image surpasses it: anchors at its border, which lie
-outside for the most part, are inside the region."""
+"""Pixels by which the ignore region of a whole image extends beyond the image, so that it also
+contains anchors at the border, most of whose area lies outside."""
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Translation of a data set's category indices into the label indices of one head.
+    """Translation of a dataset's category indices into the label indices of one head.
 
     Attributes:
-        classes: The head's class names, in label order.
-        mapping: Per category index of the data set: the head's label, `IGNORED` or `ABSENT`.
-        unlabeled: The head's label for `UNLABELED` pixels: `VOID`, or that of its background
-            class.
+        classes: Class names of the head, in label order.
+        mapping: Label of the head for every category index of the dataset, or `IGNORED` or
+            `ABSENT`.
+        unlabeled: Label of the head for `UNLABELED` pixels: `VOID` or the background class.
     """
 
     classes: tuple[str, ...]
@@ -34,19 +34,25 @@ class LabelTable:
 
     @classmethod
     def identity(cls, classes: Sequence[str]) -> LabelTable:
-        """The table of a head whose classes are the data set's categories."""
+        """Create the table of a head whose classes are the dataset's categories."""
         return cls(tuple(classes), tuple(range(len(classes))))
 
     def apply(self, target: Target, size: tuple[int, int] = (0, 0)) -> Target:
-        """`target` in the head's labels: unknown objects ignored or absent, their pixels void.
+        """Translate a target into the head's labels.
 
-        Where nobody looked for a class of the head, what is annotated teaches as ever, and the rest
-        of the image is neither positive nor negative: an ignore region for boxes, void for
-        unlabeled pixels.
+        Objects of unknown categories become ignore regions or are removed (`ABSENT`); their pixels
+        become void.
+
+        If some class of the head was not annotated on the image, the existing annotations
+        contribute to the loss as before. The rest of the image is neither positive nor negative:
+        boxes get an ignore region over the whole image, and unlabeled pixels become void.
 
         Args:
-            target: In the data set's category indices.
-            size: (height, width) of its image.
+            target: Target whose labels are category indices of the dataset.
+            size: (height, width) of the target's image, input pixels.
+
+        Returns:
+            Target whose labels are indices into the head's classes.
         """
         changes: dict[str, Any] = {}
         missing = self._find_missing_labels(target)
@@ -82,12 +88,12 @@ class LabelTable:
         return replace(target, **changes)
 
     def has_annotated_classes(self, target: Target) -> bool:
-        """Whether any class of the head was looked for on an image."""
+        """Return whether at least one class of the head was annotated on the image."""
         missing = self._find_missing_labels(target)
         return missing is None or len(missing) < sum(label >= 0 for label in self.mapping)
 
     def _find_missing_labels(self, target: Target) -> Tensor | None:
-        """The head's labels that nobody looked for; None where there are none."""
+        """Return the head's labels that were not annotated on the image; None if there are none."""
         if target.unannotated is None:
             return None
         mapped = self._to_tensor(target.unannotated)[target.unannotated]
@@ -99,7 +105,7 @@ class LabelTable:
 
 
 def _add_ignore_region(objects: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """The same objects and an ignore region that holds the whole image."""
+    """Append an ignore region that covers the whole image to the objects."""
     boxes, labels, ignore = (objects[name] for name in ("boxes", "labels", "ignore"))
     height, width = size
     region = boxes.new_tensor(

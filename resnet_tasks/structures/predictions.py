@@ -1,4 +1,4 @@
-"""What is found in an image: tensors from a model of torch, numpy arrays from an exported one.
+"""Predictions for one image: tensors from a torch model, numpy arrays from an exported model.
 
 Shape glossary: `N` objects, `K` classes.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detections:
-    """Objects found in one image, best first.
+    """Detected objects of one image, sorted by falling score.
 
     Attributes:
         boxes: `(N, 4)` float32 xyxy, pixels of the original image.
@@ -37,15 +37,15 @@ class Detections:
 
 @dataclass(frozen=True)
 class SegmentationMap:
-    """The class of every pixel of one image, at its original size.
+    """Class of every pixel of one image, at its original size.
 
     Attributes:
-        labels: `(height, width)` whole numbers, indices into the head's classes; int64 from
-            `decode`, narrower where windows were put together.
-        probs: `(K, height, width)` float32, sums to 1 over classes; None where an image was too
-            big to keep them.
-        confidence: `(height, width)` float32, the probability of the label, where that is all that
-            was kept.
+        labels: `(height, width)` integers, indices into the head's classes; int64 from `decode`, a
+            narrower type for maps merged from windows.
+        probs: `(K, height, width)` float32, sums to 1 over classes; None if the probabilities were
+            not kept (large images).
+        confidence: `(height, width)` float32 probability of the label, if it was kept instead of
+            `probs`.
     """
 
     labels: Tensor
@@ -55,12 +55,12 @@ class SegmentationMap:
 
 @dataclass(frozen=True)
 class Classification:
-    """What one image shows as a whole.
+    """Class probabilities of one whole image.
 
     Attributes:
         probs: `(K,)` float32, 0..1, in the order of the head's classes; sums to 1 unless
             `is_multi_label`.
-        is_multi_label: Whether each class is a yes or no of its own.
+        is_multi_label: Whether the classes are independent yes/no decisions.
     """
 
     probs: Tensor
@@ -68,9 +68,10 @@ class Classification:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """`(L,)` int64 classes found, best first: the best one; of several labels, those from 0.5.
+        """`(L,)` int64 predicted classes, sorted by falling probability.
 
-        Among equals the first in class order is the best.
+        Single-label: the most probable class. Multi-label: the classes with a probability of at
+        least 0.5. Ties are resolved in class order.
         """
         probs = as_array(self.probs)
         order = np.argsort(-probs, kind="stable")

@@ -1,4 +1,4 @@
-"""Samples, the batch that `collate` makes of them, and the view of it that one head gets.
+"""Samples, the batch that `collate` makes of them, and the view of the batch for one head.
 
 Shape glossary: `B` batch, `C` channels of an image, `H, W` the padded batch, `h, w` one image
 inside it.
@@ -26,7 +26,7 @@ from resnet_tasks.structures.targets import Target
 from resnet_tasks.structures.tasks import Task
 
 
-# Registered here because `geometry` stays free of torch.
+# Registered here because `geometry` must not import torch.
 @flip_and_resize.register
 def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
     values = dense.float()
@@ -39,15 +39,15 @@ def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as the data pipeline hands it over.
+    """Image with its annotations, output of the data pipeline.
 
     Attributes:
-        image: `(C, h, w)` float32, 0..1, not normalized; or uint8, whose 255 stands for 1
-            (`collate` makes floats of them).
-        geometry: The way back to the original image.
-        image_id: The image's id in its data set.
-        file_name: For messages and drawings.
-        target: What is annotated; labels are category indices of the data set.
+        image: `(C, h, w)` float32 in 0..1, not normalized; or uint8 in 0..255, which `collate`
+            divides by 255.
+        geometry: Mapping to the original image.
+        image_id: Id of the image in its dataset.
+        file_name: File name for messages and drawings.
+        target: Annotations; labels are category indices of the dataset.
         seed: Function of (run seed, epoch, image); drives the sampling inside heads.
     """
 
@@ -61,15 +61,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class BatchView:
-    """A batch as one head sees it; every target is annotated for that head.
+    """Batch in the labels of one head, restricted to images that are annotated for that head.
 
     Attributes:
-        targets: One per image; labels are indices into the head's classes, semantic maps are `(H,
-            W)`.
-        image_sizes: (height, width) of each image inside the padded batch.
-        padded_size: (H, W) of the batch.
-        image_ids: For messages.
-        seeds: One per image; the only source of randomness for sampling inside a head.
+        targets: Target of every image; labels are indices into the head's classes, semantic maps
+            are `(H, W)`.
+        image_sizes: (height, width) of each image inside the padded batch, pixels.
+        padded_size: (H, W) of the batch, pixels.
+        image_ids: Id of every image, for messages.
+        seeds: Seed of every image; the only source of randomness for sampling inside a head.
     """
 
     targets: tuple[Target, ...]
@@ -83,7 +83,7 @@ class BatchView:
 
     @property
     def semantic(self) -> Tensor:
-        """`(B, H, W)` int64 label maps; `VOID` where nothing is to be learned."""
+        """`(B, H, W)` int64 label maps; `VOID` pixels do not contribute to the loss."""
         maps = [target.semantic for target in self.targets]
         assert all(label_map is not None for label_map in maps), (
             "a view holds annotated images only"
@@ -93,18 +93,19 @@ class BatchView:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images padded right and below to one size, with what is known of each.
+    """Images padded right and below to a common size, with their annotations.
 
     Attributes:
         images: `(B, C, H, W)` float32, 0..1, not normalized, padded with 0; channels-last in
             memory.
-        geometries: One per image.
-        image_ids: One per image.
-        file_names: One per image.
-        targets: One per image; labels are category indices of the data set.
-        seeds: One per image.
-        left_out: What is wrong with images that should be in it, and are not.
-        is_stand_in: All were left out; its one black image is no data.
+        geometries: Geometry of every image.
+        image_ids: Id of every image.
+        file_names: File name of every image.
+        targets: Target of every image; labels are category indices of the dataset.
+        seeds: Seed of every image.
+        left_out: Errors of the images that were excluded from the batch.
+        is_stand_in: Whether all images were excluded; the batch then holds one black placeholder
+            image.
     """
 
     images: Tensor
@@ -121,11 +122,11 @@ class Batch:
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """(H, W) of the batch."""
+        """(H, W) of the batch, pixels."""
         return (int(self.images.shape[-2]), int(self.images.shape[-1]))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch on `device`."""
+        """Return the same batch on `device`."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
@@ -133,14 +134,17 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, from which copies to a GPU run on their own."""
+        """Return the same batch in page-locked memory, which allows asynchronous GPU copies."""
         pinned = tuple(target.pin_memory() for target in self.targets)
         return replace(self, images=self.images.pin_memory(), targets=pinned)
 
     def find_annotated(self, task: Task, table: LabelTable | None = None) -> tuple[int, ...]:
-        """Positions of the images on which everything that `task` needs is annotated.
+        """Return the positions of the images with all annotations that `task` needs.
 
-        With the table of a head, those on which none of its classes was looked for are left out.
+        Args:
+            task: Task of the head.
+            table: Label table of the head; None: not used. With a table, images on which none of
+                the head's classes was annotated are excluded.
         """
         return tuple(
             i
@@ -150,7 +154,12 @@ class Batch:
         )
 
     def make_view(self, table: LabelTable, positions: Sequence[int] | None = None) -> BatchView:
-        """The batch in a head's own labels, cut down to `positions` (default: all)."""
+        """Create the view of a head.
+
+        Args:
+            table: Label table of the head.
+            positions: Positions of the images to keep; default: all.
+        """
         indices = range(len(self)) if positions is None else positions
         return BatchView(
             targets=tuple(
@@ -164,17 +173,18 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
-    """Pads samples right and below to a common size, a multiple of `multiple`, and stacks them.
+    """Pad samples right and below to a common size and stack them.
 
     Args:
-        samples: At least one, all with the same number of channels.
-        multiple: 32 is the stride of C5, so that every level divides evenly.
+        samples: Samples with equal numbers of channels, at least one.
+        multiple: Divisor of the padded height and width; 32 is the stride of C5, so that every
+            level divides evenly.
 
     Returns:
-        The batch: images padded with 0, semantic maps with `VOID`, masks with False.
+        Batch whose images are padded with 0, semantic maps with `VOID`, masks with False.
 
     Raises:
-        DataError: If a box has no area: it has no offsets that could be learned.
+        DataError: If a box has no area and therefore no box deltas to learn.
     """
     for sample in samples:
         _require_areas(sample)
@@ -188,7 +198,7 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
         h, w = sample.image.shape[1:]
         image[:, :h, :w] = sample.image
         if sample.image.dtype == torch.uint8:
-            image[:, :h, :w] /= 255  # divided, as `Intensity` does: to the same bits
+            image[:, :h, :w] /= 255  # not `* (1 / 255)`: bit-identical to `Intensity`
         image[:, h:] = 0
         image[:, :h, w:] = 0
         targets.append(_pad_target(sample.target, height, width))
@@ -206,7 +216,7 @@ def _require_areas(sample: Sample) -> None:
     boxes, ignore = sample.target.boxes, sample.target.ignore
     if boxes is None:
         return
-    empty = ~((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)  # and what is not a number
+    empty = ~((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)  # also True for NaN
     if ignore is not None:
         empty &= ~ignore
     if empty.any():

@@ -20,23 +20,24 @@ from resnet_tasks.structures.tasks import Task
 
 @dataclass(frozen=True)
 class Target:
-    """What is annotated on one image.
+    """Annotations of one image.
 
-    `None` means not annotated; empty means looked at, and nothing there.
+    `None` means not annotated; empty means annotated without any object.
 
     Attributes:
         boxes: `(N, 4)` float32 xyxy, input pixels.
         labels: `(N,)` int64.
-        ignore: `(N,)` bool; crowds and ignore regions: neither positive nor negative.
+        ignore: `(N,)` bool, True for crowds and ignore regions, which are neither positive nor
+            negative.
         masks: `(N, h, w)` bool.
-        semantic: `(h, w)` int64 label map; `VOID` and `UNLABELED` are its special values. Inside a
-            `Batch` padded with `VOID` to `(H, W)`; inside a `BatchView` void is the only special
-            value.
-        image_labels: `(L,)` int64, each label once; inside a `BatchView` `IGNORED` stands for
-            labels that the head does not know.
-        unannotated: `(U,)` int64 labels that nobody looked for on this image: that they are not
-            there does not mean that they are absent. None: all were looked for.
-        extra: Fields of the user's own.
+        semantic: `(h, w)` int64 label map with the special values `VOID` and `UNLABELED`. Padded
+            with `VOID` to `(H, W)` inside a `Batch`; `VOID` is the only special value inside a
+            `BatchView`.
+        image_labels: `(L,)` int64, unique; `IGNORED` inside a `BatchView` for labels unknown to the
+            head.
+        unannotated: `(U,)` int64 labels that were not annotated on this image, so that their
+            objects may be present without annotation. None: all labels were annotated.
+        extra: User-defined fields.
     """
 
     boxes: Tensor | None = None
@@ -49,18 +50,18 @@ class Target:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def has_fields_for(self, task: Task) -> bool:
-        """Whether everything that `task` needs is annotated."""
+        """Return whether all annotations that `task` needs are present."""
         return all(
             getattr(self, name, None) is not None or name in self.extra
             for name in task.target_fields
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
-        """The same target on `device`."""
+        """Return the same target on `device`."""
         return self._map_tensors(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Target:
-        """The same target in page-locked memory."""
+        """Return the same target in page-locked memory."""
         return self._map_tensors(Tensor.pin_memory)
 
     def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> Target:

@@ -1,4 +1,4 @@
-"""Tasks that a head can solve, and the annotations that each needs."""
+"""Tasks of the heads, and the annotations that each task needs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """What a head does.
+    """Task of a head.
 
     Attributes:
-        name: Key of the task's evaluator in `registry.EVALUATORS` too.
+        name: Name of the task, also the key of its evaluator in `registry.EVALUATORS`.
         target_fields: Fields of `Target` that the head's loss needs.
     """
 
