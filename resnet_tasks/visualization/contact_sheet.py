@@ -1,4 +1,4 @@
-"""Contact sheets of a data set: images with what is annotated on them, named."""
+"""Contact sheets of a dataset: a grid of images with annotations and captions."""
 
 from __future__ import annotations
 
@@ -28,16 +28,20 @@ Pixels = NDArray[np.uint8]
 def choose_images(
     dataset: CocoDataset, *, number: int, seed: int = 0, category: str | None = None
 ) -> list[int]:
-    """Positions of images drawn by a seed, rising.
+    """Sample image positions at random.
 
     Args:
-        dataset: To choose from.
-        number: At most so many.
-        seed: Decides which.
-        category: Only those with an object, or a label of the whole, of this category.
+        dataset: Dataset to sample from.
+        number: Maximum number of images.
+        seed: Seed of the random sample.
+        category: Category name; only images with an object, pixels or an image-level label of it
+            are sampled. None: all images.
+
+    Returns:
+        Sorted positions of the sampled images.
 
     Raises:
-        DataError: If there is no such category, or no image of it.
+        DataError: If the category does not exist, or no image has it.
     """
     positions = list(range(len(dataset)))
     if category is not None:
@@ -66,17 +70,17 @@ def _has_category(dataset: CocoDataset, index: int, category: int) -> bool:
 def draw_sheet(
     dataset: CocoDataset, positions: Sequence[int], notes: Mapping[int, str] | None = None
 ) -> Pixels:
-    """Images beside and below each other, each with its truth drawn in and a caption.
+    """Draw a grid of images, each with its ground truth and a caption.
 
-    An image that cannot be read is an empty cell that says so.
+    The cell of an image that cannot be read stays empty, and its caption reports the problem.
 
     Args:
-        dataset: Where they are.
-        positions: Of the images.
-        notes: Position -> a further line of its caption.
+        dataset: Dataset of the images.
+        positions: Positions of the images in the dataset.
+        notes: Position -> additional line of the caption.
 
     Returns:
-        `(height, width, 3)` RGB.
+        `(height, width, 3)` uint8 RGB.
     """
     columns = max(1, min(len(positions), round(math.sqrt(len(positions) * 1.3))))
     height, width = CELL[0] + CAPTION + GAP, CELL[1] + GAP
@@ -100,7 +104,7 @@ def draw_sheet(
 
 
 def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
-    """An image in its cell's size, with pixels and boxes drawn in."""
+    """Draw an image, resized to its cell, with its pixel labels and boxes."""
     prepared = dataset.prepare_image(index)
     original = prepared.original_size
     scale = min(CELL[0] / original[0], CELL[1] / original[1])
@@ -123,9 +127,9 @@ def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
 def _write_caption(
     sheet: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]
 ) -> None:
-    """A line of text, shortened in the middle where it is wider than a cell."""
+    """Write a line of text, shortened in the middle if it is wider than a cell."""
     scale, font = 0.45, cv2.FONT_HERSHEY_SIMPLEX
-    plain = text.encode("ascii", "replace").decode()
+    plain = text.encode("ascii", "replace").decode()  # OpenCV fonts have ASCII only
     line, num_chars = plain, len(plain)
     while cv2.getTextSize(line, font, scale, 1)[0][0] > CELL[1] and num_chars > 8:
         num_chars -= 1

@@ -1,4 +1,4 @@
-"""Predictions and truth drawn over images."""
+"""Functions that draw predictions and ground truth on images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from resnet_tasks.structures.predictions import Classification, Detections, Segm
 
 Pixels = NDArray[np.uint8]
 
-_GOLDEN_ANGLE = 0.381966  # of a full turn: neighboring labels get hues far apart
+_GOLDEN_ANGLE = 0.381966  # fraction of a full turn: neighboring labels get distant hues
 
 
 def get_label_color(label: int) -> tuple[int, int, int]:
-    """A lasting RGB color for a label."""
+    """Return the RGB color of a label, 0..255; the same in every drawing."""
     value = 1.0 if label % 2 == 0 else 0.8
     red, green, blue = colorsys.hsv_to_rgb((0.02 + label * _GOLDEN_ANGLE) % 1.0, 0.75, value)
     return (round(red * 255), round(green * 255), round(blue * 255))
 
 
 def draw_map(image: Pixels, labels: NDArray[np.int64], classes: Sequence[str]) -> Pixels:
-    """A label map blended over an RGB image; background and void stay as they are."""
+    """Blend a label map over an RGB image; background and void pixels stay unchanged."""
     palette = np.asarray([get_label_color(i) for i in range(len(classes))], dtype=np.float32)
     visible = labels != VOID
     if classes and classes[0] == "background":
@@ -45,9 +45,18 @@ def draw_boxes(
     classes: Sequence[str],
     scores: NDArray[np.float32] | None = None,
 ) -> Pixels:
-    """Boxes (xyxy, the image's pixels) with their class and score, drawn on a copy."""
+    """Draw boxes with class names and scores on a copy of an image.
+
+    Args:
+        image: `(height, width, 3)` uint8 RGB.
+        boxes: `(N, 4)` xyxy, pixels of `image`.
+        labels: `(N,)` indices into `classes`.
+        classes: Class names in label order.
+        scores: `(N,)`, 0..1; None: no scores are written.
+    """
     canvas = np.ascontiguousarray(image)
     if canvas is image:
+        # `ascontiguousarray` does not copy an array that is already contiguous.
         canvas = canvas.copy()
     thickness = max(1, round(min(image.shape[:2]) / 240))
     for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
@@ -64,12 +73,12 @@ def draw_heat(
     heat: NDArray[np.float32],
     box: tuple[float, float, float, float] | None = None,
 ) -> Pixels:
-    """A heat map blended over an RGB image, and the box that it explains.
+    """Blend a heat map over an RGB image, and draw the box that it explains.
 
     Args:
         image: `(height, width, 3)` uint8 RGB.
-        heat: `(height, width)`, 0..1; the image stays as it is where it is 0.
-        box: xyxy, the image's pixels.
+        heat: `(height, width)`, 0..1; pixels with 0 stay unchanged.
+        box: xyxy, pixels of `image`; None: no box is drawn.
     """
     heat_colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
     opacity = 0.6 * heat[:, :, None]
@@ -83,7 +92,12 @@ def draw_heat(
 
 
 def draw_lines(image: Pixels, lines: Sequence[tuple[str, int]]) -> Pixels:
-    """(text, label) lines below one another at the top left, drawn on a copy."""
+    """Write lines of text at the top left of a copy of an image.
+
+    Args:
+        image: `(height, width, 3)` uint8 RGB.
+        lines: (text, label) pairs; the label determines the color.
+    """
     canvas = image.copy()
     y = 0
     for text, label in lines:
@@ -97,7 +111,7 @@ def _compute_text_scale(canvas: Pixels) -> float:
 
 
 def _compute_text_height(canvas: Pixels) -> int:
-    """Pixels from one line to the next."""
+    """Return the height of a line of text, pixels."""
     (_, height), base = cv2.getTextSize(
         "Ag", cv2.FONT_HERSHEY_SIMPLEX, _compute_text_scale(canvas), 1
     )
@@ -125,15 +139,17 @@ def draw_prediction(
     least_score: float | Mapping[str, float] = 0.5,
     scale: int = 1,
 ) -> Pixels:
-    """All heads' predictions in one image: maps below, boxes above, labels of the whole as text.
+    """Draw the predictions of all heads on one image.
+
+    Label maps are drawn first, boxes over them, and image-level labels as text.
 
     Args:
         image: `(height, width, 3)` uint8 RGB, the original image.
         predictions: Head name -> `Detections`, `SegmentationMap` or `Classification` (the best
-            three classes, or the labels that were found); other kinds are not drawn.
+            three classes, or the predicted labels of a multi-label head). Other types are ignored.
         classes: Head name -> class names.
-        least_score: Boxes below are not drawn; by head, or one for all.
-        scale: Whole factor by which the drawing is larger than the image.
+        least_score: Minimum score of drawn boxes; one for all heads, or head name -> score.
+        scale: Integer factor by which the drawing is larger than the image.
     """
     canvas = _enlarge(image, scale)
     least = (
@@ -170,7 +186,7 @@ def draw_prediction(
 
 
 def _select_labels(classification: Classification, least_score: float) -> list[int]:
-    """The labels to write, best first."""
+    """Return the labels to write, sorted by falling probability."""
     order: list[int] = np.argsort(-as_array(classification.probs), kind="stable").tolist()
     if not classification.is_multi_label:
         return order[:3]
@@ -178,7 +194,7 @@ def _select_labels(classification: Classification, least_score: float) -> list[i
 
 
 def _format_head_prefix(name: str, predictions: Mapping[str, Any]) -> str:
-    """The head's name, where several heads write labels."""
+    """Return the head's name as a prefix if several heads write labels, else an empty string."""
     kinds = sum(isinstance(prediction, Classification) for prediction in predictions.values())
     return f"{name}: " if kinds > 1 else ""
 
@@ -191,16 +207,15 @@ def draw_truth(
     *,
     scale: int = 1,
 ) -> Pixels:
-    """What is annotated, drawn as `draw_prediction` draws what is predicted.
+    """Draw the ground truth in the style of `draw_prediction`.
 
     Args:
         image: `(height, width, 3)` uint8 RGB, the original image.
-        truths: Head name -> truth.
+        truths: Head name -> ground truth.
         classes: Head name -> class names.
-        box_heads: Heads whose boxes are drawn; of the others the semantic map is. Image-level
-            labels
-            are written for all heads that have them.
-        scale: Whole factor by which the drawing is larger than the image.
+        box_heads: Heads whose boxes are drawn; the other heads get their semantic maps drawn.
+            Image-level labels are written for all heads that have them.
+        scale: Integer factor by which the drawing is larger than the image.
     """
     canvas = _enlarge(image, scale)
     for name, truth in truths.items():
@@ -222,12 +237,13 @@ def draw_truth(
 
 
 def resize_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[int, int]) -> Any:
-    """A prediction in the frame of a smaller drawing of its image; other kinds as they are.
+    """Map a prediction to the frame of a smaller drawing of its image.
 
     Args:
-        prediction: `Detections` or `SegmentationMap` in the frame of the image.
+        prediction: `Detections` or `SegmentationMap` in pixels of the image; other types are
+            returned unchanged.
         ratio: (y, x) pixels of the drawing per pixel of the image.
-        size: (height, width) of the drawing.
+        size: (height, width) of the drawing, pixels.
     """
     if isinstance(prediction, Detections):
         boxes: Any = as_array(prediction.boxes)
@@ -242,7 +258,7 @@ def resize_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[i
 def resize_truth(
     truth: GroundTruth, ratio: tuple[float, float], size: tuple[int, int]
 ) -> GroundTruth:
-    """A truth in the frame of a smaller drawing; arguments as in `resized_prediction`."""
+    """Map ground truth to the frame of a smaller drawing; arguments as in `resize_prediction`."""
     factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]])
     return replace(
         truth,
@@ -253,12 +269,12 @@ def resize_truth(
 
 
 def _sample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int64]:
-    """`(h, w)` labels at the pixel centers of a smaller map."""
+    """Sample `(h, w)` labels at the pixel centers of a smaller map."""
     return resize_labels(labels, size).astype(np.int64)
 
 
 def _enlarge(array: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Pixels enlarged smoothly, labels by repetition."""
+    """Enlarge an image by bicubic interpolation, or a label map by repetition."""
     if scale == 1:
         return array
     if array.ndim == 2:
@@ -268,12 +284,15 @@ def _enlarge(array: NDArray[Any], scale: int) -> NDArray[Any]:
 
 
 def compute_readable_scale(size: tuple[int, int]) -> int:
-    """The factor that brings a small image to some 400 pixels, so that text can be read."""
+    """Return the integer factor that enlarges a small image until text is legible.
+
+    The shorter side of the result is about 400 pixels.
+    """
     return max(1, round(400 / min(size)))
 
 
 def join_side_by_side(left: Pixels, right: Pixels, captions: tuple[str, str]) -> Pixels:
-    """Two images of one size beside each other, each with a caption above."""
+    """Join two images of the same size horizontally, each with a caption above it."""
     bar = max(18, round(left.shape[0] / 16))
     gap = np.full((left.shape[0] + bar, 4, 3), 255, np.uint8)
     return np.concatenate(
@@ -291,6 +310,9 @@ def _add_caption(image: Pixels, caption: str, bar: int) -> Pixels:
 
 
 def as_rgb8(image: NDArray[np.float32]) -> Pixels:
-    """`(h, w, C)` float32 0..1 as RGB to draw on: 1 channel repeated, the first 3 of more."""
+    """Convert `(h, w, C)` float32 0..1 to `(h, w, 3)` uint8 RGB.
+
+    Images with fewer than 3 channels repeat the first channel; images with more keep the first 3.
+    """
     rgb = np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3]
     return np.asarray(np.clip(rgb * 255.0 + 0.5, 0, 255), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Images reduced to 8-bit RGB canvases to draw on, and written as files."""
+"""Images as 8-bit RGB canvases for drawings, and image files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,31 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.visualization.drawing import as_rgb8
 
 MAX_DRAWING_SIDE = 4096
-"""Longest side of a drawing, pixels; of larger images a smaller one is drawn."""
+"""Maximum side length of a drawing, pixels; larger images are reduced before drawing."""
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes an RGB image.
+    """Write an RGB image.
+
+    Args:
+        path: Path of the image file; its suffix selects the format.
+        image: `(height, width, 3)` uint8 RGB.
 
     Raises:
-        DataError: If it cannot be written.
+        DataError: If the file cannot be written.
     """
     encode_and_write(path, np.ascontiguousarray(image[:, :, ::-1]), path.suffix)
 
 
 def encode_and_write(path: Path, pixels: NDArray[Any], suffix: str = ".png") -> None:
-    """Encode an image in memory and write it: OpenCV crashes on names that are not UTF-8.
+    """Encode an image in memory and write it.
+
+    `cv2.imwrite` is avoided because it crashes on file names that are not UTF-8.
+
+    Args:
+        path: Path of the image file.
+        pixels: Gray or BGR image.
+        suffix: File name suffix that selects the format.
 
     Raises:
         DataError: If the file cannot be written.
@@ -46,21 +57,21 @@ def encode_and_write(path: Path, pixels: NDArray[Any], suffix: str = ".png") -> 
 
 
 def to_canvas(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:
-    """A stored image as 8-bit RGB to draw on, through the model's own intensity step."""
+    """Convert a stored image to 8-bit RGB for drawing, using the model's intensity step."""
     return as_rgb8(preparation.intensity(image))
 
 
 def make_overview(image: PreparedImage, longest: int = MAX_DRAWING_SIDE) -> NDArray[np.uint8]:
-    """An image as 8-bit RGB to draw on, shrunk by area where a side is longer than `longest`.
+    """Convert an image to 8-bit RGB for drawing, reduced by area if it is larger than `longest`.
 
-    It is read a band of rows at a time.
+    The image is read in bands of rows, so that a large image is never decoded as a whole.
 
     Args:
-        image: Read through its intensity step.
-        longest: Pixels.
+        image: Image to convert; read through its intensity step.
+        longest: Maximum side length of the result, pixels.
 
     Returns:
-        `(h', w', 3)`.
+        `(h', w', 3)` uint8 RGB.
     """
     height, width = image.original_size
     factor = -(-max(height, width) // longest)
