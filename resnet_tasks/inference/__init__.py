@@ -1,1 +1,1 @@
-"""Prediction: windows, test-time augmentation, merging and prediction files."""
+"""Prediction: sliding windows, test-time augmentation, merging and prediction files."""

@@ -1,8 +1,8 @@
-"""Why a head says what it says: which places of a feature level speak for a box, a class or pixels.
+"""Grad-CAM: the locations of a feature level that support a predicted box, class or pixel region.
 
-Grad-CAM: Selvaraju et al., ICCV 2017, section 3; for a region of pixels Vinogradova et al., AAAI
-2020; HiResCAM: Draelos and Carin, 2020. The libraries that offer them either pin numpy below 2 or
-bring a second OpenCV, and none knows several heads on one backbone.
+Grad-CAM: Selvaraju et al., ICCV 2017, section 3; for a region of pixels: Vinogradova et al., AAAI
+2020; HiResCAM: Draelos and Carin, 2020. Existing libraries pin numpy below 2 or install a second
+OpenCV, and none supports several heads on one backbone.
 
 Shape glossary: `H, W` padded image, `Hk, Wk` level k, `h, w` original image, `K` classes, `D`
 detections.
@@ -31,19 +31,20 @@ from resnet_tasks.structures.samples import Sample, collate
 
 Method = Literal["gradcam", "hirescam"]
 MIN_OVERLAP = 0.5
-"""IoU from which a detection is taken for the box that was asked for."""
+"""Minimum IoU of a detection with the requested box."""
 
 SATURATED = 1e-6
-"""Scores this close to 0 or 1 have lost their gradient to rounding."""
+"""Distance of a score from 0 or 1 below which its float32 gradient is lost to rounding."""
 
 
 @dataclass(frozen=True)
 class ExplanationQuery:
-    """What is to be explained.
+    """Prediction to explain.
 
     Attributes:
-        class_name: One of the head's classes; None: that of the box, or the strongest.
-        box: xyxy, pixels of the original image: the detection there, or the pixels inside;
+        class_name: Class of the head; None: class of the box, or the class with the strongest
+            prediction.
+        box: xyxy, pixels of the original image: the detection at this box, or the pixels inside it.
             None: the strongest detection, or all pixels of the class.
     """
 
@@ -53,18 +54,18 @@ class ExplanationQuery:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a feature level speaks for what was asked.
+    """Heat map of the locations of a feature level that support a prediction.
 
     Attributes:
-        heat: `(h, w)` float32, 0..1 of the original image's strongest place; all 0 where nothing
-            speaks for it.
+        heat: `(h, w)` float32, relative to the maximum over the original image (0..1); all 0 if no
+            location supports the prediction.
         head: Name of the head.
-        level: `C1` to `C5`.
+        level: Feature level, `C1` to `C5`.
         method: `gradcam` or `hirescam`.
-        class_name: What was explained.
-        box: xyxy, original pixels; None for an image, or all pixels of a class.
-        evidence: The logit that was explained: of the detection's score, of the class, or the mean
-            over the pixels.
+        class_name: Explained class.
+        box: xyxy, pixels of the original image; None for a whole image or all pixels of a class.
+        evidence: Explained logit: of the detection's score, of the class, or the mean over the
+            pixels.
     """
 
     heat: NDArray[np.float32]
@@ -78,7 +79,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """A scalar with gradient, and what it stands for."""
+    """Scalar with gradient, and the label and box of the prediction that it belongs to."""
 
     value: Tensor
     label: int
@@ -94,24 +95,29 @@ def explain(
     query: ExplanationQuery | None = None,
     method: Method | None = None,
 ) -> Explanation:
-    """The places of one image that speak for a prediction of one head.
+    """Explain a prediction of one head for one image by Grad-CAM or HiResCAM.
 
-    Computed in float32, in evaluation mode, with the gradients of the whole model down to `level`,
+    Computed in float32 and evaluation mode, with gradients of the whole model down to `level`,
     frozen stages included.
 
     Args:
-        model: In any mode.
-        sample: The image; its target is not used.
+        model: Model in any mode.
+        sample: Image; its target is not used.
         head: Name of the head.
-        level: Feature level of the backbone: deep ones see what, shallow ones where.
-        query: What is asked; default: the head's strongest prediction.
-        method: `gradcam` weighs channels by their mean gradient over the image, which shows all
-            that speaks for a class, wherever it is; `hirescam` weighs every place by its own
-            gradient. Default: `gradcam` for a whole image, `hirescam` for a box or its pixels.
+        level: Feature level of the backbone; deep levels are more semantic, shallow levels localize
+            better.
+        query: Prediction to explain; default: the head's strongest prediction.
+        method: `gradcam` weights channels by their mean gradient over the image, which shows all
+            evidence for a class regardless of its location; `hirescam` weights every location by
+            its own gradient. Default: `gradcam` for a whole image, `hirescam` for a box or the
+            pixels inside it.
+
+    Returns:
+        Heat map over the original image, and the explained prediction.
 
     Raises:
-        HeadError: If head, level or class do not exist, or the head does not use the level.
-        DataError: If there is no detection or pixel of what was asked.
+        HeadError: If the head, level or class does not exist, or the head does not use the level.
+        DataError: If no detection or pixel matches the query.
     """
     resolved_query = query or ExplanationQuery()
     head_module = _get_head(model, head)
@@ -154,7 +160,7 @@ def _get_head(model: TaskModel, name: str) -> Head:
 
 @contextmanager
 def _enable_full_graph(model: TaskModel) -> Iterator[None]:
-    """Evaluation mode, and gradients through frozen stages too."""
+    """Switch to evaluation mode and enable gradients through frozen stages, temporarily."""
     was_training = model.training
     backbone: Any = model.backbone
     frozen = getattr(backbone, "frozen_stages", None)
@@ -196,7 +202,11 @@ def _compute_detection_evidence(
     label: int | None,
     box: tuple[float, float, float, float] | None,
 ) -> _Evidence:
-    """The log-odds of a detection's score, whose gradient does not vanish where it is sure."""
+    """Return the log-odds of a detection's score.
+
+    Unlike the gradient of the score, the gradient of the log-odds does not vanish for scores near
+    1.
+    """
     usable = raw["valid"][0]
     if label is not None:
         usable = usable & (raw["labels"][0] == label)
@@ -242,7 +252,7 @@ def _compute_pixel_evidence(
     label: int | None,
     box: tuple[float, float, float, float] | None,
 ) -> _Evidence:
-    """The mean logit of a class over its pixels, or over those of them inside a box."""
+    """Return the mean logit of a class over its pixels, restricted to a box if one is given."""
     height, width = geometry.input_size
     logits = raw["logits"][0, :, :height, :width].float()
     labels = logits.detach().argmax(dim=0)
@@ -273,7 +283,7 @@ def _compute_image_evidence(
     label: int | None,
     box: tuple[float, float, float, float] | None,
 ) -> _Evidence:
-    """The logit of a class of the whole image."""
+    """Return the logit of a class of the whole image."""
     if box is not None:
         raise DataError("a head that judges whole images has no boxes; leave the box out")
     classifier: Any = head
@@ -287,11 +297,11 @@ EVIDENCE: dict[str, Callable[..., _Evidence]] = {
     "semantic_segmentation": _compute_pixel_evidence,
     "classification": _compute_image_evidence,
 }
-"""Task -> what is explained of its heads."""
+"""Task name -> function that computes the explained logit of a head."""
 
 
 def _compute_heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:
-    """`(C, Hk, Wk)` features and gradients -> `(Hk, Wk)`, at least 0."""
+    """Compute the `(Hk, Wk)` heat map, at least 0, from `(C, Hk, Wk)` features and gradients."""
     feature, gradient = feature.float(), gradient.float()
     if method == "gradcam":
         gradient = gradient.mean(dim=(1, 2), keepdim=True)
@@ -299,7 +309,7 @@ def _compute_heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:
 
 
 def _map_to_image(heat: Tensor, padded: tuple[int, int], geometry: Geometry) -> NDArray[np.float32]:
-    """`(Hk, Wk)` -> `(h, w)` of the original image, its strongest place 1."""
+    """Resize a `(Hk, Wk)` heat map to the `(h, w)` original image, with a maximum of 1."""
     padded_heat = F.interpolate(
         heat[None, None], size=padded, mode="bilinear", align_corners=False
     )[0]

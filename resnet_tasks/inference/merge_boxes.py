@@ -1,19 +1,19 @@
-"""Detections of overlapping windows as those of one image: nothing twice, nothing in pieces.
+"""Merging of detections of overlapping windows, without duplicates and without cut objects.
 
-An object on the border of two windows is seen by both: whole and cut, or cut twice. Three steps,
-each among detections of one class:
+An object on the border of two windows appears in both: whole and cut, or cut twice. Detections of
+each class are merged in three steps:
 
-1. *Pieces are joined.* A box that ends at an inner border of its window is a piece. Two pieces from
-   windows that touch or overlap become one box, the hull of both with the higher score, where each
-   runs up to the border that the other window lies behind, and their extents along that border
-   agree (overlap of intervals at least 0.5 of their union). So an object that is larger than the
-   overlap comes back whole.
-2. *Duplicates are dropped.* Best first, where a piece counts half its score, a box is dropped that
-   overlaps a kept one of another window by more than `iou`.
-3. *Pieces of what is seen whole are dropped.* So is a piece more than half of which lies in a kept
-   box (intersection over the piece's area).
+1. *Join pieces.* A box that ends at an inner border of its window is a piece. Two pieces from
+   windows that touch or overlap are replaced by their hull with the higher score, if each piece
+   extends through the whole overlap of the windows and their extents along the border agree
+   (overlap of the intervals at least 0.5 of their union). An object larger than the overlap is thus
+   restored.
+2. *Drop duplicates.* Boxes are visited by falling score, where a piece counts half its score. A box
+   is dropped if its IoU with a kept box of another window exceeds `iou`.
+3. *Drop pieces of whole objects.* A piece is also dropped if more than half of its area lies inside
+   a kept box of another window.
 
-Boxes of one window never drop each other: the head's own NMS has been there.
+Boxes of the same window never suppress each other, because the head's NMS has already run on them.
 
 Shape glossary: `N` detections of all windows.
 """
@@ -34,8 +34,10 @@ Floats = NDArray[np.float64]
 Frame = tuple[float, float, float, float]
 
 AT_BORDER = 0.01
-"""A box ends at a border that is nearer than this share of its side, or than 2 pixels."""
+"""Fraction of a box side; a box ends at a border that is nearer than this, or than
+`LEAST_AT_BORDER`."""
 LEAST_AT_BORDER = 2.0
+"""Distance from a border in pixels below which every box ends at it."""
 SAME_EXTENT = 0.5
 PIECE_INSIDE = 0.5
 PIECE_SCORE = 0.5
@@ -43,11 +45,11 @@ PIECE_SCORE = 0.5
 
 @dataclass(frozen=True)
 class WindowDetections:
-    """What one window shows.
+    """Detections of one window.
 
     Attributes:
-        detections: In pixels of the original image.
-        frame: xyxy of the window, in the same pixels.
+        detections: Detections in pixels of the original image.
+        frame: xyxy of the window, pixels of the original image.
     """
 
     detections: Detections
@@ -57,15 +59,15 @@ class WindowDetections:
 def merge_detections(
     windows: Sequence[WindowDetections], size: tuple[int, int], *, iou: float = 0.5
 ) -> Detections:
-    """Detections of an image from those of its windows.
+    """Merge the detections of overlapping windows into detections of the image.
 
     Args:
-        windows: At least one.
-        size: (height, width) of the original image.
-        iou: Boxes of one class that overlap more are the same object.
+        windows: Detections of each window, at least one window.
+        size: (height, width) of the original image, pixels.
+        iou: IoU above which boxes of one class are the same object.
 
     Returns:
-        Best first; those of a single window unchanged.
+        Detections sorted by falling score; those of a single window unchanged.
     """
     if len(windows) == 1:
         return windows[0].detections
@@ -113,7 +115,7 @@ def _merge_class(
     *,
     iou: float,
 ) -> tuple[Floats, Floats]:
-    """Boxes and scores of one class, merged."""
+    """Merge the boxes and scores of one class."""
     ends = _find_cut_sides(boxes, frames[sources], size)
     groups = _group_pieces(boxes, ends, sources, frames)
     hulls, best, is_piece, windows = [], [], [], []
@@ -133,7 +135,10 @@ def _merge_class(
 
 
 def _find_cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """`(N, 4)` whether a box ends at its window's left, top, right, bottom border, if inner."""
+    """Return whether each box ends at the left, top, right, bottom border of its window, `(N, 4)`.
+
+    Borders of the image itself do not count.
+    """
     sides = boxes[:, 2:] - boxes[:, :2]
     near = np.maximum(LEAST_AT_BORDER, AT_BORDER * np.concatenate((sides, sides), axis=1))
     edges = np.asarray([0, 0, size[1], size[0]], np.float64)
@@ -144,10 +149,11 @@ def _find_cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> NDA
 def _group_pieces(
     boxes: Floats, ends: NDArray[np.bool_], sources: NDArray[np.int64], frames: Floats
 ) -> list[list[int]]:
-    """Positions of boxes that are one object, every box in one group."""
+    """Group the positions of boxes that are pieces of one object; every box is in one group."""
     parents = list(range(len(boxes)))
 
     def find_root(i: int) -> int:
+        # Union-find with path halving.
         while parents[i] != i:
             parents[i] = parents[parents[i]]
             i = parents[i]
@@ -173,19 +179,19 @@ def _find_continuations(
     frames: Floats,
     axis: int,
 ) -> NDArray[np.bool_]:
-    """Which of `candidates` go on where box `i` is cut off at its window's right (lower) border."""
+    """Return which of `candidates` continue box `i` beyond a right (lower) window border."""
     own_frame, other_frames = frames[sources[i]], frames[sources[candidates]]
     along = 1 - axis
     low, high = axis, axis + 2
     near = LEAST_AT_BORDER
-    # The other window lies behind the border, and begins before it ends.
+    # The other window extends beyond the border and starts further right (lower).
     is_behind = (other_frames[:, high] > own_frame[high]) & (other_frames[:, low] > own_frame[low])
     touches = other_frames[:, low] <= own_frame[high] + near
-    # Both pieces run through all that the two windows share.
+    # Both pieces extend through the whole overlap of the two windows.
     runs = (boxes[i, low] <= other_frames[:, low] + near) & (
         boxes[candidates, high] >= own_frame[high] - near
     )
-    # Compared where both windows look.
+    # Extents along the border, clipped to the range that both windows cover.
     top = np.maximum(other_frames[:, along], own_frame[along])
     bottom = np.minimum(other_frames[:, along + 2], own_frame[along + 2])
     mine = np.stack(
@@ -207,7 +213,7 @@ def _suppress_duplicates(
     *,
     iou: float,
 ) -> tuple[Floats, Floats]:
-    """Steps 2 and 3; joined boxes belong to no window (-1)."""
+    """Apply steps 2 and 3; joined boxes belong to no window (-1)."""
     rank = np.argsort(-scores * np.where(is_piece, PIECE_SCORE, 1.0), kind="stable")
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     is_left = np.ones(len(boxes), np.bool_)

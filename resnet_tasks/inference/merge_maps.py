@@ -1,6 +1,6 @@
-"""Label maps put together from the logits of overlapping windows, a band of rows at a time.
+"""Label maps merged from the logits of overlapping windows, one band of rows at a time.
 
-Shape glossary: `K` classes, `H, W` the prepared image, `h, w` the original one, `r` rows.
+Shape glossary: `K` classes, `H, W` the prepared image, `h, w` the original image, `r` rows.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from resnet_tasks.structures.predictions import SegmentationMap
 
 Keep = Literal["labels", "confidence", "probs"]
 ROWS_AT_ONCE = 64
-"""Rows that are decoded together: `K * ROWS_AT_ONCE * w` probabilities are held at a time."""
+"""Number of rows decoded together; `K * ROWS_AT_ONCE * w` probabilities are in memory at a time."""
 
 
 class BlendedMap:
-    """One head's map of one image, from windows that come row by row.
+    """Label map of one head and image, blended from windows that arrive row by row.
 
-    Logits are summed with weights that fade towards the inner borders of a window and add up to 1
-    (`tiles.shares`), in float32, over as many rows as a window has; rows that no later window
-    touches are decoded and dropped. Nothing of size `K * h * w` is ever held, unless `probs` are to
-    be kept.
+    Logits are summed in float32 with weights that decrease towards the inner borders of a window
+    and sum to 1 per pixel (`compute_window_weights`). The buffer has as many rows as a window; rows
+    that no later window touches are decoded and dropped. No array of size `K * h * w` is allocated,
+    unless `probs` are kept.
 
     Args:
-        head: Decodes the logits.
-        windows: That the image is cut into.
-        size: (height, width) of the prepared image.
-        original_size: (height, width) of the image.
-        keep: What is kept besides labels: nothing, the probability of the label, or those of all
-            classes.
+        head: Head that decodes the logits.
+        windows: Grid of windows over the prepared image.
+        size: (height, width) of the prepared image, pixels.
+        original_size: (height, width) of the original image, pixels.
+        keep: Output to keep in addition to labels: none (`labels`), the probability of the label
+            (`confidence`), or the probabilities of all classes (`probs`).
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class BlendedMap:
         self._decoded = _RowDecoder(head, size, original_size, keep)
 
     def add(self, tile: Tile, logits: Tensor) -> None:
-        """Takes one window, in the order of `Windows.over`.
+        """Add one window, in the order of `WindowGrid.make_tiles`.
 
         Args:
-            tile: Where it lies in the prepared image.
-            logits: `(K, H', W')` over the padded window.
+            tile: Position of the window in the prepared image.
+            logits: `(K, H', W')` logits over the padded window.
         """
         logits = logits[:, : tile.height, : tile.width].float()
         if not self._band.numel():
@@ -80,15 +80,16 @@ class BlendedMap:
         self._band[:, :, tile.columns] += logits * weights
 
     def finish(self) -> SegmentationMap:
-        """The whole map, when all windows were taken."""
+        """Return the complete map, after all windows were added."""
         self._flush(self._size[0])
         return self._decoded.build_map()
 
     def _flush(self, top: int) -> None:
-        """Decodes the rows above `top`, and moves the band there."""
+        """Decode the rows above `top`, and move the buffer to `top`."""
         num_rows = top - self._top
         self._decoded.add(self._band[:, :num_rows])
         if top < self._size[0]:
+            # Source and target overlap, so the rows are copied first.
             remaining = self._band[:, num_rows:].clone()
             self._band[:, : remaining.shape[1]] = remaining
             self._band[:, remaining.shape[1] :] = 0
@@ -96,13 +97,13 @@ class BlendedMap:
 
 
 class _RowDecoder:
-    """Rows of logits, brought to the original size and decoded as they come.
+    """Decoder that resizes rows of logits to the original size and decodes them as they arrive.
 
     Args:
-        head: Decodes them.
-        size: (H, W).
-        original_size: (h, w).
-        keep: As `BlendedMap` has it.
+        head: Head that decodes the logits.
+        size: (H, W) of the prepared image.
+        original_size: (h, w) of the original image.
+        keep: Output to keep in addition to labels; see `BlendedMap`.
     """
 
     def __init__(
@@ -116,18 +117,18 @@ class _RowDecoder:
             shape = original_size if keep == "confidence" else (len(head.classes), *original_size)
             self._kept_scores = torch.zeros(shape)
         self._tail = torch.zeros(0)  # rows that the next original row may still need
-        self._first = 0  # of the tail
-        self._num_done = 0  # original rows
+        self._first = 0  # prepared row of the first tail row
+        self._num_done = 0  # decoded original rows
 
     def add(self, rows: Tensor) -> None:
-        """`(K, r, W)` finished logits, next to those that came before."""
+        """Add `(K, r, W)` blended logits, adjacent to the rows added before."""
         if self._size == self._original:
             self._decode_rows(rows)
             return
         logits = torch.cat((self._tail, rows), dim=1) if self._tail.numel() else rows
         end = self._first + logits.shape[1]
         scale = self._size[0] / self._original[0]
-        # As `F.interpolate` places pixel centers, which `Geometry.map_to_original` uses.
+        # Pixel centers as in `F.interpolate`, so that the result equals `Geometry.map_to_original`.
         at = ((torch.arange(self._num_done, self._original[0]) + 0.5) * scale - 0.5).clamp(min=0)
         low = at.long().clamp(max=self._size[0] - 1)
         high = (low + 1).clamp(max=self._size[0] - 1)
@@ -147,13 +148,13 @@ class _RowDecoder:
         self._first = max(needed, self._first)
 
     def build_map(self) -> SegmentationMap:
-        """What was decoded."""
+        """Return the decoded map."""
         assert self._num_done == self._original[0], "every row came"
         kept_fields = {} if self._keep == "labels" else {self._keep: self._kept_scores}
         return SegmentationMap(self._labels, **{"probs": None, **kept_fields})
 
     def _decode_rows(self, rows: Tensor) -> None:
-        """Decodes `(K, r, w)` logits at original size."""
+        """Decode `(K, r, w)` logits at the original size."""
         for start in range(0, rows.shape[1], ROWS_AT_ONCE):
             part = rows[:, start : start + ROWS_AT_ONCE]
             size = (int(part.shape[1]), self._original[1])
@@ -175,10 +176,16 @@ class _RowDecoder:
 def get_window_logits(
     name: str, raw: Mapping[str, Any], padded: Sequence[int], num_classes: int
 ) -> Tensor:
-    """`(B, K, H', W')` logits of a batch of windows, from a semantic head's raw output.
+    """Return the `(B, K, H', W')` logits of a batch of windows from a semantic head's raw output.
+
+    Args:
+        name: Name of the head, for messages.
+        raw: Raw output of the head.
+        padded: (H', W') of the padded windows, pixels.
+        num_classes: Number of classes, `K`.
 
     Raises:
-        HeadError: If the head gives none over the padded windows.
+        HeadError: If the raw output has no logits at the size of the padded windows.
     """
     logits = raw.get("logits")
     expected = (num_classes, *padded)

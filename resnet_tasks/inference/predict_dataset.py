@@ -1,4 +1,4 @@
-"""What a model predicts for every image of a data set, alone or as one of a team."""
+"""Predictions for every image of a dataset, in a single process or a process group."""
 
 from __future__ import annotations
 
@@ -29,32 +29,36 @@ ImagePrediction = tuple[int, int | str, dict[str, Any]]
 
 
 class ProcessGroup(Protocol):
-    """The processes that evaluate together; the first one judges what all of them predicted."""
+    """Processes that evaluate together; process 0 evaluates the predictions of all processes."""
 
     @property
     def index(self) -> int:
-        """Which one this is, from 0."""
+        """Index of this process, from 0."""
         ...
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         ...
 
     def collect(self, value: list[ImagePrediction]) -> list[list[ImagePrediction]]:
-        """The values of all of them, by index, in the first one; nothing in the others."""
+        """Gather the values of all processes in process 0.
+
+        Returns:
+            Values by process index in process 0; an empty list in the others.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """A process that evaluates by itself."""
+    """Process group with a single process."""
 
     index: int = 0
     count: int = 1
 
     def collect(self, value: list[ImagePrediction]) -> list[list[ImagePrediction]]:
-        """The value itself."""
+        """Return the value of the only process."""
         return [value]
 
 
@@ -67,7 +71,19 @@ def predict_dataset(
     workers: int = 0,
     process_group: ProcessGroup = SingleProcess(),
 ) -> Iterator[ImagePrediction]:
-    """What a model predicts for the images of a data set, in their order."""
+    """Predict the images of a dataset, in their order.
+
+    Args:
+        model: Model, or a sliding-window or test-time augmentation predictor.
+        dataset: Samples without augmentation.
+        batch_size: Images per forward pass; sliding windows predict one image at a time.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        workers: Number of loader processes.
+        process_group: Processes that share the images.
+
+    Yields:
+        Position, id and predictions of each image; in a process group only in process 0.
+    """
     length = len(dataset)  # type: ignore[arg-type]
     chunk_size = process_group.count if isinstance(model, SlidingWindows) else batch_size
     batches = [list(range(i, min(i + chunk_size, length))) for i in range(0, length, chunk_size)]
@@ -87,7 +103,7 @@ def _predict_parts(
     precision: str,
     workers: int,
 ) -> Iterator[list[ImagePrediction]]:
-    """What is found on the images of every part, in order."""
+    """Predict the images of every part, in order."""
     if isinstance(model, SlidingWindows):
         for part in parts:
             yield [_predict_windows(model, dataset, index, precision) for index in part]
@@ -111,7 +127,7 @@ def _predict_tta_batch(
     tta_views: Sequence[Batch],
     precision: str,
 ) -> list[ImagePrediction]:
-    """What is found on every image of a batch in all its sizes."""
+    """Predict every image of a batch that was loaded at each scale of the predictor."""
     predictions = predict_batches(model, tta_views, precision=precision)
     return [
         (
@@ -126,10 +142,10 @@ def _predict_tta_batch(
 def _predict_windows(
     model: SlidingWindows, dataset: Dataset[Sample], index: int, precision: str
 ) -> ImagePrediction:
-    """What is found on one image, which is read window by window.
+    """Predict one image, which is read window by window.
 
     Raises:
-        DataError: If the data set cannot do that.
+        DataError: If the dataset cannot read regions of images.
     """
     if not isinstance(dataset, ReadsRegions):
         raise DataError(

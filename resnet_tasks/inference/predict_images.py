@@ -1,4 +1,4 @@
-"""Images in, predictions of a model out."""
+"""Prediction of a few images given as arrays or files."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def predict_images(
     precision: str = "auto",
     names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Predictions for a few images, which go through the model together.
+    """Predict a few images, which form one batch.
 
     Args:
-        model: A `TaskModel` in any mode, or `ManyViews` or `SlidingWindows` of one. With
-            `SlidingWindows` files are read in parts where their format allows.
-        images: `(h, w, C)` arrays, RGB order, or files.
-        preparation: How the model's images are prepared.
+        model: `TaskModel` in any mode, or a `TtaPredictor` or `SlidingWindows` that wraps one. With
+            `SlidingWindows`, files are read in regions if their format allows it.
+        images: `(h, w, C)` arrays in RGB order, or paths of image files.
+        preparation: Preparation of the model's images.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        names: What messages call the images; default: their files or positions.
+        names: Names of the images in messages; default: their paths or positions.
 
     Returns:
-        Per image: head name -> prediction, in pixels of that image.
+        Head name -> prediction in pixels of the original image, for each image.
     """
     if not images:
         return []

@@ -1,4 +1,4 @@
-"""Images by their files, and predictions as files: COCO results, PNGs and drawings; no torch."""
+"""Writing of predictions as COCO results, PNGs and drawings; without torch."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from resnet_tasks.visualization.thumbnails import encode_and_write, write_image
 
 
 class PredictionWriter:
-    """Writes predictions as they come: semantic PNGs and drawings at once, results at the end.
+    """Writer that writes semantic PNGs and drawings immediately and collects COCO results.
 
     Args:
-        folder: Is made where needed. Gets `<head>.json` (COCO results; for a classifier one entry
-            per image, its classes best first) or `<head>/<name>.png` (category ids), and
-            `overlays/<name>.png`.
+        folder: Output folder, created if needed. Gets `<head>.json` (COCO results; for a classifier
+            one entry per image, classes by falling probability) or `<head>/<name>.png` (category
+            ids), and `overlays/<name>.png`.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
-        least_score: Detections and labels below are neither written nor drawn; None writes all and
-            draws those from 0.5. Of a single-label classifier the best three are drawn anyway.
-        thresholds: Head -> least score of the detections of every label, in place of `least_score`.
+        least_score: Minimum score of detections and labels that are written and drawn. None: all
+            are written, and those with a score of at least 0.5 are drawn. The best three classes of
+            a single-label classifier are always drawn.
+        thresholds: Head name -> minimum detection score of every label; overrides `least_score`.
 
     Raises:
-        DataError: If a head has a name that no file beside the others can have.
+        DataError: If a head's name is not usable as a file name next to the other output files.
     """
 
     def __init__(
@@ -52,7 +53,13 @@ class PredictionWriter:
         self.results: dict[str, list[dict[str, Any]]] = {}
 
     def write(self, image_id: int | str, name: str, predictions: Mapping[str, Any]) -> None:
-        """Takes one image's predictions."""
+        """Write the semantic maps of one image, and collect its other predictions in `results`.
+
+        Args:
+            image_id: Id of the image.
+            name: Name of the PNG file, without suffix.
+            predictions: Head name -> prediction, in pixels of the original image.
+        """
         for head, prediction in predictions.items():
             if isinstance(prediction, Detections):
                 detections = self._filter_by_score(head, prediction)
@@ -73,13 +80,16 @@ class PredictionWriter:
         predictions: Mapping[str, Any],
         size: tuple[int, int] | None = None,
     ) -> Path:
-        """Draws all heads' predictions over an RGB image.
+        """Draw the predictions of all heads on an RGB image, and write the drawing.
 
         Args:
-            name: Of the file, without its ending.
-            image: `(h', w', 3)`.
-            predictions: Head name -> prediction, in pixels of the image.
-            size: (height, width) of the image, where `image` is a smaller one of it.
+            name: Name of the file, without suffix.
+            image: `(h', w', 3)` uint8 RGB.
+            predictions: Head name -> prediction, in pixels of the original image.
+            size: (height, width) of the original image, if `image` is a reduced version of it.
+
+        Returns:
+            Path of the drawing.
         """
         image_size = (int(image.shape[0]), int(image.shape[1]))
         if size is not None and size != image_size:
@@ -90,7 +100,7 @@ class PredictionWriter:
             }
         path = self.folder / "overlays" / f"{name}.png"
         least = 0.5 if self._least is None else self._least
-        # What a head's own thresholds keep is drawn, however low it scores.
+        # Detections above their head's thresholds are drawn, even if their score is low.
         filtered = {
             head: self._filter_by_score(head, prediction)
             if head in self._thresholds
@@ -120,13 +130,15 @@ def classification_to_result(
     ids: Sequence[int],
     least_score: float = 0.0,
 ) -> dict[str, Any]:
-    """One image's classes as JSON: `{image_id, category_ids, scores}`, best first.
+    """Convert a classification to a JSON entry `{image_id, category_ids, scores}`.
+
+    The classes are sorted by falling probability.
 
     Args:
-        classification: The prediction.
+        classification: Prediction to convert.
         image_id: Id of the image.
         ids: Category id of every label.
-        least_score: Classes below are left out.
+        least_score: Minimum probability of the listed classes.
     """
     probs = as_array(classification.probs)
     order = np.argsort(-probs, kind="stable").tolist()
@@ -142,7 +154,12 @@ def classification_to_result(
 def filter_by_score(
     detections: Detections, least_score: float | NDArray[np.floating[Any]]
 ) -> Detections:
-    """The detections that score at least `least_score`: one for all, or `(N,)`, one for each."""
+    """Return the detections with a score of at least `least_score`.
+
+    Args:
+        detections: Detections to filter.
+        least_score: Minimum score for all detections, or `(N,)` minimum scores, one per detection.
+    """
     scores = as_array(detections.scores)
     kept_indices = np.flatnonzero(scores >= np.asarray(least_score, scores.dtype))
     return Detections(

@@ -1,8 +1,8 @@
-"""Big images predicted window by window, in memory that depends on the window.
+"""Sliding-window prediction of large images, in memory that depends on the window size.
 
-Every window is a sample like any other, whose geometry leads back to the image. Pixels meet as
-raw logits (`window_maps`), boxes as detections in the frame of the image (`window_boxes`). On an
-image that fits one window the prediction is that of the whole image.
+Every window is a sample whose geometry maps back to the image. Semantic maps are merged from raw
+logits (`merge_maps`), boxes from detections in pixels of the image (`merge_boxes`). For an image
+that fits into one window, the prediction equals that of the whole image.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION
 
 @runtime_checkable
 class ReadsRegions(Protocol):
-    """A data set whose images can be read in parts."""
+    """Dataset whose images can be read in regions."""
 
     def image_id(self, index: int) -> int | str:
-        """Id of image `index`."""
+        """Return the id of image `index`."""
         ...
 
     def prepare_image(self, index: int) -> PreparedImage:
-        """Image `index`."""
+        """Open image `index` for reading in regions."""
         ...
 
 
 @dataclass(frozen=True)
 class SlidingWindows:
-    """A model that predicts an image in overlapping windows.
+    """Predictor that runs a model on overlapping windows of an image.
 
-    Takes the place of a `TaskModel` in `evaluate` and `predict_images`.
+    Accepted by `evaluate` and `predict_images` instead of a `TaskModel`.
 
     Attributes:
-        model: Predicts each window.
-        windows: Their size, in pixels of the prepared image, and overlap.
-        batch_size: Windows per forward.
-        iou: Boxes of two windows that overlap more are one object.
-        keep: What is kept of the pixels besides their labels: nothing, the `confidence` of the
-            label, or the `probs` of all classes (`K * h * w` numbers).
+        model: Model that predicts each window.
+        windows: Size of the windows, in pixels of the prepared image, and their overlap.
+        batch_size: Windows per forward pass.
+        iou: IoU above which boxes of two windows are the same object.
+        keep: Output to keep for each pixel in addition to labels: none (`labels`), the `confidence`
+            of the label, or the `probs` of all classes (`K * h * w` numbers).
 
     Raises:
-        HeadError: If a head sees images as a whole.
+        HeadError: If a head classifies whole images.
     """
 
     model: TaskModel
@@ -73,18 +73,18 @@ class SlidingWindows:
 
     @torch.inference_mode()
     def predict(self, image: PreparedImage, *, precision: str = "fp32") -> dict[str, Any]:
-        """Predictions of every head, in pixels of the original image.
+        """Predict every head, in pixels of the original image.
 
         Args:
-            image: Read window by window.
+            image: Image, read window by window.
             precision: `fp32`, `bf16` or `fp16`.
 
         Returns:
             Head name -> `Detections` or `SegmentationMap`.
 
         Raises:
-            DataError: If the image cannot be read, or predictions cannot be put together.
-            HeadError: If a semantic head gives no logits of the image's size.
+            DataError: If the image cannot be read, or predictions cannot be merged.
+            HeadError: If a semantic head has no logits at the size of its input.
         """
         maps = {
             name: BlendedMap(head, self.windows, image.size, image.original_size, keep=self.keep)
@@ -118,7 +118,7 @@ class SlidingWindows:
     def _iterate_window_batches(
         self, image: PreparedImage, precision: str
     ) -> Iterator[tuple[list[Tile], Batch, Raw]]:
-        """The windows of an image in batches, with every head's raw output."""
+        """Yield the windows of an image in batches, with every head's raw output."""
         windows = self.windows.make_tiles(image.size)
         for start in range(0, len(windows), self.batch_size):
             tiles = windows[start : start + self.batch_size]
@@ -129,10 +129,10 @@ class SlidingWindows:
 def _frame_detections(
     name: str, prediction: Any, tile: Tile, image: PreparedImage
 ) -> WindowDetections:
-    """Detections of a window, and where it lies in the original image.
+    """Return the detections of a window with the position of the window in the original image.
 
     Raises:
-        DataError: If they are of another kind.
+        DataError: If the prediction is not of type `Detections`.
     """
     if not isinstance(prediction, Detections):
         raise DataError(

@@ -1,8 +1,8 @@
-"""Test-time augmentation: one image seen several ways, and one prediction made of all views.
+"""Test-time augmentation: several views of an image are predicted and merged into one prediction.
 
-A view is a sample like any other: mirrored left to right, or prepared at another size, with the
-geometry that leads back. Predictions are decoded in the frame of the original image, where they
-meet: probabilities are averaged, boxes fused.
+A view is a sample that is mirrored horizontally or prepared at another size, with the geometry that
+maps back to the original. Predictions are decoded in the frame of the original image and merged
+there: probabilities are averaged, boxes fused.
 
 Shape glossary: `V` views, `N` detections of all views, `K` classes.
 """
@@ -32,11 +32,11 @@ FUSION_IOU = 0.55  # Solovyev et al. 2021
 
 @dataclass(frozen=True)
 class TtaViews:
-    """Which views of an image are predicted.
+    """Test-time augmentation views of an image.
 
     Attributes:
-        has_flips: Also from right to left.
-        scales: Sizes, relative to that of the plain prediction.
+        has_flips: Whether to add horizontally flipped views.
+        scales: Sizes of the views, relative to the size of the plain prediction.
     """
 
     has_flips: bool = False
@@ -44,10 +44,10 @@ class TtaViews:
 
     @classmethod
     def from_name(cls, kind: str | None) -> TtaViews:
-        """`flips`, `scales` or `flips+scales`; None: the plain view alone.
+        """Create the views of `flips`, `scales` or `flips+scales`; None: the plain view only.
 
         Raises:
-            DataError: If the name is another one.
+            DataError: If the name is unknown.
         """
         if kind is None:
             return cls()
@@ -63,18 +63,18 @@ class TtaViews:
 
 @runtime_checkable
 class ScalableDataset(Protocol):
-    """A data set that can prepare its images at another size."""
+    """Dataset that can prepare its images at another size."""
 
     def at_scale(self, factor: float) -> Dataset[Sample]:
-        """The same images, `factor` times as large."""
+        """Return the same dataset with images scaled by `factor`."""
         ...
 
 
 def rescale_dataset(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
-    """`dataset` with images `factor` times as large.
+    """Return `dataset` with images scaled by `factor`.
 
     Raises:
-        DataError: If it cannot do that.
+        DataError: If the dataset has no `at_scale`.
     """
     if factor == 1.0:
         return dataset
@@ -87,13 +87,13 @@ def rescale_dataset(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
 
 
 class TtaPredictor:
-    """A model that predicts every view of an image and merges what it finds.
+    """Predictor that runs a model on every view of an image and merges the predictions.
 
-    Takes the place of a `TaskModel` in `evaluate` and `predict_images`.
+    Accepted by `evaluate` and `predict_images` instead of a `TaskModel`.
 
     Args:
-        model: Predicts each view.
-        views: Which ones.
+        model: Model that predicts each view.
+        views: Views to predict.
     """
 
     def __init__(self, model: TaskModel, views: TtaViews) -> None:
@@ -101,14 +101,14 @@ class TtaPredictor:
         self.views = views
 
     def predict(self, batches: Sequence[Batch], *, precision: str = "fp32") -> dict[str, list[Any]]:
-        """Merged predictions, in pixels of the original images.
+        """Predict and merge all views, in pixels of the original images.
 
         Args:
             batches: The same images, prepared at each of `views.scales`.
             precision: `fp32`, `bf16` or `fp16`.
 
         Returns:
-            Head name -> one prediction per image.
+            Head name -> merged prediction of each image.
         """
         view_predictions = []
         for batch in batches:
@@ -130,28 +130,28 @@ Predictor = TaskModel | TtaPredictor | SlidingWindows
 
 
 def unwrap_model(predictor: Predictor) -> TaskModel:
-    """The model behind a predictor."""
+    """Return the model that a predictor wraps."""
     return predictor if isinstance(predictor, TaskModel) else predictor.model
 
 
 def get_scales(predictor: Predictor) -> tuple[float, ...]:
-    """At which sizes a predictor wants to see an image."""
+    """Return the scales at which a predictor needs its images."""
     return predictor.views.scales if isinstance(predictor, TtaPredictor) else (1.0,)
 
 
 def predict_batches(
     predictor: TaskModel | TtaPredictor, batches: Sequence[Batch], *, precision: str
 ) -> dict[str, list[Any]]:
-    """Predictions for images prepared at each of `scales_of(predictor)`."""
+    """Predict images that are prepared at each of `get_scales(predictor)`."""
     if isinstance(predictor, TtaPredictor):
         return predictor.predict(batches, precision=precision)
     return predictor.predict(batches[0], precision=precision)
 
 
 def flip_batch(batch: Batch) -> Batch:
-    """The images of a batch from right to left, padding where it was.
+    """Flip the images of a batch horizontally; the padding stays in place.
 
-    Targets stay those of the plain view: predictions do not read them.
+    Targets are not flipped, because predictions do not read them.
     """
     images = batch.images.clone()
     geometries = []
@@ -165,7 +165,7 @@ def flip_batch(batch: Batch) -> Batch:
 
 
 def merge_views(predictions: Sequence[Any]) -> Any:
-    """One prediction of those of all views of an image; of a single view it is that.
+    """Merge the predictions of all views of an image; a single view is returned unchanged.
 
     Raises:
         DataError: If predictions of that type cannot be merged.
@@ -188,18 +188,19 @@ def merge_views(predictions: Sequence[Any]) -> Any:
 
 
 def fuse_detections(views: Sequence[Detections]) -> Detections:
-    """Weighted boxes fusion: boxes of one object become their mean, weighted by score.
+    """Fuse detections of several views by weighted boxes fusion.
 
-    A score is the sum of what the views gave, divided by their number: an object that only some
-    views show scores less (Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021,
-    with one deviation: a view counts once per object, its best box, so that scores stay at most 1
-    and boxes of one view are never fused with one another).
+    Boxes of one object are replaced by their mean, weighted by score. The score is the sum over the
+    views divided by the number of views, so that an object that only some views detect gets a lower
+    score (Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021). One deviation:
+    a view contributes only its best box to an object, so that scores stay at most 1 and boxes of
+    one view are never fused with each other.
 
     Args:
         views: Detections of the same image, one or more views.
 
     Returns:
-        Best first; at most as many as the view with the most.
+        Detections sorted by falling score; at most as many as the view with the most detections.
     """
     boxes = np.concatenate([as_array(view.boxes).reshape(-1, 4) for view in views]).astype(float)
     scores = np.concatenate([as_array(view.scores) for view in views]).astype(float)
@@ -219,11 +220,11 @@ def fuse_detections(views: Sequence[Detections]) -> Detections:
 
 
 class _FusedObjects:
-    """Objects found so far, each with its mean box.
+    """Objects fused so far, each with its mean box.
 
     Args:
-        capacity: For how many.
-        num_views: V.
+        capacity: Maximum number of objects.
+        num_views: Number of views, V.
     """
 
     def __init__(self, capacity: int, num_views: int) -> None:
@@ -234,7 +235,7 @@ class _FusedObjects:
         self.has_view = np.zeros((capacity, num_views), np.bool_)
 
     def add(self, box: NDArray[np.float64], score: float, label: int, view: int) -> None:
-        """Joins a box to the object of its class that it overlaps most, or opens a new one."""
+        """Add a box to the object of its class that it overlaps most, or create a new object."""
         overlaps = _compute_iou(self.boxes[: self.number], box)
         overlaps[self.labels[: self.number] != label] = 0.0
         overlaps[self.has_view[: self.number, view]] = 0.0
@@ -244,13 +245,14 @@ class _FusedObjects:
             self.labels[index], self.boxes[index] = label, box
         total = self.totals[index] + score
         if total > 0:
+            # Running weighted mean: the scores sum to `total`.
             self.boxes[index] += (box - self.boxes[index]) * (score / total)
         self.totals[index] = total
         self.has_view[index, view] = True
 
 
 def _compute_iou(boxes: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(N,)` intersection over union of xyxy boxes with one."""
+    """Compute the `(N,)` intersection over union of `(N, 4)` xyxy boxes with one box."""
     size = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     shared = size.clip(min=0).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()

@@ -1,1 +1,1 @@
-"""Prediction of many images and videos as a stream, which goes on where it stopped."""
+"""Resumable prediction of many images and videos as a stream."""

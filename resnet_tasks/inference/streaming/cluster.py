@@ -1,8 +1,8 @@
-"""Prediction on a Ray cluster: the units of a stream, spread over actors by Ray Data.
+"""Prediction on a Ray cluster: Ray Data distributes the units of a stream over actors.
 
-Every actor runs `predict_units`, the code of a single process, and writes maps and drawings into
-the output folder itself; results come back batch by batch, in any order, to the journal. So run
-folder, images and output folder must lie on a disk that all machines share.
+Every actor runs `predict_units`, the same code as a single process, and writes maps and drawings to
+the output folder itself. Results return to the journal batch by batch, in any order. The run
+folder, images and output folder must therefore lie on a disk that all machines share.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from resnet_tasks.inference.streaming.stream_journal import BatchResult
 from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
 
 LOCAL = "local"
-"""In the place of an address: a cluster of this machine alone, for as long as it takes."""
+"""Address of a temporary cluster on this machine only."""
 AT_ONCE = 8
-"""Units that an actor takes at a time."""
+"""Maximum number of units that an actor receives at a time."""
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # warns of a change that does not concern us
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports to Ray's developers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning that is irrelevant here
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 _RAISED = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception)): (.+)$", re.MULTILINE)
-"""A line of a traceback that names what was raised."""
+"""Line of a traceback that names the raised exception."""
 
 MakePredictor = Callable[[], StreamPredictor]
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A Ray cluster, existing or of this machine.
+    """Ray cluster, either existing or started on this machine.
 
     Attributes:
         address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
-        actors: Processes that predict; None: one per GPU, without GPUs one per machine.
+        actors: Number of prediction processes; None: one per GPU, or one per machine without GPUs.
     """
 
     address: str
@@ -59,17 +59,17 @@ class RayCluster:
     def create_runner(
         self, make: MakePredictor, out: Path, options: StreamOptions
     ) -> Callable[[Sequence[Unit], DoneBatches], Generator[BatchResult]]:
-        """What predicts on the cluster in the place of `predict_units`.
+        """Create the function that predicts on the cluster, to be used instead of `predict_units`.
 
         Args:
-            make: Makes the predictor, in every actor; is pickled.
-            out: The output folder.
-            options: What is written.
+            make: Picklable function that creates the predictor in every actor.
+            out: Path of the output folder.
+            options: Output options.
 
         Raises:
             DataError: If Ray is not installed.
         """
-        _import_ray()  # before anything is read
+        _import_ray()  # fail before any image is read
 
         def run(units: Sequence[Unit], done_batches: DoneBatches) -> Generator[BatchResult]:
             if units:
@@ -110,10 +110,10 @@ class RayCluster:
 
     @contextmanager
     def _connect(self) -> Iterator[Any]:
-        """Ray, connected to the cluster.
+        """Connect to the cluster, and disconnect on exit.
 
         Raises:
-            RunError: If there is none at the address.
+            RunError: If no cluster responds at the address.
         """
         ray = _import_ray()
         has_begun = not ray.is_initialized()
@@ -142,12 +142,12 @@ class RayCluster:
 
 
 class RayWorker:
-    """An actor: predicts units with a predictor of its own.
+    """Ray actor that predicts units with its own predictor.
 
     Args:
-        make: Makes the predictor.
-        out: Output folder, on a shared disk.
-        options: What is written.
+        make: Function that creates the predictor.
+        out: Path of the output folder, on a shared disk.
+        options: Output options.
     """
 
     def __init__(self, make: MakePredictor, out: Path, options: StreamOptions) -> None:
@@ -156,10 +156,10 @@ class RayWorker:
         self._options = options
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
-        """The lines of the journal, one by one.
+        """Predict units and yield their journal lines, one by one.
 
         Args:
-            batch: `unit` -> packed units.
+            batch: `unit` -> array of packed units.
         """
         unpacked = [_unpack_unit(str(text)) for text in batch["unit"]]
         done_batches = frozenset(
@@ -177,7 +177,7 @@ class RayWorker:
 
 
 def _restore_paths(result: BatchResult, requested_paths: Mapping[str, str]) -> BatchResult:
-    """A result whose files are named as they were asked for, not by their absolute paths."""
+    """Replace the absolute paths in a result by the paths that the user gave."""
     frames = tuple(
         replace(
             frame,
@@ -194,7 +194,7 @@ def _restore_paths(result: BatchResult, requested_paths: Mapping[str, str]) -> B
 
 
 def _pack_unit(unit: Unit, done_batches: Sequence[int]) -> str:
-    """A unit as text, with its batches that are done."""
+    """Serialize a unit and the numbers of its finished batches as JSON."""
     sources = [[str(source.path.absolute()), source.name] for source in unit.sources]
     return json.dumps({"number": unit.number, "sources": sources, "done": list(done_batches)})
 
@@ -206,11 +206,12 @@ def _unpack_unit(text: str) -> tuple[Unit, list[int]]:
 
 
 def _import_ray() -> Any:
-    """The package, which says nothing and tells nobody.
+    """Import Ray without log output and usage reports.
 
     Raises:
-        DataError: If it is not installed.
+        DataError: If Ray is not installed.
     """
+    # Ray reads these variables on import.
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -223,10 +224,10 @@ def _import_ray() -> Any:
 
 
 def _allocate_actors(ray: Any, requested: int | None) -> tuple[int, dict[str, float]]:
-    """How many actors there shall be, and what each takes of the cluster.
+    """Return the number of actors, and the cluster resources that each actor uses.
 
     Raises:
-        RunError: If more are asked for than there are processors.
+        RunError: If more actors are requested than there are processors.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -242,10 +243,10 @@ def _allocate_actors(ray: Any, requested: int | None) -> tuple[int, dict[str, fl
 
 @contextmanager
 def _unwrap_ray_errors() -> Iterator[None]:
-    """An error of an actor as what it was there, or as one sentence.
+    """Convert the error of an actor to the exception type that it had there, or to a `RunError`.
 
     Raises:
-        ResnetTasksError: If something went wrong.
+        ResnetTasksError: If an actor failed.
     """
     try:
         yield
@@ -254,7 +255,7 @@ def _unwrap_ray_errors() -> Iterator[None]:
 
 
 def _parse_traceback(text: str) -> ResnetTasksError:
-    """What a traceback of an actor, as Ray hands it over, says: its first cause."""
+    """Parse the traceback of an actor, as Ray reports it, and return its first cause."""
     exceptions = [(match[1], match[2]) for match in _RAISED.finditer(text)]
     for name, message in exceptions:
         kind = getattr(errors, name.rpartition(".")[2], None)

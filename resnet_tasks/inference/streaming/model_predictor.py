@@ -1,4 +1,4 @@
-"""A torch model as a stream uses it."""
+"""Stream predictor for torch models."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from resnet_tasks.structures.samples import collate
 
 @dataclass(frozen=True)
 class ModelPredictor:
-    """A `TaskModel`, or `ManyViews` or `SlidingWindows` of one, as a `StreamPredictor`.
+    """`StreamPredictor` that wraps a `TaskModel`, `TtaPredictor` or `SlidingWindows`.
 
     Attributes:
-        model: Predicts.
-        preparation: How its images are made ready.
-        classes: Head name -> class names; with the ids and categories for who writes files.
+        model: Wrapped model.
+        preparation: Preparation of the model's images.
+        classes: Head name -> class names; only needed for writing files, like `category_ids` and
+            `categories`.
         category_ids: Head name -> category id of every label.
-        categories: Of the data set, as in a COCO file.
+        categories: Categories of the dataset, as in a COCO file.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        batch_size: Images that go through the model together.
+        batch_size: Images per forward pass.
     """
 
     model: Predictor
@@ -46,7 +47,10 @@ class ModelPredictor:
     batch_size: int = 4
 
     def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
-        """See `StreamPredictor`; for windows a file is opened only, and read in parts later."""
+        """Read and prepare an image; see `StreamPredictor.read`.
+
+        For sliding windows the file is only opened here, and read in regions during prediction.
+        """
         if isinstance(self.model, SlidingWindows):
             return ReadyImage(self.preparation.open_image(source, name), None)
         image = self.preparation.read(source) if isinstance(source, Path) else source
@@ -59,7 +63,7 @@ class ModelPredictor:
         return ReadyImage(self.preparation.open_image(image, name), ready)
 
     def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
-        """See `StreamPredictor`."""
+        """Predict images; see `StreamPredictor.predict`."""
         precision = resolve_precision(self.precision, unwrap_model(self.model).device)
         if isinstance(self.model, SlidingWindows):
             return [

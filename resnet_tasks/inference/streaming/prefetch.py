@@ -1,4 +1,4 @@
-"""Images and frames read ahead of the model: threads decode, a bounded queue keeps the order."""
+"""Prefetching of images and frames: threads decode, a bounded queue keeps the order."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class LoadedFrame:
-    """An image or frame that was read, or could not be.
+    """Image or video frame after reading, or the reason why it cannot be read.
 
     Attributes:
-        source: Where it comes from.
-        image: None where it cannot be read.
-        number: Of the frame in its video; None of an image.
-        seconds: From the beginning of the video.
-        reason: Why it cannot be read.
+        source: Image or video file.
+        image: Image, ready for prediction; None if it cannot be read.
+        number: Number of the frame in its video; None for an image.
+        seconds: Time since the beginning of the video, seconds; None for an image.
+        reason: Reason why it cannot be read; empty if it can.
     """
 
     source: Source
@@ -41,21 +41,21 @@ class LoadedFrame:
 
     @property
     def name(self) -> str:
-        """Of what is written for it, without an ending."""
+        """Name of its output files, without suffix."""
         return self.source.name if self.number is None else f"{self.source.name}/{self.number:06d}"
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """What goes through the model together.
+    """Images and frames that are predicted together.
 
     Attributes:
         unit: Number of the unit.
-        batch: Number in the unit.
-        frames: In order.
-        is_last: Nothing more comes of the unit.
-        note: What is wrong with a video as a whole.
-        video: Its file.
+        batch: Number of the batch in the unit.
+        frames: Images or frames, in order.
+        is_last: Whether this is the last batch of the unit.
+        note: Problem of a video as a whole; empty if there is none.
+        video: Path of the video file; empty for images.
     """
 
     unit: int
@@ -68,7 +68,7 @@ class LoadedBatch:
 
 @dataclass(frozen=True)
 class _PendingBatch:
-    """A batch whose frames are being read."""
+    """Batch whose frames are still being read."""
 
     unit: int
     batch: int
@@ -87,15 +87,19 @@ def prefetch_batches(
     threads: int = 2,
     queue_size: int = 2,
 ) -> Generator[LoadedBatch]:
-    """The batches of all units in order, read while the model works on those before.
+    """Read the batches of all units in order, ahead of the model.
 
     Args:
-        units: Those that are not done.
-        predictor: Makes images ready.
-        done_batches: Batches, (unit, number in it), that are left out.
-        every: Of videos every n-th frame.
-        threads: That decode.
-        queue_size: Batches that are held at most, besides the one that was handed over last.
+        units: Units that are not finished.
+        predictor: Predictor that reads and prepares images.
+        done_batches: Finished batches, as (unit, batch in the unit), which are skipped.
+        every: Frame step; every n-th frame of a video is read.
+        threads: Number of decoding threads.
+        queue_size: Maximum number of batches held in memory, in addition to the one that was
+            yielded last.
+
+    Yields:
+        Batches in the order of the units.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
         planned = _plan_batches(units, predictor, pool, done_batches, every)
@@ -119,7 +123,7 @@ def _plan_batches(
     done_batches: Set[Key],
     every: int,
 ) -> Iterator[_PendingBatch]:
-    """Batches whose reading has begun; runs in a thread of its own, which decodes videos."""
+    """Yield batches whose reading has started; runs in its own thread, which decodes videos."""
     for unit in units:
         if unit.video is not None:
             yield from _plan_video(unit.number, unit.video, predictor, pool, done_batches, every)
@@ -136,7 +140,7 @@ def _plan_video(
     done_batches: Set[Key],
     every: int,
 ) -> Iterator[_PendingBatch]:
-    """The batches of a video, and at its end one without frames."""
+    """Yield the batches of a video, followed by an empty batch that marks its end."""
     size, batch, note = predictor.batch_size, 0, ""
     frames: list[Future[LoadedFrame]] = []
     num_frames = 0
@@ -164,7 +168,8 @@ def _plan_video(
         note = str(error)
     if frames:
         yield _PendingBatch(unit, batch, tuple(frames), is_last=False)
-    # Its own number, so that it is told apart from a last batch that a kill left.
+    # After a resume, `frames` is empty if the last batch is finished already. An end marker with
+    # the number `batch` would then replace that batch in the journal.
     yield _PendingBatch(unit, batch + 1, (), is_last=True, note=note, video=str(video.path))
 
 
@@ -192,7 +197,7 @@ def _read_frame(
 def _prefetch(items: Iterator[Item], queue_size: int) -> Generator[Item]:
     """Yield the items of an iterator that runs in a thread, at most `queue_size` of them ahead.
 
-    What the iterator raises is raised where its item would have come. When it is no longer read,
+    An exception of the iterator is raised in place of its next item. When the generator is closed,
     the thread ends.
     """
     ready_queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(
@@ -202,6 +207,7 @@ def _prefetch(items: Iterator[Item], queue_size: int) -> Generator[Item]:
 
     def put(item: Item | None, error: BaseException | None) -> None:
         while not stopped.is_set():
+            # The timeout lets the thread notice `stopped` while the queue is full.
             with suppress(queue.Full):
                 ready_queue.put((item, error), timeout=0.1)
                 return
@@ -213,7 +219,7 @@ def _prefetch(items: Iterator[Item], queue_size: int) -> Generator[Item]:
                 if stopped.is_set():
                     return
             put(None, None)
-        except BaseException as error:  # noqa: BLE001  # handed over to the thread that reads
+        except BaseException as error:  # noqa: BLE001  # raised again in the reading thread
             put(None, error)
 
     thread = threading.Thread(target=fill, name="read ahead", daemon=True)

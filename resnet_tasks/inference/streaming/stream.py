@@ -1,4 +1,4 @@
-"""The stream: images and frames are read ahead, predicted, drawn and written, batch by batch."""
+"""Stream of images and frames that are prefetched, predicted, drawn and written batch by batch."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ from resnet_tasks.inference.streaming.videos import count_announced_frames
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 
 WRITING = 2
-"""Batches that may wait to be drawn and written while the model goes on."""
+"""Number of batches that may wait to be drawn and written while the model continues."""
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What is written, and how.
+    """Output options of a stream.
 
     Attributes:
-        score: Detections and labels below are left out; None: see `PredictionWriter`.
-        thresholds: Head -> least score of the detections of every label, in place of `score`.
-        draw: Write drawings.
-        every: Of videos every n-th frame.
-        threads: That read, and as many that draw and write; None: what suits the machine.
+        score: Minimum score of detections and labels; None: see `PredictionWriter`.
+        thresholds: Head name -> minimum detection score of every label; overrides `score`.
+        draw: Whether to write drawings.
+        every: Frame step; every n-th frame of a video is predicted.
+        threads: Number of reading threads, and of writing threads; None: chosen for the machine.
     """
 
     score: float | None = None
@@ -68,7 +68,7 @@ class StreamOptions:
 
 
 DoneBatches = frozenset[Key]
-"""Batches that are done, each as (unit, number in it)."""
+"""Finished batches, each as (unit, batch in the unit)."""
 
 
 def predict_units(
@@ -79,16 +79,19 @@ def predict_units(
     *,
     done_batches: DoneBatches = frozenset(),
 ) -> Generator[BatchResult]:
-    """Predicts units; maps and drawings of a batch are written before its result comes.
+    """Predict units; maps and drawings of a batch are written before its result is yielded.
 
-    The one code path of a single process and of a cluster's.
+    A single process and the workers of a cluster share this code path.
 
     Args:
-        units: In order.
-        predictor: The model.
-        out: Gets maps and drawings.
-        options: What is written.
-        done_batches: Batches that are left out.
+        units: Units, in order.
+        predictor: Predictor of the images.
+        out: Path of the output folder for maps and drawings.
+        options: Output options.
+        done_batches: Finished batches, which are skipped.
+
+    Yields:
+        Results of each batch.
     """
     threads = options.threads or choose_num_threads()
     batches = prefetch_batches(
@@ -121,7 +124,7 @@ def predict_units(
 
 
 def choose_num_threads() -> int:
-    """As many as there are processors, two to eight: readers mostly leave Python's lock alone."""
+    """Return the number of usable cores, clipped to 2..8; decoding mostly releases the GIL."""
     return max(2, min(8, count_usable_cores()))
 
 
@@ -140,14 +143,15 @@ def _finish_batch(batch: LoadedBatch, jobs: Sequence[Future[FrameResult]]) -> Ba
 def _predict_frames(
     frames: Sequence[LoadedFrame], predictor: StreamPredictor
 ) -> list[dict[str, Any] | str]:
-    """Predictions of a batch; in the place of one that cannot be had, why."""
+    """Predict a batch; a frame that cannot be predicted gets the reason instead of a prediction."""
     images = [frame.image for frame in frames if frame.image is not None]
     if not images:
         return [frame.reason for frame in frames]
     try:
         predictions: Iterator[dict[str, Any] | str] = iter(predictor.predict(images))
     except DataError as error:
-        # Some files are read in parts, when they are predicted: which of them is it?
+        # Files that are read in regions can fail during prediction. Predict the images one by one
+        # to find the ones that fail.
         is_known = len(images) == 1
         predictions = iter(
             [str(error)] if is_known else [_predict_single(predictor, p) for p in images]
@@ -169,7 +173,7 @@ def _write_frame(
     out: Path,
     options: StreamOptions,
 ) -> FrameResult:
-    """Writes map and drawing of a frame; its other results."""
+    """Write the map and drawing of a frame, and return its other results."""
     frame_location = (str(frame.source.path), frame.number, frame.seconds)
     if isinstance(prediction, str):
         return FrameResult(*frame_location, reason=prediction)
@@ -193,12 +197,14 @@ def _write_frame(
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """What a stream has done.
+    """Counts of a finished stream.
 
     Attributes:
-        num_predicted: Images and frames predicted.
-        num_unreadable: Images, frames and videos that cannot be read (in part); listed.
-        num_resumed: Of the good ones, those of an earlier sitting.
+        num_predicted: Number of predicted images and frames.
+        num_unreadable: Number of images, frames and videos that cannot be read (in part); they are
+            listed in the output folder.
+        num_resumed: Number of predicted images and frames that come from an earlier, interrupted
+            run.
     """
 
     num_predicted: int
@@ -208,13 +214,13 @@ class StreamSummary:
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """What is to be predicted.
+    """Images and videos to predict.
 
     Attributes:
-        paths: Files, folders and patterns.
-        recursive: Search folders below folders too.
-        list_file: A text file that names more, one on each line.
-        overwrite: Begin anew where there is an unfinished prediction.
+        paths: Files, folders and glob patterns.
+        recursive: Whether to search subfolders.
+        list_file: Path of a text file with additional paths, one per line.
+        overwrite: Whether to start again if the output folder holds an unfinished prediction.
     """
 
     paths: tuple[Path, ...]
@@ -224,7 +230,7 @@ class PredictionRequest:
 
 
 Runner = Callable[[Sequence[Unit], DoneBatches], Generator[BatchResult]]
-"""Predicts units but for batches that are done; in any order."""
+"""Function that predicts units, except their finished batches, in any order."""
 
 
 def predict_all(
@@ -237,23 +243,24 @@ def predict_all(
     runner: Runner | None = None,
     console: Console | None = None,
 ) -> StreamSummary:
-    """Predicts images and videos into a folder; goes on where an earlier sitting was stopped.
+    """Predict images and videos into a folder, and resume an interrupted prediction.
 
     Args:
-        predictor: The model.
-        request: What to predict.
-        out: Is made; see `journal` for what is written.
-        settings: What decides the results besides `options`, as plain values: a restart with others
-            is refused.
-        options: What is written.
-        runner: Predicts in the place of `predictor` in this process, such as a cluster.
-        console: For progress and notes.
+        predictor: Predictor of the images.
+        request: Images and videos to predict.
+        out: Path of the output folder, created if needed; see `stream_journal` for its files.
+        settings: Plain values, besides `options`, that determine the results; resuming with other
+            values is refused.
+        options: Output options.
+        runner: Function that predicts instead of this process, such as a cluster's; default: this
+            process.
+        console: Console for progress and notes.
 
     Raises:
-        DataError: If there is no image, none can be read, results cannot be written, or a head
-            has a name that they cannot be written under.
-        RunError: If another process predicts into the folder, an unfinished prediction in it was
-            made otherwise, or it holds a model, whose files those of a head could replace.
+        DataError: If there is no image, none can be read, results cannot be written, or a head's
+            name is not usable as a file name.
+        RunError: If another process predicts into the folder, the folder holds an unfinished
+            prediction with other settings, or it holds a model whose files could be overwritten.
     """
     _require_no_model(out)
     require_head_names(predictor.classes)
@@ -334,7 +341,7 @@ def _predict_sources(
             advance(len(result.frames))
     if not journal.num_predicted:
         reason = journal.find_first_reason()
-        journal.discard()  # once they are mended, the same command shall read them again
+        journal.discard()  # the same command must read repaired files again
         if len(sources) == 1:
             raise DataError(reason)
         raise DataError(
@@ -347,7 +354,7 @@ def _predict_sources(
 def _show_progress(
     console: Console, sources: Sequence[Source], every: int, num_done: int
 ) -> Iterator[Callable[[int], None]]:
-    """A bar over images and frames; gives the function that advances it."""
+    """Show a progress bar over images and frames, and yield the function that advances it."""
     if not console.is_terminal:
         yield lambda _: None
         return

@@ -1,12 +1,11 @@
-"""What is already predicted, kept in the output folder until all of it is: a restart goes on there.
+"""Journal of finished batches in the output folder, from which an interrupted stream resumes.
 
-stream.json      how it is predicted, and a digest of what; another way is refused
-stream.jsonl     a line per batch: its results, and images that cannot be read
+stream.json      settings and a digest of the sources; resuming with others is refused
+stream.jsonl     one line per batch: its results, and images that cannot be read
 
-At the end both become the files that stay: `<head>.json`, `images.json` and
-`unreadable_images.jsonl`. A line is written when the maps and drawings of its batch are; a line
-that
-a kill cut off is written again, with its whole batch.
+At the end, both are replaced by the final files `<head>.json`, `images.json` and
+`unreadable_images.jsonl`. A line is written after the maps and drawings of its batch. A line that
+is incomplete because the process was killed is discarded, and its batch is predicted again.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ LINES = "stream.jsonl"
 BAD = "unreadable_images.jsonl"
 VERSION = 1
 Key = tuple[int, int]
-"""(unit, batch in it)."""
+"""(unit, batch in the unit)."""
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What was found in an image or frame.
+    """Results of one image or frame.
 
     Attributes:
-        file_name: As the source names it.
-        frame: Number in its video; None of an image.
-        seconds: From the beginning of its video; None of an image.
-        size: (height, width); None where it cannot be read.
-        entries: Head -> results without the id of their image.
-        reason: Why it cannot be read; empty where it can.
+        file_name: Path of the file, as given by the source.
+        frame: Number of the frame in its video; None for an image.
+        seconds: Time since the beginning of the video, seconds; None for an image.
+        size: (height, width), pixels; None if the image cannot be read.
+        entries: Head name -> results without image id.
+        reason: Reason why the image cannot be read; empty if it can.
     """
 
     file_name: str
@@ -53,15 +52,15 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What was found in images or frames that went through the model together.
+    """Results of images or frames that were predicted together.
 
     Attributes:
         unit: Number of the unit.
-        batch: Number in the unit.
-        frames: In order.
-        is_last: Nothing more comes of the unit.
-        note: What is wrong with a video as a whole, such as that it is cut off.
-        video: Its file, where there is a note.
+        batch: Number of the batch in the unit.
+        frames: Results of the images or frames, in order.
+        is_last: Whether this is the last batch of the unit.
+        note: Problem of a video as a whole, such as a truncated file; empty if there is none.
+        video: Path of the video file, if there is a note.
     """
 
     unit: int
@@ -72,15 +71,15 @@ class BatchResult:
     video: str = ""
 
     def to_line(self) -> str:
-        """As a line of JSON."""
+        """Serialize the results as a line of JSON."""
         return json_text(asdict(self))
 
     @classmethod
     def from_line(cls, line: bytes | str) -> BatchResult:
-        """The inverse of `to_line`.
+        """Parse a line that `to_line` wrote.
 
         Raises:
-            ValueError: If it is cut off or none.
+            ValueError: If the line is incomplete or has another format.
         """
         try:
             value = json.loads(line)
@@ -96,21 +95,21 @@ def _frame_from_json(value: dict[str, Any]) -> FrameResult:
 
 
 class StreamJournal:
-    """The journal of an output folder, which this process holds.
+    """Journal of an output folder that this process has locked.
 
     Args:
-        folder: Is there.
-        settings: How it is predicted, and a digest of what; plain values.
-        overwrite: Begin anew, whatever is there.
+        folder: Path of the existing output folder.
+        settings: Plain values that determine the results, including a digest of the sources.
+        overwrite: Whether to start again, even if there is an unfinished prediction.
 
     Attributes:
-        done_batches: Batches that are.
-        ended_units: Units that are.
-        num_predicted: Images and frames that are predicted.
-        num_unreadable: Those that cannot be read.
+        done_batches: Keys of the finished batches.
+        ended_units: Numbers of the finished units.
+        num_predicted: Number of predicted images and frames.
+        num_unreadable: Number of images, frames and videos that cannot be read.
 
     Raises:
-        RunError: If the folder holds an unfinished prediction that was made otherwise.
+        RunError: If the folder holds an unfinished prediction with other settings.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class StreamJournal:
         self._folder = folder
         self._path = folder / LINES
         self._offsets: dict[Key, int] = {}
-        self._heads: set[str] = set()  # that have entries, and not maps
+        self._heads: set[str] = set()  # heads with entries; maps are already written as files
         self.ended_units: set[int] = set()
         self.num_predicted = 0
         self.num_unreadable = 0
@@ -137,14 +136,14 @@ class StreamJournal:
 
     @property
     def done_batches(self) -> frozenset[Key]:
-        """Batches that are done."""
+        """Keys of the finished batches."""
         return frozenset(self._offsets)
 
     def add(self, result: BatchResult) -> None:
-        """Keeps a batch.
+        """Append the results of a batch.
 
         Raises:
-            RunError: If the disk is full, or the folder cannot be written to.
+            RunError: If the disk is full, or the folder is not writable.
         """
         try:
             offset = self._stream.tell()
@@ -155,17 +154,17 @@ class StreamJournal:
         self._register(result, offset)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Close the file."""
         self._stream.close()
 
     def finish(self, categories: Sequence[Mapping[str, Any]]) -> None:
-        """Makes the files that stay of what was kept, and removes the journal.
+        """Write the final files from the journal, and remove the journal.
 
         Args:
-            categories: For `images.json`.
+            categories: Categories for `images.json`.
 
         Raises:
-            RunError: If a line that was there before names a head that no file can be called after.
+            RunError: If an earlier line contains a head name that is not usable as a file name.
         """
         self.close()
         place = f"{self._path} (predict again with --overwrite)"
@@ -195,13 +194,13 @@ class StreamJournal:
         self.discard()
 
     def discard(self) -> None:
-        """Removes the journal: there is nothing to go on from."""
+        """Remove the journal, so that the next run starts from the beginning."""
         self.close()
         self._path.unlink()
         (self._folder / SETTINGS).unlink(missing_ok=True)
 
     def find_first_reason(self) -> str:
-        """Why the first of those that cannot be read cannot."""
+        """Return the reason why the first unreadable image cannot be read; empty if all can."""
         for line in self._iterate_batches():
             for reason in (line.note, *(frame.reason for frame in line.frames)):
                 if reason:
@@ -228,7 +227,7 @@ class StreamJournal:
                     stream.write(json_text(record) + "\n")
 
     def _iterate_frames(self) -> Iterator[FrameResult]:
-        """All frames in the order of the sources, whoever predicted them when."""
+        """Yield all frames in the order of the sources, independent of the order of prediction."""
         for line in self._iterate_batches():
             yield from line.frames
 
@@ -239,7 +238,7 @@ class StreamJournal:
                 yield BatchResult.from_line(stream.readline())
 
     def _require_same_settings(self, settings: Mapping[str, Any]) -> None:
-        """Raises `RunError` where the journal was begun otherwise."""
+        """Raise a `RunError` if the settings of the unfinished prediction differ."""
         remedy = "go on with the same command, begin anew with --overwrite, or choose another --out"
         try:
             stored_settings = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
@@ -265,7 +264,7 @@ class StreamJournal:
             )
 
     def _restore(self) -> None:
-        """Reads what is done, and cuts off a line that a kill cut."""
+        """Read the finished batches, and truncate an incomplete last line."""
         offset = 0
         with self._path.open("r+b") as stream:
             for raw in iter(stream.readline, b""):
@@ -288,7 +287,7 @@ class StreamJournal:
 
 
 class _JsonListWriter:
-    """A list of JSON written entry by entry, a line each."""
+    """Writer of a JSON list, one entry per line."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""What a stream needs of a model: images made ready by one thread, predicted by another."""
+"""Interface between a stream and a model: threads prepare images, one thread predicts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from resnet_tasks.visualization.thumbnails import make_overview
 
 @dataclass(frozen=True)
 class ReadyImage:
-    """An image that was read.
+    """Image that is ready for prediction.
 
     Attributes:
-        image: As stored, to draw on.
-        ready: What the predictor takes.
+        image: Image as stored, for drawings.
+        ready: Input of the predictor.
     """
 
     image: PreparedImage
@@ -28,23 +28,23 @@ class ReadyImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) as stored, upright."""
+        """(height, width) of the stored image after EXIF orientation, pixels."""
         return self.image.original_size
 
     def render_overview(self) -> NDArray[np.uint8]:
-        """`(h', w', 3)` RGB to draw on."""
+        """Render the image as `(h', w', 3)` uint8 RGB for drawings."""
         return make_overview(self.image)
 
 
 class StreamPredictor(Protocol):
-    """A model as a stream uses it; reads in threads, predicts in one.
+    """Predictor of a stream; `read` runs in several threads, `predict` in one.
 
     Attributes:
-        preparation: How images are made ready.
-        batch_size: Images that go through the model together.
+        preparation: Preparation of the images.
+        batch_size: Images per forward pass.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
-        categories: Of the data set, as in a COCO file.
+        categories: Categories of the dataset, as in a COCO file.
     """
 
     @property
@@ -59,17 +59,24 @@ class StreamPredictor(Protocol):
     def categories(self) -> Sequence[Mapping[str, Any]]: ...  # noqa: D102
 
     def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
-        """An image file, or a frame, made ready; runs in several threads at once.
+        """Read and prepare an image file or a frame; called by several threads at once.
+
+        Args:
+            source: Path of an image file, or `(h, w, C)` pixels of a frame.
+            name: Name of the image in messages.
 
         Raises:
-            DataError: If it cannot be read.
+            DataError: If the image cannot be read.
         """
         ...
 
     def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
-        """Head name -> prediction in pixels of the image, for each image.
+        """Predict images.
+
+        Returns:
+            Head name -> prediction in pixels of the image, for each image.
 
         Raises:
-            DataError: If one cannot be read.
+            DataError: If an image cannot be read.
         """
         ...

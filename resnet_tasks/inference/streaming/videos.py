@@ -1,4 +1,4 @@
-"""Frames of a video, read one after another."""
+"""Sequential reading of video frames."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from resnet_tasks.data.images.size_limits import refuse_large
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import open_regular_file
 
-# Read when the first video is opened: what is wrong is told by our errors, not on standard error.
+# FFmpeg reads this variable when the first video is opened. Problems are reported by our errors,
+# not by FFmpeg on standard error.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 _CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _HAS_OWN_OPTIONS = _CAPTURE_OPTIONS in os.environ
 
 MISSING = 0.02
-"""Share of the announced frames that may lack without a word; containers announce roughly."""
+"""Fraction of the announced frames that may be missing without an error; containers announce only
+approximate numbers."""
 _CONTAINERS = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
     b"\0\0\x01\xba",  # MPEG program stream
@@ -38,12 +40,13 @@ _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """A frame.
+    """Video frame.
 
     Attributes:
-        number: In the video, from 0.
-        seconds: From its beginning; None where the video names no rate.
-        pixels: `(h, w, C)` uint8, RGB or gray, upright; None where it was not wanted.
+        number: Number of the frame in the video, from 0.
+        seconds: Time since the beginning of the video, seconds; None if the video has no frame
+            rate.
+        pixels: `(h, w, C)` uint8, RGB or gray, upright; None if the pixels were not requested.
     """
 
     number: int
@@ -52,7 +55,7 @@ class VideoFrame:
 
 
 def count_announced_frames(path: Path) -> int:
-    """How many frames a video says it has; 0 where it does not say or cannot be opened."""
+    """Return the number of frames that a video announces; 0 if unknown or not readable."""
     try:
         with _open_capture(path) as capture:
             return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -68,20 +71,24 @@ def read_frames(
     is_requested: Callable[[int], bool] | None = None,
     max_pixels: int | None = None,
 ) -> Iterator[VideoFrame]:
-    """Every n-th frame of a video, in order.
+    """Read every n-th frame of a video, in order.
 
-    Frames are always read from the first one on: jumping is not exact in most formats.
+    All frames are read from the first one on, because seeking is inexact in most formats.
 
     Args:
-        path: Of the video.
-        every: 1: all frames; n: those whose number n divides.
-        channels: 3: RGB; 1: gray.
-        is_requested: Whether the i-th of these frames is decoded into pixels; None: all are.
-        max_pixels: Most pixels of a frame; None: `MAX_PIXELS`.
+        path: Path of the video file.
+        every: Frame step; frames whose number is divisible by it are yielded.
+        channels: Number of channels, 3 (RGB) or 1 (gray).
+        is_requested: Predicate on the index of a yielded frame that returns whether to convert it
+            to pixels; None: all are converted.
+        max_pixels: Maximum number of pixels of a frame; None: `MAX_PIXELS`.
+
+    Yields:
+        Frames in order.
 
     Raises:
-        DataError: If it cannot be opened, has no frame or too large ones, or ends before the
-            frames that it announces; after those that it has.
+        DataError: If the video cannot be opened, has no frame or too large frames, or ends before
+            the announced number of frames (raised after the existing frames).
     """
     if channels not in (1, 3):
         raise DataError(
@@ -140,13 +147,13 @@ def _open_capture(path: Path, max_pixels: int | None = None) -> Iterator[cv2.Vid
 
 
 def _require_video(path: Path) -> None:
-    """Check that a file is regular and starts as a container of videos.
+    """Check that a file is regular and starts as a video container.
 
-    OpenCV would take a playlist for a video, and a single image for one of a sequence, without any
-    limit on its size.
+    OpenCV would accept a playlist as a video, and a single image as part of an image sequence,
+    without any limit on its size.
 
     Raises:
-        DataError: If it does not.
+        DataError: If the file is not regular or not a video container.
     """
     try:
         with open_regular_file(path) as stream:
@@ -166,8 +173,8 @@ def _require_video(path: Path) -> None:
 
 @contextmanager
 def _name_for_opencv(path: Path) -> Iterator[str]:
-    """Give a name of a file that OpenCV can take: it crashes on those that are not UTF-8."""
-    # From the root, so that no name is taken for an address such as http:// or concat:.
+    """Yield a name of the file that OpenCV accepts: it crashes on names that are not UTF-8."""
+    # An absolute path is never parsed as an address such as http:// or concat:.
     name = str(path.absolute())
     try:
         name.encode()
@@ -181,9 +188,9 @@ def _name_for_opencv(path: Path) -> Iterator[str]:
 
 
 def _capture(name: str, limit: int) -> cv2.VideoCapture:
-    # FFmpeg alone: among the others is one that reads numbered images in place of a video.
+    # Only FFmpeg: another backend reads numbered images instead of a video.
     has_ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
-    # Frames may grow in the middle of a video, which only its decoder sees.
+    # The frame size may grow in the middle of a video, which only the decoder can limit.
     if not _HAS_OWN_OPTIONS:
         os.environ[_CAPTURE_OPTIONS] = f"max_pixels;{limit}"
     return cv2.VideoCapture(name, cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)
