@@ -1,1 +1,1 @@
-"""Metrics with the names and protocols that the field publishes."""
+"""Metrics under the names and protocols of the literature."""

@@ -1,4 +1,4 @@
-"""Predictions of a model on a data set, judged head by head."""
+"""Evaluation of a model on a dataset, head by head."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from resnet_tasks.structures.samples import Sample
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model is worth on a data set.
+    """Results of the evaluation of a model on a dataset.
 
     Attributes:
-        metrics: `head/metric` -> value, with its interval where one was made. Heads whose truth is
-            not annotated on any image are left out.
-        protocols: Head -> how its numbers are counted.
-        evaluators: Head -> those who judged it, with all that they have seen.
-        image_ids: All images that were predicted, in order.
-        resampling: How the intervals were made; None where none were asked for.
+        metrics: `head/metric` -> metric, with its interval if one was computed. Heads without an
+            annotated image are excluded.
+        protocols: Head name -> sentences that define its metrics.
+        evaluators: Head name -> its evaluators, with all images that they have seen.
+        image_ids: Ids of all predicted images, in order.
+        resampling: Resampled metrics behind the intervals; None if no intervals were requested.
     """
 
     metrics: dict[str, Metric]
@@ -51,9 +51,13 @@ class Evaluation:
     resampling: Resampling | None = None
 
     def details(self) -> dict[str, dict[str, Any]]:
-        """Head -> curves and tables of all its evaluators as JSON values (`Detailed.details`).
+        """Return curves and tables of all evaluators; see `DetailedEvaluator.details`.
 
-        Where two evaluators of a head bring the same key, the first one's stands; notes are joined.
+        If several evaluators of a head return the same key, the first one takes precedence; notes
+        are concatenated.
+
+        Returns:
+            Head name -> details as JSON values.
         """
         head_details: dict[str, dict[str, Any]] = {}
         for head, evaluators in self.evaluators.items():
@@ -80,26 +84,25 @@ def evaluate(
     on_image: Callable[[int, dict[str, Any]], None] | None = None,
     process_group: ProcessGroup = SingleProcess(),  # noqa: B008  # frozen
 ) -> Evaluation:
-    """Metrics of every head of `model` on `dataset`, with 95 % intervals.
+    """Compute the metrics of every head of `model` on `dataset`, with 95 % intervals.
 
     Args:
-        model: A `TaskModel` on its device, whose mode is kept, or `ManyViews` or `SlidingWindows`
-            of one.
-        dataset: Samples without augmentation. `CocoDataset` is judged on its files' own
-            annotations, any other data set on its samples' targets, brought back to the original
-            frame.
-        batch_size: Images per forward; with `SlidingWindows` one after the other is predicted.
+        model: `TaskModel` on its device, whose mode is restored afterwards, or a `TtaPredictor` or
+            `SlidingWindows` that wraps one.
+        dataset: Samples without augmentation. The ground truth of a `CocoDataset` is read from its
+            annotation files; that of any other dataset is the targets of its samples, mapped back
+            to the original frame.
+        batch_size: Images per forward pass; `SlidingWindows` predicts one image at a time.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        workers: Loader processes.
-        evaluators: Who judges each head; default: `evaluators_of` the model's heads.
-        bootstrap: How intervals are made; None: no intervals.
-        on_image: Called with (position, {head: prediction}) after each image.
-        process_group: Processes that share the images, each predicted once. The first one
-            judges; the
-            others return an evaluation without metrics.
+        workers: Number of loader processes.
+        evaluators: Evaluators of each head; default: `build_evaluators` of the model's heads.
+        bootstrap: Options of the intervals; None: no intervals.
+        on_image: Function called with (position, {head: prediction}) after each image.
+        process_group: Processes that share the images, each of which is predicted once. Process 0
+            evaluates; the others return an evaluation without metrics.
 
     Raises:
-        HeadError: If two evaluators of a head give a metric of the same name.
+        HeadError: If two evaluators of a head have a metric with the same name.
     """
     heads = unwrap_model(model).named_heads
     evaluator_set = _EvaluatorSet(build_evaluators(heads) if evaluators is None else evaluators)
@@ -126,21 +129,22 @@ def evaluate_folds(
     precision: str = "auto",
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
 ) -> Evaluation:
-    """Metrics over the images of several data sets together, each predicted by its own model.
+    """Compute joint metrics over several datasets, each predicted by its own model.
 
-    That is what the folds of a cross-validation give together: every image is judged once, by
-    the model that has not seen it.
+    This is the evaluation of a cross-validation: every image is evaluated once, by the model that
+    was not trained on it.
 
     Args:
-        parts: Models of the same heads, each with its images, whose ids differ in all of them.
-            One is asked for after the other, so that they need not be in memory together.
-        evaluators: Who judges each head.
-        batch_size: As in `evaluate`.
-        precision: As in `evaluate`.
-        bootstrap: As in `evaluate`.
+        parts: Pairs of a model and its held-out dataset. All models have the same heads; image ids
+            are unique across the datasets. The pairs are consumed one by one, so that they need not
+            be in memory together.
+        evaluators: Evaluators of each head.
+        batch_size: Images per forward pass.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        bootstrap: Options of the intervals; None: no intervals.
 
     Raises:
-        HeadError: As in `evaluate`.
+        HeadError: If two evaluators of a head have a metric with the same name.
     """
     evaluator_set = _EvaluatorSet(evaluators)
     for model, dataset in parts:
@@ -151,13 +155,13 @@ def evaluate_folds(
 
 @dataclass
 class _EvaluatorSet:
-    """The evaluators of all heads, and the images that they were shown.
+    """Evaluators of all heads, and the images added to them.
 
     Attributes:
-        evaluators: By head.
-        evaluated_heads: Heads that had something to judge.
-        image_ids: Of the images, in order.
-        groups: Id of an image -> its group, where it has one.
+        evaluators: Head name -> its evaluators.
+        evaluated_heads: Names of the heads with at least one annotated image.
+        image_ids: Ids of the images, in order.
+        groups: Image id -> group, for images that have one.
     """
 
     evaluators: Evaluators
@@ -168,7 +172,7 @@ class _EvaluatorSet:
     def update(
         self, model: TaskModel, dataset: Dataset[Sample], prediction: ImagePrediction
     ) -> None:
-        """Takes the predictions for one image of a data set."""
+        """Add the predictions for one image of a dataset."""
         index, image_id, head_predictions = prediction
         self.image_ids.append(image_id)
         group = dataset.group(index) if isinstance(dataset, HasGroups) else None
@@ -182,7 +186,7 @@ class _EvaluatorSet:
                     evaluator.update(head_predictions[name], truth)
 
     def build_evaluation(self, bootstrap: Bootstrap | None) -> Evaluation:
-        """All metrics over what was taken."""
+        """Compute all metrics over the added images."""
         evaluators = {
             name: tuple(head_evaluators)
             for name, head_evaluators in self.evaluators.items()
@@ -201,10 +205,10 @@ class _EvaluatorSet:
 
 
 def _compute_metrics(evaluators: Evaluators) -> dict[str, Metric]:
-    """`head/metric` of all evaluators.
+    """Compute `head/metric` -> metric with all evaluators.
 
     Raises:
-        HeadError: If two evaluators of a head give a metric of the same name.
+        HeadError: If two evaluators of a head have a metric with the same name.
     """
     metrics: dict[str, Metric] = {}
     for head, head_evaluators in evaluators.items():

@@ -1,4 +1,4 @@
-"""Who judges each head of a model, and by which of their metrics checkpoints are chosen."""
+"""Evaluators of each head, and the choice of the metric that selects checkpoints."""
 
 from __future__ import annotations
 
@@ -24,34 +24,35 @@ MAIN_METRIC = {
     "classification": "top1",
     "multi_label_classification": "AUROC",
 }
-"""Evaluator -> the metric that chooses the best checkpoint unless a recipe says otherwise."""
+"""Evaluator name -> metric that selects the best checkpoint unless the recipe sets one."""
 
 
 Evaluators = Mapping[str, Sequence[Evaluator]]
-"""Head -> those who judge it; each takes every image that is annotated for the head."""
+"""Head name -> its evaluators; each of them receives every image that is annotated for the head."""
 
 
 Extra = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
-"""Head -> name of an additional evaluator -> its options; None: its defaults."""
+"""Head name -> name of an additional evaluator -> its options; None: default options."""
 
 
 BUILT_IN_EVALUATORS = (single_label, multi_label, detection, segmentation, froc, kitti, surfaces)
-"""Importing their modules registers them; a new built-in one is added here."""
+"""Modules of the built-in evaluators, whose import registers them; a new one must be added here."""
 
 
 def build_evaluators(
     heads: Mapping[str, Head], *, backend: str = "hotcoco", extra: Extra | None = None
 ) -> Evaluators:
-    """Fresh evaluators of every head: its own, then the additional ones.
+    """Create the evaluators of every head: the default evaluator, then the additional ones.
 
     Args:
-        heads: Name -> head.
-        backend: Evaluator of boxes: `hotcoco` or `pycocotools`; they give the same numbers.
+        heads: Head name -> head.
+        backend: Backend of the box evaluation, `hotcoco` or `pycocotools`; both give the same
+            numbers.
         extra: Additional evaluators.
 
     Raises:
-        RecipeError: If an additional evaluator or its head is unknown, or an option is wrong; all
-            problems together.
+        RecipeError: If an additional evaluator or its head is unknown, or an option is invalid; the
+            message lists all problems.
     """
     evaluators = {name: [head.make_evaluator()] for name, head in heads.items()}
     for head_evaluators in evaluators.values():
@@ -77,12 +78,12 @@ def build_evaluators(
 
 
 def select_extra(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
-    """Those additional evaluators that give one metric; none where the head's own one does.
+    """Return the additional evaluator that provides a metric; empty if the default evaluator does.
 
     Args:
-        heads: Name -> head.
+        heads: Head name -> head.
         metric: `head/metric`.
-        extra: Of the recipe.
+        extra: Additional evaluators of the recipe.
     """
     head, _, metric_name = metric.partition("/")
     for name, options in extra.get(head, {}).items():
@@ -96,7 +97,7 @@ def select_extra(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
 
 
 def add_calibration_evaluators(evaluators: Evaluators, heads: Mapping[str, Head]) -> Evaluators:
-    """`evaluators`, and for heads judged by their task's own one a judge of its calibration."""
+    """Add a calibration evaluator to every head that uses the default evaluator of its task."""
     added = {
         name: build_calibration_evaluator(head.task.name, head.classes)
         for name, head in heads.items()
@@ -113,24 +114,24 @@ def add_calibration_evaluators(evaluators: Evaluators, heads: Mapping[str, Head]
 def choose_best_metric(
     heads: Mapping[str, Head], requested: str | None, extra: Extra | None = None
 ) -> str:
-    """The metric that chooses the best checkpoint, known before the first step.
+    """Choose the metric that selects the best checkpoint, before training starts.
 
     Args:
-        heads: Name -> head.
+        heads: Head name -> head.
         requested: `head/metric` of a recipe; None: the main metric of the first head.
-        extra: Additional evaluators, whose metrics can be chosen as well.
+        extra: Additional evaluators, whose metrics can also be chosen.
 
     Returns:
-        `head/metric`; empty where no head says what it measures.
+        `head/metric`; empty if no head has a known metric.
 
     Raises:
-        RecipeError: If it is no metric of any head, or an additional evaluator is wrong.
+        RecipeError: If the requested metric does not exist, or an additional evaluator is invalid.
     """
     evaluators = build_evaluators(heads, extra=extra)
     if requested is not None and requested.split("/")[0] not in heads:
         raise RecipeError(f"evaluation.best is {requested!r}; the heads are {', '.join(heads)}")
     if requested is not None and _has_own_evaluator(heads[requested.split("/")[0]]):
-        return requested  # which need not be able to count nothing
+        return requested  # a custom `compute` may fail without images
     tasks = {
         f"{name}/{metric}": head.evaluator_name
         for name, head in heads.items()

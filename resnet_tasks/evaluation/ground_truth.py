@@ -1,4 +1,4 @@
-"""What is annotated on an image of any data set, as evaluators take it."""
+"""Ground truth of an image of any dataset, in the form that evaluators need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resnet_tasks.structures.tasks import Task
 
 
 def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> GroundTruth:
-    """What is annotated on image `index`, in original pixels and the labels of one head."""
+    """Build the ground truth of image `index`, in original pixels and the labels of one head."""
     if isinstance(dataset, HasTruth):
         return dataset.truth(index, table)
     sample = dataset[index]
@@ -48,7 +48,7 @@ def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> Grou
 
 
 def is_annotated(task: Task, truth: GroundTruth) -> bool:
-    """Whether an image is annotated with all that a task needs."""
+    """Return whether an image has all annotations that a task needs."""
     present = {
         "boxes": truth.boxes_xywh,
         "labels": truth.labels,

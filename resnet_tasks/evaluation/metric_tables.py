@@ -1,4 +1,4 @@
-"""Metrics as JSON values and as a table for people, and what a number was made from."""
+"""Metrics as JSON values and as console tables, and file digests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.text import Text
 from resnet_tasks.structures.evaluation import HEADLINE, Metric
 
 CLASS_COLUMNS = 2
-"""Metrics by class on a console: as many as fit into 80 columns with their intervals."""
+"""Number of per-class metrics on the console; more do not fit into 80 columns with intervals."""
 CLASS_ROWS = 20
-"""Classes on a console; of more the lowest and the highest are shown."""
+"""Maximum number of classes on the console; of more, the lowest and the highest are shown."""
 
 
 def metric_to_json(metric: Metric) -> dict[str, Any]:
-    """A metric as it stands in `metrics.json`: `interval` null where none was made."""
+    """Convert a metric to its entry in `metrics.json`; `interval` is null if none was computed."""
     plain: dict[str, Any] = {"value": metric.value, "interval": _interval_to_list(metric.interval)}
     if metric.per_class:
         plain["per_class"] = dict(metric.per_class)
@@ -43,18 +43,18 @@ def _interval_to_list(interval: tuple[float, float] | None) -> list[float] | Non
 def build_metric_tables(
     metrics: Mapping[str, Metric], title: str = "", *, headline_only: bool = False
 ) -> Group:
-    """Metrics with their 95 % intervals, a line each, then the headline ones by class.
+    """Build a table of metrics with 95 % intervals, and per-class tables of the headline metrics.
 
     Args:
-        metrics: `head/metric` -> metric; without `head/` where there is none.
-        title: Of the first table.
-        headline_only: Leaves out the others, of heads that have headline metrics.
+        metrics: `head/metric` -> metric; without `head/` if there is no head.
+        title: Title of the first table.
+        headline_only: Whether to omit all other metrics of heads that have headline metrics.
     """
     heads: dict[str, dict[str, Metric]] = {}
     for name, metric in metrics.items():
         heads.setdefault(name.rpartition("/")[0], {})[name] = metric
     table = Table()
-    # Names are folded where even they are too wide, never cut.
+    # Names that are too wide are folded, never truncated.
     table.add_column("metric", overflow="fold")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
@@ -65,7 +65,7 @@ def build_metric_tables(
                 continue
             unit = f" {head_metric.unit}" if head_metric.unit else ""
             value = "-" if head_metric.value is None else f"{head_metric.value:.4f}{unit}"
-            # As text: a head or a class may be named like markup.
+            # `Text`, because the name of a head or class may look like markup.
             style = "bold" if name in headline else ""
             table.add_row(
                 Text(name), Text(value), Text(_format_interval(head_metric.interval)), style=style
@@ -79,12 +79,12 @@ def build_metric_tables(
 
 
 def _build_title(text: str) -> Text:
-    # Not the table's own title: that is broken where the table is narrow.
+    # Not the title of the `Table`, which is wrapped to the width of the table.
     return Text(text, style="italic")
 
 
 def _select_headline(metrics: Mapping[str, Metric]) -> list[str]:
-    """The headline metrics among those of a head, the most telling first."""
+    """Return the headline metrics of a head, the most informative first."""
     rank = {
         name: HEADLINE.index(_strip_head(name)) for name in metrics if _strip_head(name) in HEADLINE
     }
@@ -92,7 +92,7 @@ def _select_headline(metrics: Mapping[str, Metric]) -> list[str]:
 
 
 def _build_class_table(head: str, metrics: Mapping[str, Metric]) -> list[Text | Table]:
-    """The first headline metrics of a head by class; nothing where there is but one class."""
+    """Build the per-class table of a head's first headline metrics; empty for a single class."""
     metric_names = _select_headline(metrics) or list(metrics)
     columns = [name for name in metric_names if len(metrics[name].per_class) > 1][:CLASS_COLUMNS]
     first = metrics[columns[0]].per_class if columns else {}
@@ -132,7 +132,7 @@ def _format_interval(interval: tuple[float, float] | None) -> str:
 def format_number(
     value: float | None, interval: tuple[float, float] | None = None, *, signed: bool = False
 ) -> str:
-    """`0.605 [0.571, 0.640]`, for people; a dash where there is no value."""
+    """Format a value as `0.605 [0.571, 0.640]`; a dash if there is no value."""
     sign = "+" if signed else ""
     if value is None:
         return "-"
@@ -142,6 +142,6 @@ def format_number(
 
 
 def compute_sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Compute the SHA-256 hex digest of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

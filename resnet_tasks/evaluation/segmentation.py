@@ -1,6 +1,6 @@
-"""IoU, Dice and pixel accuracy: over all pixels of a data set together, and image by image.
+"""IoU, Dice and pixel accuracy: over all pixels of a dataset together, and image by image.
 
-Shape glossary: `h, w` an original image, `K` classes, `P` images, `R` resampled data sets.
+Shape glossary: `h, w` an original image, `K` classes, `P` images, `R` resampled datasets.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ BINS = 15  # Guo et al., ICML 2017: bins of equal width of confidence
 
 
 class SegmentationEvaluator:
-    """IoU and Dice of every class, over all images together and as means over images.
+    """Evaluator of IoU and Dice per class, over all images together and as means over images.
 
-    What it keeps does not grow with the size of images: per image and class three counts.
+    Memory does not depend on the size of the images: three counts per image and class.
 
     Args:
-        classes: Names in label order. Where the first one is `background`, the means are also given
-            without it.
+        classes: Class names in label order. If the first one is `background`, means without it are
+            also computed.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class SegmentationEvaluator:
         size = len(self.classes)
         self._confusion = np.zeros((size, size), dtype=np.int64)
         self._ids: dict[int | str, None] = {}
-        # Per image `(3, K)`: pixels that are right, of the truth, of the prediction.
+        # `(3, K)` pixel counts per image: correct, ground truth, prediction.
         self._counts: list[Ints] = []
         self._surprise: list[float] = []
         self._bins = np.zeros((3, BINS))
@@ -67,25 +67,25 @@ class SegmentationEvaluator:
 
     @property
     def has_background(self) -> bool:
-        """Whether the first class is the background."""
+        """True if the first class is the background."""
         return bool(self.classes) and self.classes[0] == BACKGROUND
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """`(K, K)` pixels seen so far, by class of the truth (row) and of the prediction."""
+        """`(K, K)` pixel counts so far, ground truth by row, prediction by column."""
         return self._confusion.copy()
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the images seen so far."""
+        """Ids of the images added so far."""
         return tuple(self._ids)
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Raises:
-            DataError: If the image was taken before, its pixels are not annotated, sizes differ,
-                or a label is no index into the classes.
+            DataError: If the image was added before, its pixels are not annotated, the sizes
+                differ, or a label is not an index into the classes.
         """
         confidence = None if prediction.confidence is None else as_array(prediction.confidence)
         if prediction.probs is not None and len(prediction.probs) == len(self.classes):
@@ -99,15 +99,16 @@ class SegmentationEvaluator:
         *,
         confidence: NDArray[Any] | None = None,
     ) -> None:
-        """Takes one image's label map.
+        """Add the label map of one image.
 
         Args:
-            labels: `(h, w)` indices into `classes`, at the image's original size.
-            truth: Of the same image, pixels annotated.
-            confidence: `(h, w)` probability of the label, 0..1; None: not known.
+            labels: `(h, w)` indices into `classes`, at the original size of the image.
+            truth: Ground truth of the image, with annotated pixels.
+            confidence: `(h, w)` probability of the label, 0..1; None if unknown.
 
         Raises:
-            DataError: As in `update`.
+            DataError: If the image was added before, its pixels are not annotated, the sizes
+                differ, or a label is not an index into the classes.
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
@@ -124,30 +125,30 @@ class SegmentationEvaluator:
             return
         valid_confidence = confidence[valid]
         bins = np.clip(np.ceil(valid_confidence * BINS).astype(np.intp) - 1, 0, BINS - 1)
-        bins += BINS * (expected == predicted)  # wrong pixels in the first half, right ones behind
+        bins += BINS * (expected == predicted)  # wrong pixels first, then correct ones
         numbers = np.bincount(bins, minlength=2 * BINS).reshape(2, BINS)
         weights = np.bincount(bins, valid_confidence, minlength=2 * BINS).reshape(2, BINS)
         self._bins += (numbers.sum(axis=0), weights.sum(axis=0), numbers[1])
         self._surprise.append(float(weights[0].sum()) / max(len(predicted), 1))
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the images seen so far.
+        """Compute all metrics over the images added so far.
 
         Returns:
             `mIoU` and `Dice` with their values per class, `pixel_accuracy` (per class: recall),
-            `mIoU_per_image` and `Dice_per_image`, and with a background class
-            `mIoU_foreground`, `Dice_foreground` and the same per image. None where the truth has
-            no such pixel (per image: neither truth nor prediction).
+            `mIoU_per_image` and `Dice_per_image`, and with a background class `mIoU_foreground`,
+            `Dice_foreground` and the same per image. None if the ground truth has no such pixel
+            (per image: neither ground truth nor prediction).
         """
         return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
-        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        """Compute the metrics of resampled datasets; see `ResamplableEvaluator.resample`."""
         size = len(self.classes)
         table = np.reshape(self._counts, (len(self._ids), 3, size)).astype(np.int64)
         summed = (counts @ table.reshape(len(table), 3 * size)).reshape(len(counts), 3, size)
         hits, expected, _ = (summed[:, i] for i in range(3))
-        # Classes that the truth does not hold have no value in the data set as a whole.
+        # Classes without a pixel in the ground truth are undefined over the whole dataset.
         iou, dice = (
             np.where(expected > 0, ratios, np.nan) for ratios in _compute_iou_and_dice(summed)
         )
@@ -172,11 +173,11 @@ class SegmentationEvaluator:
         return metrics
 
     def details(self) -> dict[str, Any]:
-        """Confusion matrix, reliability of pixels and images; see `metrics.Detailed`.
+        """Return confusion matrix, reliability and images; see `DetailedEvaluator.details`.
 
-        `surprise` of an image is the share of its pixels that are wrong, each weighted with its
-        confidence. `reliability` is there where confidences were given; bins without a pixel are
-        left out, `ece` is the expected calibration error over them.
+        `surprise` of an image is the fraction of wrong pixels, each weighted with its confidence.
+        `reliability` exists if confidences were given; bins without a pixel are omitted, and `ece`
+        is the expected calibration error over the bins.
         """
         size = len(self.classes)
         table = np.reshape(self._counts, (len(self._ids), 3, size)).astype(np.int64)
@@ -201,19 +202,20 @@ class SegmentationEvaluator:
 
 
 def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tuple[Ints, Ints]:
-    """Label maps of truth and prediction, once they can be compared.
+    """Check that the label maps of ground truth and prediction are comparable, and return them.
 
     Args:
-        labels: `(h, w)` predicted labels, a tensor or an array.
-        truth: Of the same image.
-        num_classes: Labels are below it.
+        labels: `(h, w)` predicted labels, tensor or array.
+        truth: Ground truth of the same image.
+        num_classes: Number of classes; valid labels are below it.
 
     Returns:
-        Two `(h, w)` int64 maps; the truth's holds `VOID` where nothing is judged.
+        Two `(h, w)` int64 maps, ground truth and prediction; the ground truth is `VOID` at pixels
+        that are not evaluated.
 
     Raises:
-        DataError: If the image's pixels are not annotated, sizes differ, or a label is no index
-            into the classes.
+        DataError: If the image's pixels are not annotated, the sizes differ, or a label is not an
+            index into the classes.
     """
     location = f"image {truth.image_id!r}"
     if truth.semantic is None:
@@ -238,7 +240,7 @@ def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tup
 
 
 def _compute_iou_and_dice(table: Ints) -> tuple[Floats, Floats]:
-    """IoU and Dice `(N, K)` of counts `(N, 3, K)`; NaN where a class is in neither."""
+    """Compute `(N, K)` IoU and Dice from counts `(N, 3, K)`; NaN for a class without any pixel."""
     hits, expected, predicted = table[:, 0], table[:, 1], table[:, 2]
     return ratio(hits, expected + predicted - hits), ratio(2 * hits, expected + predicted)
 
@@ -246,12 +248,12 @@ def _compute_iou_and_dice(table: Ints) -> tuple[Floats, Floats]:
 def _average_over_images(
     name: str, values: Floats, counts: Counts, classes: Sequence[str]
 ) -> dict[str, Floats]:
-    """Means over images of `(P, K)` values: of each image's own mean, and of every class."""
+    """Average `(P, K)` values over images: the mean over classes of each image, and every class."""
     overall = average_over_images(average_defined(values, axis=1), counts)
     return flatten_class_values(name, overall, average_over_images(values, counts), classes)
 
 
 @EVALUATORS.register("semantic_segmentation")
 def build_segmentation_evaluator(classes: tuple[str, ...]) -> SegmentationEvaluator:
-    """The evaluator of semantic segmentation heads."""
+    """Create the evaluator of a semantic segmentation head."""
     return SegmentationEvaluator(classes)

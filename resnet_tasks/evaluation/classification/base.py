@@ -1,9 +1,9 @@
-"""Base of the classification evaluators: images seen, resampling, calibration error and details.
+"""Base of the classification evaluators: images, resampling, calibration error and details.
 
-Every number is computed for many weightings of the images at once; the plain numbers are those of
-the weighting that takes each image once.
+Every metric is computed for many weightings of the images at once; the plain metrics use a
+weighting of ones.
 
-Shape glossary: `P` images, `K` classes, `R` weightings (resampled data sets), `M` bins.
+Shape glossary: `P` images, `K` classes, `R` weightings (resampled datasets), `M` bins.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ if TYPE_CHECKING:
 NUM_BINS = 15  # Guo et al. 2017, section 2
 
 CHUNK = 1_000_000
-"""Weights (`R x P`) that are looked at together, so that memory stays bounded."""
+"""Number of weights (`R x P`) processed together, which bounds the memory."""
 
 LARGEST_RANKED = 5_000_000
-"""Probabilities (`P x K`) up to which AUROC and mAP are resampled: minutes for 1000 times."""
+"""Maximum number of probabilities (`P x K`) for which AUROC and mAP are resampled; 1000 resamples
+then take minutes."""
 
 Values = dict[str, tuple[Floats, Floats | None]]
-"""Metric -> `(R,)` values and, where it has them, `(K, R)` values per class."""
+"""Metric -> `(R,)` values, and `(K, R)` values per class or None."""
 
 
 class BaseClassificationEvaluator(ABC):
-    """Images seen so far, and what their numbers have in common.
+    """Base class that stores the images and computes the common metrics.
 
     Args:
-        classes: Names in label order.
+        classes: Class names in label order.
     """
 
     protocol: str
@@ -59,15 +60,15 @@ class BaseClassificationEvaluator(ABC):
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the judged images, in the order in which they came."""
+        """Ids of the evaluated images, in the order of their addition."""
         return tuple(self._ids)
 
     def update(self, prediction: Classification, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Raises:
-            DataError: If the image as a whole is not annotated, its labels do not fit the task,
-                or the probabilities are not one per class in 0..1.
+            DataError: If image-level labels are not annotated, the labels do not fit the task, or
+                the prediction is not one probability in 0..1 per class.
         """
         location = f"image {truth.image_id!r}"
         if truth.image_labels is None:
@@ -95,7 +96,7 @@ class BaseClassificationEvaluator(ABC):
         self._labels.append(known_labels)
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the images seen so far; None where the truth does not define one."""
+        """Compute all metrics over the images added so far; None for undefined metrics."""
         ones = np.ones((1, len(self._ids)))
         values = {**self._compute_count_metrics(ones), **self._compute_ranking_metrics(ones)}
         return {
@@ -111,14 +112,14 @@ class BaseClassificationEvaluator(ABC):
         }
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, Floats]:
-        """Metrics of resampled data sets; see `resnet_tasks.structures.evaluation.Resampled`.
+        """Compute the metrics of resampled datasets; see `ResamplableEvaluator.resample`.
 
-        Beyond `LARGEST_RANKED` probabilities those that need them ranked are left out, and get no
-        interval.
+        With more than `LARGEST_RANKED` probabilities, metrics that need a ranking are omitted and
+        get no interval.
         """
         step = max(1, CHUNK // max(1, len(self._ids)))
         starts = range(0, max(1, len(counts)), step)
-        # An image's weights side by side: rows are gathered much faster than columns.
+        # Column-major, so that the weights of an image are contiguous: they are gathered by image.
         chunks = (counts[start : start + step] for start in starts)
         parts = [
             self._flatten_metrics(np.asarray(chunk, np.float64, order="F")) for chunk in chunks
@@ -126,7 +127,7 @@ class BaseClassificationEvaluator(ABC):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def details(self) -> dict[str, Any]:
-        """Reliability, images and notes; see `resnet_tasks.structures.evaluation.Detailed`."""
+        """Return reliability, images and notes; see `DetailedEvaluator.details`."""
         details = {"reliability": self._compute_reliability(), "images": self._describe_images()}
         if self._num_skipped:
             note = f"{self._num_skipped} images left out, whose labels are no classes of this head"
@@ -137,30 +138,34 @@ class BaseClassificationEvaluator(ABC):
     def _is_evaluable(
         self, known_labels: tuple[int, ...], *, num_labels: int, location: str
     ) -> bool:
-        """Whether an image is judged; DataError where its labels do not fit the task."""
+        """Return whether an image is evaluated.
+
+        Raises:
+            DataError: If the labels of the image do not fit the task.
+        """
 
     @abstractmethod
     def _compute_count_metrics(self, weights: Floats) -> Values:
-        """Metrics of sums over images, for `(R, P)` weights."""
+        """Compute the metrics that are sums over images, for `(R, P)` weights."""
 
     @abstractmethod
     def _compute_ranking_metrics(self, weights: Floats) -> Values:
-        """Metrics of the order of images, for `(R, P)` weights."""
+        """Compute the metrics that depend on the ranking of the images, for `(R, P)` weights."""
 
     @abstractmethod
     def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
-        """`(P, D)` confidence of each decision on each image, and whether it came true."""
+        """Return the `(P, D)` confidence of each decision on each image, and its correctness."""
 
     @abstractmethod
     def _score_images(self) -> tuple[Floats, Floats]:
-        """`(P,)` quality and `(P,)` surprise."""
+        """Return the `(P,)` quality and `(P,)` surprise of the images."""
 
     def _stack_probs(self) -> NDArray[np.float32]:
-        """`(P, K)` probabilities."""
+        """Return the `(P, K)` probabilities."""
         return np.asarray(self._probs, np.float32).reshape(-1, len(self.classes))
 
     def _build_truth_matrix(self) -> NDArray[np.bool_]:
-        """`(P, K)` whether the image has the label."""
+        """Return whether each image has each label, `(P, K)`."""
         truth = np.zeros((len(self._labels), len(self.classes)), dtype=np.bool_)
         for row, labels in zip(truth, self._labels, strict=True):
             row[list(labels)] = True
@@ -179,7 +184,7 @@ class BaseClassificationEvaluator(ABC):
         return flat
 
     def _zip_classes(self, per_class: Floats | None) -> Iterable[tuple[str, Floats]]:
-        """(class, `(R,)` values) pairs; none where a metric has no values per class."""
+        """Return (class, `(R,)` values) pairs; empty for a metric without values per class."""
         return () if per_class is None else zip(self.classes, per_class, strict=True)
 
     def _compute_auroc(self, weights: Floats) -> tuple[Floats, Floats]:
@@ -191,7 +196,7 @@ class BaseClassificationEvaluator(ABC):
         return average_defined_rows(per_class), per_class
 
     def _compute_calibration_error(self, weights: Floats) -> Floats:
-        """Expected calibration error, `(R,)`: Guo et al. 2017, equation 3."""
+        """Compute the expected calibration error, `(R,)`: Guo et al. 2017, equation 3."""
         confidence, is_correct = self._compute_confidence()
         gaps = _sum_by_bin(confidence, is_correct - confidence)
         totals = weights.sum(axis=1) * confidence.shape[1]
@@ -220,7 +225,8 @@ class BaseClassificationEvaluator(ABC):
 
 
 def _sum_by_bin(confidence: Floats, values: NDArray[Any]) -> Floats:
-    """`(P, M)` sums of `(P, D)` values over the bins of equal width that the confidences lie in."""
+    """Sum `(P, D)` values over equal-width bins of their confidence, `(P, M)`."""
+    # Bins are open below: 1.0 lies in the last bin, 0.0 in the first.
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     sums = np.zeros((len(confidence), NUM_BINS))
     rows = np.broadcast_to(np.arange(len(confidence))[:, None], bins.shape)

@@ -1,6 +1,6 @@
 """AUROC, mAP, F1 and calibration error of multi-label classification.
 
-Shape glossary: `P` images, `K` classes, `R` weightings (resampled data sets).
+Shape glossary: `P` images, `K` classes, `R` weightings (resampled datasets).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from resnet_tasks.registry import EVALUATORS
 
 
 class MultiLabelEvaluator(BaseClassificationEvaluator):
-    """Any number of labels per image.
+    """Evaluator for any number of labels per image.
 
     Args:
-        classes: Names in label order.
+        classes: Class names in label order.
     """
 
     THRESHOLD = 0.5
-    """Probability from which a label counts as found, for F1 and subset accuracy."""
+    """Minimum probability of a predicted label, for F1 and subset accuracy."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         super().__init__(classes)
@@ -46,7 +46,7 @@ class MultiLabelEvaluator(BaseClassificationEvaluator):
         )
 
     def details(self) -> dict[str, Any]:
-        """Reliability and images; quality is the mean probability of the right answers."""
+        """Return reliability and images; quality is the mean probability of correct decisions."""
         return super().details()
 
     def _is_evaluable(
@@ -93,7 +93,7 @@ class MultiLabelEvaluator(BaseClassificationEvaluator):
 
 
 def _compute_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], weights: Floats) -> Floats:
-    """`(R,)` F1 of one class; NaN where the truth does not hold it."""
+    """Compute the `(R,)` F1 of one class; NaN if the class does not occur in the ground truth."""
     present = weights @ truth
     f1 = safe_divide(2 * (weights @ (predicted & truth)), present + weights @ predicted)
     return np.where(present > 0, f1, np.nan)
@@ -101,5 +101,5 @@ def _compute_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], weights:
 
 @EVALUATORS.register("multi_label_classification")
 def build_multi_label_evaluator(classes: tuple[str, ...]) -> MultiLabelEvaluator:
-    """The evaluator of multi-label heads."""
+    """Create the evaluator of a multi-label head."""
     return MultiLabelEvaluator(classes)

@@ -1,6 +1,6 @@
 """Top-1, top-5, AUROC and calibration error of single-label classification.
 
-Shape glossary: `P` images, `K` classes, `R` weightings (resampled data sets).
+Shape glossary: `P` images, `K` classes, `R` weightings (resampled datasets).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from resnet_tasks.evaluation.numerics.ranking import Floats, safe_divide
 from resnet_tasks.registry import EVALUATORS
 
 LARGEST_CONFUSION = 200
-"""Classes up to which `details` holds the confusion matrix."""
+"""Maximum number of classes for which `details` contains the confusion matrix."""
 
 
 class ClassificationEvaluator(BaseClassificationEvaluator):
-    """One class per image.
+    """Evaluator for one class per image.
 
-    Images whose labels are all unknown to the head are left out and counted.
+    Images whose labels are all unknown to the head are skipped and counted.
 
     Args:
-        classes: Names in label order.
+        classes: Class names in label order.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
         )
 
     def details(self) -> dict[str, Any]:
-        """Confusion, reliability and images; quality is the probability of the true class."""
+        """Return confusion, reliability and images; quality is the true class's probability."""
         details = super().details()
         num_classes = len(self.classes)
         if num_classes > LARGEST_CONFUSION:
@@ -80,7 +80,7 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
         return {"AUROC": self._compute_auroc(weights)}
 
     def _compute_accuracy(self, hits: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
-        """`(R,)` share of images that are hits, and `(K, R)` that of each class."""
+        """Compute the `(R,)` fraction of images that are hits, and `(K, R)` the same per class."""
         labels = self._get_true_labels()
         per_class = [
             safe_divide(
@@ -98,11 +98,15 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
         return predicted_labels
 
     def _get_true_probs(self) -> NDArray[np.float32]:
-        """`(P,)` probability of the true class."""
+        """Return the `(P,)` probability of the true class."""
         return self._stack_probs()[np.arange(len(self._ids)), self._get_true_labels()]
 
     def _count_better_classes(self) -> NDArray[np.int64]:
-        """`(P,)` classes before the true one: more probable, or equal and first in class order."""
+        """Return the `(P,)` number of classes that rank before the true class.
+
+        A class ranks before it if it is more probable, or equally probable and earlier in class
+        order.
+        """
         probs, true_probs = self._stack_probs(), self._get_true_probs()[:, None]
         is_first = np.arange(len(self.classes)) < self._get_true_labels()[:, None]
         better: NDArray[np.int64] = ((probs > true_probs) | ((probs == true_probs) & is_first)).sum(
@@ -121,5 +125,5 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
 
 @EVALUATORS.register("classification")
 def build_classification_evaluator(classes: tuple[str, ...]) -> ClassificationEvaluator:
-    """The evaluator of single-label heads."""
+    """Create the evaluator of a single-label head."""
     return ClassificationEvaluator(classes)

@@ -1,7 +1,7 @@
-"""COCO's tables of precision and recall, by a compiled evaluator or by the reference.
+"""COCO's tables of precision and recall, from a compiled evaluator or the reference.
 
-The matching is done by hotcoco (compiled) or pycocotools (the reference); which images, objects
-and ids they see is the same code for both.
+The matching is done by hotcoco (compiled) or pycocotools (the reference). Both receive the same
+images, objects and ids from the same code.
 
 Shape glossary of the tables: `T` overlap thresholds 0.5:0.05:0.95, `R` recall levels 0:0.01:1, `K`
 classes, `S` size classes (all, small, medium, large), `M` limits of detections per image.
@@ -25,12 +25,12 @@ from resnet_tasks.evaluation.coco.matching import Objects
 
 @dataclass(frozen=True)
 class CocoTables:
-    """What COCO's evaluation gives; -1 where nothing can be found.
+    """Tables of a COCO evaluation; -1 where the ground truth has no object.
 
     Attributes:
-        precision: `(T, R, K, S, M)`.
-        recall: `(T, K, S, M)`.
-        scores: `(T, R, K, S, M)` of the detections that reach each recall.
+        precision: `(T, R, K, S, M)`, 0..1.
+        recall: `(T, K, S, M)`, 0..1.
+        scores: `(T, R, K, S, M)`, scores of the detections that reach each recall.
     """
 
     precision: NDArray[np.float64]
@@ -39,24 +39,24 @@ class CocoTables:
 
     @classmethod
     def empty(cls, num_classes: int, num_limits: int) -> CocoTables:
-        """Those of no image at all."""
+        """Create the tables of an evaluation without images."""
         table = np.full((10, 101, num_classes, 4, num_limits), -1.0)
         return cls(table, table[:, 0], table)
 
 
 @dataclass(frozen=True)
 class BackendInputs:
-    """All images in the form that the backends take; ids count from 1.
+    """All images in the form that the backends accept; ids start at 1.
 
-    The reference takes an object with id 0 for unmatched, hence not from 0.
+    Ids do not start at 0, because pycocotools treats a match with object id 0 as unmatched.
 
     Attributes:
-        number: Of images; equal scores are resolved in their order.
-        classes: Names in label order.
+        number: Number of images; equal scores are ordered by image.
+        classes: Class names in label order.
         truth: Annotated objects.
-        truth_boxes: `(G, 4)` xywh.
+        truth_boxes: `(G, 4)` xywh, pixels of the original image.
         detections: Detections.
-        detection_boxes: `(D, 4)` xywh.
+        detection_boxes: `(D, 4)` xywh, pixels of the original image.
     """
 
     number: int
@@ -68,22 +68,22 @@ class BackendInputs:
 
     @property
     def images(self) -> list[dict[str, Any]]:
-        """Their COCO records."""
+        """COCO records of the images."""
         return [{"id": i + 1, "width": 1, "height": 1} for i in range(self.number)]
 
     @property
     def categories(self) -> list[dict[str, Any]]:
-        """The classes' COCO records."""
+        """COCO records of the classes."""
         return build_category_records(self.classes)
 
 
 def build_category_records(classes: Sequence[str]) -> list[dict[str, Any]]:
-    """COCO records of classes, ids counting from 1."""
+    """Build the COCO records of classes, with ids from 1."""
     return [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
 
 
 def match_with_hotcoco(inputs: BackendInputs, limits: tuple[int, ...]) -> Any:
-    """A hotcoco `COCOeval` over boxes, matched but not accumulated."""
+    """Return a hotcoco `COCOeval` over boxes that has matched but not accumulated."""
     truth = hotcoco.COCO.from_arrays(
         inputs.images,
         inputs.categories,
@@ -106,7 +106,7 @@ def match_with_hotcoco(inputs: BackendInputs, limits: tuple[int, ...]) -> Any:
 
 
 def compute_hotcoco_tables(truth: Any, detections: Any, limits: tuple[int, ...]) -> CocoTables:
-    """Hotcoco's tables of two of its data sets of boxes."""
+    """Compute hotcoco's tables of two hotcoco datasets of boxes."""
     run = hotcoco.COCOeval(truth, detections, "bbox")
     run.params.maxDets = list(limits)
     run.evaluate()
@@ -129,7 +129,7 @@ BOX_BACKENDS: dict[str, Callable[[BackendInputs, tuple[int, ...]], CocoTables]] 
     "hotcoco": _compute_tables_with_hotcoco,
     "pycocotools": _compute_tables_with_pycocotools,
 }
-"""Name -> who makes the tables of boxes; they give the same numbers."""
+"""Backend name -> function that computes the tables of boxes; both give the same numbers."""
 
 
 def compute_pycocotools_tables(
@@ -140,10 +140,10 @@ def compute_pycocotools_tables(
     limits: tuple[int, ...],
     iou_type: str,
 ) -> CocoTables:
-    """Pycocotools' tables of annotations in COCO form."""
+    """Compute pycocotools' tables of annotations in COCO format."""
     categories = build_category_records(classes)
     with contextlib.redirect_stdout(io.StringIO()):
-        # The reference is imported where it judges: it takes longer than the compiled one runs.
+        # Imported on demand: the import takes longer than a run of the compiled evaluator.
         coco_class = import_module("pycocotools.coco").COCO
         expected, results = coco_class(), coco_class()
         expected.dataset = _build_dataset(images, categories, truth)
@@ -157,7 +157,7 @@ def compute_pycocotools_tables(
 
 
 def accumulate_tables(run: Any) -> CocoTables:
-    """Tables of a `COCOeval` of either library that has matched its images."""
+    """Accumulate the tables of a `COCOeval` of either library that has matched its images."""
     run.accumulate()
     accumulated = run.eval
     return CocoTables(

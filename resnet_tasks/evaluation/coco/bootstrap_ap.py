@@ -1,12 +1,13 @@
-"""COCO's numbers again for images drawn more or less often, from one matching.
+"""COCO metrics of resampled datasets, computed from a single matching.
 
-An image that is drawn `w` times counts as `w` copies of it, with ids beside each other. (Equal
-scores of one class within one image are the exception: copy for copy they would alternate, here
-the copies of the first come before those of the second.) Precision is needed at true positives
-only: between them it falls, and COCO takes the best precision at any higher recall.
+An image that is drawn `w` times counts as `w` copies with adjacent ids. The only exception is equal
+scores of one class within one image: with real copies, the detections of the copies would
+alternate; here all copies of the first detection precede those of the second. Precision is computed
+at true positives only: it decreases between them, and COCO uses the maximum precision at any higher
+recall.
 
-Shape glossary: `R` resampled data sets, `P` images, `K` classes, `D` detections of one class, `E`
-those of them that bear on one threshold and size class.
+Shape glossary: `R` resampled datasets, `P` images, `K` classes, `D` detections of one class, `E`
+detections among them that are relevant for one threshold and size class.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ Floats = NDArray[np.float64]
 Weights = NDArray[np.int32]
 
 RECALLS = np.linspace(0, 1, 101)
-"""COCO's recall levels, the same floats as pycocotools'."""
+"""COCO's recall levels, the same floats as in pycocotools."""
 _ELEMENTS = 1 << 17
-"""Numbers per array: what fits into a core's cache."""
+"""Numbers per array that fit into the cache of a core."""
 
 
 def resample_tables(
@@ -41,18 +42,18 @@ def resample_tables(
     *,
     threads: int = 2,
 ) -> tuple[Floats, Floats]:
-    """Average precision and recall of every class in every resampled data set.
+    """Compute average precision and recall of every class in every resampled dataset.
 
     Args:
-        matches: Of all images.
-        counts: `(R, P)` how often each image occurs.
-        num_classes: K.
+        matches: Matches of all images.
+        counts: `(R, P)` number of times each image occurs.
+        num_classes: Number of classes, `K`.
         limits: Limits of detections per image and class, rising.
-        threads: Classes worked on at a time.
+        threads: Number of classes processed in parallel.
 
     Returns:
-        Average precision `(R, T, K, S)`, and recall `(R, T, K, S, M)`; NaN where the data set holds
-        no such object.
+        Average precision `(R, T, K, S)`, and recall `(R, T, K, S, M)`; NaN where the dataset has no
+        such object.
     """
     weights = np.ascontiguousarray(counts, dtype=np.int32)
     shape = (len(counts), len(THRESHOLDS), num_classes, len(SIZE_RANGES))
@@ -75,7 +76,7 @@ def resample_tables(
 
 
 class _ClassMatches:
-    """Detections of one class by falling score, and what each was matched to."""
+    """Detections of one class by falling score, with their matches."""
 
     def __init__(self, matches: Matches, label: int, limits: Sequence[int]) -> None:
         truth, detections = matches.truth, matches.detections
@@ -84,7 +85,7 @@ class _ClassMatches:
         self.truth_counts = matches.is_counted[is_own_truth].astype(np.float64)
         self.limits = limits
         members = np.flatnonzero(detections.labels == label)
-        # Order between equal scores: by image, then as ranked within the image (COCO).
+        # Equal scores are ordered by image, then by rank within the image (COCO).
         keys = (matches.rank[members], detections.images[members], -detections.scores[members])
         members = members[np.lexsort(keys)]
         self.images = detections.images[members]
@@ -103,7 +104,7 @@ class _ClassMatches:
         self.num_events = max(len(members), 1)
 
     def evaluate(self, weights: Weights) -> tuple[Floats, Floats]:
-        """Average precision `(R, T, S)` and recall `(R, T, S, M)` for weights `(R, P)`."""
+        """Compute average precision `(R, T, S)` and recall `(R, T, S, M)` for weights `(R, P)`."""
         totals = weights[:, self.truth_images].astype(np.float64) @ self.truth_counts
         sampled_weights = weights[:, self.images]
         shape = (len(weights), *self.is_hit.shape[1:])
@@ -121,7 +122,7 @@ class _ClassMatches:
         return precision, recall
 
     def _count_in_range(self, weights: Weights, size: int) -> Weights:
-        """`(R, C)` detections inside the size class up to and with each candidate."""
+        """Count the detections in the size class up to and including each candidate, `(R, C)`."""
         inside = np.flatnonzero(self.in_range[:, size])
         if len(inside) == len(self.in_range):
             return np.cumsum(weights, axis=1, dtype=np.int32)[:, self.candidates]
@@ -133,7 +134,8 @@ class _ClassMatches:
         self, weights: Weights, num_in_range: Weights, total: Floats, threshold: int, size: int
     ) -> tuple[Floats, Floats]:
         is_hit = self.is_hit[:, threshold, size]
-        # Matched detections are no false positives; those outside the range never counted as such.
+        # `num_in_range` counts all detections inside the size range. Matched ones are subtracted to
+        # get the false positives; detections outside the range are not in the count.
         is_withdrawn = self.is_matched[:, threshold, size] & self.in_range[self.candidates, size]
         events = np.flatnonzero(is_hit | is_withdrawn)
         recall = np.zeros((len(weights), len(self.limits)))
@@ -162,7 +164,8 @@ class _ClassMatches:
 
 
 def _count_levels_reached(recall: Floats) -> Weights:
-    """How many of COCO's recall levels are at or below each recall, by exact comparison."""
-    # A recall that is a level up to rounding must not be lost to truncation: look from above.
+    """Count COCO's recall levels at or below each recall, by exact comparison."""
+    # Rounding may put a recall just below its level, where truncation would lose the level.
+    # The offset selects the upper level, which the comparison then confirms.
     nearest = (recall * 100 + 1e-6).astype(np.int32)
     return np.add(nearest, RECALLS[nearest] <= recall, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""COCO's twelve numbers for boxes."""
+"""COCO's twelve metrics for boxes."""
 
 from __future__ import annotations
 
@@ -26,29 +26,28 @@ if TYPE_CHECKING:
 
 
 class DetectionEvaluator(CocoEvaluator):
-    """Average precision and recall of boxes, by COCO's rules.
+    """Evaluator of average precision and recall of boxes, by COCO's rules.
 
     Args:
-        classes: Names in label order.
-        backend: `hotcoco` (fast) or `pycocotools` (the reference); the numbers are the same.
-        max_detections: Rising limits of detections per image and class for the recalls; the last
-            one holds for everything else.
+        classes: Class names in label order.
+        backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
+        max_detections: Limits of detections per image and class for the recalls, rising; the last
+            one applies to all other metrics.
     """
 
     iou_type = "bbox"
     kind = "box"
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Args:
-            prediction: In the frame of the original image; the order decides between equal
-                scores.
-            truth: Of the same image, boxes annotated.
+            prediction: Detections in pixels of the original image; equal scores keep this order.
+            truth: Ground truth of the image, with annotated boxes.
 
         Raises:
-            DataError: If the image was taken before, its boxes are not annotated, or a score,
-                box or label is no number that can be evaluated.
+            DataError: If the image was added before, its boxes are not annotated, a score or box is
+                not finite, or a label is not an index into the classes.
         """
         self.update_xywh(
             boxes_to_xywh(prediction.boxes),
@@ -64,16 +63,17 @@ class DetectionEvaluator(CocoEvaluator):
         scores: NDArray[np.float64],
         truth: GroundTruth,
     ) -> None:
-        """Takes one image's detections as COCO results write them.
+        """Add the detections of one image in the format of COCO results.
 
         Args:
             boxes: `(N, 4)` xywh, pixels of the original image.
             labels: `(N,)`, indices into `classes`.
-            scores: `(N,)`; the order decides between equal ones.
-            truth: As in `update`.
+            scores: `(N,)`; equal scores keep this order.
+            truth: Ground truth of the image, with annotated boxes.
 
         Raises:
-            DataError: As in `update`.
+            DataError: If the image was added before, its boxes are not annotated, a score or box is
+                not finite, or a label is not an index into the classes.
         """
         truth_objects, truth_boxes = build_truth_objects(truth)
         areas = boxes[:, 2] * boxes[:, 3]
@@ -83,10 +83,11 @@ class DetectionEvaluator(CocoEvaluator):
         )
 
     def update_block(self, block: ImageBlock) -> None:
-        """Takes many images at once.
+        """Add many images at once.
 
         Raises:
-            DataError: As in `update`.
+            DataError: If an image was added before, a score or box is not finite, or a label is not
+                an index into the classes.
         """
         self._add_block(block)
 
@@ -149,5 +150,5 @@ class DetectionEvaluator(CocoEvaluator):
 
 @EVALUATORS.register("detection")
 def build_detection_evaluator(classes: tuple[str, ...]) -> DetectionEvaluator:
-    """The evaluator of detection heads."""
+    """Create the evaluator of a detection head."""
     return DetectionEvaluator(classes)

@@ -1,4 +1,4 @@
-"""What went wrong in detections: curves, confusions, error types, and each image's quality.
+"""Diagnostics of detections: curves, confusion matrix, error types and quality of each image.
 
 Shape glossary: `D` detections, `G` annotated objects, `K` classes.
 """
@@ -17,20 +17,21 @@ from resnet_tasks.evaluation.coco.matching import Matches, Pairs, match_greedily
 from resnet_tasks.structures.evaluation import BACKGROUND
 
 SCORE = 0.5
-"""Detections below it are left out of confusions and of an image's quality."""
+"""Minimum score of detections in the confusion matrix and in the quality of an image."""
 ERROR_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
-"""TIDE's names (Bolya et al., ECCV 2020): wrong class, poor box, both, second box on the same
-object, on background, object not found; and all false positives or misses mended at once."""
+"""Error types of TIDE (Bolya et al., ECCV 2020): wrong class, poor localization, both, duplicate
+box on the same object, background, missed object; and all false positives or all misses fixed at
+once."""
 
 
 def compute_pr_curves(
     tables: CocoTables, classes: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    """Precision at IoU 0.5 by recall for every class that the truth holds, and their mean (`all`).
+    """Compute precision at IoU 0.5 by recall, for every class in the ground truth and their mean.
 
     Returns:
-        Name -> `recall` (101 levels), `precision`, and, but for the mean, `score`: keep detections
-        from this score to work at that recall (0 where it is not reached).
+        Class name (`all`: the mean) -> `recall` (101 levels), `precision` and, except for the mean,
+        `score`: the minimum score that reaches this recall (0 if it is not reached).
     """
     precision, scores = tables.precision[0, :, :, 0, -1], tables.scores[0, :, :, 0, -1]
     present_classes = [i for i in range(len(classes)) if (precision[:, i] > -1).all()]
@@ -53,21 +54,21 @@ def build_confusion_matrix(
     find_pairs: Callable[[NDArray[np.int64]], Pairs],
     classes: Sequence[str],
 ) -> tuple[list[str], list[list[int]]]:
-    """Which class is taken for which, at IoU 0.5 and scores from `SCORE`.
+    """Build the confusion matrix at IoU 0.5 and scores of at least `SCORE`.
 
-    Whatever their class, detections choose in order of score the free object that they overlap
-    most. What finds none stands in the row of the background, what is not found in its column;
-    detections on crowds are left out.
+    Detections are matched by falling score to the free object with the highest overlap, regardless
+    of class. Unmatched detections are counted in the background row, missed objects in the
+    background column; detections on crowds are excluded.
 
     Args:
-        matches: Of all images.
-        find_pairs: Gives the pairs with objects of any class, for the rows of detections;
-            detections
-            are counted among these.
-        classes: Names in label order.
+        matches: Matches of all images.
+        find_pairs: Function from rows of detections to their pairs with objects of any class; the
+            detection indices of the pairs refer to the given rows.
+        classes: Class names in label order.
 
     Returns:
-        Labels (the classes, then `background`), and the matrix, truth by row, prediction by column.
+        Labels (the classes, then `background`), and the matrix, ground truth by row, prediction by
+        column.
     """
     truth, detections = matches.truth, matches.detections
     kept_indices = np.flatnonzero(detections.scores >= SCORE)
@@ -91,15 +92,18 @@ def build_confusion_matrix(
 
 
 def score_images(matches: Matches, image_ids: Sequence[int | str]) -> list[dict[str, Any]]:
-    """How good each image's detections are, and how sure the worst mistake is.
+    """Compute the quality of each image's detections, and the confidence of its worst error.
 
-    `quality` is F1 at scores from `SCORE` and IoU 0.5 (1 where nothing is there and nothing is
-    found); `surprise` the highest score of a detection without an object of its class, 0 where
-    there is none.
+    `quality` is F1 at scores of at least `SCORE` and IoU 0.5 (1 without objects and detections).
+    `surprise` is the highest score of a detection without an object of its class, 0 if there is
+    none.
 
     Args:
-        matches: Of all images.
-        image_ids: By rank.
+        matches: Matches of all images.
+        image_ids: Image ids by rank.
+
+    Returns:
+        `{"image_id", "quality", "surprise"}` of each image.
     """
     truth, detections, number = matches.truth, matches.detections, len(image_ids)
     matched_indices = matches.matches_at_iou50
@@ -121,13 +125,13 @@ def score_images(matches: Matches, image_ids: Sequence[int | str]) -> list[dict[
 
 
 def compute_error_types(run: Any) -> tuple[dict[str, float], list[str]]:
-    """AP at IoU 0.5 lost to each kind of error (TIDE), as hotcoco counts it.
+    """Compute the AP at IoU 0.5 lost to each error type (TIDE) with hotcoco.
 
     Args:
-        run: A hotcoco `COCOeval` that has matched its images.
+        run: hotcoco `COCOeval` that has matched its images.
 
     Returns:
-        Kind -> AP that would be won if this kind alone were mended; and a sentence on it.
+        Error type -> AP gained if only this type were fixed; and a note on the method.
     """
     tide = run.tide_errors(pos_thr=0.5, bg_thr=0.1)
     lost = {name: float(tide["delta_ap"][name]) for name in ERROR_TYPES}

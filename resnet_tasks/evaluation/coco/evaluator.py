@@ -1,8 +1,8 @@
-"""COCO's twelve numbers for boxes and masks, equal to pycocotools' to the last digit.
+"""COCO's twelve metrics for boxes and masks, equal to pycocotools' to the last digit.
 
-The numbers are those of evaluating a results file with `pycocotools` on the annotation file itself.
-Tables come from a compiled evaluator (or the reference); resampled data sets, confusions and
-images' quality from one matching of our own, which gives the same numbers.
+The metrics equal those of `pycocotools` for the same results file and annotation file. The tables
+come from a compiled evaluator or from the reference. Resampled datasets, confusion matrices and
+image quality come from a separate matching in this package, which gives the same numbers.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from resnet_tasks.structures.evaluation import Metric
 
 
 class CocoEvaluator(ABC):
-    """What boxes and masks share: images in columns, the twelve numbers, resampling, details.
+    """Base class of the box and mask evaluators: images in columns, metrics, resampling, details.
 
     Args:
-        classes: Names in label order.
-        backend: `hotcoco` (fast) or `pycocotools` (the reference); the numbers are the same.
-        max_detections: Rising limits of detections per image and class for the recalls; the last
-            one holds for everything else.
+        classes: Class names in label order.
+        backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
+        max_detections: Limits of detections per image and class for the recalls, rising; the last
+            one applies to all other metrics.
     """
 
     iou_type = ""
@@ -63,10 +63,10 @@ class CocoEvaluator(ABC):
 
     @property
     def backend(self) -> str:
-        """Who makes the tables; for masks it must be set before the first image.
+        """Backend of the tables; for masks it must be set before the first image.
 
         Raises:
-            DataError: If it is unknown, or comes too late.
+            DataError: If the backend is unknown, or set after the first image.
         """
         return self._backend
 
@@ -84,32 +84,32 @@ class CocoEvaluator(ABC):
             )
         self._backend = name
         self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)
-        # Of both backends alike: they give the same numbers.
+        # Independent of the backend, because both give the same numbers.
         self.rules = describe_protocol(self.kind, self.iou_type, "any backend", self.max_detections)
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the images seen so far; the `P` columns of `resample`, in this order."""
+        """Ids of the images added so far, in the order of the `P` columns of `resample`."""
         return tuple(self._image_indices)
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the images seen so far.
+        """Compute all metrics over the images added so far.
 
         Returns:
             `AP, AP50, AP75, AP_small, AP_medium, AP_large`, `AR_1, AR_10, AR_100` (by
             `max_detections`) and `AR_small, AR_medium, AR_large`, each with its value per class;
-            None where the truth holds no such object.
+            None if the ground truth has no such object.
         """
         return build_coco_metrics(self._compute_tables(), self.classes, self.max_detections)
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """The numbers of data sets in which images occur more or less often.
+        """Compute the metrics of resampled datasets.
 
         Args:
-            counts: `(R, P)` how often each image of `image_ids` occurs; whole numbers.
+            counts: `(R, P)` integers, number of times each image of `image_ids` occurs.
 
         Returns:
-            `metric` and `metric/class` -> `(R,)` values, NaN where not defined.
+            `metric` and `metric/class` -> `(R,)` values, NaN where undefined.
         """
         joined = self._join_blocks()
         precision, recall = resample_tables(
@@ -132,7 +132,7 @@ class CocoEvaluator(ABC):
         return values
 
     def details(self) -> dict[str, Any]:
-        """Curves and tables of the images seen so far, as `Detailed` describes them."""
+        """Return curves and tables of the images added so far; see `DetailedEvaluator.details`."""
         matches, joined = self._compute_matches(), self._join_blocks()
         labels, matrix = build_confusion_matrix(
             matches, self._find_class_agnostic_pairs, self.classes
@@ -148,10 +148,11 @@ class CocoEvaluator(ABC):
         }
 
     def _add_block(self, block: ImageBlock) -> None:
-        """Takes images.
+        """Add images.
 
         Raises:
-            DataError: If one was taken before, or a number or label is none that can be evaluated.
+            DataError: If an image was added before, a number is not finite, or a label is not an
+                index into the classes.
         """
         for image_id in block.image_ids:
             if image_id in self._image_indices:

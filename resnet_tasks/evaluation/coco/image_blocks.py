@@ -1,4 +1,4 @@
-"""Images with their annotated objects and detections in columns: built, checked and joined."""
+"""Images with their annotated objects and detections in columns: building, checks and joining."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """Some images with their objects in columns.
+    """Images with their objects in columns.
 
     Attributes:
-        image_ids: Of the images.
-        truth: Annotated objects; `images` index `image_ids`.
+        image_ids: Ids of the images.
+        truth: Annotated objects; `images` holds indices into `image_ids`.
         truth_boxes: `(G, 4)` float64 xywh, original pixels.
-        detections: Detections.
+        detections: Detections; `images` holds indices into `image_ids`.
         detection_boxes: `(D, 4)` float64 xywh, original pixels.
     """
 
@@ -36,11 +36,11 @@ class ImageBlock:
 
 
 class JoinedBlocks:
-    """All blocks as one, images in the order of their ids."""
+    """All blocks joined into one, images sorted by id."""
 
     def __init__(self, blocks: Sequence[ImageBlock]) -> None:
         ids = [image_id for block in blocks for image_id in block.image_ids]
-        # COCO resolves equal scores by the order of image ids: keep the order of the file's own.
+        # COCO orders equal scores by image id. The key sorts integers by value, before strings.
         keys = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
         self.order = np.asarray(keys, np.int64)
         rank = np.empty(len(ids), np.int64)
@@ -62,7 +62,7 @@ class JoinedBlocks:
         return self.truth, self.detections
 
     def get_or_compute(self, name: str, make: Callable[[], Value]) -> Value:
-        """What `make` gives, made once."""
+        """Return the cached value of `name`, computed by `make` on the first call."""
         if name not in self._cache:
             self._cache[name] = make()
         cached: Value = self._cache[name]
@@ -84,10 +84,10 @@ def _concatenate_objects(parts: Sequence[tuple[Objects, int]], rank: NDArray[np.
 
 
 def build_truth_objects(truth: GroundTruth) -> tuple[Objects, NDArray[np.float64]]:
-    """The objects of one image and their `(N, 4)` xywh boxes.
+    """Build the columns and the `(N, 4)` xywh boxes of the annotated objects of one image.
 
     Raises:
-        DataError: If its boxes are not annotated.
+        DataError: If the boxes are not annotated.
     """
     if truth.boxes_xywh is None or truth.labels is None:
         raise DataError(
@@ -101,7 +101,7 @@ def build_truth_objects(truth: GroundTruth) -> tuple[Objects, NDArray[np.float64
 
 
 def build_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.float64]) -> Objects:
-    """Detections of one image."""
+    """Build the columns of the detections of one image."""
     number = len(scores)
     return Objects(
         np.zeros(number, np.int64),
@@ -113,7 +113,7 @@ def build_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.fl
 
 
 def check_block(block: ImageBlock, num_classes: int) -> None:
-    """Require boxes, areas, scores and labels that can be evaluated.
+    """Check that boxes, areas, scores and labels can be evaluated.
 
     Args:
         block: Images to check.

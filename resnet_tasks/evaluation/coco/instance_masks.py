@@ -1,4 +1,4 @@
-"""COCO's twelve numbers for instance masks; no mask is kept once its image is matched."""
+"""COCO's twelve metrics for instance masks; masks are dropped once their image is matched."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ from resnet_tasks.evaluation.coco.matching import (
 from resnet_tasks.structures.evaluation import GroundTruth, as_array
 
 _OTHER_IDS = 1 << 40
-"""First id of images whose own is no whole number; they come after all others."""
+"""First id for images whose id is not a nonnegative integer; these images sort after all others."""
 
 
 class InstanceMaskEvaluator(CocoEvaluator):
-    """Average precision and recall of instance masks, by COCO's rules.
+    """Evaluator of average precision and recall of instance masks, by COCO's rules.
 
-    Each image is matched as it comes. With hotcoco only scores, areas and matches stay in memory,
-    whatever the resolution; pycocotools must keep the run lengths until the end.
+    Each image is matched when it is added. With hotcoco, only scores, areas and matches stay in
+    memory, independent of the resolution; pycocotools must keep the RLEs until the end.
 
     Args:
-        classes: Names in label order.
-        backend: `hotcoco` (fast) or `pycocotools` (the reference); the numbers are the same.
-        max_detections: As for boxes.
+        classes: Class names in label order.
+        backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
+        max_detections: Limits of detections per image and class for the recalls, rising; the last
+            one applies to all other metrics.
     """
 
     iou_type = "segm"
@@ -71,14 +72,15 @@ class InstanceMaskEvaluator(CocoEvaluator):
         self._number = 0
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Args:
-            prediction: With `masks`, `labels` and `scores`, as `update_masks` takes them.
-            truth: As in `update_masks`.
+            prediction: Object with `masks`, `labels` and `scores` as in `update_masks`.
+            truth: Ground truth of the image, with annotated boxes and `segmentations`.
 
         Raises:
-            DataError: As in `update_masks`.
+            DataError: If the image was added before, its masks are not annotated, or a mask, score
+                or label is invalid.
         """
         self.update_masks(prediction.masks, prediction.labels, prediction.scores, truth)
 
@@ -91,20 +93,21 @@ class InstanceMaskEvaluator(CocoEvaluator):
         *,
         boxes: NDArray[np.float64] | None = None,
     ) -> None:
-        """Takes one image.
+        """Add the masks of one image.
 
         Args:
-            masks: Of the detections, at the original size: `(N, height, width)` flags, or COCO
-                segmentations (polygons or run lengths).
+            masks: Masks of the detections at the original size: `(N, height, width)` bool, or COCO
+                segmentations (polygons or RLE).
             labels: `(N,)` indices into `classes`.
-            scores: `(N,)`; the order decides between equal ones.
-            truth: Of the same image, boxes and `segmentations` annotated.
-            boxes: `(N, 4)` xywh. Where a results file gives boxes beside its masks, pycocotools
-                takes a detection for small or large by its box; without them by its mask.
+            scores: `(N,)`; equal scores keep this order.
+            truth: Ground truth of the image, with annotated boxes and `segmentations`.
+            boxes: `(N, 4)` xywh, original pixels. If a results file contains boxes in addition to
+                masks, pycocotools determines the size class of a detection from its box, otherwise
+                from its mask.
 
         Raises:
-            DataError: If the image was taken before, its masks are not annotated, or a mask,
-                score or label cannot be evaluated.
+            DataError: If the image was added before, its masks are not annotated, or a mask, score
+                or label is invalid.
         """
         truth_objects, truth_boxes = build_truth_objects(truth)
         truth_masks = _encode_truth_masks(truth)
@@ -134,7 +137,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         detections: tuple[Objects, list[Any]],
         boxes: NDArray[np.float64] | None,
     ) -> None:
-        """Gives the image's masks to the backend."""
+        """Pass the masks of an image to the backend."""
         is_number = isinstance(truth.image_id, int) and 0 <= truth.image_id < _OTHER_IDS
         number = int(truth.image_id) if is_number else _OTHER_IDS + len(self._sizes)
         expected = _build_records(*annotated, number, self._number + 1)
@@ -158,6 +161,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
 
     def _accumulate_tables(self) -> CocoTables:
         if self.backend == "hotcoco":
+            # `finalize` ends a stream; the copy allows further images.
             return accumulate_tables(copy.copy(self._stream).finalize())
         images = [
             {"id": number, "height": size[0], "width": size[1]} for number, size in self._sizes
@@ -218,7 +222,7 @@ def _encode_truth_masks(truth: GroundTruth) -> list[Any]:
 
 
 def _encode_mask(mask: Any, truth: GroundTruth) -> Any:
-    """Run lengths of one mask."""
+    """Encode one mask as RLE."""
     if isinstance(mask, list | tuple | dict):
         try:
             return encode_rle(mask, *truth.size)

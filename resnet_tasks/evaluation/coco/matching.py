@@ -1,4 +1,4 @@
-"""Detections matched to the truth once, by COCO's greedy rule, for everything beyond the tables.
+"""COCO's greedy matching of detections to ground truth, for everything except the tables.
 
 Shape glossary: `D` detections, `G` annotated objects, `N` pairs of them that overlap, `T` overlap
 thresholds, `S` size classes (all, small, medium, large).
@@ -19,11 +19,11 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's overlap thresholds, the same floats as pycocotools'."""
+"""COCO's overlap thresholds, the same floats as in pycocotools."""
 SIZE_RANGES = np.array([(0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10)], np.float64)
-"""Least and greatest area (pixels²) of the size classes all, small, medium and large (COCO)."""
+"""Minimum and maximum area (pixels²) of the size classes all, small, medium and large (COCO)."""
 SMALLEST_IOU = 0.5 - 1e-9
-"""Pairs that overlap less can match at no threshold."""
+"""Overlap below which a pair cannot match at any threshold."""
 _CHUNK = 1 << 20
 
 
@@ -32,11 +32,11 @@ class Objects:
     """Objects of all images, in file order within an image.
 
     Attributes:
-        images: `(N,)` rank of each object's image in the order of image ids.
+        images: `(N,)` rank of the image of each object, in the order of image ids.
         labels: `(N,)` indices into the classes.
         areas: `(N,)` pixels².
-        scores: `(N,)`; zeros for the truth.
-        crowd: `(N,)`; False for detections.
+        scores: `(N,)`; zeros for annotated objects.
+        crowd: `(N,)` bool; False for detections.
     """
 
     images: Ints
@@ -48,12 +48,13 @@ class Objects:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections and objects of the same image that overlap.
+    """Overlapping pairs of a detection and an annotated object of the same image.
 
     Attributes:
         detection_indices: `(N,)` index of the detection.
         truth_indices: `(N,)` index of the object.
-        iou: `(N,)` intersection over union; over the detection's own area for crowds.
+        iou: `(N,)` intersection over union; for crowds, intersection over the area of the
+            detection.
     """
 
     detection_indices: Ints
@@ -61,20 +62,20 @@ class Pairs:
     iou: Floats
 
     def select(self, keep: Bools) -> Pairs:
-        """The pairs chosen by a mask."""
+        """Return the pairs selected by a mask."""
         return Pairs(self.detection_indices[keep], self.truth_indices[keep], self.iou[keep])
 
 
 def find_box_pairs(
     detection_boxes: Floats, truth_boxes: Floats, crowd: Bools, *, keys: tuple[Ints, Ints]
 ) -> Pairs:
-    """All pairs of xywh boxes with the same key that overlap by at least one half.
+    """Find all pairs of boxes with the same key that overlap by at least one half.
 
     Args:
-        detection_boxes: `(D, 4)` xywh boxes.
-        truth_boxes: `(G, 4)` xywh boxes.
-        crowd: `(G,)`.
-        keys: `(D,)` and `(G,)`; objects with different keys (images, classes) never meet.
+        detection_boxes: `(D, 4)` xywh, original pixels.
+        truth_boxes: `(G, 4)` xywh, original pixels.
+        crowd: `(G,)` bool.
+        keys: `(D,)` and `(G,)` integers; only objects with equal keys (images, classes) are paired.
     """
     pairs = [
         _find_overlapping_pairs(detection_boxes, truth_boxes, crowd, rows, columns)
@@ -84,7 +85,7 @@ def find_box_pairs(
 
 
 def _iterate_key_matches(detection_keys: Ints, truth_keys: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Indices of detections and objects with equal keys, in portions of bounded size."""
+    """Yield the indices of detections and objects with equal keys, in chunks of bounded size."""
     order = np.argsort(truth_keys, kind="stable")
     sorted_keys = truth_keys[order]
     start = np.searchsorted(sorted_keys, detection_keys, side="left")
@@ -104,7 +105,7 @@ def _iterate_key_matches(detection_keys: Ints, truth_keys: Ints) -> Iterator[tup
 def _find_overlapping_pairs(
     detection_boxes: Floats, truth_boxes: Floats, crowd: Bools, rows: Ints, columns: Ints
 ) -> Pairs:
-    """Overlaps in the order of operations of cocoapi's maskApi.c (bbIou), hence the same floats."""
+    """Compute overlaps in the operation order of cocoapi's maskApi.c (bbIou), for equal floats."""
     d, g = detection_boxes[rows], truth_boxes[columns]
     size = np.minimum(d[:, :2] + d[:, 2:], g[:, :2] + g[:, 2:]) - np.maximum(d[:, :2], g[:, :2])
     meets = (size > 0).all(axis=1)
@@ -129,11 +130,11 @@ def _concatenate_pairs(parts: list[Pairs]) -> Pairs:
 
 @dataclass(frozen=True)
 class GreedyMatches:
-    """What the greedy rule gives, for the detections that overlap anything.
+    """Result of greedy matching, for the detections that overlap an object.
 
     Attributes:
-        detection_indices: `(C,)` rising indices of those detections.
-        truth_indices: `(C, T, S)` index of the object each has; -1 where none.
+        detection_indices: `(C,)` indices of these detections, rising.
+        truth_indices: `(C, T, S)` index of the matched object; -1 if unmatched.
     """
 
     detection_indices: Ints
@@ -143,28 +144,30 @@ class GreedyMatches:
 def match_greedily(
     pairs: Pairs, rank: Ints, crowd: Bools, ignored: Bools, *, thresholds: Floats
 ) -> GreedyMatches:
-    """COCO's matching, at all thresholds and size classes at once.
+    """Match detections to objects by COCO's rule, at all thresholds and size classes at once.
 
-    Detections choose in order of score. Each takes the free object that it overlaps most, a later
-    one of equals; ignored objects only where no other is left; crowds are never used up.
+    Detections are matched in order of their rank. Each one takes the free object that it overlaps
+    most, the last one among equals. Ignored objects are taken only if no other object is available.
+    Crowds stay available after a match.
 
     Args:
-        pairs: Detections and objects that may meet.
-        rank: `(D,)` place of each detection among those that compete with it, best first.
-        crowd: `(G,)`.
-        ignored: `(G, S)` objects that are neither found nor missed.
+        pairs: Pairs of detections and objects that may match.
+        rank: `(D,)` rank of each detection among its competitors, the best first.
+        crowd: `(G,)` bool.
+        ignored: `(G, S)` bool, objects that are neither hits nor misses.
         thresholds: `(T,)` overlaps.
     """
     num_sizes = ignored.shape[1]
     candidates, position = np.unique(pairs.detection_indices, return_inverse=True)
     matched = np.full((len(candidates), len(thresholds), num_sizes), -1, np.int32)
     is_taken = np.zeros((len(crowd), len(thresholds), num_sizes), np.bool_)
-    # Overlaps as whole numbers: the preference for objects that count can be added exactly.
+    # Overlaps as integer ranks, to which the preference for counted objects is added exactly.
     levels, level = np.unique(pairs.iou, return_inverse=True)
     least = np.searchsorted(levels, np.minimum(thresholds, 1 - 1e-10))
     order = np.lexsort(
         (pairs.truth_indices, pairs.detection_indices, rank[pairs.detection_indices])
     )
+    # Detections of equal rank never compete (other image or class), so they are matched together.
     ranks = rank[pairs.detection_indices][order]
     bounds = np.flatnonzero(np.diff(ranks, prepend=-1, append=-2))
     for begin, end in itertools.pairwise(bounds):
@@ -192,7 +195,7 @@ def match_greedily(
 
 
 def rank_within_groups(groups: Ints, scores: Floats) -> Ints:
-    """Place of each detection among those of its group, best first, file order between equals."""
+    """Rank the detections within their group by score; equal scores keep the file order."""
     order = np.lexsort((-scores, groups))
     sorted_groups = groups[order]
     starts = np.searchsorted(sorted_groups, sorted_groups, side="left")
@@ -203,13 +206,13 @@ def rank_within_groups(groups: Ints, scores: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of all images and what they were matched to.
+    """Detections of all images with their matches.
 
     Attributes:
         truth: Annotated objects.
-        detections: Detections; those beyond the limit per image and class are left out.
-        rows: `(D,)` which of all detections each one is.
-        rank: `(D,)` place among the detections of the same image and class.
+        detections: Detections, without those beyond the limit per image and class.
+        rows: `(D,)` index of each of these detections among all detections.
+        rank: `(D,)` rank among the detections of the same image and class.
         greedy: COCO's matching within image and class at `THRESHOLDS` and `SIZE_RANGES`.
     """
 
@@ -221,31 +224,32 @@ class Matches:
 
     @cached_property
     def is_counted(self) -> Bools:
-        """`(G, S)` objects that are to be found."""
+        """`(G, S)` bool, objects that count as hits or misses."""
         return ~self.truth.crowd[:, None] & compute_size_membership(self.truth.areas)
 
     @cached_property
     def matches_at_iou50(self) -> Ints:
-        """`(D,)` object that each detection has at IoU 0.5, whatever its size; -1 where none."""
+        """`(D,)` object matched at IoU 0.5, for the size class `all`; -1 if unmatched."""
         matched_indices = np.full(len(self.rank), -1, np.int64)
         matched_indices[self.greedy.detection_indices] = self.greedy.truth_indices[:, 0, 0]
         return matched_indices
 
 
 def compute_size_membership(areas: Floats) -> Bools:
-    """`(N, S)` whether each area lies in each size class; borders belong to both sides (COCO)."""
+    """Return whether each area lies in each size class, `(N, S)`; limits belong to both (COCO)."""
     low, high = SIZE_RANGES[:, 0], SIZE_RANGES[:, 1]
     return np.asarray((areas[:, None] >= low) & (areas[:, None] <= high))
 
 
 def match_detections(truth: Objects, detections: Objects, pairs: Pairs, *, limit: int) -> Matches:
-    """Matches detections to the truth.
+    """Match detections to the ground truth.
 
     Args:
         truth: Annotated objects.
         detections: Detections.
-        pairs: Of them, within image and class.
-        limit: Detections per image and class; worse ones are left out.
+        pairs: Pairs of detections and objects with the same image and class.
+        limit: Maximum number of detections per image and class; those with lower scores are
+            dropped.
     """
     num_labels = 1 + max(truth.labels.max(initial=0), detections.labels.max(initial=0))
     rank = rank_within_groups(detections.images * num_labels + detections.labels, detections.scores)
@@ -266,7 +270,7 @@ def match_detections(truth: Objects, detections: Objects, pairs: Pairs, *, limit
 
 
 def select_pairs(pairs: Pairs, is_kept: Bools) -> Pairs:
-    """Pairs of the kept detections, counted among these."""
+    """Return the pairs of the kept detections, with indices into the kept detections."""
     pairs = pairs.select(is_kept[pairs.detection_indices])
     new_indices = np.cumsum(is_kept) - 1
     return Pairs(new_indices[pairs.detection_indices], pairs.truth_indices, pairs.iou)

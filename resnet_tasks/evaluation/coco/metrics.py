@@ -1,4 +1,4 @@
-"""COCO's twelve numbers from its tables, and the sentence that says how they are counted."""
+"""COCO's twelve metrics computed from its tables, and the description of the protocol."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from resnet_tasks.evaluation.coco.backends import CocoTables
 from resnet_tasks.structures.evaluation import Metric
 
 SIZES = {"": 0, "small": 1, "medium": 2, "large": 3}
-"""Area below 32², to 96², above, in pixels² of the file's `area` (COCO)."""
+"""Size class -> index: area below 32², up to 96², and above, from the `area` field of the file
+(COCO)."""
 
 
 def describe_protocol(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -> str:
-    """How the numbers are counted, in one sentence."""
+    """Describe in one sentence how the metrics are computed."""
     return (
         f"COCO {kind} evaluation (equal to pycocotools COCOeval, iouType {iou_type}), computed "
         f"with {backend}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most {limits[-1]} "
@@ -27,9 +28,10 @@ def describe_protocol(kind: str, iou_type: str, backend: str, limits: Sequence[i
 def build_coco_metrics(
     tables: CocoTables, classes: Sequence[str], limits: Sequence[int]
 ) -> dict[str, Metric]:
-    """COCO's numbers, each with its value per class, from tables."""
+    """Build COCO's metrics, each with its value per class, from tables."""
     shape = tables.precision.shape
-    # Summed over the recall levels; a class that the truth does not hold is -1 at all of them.
+    # Mean over the recall levels; a class that is absent from the ground truth is -1 at all of
+    # them.
     precision = np.where(
         tables.precision[:, 0, ..., -1] == -1, np.nan, tables.precision[..., -1].sum(1) / shape[1]
     )
@@ -46,15 +48,15 @@ def build_coco_metrics(
 def compute_class_metrics(
     precision: NDArray[np.float64], recall: NDArray[np.float64], limits: Sequence[int]
 ) -> dict[str, NDArray[np.float64]]:
-    """Every number by class, of many resamples at once.
+    """Compute every metric per class, for many resamples at once.
 
     Args:
-        precision: Average precision, `(R, T, K, S)`.
+        precision: `(R, T, K, S)` average precision.
         recall: `(R, T, K, S, M)`.
-        limits: Rising limits of detections per image and class, `M`.
+        limits: Limits of detections per image and class, rising, `M`.
 
     Returns:
-        Metric -> `(R, K)`.
+        Metric -> `(R, K)` values.
     """
     metrics = {
         "AP": precision[..., 0].mean(axis=1),

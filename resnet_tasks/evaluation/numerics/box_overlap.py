@@ -1,4 +1,4 @@
-"""Boxes of one image as the box evaluators compare them: checked, by class, and how they overlap.
+"""Boxes of one image for the box evaluators: checks, conversion and overlaps.
 
 Shape glossary: `D` detections, `N` objects. Boxes are xyxy, pixels of the original image.
 """
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """Detections and objects of one image.
+    """Detections and annotated objects of one image.
 
     Attributes:
         detection_boxes: `(D, 4)` float64 xyxy.
@@ -42,11 +42,16 @@ class ImageBoxes:
 
 
 def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: int) -> ImageBoxes:
-    """Detections and objects of an image, once they are numbers that can be compared.
+    """Convert the detections and ground truth of an image to arrays, and check them.
+
+    Args:
+        prediction: Detections in pixels of the original image.
+        truth: Ground truth of the image, with annotated boxes.
+        num_classes: Number of classes; valid labels are below it.
 
     Raises:
-        DataError: If the image's boxes are not annotated, or a box, score or label is no number
-            that can be evaluated.
+        DataError: If the image's boxes are not annotated, a box or score is not finite, or a label
+            is not an index into the classes.
     """
     location = f"image {truth.image_id!r}"
     if truth.boxes_xywh is None or truth.labels is None:
@@ -86,17 +91,17 @@ def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: i
 
 
 def xywh_to_xyxy(xywh: Floats) -> Floats:
-    """`(N, 4)` xyxy of xywh."""
+    """Convert `(N, 4)` xywh boxes to xyxy."""
     boxes = np.asarray(xywh, np.float64).reshape(-1, 4)
     return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
 
 
 def compute_overlaps(first: Floats, second: Floats) -> tuple[Floats, Floats]:
-    """IoU, and the share of each first box that lies inside each second one.
+    """Compute the IoU, and the fraction of each first box inside each second box.
 
     Args:
-        first: `(D, 4)`.
-        second: `(N, 4)`.
+        first: `(D, 4)` xyxy.
+        second: `(N, 4)` xyxy.
 
     Returns:
         Two `(D, N)` arrays, 0..1; 0 for boxes without area.

@@ -1,6 +1,6 @@
-"""Numbers over ranked scores, for many weightings of the same images at once; ties are exact.
+"""Metrics of ranked scores, for many weightings of the same images at once, with exact ties.
 
-Shape glossary: `P` images, `R` weightings (resampled data sets), `G` groups of equal scores.
+Shape glossary: `P` images, `R` weightings (resampled datasets), `G` groups of equal scores.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ Floats = NDArray[np.float64]
 
 
 def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Area under the ROC curve: how often a positive image scores above a negative one.
+    """Compute the area under the ROC curve.
 
-    Pairs with equal scores count half (Hanley and McNeil 1982), so that the order of the images
-    never matters.
+    It is the probability that a positive image scores higher than a negative one. Pairs with equal
+    scores count half (Hanley and McNeil 1982), so that the result does not depend on the order of
+    the images.
 
     Args:
         scores: `(P,)`.
-        positive: `(P,)`.
+        positive: `(P,)` bool.
         weights: `(R, P)`, at least 0.
 
     Returns:
-        `(R,)`, 0..1; NaN where there is no positive or no negative image.
+        `(R,)`, 0..1; NaN if there is no positive or no negative image.
     """
     groups, members = _find_tie_groups(scores)
     positives, negatives = _sum_by_group(groups, members, positive, weights)
@@ -34,17 +35,17 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Float
 
 
 def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Mean of the precision at every positive image, not interpolated.
+    """Compute the mean of the precision at every positive image, without interpolation.
 
-    Images with equal scores are taken in together.
+    Images with equal scores enter the ranking together.
 
     Args:
         scores: `(P,)`.
-        positive: `(P,)`.
+        positive: `(P,)` bool.
         weights: `(R, P)`, at least 0.
 
     Returns:
-        `(R,)`, 0..1; NaN where there is no positive image.
+        `(R,)`, 0..1; NaN if there is no positive image.
     """
     groups, members = _find_tie_groups(-scores)
     positives, negatives = _sum_by_group(groups, members, positive, weights)
@@ -55,13 +56,13 @@ def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floa
 
 
 def safe_divide(sums: Floats, totals: Floats) -> Floats:
-    """`sums / totals`, NaN where the total is 0."""
+    """Return `sums / totals`, NaN where the total is 0."""
     quotient: Floats = np.divide(sums, totals, out=np.full(sums.shape, np.nan), where=totals > 0)
     return quotient
 
 
 def average_defined_rows(values: Floats) -> Floats:
-    """`(K, R)` -> `(R,)` means over those that are not NaN; NaN where all are."""
+    """Average `(K, R)` values over rows, ignoring NaN; NaN where all rows are NaN."""
     defined = ~np.isnan(values)
     return safe_divide(
         np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(float)
@@ -69,7 +70,7 @@ def average_defined_rows(values: Floats) -> Floats:
 
 
 def _find_tie_groups(keys: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each group of equal keys starts among the sorted images, and that order."""
+    """Return the start of each group of equal keys in sorted order, and that order."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1])))
@@ -82,7 +83,7 @@ def _sum_by_group(
     positive: NDArray[np.bool_],
     weights: Floats,
 ) -> tuple[Floats, Floats]:
-    """`(G, R)` weight of the positive and of the negative images of each group."""
+    """Sum the weights of the positive and of the negative images of each group, `(G, R)` each."""
     if not len(order):
         return np.zeros((0, len(weights))), np.zeros((0, len(weights)))
     ranked = weights.T[order]

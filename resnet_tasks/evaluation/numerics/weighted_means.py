@@ -1,6 +1,6 @@
-"""Weighted means and metrics of data sets whose images are drawn more or less often.
+"""Weighted means and metrics of resampled datasets.
 
-Shape glossary: `R` resampled data sets, `P` images, `K` classes.
+Shape glossary: `R` resampled datasets, `P` images, `K` classes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from resnet_tasks.structures.evaluation import Metric
 
 Counts = NDArray[np.int64]
-"""`(R, P)` how often each image occurs in each data set."""
+"""`(R, P)` number of times each image occurs in each dataset."""
 Floats = NDArray[np.float64]
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
-    """`numerator / denominator`, NaN where the denominator is 0."""
+    """Return `numerator / denominator`, NaN where the denominator is 0."""
     top, bottom = np.broadcast_arrays(
         np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     )
@@ -28,20 +28,20 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> F
 
 
 def average_defined(values: Floats, axis: int) -> Floats:
-    """Mean over an axis of the values that are not NaN; NaN where there is none."""
+    """Average over an axis, ignoring NaN; NaN if all values are NaN."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(axis), defined.sum(axis))
 
 
 def average_over_images(values: Floats, counts: Counts) -> Floats:
-    """Means over images, those with NaN left out.
+    """Average over images, ignoring NaN.
 
     Args:
-        values: `(P, ...)`, NaN where not defined.
-        counts: `(R, P)`.
+        values: `(P, ...)`, NaN where undefined.
+        counts: `(R, P)` number of times each image occurs.
 
     Returns:
-        `(R, ...)`, NaN where no image is defined.
+        `(R, ...)`, NaN where the value is undefined for all images.
     """
     flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
     weights = counts.astype(np.float64)
@@ -53,7 +53,11 @@ def average_over_images(values: Floats, counts: Counts) -> Floats:
 def flatten_class_values(
     name: str, value: Floats, per_class: Floats, classes: Sequence[str]
 ) -> dict[str, Floats]:
-    """`name` and `name/class` of `(R,)` and `(R, K)` values, as `resample` gives them."""
+    """Combine `(R,)` values and `(R, K)` values per class in the form of `resample`.
+
+    Returns:
+        `name` -> `value`, and `name/class` -> column of `per_class`.
+    """
     metrics = {name: value}
     metrics |= {f"{name}/{class_name}": per_class[:, i] for i, class_name in enumerate(classes)}
     return metrics
@@ -62,12 +66,12 @@ def flatten_class_values(
 def build_metrics(
     values: Mapping[str, Floats], *, unit: str = "", lower_is_better: bool = False
 ) -> dict[str, Metric]:
-    """The metrics of the first data set of what `resample` gives.
+    """Build metrics from the first resampled dataset in the output of `resample`.
 
     Args:
-        values: `metric` and `metric/class` -> `(R,)`; a metric comes before its classes.
-        unit: Of all of them.
-        lower_is_better: For all of them.
+        values: `metric` and `metric/class` -> `(R,)`; a metric precedes its classes.
+        unit: Unit of all metrics.
+        lower_is_better: Whether lower values of all metrics are better.
     """
     numbers = {key: _nan_to_none(column[0]) for key, column in values.items()}
     per_class: dict[str, dict[str, float | None]] = {}

@@ -1,11 +1,10 @@
-"""FROC: which share of the lesions is found at so many false positives per image.
+"""FROC: sensitivity for lesions as a function of the false positives per image.
 
 As in LUNA16 (Setio et al., Medical Image Analysis 2017) and CAMELYON16 (Ehteshami Bejnordi et al.,
 JAMA 2017): sensitivity at 1/8 to 8 false positives per image and the mean of the seven (CPM, van
-Ginneken et al., Medical Image Analysis 2010). A lesion is found when any detection hits it.
+Ginneken et al., Medical Image Analysis 2010). A lesion is found if any detection hits it.
 
-Shape glossary: `L` lesions, `F` false positives, `P` images, `R` resampled data sets, `K`
-classes.
+Shape glossary: `L` lesions, `F` false positives, `P` images, `R` resampled datasets, `K` classes.
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ Ints = NDArray[np.int64]
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # LUNA16, CAMELYON16: 1/8 to 8 per scan
 CURVE_POINTS = 400
-"""Points of the curve that `details` gives at most."""
+"""Maximum number of points of the curve in `details`."""
 
 
 class FrocOptions(EvaluatorOptions):
-    """What counts as a hit.
+    """Criterion for a hit.
 
     Attributes:
         hit: `iou`: the boxes overlap by at least `iou`; `center`: the center of the detection lies
             inside the lesion's box.
-        iou: Least overlap, for `hit: iou`.
+        iou: Minimum overlap for `hit: iou`, above 0, at most 1.
     """
 
     hit: Literal["iou", "center"] = "iou"
@@ -62,11 +61,11 @@ class FrocOptions(EvaluatorOptions):
 
 @dataclass(frozen=True)
 class _RankedScores:
-    """Lesions with the best score of a detection that hits them, or false positives.
+    """Ranked lesions with the best score of a detection that hits them, or ranked false positives.
 
     Attributes:
-        scores: `(N,)`, falling; -inf for lesions that nothing hits.
-        images: `(N,)` position of the image of each.
+        scores: `(N,)`, falling; -inf for lesions without a hit.
+        images: `(N,)` position of the image of each entry.
     """
 
     scores: Floats
@@ -74,16 +73,17 @@ class _RankedScores:
 
     @classmethod
     def from_unsorted(cls, scores: Floats, images: Ints) -> _RankedScores:
+        """Create the ranking of unsorted scores."""
         order = np.argsort(-scores, kind="stable")
         return cls(scores[order], images[order])
 
 
 class FrocEvaluator:
-    """Sensitivity by false positives per image, for lesions and patients, and AUROC of images.
+    """Evaluator of the FROC of lesions and patients, and of the AUROC of images.
 
     Args:
-        classes: Names in label order.
-        options: What counts as a hit.
+        classes: Class names in label order.
+        options: Criterion for a hit.
     """
 
     Options: ClassVar[type[EvaluatorOptions]] = FrocOptions
@@ -118,15 +118,15 @@ class FrocEvaluator:
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the images seen so far."""
+        """Ids of the images added so far."""
         return tuple(self._ids)
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Raises:
-            DataError: If the image was taken before, its boxes are not annotated, or a score, box
-                or label is no number that can be evaluated.
+            DataError: If the image was added before, its boxes are not annotated, a score or box is
+                not finite, or a label is not an index into the classes.
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
@@ -149,10 +149,10 @@ class FrocEvaluator:
         self._has_lesion.append(has)
 
     def _match_lesions(self, boxes: ImageBoxes) -> tuple[Floats, NDArray[np.bool_]]:
-        """Best score of a hit of every object, and which detections hit nothing at all."""
+        """Return the best score of a hit of every object, and the detections without any hit."""
         overlap, inside = compute_overlaps(boxes.detection_boxes, boxes.truth_boxes)
         if self.options.hit == "iou":
-            # A region of many has no extent of its own to compare with: COCO's rule for crowds.
+            # A crowd region holds several objects, so IoU is undefined: use COCO's rule for crowds.
             overlap = np.where(boxes.crowd[None], inside, overlap)
             hits = np.asarray(overlap >= self.options.iou, np.bool_)
         else:
@@ -164,17 +164,17 @@ class FrocEvaluator:
         return scores, np.asarray(~hits.any(axis=1), np.bool_)
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the images seen so far.
+        """Compute all metrics over the images added so far.
 
         Returns:
             `CPM`, `sensitivity_at_0.125` ... `sensitivity_at_8`, `patient_CPM`,
             `patient_sensitivity_at_0.125` ..., `image_AUROC`, each with its value per class; None
-            where there is no lesion (for AUROC: no image with or none without).
+            if there is no lesion (for AUROC: no image with a lesion or none without).
         """
         return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
-        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        """Compute the metrics of resampled datasets; see `ResamplableEvaluator.resample`."""
         parts = [
             self._compute_class_values(label, counts) for label in (None, *range(len(self.classes)))
         ]
@@ -185,7 +185,7 @@ class FrocEvaluator:
         return values
 
     def _compute_class_values(self, label: int | None, counts: Counts) -> dict[str, Floats]:
-        """Metrics of one class, or of all together, `(R,)` each."""
+        """Compute the metrics of one class, or of all classes together, `(R,)` each."""
         lesions, false = (
             self._rank_scores(self._lesions, label),
             self._rank_scores(self._false_positives, label),
@@ -212,7 +212,10 @@ class FrocEvaluator:
         return _RankedScores.from_unsorted(table[:, 2], table[:, 0].astype(np.int64))
 
     def _summarize_images(self, label: int | None) -> tuple[Floats, Floats]:
-        """Highest score `(P,)` and whether there is a lesion (NaN: only crowds) `(P,)`."""
+        """Return the highest score and the presence of a lesion for every image, `(P,)` each.
+
+        The presence is 1, 0, or NaN for an image that has only crowds.
+        """
         shape = (len(self._ids), len(self.classes))
         best, has = np.reshape(self._best_scores, shape), np.reshape(self._has_lesion, shape)
         if label is not None:
@@ -224,7 +227,7 @@ class FrocEvaluator:
     def _compute_patient_sensitivity(
         self, lesions: _RankedScores, thresholds: Floats, counts: Counts
     ) -> Floats:
-        """Share of patients with a lesion above the threshold, `(R, rates)`."""
+        """Compute the fraction of patients with a lesion above the threshold, `(R, rates)`."""
         patient_keys = [
             ("group", group) if group is not None else ("image", str(i))
             for i, group in enumerate(self._groups)
@@ -232,7 +235,7 @@ class FrocEvaluator:
         numbers = {name: i for i, name in enumerate(dict.fromkeys(patient_keys))}
         patient_by_image = np.asarray([numbers[name] for name in patient_keys], np.int64)
         patients = patient_by_image[lesions.images]
-        order = np.argsort(patients, kind="stable")  # the best lesion of each patient first
+        order = np.argsort(patients, kind="stable")  # stable: keeps the ranking of lesions
         if not len(order):
             return np.full(thresholds.shape, np.nan)
         starts = np.flatnonzero(np.diff(patients[order], prepend=-1))
@@ -247,14 +250,14 @@ class FrocEvaluator:
         return sensitivity
 
     def get_decision_scores(self, label: int | None = None) -> tuple[Floats, Floats]:
-        """What a threshold decides about.
+        """Return the scores that a threshold is compared with.
 
         Args:
-            label: Of a class; None: all classes together.
+            label: Index of a class; None: all classes together.
 
         Returns:
-            `(L,)` best score of a hit of every lesion, -inf where nothing hits it, and `(F,)`
-            scores of the false positives; both falling.
+            `(L,)` best score of a hit of every lesion, -inf without a hit, and `(F,)` scores of the
+            false positives; both falling.
         """
         lesions, false = (
             self._rank_scores(self._lesions, label),
@@ -263,7 +266,7 @@ class FrocEvaluator:
         return lesions.scores, false.scores
 
     def details(self) -> dict[str, Any]:
-        """`froc`, over all classes together, and what was counted; see `metrics.Detailed`."""
+        """Return `froc` over all classes, and the counts; see `DetailedEvaluator.details`."""
         lesions, false = self.get_decision_scores()
         patients = len({group for group in self._groups if group is not None})
         notes = [
@@ -288,10 +291,10 @@ def _build_rows(position: int, labels: Ints, scores: Floats) -> Floats:
 
 
 def _compute_thresholds(false: _RankedScores, counts: Counts) -> Floats:
-    """Scores that a lesion must exceed for each rate, `(R, rates)`; -inf where all count.
+    """Compute the scores that a lesion must exceed at each rate, `(R, rates)`.
 
-    One false positive more than the rate allows lies at that score, so that of lesions and false
-    positives with equal scores none counts.
+    The threshold is the score of the first false positive beyond the allowed number, -inf if there
+    is none. Lesions and false positives with exactly this score are not counted.
     """
     limits = np.full((len(counts), len(RATES)), -np.inf)
     allowed = np.asarray(RATES)[None] * counts.sum(axis=1)[:, None]
@@ -305,7 +308,7 @@ def _compute_thresholds(false: _RankedScores, counts: Counts) -> Floats:
 def _compute_lesion_sensitivity(
     lesions: _RankedScores, thresholds: Floats, counts: Counts
 ) -> Floats:
-    """Share of the lesions above the threshold, `(R, rates)`."""
+    """Compute the fraction of lesions above the threshold, `(R, rates)`."""
     sensitivity = np.full(thresholds.shape, np.nan)
     for row, (weights, limits) in enumerate(zip(counts, thresholds, strict=True)):
         cumulative_weights = np.append(0, np.cumsum(weights[lesions.images]))
@@ -315,15 +318,15 @@ def _compute_lesion_sensitivity(
 
 
 def compute_froc_curve(lesions: Floats, false: Floats, num_images: int) -> tuple[Floats, Floats]:
-    """False positives per image and sensitivity at every threshold, from the highest down.
+    """Compute false positives per image and sensitivity at every threshold, the highest first.
 
     Args:
-        lesions: `(L,)` best score of every lesion, -inf where it is never hit; at least one.
+        lesions: `(L,)` best score of every lesion, -inf without a hit; at least one lesion.
         false: `(F,)` scores of the false positives.
-        num_images: All images, those without lesions included.
+        num_images: Number of all images, including those without lesions.
 
     Returns:
-        Two `(T + 1,)` arrays, both rising, beginning with (0, 0).
+        Two `(T + 1,)` arrays, both rising, starting with (0, 0).
     """
     hit = np.sort(lesions[np.isfinite(lesions)])
     missed = np.sort(false)

@@ -1,9 +1,10 @@
-"""KITTI's average precision of 2-D boxes: easy, moderate, hard, and bins of height.
+"""KITTI's average precision of 2-D boxes: easy, moderate, hard, and height bins.
 
-The rules of the object development kit (Geiger et al., CVPR 2012) with 40 recall points (Simonelli
-et al., ICCV 2019). One deviation: the kit lets objects take low detections of any class, here they
-take those of their own. The numbers come from steps: what lowering the threshold past a detection's
-score adds to true and false positives of its image. Steps are found once and then weighted.
+The rules are those of the object development kit (Geiger et al., CVPR 2012) with 40 recall points
+(Simonelli et al., ICCV 2019). One deviation: in the kit, objects can be matched to detections of
+any class that are too low to count; here only to those of their own class. The metrics are computed
+from steps: the true and false positives of an image that are added when the threshold passes the
+score of a detection. Steps are computed once and then weighted.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ DONT_CARE = "dontcare"
 
 @dataclass(frozen=True)
 class _Level:
-    """Which objects count; others of the class are neither found nor missed.
+    """Criteria for objects that count; other objects of the class are neither hits nor misses.
 
     Attributes:
-        name: In the metrics' names.
-        low: Least height of a box, pixels.
-        high: Height from which on boxes no longer count.
-        occluded: Highest degree of occlusion.
-        truncated: Highest share outside the image.
+        name: Name of the level in the metric names.
+        low: Minimum height of a box, pixels.
+        high: Height above which boxes no longer count, exclusive, pixels.
+        occluded: Maximum degree of occlusion.
+        truncated: Maximum fraction outside the image.
     """
 
     name: str
@@ -77,13 +78,14 @@ LEVELS = (  # development kit: MIN_HEIGHT, MAX_OCCLUSION, MAX_TRUNCATION
 
 
 class KittiOptions(EvaluatorOptions):
-    """KITTI's rules for other classes, and bins of height.
+    """Overlaps, neighboring classes and height bins.
 
     Attributes:
-        iou: Class -> the overlap that a hit must exceed; default: 0.7 for car, 0.5 for others.
-        neighbors: Class -> the class for which its objects are neither found nor missed.
-        heights: Rising edges in pixels; AP is also given for the boxes between each two of them and
-            from the last one on, with the occlusion and truncation of `hard`.
+        iou: Class name -> overlap that a hit must exceed, 0..1; default: 0.7 for car, 0.5 for
+            others.
+        neighbors: Class name -> class for which its objects are neither hits nor misses.
+        heights: Edges of the height bins, rising, pixels; AP is also computed for the boxes between
+            two edges and above the last one, with the occlusion and truncation of `hard`.
     """
 
     iou: Mapping[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
@@ -99,12 +101,12 @@ class KittiOptions(EvaluatorOptions):
 
 
 class KittiEvaluator:
-    """AP of boxes by KITTI's rules.
+    """Evaluator of the AP of boxes by KITTI's rules.
 
     Args:
-        classes: Names in label order. Classes that are a neighbor of another one, and `DontCare`,
-            are not judged themselves; case does not matter.
-        options: Overlaps, neighbors and bins of height.
+        classes: Class names in label order, case-insensitive. Classes that are a neighbor of
+            another one, and `DontCare`, are not evaluated.
+        options: Overlaps, neighboring classes and height bins.
 
     Raises:
         RecipeError: If the options name a class that the head does not have.
@@ -169,15 +171,15 @@ class KittiEvaluator:
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the images seen so far."""
+        """Ids of the images added so far."""
         return tuple(self._ids)
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Raises:
-            DataError: If the image was taken before, its boxes are not annotated, or a score, box
-                or label is no number that can be evaluated.
+            DataError: If the image was added before, its boxes are not annotated, a score or box is
+                not finite, or a label is not an index into the classes.
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
@@ -187,7 +189,7 @@ class KittiEvaluator:
         occluded, truncated = _get_visibility(truth, len(boxes.truth_labels))
         self._objects += len(boxes.truth_labels)
         self._undescribed += int((np.isnan(occluded) & np.isnan(truncated)).sum())
-        # Comparisons with NaN are false: what is not described is not held against an object.
+        # Comparisons with NaN are false, so that objects with unknown visibility count as visible.
         hidden = {
             level: (occluded > level.occluded) | (truncated > level.truncated)
             for level in self.levels
@@ -198,7 +200,7 @@ class KittiEvaluator:
                 add_to_tally(self._tallies[name, level], build_scene(level, hidden[level]), image)
 
     def _build_scene_function(self, name: str, boxes: ImageBoxes, truth: GroundTruth) -> Any:
-        """A function from (level, which objects are hidden) to the scene of one class."""
+        """Return a function from (level, hidden objects) to the scene of one class."""
         label, min_iou = self.classes.index(name), self._iou[name]
         is_found = boxes.detection_labels == label
         detection_boxes, scores = boxes.detection_boxes[is_found], boxes.scores[is_found]
@@ -242,16 +244,16 @@ class KittiEvaluator:
         return build_scene
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the images seen so far.
+        """Compute all metrics over the images added so far.
 
         Returns:
             `KITTI_AP_easy`, `KITTI_AP_moderate`, `KITTI_AP_hard` and `KITTI_AP_height_LOW_HIGH` for
-            the bins, each with its value per class; None where no object counts.
+            the bins, each with its value per class; None if no object counts.
         """
         return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
-        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        """Compute the metrics of resampled datasets; see `ResamplableEvaluator.resample`."""
         values: dict[str, Floats] = {}
         for level in self.levels:
             columns = [
@@ -266,7 +268,7 @@ class KittiEvaluator:
         return values
 
     def details(self) -> dict[str, Any]:
-        """What the truth does not say; see `metrics.Detailed`."""
+        """Return notes on incomplete ground truth; see `DetailedEvaluator.details`."""
         notes = []
         if self._undescribed:
             notes.append(

@@ -10,11 +10,11 @@ import numpy as np
 from resnet_tasks.evaluation.numerics.weighted_means import Counts, Floats
 from resnet_tasks.evaluation.protocols.kitti_matching import Tally
 
-RECALL_POINTS = 40  # Simonelli et al. 2019: 1/40 .. 1, recall 0 left out
+RECALL_POINTS = 40  # Simonelli et al. 2019: 1/40 .. 1, without recall 0
 
 
 def compute_average_precision(tally: Tally, counts: Counts) -> Floats:
-    """AP of every resampled data set, `(R,)`; NaN where no object counts."""
+    """Compute the AP of every resampled dataset, `(R,)`; NaN if no object counts."""
     objects = counts @ np.asarray(tally.objects, np.int64).reshape(counts.shape[1])
     hits = np.asarray(sorted(tally.hits, reverse=True), np.float64).reshape(-1, 2)
     steps = np.asarray(sorted(tally.steps, reverse=True), np.float64).reshape(-1, 4)
@@ -43,18 +43,18 @@ def compute_average_precision(tally: Tally, counts: Counts) -> Floats:
 
 
 def choose_recall_thresholds(scores: Floats, num_objects: int) -> Floats:
-    """Scores at which recall comes nearest to 0, 1/40, 2/40, ...; at most 41.
+    """Choose the scores at which recall is nearest to 0, 1/40, 2/40, ...; at most 41.
 
     Args:
-        scores: `(N,)` of the objects found, falling.
-        num_objects: That there are; at least `N`.
+        scores: `(N,)` scores of the matched objects, falling.
+        num_objects: Number of objects that count, at least `N`.
     """
     thresholds: list[float] = []
     recall, position, last = 0.0, 0, len(scores) - 1
     while position <= last:
         left, right = (position + 1) / num_objects, (position + 2) / num_objects
         if position < last and right - recall < recall - left:
-            # Far from the next point: go close to it at once, then one by one.
+            # Far from the next recall point: jump close to it, then continue one by one.
             position = max(position + 1, min(int(recall * num_objects) - 3, last))
             continue
         thresholds.append(float(scores[position]))

@@ -15,12 +15,12 @@ from resnet_tasks.evaluation.numerics.weighted_means import Floats
 
 @dataclass
 class Tally:
-    """What one class and level has added up to, image by image.
+    """Counts of one class and level, accumulated over images.
 
     Attributes:
         objects: Number of objects that count, per image.
         hits: Rows of (score, image): best detection of every object that counts.
-        steps: Rows of (score, true positives, false positives, image).
+        steps: Rows of (score, true positives, false positives, image): counts added at that score.
     """
 
     objects: list[int] = field(default_factory=list)
@@ -34,10 +34,10 @@ class KittiImage:
 
     Attributes:
         scores: `(D,)`.
-        is_small: `(D,)` detections whose height does not count.
-        is_excused: `(D,)` detections inside a don't-care region.
-        hits: `(D, G)` overlaps above the class's threshold, else 0.
-        counts: `(G,)` objects that count; the others may take a detection.
+        is_small: `(D,)` bool, detections whose height is outside the range of the level.
+        is_excused: `(D,)` bool, detections inside a DontCare region.
+        hits: `(D, G)` overlaps above the threshold of the class, else 0.
+        counts: `(G,)` bool, objects that count; the others can still be matched to a detection.
     """
 
     scores: Floats
@@ -48,7 +48,7 @@ class KittiImage:
 
 
 def add_to_tally(tally: Tally, scene: KittiImage, image: int) -> None:
-    """Adds one image to a tally."""
+    """Add one image to a tally."""
     tally.objects.append(int(scene.counts.sum()))
     tally.hits += [(score, image) for score in _find_best_hits(scene)]
     near = (scene.hits > 0).any(axis=1)
@@ -56,7 +56,7 @@ def add_to_tally(tally: Tally, scene: KittiImage, image: int) -> None:
     tally.steps += [(float(score), 0, 1, image) for score in scene.scores[lone]]
     if not near.any():
         return
-    # Whom an object takes changes with the threshold: match anew at every score.
+    # The match of an object depends on the threshold, so matching is repeated at every score.
     ranked_candidates = _rank_candidates(scene)
     excused = (scene.is_small | scene.is_excused)[near]
     scores = scene.scores[near]
@@ -75,7 +75,10 @@ def add_to_tally(tally: Tally, scene: KittiImage, image: int) -> None:
 
 
 def _find_best_hits(scene: KittiImage) -> list[float]:
-    """Scores at which objects that count are first found: each takes its best-scored detection."""
+    """Return the scores at which counted objects are first found.
+
+    Each object takes its best-scored free detection.
+    """
     hit_scores: list[float] = []
     is_free = np.ones(len(scene.scores), np.bool_)
     for object_index, is_counted in enumerate(scene.counts):
@@ -90,9 +93,9 @@ def _find_best_hits(scene: KittiImage) -> list[float]:
 
 
 def _rank_candidates(scene: KittiImage) -> list[list[int]]:
-    """Per object the detections that hit it, the most wanted first.
+    """Rank the detections that hit each object, by falling overlap.
 
-    That is the greatest overlap; a detection too low to count only where there is no other one.
+    Detections that are too low to count come last.
     """
     ranked_candidates = []
     for overlap in scene.hits.T:
@@ -107,7 +110,7 @@ def _rank_candidates(scene: KittiImage) -> list[list[int]]:
 def _match_greedily(
     scene: KittiImage, ranked_candidates: list[list[int]], threshold: float
 ) -> tuple[int, set[int]]:
-    """True positives, and all detections taken, among those with at least a score."""
+    """Return the number of true positives and all matched detections at a minimum score."""
     matched_detections: set[int] = set()
     hits = 0
     for candidates, is_counted in zip(ranked_candidates, scene.counts, strict=True):

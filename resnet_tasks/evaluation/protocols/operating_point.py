@@ -1,4 +1,4 @@
-"""The score from which on a detection is acted upon, chosen class by class by a stated rule."""
+"""Operating points: score thresholds of detections, chosen per class by an explicit rule."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FORMS = "`max-f1`, `sensitivity>=0.9`, `false-positives<=1` (per image)"
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """What a threshold has to achieve.
+    """Criterion for a threshold.
 
     Attributes:
-        kind: `max F1`: the best harmonic mean of precision and sensitivity; `sensitivity`: at least
+        kind: `max F1`: maximum harmonic mean of precision and sensitivity; `sensitivity`: at least
             `value`, with as few false positives as possible; `false positives`: at most `value` per
-            image, with as much sensitivity as possible.
-        value: The bound; 0 for `max F1`.
+            image, with the highest possible sensitivity.
+        value: Bound of the criterion; 0 for `max F1`.
     """
 
     kind: Kind
@@ -35,12 +35,13 @@ class ThresholdRule:
 
     @classmethod
     def parse(cls, text: str) -> ThresholdRule:
-        """The rule that a user wrote.
+        """Parse a rule written by a user.
 
         Raises:
-            DataError: If it is none, or its bound is out of range.
+            DataError: If the rule is unknown, or its bound is out of range.
         """
-        # Signs before numbers stay: a bound below 0 is refused, not read as one above.
+        # Signs before numbers are kept, so that a negative bound is refused instead of losing its
+        # sign.
         plain = re.sub(r"[\s_]+|-(?![\d.])", "", text.lower())
         if plain in ("maxf1", "f1"):
             return cls("max F1")
@@ -64,15 +65,15 @@ class ThresholdRule:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and what it gives on the images it was chosen on.
+    """Threshold, with its results on the images that it was chosen on.
 
     Attributes:
-        threshold: Detections with at least this score count.
-        sensitivity: Share of the objects that are found.
-        precision: Objects found over objects found and false positives.
-        f1: Harmonic mean of the two.
-        false_positives: Per image.
-        objects: How many there are.
+        threshold: Minimum score of the detections that count.
+        sensitivity: Fraction of the objects that are found, 0..1.
+        precision: Found objects divided by found objects and false positives, 0..1.
+        f1: Harmonic mean of precision and sensitivity, 0..1.
+        false_positives: False positives per image.
+        objects: Number of objects.
     """
 
     threshold: float
@@ -83,26 +84,26 @@ class OperatingPoint:
     objects: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain numbers."""
+        """Convert the operating point to plain numbers."""
         return asdict(self)
 
 
 def choose_thresholds(
     evaluator: FrocEvaluator, rule: ThresholdRule
 ) -> dict[str, OperatingPoint | None]:
-    """The operating point of every class, by the hits and false positives of a FROC.
+    """Choose the operating point of every class from the hits and false positives of a FROC.
 
     Args:
-        evaluator: That has seen the images to choose on.
-        rule: What to achieve, by every class for itself.
+        evaluator: Evaluator with the images to choose on.
+        rule: Criterion, applied to every class separately.
 
     Returns:
-        Class -> its point, and `all` -> that of all classes under one threshold; None for a class
-        that these images hold no object of, and where F1 is 0 at every threshold.
+        Class name -> its point, and `all` -> the point of all classes with a common threshold; None
+        for a class without objects in these images, or with F1 0 at every threshold.
 
     Raises:
-        DataError: If no threshold achieves the rule; the message says for which class, and what can
-            be achieved.
+        DataError: If no threshold satisfies the rule; the message names the class and the best
+            achievable value.
     """
     images = len(evaluator.image_ids)
     points: dict[str, OperatingPoint | None] = {}
@@ -128,7 +129,7 @@ def choose_thresholds(
 def get_label_thresholds(
     points: Mapping[str, OperatingPoint | None], classes: tuple[str, ...]
 ) -> tuple[float, ...]:
-    """Threshold of every label; classes without a point take that of all classes together."""
+    """Return the threshold of every label; classes without a point use that of all classes."""
     overall = points["all"]
     assert overall is not None
     selected_points = (points[name] or overall for name in classes)
@@ -136,7 +137,7 @@ def get_label_thresholds(
 
 
 def _build_table(objects: Floats, false: Floats, images: int) -> list[OperatingPoint]:
-    """What every threshold gives, from the highest score down."""
+    """Compute the operating point at every score, the highest score first."""
     hit, missed = np.sort(objects[np.isfinite(objects)]), np.sort(false)
     levels = np.unique(np.concatenate((hit, missed)))[::-1]
     num_hits = len(hit) - np.searchsorted(hit, levels, side="left")
@@ -158,7 +159,7 @@ def _build_table(objects: Floats, false: Floats, images: int) -> list[OperatingP
 
 
 def _choose_best(table: list[OperatingPoint], rule: ThresholdRule, name: str) -> OperatingPoint:
-    """The point that the rule chooses; of equally good ones that with the highest threshold."""
+    """Choose the best point by a rule; among equally good points the highest threshold."""
     useful_points = [point for point in table if point.sensitivity > 0]
     if not useful_points:
         raise DataError(f"{name}: no object is found at any score; there is nothing to choose")

@@ -1,4 +1,4 @@
-"""Evaluators beside a head's own: by name, with options of their own."""
+"""Additional evaluators of a head, selected by name and configured by options."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from resnet_tasks.structures.evaluation import Evaluator
 
 
 class EvaluatorOptions(BaseModel):
-    """Base of the options of evaluators: frozen, and unknown keys are refused."""
+    """Base class of evaluator options: frozen, unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ExtraEvaluator(Protocol):
-    """What `EXTRA_EVALUATORS` holds: an `Evaluator` class with options, for heads of one task.
+    """Type of the entries of `EXTRA_EVALUATORS`: `Evaluator` class with options, for one task.
 
     Attributes:
-        Options: Its options.
-        task: Name of the task whose predictions it takes.
+        Options: Class of its options.
+        task: Name of the task whose predictions it evaluates.
     """
 
     Options: ClassVar[type[EvaluatorOptions]]
     task: ClassVar[str]
 
     def __call__(self, classes: Sequence[str], options: Any) -> Evaluator:
-        """A fresh one for a head with these classes."""
+        """Create an evaluator for a head with these classes."""
         ...
 
 
 def build_extra_evaluator(
     name: str, options: Mapping[str, Any] | None, *, classes: Sequence[str], task: str
 ) -> Evaluator:
-    """An additional evaluator for one head.
+    """Create an additional evaluator for one head.
 
     Args:
-        name: In `EXTRA_EVALUATORS`.
-        options: Of that evaluator; None: its defaults.
-        classes: Of the head.
+        name: Key in `EXTRA_EVALUATORS`.
+        options: Options of the evaluator; None: its defaults.
+        classes: Class names of the head, in label order.
         task: Name of the head's task.
 
     Raises:
-        RecipeError: If there is no such evaluator, it is for another task, or an option is wrong;
-            all problems of the options in one message.
+        RecipeError: If the evaluator does not exist or belongs to another task, or an option is
+            invalid; the message lists all invalid options.
     """
     try:
         evaluator_class: ExtraEvaluator = EXTRA_EVALUATORS.get(name)

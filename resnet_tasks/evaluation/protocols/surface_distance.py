@@ -1,10 +1,10 @@
-"""HD95 and normalized surface Dice: how far the outlines of truth and prediction lie apart.
+"""HD95 and normalized surface Dice: distances between the outlines of ground truth and prediction.
 
-The outline of a class is its pixels with one of the 4 neighbors outside it, and distances run
+The outline of a class consists of its pixels with one of the 4 neighbors outside it. Distances are
 between pixel centers, as in MONAI and MedPy; SciPy's exact Euclidean distance transform computes
 them. HD95: the larger of the two directed 95th percentiles (Maier-Hein et al., Metrics Reloaded,
-Nature Methods 2024). Surface Dice: the share of both outlines within a tolerance of the other one
-(Nikolov et al., JMIR 2021).
+Nature Methods 2024). Surface Dice: the fraction of both outlines within a tolerance of the other
+one (Nikolov et al., JMIR 2021).
 
 Shape glossary: `h, w` an original image, `K` classes, `P` images.
 """
@@ -41,11 +41,11 @@ Mask = NDArray[np.bool_]
 
 
 class SurfaceOptions(EvaluatorOptions):
-    """How distances are measured.
+    """Tolerance and unit of distances.
 
     Attributes:
         tolerance: Distance up to which outlines agree, in the unit of the distances.
-        unit: `auto`: mm where the images have a `spacing`, else px; `px`; `mm`.
+        unit: `px`, `mm`, or `auto`: mm if the images have a `spacing`, else px.
     """
 
     tolerance: Annotated[float, Field(ge=0)] = 2.0
@@ -53,11 +53,11 @@ class SurfaceOptions(EvaluatorOptions):
 
 
 class SurfaceEvaluator:
-    """HD95 and surface Dice of every class but the background, per image, then averaged.
+    """Evaluator of HD95 and surface Dice per image and class, averaged over images.
 
     Args:
-        classes: Names in label order; a first one called `background` has no outline of interest.
-        options: How distances are measured.
+        classes: Class names in label order; `background` as the first class is not evaluated.
+        options: Tolerance and unit of distances.
     """
 
     Options: ClassVar[type[EvaluatorOptions]] = SurfaceOptions
@@ -75,17 +75,17 @@ class SurfaceEvaluator:
 
     @property
     def evaluated_classes(self) -> tuple[str, ...]:
-        """The classes that are judged."""
+        """Names of the evaluated classes."""
         return self.classes[self._first :]
 
     @property
     def unit(self) -> str:
-        """Of the distances: `mm` or `px`."""
+        """Unit of the distances: `mm` or `px`."""
         return self._unit or "px"
 
     @property
     def protocol(self) -> str:
-        """One sentence for the metrics file."""
+        """Sentence for the metrics file that defines the metrics."""
         return (
             f"Outlines of {'all classes but the background' if self._first else 'all classes'} in "
             f"each image at original size, distances in {self.unit} between centers of pixels "
@@ -100,15 +100,16 @@ class SurfaceEvaluator:
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the images seen so far."""
+        """Ids of the images added so far."""
         return tuple(self._ids)
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Raises:
-            DataError: As `SegmentationEvaluator.update`; if the image was taken before; if it has
-                no spacing although distances are in mm.
+            DataError: If the image was added before, its pixels are not annotated, the sizes
+                differ, a label is not an index into the classes, or the image has no spacing
+                although distances are in mm.
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
@@ -134,7 +135,7 @@ class SurfaceEvaluator:
                     for one_way_distances in directed_distances
                 )
                 both = np.concatenate(directed_distances)
-                # Sums of binary fractions of a millimeter: equal to the tolerance up to rounding.
+                # The margin accepts distances that equal the tolerance up to rounding.
                 dice[class_index] = np.mean(both <= self.options.tolerance * (1 + 1e-9))
         self._ids[truth.image_id] = None
         self._distances.append(distances)
@@ -159,7 +160,7 @@ class SurfaceEvaluator:
         return truth.spacing
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the images seen so far.
+        """Compute all metrics over the images added so far.
 
         Returns:
             `HD95` (in px or mm, lower is better) and `NSD`, each with its value per class.
@@ -172,7 +173,7 @@ class SurfaceEvaluator:
         )
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
-        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        """Compute the metrics of resampled datasets; see `ResamplableEvaluator.resample`."""
         metrics: dict[str, Floats] = {}
         for name, rows in (("HD95", self._distances), ("NSD", self._dice)):
             table = np.reshape(rows, (len(rows), len(self.evaluated_classes))).astype(np.float64)
@@ -182,7 +183,7 @@ class SurfaceEvaluator:
         return metrics
 
     def details(self) -> dict[str, Any]:
-        """How often an outline was missing on one side; see `metrics.Detailed`."""
+        """Return the number of outlines without a counterpart; see `DetailedEvaluator.details`."""
         table = np.reshape(self._dice, (len(self._dice), len(self.evaluated_classes)))
         counted = int((~np.isnan(table.astype(np.float64))).sum())
         note = (
@@ -193,27 +194,27 @@ class SurfaceEvaluator:
 
 
 def extract_outline(mask: Mask) -> Mask:
-    """Pixels of a mask with one of the 4 neighbors outside; the frame counts as outside."""
+    """Return the pixels of a mask with one of 4 neighbors outside; the frame counts as outside."""
     return np.asarray(mask & ~ndimage.binary_erosion(mask), np.bool_)
 
 
 def compute_surface_distances(
     first: Mask, second: Mask, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[Floats, Floats] | None:
-    """Distances between the outlines of two masks.
+    """Compute the distances between the outlines of two masks.
 
     Args:
-        first: `(h, w)`.
-        second: `(h, w)`.
-        spacing: (y, x) of a pixel.
+        first: `(h, w)` bool.
+        second: `(h, w)` bool.
+        spacing: (y, x) size of a pixel.
 
     Returns:
-        Of every outline pixel of the first the distance to the second's nearest one, and the other
-        way round; None where a mask is empty.
+        Distance of every outline pixel of `first` to the nearest one of `second`, and the reverse;
+        None if a mask is empty.
     """
     if not (first.any() and second.any()):
         return None
-    # Both outlines lie inside this part, hence so do all nearest neighbors.
+    # Both outlines, and therefore all nearest neighbors, lie inside this box.
     box = ndimage.find_objects((first | second).astype(np.uint8))[0]
     one, other = extract_outline(first[box]), extract_outline(second[box])
     to_other = ndimage.distance_transform_edt(~other, sampling=spacing)

@@ -1,4 +1,4 @@
-"""The evaluator of boxes, filled with the columns of files at once."""
+"""Box evaluator built from the columns of an annotation file and a results file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from resnet_tasks.evaluation.coco.matching import Objects
 def build_evaluator(
     expected: TruthColumns, results: ResultColumns, backend: str
 ) -> DetectionEvaluator:
-    """An evaluator that has seen all images.
+    """Create an evaluator with all images of the files.
 
     Args:
-        expected: Of the annotation file.
-        results: Of the results file.
-        backend: Of `BOX_BACKENDS`.
+        expected: Columns of the annotation file.
+        results: Columns of the results file.
+        backend: Key in `BOX_BACKENDS`.
     """
     assert results.boxes is not None, "results of boxes have boxes"
     evaluator = DetectionEvaluator(expected.categories.names, backend=backend)

@@ -1,4 +1,4 @@
-"""Results files of boxes; a clean one goes straight to the compiled evaluator."""
+"""Results files of boxes; a clean file is passed directly to the compiled evaluator."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LIMITS = (1, 10, 100)
 
 
 def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
-    """Boxes in a results file.
+    """Evaluate the boxes of a results file.
 
     Args:
-        truth: COCO JSON.
-        results: COCO results JSON.
-        backend: Of `BOX_BACKENDS`.
+        truth: Path of the annotation file, COCO JSON.
+        results: Path of the COCO results JSON.
+        backend: Key in `BOX_BACKENDS`.
 
     Raises:
-        DataError: If a file is wrong; the message names the first bad entries.
+        DataError: If a file is invalid; the message lists the first invalid entries.
     """
     expected = read_truth_columns(truth)
     names = expected.categories.names
@@ -50,7 +50,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
 
 
 def _build_corner_note(truth: TruthColumns, detections: ResultColumns) -> tuple[str, ...]:
-    """A hint where most boxes reach far out of their images, as corners read as sizes do."""
+    """Return a note if most boxes extend far beyond their images, as corners read as sizes do."""
     assert detections.boxes is not None, "results of boxes have boxes"
     if not len(detections.boxes):
         return ("the results are empty: nothing was found in any image",)

@@ -1,4 +1,4 @@
-"""Evaluation of results files, whoever made them: no model, no images, no torch."""
+"""Evaluation of results files from any source, without model, images and torch."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from resnet_tasks.evaluation.results_files.file_evaluation import FileEvaluation
 from resnet_tasks.structures.evaluation import Metric
 
 _SEMANTIC_MODULE = "resnet_tasks.evaluation.results_files.semantic"
-"""Imported when requested: its imports (Pillow, safetensors) take 20 ms, as long as a small file of
-boxes."""
+"""Module imported on demand: its imports (Pillow, safetensors) take 20 ms, as long as evaluating a
+small file of boxes."""
 
 
 def evaluate_results(
     truth: str | Path, results: str | Path, *, task: str = "box", backend: str = "hotcoco"
 ) -> dict[str, Metric]:
-    """Metrics of a results file.
+    """Compute the metrics of a results file.
 
     Args:
-        truth: COCO JSON; small defects (missing `info`, `iscrowd`, `area`, ids) are repaired on
-            reading.
-        results: COCO results JSON: a list of `{image_id, category_id, bbox: [x, y, w, h], score}`;
-            for masks with `segmentation`. For `semantic` a folder of PNGs of category ids, named
-            as the truth's `sem_seg_file_name`s are.
+        truth: Path of the annotation file, COCO JSON; small defects (missing `info`, `iscrowd`,
+            `area`, ids) are repaired on reading.
+        results: Path of the COCO results JSON: a list of `{image_id, category_id, bbox: [x, y, w,
+            h], score}`; for masks with `segmentation`. For `semantic`, path of a folder of PNGs of
+            category ids, named like the `sem_seg_file_name`s of the annotation file.
         task: `box`, `mask` or `semantic`.
-        backend: `hotcoco` or `pycocotools`; they give the same numbers.
+        backend: `hotcoco` or `pycocotools`; both give the same numbers.
 
     Returns:
-        The 12 COCO metrics, or mIoU and its companions, each with its value per category.
+        The 12 COCO metrics, or the metrics of `SegmentationEvaluator`, each with its value per
+        category.
 
     Raises:
-        DataError: If a file is wrong; the message names the first bad entries.
+        DataError: If a file is invalid; the message lists the first invalid entries.
     """
     return evaluate_results_file(truth, results, task=task, backend=backend).metrics
 
@@ -43,16 +44,16 @@ def evaluate_results(
 def evaluate_results_file(
     truth: str | Path, results: str | Path, *, task: str = "box", backend: str = "hotcoco"
 ) -> FileEvaluation:
-    """A results file matched to its truth, with its numbers, ready for `details` and `resample`.
+    """Evaluate a results file, and keep the matches for `details` and `resample`.
 
     Args:
-        truth: As in `evaluate_results`.
-        results: As in `evaluate_results`.
-        task: As in `evaluate_results`.
-        backend: As in `evaluate_results`.
+        truth: Path of the annotation file; see `evaluate_results`.
+        results: Path of the results file or folder; see `evaluate_results`.
+        task: `box`, `mask` or `semantic`.
+        backend: `hotcoco` or `pycocotools`; both give the same numbers.
 
     Raises:
-        DataError: As in `evaluate_results`.
+        DataError: If the backend or task is unknown, or a file is invalid.
     """
     if backend not in BOX_BACKENDS:
         raise DataError(f"evaluator {backend!r} is unknown; known: {', '.join(BOX_BACKENDS)}")
@@ -74,4 +75,4 @@ _EVALUATE_FUNCTIONS: Mapping[str, Callable[[Path, Path, str], FileEvaluation]] =
     "semantic": _evaluate_semantic_maps,
 }
 TASKS = tuple(_EVALUATE_FUNCTIONS)
-"""What a results file can hold."""
+"""Supported contents of a results file."""

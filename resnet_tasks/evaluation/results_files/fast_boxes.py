@@ -1,4 +1,4 @@
-"""The short way from two clean files to the numbers: the compiled evaluator reads the results."""
+"""Fast path for two clean files of boxes: the compiled evaluator reads the results itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_tasks.data.coco.columns.object_columns import TruthColumns
 from resnet_tasks.evaluation.coco.backends import CocoTables, compute_hotcoco_tables
 
 _NEGATIVE_SIZE = re.compile(rb"-[\d.eE+-]*\s*(?:,[^,\[\]]*)?\]")
-"""A negative number that is the last or the last but one of a list."""
+"""Pattern of a negative number in the last or second to last place of a list."""
 _BOX_STARTS = (b'"bbox": [', b'"bbox":[')
 _MOST_ID = 1 << 62
 
@@ -21,14 +21,14 @@ _MOST_ID = 1 << 62
 def compute_tables_fast(
     truth: TruthColumns, results: Path, limits: tuple[int, ...]
 ) -> CocoTables | None:
-    """Hotcoco's tables of a results file of boxes; None where anything about it is unusual.
+    """Compute hotcoco's tables of a results file of boxes; None if anything in it is unusual.
 
-    Faults are only noticed here. What they are, the slower way says.
+    Faults are only detected here. The slow path reports them.
 
     Args:
-        truth: Of the annotation file.
-        results: COCO results JSON.
-        limits: Rising limits of detections per image and class.
+        truth: Columns of the annotation file.
+        results: Path of the COCO results JSON.
+        limits: Limits of detections per image and class, rising.
     """
     ids = truth.image_ids
     if not ids or not all(type(image_id) is int and 0 <= image_id < _MOST_ID for image_id in ids):
@@ -46,7 +46,8 @@ def compute_tables_fast(
         area=truth.areas,
         iscrowd=truth.crowd,
     )
-    # What the compiled evaluator reads and matches is read and looked at beside it.
+    # The raw bytes are read and checked in parallel with the compiled evaluator's reading and
+    # matching.
     with ThreadPoolExecutor(2) as executor:
         raw = executor.submit(results.read_bytes)
         try:
@@ -59,15 +60,16 @@ def compute_tables_fast(
 
 
 def _is_probably_clean(raw: bytes) -> bool:
-    """Whether it is a list whose every entry seems to have a score and a box of no negative size.
+    """Return whether every entry of the list seems to have a score and a box of nonnegative size.
 
-    Unknown images and categories, wrong types and NaN are noticed by who reads it.
+    Unknown images and categories, wrong types and NaN are detected by the reader of the file.
     """
-    # An entry of boxes has no object inside it; masks are not for here.
+    # Entries of boxes have no nested objects, so braces count entries; RLE masks are not supported.
     number = int(np.count_nonzero(np.frombuffer(raw, np.uint8) == ord("{")))
     if not (raw[:64].lstrip().startswith(b"[") and number > 0):
         return False
     has_boxes = any(raw.count(start) == number for start in _BOX_STARTS)
-    # Looking for one letter that the usual keys lack is cheap; looking for a word is not.
+    # The usual keys have no `n`. Searching one letter is cheap, so `null` is searched only after
+    # it.
     has_scores = raw.count(b'"score":') == number and (b"n" not in raw or b"null" not in raw)
     return has_boxes and has_scores and _NEGATIVE_SIZE.search(raw) is None

@@ -1,4 +1,4 @@
-"""A results file, matched to its truth: numbers, who made them, and what else is to be said."""
+"""Results of the evaluation of a results file: metrics, backend and notes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from resnet_tasks.structures.evaluation import Evaluator, Metric
 
 @dataclass(frozen=True)
 class FileEvaluation:
-    """A results file, matched to its truth.
+    """Evaluation of a results file.
 
     Attributes:
-        metrics: All numbers.
-        protocol: How they are counted, in one sentence.
-        backend: Who made them.
-        make_evaluator: Gives the evaluator that has seen all images, for `details` and
+        metrics: Metric name -> metric.
+        protocol: Sentence that defines the metrics.
+        backend: Name of the software that computed the metrics.
+        make_evaluator: Function that returns the evaluator with all images, for `details` and
             `resample`.
-        groups: Id of an image -> its group, where it has one.
-        notes: What was repaired or looks odd, in sentences.
+        groups: Image id -> group, for images that have one.
+        notes: Sentences on repaired defects and unusual values.
     """
 
     metrics: dict[str, Metric]
@@ -34,20 +34,20 @@ class FileEvaluation:
 def build_file_evaluation(
     evaluator: Evaluator, backend: str, groups: Mapping[int | str, str], notes: tuple[str, ...]
 ) -> FileEvaluation:
-    """What an evaluator that has seen all images says.
+    """Build the results of an evaluator that has seen all images.
 
     Args:
-        evaluator: Is kept.
-        backend: Who does the matching.
-        groups: Id of an image -> its group, where it has one.
-        notes: What was repaired or looks odd, in sentences.
+        evaluator: Evaluator; a reference to it is kept.
+        backend: Name of the software that matches the objects.
+        groups: Image id -> group, for images that have one.
+        notes: Sentences on repaired defects and unusual values.
     """
     metrics = evaluator.compute()
     return FileEvaluation(metrics, evaluator.protocol, backend, lambda: evaluator, groups, notes)
 
 
 def describe_problems(columns: TruthColumns) -> tuple[str, ...]:
-    """What was repaired in a truth of boxes or masks, and what looks odd, in sentences."""
+    """Describe repaired defects and unusual values of an annotation file, in sentences."""
     notes = [
         problem.message
         for problem in columns.problems

@@ -1,4 +1,4 @@
-"""Results files of instance masks, judged image by image."""
+"""Results files of instance masks, evaluated image by image."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from resnet_tasks.structures.evaluation import GroundTruth
 
 
 def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
-    """Masks in a results file.
+    """Evaluate the masks of a results file.
 
     Args:
-        truth: COCO JSON.
-        results: COCO results JSON with `segmentation`s.
-        backend: Of `BOX_BACKENDS`.
+        truth: Path of the annotation file, COCO JSON.
+        results: Path of the COCO results JSON with `segmentation`s.
+        backend: Key in `BOX_BACKENDS`.
 
     Raises:
-        DataError: If a file is wrong; the message names the first bad entries.
+        DataError: If a file is invalid; the message lists the first invalid entries.
     """
     expected = read_truth_columns(truth, kind="mask")
     detections = read_result_columns(results, expected, kind="mask")
@@ -54,7 +54,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
                 ),
                 boxes=None if detections.boxes is None else detections.boxes[detection_rows],
             )
-        except DataError as error:  # The results were looked at on reading.
+        except DataError as error:  # The results were checked on reading.
             raise DataError(f"{truth}: {error}; mend the annotation") from None
     return build_file_evaluation(evaluator, backend, expected.groups, describe_problems(expected))
 

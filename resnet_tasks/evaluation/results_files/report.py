@@ -1,4 +1,4 @@
-"""A judged results file as files: its numbers with intervals, and all they were made from."""
+"""Report of an evaluated results file: metrics with intervals, sources and versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from resnet_tasks.structures.evaluation import DetailedEvaluator, ResamplableEva
 
 
 def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvaluation:
-    """The same results with 95 % intervals, or a note on why there are none."""
+    """Add 95 % intervals to the results, or a note on why there are none."""
     if bootstrap.resamples == 0:
         return evaluation
     evaluator = evaluation.make_evaluator()
@@ -52,13 +52,13 @@ def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvalu
 def write_report(
     evaluation: FileEvaluation, folder: Path, *, truth: Path, results: Path, task: str
 ) -> None:
-    """Writes `metrics.json` and, where the evaluator has them, `details.json`.
+    """Write `metrics.json` and, if the evaluator provides details, `details.json`.
 
     Args:
-        evaluation: What to write.
-        folder: Is made where needed.
-        truth: The annotation file.
-        results: The results file, or the folder of label maps.
+        evaluation: Results to write.
+        folder: Path of the output folder, created if needed.
+        truth: Path of the annotation file.
+        results: Path of the results file, or of the folder of label maps.
         task: `box`, `mask` or `semantic`.
     """
     evaluator = evaluation.make_evaluator()
@@ -72,7 +72,7 @@ def write_report(
 def build_summary(
     evaluation: FileEvaluation, *, truth: Path, results: Path, task: str
 ) -> dict[str, Any]:
-    """The numbers and all they were made from, as JSON values."""
+    """Build JSON values of the metrics, and of the data and software that they come from."""
     names = ("hotcoco", "pycocotools", "numpy")
     return {
         "task": task,
@@ -91,7 +91,7 @@ def build_summary(
 
 
 def _compute_digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder that of its files' names and digests, sorted."""
+    """Compute the SHA-256 of a file, or of the sorted names and digests of a folder's files."""
     if not path.is_dir():
         return compute_sha256(path)
     hasher = hashlib.sha256()

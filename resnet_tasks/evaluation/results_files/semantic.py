@@ -16,14 +16,14 @@ from resnet_tasks.structures.evaluation import UNLABELED, VOID, GroundTruth
 
 
 def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
-    """Label maps in a folder.
+    """Evaluate the label maps in a folder.
 
     Args:
-        truth: COCO JSON whose images have `sem_seg_file_name`s.
-        results: Folder of PNGs of category ids, named as those are.
+        truth: Path of the COCO JSON whose images have `sem_seg_file_name`s.
+        results: Path of a folder of PNGs of category ids, named like the `sem_seg_file_name`s.
 
     Raises:
-        DataError: If a file is wrong, missing, or leaves labeled pixels unanswered.
+        DataError: If a file is invalid or missing, or has no category at an annotated pixel.
     """
     coco = read_coco(truth)
     if not results.is_dir():

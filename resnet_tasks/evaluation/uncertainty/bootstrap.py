@@ -1,15 +1,15 @@
-"""95 % intervals of metrics: the percentile bootstrap over images, or over groups of them.
+"""95 % intervals of metrics: the percentile bootstrap over images, or over groups of images.
 
-Images are matched once; a resampled data set is the same matches, each counted as often as its
-image was drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
-Images of one group (patient, study, sequence) resemble each other, so a group is drawn as a
-whole: drawing its images apart would make intervals too narrow.
+Images are matched once. A resampled dataset consists of the same matches, each counted as often as
+its image was drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+Images of one group (patient, study, sequence) resemble each other, so a group is drawn as a whole.
+Drawing its images independently would make intervals too narrow.
 
-What the draws are depends on the images' ids, their groups, `resamples` and `seed` alone: two
-models judged on the same images see the same resampled data sets, which is what a paired
-comparison needs.
+The draws depend only on the images' ids, their groups, `resamples` and `seed`. Two models that are
+evaluated on the same images therefore see the same resampled datasets, which a paired comparison
+requires.
 
-Shape glossary: `R` resampled data sets, `P` images, `U` units (groups or images).
+Shape glossary: `R` resampled datasets, `P` images, `U` units (groups or images).
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from resnet_tasks.structures.evaluation import Evaluator, Metric, ResamplableEva
 
 LEVEL = 0.95
 LEAST_UNITS = 10
-"""Below this many images or groups no interval is given: it would be far too narrow."""
+"""Minimum number of images or groups for an interval; with fewer it would be far too narrow."""
 FEW_UNITS = 30
-"""Below this many a note says that intervals are still too narrow: of a mean over 10 images they
-cover 0.90, over 15 0.91, over 30 0.93 instead of 0.95 (measured)."""
+"""Number of images or groups below which a note warns that intervals are too narrow: for a mean
+over 10 images they cover 0.90, over 15 0.91, over 30 0.93 instead of 0.95 (measured)."""
 LEAST_DEFINED = 0.95
-"""Share of the resampled data sets that must define a metric before it gets an interval."""
+"""Minimum fraction of resampled datasets that must define a metric before it gets an interval."""
 COUNTS_AT_ONCE = 4_000_000
-"""Entries of one matrix of counts (32 MB)."""
+"""Maximum number of entries of one matrix of counts (32 MB)."""
 
 Id = int | str
 Values = dict[str, NDArray[np.float64]]
-"""`metric` and `metric/class` -> `(R,)` values, NaN where not defined."""
+"""`metric` and `metric/class` -> `(R,)` values, NaN where undefined."""
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """Options of the intervals.
 
     Attributes:
-        resamples: Resampled data sets (`R`); 0: no intervals.
-        seed: Of the draws; runs are compared in pairs at the same one.
+        resamples: Number of resampled datasets (`R`); 0: no intervals.
+        seed: Seed of the draws; a paired comparison requires equal seeds.
     """
 
     resamples: int = 1000
@@ -59,14 +59,14 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class ResamplingUnits:
-    """What is drawn as a whole.
+    """Units of the bootstrap, each of which is drawn as a whole.
 
     Attributes:
         unit_name: `images` or `groups`.
-        number: How many units there are (`U`).
-        image_units: `(P,)` unit of each image, counted in an order that does not depend on that
-            of the images.
-        digest: Equal for two sets of images if ids and groups are.
+        number: Number of units (`U`).
+        image_units: `(P,)` unit of each image; the numbering does not depend on the order of the
+            images.
+        digest: SHA-256 hex digest of the ids and groups of the images.
     """
 
     unit_name: str
@@ -78,11 +78,11 @@ class ResamplingUnits:
     def from_image_ids(
         cls, image_ids: Sequence[Id], groups: Mapping[Id, str] | None = None
     ) -> ResamplingUnits:
-        """The units of images.
+        """Create the units of images.
 
         Args:
-            image_ids: Ids, each once.
-            groups: Id -> group; an image without one is a unit of its own.
+            image_ids: Unique image ids.
+            groups: Image id -> group; an image without a group is a separate unit.
         """
         image_groups = groups or {}
         keys = [
@@ -101,9 +101,12 @@ class ResamplingUnits:
         )
 
     def sample_counts(self, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
-        """`(r, P)` how often each image occurs in each resampled data set, some rows at a time.
+        """Yield the number of times each image occurs in each resampled dataset, in chunks.
 
-        Every data set holds as many units as the original, drawn with replacement.
+        Every dataset has as many units as the original one, drawn with replacement.
+
+        Yields:
+            `(r, P)` counts of `r` datasets.
         """
         rng = np.random.default_rng(bootstrap.seed)
         images = max(self.number, len(self.image_units), 1)
@@ -111,6 +114,7 @@ class ResamplingUnits:
         for start in range(0, bootstrap.resamples, at_once):
             rows = min(at_once, bootstrap.resamples - start)
             sampled_units = rng.integers(0, self.number, size=(rows, self.number))
+            # Offset the units of each row, so that one `bincount` counts all rows.
             sampled_units += np.arange(rows)[:, None] * self.number
             counts = np.bincount(sampled_units.ravel(), minlength=rows * self.number)
             yield counts.reshape(rows, self.number)[:, self.image_units]
@@ -119,12 +123,12 @@ class ResamplingUnits:
 def resample_metrics(
     evaluator: ResamplableEvaluator, units: ResamplingUnits, bootstrap: Bootstrap
 ) -> Values:
-    """Every metric of `evaluator` on every resampled data set.
+    """Compute every metric of `evaluator` on every resampled dataset.
 
     Args:
-        evaluator: That has seen its images.
-        units: Of `evaluator.image_ids`, in that order.
-        bootstrap: How many, and which.
+        evaluator: Evaluator with its images.
+        units: Units of `evaluator.image_ids`, in that order.
+        bootstrap: Number of resamples, and seed.
     """
     parts = [evaluator.resample(counts) for counts in units.sample_counts(bootstrap)]
     if not parts:
@@ -133,10 +137,10 @@ def resample_metrics(
 
 
 def compute_interval(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
-    """The 2.5 and 97.5 percentiles of resampled values.
+    """Return the 2.5 and 97.5 percentiles of resampled values.
 
-    Resamples that do not define the metric (a class that was not drawn) are left out; None where
-    they are more than 5 %, for what is left would no longer stand for all.
+    Resamples that do not define the metric (a class that was not drawn) are ignored. The result is
+    None if they are more than 5 %, because the others are no longer representative.
     """
     if values is None or not len(values):
         return None
@@ -150,7 +154,7 @@ def compute_interval(values: NDArray[np.float64] | None) -> tuple[float, float] 
 def attach_intervals(
     metrics: Mapping[str, Metric], values: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, Metric]:
-    """`metrics` with an interval for every value that is defined and was resampled."""
+    """Add an interval to every value of `metrics` that is defined and was resampled."""
     filled = {}
     for name, metric in metrics.items():
         by_class = {
@@ -166,16 +170,16 @@ def attach_intervals(
 
 @dataclass(frozen=True)
 class Resampling:
-    """An evaluation on many resampled data sets, and how those were drawn.
+    """Evaluation on many resampled datasets, with the parameters of the draws.
 
     Attributes:
-        bootstrap: How many, and the seed.
+        bootstrap: Number of resamples, and seed.
         unit_name: `images` or `groups`.
-        units: How many of them were judged.
-        digests: Head -> digest of its images' ids and groups.
+        units: Number of evaluated units, of the head with the most.
+        digests: Head name -> digest of its images' ids and groups.
         values: `head/metric` and `head/metric/class` -> `(R,)`.
-        notes: Sentences on what got no interval, and why.
-        rules: `head/metric` -> how it is counted; numbers counted otherwise cannot be compared.
+        notes: Sentences on metrics without interval, and the reasons.
+        rules: `head/metric` -> counting rules; metrics with different rules cannot be compared.
     """
 
     bootstrap: Bootstrap
@@ -187,7 +191,7 @@ class Resampling:
     rules: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `metrics.json`."""
+        """Convert the parameters to their entry in `metrics.json`."""
         return {
             "method": f"percentile bootstrap over {self.unit_name}",
             "level": LEVEL,
@@ -198,7 +202,7 @@ class Resampling:
         }
 
     def save(self, path: Path) -> None:
-        """Writes what a paired comparison needs, so that nothing is evaluated again for it."""
+        """Write the data for paired comparisons, so that they need no new evaluation."""
         metadata = {
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
@@ -217,10 +221,10 @@ class Resampling:
 
     @classmethod
     def load(cls, path: Path) -> Resampling:
-        """The inverse of `save`.
+        """Read a file that `save` wrote.
 
         Raises:
-            DataError: If the file is no such file.
+            DataError: If the file cannot be read or has another format.
         """
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
@@ -245,12 +249,13 @@ def resample_heads(
     groups: Mapping[Id, str],
     bootstrap: Bootstrap,
 ) -> Resampling:
-    """Every metric of every head on the resampled data sets.
+    """Compute every metric of every head on the resampled datasets.
 
     Args:
-        evaluators: By head; those that are not `Resampled` get no intervals, which is noted.
-        groups: Id of an image -> its group, where it has one.
-        bootstrap: How many, and which.
+        evaluators: Head name -> evaluators; those that are not a `ResamplableEvaluator` get no
+            intervals, but a note.
+        groups: Image id -> group, for images that have one.
+        bootstrap: Number of resamples, and seed.
     """
     values: Values = {}
     rules: dict[str, str] = {}
@@ -290,7 +295,7 @@ def resample_heads(
 
 
 def describe_few_units(units: ResamplingUnits) -> str:
-    """A sentence where units are enough for intervals, but few; else nothing."""
+    """Return a warning if units are sufficient for intervals, but few; else an empty string."""
     if units.number >= FEW_UNITS:
         return ""
     return (
@@ -301,13 +306,14 @@ def describe_few_units(units: ResamplingUnits) -> str:
 
 
 def _collect_rules(head: str, evaluator: Evaluator, names: Iterable[str]) -> dict[str, str]:
-    """How each metric of an evaluator is counted, by `head/metric`."""
-    # `rules`: the protocol without what does not change the numbers, where an evaluator tells.
+    """Return the counting rules of each metric of an evaluator, by `head/metric`."""
+    # `rules`, if the evaluator has it, is the protocol without details that do not change the
+    # numbers.
     rules = str(getattr(evaluator, "rules", evaluator.protocol))
     return {f"{head}/{name}": rules for name in names if "/" not in name}
 
 
 def _is_rarely_defined(values: NDArray[np.float64]) -> bool:
-    """Whether a metric is defined on some resampled data sets, but on too few."""
+    """Return whether a metric is defined on some resampled datasets, but on too few."""
     defined = int((~np.isnan(values)).sum())
     return 0 < defined < LEAST_DEFINED * len(values)

@@ -1,13 +1,13 @@
-"""Whether confidence means what it says: calibration error, reliability, and what abstaining gains.
+"""Calibration of confidences: calibration error, reliability, and risk under abstention.
 
-A decision is a pixel's class or a detection; its confidence is the probability of that class or the
-detection's score, and it comes true where the class is right or the detection finds an object. The
-expected calibration error is the mean gap between the two, over equal bins of confidence (Guo et
-al., On Calibration of Modern Neural Networks, ICML 2017, equation 3); for detections it is the
-D-ECE of Küppers et al., Multivariate Confidence Calibration for Object Detection, CVPR workshops
-2020, over confidence alone.
+A decision is the class of a pixel, or a detection. Its confidence is the probability of that class,
+or the score of the detection. It is correct if the class is right, or the detection finds an
+object. The expected calibration error is the mean gap between confidence and accuracy, over
+equal-width bins of confidence (Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
+equation 3). For detections it is the D-ECE of Küppers et al., Multivariate Confidence Calibration
+for Object Detection, CVPR workshops 2020, over confidence only.
 
-Shape glossary: `P` images, `R` resampled data sets, `M` bins, `N` decisions, `C` cuts.
+Shape glossary: `P` images, `R` resampled datasets, `M` bins, `N` decisions, `C` cuts.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 NUM_BINS = 15  # Guo et al. 2017, section 2
 HIT_IOU = 0.5
 CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Confidences from which decisions are kept in the table of what abstaining gains."""
+"""Minimum confidences of the decisions kept in each row of the abstention table."""
 
 Floats = NDArray[np.float64]
 
 
 class _CalibrationEvaluator:
-    """Decisions of all images, summed by bin of confidence.
+    """Evaluator that sums the decisions of all images by bin of confidence.
 
     Args:
-        classes: Names in label order.
+        classes: Class names in label order.
     """
 
     name = "ECE"
@@ -52,11 +52,11 @@ class _CalibrationEvaluator:
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:
-        """Ids of the images seen so far."""
+        """Ids of the images added so far."""
         return tuple(self._ids)
 
     def compute(self) -> dict[str, Metric]:
-        """The calibration error; None where there is no decision."""
+        """Compute the calibration error; None if there is no decision."""
         value = float(self.resample(np.ones((1, len(self._ids)), np.int64))[self.name][0])
         return {self.name: Metric(None if np.isnan(value) else value, lower_is_better=True)}
 
@@ -73,12 +73,12 @@ class _CalibrationEvaluator:
         return {self.name: errors}
 
     def details(self) -> dict[str, Any]:
-        """`reliability`, and `abstention`: from which confidence how much is kept, and its error.
+        """Return `reliability`, and `abstention`: coverage and risk by minimum confidence.
 
         Returns:
             `abstention`: `{"confidence": [..], "coverage": [..], "risk": [..]}`; `coverage` is the
-            share of decisions that are at least so confident, `risk` the share of those that are
-            wrong (left out where none is).
+            fraction of decisions with at least that confidence, `risk` the fraction of them that is
+            wrong. Cuts without a decision are omitted.
         """
         number, confidence, hits = np.sum(self._bins, axis=0) if self._bins else np.zeros((3, 1))
         filled = number > 0
@@ -100,10 +100,10 @@ class _CalibrationEvaluator:
     def _add_decisions(
         self, image_id: int | str, confidence: Floats, is_correct: NDArray[np.bool_]
     ) -> None:
-        """Sums one image's decisions, each of shape `(N,)`."""
+        """Add the decisions of one image, `(N,)` arrays."""
         self._ids.append(image_id)
         self._bins.append(bin_decisions(confidence, is_correct))
-        # Decisions between two cuts, then all from a cut upwards.
+        # Count between adjacent cuts, then accumulate from the highest cut down.
         cut_indices = np.searchsorted(CUTS, confidence, side="right") - 1
         kept_counts = np.bincount(cut_indices, minlength=len(CUTS))
         wrong = np.bincount(cut_indices[~is_correct], minlength=len(CUTS))
@@ -112,8 +112,12 @@ class _CalibrationEvaluator:
 
 
 def bin_decisions(confidence: Floats, is_correct: NDArray[np.bool_]) -> Floats:
-    """`(3, M)` decisions, sum of their confidence, and how many came true, by bin of confidence."""
-    # Bins are open below: 1.0 lies in the last one, 0.0 in the first.
+    """Sum decisions by bin of confidence.
+
+    Returns:
+        `(3, M)`: number of decisions, sum of their confidences, number of correct decisions.
+    """
+    # Bins are open below: 1.0 lies in the last bin, 0.0 in the first.
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     return np.stack(
         [
@@ -124,13 +128,13 @@ def bin_decisions(confidence: Floats, is_correct: NDArray[np.bool_]) -> Floats:
 
 
 def compute_ece(confidence: Floats, is_correct: NDArray[np.bool_]) -> float:
-    """Of `(N,)` decisions, at least one."""
+    """Compute the expected calibration error of `(N,)` decisions, at least one."""
     number, sums, hits = bin_decisions(confidence, is_correct)
     return float(np.abs(hits - sums).sum() / number.sum())
 
 
 class PixelCalibration(_CalibrationEvaluator):
-    """Calibration of semantic segmentation, every pixel that is not void a decision."""
+    """Calibration evaluator of semantic segmentation; every pixel outside void is a decision."""
 
     protocol = (
         f"ECE: {NUM_BINS} equal bins of the probability of the predicted class, over all pixels of "
@@ -138,10 +142,11 @@ class PixelCalibration(_CalibrationEvaluator):
     )
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Raises:
-            DataError: If its pixels are not annotated, or sizes differ.
+            DataError: If its pixels are not annotated, the sizes differ, or the map has no
+                confidences.
         """
         confidence, is_correct, _ = extract_pixel_decisions(prediction, truth)
         self._add_decisions(truth.image_id, confidence, is_correct)
@@ -150,10 +155,15 @@ class PixelCalibration(_CalibrationEvaluator):
 def extract_pixel_decisions(
     prediction: SegmentationMap, truth: GroundTruth
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
-    """`(N,)` confidence of the predicted class, whether it is right, and `(h, w)` which pixels.
+    """Extract the decisions of the pixels that are not void.
+
+    Returns:
+        `(N,)` confidence of the predicted class, `(N,)` whether it is correct, and `(h, w)` mask of
+        the pixels.
 
     Raises:
-        DataError: If the image's pixels are not annotated, or sizes differ.
+        DataError: If the image's pixels are not annotated, the sizes differ, or the map has no
+            confidences.
     """
     labels, expected = as_array(prediction.labels), truth.semantic
     if expected is None or labels.shape != expected.shape:
@@ -177,7 +187,7 @@ def extract_pixel_decisions(
 
 
 class DetectionCalibration(_CalibrationEvaluator):
-    """Calibration of detections, every detection that does not lie on a crowd a decision."""
+    """Calibration evaluator of detections; every detection outside crowds is a decision."""
 
     name = "D_ECE"
     protocol = (
@@ -187,7 +197,7 @@ class DetectionCalibration(_CalibrationEvaluator):
     )
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one image.
+        """Add one image.
 
         Raises:
             DataError: If its boxes are not annotated.
@@ -198,7 +208,10 @@ class DetectionCalibration(_CalibrationEvaluator):
 def extract_detection_decisions(
     prediction: Detections, truth: GroundTruth
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """`(N,)` scores of the detections that do not lie on crowds, and whether they find an object.
+    """Extract the decisions of the detections that do not lie on crowds.
+
+    Returns:
+        `(N,)` scores of these detections, and `(N,)` whether each one finds an object.
 
     Raises:
         DataError: If the image's boxes are not annotated.
@@ -225,10 +238,10 @@ CALIBRATION: dict[str, type[PixelCalibration] | type[DetectionCalibration]] = {
     "semantic_segmentation": PixelCalibration,
     "detection": DetectionCalibration,
 }
-"""Task -> who judges its calibration; classification brings its own."""
+"""Task name -> calibration evaluator; classification evaluators already include the ECE."""
 
 
 def build_calibration_evaluator(task: str, classes: Sequence[str]) -> Evaluator | None:
-    """Who judges the calibration of a task; None where its own evaluator does, or nobody can."""
+    """Create the calibration evaluator of a task; None if the task has no separate one."""
     evaluator_class = CALIBRATION.get(task)
     return None if evaluator_class is None else evaluator_class(classes)

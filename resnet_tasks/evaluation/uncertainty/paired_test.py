@@ -1,9 +1,10 @@
-"""Two evaluations on the same images: how far apart they are, and whether that could be chance.
+"""Paired comparison of two evaluations on the same images, with intervals and p-values.
 
-Both are resampled with the same draws, so that what makes an image easy or hard for both cancels:
-the interval of the difference is narrower than the two intervals beside one another suggest.
+Both are resampled with the same draws, so that the difficulty of an image, which affects both,
+cancels out. The interval of the difference is therefore narrower than the two separate intervals
+suggest.
 
-Shape glossary: `R` resampled data sets.
+Shape glossary: `R` resampled datasets.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from resnet_tasks.structures.evaluation import Metric
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """One metric of two models on the same images.
+    """Difference of one metric between two models on the same images.
 
     Attributes:
-        value: Of the first.
-        other: Of the second.
-        interval: 95 % interval of `value - other`; None where none can be given.
-        p: Two-sided: how often a difference as clear as this one comes about where there is none;
+        value: Value of the first model.
+        other: Value of the second model.
+        interval: 95 % interval of `value - other`; None if it cannot be computed.
+        p: Two-sided p-value: probability of a difference at least this clear without a true one;
             None without interval.
-        per_class: The same by class name.
-        unit: As in `Metric`.
-        lower_is_better: As in `Metric`.
+        per_class: Class name -> difference.
+        unit: Unit of the metric; see `Metric`.
+        lower_is_better: Whether lower values are better.
     """
 
     value: float | None
@@ -46,16 +47,16 @@ class MetricDifference:
 
     @property
     def difference(self) -> float | None:
-        """`value - other`; None where either is not defined."""
+        """`value - other`; None if either is undefined."""
         return None if self.value is None or self.other is None else self.value - self.other
 
     @property
     def could_be_chance(self) -> bool | None:
-        """Whether the interval holds 0; None without interval."""
+        """True if the interval contains 0; None without interval."""
         return None if self.interval is None else self.interval[0] <= 0 <= self.interval[1]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert the difference to plain values."""
         plain: dict[str, Any] = {
             "value": self.value,
             "other": self.other,
@@ -77,12 +78,12 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """All that two evaluations share.
+    """Comparison of all metrics that two evaluations have in common.
 
     Attributes:
         differences: `head/metric` -> difference.
-        not_compared: `head` or `head/metric` -> why it is not among them.
-        resampling: That of the first, which says how both were resampled.
+        not_compared: `head` or `head/metric` -> reason why it is not compared.
+        resampling: Resampling of the first evaluation; the draws of both are the same.
     """
 
     differences: Mapping[str, MetricDifference]
@@ -90,7 +91,7 @@ class PairedComparison:
     resampling: Resampling
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert the comparison to plain values."""
         return {
             "method": (
                 f"percentile bootstrap of the difference over {self.resampling.unit_name}, "
@@ -111,14 +112,15 @@ def compare_evaluations(
     first: tuple[Mapping[str, Metric], Resampling],
     second: tuple[Mapping[str, Metric], Resampling],
 ) -> PairedComparison:
-    """The differences between two evaluations.
+    """Compute the differences between two evaluations.
 
     Args:
-        first: `{"head/metric": Metric}` and how they were resampled.
-        second: Of the other model, on the same images, with the same draws.
+        first: `{"head/metric": Metric}` and resampling of the first model.
+        second: `{"head/metric": Metric}` and resampling of the second model, on the same images
+            with the same draws.
 
     Raises:
-        DataError: If the draws differ, or no head was judged on the same images in both.
+        DataError: If the draws differ, or no head was evaluated on the same images in both.
     """
     metrics, resampling = first
     other_metrics, other_resampling = second
@@ -156,7 +158,7 @@ def compare_evaluations(
 
 
 def _describe_rule_differences(first: str, second: str) -> str:
-    """The parts of two protocols that differ."""
+    """Return the parts of two protocols that differ."""
     parts = [re.split(r"[,;:.]\s+", protocol) for protocol in (first, second)]
     alone = (
         ", ".join(part for part in own_parts if part not in other_parts) or "-"
@@ -166,7 +168,7 @@ def _describe_rule_differences(first: str, second: str) -> str:
 
 
 def _find_incomparable_heads(first: Resampling, second: Resampling) -> dict[str, str]:
-    """Heads that cannot be compared, and why."""
+    """Return the heads that cannot be compared, with the reasons."""
     reasons = {}
     for head in dict.fromkeys((*first.digests, *second.digests)):
         if head not in first.digests or head not in second.digests:
@@ -213,11 +215,12 @@ def _compute_difference(
 
 
 def two_sided_p(differences: NDArray[np.float64]) -> float:
-    """The two-sided bootstrap p-value of resampled differences, `(R,)`.
+    """Compute the two-sided bootstrap p-value of resampled differences, `(R,)`.
 
-    Twice the share of resamples on the other side of 0 (Efron and Tibshirani 1993, chapter 15), one
-    counted in addition on either side, so that it is never 0: at 1,000 resamples it cannot fall
-    below 0.002 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, chapter 4).
+    It is twice the fraction of resamples on the other side of 0 (Efron and Tibshirani 1993, chapter
+    15). One resample is added on either side, so that the value is never 0: with 1,000 resamples it
+    is at least 0.002 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, chapter
+    4).
     """
     defined = differences[~np.isnan(differences)]
     least = min(int((defined <= 0).sum()), int((defined >= 0).sum()))

@@ -1,10 +1,10 @@
-"""Temperature scaling: one or two numbers per head that make its confidence mean what it says.
+"""Temperature scaling: one or two parameters per head that calibrate its confidence.
 
 Logits are divided by a temperature (Guo et al., On Calibration of Modern Neural Networks, ICML
-2017, section 4.2); scores of detections, which have a bias besides, go through a logistic function
-of their own logits (Platt 1999; Küppers et al., CVPR workshops 2020). Both keep the order: no class
-and no ranking of detections changes, hence no AP and no mIoU. What is fitted on decoded predictions
-acts on `forward`'s raw tensors, before anything else is made of them.
+2017, section 4.2). Scores of detections, which are also biased, pass through a logistic function of
+their logits (Platt 1999; Küppers et al., CVPR workshops 2020). Both preserve the order: no class
+and no ranking of detections changes, hence no AP and no mIoU. The parameters are fitted on decoded
+predictions and applied to the raw tensors of `forward`, before any further step.
 
 Shape glossary: `N` decisions (pixels, detections, images), `K` classes.
 """
@@ -33,14 +33,16 @@ from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
 from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 LEAST_DECISIONS = 50
-"""Fewer say too little about confidence to fit anything to them."""
+"""Minimum number of decisions for a fit."""
 PIXELS_PER_IMAGE = 500
-"""Neighboring pixels resemble each other; so many tell nearly as much as all."""
+"""Maximum number of pixels per image; neighboring pixels are similar, so more add little
+information."""
 LARGEST_FIT = 500_000
-"""Decisions over classes that one fit takes; of more, every second, third, ..."""
+"""Maximum number of decisions over classes in one fit; of more, only every second, third, ... is
+used."""
 STEEPEST = 20.0
-"""The fit stays between this slope and its inverse: a perfect model has no finite best one."""
-TINY = 1e-7  # probabilities nearer to 0 or 1 have no logit in float32
+"""Maximum slope of the fit, whose inverse is the minimum: a perfect model has no finite optimum."""
+TINY = 1e-7  # probabilities closer to 0 or 1 have no finite logit in float32
 
 Floats = NDArray[np.float64]
 RawHead = Mapping[str, Tensor]
@@ -48,12 +50,12 @@ RawHead = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class TemperatureScaling:
-    """What is done to one head's raw output.
+    """Scaling of one head's raw output.
 
     Attributes:
-        field: `logits` or `scores`.
-        slope: Logits are multiplied by it: 1 / temperature. Above 0.
-        intercept: Added to them afterwards; 0 for `logits`.
+        field: Name of the scaled raw output: `logits` or `scores`.
+        slope: Factor of the logits, 1 / temperature; above 0.
+        intercept: Offset added to the scaled logits; 0 for `logits`.
     """
 
     field: str
@@ -62,11 +64,11 @@ class TemperatureScaling:
 
     @property
     def temperature(self) -> float:
-        """1 / slope; above 1 where the model is too sure of itself."""
+        """Temperature, 1 / slope; above 1 if the model is overconfident."""
         return 1 / self.slope
 
     def __call__(self, raw: RawHead) -> dict[str, Tensor]:
-        """`raw` with the field scaled.
+        """Return `raw` with the field scaled.
 
         Raises:
             DataError: If the head's raw output has no such field.
@@ -84,7 +86,7 @@ class TemperatureScaling:
         return {**raw, "scores": torch.where(values > 0, scaled, values)}  # 0 is padding
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `calibration.json`."""
+        """Convert the scaling to its entry in `calibration.json`."""
         return {
             "field": self.field,
             "slope": self.slope,
@@ -94,12 +96,15 @@ class TemperatureScaling:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> TemperatureScaling:
-        """The inverse of `to_json`."""
+        """Create the scaling from the output of `to_json`."""
         return cls(str(plain["field"]), float(plain["slope"]), float(plain["intercept"]))
 
 
 class DecisionCollector(ABC):
-    """Collects a head's decisions in the place of an evaluator, and fits its scaling to them."""
+    """Collector of a head's decisions, to which a scaling is fitted.
+
+    It has the interface of an evaluator, so that `evaluate` fills it.
+    """
 
     protocol = "Decisions are collected to fit a scaling to them."
 
@@ -108,18 +113,18 @@ class DecisionCollector(ABC):
 
     @abstractmethod
     def update(self, prediction: Any, truth: GroundTruth) -> None:
-        """Takes one image."""
+        """Add one image."""
 
     @abstractmethod
     def fit(self) -> TemperatureScaling:
-        """The scaling of the least negative log-likelihood.
+        """Fit the scaling with the least negative log-likelihood.
 
         Raises:
-            DataError: If there are too few decisions, or all came out the same.
+            DataError: If there are too few decisions, or all are correct or all wrong.
         """
 
     def compute(self) -> dict[str, Metric]:
-        """Nothing: this is no judge."""
+        """Return no metrics, because decisions are only collected."""
         return {}
 
     def _require_decisions(self, is_correct: NDArray[np.bool_] | None = None) -> None:
@@ -137,7 +142,7 @@ class DecisionCollector(ABC):
 
 
 class PixelDecisionCollector(DecisionCollector):
-    """Pixels of a semantic head, some of each image, drawn by the image's id."""
+    """Collector of a random sample of each image's pixels, seeded by the image id."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +150,7 @@ class PixelDecisionCollector(DecisionCollector):
         self._labels: list[NDArray[np.int64]] = []
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one image."""
+        """Add one image."""
         _, _, valid = extract_pixel_decisions(prediction, truth)
         assert truth.semantic is not None
         pixel_indices = np.flatnonzero(valid)
@@ -164,7 +169,7 @@ class PixelDecisionCollector(DecisionCollector):
         self.number += len(pixel_indices)
 
     def fit(self) -> TemperatureScaling:
-        """One temperature for all classes."""
+        """Fit one temperature for all classes."""
         self._require_decisions()
         return TemperatureScaling(
             "logits", _fit_softmax_slope(np.concatenate(self._probs), self._labels)
@@ -172,7 +177,7 @@ class PixelDecisionCollector(DecisionCollector):
 
 
 class ClassDecisionCollector(DecisionCollector):
-    """Images of a classifier; of a multi-label one all pairs of image and class."""
+    """Collector of images of a classifier, or of image-class pairs of a multi-label classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +186,7 @@ class ClassDecisionCollector(DecisionCollector):
         self._is_multi_label = False
 
     def update(self, prediction: Classification, truth: GroundTruth) -> None:
-        """Takes one image; single-label ones without a known label are left out."""
+        """Add one image; a single-label image without exactly one known label is skipped."""
         assert truth.image_labels is not None
         known_labels = np.unique(truth.image_labels[truth.image_labels >= 0])
         self._is_multi_label = prediction.is_multi_label
@@ -192,7 +197,7 @@ class ClassDecisionCollector(DecisionCollector):
         self.number += len(prediction.probs) if prediction.is_multi_label else 1
 
     def fit(self) -> TemperatureScaling:
-        """One temperature for all classes."""
+        """Fit one temperature for all classes."""
         self._require_decisions()
         probs = np.concatenate(self._probs)
         if not self._is_multi_label:
@@ -207,7 +212,7 @@ class ClassDecisionCollector(DecisionCollector):
 
 
 class DetectionDecisionCollector(DecisionCollector):
-    """Detections and whether each finds an object, as `DetectionCalibration` counts them."""
+    """Collector of detections and their hits, as counted by `DetectionCalibration`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,14 +220,14 @@ class DetectionDecisionCollector(DecisionCollector):
         self._hits: list[NDArray[np.bool_]] = []
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one image."""
+        """Add one image."""
         scores, hits = extract_detection_decisions(prediction, truth)
         self._scores.append(scores)
         self._hits.append(hits)
         self.number += len(scores)
 
     def fit(self) -> TemperatureScaling:
-        """Slope and intercept for all classes."""
+        """Fit slope and intercept for all classes."""
         hits = np.concatenate(self._hits) if self._hits else np.zeros(0, np.bool_)
         self._require_decisions(hits)
         return TemperatureScaling(
@@ -235,7 +240,7 @@ DECISIONS: dict[str, type[DecisionCollector]] = {
     "detection": DetectionDecisionCollector,
     "semantic_segmentation": PixelDecisionCollector,
 }
-"""Task -> what its scaling is fitted to."""
+"""Task name -> collector of the decisions that its scaling is fitted to."""
 
 
 def _create_generator(image_id: int | str) -> np.random.Generator:
@@ -244,7 +249,7 @@ def _create_generator(image_id: int | str) -> np.random.Generator:
 
 
 def _fit_softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.int64]]) -> float:
-    """1 / temperature of the least mean cross entropy; log probabilities serve as logits."""
+    """Fit 1 / temperature to the least mean cross-entropy; log probabilities serve as logits."""
     thin = slice(None, None, -(-len(probs) // LARGEST_FIT))
     logits = np.log(np.maximum(probs[thin].astype(np.float64), np.finfo(np.float32).tiny))
     target_labels = np.concatenate(labels)[thin]
@@ -261,11 +266,12 @@ def _fit_softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.i
 def _fit_logistic(
     scores: NDArray[np.floating[Any]], is_correct: NDArray[np.bool_], *, has_intercept: bool
 ) -> tuple[float, float]:
-    """Slope and intercept of the least mean cross entropy of `(N,)` decisions."""
+    """Fit slope and intercept to the least mean cross-entropy of `(N,)` decisions."""
     logits = logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
     signs = np.where(is_correct, 1.0, -1.0)
 
     def compute_loss(parameters: Floats) -> tuple[float, Floats]:
+        # The slope is optimized as its logarithm, which keeps it positive.
         margins = signs * (np.exp(parameters[0]) * logits + parameters[1])
         pull = -signs * np.exp(log_expit(-margins)) / len(signs)
         slope = (pull * logits).sum() * np.exp(parameters[0])
