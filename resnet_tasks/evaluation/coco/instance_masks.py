@@ -161,7 +161,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
 
     def _accumulate_tables(self) -> CocoTables:
         if self.backend == "hotcoco":
-            # `finalize` ends a stream; the copy allows further images.
+            # `finalize` consumes its stream; the original can still receive images.
             return accumulate_tables(copy.copy(self._stream).finalize())
         images = [
             {"id": number, "height": size[0], "width": size[1]} for number, size in self._sizes

@@ -177,6 +177,7 @@ def match_greedily(
             level[pair_indices][:, None] >= least
         )[:, :, None]
         priority = (
+            # 0 means not available; counted objects rank above all ignored ones.
             level[pair_indices][:, None, None] + len(levels) * ~ignored[objects][:, None, :] + 1
         )
         priority = np.where(is_free, priority, 0)

@@ -62,7 +62,7 @@ def safe_divide(sums: Floats, totals: Floats) -> Floats:
 
 
 def average_defined_rows(values: Floats) -> Floats:
-    """Average `(K, R)` values over rows, ignoring NaN; NaN where all rows are NaN."""
+    """Average `(K, R)` values over `K`, ignoring NaN; NaN where all values are NaN."""
     defined = ~np.isnan(values)
     return safe_divide(
         np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(float)

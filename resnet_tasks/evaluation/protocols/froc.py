@@ -1,8 +1,9 @@
 """FROC: sensitivity for lesions as a function of the false positives per image.
 
-As in LUNA16 (Setio et al., Medical Image Analysis 2017) and CAMELYON16 (Ehteshami Bejnordi et al.,
-JAMA 2017): sensitivity at 1/8 to 8 false positives per image and the mean of the seven (CPM, van
-Ginneken et al., Medical Image Analysis 2010). A lesion is found if any detection hits it.
+The protocol is that of LUNA16 (Setio et al., Medical Image Analysis 2017) and CAMELYON16 (Ehteshami
+Bejnordi et al., JAMA 2017). It reports the sensitivity at 1/8 to 8 false positives per image and
+the mean of the seven (CPM, van Ginneken et al., Medical Image Analysis 2010). A lesion is found if
+any detection hits it.
 
 Shape glossary: `L` lesions, `F` false positives, `P` images, `R` resampled datasets, `K` classes.
 """

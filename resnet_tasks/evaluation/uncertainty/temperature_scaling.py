@@ -38,8 +38,8 @@ PIXELS_PER_IMAGE = 500
 """Maximum number of pixels per image; neighboring pixels are similar, so more add little
 information."""
 LARGEST_FIT = 500_000
-"""Maximum number of decisions over classes in one fit; of more, only every second, third, ... is
-used."""
+"""Maximum number of decisions in one softmax fit; of more, only every second, third, ... is used.
+"""
 STEEPEST = 20.0
 """Maximum slope of the fit, whose inverse is the minimum: a perfect model has no finite optimum."""
 TINY = 1e-7  # probabilities closer to 0 or 1 have no finite logit in float32
