@@ -97,8 +97,8 @@ def explain(
 ) -> Explanation:
     """Explain a prediction of one head for one image by Grad-CAM or HiResCAM.
 
-    Computed in float32 and evaluation mode, with gradients of the whole model down to `level`,
-    frozen stages included.
+    The model runs in float32 and evaluation mode, with gradients of the whole model down to
+    `level`, frozen stages included.
 
     Args:
         model: Model in any mode.

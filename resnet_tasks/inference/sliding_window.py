@@ -42,7 +42,7 @@ class ReadsRegions(Protocol):
 class SlidingWindows:
     """Predictor that runs a model on overlapping windows of an image.
 
-    Accepted by `evaluate` and `predict_images` instead of a `TaskModel`.
+    `evaluate` and `predict_images` accept it instead of a `TaskModel`.
 
     Attributes:
         model: Model that predicts each window.

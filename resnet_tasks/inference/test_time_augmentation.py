@@ -89,7 +89,7 @@ def rescale_dataset(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
 class TtaPredictor:
     """Predictor that runs a model on every view of an image and merges the predictions.
 
-    Accepted by `evaluate` and `predict_images` instead of a `TaskModel`.
+    `evaluate` and `predict_images` accept it instead of a `TaskModel`.
 
     Args:
         model: Model that predicts each view.
