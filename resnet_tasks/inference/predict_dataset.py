@@ -149,7 +149,7 @@ def _predict_windows(
     """
     if not isinstance(dataset, ReadsRegions):
         raise DataError(
-            f"{type(dataset).__name__} has no prepared(index), which sliding windows need; "
+            f"{type(dataset).__name__} has no prepare_image(index), which sliding windows need; "
             "evaluate whole images"
         )
     return (
