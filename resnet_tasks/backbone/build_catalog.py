@@ -1,11 +1,11 @@
-"""Makes the catalog anew: counts every variant and collects the published figures.
+"""Rebuild `catalog.json`: count the cost of every variant and collect the published accuracies.
 
-Run it where timm or torchvision changed:
+Run it after timm or torchvision changes:
 
     python -m resnet_tasks.backbone.build_catalog RESULTS.csv COMMIT
 
-RESULTS.csv is timm's `results/results-imagenet.csv`, COMMIT says of which state of its repository
-(commit and day). Nothing is downloaded.
+RESULTS.csv is timm's `results/results-imagenet.csv`. COMMIT names the state of timm's repository
+that the file comes from (commit and day). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -31,9 +31,15 @@ IMAGE = (1, 3, 224, 224)
 
 
 def measure_cost(name: str) -> tuple[int, int]:
-    """Parameters and multiply-adds of a variant, from its shapes alone.
+    """Count the parameters and multiply-adds of a variant on the meta device.
 
-    Convolutions and matrix products count; norms, activations and pooling do not.
+    Convolutions and matrix products count. Norms, activations and pooling do not.
+
+    Args:
+        name: Name of the variant.
+
+    Returns:
+        Number of parameters, and number of multiply-adds for one image of 3 x 224 x 224.
     """
     with torch.device("meta"):
         backbone = ResNet(name).eval()
@@ -46,17 +52,17 @@ def measure_cost(name: str) -> tuple[int, int]:
 
 
 def list_weight_sets(name: str, results: Results) -> list[WeightSet]:
-    """All weights that timm and torchvision publish for a variant, the default first.
+    """List all weights that timm and torchvision publish for a variant, the default first.
 
     Args:
-        name: The variant.
-        results: timm's table: model and tag -> rows, one per image size.
+        name: Name of the variant.
+        results: timm's results: `model.tag` -> table rows, one per image size.
     """
     default = timm.get_pretrained_cfg(name)
     timm_sets = []
     for full in timm.list_pretrained(f"{name}.*"):
         config = timm.get_pretrained_cfg(full)
-        # The largest image is the size at which timm recommends to test.
+        # timm lists one row per image size and recommends the largest one for testing.
         best = max(results.get(full, []), key=lambda row: int(row["img_size"]), default=None)
         tag = full.partition(".")[2]
         timm_sets.append(
@@ -87,7 +93,7 @@ def _list_torchvision_sets(name: str) -> list[WeightSet]:
 
 
 def build_catalog(results: Results, state: str) -> dict[str, Any]:
-    """The content of the catalog's file."""
+    """Build the content of `catalog.json`."""
     variants = {}
     for name in list_backbones():
         parameters, multiply_adds = measure_cost(name)
@@ -112,7 +118,7 @@ def build_catalog(results: Results, state: str) -> dict[str, Any]:
 
 
 def read_results(file: Path) -> Results:
-    """The rows of timm's table by model and tag."""
+    """Read the rows of timm's results table, grouped by `model.tag`."""
     rows: Results = {}
     with file.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
@@ -121,7 +127,7 @@ def read_results(file: Path) -> Results:
 
 
 def format_catalog(content: dict[str, Any]) -> str:
-    """JSON with a line per weight set, so that changes read well."""
+    """Format the catalog as JSON with one line per weight set, so that diffs are readable."""
     lines = ["{", f'"sources": {json.dumps(content["sources"], indent=2)},', '"variants": {']
     for name, variant in content["variants"].items():
         sets = ",\n".join(f"  {json.dumps(weight_set)}" for weight_set in variant["weights"])

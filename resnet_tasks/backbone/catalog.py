@@ -1,4 +1,4 @@
-"""What is known of every variant: size, work, and the weight sets with accuracy and license."""
+"""Catalog of all variants: size, multiply-adds, and weight sets with accuracy and license."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 FILE = Path(__file__).with_name("catalog.json")
-"""Made by `python -m resnet_tasks.backbone.build_catalog`; its head names the sources."""
+"""Written by `python -m resnet_tasks.backbone.build_catalog`; its first key cites the sources."""
 
 
 @dataclass(frozen=True)
 class WeightSet:
-    """One choice of `backbone.weights`.
+    """One value of `backbone.weights`.
 
     Attributes:
-        spec: As a recipe names it.
-        top1: ImageNet-1k validation, 0..1; None where the sources have no figure.
+        spec: Value to write in a recipe, such as `timm:a1_in1k`.
+        top1: ImageNet-1k validation accuracy, 0..1; None if the sources list no figure.
         image_size: Pixels per side at which `top1` was measured.
-        license: As stated by who publishes the weights.
-        is_default: Whether `imagenet` stands for it.
+        license: License as stated by the publisher of the weights.
+        is_default: Whether `imagenet` selects this weight set.
     """
 
     spec: str
@@ -32,13 +32,14 @@ class WeightSet:
 
 @dataclass(frozen=True)
 class Variant:
-    """One backbone by name.
+    """One named backbone.
 
     Attributes:
-        name: As a recipe names it.
-        parameters: Of the backbone, without classifier.
-        multiply_adds: Of one image of 3 x 224 x 224, without classifier; a multiplication and
-            its addition count once, as papers do that call them FLOPs.
+        name: Value of `backbone.name` in a recipe.
+        parameters: Number of parameters of the backbone, without classifier.
+        multiply_adds: Multiply-adds for one image of 3 x 224 x 224, without classifier. One
+            multiplication with its addition counts once, as in papers that report it as FLOPs.
+        weights: Published weight sets, the default first.
         weights: The default first.
     """
 
@@ -49,7 +50,10 @@ class Variant:
 
 
 def list_variants(pattern: str = "*") -> list[Variant]:
-    """All variants whose name matches a shell pattern; read from a file, without torch."""
+    """List all variants whose name matches a shell pattern.
+
+    The figures come from `catalog.json`, so that neither torch nor timm is imported.
+    """
     content = json.loads(FILE.read_text(encoding="utf-8"))
     return [
         Variant(
@@ -64,12 +68,12 @@ def list_variants(pattern: str = "*") -> list[Variant]:
 
 
 def forbids_commercial_use(license_name: str) -> bool:
-    """Whether a license is for non-commercial use, as far as its name says so."""
+    """Return whether the name of a license marks it as non-commercial."""
     words = license_name.lower().replace(" ", "-").replace("_", "-").split("-")
     return "nc" in words or "noncommercial" in "".join(words)
 
 
 def read_sources() -> dict[str, str]:
-    """Where the figures come from."""
+    """Read the citations of the catalog: kind of figure -> source."""
     citations: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))["sources"]
     return citations

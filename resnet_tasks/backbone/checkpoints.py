@@ -1,4 +1,4 @@
-"""Checkpoint files: reading them safely and fitting their tensors to a backbone."""
+"""Checkpoint files: safe reading, and copying of their tensors into a backbone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
-"""Keys under which training scripts keep the tensors; the first that is present is opened."""
+"""Keys under which training scripts store the state dict; the first one present is opened."""
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "body.", "bottom_up.")
-"""What wrappers put in front of a backbone's keys; stripped as often as they occur."""
+"""Prefixes that wrappers add to the keys of a backbone; each is stripped as often as it occurs."""
 PLAIN_SHAPES: dict[tuple[str, tuple[int, ...]], str] = {
     ("conv2", (2, 2, 2, 2)): "resnet18",
     ("conv2", (3, 4, 6, 3)): "resnet34",
@@ -30,19 +30,19 @@ PLAIN_SHAPES: dict[tuple[str, tuple[int, ...]], str] = {
     ("conv3", (3, 4, 23, 3)): "resnet101",
     ("conv3", (3, 8, 36, 3)): "resnet152",
 }
-"""(Last convolution of a block, blocks per stage) -> variant; He et al. 2015, Table 1."""
+"""(last convolution of a block, blocks per stage) -> variant; He et al. 2015, Table 1."""
 _BACKBONE_KEY = re.compile(r"(conv1|bn1|maxpool|layer[0-9]|stem|stages|norm|final_conv)\.")
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Tensors of a file by name, containers opened.
+    """Read the tensors of a checkpoint file by name and open nested containers.
 
-    Nothing is unpickled beyond plain tensors, so that reading a file never runs code from it.
+    Only plain tensors are unpickled, so that reading a file never runs code from it.
 
     Raises:
-        WeightsError: If the file is damaged, is no checkpoint, or holds more than plain tensors.
+        WeightsError: If the file is damaged, is not a checkpoint, or holds more than plain tensors.
     """
     content = _read_file(file)
     state_dict = _unwrap_containers(content)
@@ -58,10 +58,10 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """`tensors` without what wrappers put in front of their names.
+    """Strip the prefixes of wrappers from the names of `tensors`.
 
     Raises:
-        WeightsError: If two of them have the same name then.
+        WeightsError: If two tensors have the same name after stripping.
     """
     plain: dict[str, Tensor] = {}
     for key, value in tensors.items():
@@ -76,7 +76,7 @@ def strip_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tenso
 
 
 def strip_key(key: str) -> str:
-    """`key` without the prefixes of wrappers."""
+    """Strip the prefixes of wrappers from one key."""
     while True:
         prefix = next((candidate for candidate in PREFIXES if key.startswith(candidate)), None)
         if prefix is None:
@@ -92,22 +92,22 @@ def load_tensors(
     source: WeightsRequest,
     in_channels: int,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Copies `tensors` into a backbone, all of it or nothing.
+    """Copy `tensors` into a backbone. Either all of its tensors are filled or none.
 
     Args:
-        backbone: What to fill; values are cast to its types.
-        tensors: By plain name. Counters of batches are optional, tensors outside a backbone are
-            ignored.
-        name: The variant, for messages.
-        source: Where the tensors come from, for messages.
-        in_channels: The stem is adapted where it was made for three.
+        backbone: Module to fill, in place; values are cast to the dtypes of its tensors.
+        tensors: Plain name -> tensor. Batch counters (`num_batches_tracked`) are optional, tensors
+            outside a backbone are ignored.
+        name: Name of the variant, for error messages.
+        source: User request that error messages quote.
+        in_channels: Channels of an image; a stem trained for 3 channels is adapted to them.
 
     Returns:
-        Names that were filled and names that have no place in a backbone.
+        Names that were filled, and names that have no place in a backbone.
 
     Raises:
         WeightsError: If a tensor of the backbone is missing, has another shape or is not finite, or
-            if the file has backbone tensors beyond this variant's.
+            if the file has more backbone tensors than this variant.
     """
     own = backbone.state_dict()
     adapted = _adapt_stem(tensors, own, in_channels)
@@ -171,7 +171,7 @@ def _read_file(file: Path) -> Any:
 
 
 def _format_conversion_command(file: Path) -> str:
-    """A command that leaves a file of plain tensors."""
+    """Format a shell command that converts a pickled checkpoint to a file of plain tensors."""
     target = file.with_name(f"{file.stem}-tensors.pth")
     return (
         f"python -c \"import torch; c = torch.load('{file}', map_location='cpu', "
@@ -187,7 +187,7 @@ def _is_pickle(file: Path) -> bool:
 
 def _get_first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    # Of a missing key the message is the key alone, which says nothing.
+    # The message of a KeyError is the bare key, which does not explain anything.
     return lines[0][:120] if lines and not isinstance(error, KeyError) else type(error).__name__
 
 
@@ -207,7 +207,8 @@ def _adapt_stem(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels: int
 ) -> dict[str, Tensor]:
     adapted = dict(tensors)
-    # The first convolution is the first tensor of four dimensions, whatever the family calls it.
+    # The name of the stem's convolution differs between families, but it is always the first 4-D
+    # tensor.
     stem = next(key for key, value in own.items() if value.ndim == 4)
     weight = adapted.get(stem)
     if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 != in_channels:
@@ -224,7 +225,7 @@ def _format_keys(problem: str, keys: list[str]) -> str:
 
 
 def _suggest_variant(tensors: Mapping[str, Tensor], name: str) -> str:
-    """What the weights look like, and which variant would take them."""
+    """Describe the blocks of the weights and name the variant that they fit."""
     blocks: dict[int, int] = {}
     for key in tensors:
         match = re.match(r"layer([1-4])\.(\d+)\.", key)

@@ -1,4 +1,4 @@
-"""Downloads of weights: caches first, resumed, verified, bounded in time, errors in a sentence."""
+"""Downloads of weights: cached, resumable, verified and bounded in time."""
 
 from __future__ import annotations
 
@@ -40,26 +40,29 @@ from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 PROBE_SECONDS = 6.0
-"""How long a server may take to answer at all; name resolution included."""
+"""Seconds in which a server must answer at all, name resolution included."""
 HUB_STILL_SECONDS = 120.0
-"""How long the hub's client may bring nothing; it works in blocks of many megabytes."""
+"""Seconds without new bytes before a hub download is abandoned.
+
+The hub's client writes blocks of many megabytes, so that this is longer than `WINDOW_SECONDS`.
+"""
 _OUT_OF_ORDER = (500, 502, 503, 504)
 
 
 def fetch_hub_file(
     repo: str, names: tuple[str, ...], *, request: WeightsRequest, revision: str | None = None
 ) -> Path:
-    """The first of some files that a hub repository has, from the cache if it is there.
+    """Fetch the first of several files that a hub repository has, from the cache if possible.
 
     Args:
-        repo: `owner/name`.
+        repo: Repository as `owner/name`.
         names: File names, best first.
-        request: For messages.
+        request: User request that error messages quote.
         revision: Branch, tag or commit; default: the main branch.
 
     Raises:
-        WeightsError: If the hub cannot be reached in some seconds, or repository or file do not
-            exist.
+        WeightsError: If the hub does not answer within a few seconds, or if the repository or all
+            files are missing.
     """
     damaged = False
     for name in names:
@@ -85,14 +88,14 @@ def fetch_hub_file(
 def read_hub_metadata(
     repo: str, revision: str | None, *, request: WeightsRequest
 ) -> dict[str, Any]:
-    """`mean`, `std` and `license` of a hub repository, as far as it states them.
+    """Read `mean`, `std` and `license` of a hub repository, as far as it states them.
 
-    They stand in `config.json` (timm's layout, in `pretrained_cfg` or at the top); the license may
-    stand in the front matter of `README.md` instead.
+    They are stored in `config.json` (timm's layout, in `pretrained_cfg` or at the top level). The
+    license may be in the front matter of `README.md` instead.
 
     Raises:
         WeightsError: If the hub cannot be reached, the repository does not exist, or its
-            `config.json` is broken.
+            `config.json` is not valid JSON.
     """
     metadata: dict[str, Any] = {}
     config = _fetch_optional(repo, "config.json", revision, request)
@@ -113,30 +116,30 @@ def read_hub_metadata(
 
 
 def download_file(url: str, sha256: str, *, request: WeightsRequest) -> Path:
-    """A file from a URL, kept in torch's own cache of checkpoints and checked on every use.
+    """Download a file into torch's checkpoint cache and verify its sha256 on every use.
 
     Args:
-        url: `http` or `https`.
-        sha256: All 64 or the first hexadecimal digits.
-        request: For messages.
+        url: Address with scheme `http` or `https`.
+        sha256: All 64 hexadecimal digits of the sha256, or the first ones.
+        request: User request that error messages quote.
 
     Raises:
         WeightsError: If the server cannot be reached or refuses, or the content has another sha256.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     base = Path(urlsplit(url).path).name or "weights"
-    # torch.hub keeps torchvision's files by name, which holds the digits already.
+    # torch.hub caches torchvision's files under their name, which already contains the digits.
     target = folder / (base if sha256 in base else f"{sha256[:16]}-{base}")
     if _has_sha256(target, sha256):
         return target
     _check_reachable(url, request)
     part = target.with_name(target.name + ".part")
     with lock_download(part, request):
-        if _has_sha256(target, sha256):  # another process was faster
+        if _has_sha256(target, sha256):  # another process finished first
             return target
         begun = part.is_file()
         download(url, part, request)
-        if begun and not _has_sha256(part, sha256):  # the old beginning may be at fault
+        if begun and not _has_sha256(part, sha256):  # the earlier partial file may be corrupt
             discard_partial(part)
             download(url, part, request)
         actual_sha256 = compute_sha256(part)
@@ -170,9 +173,10 @@ def _find_cached(
 
 
 def _is_intact(file: Path) -> bool:
-    """Whether a file of the hub's cache is what its name promises: large ones go by their sha256.
+    """Return whether a file of the hub's cache matches the sha256 in its file name.
 
-    Small files, and caches on systems without links, state no sha256 and pass.
+    The hub names large files by their sha256. Small files, and caches on systems without symbolic
+    links, have no sha256 in their name and pass.
     """
     name = file.resolve().name
     return re.fullmatch("[0-9a-f]{64}", name) is None or compute_sha256(file) == name
@@ -181,7 +185,7 @@ def _is_intact(file: Path) -> bool:
 def _download_from_hub(
     repo: str, name: str, revision: str | None, request: WeightsRequest, *, force: bool = False
 ) -> Path | None:
-    """The downloaded file; None where the repository does not have it."""
+    """Download a file from the hub; return None if the repository does not have it."""
 
     def fetch() -> Path:
         return Path(
@@ -218,12 +222,14 @@ def _download_from_hub(
 
 
 def _run_with_stall_check(fetch: Callable[[], Path], repo: str) -> Path:
-    """What `fetch` returns or raises, given up where nothing comes.
+    """Run `fetch` in a thread and abandon it if no bytes arrive.
 
-    The hub's client bounds every read, but not their sum nor its wait for another process.
+    The hub's client limits the time of every single read, but neither their sum nor the time that
+    it waits for another process.
 
     Raises:
-        TimeoutError: If nothing came for `HUB_STILL_SECONDS`, or the whole takes too long.
+        TimeoutError: If nothing arrives for `HUB_STILL_SECONDS`, or the download takes longer than
+            `TOTAL_SECONDS`.
     """
     results: list[Path] = []
     failures: list[BaseException] = []
@@ -249,7 +255,7 @@ def _run_with_stall_check(fetch: Callable[[], Path], repo: str) -> Path:
 def _count_bytes(folder: Path) -> int:
     total = 0
     for file in folder.glob("blobs/*"):
-        with suppress(OSError):  # a finished file is renamed under our eyes
+        with suppress(OSError):  # a finished file may be renamed between glob and stat
             total += file.stat().st_size
     return total
 
@@ -257,7 +263,11 @@ def _count_bytes(folder: Path) -> int:
 def _fetch_optional(
     repo: str, name: str, revision: str | None, request: WeightsRequest
 ) -> Path | None:
-    """A file that a repository need not have. Offline, what is in the cache has to do."""
+    """Fetch a file that a repository may lack; offline, return the cached file or None.
+
+    A failed download is ignored if the weights themselves are cached: a run must not depend on the
+    network for a file that only adds metadata.
+    """
     cached = _find_cached(repo, name, revision, request)
     if cached is not None or constants.HF_HUB_OFFLINE:
         return cached
@@ -286,10 +296,10 @@ def _read_front_matter(card: Path) -> dict[str, Any]:
 
 
 def _check_reachable(url: str, request: WeightsRequest) -> None:
-    """Raises within `PROBE_SECONDS` where no server answers; refusals are answers too.
+    """Raise an error within about `PROBE_SECONDS` if no server answers; a refusal is an answer.
 
-    The hub client retries for minutes, and name resolution has no time limit of its own, hence the
-    thread.
+    The hub's client retries for minutes, and name resolution has no timeout. The probe therefore
+    runs in a thread that is abandoned when the time is up.
     """
     failures: list[BaseException] = []
     thread = threading.Thread(target=_probe, args=(url, failures), daemon=True)
@@ -313,13 +323,13 @@ def _probe(url: str, failures: list[BaseException]) -> None:
             failures.append(answer)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        # Certificates differ between clients; the download itself decides about them.
+        # Certificate stores differ between clients; only the download itself can decide on them.
         if not isinstance(reason, ssl.SSLError):
             failures.append(reason if isinstance(reason, BaseException) else error)
 
 
 class _NoRedirectHandler(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer too."""
+    """Redirect handler that follows nothing: a redirect already proves that a server answers."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

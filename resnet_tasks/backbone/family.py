@@ -1,4 +1,4 @@
-"""The ResNet family: which of timm's models belong to it, nets of any depth, and their trunks."""
+"""The ResNet family: timm's models that belong to it, custom depths, and their trunks."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from resnet_tasks.registry import find_nearest
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
 LEVELS = ("C1", "C2", "C3", "C4", "C5")
-"""The stem before pooling, then the outputs of the four residual stages."""
+"""The stem before pooling, followed by the outputs of the four residual stages."""
 CUSTOM = "resnet"
-"""`backbone.name` of a ResNet that `backbone.layers` describes."""
+"""`backbone.name` of a ResNet that `backbone.layers` and `backbone.block` describe."""
 OUTPUT_STRIDES = (8, 16, 32)
 WHOLE_MODULES = ("resnet", "resnetv2", "sknet", "res2net", "resnest", "senet")
 MIXED_MODULES = ("byobnet", "nfnet")
-"""timm's modules that hold ResNets, known by their names, among other nets."""
+"""timm's modules that hold ResNets among other nets; the ResNets are recognized by name."""
 BY_NAME = ("imagenet", "timm", "torchvision")
-"""Kinds of weights that belong to a variant's name."""
+"""Kinds of weights that exist only for named variants."""
 _CLASSIFIER = ("global_pool", "fc", "head", "last_linear")
 
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """A ResNet that has no name: plain stem and stages, of any depth.
+    """Plain ResNet of any depth, described by its blocks instead of a name.
 
-    He et al. 2015, Table 1, has basic blocks (two 3x3 convolutions) in nets of 18 and 34 layers and
+    He et al. 2015, Table 1, use basic blocks (two 3x3 convolutions) in nets of 18 and 34 layers and
     bottleneck blocks (1x1, 3x3, 1x1) in deeper ones; 50 layers are `(3, 4, 6, 3)`.
 
     Attributes:
-        layers: Blocks of the stages C2..C5.
-        block: The kind of block.
+        layers: Number of blocks in the stages C2..C5.
+        block: Kind of block: `basic` or `bottleneck`.
 
     Raises:
-        ResnetTasksError: If these are not four positive numbers.
+        ResnetTasksError: If `layers` is not four positive numbers, or `block` is unknown.
     """
 
     layers: tuple[int, ...]
@@ -62,14 +62,14 @@ class ResNetSpec:
 
     @property
     def convolutions(self) -> int:
-        """Depth as the paper counts it: convolutions on the longest path and the classifier."""
+        """Depth as the paper counts it: convolutions on the longest path, plus the classifier."""
         return (3 if self.block == "bottleneck" else 2) * sum(self.layers) + 2
 
     def check_weights(self, weights: str) -> None:
-        """Refuses weights that belong to the name of a variant.
+        """Refuse weights that exist only for named variants.
 
         Raises:
-            WeightsError: If `weights` are of such a kind.
+            WeightsError: If `weights` is of one of the kinds in `BY_NAME`.
         """
         if weights.partition(":")[0] in BY_NAME:
             raise WeightsError(
@@ -86,11 +86,11 @@ class Trunk:
     """A net without its classifier, as a chain of parts.
 
     Attributes:
-        children: Name -> module, what to keep of the net; names are timm's.
-        stages: Paths of the parts of each stage, in the order in which they run: the stem with its
-            pooling, then the four residual stages. What follows the last one (the final norm of
-            pre-activation nets) belongs to it.
-        taps: Level -> path of the part after which it is taken.
+        children: Name -> module, for the parts of the net that are kept; names are timm's.
+        stages: Paths of the parts of each stage, in execution order: the stem with its pooling,
+            then the four residual stages. Parts after the last stage (the final norm of
+            pre-activation nets) belong to the last stage.
+        taps: Level -> path of the part whose output is the level.
         specs: Level -> channels and stride.
     """
 
@@ -102,14 +102,14 @@ class Trunk:
 
 @cache
 def list_all_backbones() -> tuple[str, ...]:
-    """Names of all variants, family by family, each in timm's natural order.
+    """List the names of all variants, family by family, each in timm's natural order.
 
-    The rule: a chain of residual blocks in four stages behind a stem, with five levels of strides
-    2, 4, 8, 16 and 32. These are timm's modules resnet, resnetv2, sknet, res2net, resnest and
-    senet, and of byobnet and nfnet what has ResNet or ResNeXt in its name. Not among them: nets
-    that only share the name (CSPResNet splits its channels, TResNet has no stride of 2), hybrids
-    with self-attention, which are tied to one image size, and `bat_resnext26ts`, whose attention
-    wants levels of whole blocks of 8 x 8 cells.
+    A variant is a stem and a chain of residual blocks in four stages, with five levels of strides
+    2, 4, 8, 16 and 32. These are all nets of timm's modules resnet, resnetv2, sknet, res2net,
+    resnest and senet, and the nets of byobnet and nfnet with ResNet or ResNeXt in their name.
+    Excluded are nets that only share the name (CSPResNet splits its channels, TResNet has no
+    stride of 2), hybrids with self-attention, which are tied to one image size, and
+    `bat_resnext26ts`, whose attention needs levels that divide into blocks of 8 x 8 cells.
     """
     names = [name for module in WHOLE_MODULES for name in timm.list_models(module=module)]
     mixed = [name for module in MIXED_MODULES for name in timm.list_models(module=module)]
@@ -118,24 +118,25 @@ def list_all_backbones() -> tuple[str, ...]:
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
-    """Names of all variants that match a shell pattern (`"resnet*d"`)."""
+    """List the names of all variants that match a shell pattern, such as `"resnet*d"`."""
     return [name for name in list_all_backbones() if fnmatchcase(name, pattern)]
 
 
 def build_trunk(
     name: str | ResNetSpec, *, in_channels: int = 3, output_stride: int = 32, drop_path: float = 0.0
 ) -> Trunk:
-    """A net with random weights, cut where its classifier begins.
+    """Build a net with random weights and remove its classifier.
 
     Args:
-        name: One of `backbone_names()`, or a depth.
+        name: One of `list_backbones()`, or the spec of a custom ResNet.
         in_channels: Channels of an image.
-        output_stride: Stride of C5; the convolutions of stages that would exceed it are dilated.
-        drop_path: Stochastic depth of the last block.
+        output_stride: Stride of C5: 8, 16 or 32. Stages that would exceed it use dilated
+            convolutions.
+        drop_path: Stochastic depth rate of the last block, 0 to below 1.
 
     Raises:
-        ResnetTasksError: If the name is unknown or not of the family, or the net cannot be dilated
-            or cut.
+        ResnetTasksError: If the name is unknown or not in the family, an argument is out of range,
+            or the net supports neither dilation nor stochastic depth.
     """
     if not 0 <= drop_path < 1:
         raise ResnetTasksError(f"backbone.drop_path is {drop_path}; allowed is 0 to below 1")
@@ -204,7 +205,7 @@ def _check_name(name: str) -> None:
 
 
 def _cut_trunk(children: dict[str, nn.Module], levels: Sequence[dict[str, object]]) -> Trunk:
-    """Cuts a chain at the parts that timm names for its levels."""
+    """Cut a chain of parts into stages at the parts that timm names as its feature levels."""
     parts: list[str] = []
     for name, child in children.items():
         if name in ("stem", "stages"):
@@ -213,7 +214,7 @@ def _cut_trunk(children: dict[str, nn.Module], levels: Sequence[dict[str, object
             parts.append(name)
     ends = [parts.index(str(level["module"])) for level in levels]
     ends[-1] = len(parts) - 1
-    # The stem reaches up to the first residual stage, which C2 is named after.
+    # The stem, pooling included, ends before the first residual stage, whose output is C2.
     cuts = [0, ends[1], *(end + 1 for end in ends[1:])]
     return Trunk(
         children,

@@ -1,4 +1,4 @@
-"""One file from a URL: gone on with where it broke off, one process at a time, never endless."""
+"""Download of one file: resumed after an interruption, one process at a time, bounded in time."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 READ_SECONDS = 20.0
-"""How long a running download may stand still."""
+"""Seconds that a single read of a running download may block."""
 WINDOW_SECONDS = 30.0
 LEAST_BYTES = 64 * 1024
-"""A download that brings less in a window is given up; it would take hours."""
+"""Fewest bytes per window; a slower download would take hours and is stopped."""
 TOTAL_SECONDS = 3600.0
-"""How long a download may take in all; the next one goes on where it stopped."""
+"""Longest duration of a download in seconds; the next attempt resumes where it stopped."""
 ATTEMPTS = 5
-"""How often a connection that breaks off is opened anew."""
+"""Number of connections that are opened for one download."""
 _CHUNK = 1 << 20
 
 
 class StallDetector:
-    """Notices a download that creeps or takes too long.
+    """Watchdog that stops a download which is too slow or takes too long.
 
     Args:
-        num_bytes: Bytes that are there already.
-        window: Seconds in which some bytes must arrive; default `WINDOW_SECONDS`.
+        num_bytes: Bytes that are already on disk.
+        window: Seconds in which at least `LEAST_BYTES` must arrive; default: `WINDOW_SECONDS`.
     """
 
     def __init__(self, num_bytes: int, window: float | None = None) -> None:
@@ -45,30 +45,35 @@ class StallDetector:
         self._num_bytes = num_bytes
 
     def check(self, num_bytes: int) -> None:
-        """Takes note of `num_bytes` bytes.
+        """Compare the current size of the file with the size at the start of the window.
+
+        Args:
+            num_bytes: Bytes on disk now.
 
         Raises:
-            TimeoutError: If too few came in the last window, or the whole takes too long.
+            TimeoutError: If too few bytes came in the last window, or the download exceeds
+                `TOTAL_SECONDS`.
         """
         now = time.monotonic()
         if now - self._start > TOTAL_SECONDS:
             raise TimeoutError(f"not done after {TOTAL_SECONDS:.0f} s")
         if now - self._mark >= self._window:
-            came = abs(num_bytes - self._num_bytes)  # another process may have begun anew
+            came = abs(num_bytes - self._num_bytes)  # smaller if another process started over
             if came < LEAST_BYTES:
                 raise TimeoutError(f"{came} bytes in {now - self._mark:.1f} s")
             self._mark, self._num_bytes = now, num_bytes
 
 
 def download(url: str, part: Path, request: WeightsRequest) -> None:
-    """Brings the whole content of `url` into `part`, going on with what is there.
+    """Download the content of `url` into `part` and resume from the bytes that `part` holds.
 
-    What is there is used only where the server confirms that it is the beginning of the same
-    content (`If-Range` with the `ETag` or date it gave before), else it is fetched anew.
+    The existing bytes are kept only if the server confirms that they are the beginning of the same
+    content (`If-Range` with the `ETag` or date that it sent before). Otherwise the download starts
+    over.
 
     Raises:
-        WeightsError: If the server refuses, breaks off again and again or creeps, or the file
-            cannot be written. What came is kept for the next time.
+        WeightsError: If the server refuses, is too slow or breaks off too often, or the file cannot
+            be written. Received bytes are kept for the next attempt.
     """
     stall_detector = StallDetector(_get_size(part))
     broken: BaseException | None = None
@@ -79,7 +84,7 @@ def download(url: str, part: Path, request: WeightsRequest) -> None:
             broken = EOFError(f"the connection ended after {_get_size(part)} bytes, which are kept")
         except urllib.error.HTTPError as error:
             with error:
-                if error.code == 416:  # what is there is longer than what the server has
+                if error.code == 416:  # `part` is longer than the server's content
                     discard_partial(part)
                     continue
                 raise WeightsError(
@@ -95,19 +100,19 @@ def download(url: str, part: Path, request: WeightsRequest) -> None:
 
 
 def discard_partial(part: Path) -> None:
-    """Removes what came so far and what is known of it."""
+    """Remove a partial download and its notes."""
     part.unlink(missing_ok=True)
     _get_notes_path(part).unlink(missing_ok=True)
 
 
 @contextmanager
 def lock_download(part: Path, request: WeightsRequest) -> Iterator[None]:
-    """Holds the right to write `part`; waits for another process as long as that gets on.
+    """Hold the lock on `part`, and wait for another process as long as its download progresses.
 
-    The lock is the operating system's, which frees it when its holder dies.
+    The operating system owns the lock and releases it when the process that holds it dies.
 
     Raises:
-        WeightsError: If another process holds it and does not get on.
+        WeightsError: If another process holds the lock and its download does not progress.
     """
     lock = FileLock(part.parent / ".locks" / f"{part.name}.lock")
     stall_detector = StallDetector(_get_size(part))
@@ -132,13 +137,13 @@ def lock_download(part: Path, request: WeightsRequest) -> Iterator[None]:
 
 
 def compute_sha256(file: Path) -> str:
-    """Hexadecimal."""
+    """Compute the sha256 of a file as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def make_unreachable_error(url: str, request: WeightsRequest, error: BaseException) -> WeightsError:
-    """The sentence for a server that cannot be had."""
+    """Create the error for a server that cannot be reached."""
     parts = urlsplit(url)
     return WeightsError(
         f"{request} is not in the cache and cannot be fetched from "
@@ -147,7 +152,7 @@ def make_unreachable_error(url: str, request: WeightsRequest, error: BaseExcepti
 
 
 def get_first_line(error: BaseException) -> str:
-    """What an error says, in one short line."""
+    """Return the first line of an error's message, at most 120 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__
 
@@ -155,7 +160,7 @@ def get_first_line(error: BaseException) -> str:
 def _try_download(
     url: str, part: Path, request: WeightsRequest, stall_detector: StallDetector
 ) -> bool:
-    """One connection; whether the content is complete now."""
+    """Open one connection, append its content to `part`, and return whether `part` is complete."""
     headers = {}
     have, validator = _get_size(part), _read_validator(part, url)
     if have and validator:
@@ -204,7 +209,8 @@ def _get_notes_path(part: Path) -> Path:
 
 def _write_notes(part: Path, url: str, answer: HTTPResponse, request: WeightsRequest) -> None:
     etag = answer.headers.get("ETag")
-    strong = etag if etag and not etag.startswith("W/") else None  # If-Range takes strong ones
+    # If-Range accepts strong ETags only; a weak one (W/) does not promise identical bytes.
+    strong = etag if etag and not etag.startswith("W/") else None
     notes = {"url": url, "validator": strong or answer.headers.get("Last-Modified")}
     try:
         _get_notes_path(part).write_text(json.dumps(notes), encoding="utf-8")

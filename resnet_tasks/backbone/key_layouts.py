@@ -1,8 +1,8 @@
-"""Key layouts of other projects: their names, color order and constants brought to ours.
+"""Conversion of checkpoints of other projects to our key names, color order and pixel scale.
 
-Ours are torchvision's names for plain variants, RGB on the 0..1 scale, and blocks that halve the
-image in their 3x3 convolution. A checkpoint does not say how its model read images; its content
-mostly does.
+This package uses torchvision's names for plain variants, RGB on the 0..1 scale, and blocks that
+halve the resolution in their 3x3 convolution. A checkpoint does not state how its model read
+images, but its tensors mostly reveal it.
 
 Sources: detectron2's `modeling/backbone/resnet.py` (names), `config/defaults.py` and
 `MODEL_ZOO.md` (pixel constants and strides of its ImageNet models).
@@ -20,8 +20,10 @@ from torch import Tensor
 from resnet_tasks.errors import WeightsError
 
 CAFFE_RATIO = 300.0
-"""Variance behind the stem per squared weight: about 1 for images of unit variance, some thousand
-for those on the 0..255 scale."""
+"""Least ratio of the variance after the stem to the squared weights that indicates 0..255 pixels.
+
+The ratio is about 1 for images of unit variance and some thousand for images on the 0..255 scale.
+"""
 _STAGE = re.compile(r"^res([2-5])\.(\d+)\.(conv[123]|shortcut)\.(norm\.)?(.+)$")
 _STEM = re.compile(r"^stem\.conv1\.(norm\.)?(.+)$")
 _REMEDY = (
@@ -33,13 +35,13 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class ConvertedWeights:
-    """Tensors under our names, and what is known of the images they were trained on.
+    """Tensors under the names of this package, with the constants of their training images.
 
     Attributes:
-        tensors: By name; the stem reads RGB.
-        notes: What was changed or assumed, a sentence each.
-        mean: Per channel, 0..1 scale; None where the file does not say.
-        std: Per channel, 0..1 scale.
+        tensors: Name -> tensor; the stem reads RGB.
+        notes: Sentences that describe conversions and assumptions.
+        mean: Mean per channel (RGB), 0..1 scale; None if the file does not state it.
+        std: Standard deviation per channel (RGB), 0..1 scale; None if the file does not state it.
     """
 
     tensors: dict[str, Tensor]
@@ -49,15 +51,15 @@ class ConvertedWeights:
 
 
 def convert_layout(tensors: Mapping[str, Tensor], source: str) -> ConvertedWeights:
-    """Brings tensors of any known layout to our names and color order.
+    """Convert tensors of any known layout to the names and color order of this package.
 
     Args:
-        tensors: By name, prefixes of wrappers stripped.
-        source: For messages.
+        tensors: Name -> tensor, with the prefixes of wrappers stripped.
+        source: Prefix of error messages, which names the checkpoint.
 
     Raises:
-        WeightsError: If the model read images, or halved them, in a way that a backbone of this
-            package cannot.
+        WeightsError: If the model read images on another scale, or halved the resolution in another
+            convolution, in a way that a backbone of this package cannot reproduce.
     """
     converted = dict(tensors)
     if _is_own_layout(converted):
@@ -104,7 +106,10 @@ def _to_torchvision_name(key: str) -> str:
 def _detect_pixel_format(
     tensors: dict[str, Tensor], source: str
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
-    """Mean and std for RGB on the 0..1 scale as far as they are known, and whether to flip BGR."""
+    """Detect mean and std (RGB, 0..1; None if unknown), and whether the stem reads BGR.
+
+    `pixel_mean` and `pixel_std` are removed from `tensors`.
+    """
     stem = tensors.get("conv1.weight")
     is_color = stem is not None and stem.ndim == 4 and stem.shape[1] == 3
     second = tensors.get("layer1.0.conv2.weight")
@@ -122,7 +127,8 @@ def _detect_pixel_format(
             f"strides in 1x1 convolutions), as MSRA's R-50 and R-101 are; {_REMEDY}"
         )
     if stated[0] is not None and stated[1] is not None and is_color:
-        flip = stated[0][0] < stated[0][-1]  # ImageNet's red is brighter than its blue
+        # ImageNet's red is brighter than its blue, so that an ascending mean belongs to BGR.
+        flip = stated[0][0] < stated[0][-1]
         order = -1 if flip else 1
         mean = tuple(value / 255 for value in stated[0][::order])
         return mean, tuple(value / 255 for value in stated[1][::order]), flip
@@ -131,14 +137,16 @@ def _detect_pixel_format(
             f"{source} holds a model that reads pixels on the 0..255 scale, and not in which order "
             f"their colors come; {_REMEDY}"
         )
-    # Folded and grouped: the ResNeXts that were trained with Caffe2, BGR with ImageNet's constants.
+    # Folded norms and grouped convolutions: ResNeXts trained with Caffe2 on BGR images that were
+    # normalized with ImageNet's constants.
     return None, None, is_folded and is_color
 
 
 def _has_folded_norms(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the norms only scale and shift, as Caffe's affine layers do.
+    """Return whether the norms only scale and shift, like Caffe's affine layers.
 
-    New norms have the same trivial statistics, but trivial scale and shift too.
+    Such norms have a mean of 0 and a variance of 1. Untrained norms have them too, but they also
+    have a shift of 0.
     """
     norm = re.compile(r"^(bn1|layer\d+\..+)\.running_(mean|var)$")
     statistics = {key: value for key, value in tensors.items() if norm.match(key)}
@@ -152,12 +160,12 @@ def _has_folded_norms(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _reads_bytes(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the statistics behind the stem are those of pixels that go up to 255."""
+    """Return whether the statistics after the stem indicate images on the 0..255 scale."""
     weight, variance = tensors.get("conv1.weight"), tensors.get("bn1.running_var")
     if weight is None or variance is None or weight.ndim != 4 or len(weight) != len(variance):
         return False
     power = weight.float().square().sum((1, 2, 3))
-    is_alive = power > 1e-6  # dead filters say nothing
+    is_alive = power > 1e-6  # the ratio is meaningless for dead filters
     if not bool(is_alive.any()):
         return False
     ratio = (variance.float()[is_alive] / power[is_alive]).median()

@@ -1,6 +1,6 @@
-"""Where pretrained weights come from: `backbone.weights` -> tensors in a backbone.
+"""Sources of pretrained weights: value of `backbone.weights` -> tensors in a backbone.
 
-Constants for normalization and the license travel with the weights.
+Normalization constants and the license are returned together with the weights.
 """
 
 from __future__ import annotations
@@ -29,31 +29,32 @@ from resnet_tasks.errors import WeightsError
 from resnet_tasks.registry import find_nearest, suggest_nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""RGB, 0..1, the constants of torchvision's ImageNet models."""
+"""Mean per channel of torchvision's ImageNet models, RGB, 0..1."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMS = (
     "none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, https://...#sha256=HEX, a "
     ".safetensors, .pth or .pt file, or a run folder (RUN or RUN@best)"
 )
-"""What `backbone.weights` may be."""
+"""Allowed forms of `backbone.weights`, as error messages list them."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What loading did to a backbone.
+    """Result of loading weights into a backbone or model.
 
     Attributes:
-        matched: Tensors of the backbone that were filled.
-        missing: Tensors that the file lacks: none of a backbone, since that is an error; of a head
-            those that depend on the classes and start anew.
-        unexpected: Tensors of the file that have no place in the model (`fc.weight`, heads), as
-            named in the file.
-        source: Where the weights came from.
-        license: Their license, or why it is not known.
-        mean: Per channel of the weights, 0..1 scale.
-        std: Per channel of the weights, 0..1 scale.
-        notes: What was changed, assumed or begun anew, a sentence each.
+        matched: Names of the tensors that were filled.
+        missing: Names of tensors that the file lacks. Always empty for a backbone, where a missing
+            tensor is an error; for a head, the tensors that depend on the classes and keep their
+            random initialization.
+        unexpected: Names of tensors of the file that have no place in the model (`fc.weight`,
+            heads), as named in the file.
+        source: Description of the origin of the weights.
+        license: License of the weights, or the reason why it is unknown.
+        mean: Mean per channel that the weights expect, 0..1 scale.
+        std: Standard deviation per channel that the weights expect, 0..1 scale.
+        notes: Sentences about conversions, assumptions and reinitialized tensors.
     """
 
     matched: tuple[str, ...]
@@ -66,7 +67,7 @@ class LoadReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, for logs; of what matched only the number."""
+        """Return plain values for logs; of the matched tensors only their number."""
         return {
             "source": self.source,
             "license": self.license,
@@ -79,7 +80,17 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class WeightSource:
-    """A file of weights on this machine and what is known of it."""
+    """Local file of weights with its known properties.
+
+    Attributes:
+        file: Path of the file.
+        source: Description of the origin of the weights.
+        license: License of the weights, or the reason why it is unknown.
+        mean: Mean per channel that the weights expect, 0..1 scale.
+        std: Standard deviation per channel that the weights expect, 0..1 scale.
+        backbone: Name of the variant; None if unknown.
+        settings: Recipe settings that select this backbone; empty if unknown.
+    """
 
     file: Path
     source: str
@@ -98,26 +109,27 @@ def load_weights(
     in_channels: int = 3,
     accept_license: bool = False,
 ) -> LoadReport:
-    """Fills a backbone with pretrained weights.
+    """Fill a backbone with pretrained weights.
 
     Files in the caches of the hub and of torch are used without asking a server.
 
     Args:
-        backbone: Its state dict has timm's keys, without wrapper and classifier.
+        backbone: Module to fill, in place; its state dict has timm's keys, without wrapper and
+            classifier.
         spec: `imagenet` (timm's default tag), `timm:TAG`, `torchvision:ENUM`,
             `hf-hub:REPO[@REVISION]`, `URL#sha256=HEX`, a local file, or a run folder (`RUN`,
             `RUN@best`).
-        name: The variant, for tags and messages.
-        in_channels: Channels of an image. A stem of three channels is summed for one, tiled and
-            scaled for others.
-        accept_license: Whether weights for non-commercial use are welcome.
+        name: Name of the variant, for tags and error messages.
+        in_channels: Channels of an image. A stem of three channels is summed for one channel, and
+            tiled and scaled for any other number.
+        accept_license: Whether to accept weights that forbid commercial use.
 
     Returns:
-        What was matched, and what travels with the weights.
+        Report of matched tensors, normalization constants and license.
 
     Raises:
-        WeightsError: If weights cannot be had or read, do not cover the backbone, have other
-            shapes, or may not be used commercially and `accept_license` is False.
+        WeightsError: If the weights cannot be fetched or read, do not cover the backbone, have
+            other shapes, or forbid commercial use and `accept_license` is False.
     """
     request = WeightsRequest(spec)
     weight_source = find_weights(request, name, accept_license)
@@ -145,15 +157,15 @@ def load_weights(
 
 
 def find_weights(request: WeightsRequest, name: str, accept_license: bool) -> WeightSource:
-    """The file that a user means, fetched where it is not on this machine.
+    """Find the file that a request names, and download it if it is not on this machine.
 
     Args:
-        request: Any form but `none`.
-        name: The backbone, whose default or tag is meant.
-        accept_license: Whether weights for non-commercial use are welcome.
+        request: Request of any form except `none`.
+        name: Name of the variant, which selects the default weights or the tag.
+        accept_license: Whether to accept weights that forbid commercial use.
 
     Raises:
-        WeightsError: If it cannot be had, or may not be used commercially.
+        WeightsError: If the file cannot be fetched, or forbids commercial use.
     """
     spec = request.spec
     kind, _, reference = spec.partition(":")
@@ -205,7 +217,7 @@ def _resolve_torchvision(request: WeightsRequest, name: str, enum: str) -> Weigh
         if "." in enum:
             entry: Any = torchvision.models.get_weight(enum)
             if request.key == BACKBONE_KEY and _is_for_other_variant(entry, name):
-                raise KeyError(name)  # before anything is fetched
+                raise KeyError(name)  # refused before the download
         else:
             entry = torchvision.models.get_model_weights(name)[enum]
     except (ValueError, KeyError):
@@ -227,7 +239,7 @@ def _resolve_torchvision(request: WeightsRequest, name: str, enum: str) -> Weigh
 
 
 def _is_for_other_variant(entry: Any, name: str) -> bool:
-    """Whether torchvision knows the variant, and these weights are not among its own."""
+    """Return whether torchvision knows the variant but publishes these weights for another one."""
     is_known = name in torchvision.models.list_models()
     return is_known and entry not in list(torchvision.models.get_model_weights(name))
 

@@ -1,9 +1,9 @@
 """A ResNet as a backbone: image -> `{"C1": .., "C5": ..}`.
 
-Built on timm's ResNet family (`family.py`), so that every variant is a name.
+The nets come from timm's ResNet family (`family.py`), so that every variant has a name.
 
-Shape glossary: `B` batch, `C` channels of an image, `H, W` the padded batch, `Hk, Wk` level k with
-stride 2^k, or `output_stride` where that is less.
+Shape glossary: `B` batch size, `C` channels of an image, `H, W` size of the padded batch, `Hk, Wk`
+cells of level k with stride 2^k, or `output_stride` where that is smaller.
 """
 
 from __future__ import annotations
@@ -35,51 +35,55 @@ _UNSYNCHRONIZED = ("cpu", "mps")
 
 
 class ResNet(nn.Module):
-    """Features of five levels from one image.
+    """Backbone that computes feature maps of five levels.
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, Table 1, and the variants that
-    timm builds from it. Keys of the state dict are timm's, which for plain variants are
-    torchvision's too (`conv1.weight`, `bn1.*`, `layer1.0.conv1.weight`, ...), without classifier.
-    New weights are timm's: in plain variants Kaiming-normal, and the last norm of every residual
+    timm derives from it. Keys of the state dict are timm's, without classifier. For plain variants
+    they equal torchvision's (`conv1.weight`, `bn1.*`, `layer1.0.conv1.weight`, ...). The random
+    initialization is timm's: in plain variants Kaiming-normal, and the last norm of every residual
     branch starts at zero, so that each block starts as the identity.
 
-    Frozen stages run without a graph: not even their input gets a gradient. They are always in
-    evaluation mode and their parameters have `requires_grad` False.
+    Frozen stages run without an autograd graph, so that not even their input gets a gradient. They
+    are always in evaluation mode and their parameters have `requires_grad` False.
 
     Attributes:
-        name: The variant; `resnet` for one of any depth.
+        name: Name of the variant; `resnet` for a custom depth.
         specs: Level -> channels and stride.
-        mean: Per channel, on the 0..1 scale, what the weights expect to be subtracted.
-        std: Per channel, on the 0..1 scale, what the weights expect to be divided by.
+        mean: Mean per channel that the weights expect to be subtracted, 0..1 scale.
+        std: Standard deviation per channel that the weights expect to be divided by, 0..1 scale.
         license: License of the weights; empty without weights.
-        weights_description: Where the weights came from.
-        report: What was loaded; None without weights.
-        gradient_checkpointing: May be changed at any time; keys and results do not depend on it.
+        weights_description: Description of the origin of the weights.
+        report: Report of the loaded weights; None without weights.
+        gradient_checkpointing: Whether to checkpoint the residual stages. May be changed at any
+            time; neither the keys of the state dict nor the results depend on it.
 
     Args:
-        name: One of `backbone_names()`, or a `Depth` of your own.
-        weights: `none`, `imagenet`, `timm:TAG`, `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`
-            a local file or a run folder (see `pretrained.load_weights`). `unloaded`: the caller
-            loads a state dict next, so that frozen parts are allowed.
-        in_channels: Channels of an image; the stem is adapted where it is not 3.
-        frozen_stages: 0 none, 1 the stem with its pooling, 2..5 through C2..C5.
-        norm: `train`; `frozen`: all norms keep statistics and scale; `sync`: batch norms share
-            their statistics between processes (not on CPUs; in one process nothing changes);
-            `group`: batch norms become group norms of 32 groups (fewer where 32 does not divide)
-            that take over the scale and offset.
+        name: One of `list_backbones()`, or a `ResNetSpec` for a custom depth.
+        weights: `none`, `imagenet`, `timm:TAG`, `torchvision:ENUM`, `hf-hub:REPO`,
+            `URL#sha256=HEX`, a local file or a run folder (see `pretrained.load_weights`).
+            `unloaded` means that the caller loads a state dict next, so that frozen stages are
+            allowed.
+        in_channels: Channels of an image; the stem is adapted if it is not 3.
+        frozen_stages: Number of frozen stages: 0 none, 1 the stem with its pooling, 2..5 the
+            stages up to C2..C5.
+        norm: Kind of norms. `train` leaves them unchanged. `frozen` fixes the statistics and the
+            scale of all norms. `sync` shares the statistics of batch norms between processes (not
+            on CPUs; in one process nothing changes). `group` replaces batch norms by group norms
+            of 32 groups (fewer if 32 does not divide the channels) with the same scale and offset.
         output_stride: Stride of C5: 32, or 16 or 8 with dilated convolutions in the last stages.
-        drop_path: Stochastic depth (Huang et al. 2016): how often the last block's branch is left
-            out for an image in training; less often for those before, as the paper has it. Frozen
-            stages are never cut.
-        gradient_checkpointing: Stages keep few activations and compute the others again in the
-            backward: less memory for one more forward of the stages, the same gradients.
-        accept_license: Whether weights for non-commercial use are welcome.
+        drop_path: Stochastic depth (Huang et al. 2016): probability that the residual branch of
+            the last block is skipped for an image in training. It falls linearly towards the first
+            block, as in the paper. Frozen stages skip no branch.
+        gradient_checkpointing: Whether stages keep few activations and recompute the others in the
+            backward. This saves memory for the time of one more forward of the stages; the
+            gradients are the same.
+        accept_license: Whether to accept weights that forbid commercial use.
 
     Raises:
-        ResnetTasksError: If the name is unknown or not of the family, or an argument is out of
+        ResnetTasksError: If the name is unknown or not in the family, or an argument is out of
             range.
-        WeightsError: If weights cannot be had, read, or do not cover the backbone, or if random
-            weights would be frozen.
+        WeightsError: If the weights cannot be fetched or read or do not cover the backbone, or if
+            random weights would be frozen.
     """
 
     def __init__(
@@ -124,18 +128,18 @@ class ResNet(nn.Module):
         self._freeze()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of all five levels.
+        """Compute the features of all five levels.
 
         Args:
-            images: `(B, C, H, W)` normalized; any memory format, channels-last is the fast one.
+            images: `(B, C, H, W)` normalized; any memory format, channels-last is the fastest.
 
         Returns:
-            `C1`..`C5` -> `(B, channels, ceil(H/stride), ceil(W/stride))`; C1 before pooling. They
-            are taken after the activation, but for C1 to C4 of pre-activation nets (resnetv2 and
-            nf_resnet), which are the sums that their next block will normalize.
+            `C1`..`C5` -> `(B, channels, ceil(H/stride), ceil(W/stride))`; C1 is taken before
+            pooling. Levels are taken after the activation, except C1 to C4 of pre-activation nets
+            (resnetv2 and nf_resnet), which are the sums that the next block normalizes.
 
         Raises:
-            ResnetTasksError: If statistics shall be shared on a device that cannot.
+            ResnetTasksError: If norms would share statistics on a device that does not support it.
         """
         self._check_synchronization(images.device)
         features: dict[str, Tensor] = {}
@@ -150,7 +154,7 @@ class ResNet(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> ResNet:
-        """Training mode, in which frozen stages and frozen norms stay in evaluation mode."""
+        """Set the training mode; frozen stages and frozen norms stay in evaluation mode."""
         super().train(mode)
         for part in self._list_frozen_parts():
             self.get_submodule(part).eval()
@@ -160,13 +164,13 @@ class ResNet(nn.Module):
         return self
 
     def freeze_stages(self, stages: int) -> None:
-        """Freezes the first `stages` stages and frees those after them, in place.
+        """Freeze the first `stages` stages and unfreeze the others, in place.
 
         Args:
-            stages: 0 none, 1 the stem with its pooling, 2..5 through C2..C5.
+            stages: 0 none, 1 the stem with its pooling, 2..5 the stages up to C2..C5.
 
         Raises:
-            ResnetTasksError: If there are not so many.
+            ResnetTasksError: If `stages` is out of range.
         """
         _check_frozen_stages(stages)
         for part in self._list_frozen_parts():
@@ -175,10 +179,13 @@ class ResNet(nn.Module):
         self._freeze()
 
     def find_stage(self, parameter: str) -> int:
-        """The stage that a parameter belongs to: 1 the stem, 2..5 those that end in C2..C5.
+        """Return the number of the stage that a parameter belongs to.
 
         Args:
-            parameter: Its name, such as `layer1.0.conv1.weight`.
+            parameter: Name of the parameter, such as `layer1.0.conv1.weight`.
+
+        Returns:
+            1 for the stem, 2..5 for the stages that end in C2..C5.
 
         Raises:
             KeyError: If there is no such parameter.
@@ -190,20 +197,21 @@ class ResNet(nn.Module):
 
     @property
     def stage_parts(self) -> tuple[tuple[str, ...], ...]:
-        """Paths of the modules of each stage, the stem first, in the order in which they run."""
+        """Module paths of the parts of each stage, the stem first, in execution order."""
         return self._stages
 
     def _run_part(self, part: str, x: Tensor, number: int, *, graph: bool) -> Tensor:
-        """`x` behind one part of a stage; the stem's `number` is 1."""
+        """Run one part of stage `number` (1 is the stem), with checkpointing if it is on."""
         blocks = self._get_checkpointed_blocks(part) if graph and number > 1 else []
         if blocks:
             return run_checkpointed(blocks, x)
-        with save_indices_as_int32() if number == 1 else nullcontext():  # of its pooling
+        # The stem's max pooling saves int64 indices; int32 halves their memory.
+        with save_indices_as_int32() if number == 1 else nullcontext():
             output: Tensor = self.get_submodule(part)(x)
         return output
 
     def _get_checkpointed_blocks(self, part: str) -> list[nn.Module]:
-        """The blocks of a stage that shall be checkpointed."""
+        """Return the blocks of a part that gradient checkpointing recomputes."""
         if not self.gradient_checkpointing:
             return []
         stage = self.get_submodule(part)
@@ -214,10 +222,10 @@ class ResNet(nn.Module):
         return [part for stage in self._stages[: self.frozen_stages] for part in stage]
 
     def _convert_norms(self) -> None:
-        """Brings the batch norms to the wanted kind.
+        """Replace the norms by the requested kind.
 
         Raises:
-            ResnetTasksError: If there is nothing that could be of this kind.
+            ResnetTasksError: If the net has no norm that can be replaced or frozen.
         """
         if self.norm_mode == "train":
             return
@@ -230,7 +238,7 @@ class ResNet(nn.Module):
         if self.norm_mode == "sync":
             batch_to_sync_norm(self)
         elif self.norm_mode == "group":
-            # 32 groups, as Wu and He 2018 train their ResNets.
+            # 32 groups, the default of Wu and He 2018 for ResNets.
             batch_to_group_norm(self, lambda channels: math.gcd(32, channels))
 
     def _check_synchronization(self, device: torch.device) -> None:
@@ -258,7 +266,7 @@ class ResNet(nn.Module):
         self.apply_load_report(report, in_channels)
 
     def apply_load_report(self, report: LoadReport, in_channels: int) -> None:
-        """Takes over what travels with weights that were loaded into this backbone."""
+        """Apply the normalization constants and license of weights that were loaded."""
         self.report = report
         self.mean = _adapt_constants(report.mean, in_channels)
         self.std = _adapt_constants(report.std, in_channels)
@@ -306,7 +314,7 @@ def _check_weights(name: str | ResNetSpec, weights: str, frozen_stages: int, nor
 
 
 def _adapt_constants(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Constants for `channels` channels, in the way in which the stem is adapted."""
+    """Adapt normalization constants to `channels` channels, as the stem is adapted."""
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(channels))

@@ -1,4 +1,4 @@
-"""Weights in folders: runs of this package, checkpoints of theirs, and saved hub repositories."""
+"""Weights in folders: runs of this package, their checkpoints, and saved hub repositories."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from resnet_tasks.errors import WeightsError
 
 CHECKPOINTS = ("last", "best")
 FILES = ("ema.safetensors", "model.safetensors", "pytorch_model.bin")
-"""What may hold the weights, best first: averaged ones where a run has them."""
+"""Names of weight files, best first: averaged (EMA) weights are preferred if a run has them."""
 
 
 @dataclass(frozen=True)
 class FolderWeights:
-    """A file of weights and what its folder says of it.
+    """A file of weights with the properties that its folder states.
 
     Attributes:
-        file: The weights.
-        source: Where they come from, for people.
-        license: What the run or its `config.json` says.
-        backbone: The variant; None where the folder does not say.
-        settings: What to set in a recipe for that backbone; empty where the folder does not say.
-        mean: Per channel, 0..1; None where the folder does not say.
-        std: Per channel, 0..1; None where the folder does not say.
+        file: Path of the weights.
+        source: Readable description of the origin of the weights.
+        license: License as the run or its `config.json` states it.
+        backbone: Name of the variant; None if the folder does not state it.
+        settings: Recipe settings that select this backbone; empty if the folder does not state it.
+        mean: Mean per channel, 0..1; None if the folder does not state it.
+        std: Standard deviation per channel, 0..1; None if the folder does not state it.
     """
 
     file: Path
@@ -41,7 +41,7 @@ class FolderWeights:
 
 
 def split_checkpoint(spec: str) -> tuple[Path, str]:
-    """Folder and checkpoint of `RUN` (the last) or `RUN@best`."""
+    """Split `RUN` (its last checkpoint) or `RUN@best` into run folder and checkpoint name."""
     spec_path = Path(spec).expanduser()
     base, at, checkpoint = spec.rpartition("@")
     if at and not spec_path.exists():
@@ -50,15 +50,15 @@ def split_checkpoint(spec: str) -> tuple[Path, str]:
 
 
 def find_in_folder(request: WeightsRequest, folder: Path, checkpoint: str) -> FolderWeights:
-    """The weights that a folder holds.
+    """Find the weights in a folder.
 
     Args:
-        request: For messages.
-        folder: A run, one of its checkpoints, or a repository saved with `config.json`.
-        checkpoint: Of a run: `last` or `best`.
+        request: User request that error messages quote.
+        folder: Run folder, one of its checkpoints, or a repository saved with `config.json`.
+        checkpoint: Checkpoint of a run to use: `last` or `best`.
 
     Raises:
-        WeightsError: If it holds none.
+        WeightsError: If the folder holds no weights.
     """
     if (folder / "recipe.yaml").is_file():
         return _find_in_run(request, folder, checkpoint)
@@ -85,7 +85,7 @@ def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> Fold
             f"{request}: a run keeps the checkpoints {' and '.join(CHECKPOINTS)}, not "
             f"{checkpoint!r}; write {folder} or {folder}@best"
         )
-    # A kill between two renames leaves the previous one, whole.
+    # A run killed between the two renames of a save leaves only the complete previous checkpoint.
     for name in (checkpoint, f"{checkpoint}.previous"):
         place = folder / "checkpoints" / name
         file = next(
@@ -102,7 +102,7 @@ def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> Fold
 
 
 def find_run(file: Path) -> Path | None:
-    """The run that a file of weights is a checkpoint of; None where it is not."""
+    """Return the run folder whose checkpoint `file` is; None if it is not part of a run."""
     places = file.absolute().parents
     if len(places) < 3 or places[1].name != "checkpoints":
         return None
@@ -126,7 +126,7 @@ def _make_run_weights(request: WeightsRequest, run: Path, file: Path, source: st
 
 
 def read_license(run: Path) -> str:
-    """License of the weights that a run began with; its own work adds no other."""
+    """Read the license of the weights that a run started from; training adds no other license."""
     try:
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -135,7 +135,7 @@ def read_license(run: Path) -> str:
         try:
             event: Any = json.loads(line)
         except ValueError:
-            continue  # the last line of a killed run
+            continue  # a killed run may leave an incomplete last line
         if isinstance(event, dict) and event.get("event") == "start" and "weights" in event:
             began = event["weights"]
             return str(began["license"]) if began else "your own (trained from random weights)"

@@ -1,4 +1,4 @@
-"""What a user asked for as weights, the way messages name it."""
+"""The weights that a user requests, in the form that error messages quote."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ MODEL_KEY = "model_weights"
 
 @dataclass(frozen=True)
 class WeightsRequest:
-    """A key of the recipe and what stands there; as text the opening of a message.
+    """A recipe key and its value; `str()` gives the prefix of error messages.
 
     Attributes:
-        spec: What the user wrote.
-        key: Where: `backbone.weights`, or `model_weights` for a backbone with its heads.
+        spec: Value that the user wrote.
+        key: Recipe key: `backbone.weights`, or `model_weights` for a backbone with its heads.
     """
 
     spec: str
@@ -25,7 +25,7 @@ class WeightsRequest:
 
     @property
     def remedy(self) -> str:
-        """What always works."""
+        """Suggestion for error messages that works for every kind of failure."""
         if self.key == BACKBONE_KEY:
             return (
                 f"give a file on this machine with {self.key}=PATH, or start from random weights "
