@@ -1,4 +1,4 @@
-"""What max pooling keeps for its backward, in half the bytes."""
+"""Max pooling that saves its indices for the backward in half the bytes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from resnet_tasks.layers.tracing import is_traced
 
 
 def save_indices_as_int32() -> AbstractContextManager[object]:
-    """Whole numbers that layers keep for their backward are kept in 32 bits instead of 64.
+    """Return a context in which layers save int64 tensors for their backward as int32.
 
-    Those of a stem's pooling say which cell of a map was the largest: as 64-bit numbers they take
-    as much as half of that map in float32. For layers whose numbers are counts of cells: they must
-    fit.
+    The max pooling of a stem saves the index of the largest cell of every window. As int64, these
+    indices take up to half the memory of the input map in float32. Use the context only for layers
+    whose saved integers are cell indices, which always fit into 32 bits.
     """
     if is_traced() or not torch.is_grad_enabled():
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Dropout that is a function of the images' seeds and of nothing else."""
+"""Dropout that depends on the seeds of the images and on nothing else."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from torch import Tensor
 
 
 def sample_channel_mask(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
-    """A factor for every channel of every image.
+    """Sample a dropout factor for every channel of every image.
 
     Args:
-        decoded: `(B, channels, H, W)`.
-        dropout: Probability that a channel is dropped, 0..1.
-        seeds: One per image.
+        decoded: `(B, channels, H, W)` feature map; the factors get its dtype and device.
+        dropout: Probability that a channel is dropped, 0 to below 1.
+        seeds: One seed per image.
 
     Returns:
-        `(B, channels, 1, 1)`: 0 for dropped channels, else the factor that keeps the mean.
+        `(B, channels, 1, 1)`: 0 for dropped channels, else `1 / (1 - dropout)`, which keeps the
+        mean.
     """
     channels = decoded.shape[1]
+    # Drawn on the CPU, so that every device gets the same mask.
     draws = [torch.rand(channels, generator=torch.Generator().manual_seed(s)) for s in seeds]
     mask = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)
     return mask[:, :, None, None]
@@ -33,17 +35,18 @@ def sample_unit_mask(
     dropout: float,
     like: Tensor,
 ) -> Tensor:
-    """A factor for every unit of every row, rows lying image by image.
+    """Sample a dropout factor for every unit of every row. Rows are ordered by image.
 
     Args:
-        counts: Rows of each image.
-        generators: One per image, on the CPU; drawn from.
-        channels: Units of a row.
-        dropout: Probability that a unit is dropped, 0..1.
-        like: Whose type and device the factors get.
+        counts: Number of rows of each image.
+        generators: One CPU generator per image; its state advances.
+        channels: Number of units of a row.
+        dropout: Probability that a unit is dropped, 0 to below 1.
+        like: Tensor whose dtype and device the factors get.
 
     Returns:
-        `(sum of counts, channels)`: 0 for dropped units, else the factor that keeps the mean.
+        `(sum of counts, channels)`: 0 for dropped units, else `1 / (1 - dropout)`, which keeps the
+        mean.
     """
     draws = [
         torch.rand(count, channels, generator=generator)

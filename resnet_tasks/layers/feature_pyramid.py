@@ -3,7 +3,7 @@
 Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, section 3.
 Parameter names are torchvision's, so that its checkpoints load.
 
-Shapes: `B` batch, `Hk, Wk` cells of level k.
+Shape glossary: `B` batch size, `Hk, Wk` cells of level k.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from resnet_tasks.structures.feature_spec import FeatureSpec
 
 
 def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None, who: str) -> int:
-    """Channels of the levels of a shared pyramid, which are the same on all of them.
+    """Return the number of channels of a shared pyramid, which all of its levels must have.
 
     Args:
-        specs: The levels.
-        requested: What a head's option `pyramid_channels` asks for; None: nothing.
-        who: The head, for messages.
+        specs: Channels and stride of the levels.
+        requested: Value of the head's option `pyramid_channels`; None if it is not set.
+        who: Name of the head, for error messages.
 
     Raises:
-        HeadError: If they differ, or are not those asked for.
+        HeadError: If the levels differ in channels, or have other channels than requested.
     """
     level_channels = ", ".join(f"{level} {spec.channels}" for level, spec in specs.items())
     channels = {spec.channels for spec in specs.values()}
@@ -47,20 +47,20 @@ def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None,
 class FeaturePyramid(nn.Module):
     """Top-down pyramid with lateral connections.
 
-    Level `Ck` becomes `Pk`; one coarser level is subsampled from the last one (P6 of the paper's
-    footnote 1), unless `extra_level` is off.
+    Level `Ck` becomes `Pk`. Unless `extra_level` is False, one coarser level is subsampled from the
+    coarsest one (P6 of the paper's footnote 1).
 
     Attributes:
         specs: Channels and stride of the levels that `forward` returns, finest first.
 
     Args:
-        specs: The levels to build on, finest first, named `C2`, `C3`, ...; each stride twice the
-            one before.
+        specs: Channels and stride of the levels `C2`, `C3`, ... to build on, finest first; each
+            stride is twice the previous one.
         channels: Channels of every pyramid level.
         extra_level: Whether to add the subsampled level.
 
     Raises:
-        HeadError: If a stride is not twice the one before.
+        HeadError: If a stride is not twice the previous one.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class FeaturePyramid(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The pyramid of `features`.
+        """Compute the pyramid levels.
 
         Args:
-            features: Level -> `(B, channels of the level, Hk, Wk)`; other levels are not read.
+            features: Level -> `(B, channels of the level, Hk, Wk)`; other levels are ignored.
 
         Returns:
             `P2`, ... -> `(B, channels, Hk, Wk)`, finest first.

@@ -1,13 +1,13 @@
-"""Batch norms that only scale and shift are folded into the convolutions before them.
+"""Folding of batch norms into the convolutions before them, while the norms learn no statistics.
 
-In evaluation mode, and where it is frozen, a batch norm multiplies every channel by a number and
-adds another: a convolution whose filters are scaled so, and which has such a bias, gives the same
-without a pass over its output, and without keeping that output for the backward. Nothing is
-replaced for good: parameters, buffers and the keys of the state dict stay as they are, and a norm
-that learns statistics works as ever. Gradients reach the filters through the scaling.
+In evaluation mode, or if it is frozen, a batch norm multiplies every channel by a number and adds
+another one. A convolution with scaled filters and an adapted bias gives the same result without
+another pass over its output, and without saving that output for the backward. Folding is
+reversible: parameters, buffers and the keys of the state dict stay as they are, and a norm in
+training mode works as before. Gradients reach the filters and the norm through the scaling.
 
-The filters are scaled in every forward, and again in the backward: a pass over them, where a norm
-is two over what they make.
+The filters are scaled in every forward and again in the backward. This costs one pass over the
+filters, where a separate norm costs two passes over the output of the convolution.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from resnet_tasks.layers.recomputation import apply_with_recomputation
 
 
 class FoldingConv2d(nn.Conv2d):
-    """A convolution that does the work of the batch norm behind it while that learns nothing."""
+    """Convolution that includes the batch norm after it while the norm learns no statistics."""
 
-    _partner: tuple[nn.Module, str]  # whose child the norm is; a tuple, lest it become a child
+    # (parent, name) of the norm; a tuple, since a module attribute would be registered as a child.
+    _partner: tuple[nn.Module, str]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        """`(B, C, H, W)` -> `(B, channels, H', W')`; normalized too, unless the norm learns."""
+        """Map `(B, C, H, W)` to `(B, channels, H', W')`, normalized if the norm is folded."""
         norm = self._get_folded_norm()
         if norm is None:
             return super().forward(input)
         scale, bias = self._compute_scale_and_bias(norm)
-        # Scaled filters would be kept for the backward, as large as all weights together.
+        # Saving the scaled filters for the backward would double the memory of all weights, so
+        # they are recomputed.
         return apply_with_recomputation(
             lambda filters: self._conv_forward(input, filters, bias),
             partial(_scale_filters, dtype=_get_conv_dtype(input)),
@@ -41,7 +43,7 @@ class FoldingConv2d(nn.Conv2d):
         )
 
     def get_filters(self) -> tuple[Tensor, Tensor | None]:
-        """Filters and bias that `forward` convolves with; they hold the norm while it is folded."""
+        """Return the filters and bias that `forward` uses, including the norm if it is folded."""
         norm = self._get_folded_norm()
         if norm is None:
             return self.weight, self.bias
@@ -52,12 +54,12 @@ class FoldingConv2d(nn.Conv2d):
         return norm if isinstance(norm, FoldedBatchNorm2d) and not norm.training else None
 
     def _fold(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Filters and bias that hold the norm."""
+        """Return filters and bias that include the norm."""
         scale, bias = self._compute_scale_and_bias(norm)
         return _scale_filters(self.weight, scale), bias
 
     def _compute_scale_and_bias(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """What the norm multiplies every filter with, and the bias that holds the rest of it."""
+        """Return the norm's scale per filter, and the bias that includes its shift."""
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = (norm.running_var + norm.eps).rsqrt()
@@ -72,15 +74,15 @@ class FoldingConv2d(nn.Conv2d):
 
 
 def _scale_filters(filters: Tensor, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Every filter times its number, in a type of its own where one is given."""
+    """Multiply every filter by its scale, and cast the result to `dtype` if one is given."""
     scaled = filters * scale[:, None, None, None]
     return scaled if dtype is None else scaled.to(dtype)
 
 
 def _get_conv_dtype(values: Tensor) -> torch.dtype | None:
-    """The type that a convolution of `values` computes in under autocast; None: in their own."""
+    """Return the dtype of a convolution of `values` under autocast; None without autocast."""
     device = values.device.type
-    if values.dtype == torch.float64:  # autocast leaves doubles alone
+    if values.dtype == torch.float64:  # autocast does not cast float64
         return None
     # Devices such as meta know no autocast, and asking them whether it is on is an error.
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
@@ -89,40 +91,41 @@ def _get_conv_dtype(values: Tensor) -> torch.dtype | None:
 
 
 class FoldedBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm whose work is done by the convolution before it, unless it learns."""
+    """Batch norm whose work the convolution before it does, unless the norm is in training mode."""
 
     _partner: tuple[nn.Module, str]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        """`(B, C, H, W)` -> the same shape."""
+        """Map `(B, C, H, W)` to the same shape."""
         if self.training or not isinstance(_get_partner(self), FoldingConv2d):
             return super().forward(input)
         return input
 
 
 def _get_partner(module: FoldingConv2d | FoldedBatchNorm2d) -> nn.Module | None:
-    """What stands now where its partner was: layers may be replaced."""
+    """Return the module that is now at the partner's place: layers may have been replaced."""
     parent, name = module._partner
     return getattr(parent, name, None)
 
 
 def fold_norms(module: nn.Module) -> int:
-    """Lets convolutions do the work of the batch norms right behind them, wherever both are known.
+    """Fold the batch norms of a module into the convolutions right before them.
 
-    Known are a convolution and a norm that follow each other in an `nn.Sequential`, and those named
-    `conv1`, `bn1` and so on in the blocks of timm's ResNets. Norms of other kinds, or with an
+    A norm is folded if it follows a convolution in an `nn.Sequential`, or if the two are named
+    `conv1`, `bn1` and so on, as in the blocks of timm's ResNets. Norms of other kinds, or with an
     activation inside, stay as they are.
 
     Args:
-        module: Changed in place; its results stay, up to rounding.
+        module: Module to change, in place; its outputs stay the same up to rounding.
 
     Returns:
-        How many norms are folded.
+        Number of norms that are folded.
     """
     pairs = [
         (child, *names) for child in module.modules() for names in _find_conv_norm_pairs(child)
     ]
     for parent, convolution, norm in pairs:
+        # The class is changed in place, so that parameters, hooks and state dict keys survive.
         getattr(parent, convolution).__class__ = FoldingConv2d
         getattr(parent, norm).__class__ = FoldedBatchNorm2d
         getattr(parent, convolution).__dict__["_partner"] = (parent, norm)
@@ -131,12 +134,13 @@ def fold_norms(module: nn.Module) -> int:
 
 
 def fold_permanently(module: nn.Module) -> None:
-    """Puts plain convolutions, whose filters hold the norms, in the place of folding ones.
+    """Replace folding convolutions by plain ones whose filters include the norms.
 
-    For models that only predict: keys of the state dict change, and nothing is scaled any more.
+    Meant for models that only predict: keys of the state dict change, and nothing is scaled at run
+    time any more.
 
     Args:
-        module: Changed in place.
+        module: Module to change, in place.
     """
     for convolution in [child for child in module.modules() if isinstance(child, FoldingConv2d)]:
         norm = _get_partner(convolution)
@@ -153,7 +157,7 @@ def fold_permanently(module: nn.Module) -> None:
 
 
 def _find_conv_norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of a module's own convolutions, with those of the norms that follow them."""
+    """Return (convolution, norm) names of a module's children whose norm can be folded."""
     children = dict(module.named_children())
     if isinstance(module, nn.Sequential):
         pairs = list(pairwise(children))

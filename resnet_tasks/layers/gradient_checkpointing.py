@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a chain keeps few activations and computes the others again."""
+"""Gradient checkpointing: a chain of blocks keeps few activations and recomputes the others."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.utils.checkpoint import checkpoint
 from resnet_tasks.layers.norms import FrozenStatistics
 
 BLOCK_TENSORS = 6
-"""Tensors that a residual block keeps for its backward, about; where segments trade best."""
+"""Approximate number of tensors that a residual block saves for its backward."""
 
 
 def run_checkpointed(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """Runs blocks one after another, keeping only what enters each segment of them.
+    """Run blocks one after another and keep only the input of each segment of blocks.
 
-    Losses, gradients, statistics of norms and random draws are those of a plain run. Segments grow
-    with the square root of the depth, which keeps memory lowest.
+    Losses, gradients, statistics of norms and random draws equal those of a plain run. The size of
+    a segment grows with the square root of the depth, which minimizes memory.
 
     Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
 
     Args:
-        blocks: Modules from tensor to tensor, none of which writes into its input.
-        x: What the first of them takes.
+        blocks: Modules from tensor to tensor; none may modify its input in place.
+        x: Input of the first block.
     """
     size = max(1, round(math.sqrt(len(blocks) / BLOCK_TENSORS)))
     for start in range(0, len(blocks), size):
@@ -35,7 +35,7 @@ def run_checkpointed(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 class _Contexts:
-    """The first forward runs as ever; the second learns no statistics."""
+    """Contexts of the two forwards: the first is a plain one, the second learns no statistics."""
 
     def __init__(self, segment: nn.Module) -> None:
         self.segment = segment

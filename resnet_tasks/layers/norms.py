@@ -1,4 +1,4 @@
-"""Norms of a finished network: replaced by other kinds, or held fixed."""
+"""Norms of a finished network: replacement by other kinds, and freezing of their statistics."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ NORM_TYPES = (
     FilterResponseNormAct2d,
     FilterResponseNormTlu2d,
 )
-"""Every kind of norm that ResNets come with."""
+"""Kinds of norms in the nets of the ResNet family."""
 
 
 def find_norms(module: nn.Module) -> list[nn.Module]:
-    """All norms inside a module, whatever their kind."""
+    """Return all norms inside a module, of any kind."""
     return [child for child in module.modules() if isinstance(child, NORM_TYPES)]
 
 
 def find_batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """All norms inside a module that learn statistics over batches."""
+    """Return all norms inside a module that learn statistics over batches."""
     return [child for child in module.modules() if isinstance(child, _BatchNorm)]
 
 
 def batch_to_group_norm(module: nn.Module, choose_num_groups: Callable[[int], int]) -> None:
-    """Puts a group norm with the same scale and offset in the place of every batch norm.
+    """Replace every batch norm by a group norm with the same scale and offset.
 
-    An activation that lives inside a norm is kept. Keys of the state dict stay, but for those of
-    the statistics, which a group norm does not have.
+    An activation inside a norm is kept. Keys of the state dict stay the same, except those of the
+    statistics, which a group norm does not have.
 
     Source: Wu and He, Group Normalization, ECCV 2018.
 
     Args:
-        module: Changed in place.
-        choose_num_groups: Channels -> number of groups, which must divide them.
+        module: Module to change, in place.
+        choose_num_groups: Function from channels to the number of groups, which must divide them.
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
@@ -57,26 +57,26 @@ def batch_to_group_norm(module: nn.Module, choose_num_groups: Callable[[int], in
 
 
 def batch_to_sync_norm(module: nn.Module) -> None:
-    """Puts a norm that shares its statistics between processes in the place of every batch norm.
+    """Replace every batch norm by one that shares its statistics between processes.
 
     Weights, statistics, inner activations and keys of the state dict stay as they are. In a single
-    process the new norm computes what the old one did.
+    process the new norm computes the same as the old one.
 
     Args:
-        module: Changed in place.
+        module: Module to change, in place.
     """
     for name, child in module.named_children():
         setattr(module, name, convert_sync_batchnorm(child))
 
 
 class FrozenStatistics(AbstractContextManager[None]):
-    """While it holds, batch norms normalize as ever but learn no statistics.
+    """Context in which batch norms normalize as usual but learn no statistics.
 
-    For a second forward over the same batch, as gradient checkpointing makes, which would count it
-    twice.
+    It is meant for a second forward over the same batch, as in gradient checkpointing, which would
+    otherwise count the batch twice.
 
     Args:
-        module: Whose norms are meant.
+        module: Module whose batch norms are affected.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -84,7 +84,8 @@ class FrozenStatistics(AbstractContextManager[None]):
         self.before: list[tuple[float | None, Tensor | None]] = []
 
     def __enter__(self) -> None:
-        # A momentum of 0 leaves mean and variance alone; what autograd saves stays the same.
+        # A momentum of 0 leaves mean and variance unchanged. Evaluation mode would change which
+        # tensors autograd saves, and checkpointing requires the same ones in both forwards.
         for norm in self.norms:
             count = norm.num_batches_tracked
             self.before.append((norm.momentum, None if count is None else count.clone()))
@@ -100,7 +101,8 @@ class FrozenStatistics(AbstractContextManager[None]):
 
 def _make_group_norm(norm: _BatchNorm, groups: int) -> nn.GroupNorm:
     channels = norm.num_features
-    if hasattr(norm, "act"):  # timm's norm with an activation inside
+    # timm's batch norms with an activation inside become group norms with the same activation.
+    if hasattr(norm, "act"):
         group: nn.GroupNorm = GroupNormAct(channels, groups, norm.eps, apply_act=False)
         group.act = norm.act
         group.drop = norm.drop

@@ -1,9 +1,10 @@
 """Losses over dense maps, with their gradients, one image at a time.
 
-Maps of the loss (resized logits, log-probabilities, and the gradients of both) are as large as the
-images, and there are several of them: they are the peak of a training step. A sum over images
-has the sum of their gradients, so that both are made for one image at a time, in the forward, and
-of all that only the gradient of what went in is kept.
+The maps of a loss (resized logits, log-probabilities, and the gradients of both) are as large as
+the images. There are several of them, so that they are the peak memory of a training step. The
+gradient of a sum over images is the sum of the gradients per image. Loss and gradient are therefore
+computed for one image at a time, already in the forward, and only the gradient of the input is
+kept.
 
 Shape glossary: `B` images, `K` channels, `h, w` cells, `H, W` pixels.
 """
@@ -23,19 +24,20 @@ Terms = Callable[[Tensor, Tensor], Mapping[str, LossTerm]]
 
 
 def compute_terms_per_image(terms: Terms, values: Tensor, labels: Tensor) -> dict[str, LossTerm]:
-    """`terms(values, labels)`, whose sums and counts are those of the images added up.
+    """Compute `terms(values, labels)` as the sum of the terms of the single images.
 
     Args:
-        terms: Gives the same names for any images; sums and counts that add up over them. Is
-            called for each of them, without them in a graph.
-        values: `(B, K, h, w)`; what the sums have a gradient of.
-        labels: `(B, H, W)`; they have none.
+        terms: Function from values and labels to named loss terms. It returns the same names for
+            any images, and its sums and counts are additive over images. It is called once per
+            image, and no graph outlives the call.
+        values: `(B, K, h, w)` tensor to differentiate the sums with respect to.
+        labels: `(B, H, W)` labels, which get no gradient.
 
     Returns:
-        As `terms` does; sums can be differentiated once.
+        Name -> loss term of the whole batch; the sums can be differentiated once.
 
     Raises:
-        RuntimeError: In the backward, if it shall have a graph of its own.
+        RuntimeError: If the backward is called with `create_graph=True`.
     """
     if is_traced() or not (torch.is_grad_enabled() and values.requires_grad) or not len(values):
         return dict(terms(values, labels))
@@ -47,7 +49,7 @@ def compute_terms_per_image(terms: Terms, values: Tensor, labels: Tensor) -> dic
 
 
 class _PerImageSum(torch.autograd.Function):
-    """Sums of all terms, then their counts; keeps the gradient of each sum."""
+    """Sums of all terms followed by their counts; saves the gradient of each sum."""
 
     @staticmethod
     def forward(
@@ -79,7 +81,8 @@ class _PerImageSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # `once_differentiable` would leave them out in silence
+        # `once_differentiable` would silently drop the second-order gradients.
+        if torch.is_grad_enabled():
             raise RuntimeError("losses made image by image have no gradients of gradients")
         total, *remaining = [
             saved_gradient * of_sum

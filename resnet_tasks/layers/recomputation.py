@@ -1,4 +1,4 @@
-"""Inputs of layers that are cheap to make are made again in the backward instead of being kept."""
+"""Recomputation, in the backward, of layer inputs that are cheap to compute."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from resnet_tasks.layers.tracing import is_traced
 def apply_with_recomputation(
     layer: Callable[[Tensor], Tensor], make: Callable[..., Tensor], *inputs: Tensor
 ) -> Tensor:
-    """`layer(make(*inputs))`, whose backward keeps `inputs` in the place of what `make` made.
+    """Compute `layer(make(*inputs))`, saving `inputs` for the backward instead of `make`'s result.
 
-    Worth it where the inputs are kept anyway, by those that made them, and `make` is a copy such
-    as an upsampling or a concatenation: memory for one more copy in the backward. Values and
-    gradients are the same to the last bit.
+    This pays off if other layers save the inputs anyway and `make` is a copy, such as an upsampling
+    or a concatenation. It saves the memory of that copy until the backward, which computes it
+    again. Values and gradients are identical to the last bit.
 
     Args:
-        layer: Is called once; what it keeps of its input is replaced, other things are not.
-        make: Depends on `inputs` alone.
-        inputs: Must not be changed in place before the backward.
+        layer: Function that is called once. If it saves its input for the backward, the input is
+            recomputed there; other tensors that it saves are kept.
+        make: Function of `inputs` alone.
+        inputs: Tensors that must not be changed in place before the backward.
 
     Raises:
-        RuntimeError: In the backward, if an input was changed in place.
+        RuntimeError: If an input was changed in place before the backward.
     """
     layer_input = make(*inputs)
     if not torch.is_grad_enabled() or is_traced():
@@ -37,6 +38,8 @@ def apply_with_recomputation(
     )
     saved_inputs = tuple(tensor.detach() for tensor in inputs)
 
+    # A saved tensor is recognized as the layer's input by its memory address, shape and dtype,
+    # because the hook may receive another tensor object than `layer_input`.
     def pack(tensor: Tensor) -> Tensor | None:
         same = (
             tensor.data_ptr() == address and tensor.shape == shape and tensor.dtype == input_dtype

@@ -1,13 +1,13 @@
-"""RoIAlign over a whole pyramid in one call: every box reads the level that fits its size.
+"""RoIAlign over a whole pyramid in one call: every box reads the level that matches its size.
 
 Source: He et al., Mask R-CNN, ICCV 2017, section 3 (RoIAlign); Lin et al., Feature Pyramid
 Networks, CVPR 2017, equation 1 (level of a box).
 
-The bilinear samples of a bin are a weighted sum of feature cells, so one `embedding_bag` over the
-channels-last rows of all levels computes all bins. On a CPU that is several times faster than
-torchvision's compiled operator, above all backwards; on other devices the operator is used.
+The bilinear samples of a bin are a weighted sum of feature cells, so that one `embedding_bag` over
+the channels-last rows of all levels computes all bins. On a CPU this is several times faster than
+torchvision's compiled operator, above all in the backward. Other devices use the operator.
 
-Shapes: `B` images, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` bins per axis,
+Shape glossary: `B` images, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` bins per axis,
 `G` samples per bin and axis.
 """
 
@@ -29,11 +29,11 @@ LEVEL_EPSILON = 1e-6  # torchvision's: a box of exactly 224 reads P4
 
 
 def assign_boxes_to_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """The level that each box reads (equation 1).
+    """Return the level that each box reads (equation 1).
 
     Args:
         boxes: `(R, 4)` float32 xyxy, input pixels.
-        strides: Of the levels, finest first; powers of two.
+        strides: Strides of the levels, finest first; powers of two.
 
     Returns:
         `(R,)` int64, index into `strides`.
@@ -53,15 +53,15 @@ def multilevel_roi_align(
     output_size: int = 7,
     sampling_ratio: int = 2,
 ) -> Tensor:
-    """Features of boxes, resampled to a fixed grid, each from the level that fits the box.
+    """Resample the features inside boxes to a fixed grid, each from the level that matches the box.
 
     Equal to torchvision's `MultiScaleRoIAlign` (`aligned=False`).
 
     Args:
-        levels: `(B, C, Hk, Wk)` each, finest first; fastest in channels-last memory.
+        levels: `(B, C, Hk, Wk)` each, finest first; channels-last memory is the fastest.
         strides: Input pixels per cell of each level.
         boxes: `(R, 4)` float32 xyxy, input pixels.
-        images: `(R,)` int64, the image of each box.
+        images: `(R,)` int64, index of the image of each box.
         output_size: Bins per axis.
         sampling_ratio: Samples per bin and axis.
 
@@ -82,7 +82,17 @@ def roi_align_compiled(
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`multilevel_roi_align` by torchvision's operator, level by level; `box_levels` is `(R,)`."""
+    """Compute `multilevel_roi_align` with torchvision's operator, level by level.
+
+    Args:
+        levels: `(B, C, Hk, Wk)` each, finest first.
+        strides: Input pixels per cell of each level.
+        boxes: `(R, 4)` float32 xyxy, input pixels.
+        images: `(R,)` int64, index of the image of each box.
+        box_levels: `(R,)` int64, index of the level of each box.
+        output_size: Bins per axis.
+        sampling_ratio: Samples per bin and axis.
+    """
     channels = levels[0].shape[1]
     pooled = levels[0].new_zeros((len(boxes), channels, output_size, output_size))
     rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
@@ -104,8 +114,18 @@ def roi_align_rows(
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`multilevel_roi_align` in plain PyTorch; `box_levels` is `(R,)`, the level of each box."""
-    # Image by image: what the backward sorts and sums is held for one of them at a time.
+    """Compute `multilevel_roi_align` in plain PyTorch.
+
+    Args:
+        levels: `(B, C, Hk, Wk)` each, finest first.
+        strides: Input pixels per cell of each level.
+        boxes: `(R, 4)` float32 xyxy, input pixels.
+        images: `(R,)` int64, index of the image of each box.
+        box_levels: `(R,)` int64, index of the level of each box.
+        output_size: Bins per axis.
+        sampling_ratio: Samples per bin and axis.
+    """
+    # Image by image, so that the sorted indices and sums of the backward exist for one at a time.
     images_per_level = [_split_images(level) for level in levels]
     of_image = [torch.where(images == index)[0] for index in range(len(levels[0]))]
     pooled = [
@@ -126,7 +146,7 @@ def roi_align_rows(
 
 
 def _split_images(level: Tensor) -> tuple[Tensor, ...]:
-    """`(B, C, H, W)` as `B` images `(H, W, C)`."""
+    """Split `(B, C, H, W)` into `B` images `(H, W, C)`."""
     if torch.is_grad_enabled() and level.requires_grad:
         images: tuple[Tensor, ...] = _SplitImages.apply(level)
         return images
@@ -134,10 +154,10 @@ def _split_images(level: Tensor) -> tuple[Tensor, ...]:
 
 
 class _SplitImages(torch.autograd.Function):
-    """Its gradient is no view, so that autograd adds others to it in place.
+    """Split into images with a gradient that is no view, so that autograd adds to it in place.
 
-    `permute` and `unbind` give one that is: where other layers read the level too, a third map as
-    large as the finest level would be made, at the peak of the backward.
+    The gradient of `permute` and `unbind` is a view. If other layers read the level too, autograd
+    would then allocate a third map as large as the finest level at the peak of the backward.
     """
 
     @staticmethod
@@ -166,11 +186,11 @@ def _pool_image(
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`(R, S, S, C)` bins of the boxes of one image, whose levels are `(Hk, Wk, C)`."""
+    """Compute the `(R, S, S, C)` bins of the boxes of one image, whose levels are `(Hk, Wk, C)`."""
     channels = levels[0].shape[2]
     table = torch.cat([level.reshape(-1, channels) for level in levels])
     if table.requires_grad and torch.is_grad_enabled():
-        # The gradient of a cell is a sum over many boxes, which bfloat16 cannot hold.
+        # The gradient of a cell sums over many boxes, for which bfloat16 is too coarse.
         table = table.float()
     heights = [level.shape[0] for level in levels]
     widths = [level.shape[1] for level in levels]
@@ -191,34 +211,37 @@ def _pool_image(
 
     start = gather_per_box(first_rows)
     rows = rows * width[:, None, None] + start[:, None, None]
-    # (R, S, 1, 2G, 1) with (R, 1, S, 1, 2G): every bin sums the product of its two axes.
+    # (R, S, 1, 2G, 1) with (R, 1, S, 1, 2G): the weight of a cell is the product of both axes.
     cells = rows[:, :, None, :, None] + columns[:, None, :, None, :]
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
     per_bin = (2 * sampling_ratio) ** 2
     pooled = F.embedding_bag(
-        cells.reshape(-1, per_bin).to(torch.int32),  # half the bytes; they are kept, and sorted
+        # The indices are saved for the backward and sorted there; int32 halves their memory.
+        cells.reshape(-1, per_bin).to(torch.int32),
         table,
         mode="sum",
         per_sample_weights=weights.reshape(-1, per_bin).to(table.dtype),
     )
-    del table  # as large as all levels, in float32; the backward does not need it
+    # The table is as large as all levels, in float32, and the backward does not need it.
+    del table
     return pooled.to(levels[0].dtype).view(len(boxes), output_size, output_size, channels)
 
 
 def _sample_axis(
     low: Tensor, high: Tensor, cells: Tensor, output_size: int, sampling_ratio: int
 ) -> tuple[Tensor, Tensor]:
-    """Cells and weights that the bins of every box read along one axis.
+    """Compute the cells and weights that the bins of every box read along one axis.
 
     Args:
         low: `(R,)` float32, start of the boxes in cells.
         high: `(R,)` float32, end of the boxes in cells.
-        cells: `(R,)` int64, cells of the level along this axis.
-        output_size: Bins.
+        cells: `(R,)` int64, number of cells of the level along this axis.
+        output_size: Number of bins.
         sampling_ratio: Samples per bin.
 
     Returns:
-        `(R, S, 2G)` int64 cells and `(R, S, 2G)` float32 weights that sum to at most 1.
+        `(R, S, 2G)` int64 cell indices and `(R, S, 2G)` float32 weights, which sum to at most 1 per
+        bin.
     """
     bin_size = (high - low).clamp(min=1.0) / output_size
     steps = torch.arange(output_size * sampling_ratio, device=low.device, dtype=low.dtype)

@@ -1,7 +1,7 @@
 """Losses over dense logits, each as (sum, count), so that they add up over batches and processes.
 
-Shape glossary: `B` batch, `K` classes, `H, W` padded image. Logits are `(B, K, H, W)`, labels
-`(B, H, W)` int64, where `VOID` pixels count for nothing. Everything is computed in float32.
+Shape glossary: `B` batch size, `K` classes, `H, W` padded image. Logits are `(B, K, H, W)`, labels
+are `(B, H, W)` int64 with `VOID` pixels ignored. Everything is computed in float32.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def cross_entropy(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> LossTerm:
-    """Pixel-wise cross entropy; its mean is that of `torch.nn.functional.cross_entropy`.
+    """Compute the pixel-wise cross entropy, with the mean of `torch.nn.functional.cross_entropy`.
 
     Args:
         logits: `(B, K, H, W)`.
         labels: `(B, H, W)` int64, 0..K-1 or `VOID`.
-        class_weights: `(K,)` float32; None weighs all classes 1.
-        label_smoothing: 0..1, the share of the target that is spread over all classes.
+        class_weights: `(K,)` float32; None gives every class the weight 1.
+        label_smoothing: Share of the target that is spread over all classes, 0..1.
 
     Returns:
         Sum over labeled pixels, and the sum of their class weights.
@@ -46,13 +46,13 @@ def cross_entropy(
 def focal(
     logits: Tensor, labels: Tensor, *, gamma: float = 2.0, class_weights: Tensor | None = None
 ) -> LossTerm:
-    """Softmax focal loss (Lin et al. 2017, equation 5, the class weights in the place of alpha).
+    """Compute the softmax focal loss (Lin et al. 2017, equation 5, with class weights as alpha).
 
     Args:
         logits: `(B, K, H, W)`.
         labels: `(B, H, W)` int64, 0..K-1 or `VOID`.
-        gamma: How fast the loss of well classified pixels falls; 0 gives the cross entropy.
-        class_weights: `(K,)` float32; None weighs all classes 1.
+        gamma: Exponent that lowers the loss of well classified pixels; 0 gives the cross entropy.
+        class_weights: `(K,)` float32; None gives every class the weight 1.
 
     Returns:
         Sum over labeled pixels, and the sum of their class weights.
@@ -66,12 +66,12 @@ def focal(
 
 
 def dice(logits: Tensor, labels: Tensor) -> LossTerm:
-    """Soft Dice loss, one value per image and class present in its truth.
+    """Compute the soft Dice loss, with one value per image and class present in its ground truth.
 
-    The Dice coefficient of Milletari et al. 2016 with plain instead of squared sums in the
-    denominator. It is taken per image, not over the batch, so that it does not depend on which
-    images share a batch. A class that is absent from an image has no Dice there; its false
-    positives cost the classes that they displace.
+    This is the Dice coefficient of Milletari et al. 2016 with plain instead of squared sums in the
+    denominator. It is computed per image instead of over the batch, so that it does not depend on
+    which images share a batch. A class that is absent from an image has no Dice there. Its false
+    positives lower the Dice of the classes that they displace.
 
     Args:
         logits: `(B, K, H, W)`.
@@ -93,11 +93,11 @@ def dice(logits: Tensor, labels: Tensor) -> LossTerm:
 
 
 def _compute_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """`(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; on a CPU as images.
+    """Return `(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; on a CPU unflattened.
 
-    The softmax runs over channels, where it is several times faster on a CPU than over rows of few
-    classes. What picks the labeled class of each row is deterministic on every device, unlike its
-    form for images, which spares a copy.
+    The softmax runs over the channel dimension, which on a CPU is several times faster than over
+    rows of few classes. On other devices the maps are flattened, because `nll_loss` is
+    deterministic for rows but not for images. A CPU needs no such copy.
     """
     log_probs = logits.float().log_softmax(dim=1)
     if log_probs.device.type == "cpu":
@@ -106,7 +106,7 @@ def _compute_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _compute_pixel_weights(flat: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The class weight of every pixel, 0 for void."""
+    """Return the class weight of every pixel, 0 for void pixels."""
     labeled = flat != VOID
     if class_weights is None:
         return labeled.float()

@@ -1,4 +1,4 @@
-"""Which strides a chain of levels may have."""
+"""Check of the strides of a chain of levels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from resnet_tasks.structures.feature_spec import FeatureSpec
 def check_strides(
     specs: Mapping[str, FeatureSpec], who: str, *, allowed_ratios: tuple[int, ...] = (2,)
 ) -> None:
-    """Refuses levels whose strides do not follow one another as their reader needs it.
+    """Refuse levels whose strides do not increase by an allowed ratio.
 
     Args:
-        specs: The levels, finest first.
-        who: Whose levels they are, for messages.
-        allowed_ratios: What the stride of a level may be, in strides of the next finer one.
+        specs: Channels and stride of the levels, finest first.
+        who: Name of the module that reads the levels, for error messages.
+        allowed_ratios: Allowed ratios of a level's stride to that of the next finer level.
 
     Raises:
-        HeadError: If a stride is another.
+        HeadError: If the ratio of two strides is not allowed.
     """
     for (finer, fine), (level, coarse) in pairwise(specs.items()):
         allowed = [fine.stride * ratio for ratio in allowed_ratios]

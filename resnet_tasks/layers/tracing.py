@@ -1,4 +1,4 @@
-"""Whether a graph is being recorded, where layers do without what a recording cannot hold."""
+"""Detection of graph tracing, in which layers skip memory savings that a trace cannot record."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def is_traced() -> bool:
-    """Whether `torch.compile`, `torch.export` or the tracer of exports looks on."""
+    """Return whether `torch.compile`, `torch.export` or the JIT tracer is recording a graph."""
     return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
