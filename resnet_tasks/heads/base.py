@@ -1,8 +1,8 @@
 """The contract of a head: the only plug point of the package.
 
-A head turns the features of a backbone into losses and predictions. It sees `dict[str,
-FeatureSpec]` when it is built and `dict[str, Tensor]` when it runs; it never sees a backbone. None
-of its methods reads `self.training` to choose what it returns.
+A head turns the features of a backbone into losses and predictions. It gets `dict[str,
+FeatureSpec]` when it is built and `dict[str, Tensor]` when it runs, but never a backbone. None of
+its methods reads `self.training` to choose the type of its result.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from resnet_tasks.structures.tasks import Task
 
 
 class HeadOptions(BaseModel):
-    """Base of every head's options: frozen, and unknown keys are refused."""
+    """Base class of the options of all heads: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 def _format_option_error(error: Any, head: type[Head]) -> str:
-    """One validation error in words, with the nearest option where the key is unknown."""
+    """Format one validation error, with the nearest option if the key is unknown."""
     key = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}, got {error['input']!r}"
@@ -40,23 +40,23 @@ def _format_option_error(error: Any, head: type[Head]) -> str:
 
 
 class Head(nn.Module, ABC):
-    """Features -> losses, features -> predictions.
+    """Module that maps features to losses and to predictions.
 
     A subclass sets the three class attributes, calls `super().__init__` and implements `loss`,
     `forward` and `decode`.
 
     Attributes:
-        Options: The head's options, a frozen pydantic model.
-        task: What the head does; names the target fields its loss needs.
-        in_levels: Feature levels it reads, finest first.
+        Options: Class of the head's options, a frozen pydantic model.
+        task: Task of the head; names the target fields that its loss needs.
+        in_levels: Feature levels that the head reads, finest first.
 
     Args:
         specs: Channels and stride of every level that the backbone (or a shared pyramid) offers.
         classes: Class names; a label inside the head is an index into them.
-        options: The head's options, or a mapping of them, or None for the defaults.
+        options: Options of the head, a mapping of them, or None for the defaults.
 
     Raises:
-        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+        HeadError: If a level is missing, a stride cannot be used, or an option is invalid.
     """
 
     Options: ClassVar[type[HeadOptions]] = HeadOptions
@@ -85,10 +85,10 @@ class Head(nn.Module, ABC):
 
     @classmethod
     def parse_options(cls, options: HeadOptions | Mapping[str, Any] | None) -> Any:
-        """Checked options.
+        """Validate the options of this head.
 
         Raises:
-            HeadError: If a key is unknown or a value is not allowed; all problems in one message.
+            HeadError: If a key is unknown or a value is invalid; the message lists all problems.
         """
         if isinstance(options, HeadOptions):
             return options
@@ -105,53 +105,53 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        """The head's loss terms on a batch whose images are all annotated for it.
+        """Compute the head's loss terms on a batch whose images are all annotated for it.
 
         Args:
             features: Level -> `(B, channels, H/stride, W/stride)`.
-            view: The batch in this head's labels.
+            view: Batch with the labels of this head.
 
         Returns:
-            Term name -> (sum, count), computed in float32; finite and with gradient also where no
-            image holds an object.
+            Term name -> (sum, count), computed in float32. The terms are finite and have a gradient
+            even if no image contains an object.
         """
 
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Raw output of fixed structure: traceable, the same names and ranks for every input."""
+        """Compute the raw output: traceable, with the same names and ranks for every input."""
 
     @abstractmethod
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        """One prediction per image, in pixels of the original image."""
+        """Decode the raw output to one prediction per image, in pixels of the original image."""
 
     def prepare_for_inference(self) -> None:
-        """Does once what `forward` would do again and again while no weight changes.
+        """Precompute what `forward` would otherwise recompute in every call with constant weights.
 
-        Called on heads that only predict from then on; their outputs stay the same to the bit.
+        It is called on heads that only predict afterwards. Their outputs stay identical to the bit.
         """
 
     @property
     def evaluator_name(self) -> str:
-        """Key of its evaluator in `registry.EVALUATORS`; the task's unless options ask for more."""
+        """Key of the head's evaluator in `registry.EVALUATORS`; by default the name of its task."""
         return self.task.name
 
     def make_evaluator(self) -> Evaluator:
-        """A fresh evaluator for this head: the registered one unless a subclass brings its own."""
+        """Create an evaluator for this head: the registered one, unless a subclass overrides it."""
         evaluator: Evaluator = EVALUATORS.get(self.evaluator_name)(self.classes)
         return evaluator
 
 
 HEADS: Registry[type[Head]] = Registry("head", group="resnet_tasks.heads")
-"""Name in a recipe (`type:`) -> head class."""
+"""Registry of head classes by their name in a recipe (`type:`)."""
 
 HeadClass = TypeVar("HeadClass", bound=type[Head])
 
 
 def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
-    """Class decorator that makes a head available to recipes as `type: name`.
+    """Register the decorated head class, so that recipes can use it as `type: name`.
 
     Raises:
-        ResnetTasksError: If the name belongs to another head.
+        ResnetTasksError: If the name is already registered for another head.
     """
 
     def register(head: HeadClass) -> HeadClass:

@@ -14,10 +14,20 @@ from resnet_tasks.errors import HeadError
 def make_class_weights(
     weights: Mapping[str, float] | tuple[float, ...] | None, classes: tuple[str, ...], head: str
 ) -> Tensor | None:
-    """`(K,)` float32 class weights in label order.
+    """Convert the option to `(K,)` float32 class weights in label order.
+
+    Args:
+        weights: One weight per class in label order, or class name -> weight, where the default
+            weight is 1. None means no weights.
+        classes: Class names of the head.
+        head: Name of the head class, for error messages.
+
+    Returns:
+        Weights, or None if there are none.
 
     Raises:
-        HeadError: If a class is unknown, the number of weights is wrong, or a weight is not usable.
+        HeadError: If a class is unknown, the number of weights is wrong, or a weight is negative or
+            not finite, or if all weights are 0.
     """
     if weights is None:
         return None

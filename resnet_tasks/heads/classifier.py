@@ -1,17 +1,16 @@
-"""Classification of whole images: one class of several, or any number of labels.
+"""Classification of whole images: one of several classes, or any number of labels.
 
-Shape glossary: `B` batch, `K` classes, `H5, W5` cells of level C5.
+Shape glossary: `B` batch size, `K` classes, `H5, W5` cells of level C5.
 
-The classifier is linear and is applied to every cell of C5; what it gives are class activation
-maps (Zhou et al. 2016, section 2), and pooling comes after it. For the average this is the head of
-He et al. 2015 exactly, since a linear map and a mean can be exchanged; for the maximum it is the
-pooling of class scores of Oquab et al. 2015. The order makes two things possible that pooled
-features do not: cells in the batch's padding are left out, and the raw output shows where each
-class was seen.
+The classifier is linear and applies to every cell of C5. Its output are class activation maps (Zhou
+et al. 2016, section 2), which are pooled afterwards. With average pooling this equals the head of
+He et al. 2015, because a linear map and a mean commute. With max pooling it is the pooling of class
+scores of Oquab et al. 2015. This order has two advantages over pooled features: cells in the
+padding of the batch are excluded, and the raw output shows the location of each class.
 
-Pooling never reads a cell of the padding. Inside a convolutional backbone, though, cells at the
-right and lower border of an image see padding where they would see the end of the image, as
-everywhere in a padded batch; that part is the backbone's and cannot be taken out here.
+Pooling never reads a cell of the padding. Inside a convolutional backbone, however, cells at the
+right and lower border of an image see padding instead of the end of the image, as in every padded
+batch. The head cannot correct this.
 """
 
 from __future__ import annotations
@@ -38,22 +37,23 @@ from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 
 MULTI_LABEL = "multi_label_classification"
-"""Key of the evaluator of heads with the option `multi_label`."""
+"""Key of the evaluator for heads with the option `multi_label`."""
 
 
 class ClassifierOptions(HeadOptions):
     """Options of the classifier.
 
     Attributes:
-        pooling: Of the class scores over the cells of the image: `avg`, or `max` for findings
-            that fill a small part of it.
+        pooling: Pooling of the class scores over the cells of the image: `avg`, or `max` for
+            findings that fill a small part of it.
         dropout: Probability that a channel is dropped before the classifier, in training.
         label_smoothing: Share of the target that is spread over all classes (over yes and no with
             `multi_label`).
-        class_weights: Of the loss: one number per class in order, or class name -> weight, where
-            classes that are not named weigh 1. None weighs all 1.
-        multi_label: Any number of labels per image, each a yes or no of its own (binary cross
-            entropy); False: exactly one (cross entropy).
+        class_weights: Class weights of the loss: one number per class in order, or class name ->
+            weight, with a weight of 1 for classes that are not named. None gives all classes the
+            weight 1.
+        multi_label: Whether an image may have any number of labels, each with a binary cross
+            entropy. Otherwise an image has exactly one label, and the loss is the cross entropy.
     """
 
     pooling: Literal["avg", "max"] = "avg"
@@ -65,13 +65,14 @@ class ClassifierOptions(HeadOptions):
 
 @register_head("classifier")
 class Classifier(Head):
-    """A linear classifier on C5, pooled over the image.
+    """Linear classifier on C5, pooled over the image.
 
-    An image whose only labels are unknown to the head teaches a single-label head nothing.
-    Dropout draws from the images' seeds in `loss`, in training mode, and never touches `forward`.
+    In a single-label head, an image whose only labels are unknown to the head adds nothing to the
+    loss. Dropout is drawn from the seeds of the images in `loss`, in training mode only, and never
+    affects `forward`.
 
     Raises:
-        HeadError: If C5 is missing, an option is wrong, or there is but one class to choose from.
+        HeadError: If C5 is missing, an option is invalid, or there is only one class to choose.
     """
 
     Options: ClassVar[type[HeadOptions]] = ClassifierOptions
@@ -98,25 +99,29 @@ class Classifier(Head):
         spec = self.specs["C5"]
         self.stride = spec.stride
         self.classifier = nn.Conv2d(spec.channels, len(self.classes), 1)
-        # As a linear layer of ImageNet models: small, so that training starts at even odds.
+        # Initialized like the linear layer of ImageNet models: the weights are small, so that
+        # training starts with nearly equal class probabilities.
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
 
     @property
     def evaluator_name(self) -> str:
-        """Several labels are judged otherwise than one."""
+        """Key of the evaluator; multi-label and single-label heads have different metrics."""
         return MULTI_LABEL if self.options.multi_label else self.task.name
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`{"logits": (B, K, H5, W5)}` float32: class activation maps, padding included."""
+        """Return `{"logits": (B, K, H5, W5)}` float32: class activation maps, padding included."""
         return {"logits": self.classifier(features["C5"]).float()}
 
     def pool_logits(self, logits: Tensor, sizes: Tensor | Sequence[tuple[int, int]]) -> Tensor:
-        """`(B, K)` logits of the images, from the cells that hold a part of them.
+        """Pool the logits of each image over the cells that contain a part of it.
 
         Args:
             logits: `(B, K, H5, W5)` float32.
-            sizes: (height, width) of each image in input pixels; or `(B, 2)` int64.
+            sizes: (height, width) of each image in input pixels, or a `(B, 2)` int64 tensor.
+
+        Returns:
+            `(B, K)` float32 logits.
         """
         size_tensor = (
             sizes if isinstance(sizes, Tensor) else torch.tensor(sizes, device=logits.device)
@@ -132,16 +137,17 @@ class Classifier(Head):
         return total / inside.sum(dim=(1, 2))[:, None]
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        """One term over the images.
+        """Compute the loss of the images as one term.
 
         Args:
             features: Level -> `(B, channels, H/stride, W/stride)`.
-            view: The batch in this head's labels.
+            view: Batch with the labels of this head.
 
         Returns:
-            `cross_entropy`: count is the sum of the class weights of the images' classes; with
-            `multi_label` `binary_cross_entropy`: count is the sum of class weights over all pairs
-            of image and class, those left out that nobody looked for.
+            `cross_entropy`, whose count is the sum of the class weights of the images' classes.
+            With `multi_label` it is `binary_cross_entropy`, whose count is the sum of the class
+            weights over all pairs of image and class, excluding classes that are not annotated in
+            the image.
 
         Raises:
             DataError: If an image of a single-label head has no label, or more than one.
@@ -165,7 +171,7 @@ class Classifier(Head):
     def decode(
         self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
     ) -> list[Classification]:
-        """One `Classification` per image: softmax, or with `multi_label` a sigmoid per class."""
+        """Decode one `Classification` per image: softmax, or sigmoids with `multi_label`."""
         logits = self.pool_logits(
             raw["logits"].float(), [geometry.input_size for geometry in geometries]
         )
@@ -193,7 +199,7 @@ class Classifier(Head):
 
 
 def _collect_single_labels(view: BatchView) -> list[int]:
-    """The label of each image; `VOID` where it has none that the head knows."""
+    """Collect the label of each image; `VOID` if the head knows none of the image's labels."""
     labels = []
     for image_id, target in zip(view.image_ids, view.targets, strict=True):
         assert target.image_labels is not None, "a view holds annotated images only"
@@ -202,11 +208,11 @@ def _collect_single_labels(view: BatchView) -> list[int]:
 
 
 def get_single_label(labels: Sequence[int], image_id: int | str) -> int:
-    """The one label of an image; `VOID` where its labels are all unknown to the head.
+    """Return the only label of an image; `VOID` if all of its labels are unknown to the head.
 
     Args:
-        labels: In the head's own numbers, `IGNORED` for what it does not know.
-        image_id: For the message.
+        labels: Class indices of the head, `IGNORED` for labels that it does not know.
+        image_id: Id of the image, for the error message.
 
     Raises:
         DataError: If there is no label at all, or more than one that the head knows.

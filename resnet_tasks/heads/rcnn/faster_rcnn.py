@@ -1,10 +1,10 @@
 """Faster R-CNN on a feature pyramid.
 
 Source: Ren et al., Faster R-CNN, NeurIPS 2015; Lin et al., Feature Pyramid Networks, CVPR 2017.
-Both stages work on all images of a batch at once; parameter names are torchvision's, whose
-`fasterrcnn_resnet50_fpn` gives the same boxes for the same weights.
+Both stages process all images of a batch at once. Parameter names are torchvision's, whose
+`fasterrcnn_resnet50_fpn` predicts the same boxes with the same weights.
 
-Shapes: `B` batch, `H, W` padded batch, `D` detections of an image.
+Shape glossary: `B` batch size, `H, W` padded batch, `D` detections per image.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ class FasterRCNNOptions(HeadOptions):
         anchor_sizes: One entry per level P2..P6: side of the square anchor in input pixels, or
             several sides.
         aspect_ratios: Height / width of the anchors.
-        score_threshold: Detections score more than this.
-        nms_iou: Detections of one class that overlap more are duplicates.
-        detections_per_image: Detections of an image, at most.
+        score_threshold: Lower limit of the score of a detection, exclusive.
+        nms_iou: IoU above which two detections of one class are duplicates.
+        detections_per_image: Maximum number of detections per image.
         rpn_pre_nms: Candidates per level before NMS, in training and in prediction.
         rpn_post_nms: Proposals per image after NMS, in training and in prediction.
-        rpn_nms_iou: Proposals of one level that overlap more are duplicates.
-        rpn_batch_size: Anchors per image that the loss looks at.
-        rpn_positive_fraction: Share of positives among them, at most.
-        rpn_fg_iou: An anchor is positive from this overlap with an object on.
-        rpn_bg_iou: An anchor is negative below this overlap.
-        roi_batch_size: Proposals per image that the loss looks at.
-        roi_positive_fraction: Share of positives among them, at most.
-        roi_fg_iou: A proposal is positive from this overlap with an object on.
-        roi_bg_iou: A proposal is negative below this overlap.
+        rpn_nms_iou: IoU above which two proposals of one level are duplicates.
+        rpn_batch_size: Number of anchors per image in the loss.
+        rpn_positive_fraction: Maximum share of positives among them.
+        rpn_fg_iou: IoU with an object from which an anchor is positive.
+        rpn_bg_iou: IoU below which an anchor is negative.
+        roi_batch_size: Number of proposals per image in the loss.
+        roi_positive_fraction: Maximum share of positives among them.
+        roi_fg_iou: IoU with an object from which a proposal is positive.
+        roi_bg_iou: IoU below which a proposal is negative.
         roi_output_size: Bins per axis of a pooled box.
         roi_sampling_ratio: Samples per bin and axis.
         box_head_channels: Channels of the two fully connected layers.
         box_head_dropout: Probability that a unit of these layers is dropped, in training.
-        pyramid_channels: Channels of the pyramid; a shared pyramid brings its own.
-        box_loss: `smooth_l1` on offsets or `giou` on boxes, in both stages.
+        pyramid_channels: Channels of the pyramid; a shared pyramid determines them itself.
+        box_loss: Box loss of both stages: `smooth_l1` on offsets or `giou` on boxes.
     """
 
     anchor_sizes: tuple[Pixels | tuple[Pixels, ...], ...] = (32, 64, 128, 256, 512)
@@ -102,26 +102,26 @@ class FasterRCNNOptions(HeadOptions):
 
     @property
     def sizes_per_level(self) -> tuple[tuple[float, ...], ...]:
-        """`anchor_sizes` with every entry a tuple."""
+        """Anchor sizes per level, with every entry of `anchor_sizes` converted to a tuple."""
         return tuple(size if isinstance(size, tuple) else (size,) for size in self.anchor_sizes)
 
 
 @register_head("faster_rcnn")
 class FasterRCNN(Head):
-    """Two-stage detector on P2..P6, built from C2..C5 unless a shared pyramid offers P2..P6.
+    """Two-stage detector on P2..P6, computed from C2..C5 unless a shared pyramid offers P2..P6.
 
     Loss terms: `rpn_objectness`, `rpn_box`, `roi_classification`, `roi_box`. Targets are boxes
-    `(N, 4)` float32 xyxy in input pixels with `0 <= x1 < x2 <= width` and labels `0..K-1`; objects
-    marked `ignore` are neither positive nor negative. The background has a logit of its own, first
-    as in torchvision, which no label names.
+    `(N, 4)` float32 xyxy in input pixels with `0 <= x1 < x2 <= width` and labels `0..K-1`. Objects
+    marked `ignore` are neither positive nor negative. As in torchvision, the first class logit
+    belongs to the background, which has no label.
 
     Args:
-        specs: Channels and stride of every level offered.
+        specs: Channels and stride of every offered level.
         classes: Class names.
-        options: See `FasterRCNNOptions`.
+        options: Options of the head, see `FasterRCNNOptions`.
 
     Raises:
-        HeadError: If levels are missing, strides do not double, or an option is wrong.
+        HeadError: If levels are missing, strides do not double, or an option is invalid.
     """
 
     Options: ClassVar[type[HeadOptions]] = FasterRCNNOptions
@@ -184,7 +184,10 @@ class FasterRCNN(Head):
         )
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        """Both stages' terms, normalized as in torchvision; the draws depend on `view.seeds`."""
+        """Compute the loss terms of both stages, normalized as in torchvision.
+
+        Anchors and proposals are sampled with `view.seeds`.
+        """
         levels = self._compute_pyramid(features)
         output = self.rpn.forward_without_grad(levels, self._get_padded_size(levels))
         limits = output.anchors.new_tensor([(width, height) for height, width in view.image_sizes])
@@ -200,11 +203,11 @@ class FasterRCNN(Head):
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Detections after score threshold and NMS, padded to `detections_per_image` (D).
+        """Detect objects: apply score threshold and NMS, and pad to `detections_per_image` (D).
 
         Returns:
             `boxes` `(B, D, 4)` float32 xyxy in input pixels, clipped to the padded batch; `scores`
-            `(B, D)` float32, falling; `labels` `(B, D)` int64; `valid` `(B, D)` bool.
+            `(B, D)` float32 in descending order; `labels` `(B, D)` int64; `valid` `(B, D)` bool.
         """
         levels = self._compute_pyramid(features)
         height, width = self._get_padded_size(levels)
@@ -227,9 +230,9 @@ class FasterRCNN(Head):
         )
 
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Detections]:
-        """Detections in pixels of the original images, best first.
+        """Decode the detections to pixels of the original images, best first.
 
-        Boxes are clipped to the image; those that lie in the padding alone are dropped.
+        Boxes are clipped to the image. Boxes that lie entirely in the padding are dropped.
         """
         decoded = []
         for index, geometry in enumerate(geometries):
@@ -256,10 +259,10 @@ class FasterRCNN(Head):
 
 
 def _build_anchors(options: FasterRCNNOptions) -> AnchorShapes:
-    """The anchors that the options describe.
+    """Build the anchor shapes that the options describe.
 
     Raises:
-        HeadError: If they do not fit the levels.
+        HeadError: If the number of sizes does not match the levels, or differs between levels.
     """
     sizes = options.sizes_per_level
     if len(sizes) != len(PYRAMID_LEVELS):
@@ -289,17 +292,17 @@ def _rename_key(match: re.Match[str]) -> str:
 def split_torchvision_state_dict(
     state: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Splits the weights of torchvision's `fasterrcnn_resnet50_fpn` into backbone and head.
+    """Split the weights of torchvision's `fasterrcnn_resnet50_fpn` into backbone and head.
 
-    The published checkpoint's older names of the pyramid and the first convolution are brought to
-    the present ones.
+    The published checkpoint has older names for the pyramid and the first convolution of the RPN;
+    they are converted to the current ones.
 
     Args:
-        state: Its state dict.
+        state: State dict of the whole torchvision model.
 
     Returns:
-        The ResNet's weights in torchvision's names (`conv1.weight`, `layer1.0...`) and the head's
-        in the names of `FasterRCNN`.
+        Weights of the ResNet under torchvision's names (`conv1.weight`, `layer1.0...`), and weights
+        of the head under the names of `FasterRCNN`.
 
     Raises:
         HeadError: If a key belongs to neither.

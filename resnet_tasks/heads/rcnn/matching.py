@@ -1,6 +1,6 @@
-"""Which candidate boxes are positive, which negative, and which of them are learned from.
+"""Matching of candidate boxes to objects, and sampling of the candidates for the loss.
 
-Shapes: `M` candidates (anchors or proposals), `N` objects of one image.
+Shape glossary: `M` candidates (anchors or proposals), `N` objects of one image.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 from resnet_tasks.structures.targets import Target
 
 NEGATIVE = -1
-"""Match of a candidate that shows background."""
+"""Match of a candidate on the background."""
 NEITHER = -2
-"""Match of a candidate that is learned from neither way."""
+"""Match of a candidate that is excluded from the loss."""
 IGNORED_SHARE = 0.5
-"""A candidate with more than this share of its area inside an ignore region is no negative."""
+"""Share of a candidate's area inside an ignore region above which it cannot be negative."""
 SMOOTH_L1_BETA = 1 / 9
-"""torchvision's, for both stages."""
+"""Transition point of the smooth L1 loss in both stages, as in torchvision."""
 
 
 def extract_objects(target: Target) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes `(N, 4)` and labels `(N,)` of the objects to find, and the ignore regions `(I, 4)`."""
+    """Return boxes `(N, 4)` and labels `(N,)` of the objects, and the ignore regions `(I, 4)`."""
     assert target.boxes is not None, "a detection view holds boxes"
     assert target.labels is not None, "a detection view holds labels"
     boxes = target.boxes.float()
@@ -38,15 +38,16 @@ def extract_objects(target: Target) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class CandidateSampler:
-    """Which candidates of an image a stage learns from.
+    """Sampler of the candidates of an image for the loss of a stage.
 
     Attributes:
-        foreground_iou: A candidate is positive from this overlap with an object on.
-        background_iou: A candidate is negative below this overlap.
-        size: Candidates per image, at most.
-        positive_fraction: Share of positives among them, at most; negatives fill up.
-        best_is_positive: Whether the best candidates of an object are positive whatever their
-            overlap (Faster R-CNN, section 3.1.2, case i).
+        foreground_iou: IoU with an object from which a candidate is positive.
+        background_iou: IoU below which a candidate is negative.
+        size: Maximum number of candidates per image.
+        positive_fraction: Maximum share of positives among them; negatives fill the remaining
+            places.
+        best_is_positive: Whether the best candidates of an object are positive at any IoU (Faster
+            R-CNN, section 3.1.2, case i).
     """
 
     foreground_iou: float
@@ -58,17 +59,17 @@ class CandidateSampler:
     def sample(
         self, candidates: Tensor, boxes: Tensor, ignored: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A random choice of the candidates of one image.
+        """Sample the candidates of one image at random.
 
         Args:
             candidates: `(M, 4)` float32 xyxy.
             boxes: `(N, 4)` float32 xyxy, the objects.
             ignored: `(I, 4)` float32 xyxy, the ignore regions.
-            generator: On the CPU, so that every device draws the same.
+            generator: CPU generator, so that every device draws the same candidates.
 
         Returns:
-            Candidate indices of the positives `(P,)` and of the negatives, and for each positive
-            the index of its object `(P,)`.
+            Indices of the positive candidates `(P,)`, indices of the negative candidates, and for
+            each positive the index of its object `(P,)`.
         """
         matches = self.match(candidates, boxes, ignored)
         positives = torch.where(matches >= 0)[0]
@@ -79,7 +80,7 @@ class CandidateSampler:
         return positives, _sample_indices(negatives, num_negatives, generator), matches[positives]
 
     def match(self, candidates: Tensor, boxes: Tensor, ignored: Tensor) -> Tensor:
-        """The object that each candidate shows.
+        """Match every candidate to an object.
 
         Args:
             candidates: `(M, 4)` float32 xyxy.
@@ -101,7 +102,7 @@ class CandidateSampler:
 
 
 def _compute_covered_fraction(candidates: Tensor, regions: Tensor) -> Tensor:
-    """`(M,)`: the largest share of each candidate's area that lies inside one region."""
+    """Compute the largest share of each candidate's area inside one region, as `(M,)`."""
     low = torch.maximum(candidates[:, None, :2], regions[None, :, :2])
     high = torch.minimum(candidates[:, None, 2:], regions[None, :, 2:])
     inside = (high - low).clamp(min=0).prod(dim=2)
@@ -110,7 +111,7 @@ def _compute_covered_fraction(candidates: Tensor, regions: Tensor) -> Tensor:
 
 
 def _sample_indices(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` of `indices` without replacement; all of them in order where that is all."""
+    """Sample `count` of `indices` without replacement; return them in order if all are taken."""
     if count == len(indices):
         return indices
     sampled = torch.randperm(len(indices), generator=generator)[:count]
@@ -118,25 +119,25 @@ def _sample_indices(indices: Tensor, count: int, generator: torch.Generator) -> 
 
 
 def make_generator(seed: int, stage: int) -> torch.Generator:
-    """The source of randomness of one image in one stage."""
+    """Create the random generator of one image in one stage."""
     return torch.Generator().manual_seed((2 * seed + stage) % 2**63)
 
 
 def compute_box_loss(
     deltas: Tensor, sources: Tensor, boxes: Tensor, coder: BoxCoder, kind: str
 ) -> Tensor:
-    """Summed distance between predicted and true boxes.
+    """Compute the summed loss between predicted and true boxes.
 
     Args:
-        deltas: `(P, 4)` float32, predicted offsets of `sources`.
+        deltas: `(P, 4)` float32, predicted offsets relative to `sources`.
         sources: `(P, 4)` float32 xyxy, anchors or proposals.
         boxes: `(P, 4)` float32 xyxy, the true boxes.
-        coder: Offsets <-> boxes.
+        coder: Encoder and decoder of offsets.
         kind: `smooth_l1` on offsets (Girshick, Fast R-CNN, equation 3) or `giou` on boxes
             (Rezatofighi et al., CVPR 2019).
 
     Returns:
-        Scalar.
+        Scalar sum over the boxes.
     """
     if kind == "giou":
         predicted = coder.decode_single(deltas, sources)

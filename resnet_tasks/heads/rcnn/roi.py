@@ -1,10 +1,10 @@
-"""Second stage: what each proposal holds, and its exact box.
+"""Second stage: class and exact box of each proposal.
 
 Source: Girshick, Fast R-CNN, ICCV 2015, on a feature pyramid (Lin et al., CVPR 2017, section 4.2).
-Parameter names and the place of the background logit (first) are torchvision's.
+Parameter names and the position of the background logit (first) are torchvision's.
 
-Shapes: `B` images, `K` classes, `R` proposals of an image, `Q` proposals of the batch,
-`D` detections of an image.
+Shape glossary: `B` images, `K` classes, `R` proposals per image, `Q` proposals of the batch,
+`D` detections per image, `S` bins per axis.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from resnet_tasks.layers.roi_align import multilevel_roi_align
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
-MIN_SIZE = 1e-2  # pixels; torchvision's RoIHeads
+MIN_SIZE = 1e-2  # pixels, as in torchvision's RoIHeads
 STAGE = 1
-"""Tells this stage's draws from those of the first stage."""
+"""Number that separates the random draws of this stage from those of the first stage."""
 
 
 class BoxHead(nn.Module):
@@ -38,8 +38,8 @@ class BoxHead(nn.Module):
 
     Args:
         in_features: Channels times bins of a pooled box.
-        channels: Of both layers.
-        dropout: Probability that a unit of either layer is dropped, for `sample_dropout_masks`.
+        channels: Channels of both layers.
+        dropout: Probability that a unit of either layer is dropped, see `sample_dropout_masks`.
     """
 
     def __init__(self, in_features: int, channels: int, dropout: float = 0.0) -> None:
@@ -49,7 +49,7 @@ class BoxHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, pooled: Tensor, dropout_masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """`(Q, C * S * S)` -> `(Q, channels)`; `dropout_masks` multiply the two layers' outputs."""
+        """Map `(Q, C * S * S)` to `(Q, channels)`; `dropout_masks` scale the two hidden layers."""
         hidden = F.relu(self.fc6(pooled))
         if dropout_masks is None:
             return F.relu(self.fc7(hidden))
@@ -58,12 +58,12 @@ class BoxHead(nn.Module):
     def sample_dropout_masks(
         self, counts: Sequence[int], generators: Sequence[torch.Generator], like: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        """Factors of both layers for a batch, drawn image by image; None without dropout.
+        """Sample the dropout factors of both layers image by image; return None without dropout.
 
         Args:
-            counts: Boxes of each image, in the order of the rows.
-            generators: One per image.
-            like: Whose type and device the factors get.
+            counts: Number of boxes of each image, in the order of the rows.
+            generators: One generator per image.
+            like: Tensor whose dtype and device the factors get.
         """
         if self.dropout == 0:
             return None
@@ -81,11 +81,11 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class logits and one box per class.
+    """Linear layers for the class logits and for one box per class.
 
     Args:
-        in_features: Of a box.
-        num_classes: Without the background.
+        in_features: Number of features of a box.
+        num_classes: Number of classes without the background.
     """
 
     def __init__(self, in_features: int, num_classes: int) -> None:
@@ -94,21 +94,21 @@ class BoxPredictor(nn.Module):
         self.bbox_pred = nn.Linear(in_features, 4 * (num_classes + 1))
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """`(Q, in_features)` -> float32 logits `(Q, 1 + K)` and deltas `(Q, 1 + K, 4)`."""
+        """Map `(Q, in_features)` to float32 logits `(Q, 1 + K)` and deltas `(Q, 1 + K, 4)`."""
         deltas = self.bbox_pred(hidden).float()
         return self.cls_score(hidden).float(), deltas.unflatten(1, (-1, 4))
 
 
 class RoiHeads(nn.Module):
-    """The second stage.
+    """Second stage of the detector.
 
     Args:
-        box_head: Reads a pooled box; its dropout acts in `loss`, in training mode only.
-        strides: Of the levels that boxes are pooled from, finest first.
-        num_classes: Without the background.
+        box_head: Layers that read a pooled box; dropout acts in `loss`, in training mode only.
+        strides: Strides of the levels that boxes are pooled from, finest first.
+        num_classes: Number of classes without the background.
         output_size: Bins per axis of a pooled box.
         sampling_ratio: Samples per bin and axis.
-        sampling: Which proposals the loss looks at.
+        sampling: Sampler of the proposals for the loss.
         box_loss: `smooth_l1` or `giou`.
     """
 
@@ -140,13 +140,13 @@ class RoiHeads(nn.Module):
         images: Tensor,
         dropout_masks: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What the stage says of every proposal.
+        """Predict class logits and box deltas of every proposal.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
             boxes: `(Q, 4)` float32 xyxy, input pixels.
-            images: `(Q,)` int64, the image of each.
-            dropout_masks: Dropout's factors, from `BoxHead.kept`.
+            images: `(Q,)` int64, index of the image of each box.
+            dropout_masks: Dropout factors from `BoxHead.sample_dropout_masks`.
 
         Returns:
             Class logits `(Q, 1 + K)`, background first, and box deltas `(Q, 1 + K, 4)`; float32.
@@ -158,25 +158,27 @@ class RoiHeads(nn.Module):
             images,
             output_size=self.output_size,
             sampling_ratio=self.sampling_ratio,
-        ).flatten(1)  # here, so that what is copied is not kept meanwhile
+        ).flatten(1)  # in one expression, so that the unflattened tensor is freed before the layers
         logits, deltas = self.box_predictor(self.box_head(pooled, dropout_masks))
         return logits, deltas
 
     def loss(
         self, levels: Sequence[Tensor], proposals: Tensor, valid: Tensor, view: BatchView
     ) -> dict[str, LossTerm]:
-        """`roi_classification` and `roi_box`, both per sampled proposal.
+        """Compute `roi_classification` and `roi_box`, both per sampled proposal.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
             proposals: `(B, R, 4)` float32 xyxy, input pixels.
-            valid: `(B, R)` bool.
-            view: The batch.
+            valid: `(B, R)` bool, False for padding.
+            view: Batch with the labels of this head.
         """
         sampled_boxes, images, classes, target_boxes = [], [], [], []
         generators = [make_generator(seed, STAGE) for seed in view.seeds]
         for image, target in enumerate(view.targets):
             boxes, labels, ignored = extract_objects(target)
+            # As in torchvision, the true boxes are candidates too, so that there are positives
+            # before the first stage is trained.
             candidates = torch.cat((proposals[image][valid[image]], boxes))
             positive, negative, matched_indices = self.sampling.sample(
                 candidates, boxes, ignored, generators[image]
@@ -220,16 +222,16 @@ class RoiHeads(nn.Module):
         nms_iou: float,
         detections_per_image: int,
     ) -> dict[str, Tensor]:
-        """The objects of every image, best first, padded to a fixed number.
+        """Detect the objects of every image, best first, padded to a fixed number.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
             proposals: `(B, R, 4)` float32 xyxy, input pixels.
-            valid: `(B, R)` bool.
+            valid: `(B, R)` bool, False for padding.
             limits: `(B, 2)` float32, (width, height) that boxes are clipped to.
-            score_threshold: Detections score more than this.
-            nms_iou: Detections of one class that overlap more are duplicates.
-            detections_per_image: D.
+            score_threshold: Lower limit of the score of a detection, exclusive.
+            nms_iou: IoU above which two detections of one class are duplicates.
+            detections_per_image: Number D of detections per image, padding included.
 
         Returns:
             `boxes` `(B, D, 4)` float32 xyxy in input pixels, `scores` `(B, D)` float32, `labels`
@@ -245,6 +247,7 @@ class RoiHeads(nn.Module):
         boxes = torch.minimum(boxes.clamp(min=0), limits.repeat(1, 2)[images])
         large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIZE).all(dim=1)
         kept_indices = torch.where(large)[0]
+        # One NMS call for all images and classes: boxes of different groups never suppress others.
         groups = images * probs.shape[1] + labels
         kept_indices = kept_indices[
             batched_nms(boxes[kept_indices], scores[kept_indices], groups[kept_indices], nms_iou)
@@ -264,7 +267,7 @@ class RoiHeads(nn.Module):
 def _pad(
     images: Tensor, fields: dict[str, Tensor], num_images: int, size: int
 ) -> dict[str, Tensor]:
-    """Rows of all images, best first -> `(B, size, ...)` per field, and `valid` `(B, size)`."""
+    """Pad the rows of all images, best first, to `(B, size, ...)` per field and add `valid`."""
     order = images.argsort(stable=True)
     images = images[order]
     counts = torch.bincount(images, minlength=num_images)

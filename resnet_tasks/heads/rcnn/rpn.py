@@ -1,14 +1,14 @@
-"""First stage: which boxes hold an object at all.
+"""First stage: proposals of boxes that may contain an object.
 
 Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3, on a feature pyramid (Lin et al.,
 CVPR 2017, section 4.1). Parameter names are torchvision's.
 
-The loss looks at a few hundred anchors of tens of thousands. The whole maps are therefore made
-without a graph, for the proposals, and what the loss needs is made a second time at its cells
-alone: the same values and gradients, without the backward of the convolutions over whole levels.
+The loss reads a few hundred of tens of thousands of anchors. The complete maps are therefore
+computed without an autograd graph, for the proposals. The loss recomputes the outputs at its cells
+only: values and gradients are the same, without the backward of convolutions over whole levels.
 
-Shapes: `B` images, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all levels,
-`T` candidates before NMS, `R` proposals.
+Shape glossary: `B` images, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all
+levels, `T` candidates before NMS, `R` proposals.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
-MIN_SIZE = 1e-3  # pixels; torchvision's RegionProposalNetwork
+MIN_SIZE = 1e-3  # pixels, as in torchvision's RegionProposalNetwork
 STAGE = 0
-"""Tells this stage's draws from those of the second stage."""
+"""Number that separates the random draws of this stage from those of the second stage."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class AnchorShapes:
     """Anchor shapes of every level.
 
     Attributes:
-        sizes: Per level: sides of the square anchors, input pixels.
-        aspect_ratios: Height / width, shared by all levels.
+        sizes: Sides of the square anchors of each level, input pixels.
+        aspect_ratios: Height / width of the anchors, shared by all levels.
     """
 
     sizes: tuple[tuple[float, ...], ...]
@@ -53,21 +53,21 @@ class AnchorShapes:
 
     @property
     def per_cell(self) -> int:
-        """Anchors per cell, the same on every level."""
+        """Number of anchors per cell, the same on every level."""
         return len(self.sizes[0]) * len(self.aspect_ratios)
 
     def generate(
         self, cells: tuple[tuple[int, int], ...], padded_size: tuple[int, int], device: torch.device
     ) -> Tensor:
-        """All anchors of a batch.
+        """Generate all anchors of a batch.
 
         Args:
             cells: (rows, columns) of each level.
             padded_size: (height, width) of the batch in pixels.
-            device: Where they are wanted.
+            device: Device of the result.
 
         Returns:
-            `(M, 4)` float32 xyxy, input pixels; level by level, row by row, cell by cell.
+            `(M, 4)` float32 xyxy, input pixels; ordered by level, row, column and shape.
         """
         if is_traced():
             return _make_anchors(self, cells, padded_size, device)
@@ -82,8 +82,8 @@ def _make_anchors(
 ) -> Tensor:
     generator = AnchorGenerator(anchors.sizes, (anchors.aspect_ratios,) * len(anchors.sizes))
     generator.set_cell_anchors(torch.float32, device)
-    # The step is that of the level; torchvision's rounding where an odd level was halved to P6 is
-    # kept, because its checkpoints were trained with it.
+    # torchvision's step for P6 is rounded if the level below has an odd size. The rounding is kept,
+    # because torchvision's checkpoints were trained with it.
     steps = [(padded_size[0] // rows, padded_size[1] // columns) for rows, columns in cells]
     return torch.cat(generator.grid_anchors([list(size) for size in cells], steps))
 
@@ -95,20 +95,20 @@ def _make_cached_anchors(
     padded_size: tuple[int, int],
     device: torch.device,
 ) -> Tensor:
-    # Made in inference mode they could not be saved for a later backward.
+    # Tensors that are created in inference mode could not be saved for a later backward.
     with torch.inference_mode(mode=False):
         return _make_anchors(anchors, cells, padded_size, device)
 
 
 @dataclass(frozen=True)
 class RpnOutput:
-    """What the first stage says of every anchor.
+    """Output of the first stage for every anchor.
 
     Attributes:
         objectness_logits: `(B, M)` in the dtype of the features.
-        box_deltas: `(B, M, 4)`, likewise.
+        box_deltas: `(B, M, 4)` in the dtype of the features.
         anchors: `(M, 4)` float32 xyxy, input pixels.
-        per_level: Anchors of each level; they sum to M.
+        per_level: Number of anchors of each level; the numbers sum to M.
     """
 
     objectness_logits: Tensor
@@ -118,11 +118,11 @@ class RpnOutput:
 
 
 class RpnHead(nn.Module):
-    """The convolutions that all levels share.
+    """Convolutions that all levels share.
 
     Args:
-        channels: Of every level.
-        per_cell: Anchors per cell.
+        channels: Channels of every level.
+        per_cell: Number of anchors per cell.
     """
 
     def __init__(self, channels: int, per_cell: int) -> None:
@@ -137,7 +137,7 @@ class RpnHead(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, channels, Hk, Wk)` -> logits `(B, Hk*Wk*A)` and deltas `(B, Hk*Wk*A, 4)`."""
+        """Map `(B, channels, Hk, Wk)` to logits `(B, Hk*Wk*A)` and deltas `(B, Hk*Wk*A, 4)`."""
         hidden = self.conv(level)
         logits = self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4)
@@ -146,12 +146,12 @@ class RpnHead(nn.Module):
     def predict_cells(
         self, levels: Sequence[Tensor], images: Tensor, cells: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What `forward` says of some cells, by matrix products over their neighborhoods.
+        """Compute the output of `forward` at some cells, as matrix products of their neighborhoods.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
-            images: `(N,)` int64.
-            cells: `(N,)` int64, counted through the levels, row by row.
+            images: `(N,)` int64, index of the image of each cell.
+            cells: `(N,)` int64, index of the cell over all levels, row by row.
 
         Returns:
             Logits `(N, A)` and deltas `(N, A, 4)`.
@@ -173,15 +173,15 @@ class RpnHead(nn.Module):
 
 
 def _extract_patches(level: Tensor, images: Tensor, cells: Tensor) -> Tensor:
-    """The 3x3 neighborhoods of cells, 0 outside.
+    """Extract the 3x3 neighborhoods of cells, with 0 outside the map.
 
     Args:
-        level: `(B, channels, Hk, Wk)`; fastest in channels-last memory.
-        images: `(N,)` int64.
-        cells: `(N,)` int64, row by row.
+        level: `(B, channels, Hk, Wk)`; channels-last memory is the fastest.
+        images: `(N,)` int64, index of the image of each cell.
+        cells: `(N,)` int64, index of the cell, row by row.
 
     Returns:
-        `(N, 9 * channels)`, the place before the channel.
+        `(N, 9 * channels)`, ordered by position and then by channel.
     """
     _, channels, height, width = level.shape
     steps = torch.arange(-1, 2, device=level.device)
@@ -196,13 +196,13 @@ def _extract_patches(level: Tensor, images: Tensor, cells: Tensor) -> Tensor:
 
 
 class RegionProposalNetwork(nn.Module):
-    """The first stage.
+    """First stage of the detector.
 
     Args:
-        channels: Of every level.
-        anchors: Their shapes.
-        sampling: Which anchors the loss looks at.
-        nms_iou: Proposals of one level that overlap more are duplicates.
+        channels: Channels of every level.
+        anchors: Anchor shapes of the levels.
+        sampling: Sampler of the anchors for the loss.
+        nms_iou: IoU above which two proposals of one level are duplicates.
         box_loss: `smooth_l1` or `giou`.
     """
 
@@ -224,7 +224,7 @@ class RegionProposalNetwork(nn.Module):
         self.box_loss = box_loss
 
     def forward(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> RpnOutput:
-        """What the stage says of every anchor.
+        """Predict objectness and box deltas of every anchor.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
@@ -243,22 +243,22 @@ class RegionProposalNetwork(nn.Module):
     def select_proposals(
         self, output: RpnOutput, limits: Tensor, *, before_nms: int, after_nms: int
     ) -> tuple[Tensor, Tensor]:
-        """The best boxes of every image, best first.
+        """Select the best boxes of every image, best first.
 
         Args:
-            output: Of `forward`.
+            output: Result of `forward`.
             limits: `(B, 2)` float32, (width, height) that boxes are clipped to.
-            before_nms: Candidates per level.
-            after_nms: Proposals per image.
+            before_nms: Candidates per level before NMS.
+            after_nms: Proposals per image after NMS.
 
         Returns:
-            Boxes `(B, R, 4)` float32 xyxy in input pixels and which of them are `(B, R)` valid.
+            Boxes `(B, R, 4)` float32 xyxy in input pixels, and `(B, R)` bool, False for padding.
         """
         scores, boxes, levels = self._select_candidates(output, before_nms)
         limits = limits[:, None, :].repeat(1, 1, 2)
         boxes = torch.minimum(boxes.clamp(min=0), limits)
         sides = boxes[..., 2:] - boxes[..., :2]
-        # Too small (or not finite): last in the order, so that they suppress nothing.
+        # Boxes that are too small (or not finite) come last, so that they suppress no other box.
         scores = scores.masked_fill(~(sides >= MIN_SIZE).all(dim=2), -1.0)
         images = torch.arange(len(boxes), device=boxes.device)[:, None]
         groups = (images * len(output.per_level) + levels).flatten()
@@ -272,7 +272,7 @@ class RegionProposalNetwork(nn.Module):
     def _select_candidates(
         self, output: RpnOutput, per_level: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best anchors of each level: scores `(B, T)`, boxes `(B, T, 4)`, levels `(T,)`."""
+        """Select the best anchors per level: scores `(B, T)`, boxes `(B, T, 4)`, levels `(T,)`."""
         logits = output.objectness_logits.float()
         selected, levels, first = [], [], 0
         for level, count in enumerate(output.per_level):
@@ -289,8 +289,8 @@ class RegionProposalNetwork(nn.Module):
     def forward_without_grad(
         self, levels: Sequence[Tensor], padded_size: tuple[int, int]
     ) -> RpnOutput:
-        """What `forward` gives, for `proposals` alone; `loss` takes care of the gradients."""
-        # Autocast would keep the weights that it rounds here, without graph, for the loss.
+        """Run `forward` without gradients, for the proposals; `loss` computes the gradients."""
+        # Autocast caches cast weights. Those cast here have no graph, and `loss` would reuse them.
         keeps = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)
         try:
@@ -303,12 +303,12 @@ class RegionProposalNetwork(nn.Module):
     def loss(
         self, anchors: Tensor, levels: Sequence[Tensor], view: BatchView
     ) -> dict[str, LossTerm]:
-        """`rpn_objectness` and `rpn_box`, both per sampled anchor.
+        """Compute `rpn_objectness` and `rpn_box`, both per sampled anchor.
 
         Args:
             anchors: `(M, 4)` float32 xyxy, input pixels.
             levels: `(B, channels, Hk, Wk)` each, finest first.
-            view: The batch.
+            view: Batch with the labels of this head.
         """
         num_anchors = len(anchors)
         positives, negatives, sources, target_boxes = [], [], [], []
@@ -341,9 +341,9 @@ class RegionProposalNetwork(nn.Module):
     def _predict_anchors(
         self, levels: Sequence[Tensor], rows: Tensor, num_anchors: int
     ) -> tuple[Tensor, Tensor]:
-        """Logits `(N,)` and deltas `(N, 4)`, float32, of anchors counted through all images."""
+        """Predict float32 logits `(N,)` and deltas `(N, 4)` of anchors indexed over all images."""
         per_cell = self.anchors.per_cell
-        # Anchors of one cell share its neighborhood.
+        # Anchors of one cell share its neighborhood, so that every cell is computed once.
         cells, place = torch.unique(rows // per_cell, return_inverse=True)
         per_image = num_anchors // per_cell
         logits, deltas = self.head.predict_cells(levels, cells // per_image, cells % per_image)

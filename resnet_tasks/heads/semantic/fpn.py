@@ -1,11 +1,12 @@
 """Semantic segmentation on a feature pyramid.
 
 Kirillov, Girshick, He, Dollár: Panoptic Feature Pyramid Networks, 2019, section 3.1, with the
-decoder of segmentation_models_pytorch. Deviations: the branches of P2..P5 upsample with aligned
-corners (the decoder's way), a pyramid of the head's own has no 3x3 convolution behind its sums
-(likewise; a shared one has), and channels can be dropped before the classifier.
+decoder of segmentation_models_pytorch (smp). There are three deviations from the paper. The
+branches of P2..P5 upsample with aligned corners, as in smp. A pyramid inside the head has no 3x3
+convolution after its sums, as in smp (a shared pyramid has one). Channels can be dropped before the
+classifier.
 
-Shape glossary: `B` batch, `H, W` padded image.
+Shape glossary: `B` batch size, `H, W` padded image.
 """
 
 from __future__ import annotations
@@ -36,33 +37,35 @@ class FPNOptions(SemanticOptions):
 
     Attributes:
         dropout: Probability that a whole channel is dropped before the classifier, in training.
-        pyramid_channels: Of P2..P5; a shared pyramid brings its own.
-        segmentation_channels: Of each branch; a multiple of 32, the number of groups of its norms.
-        merge: How the branches join: `add` (the paper) or `cat`.
+        pyramid_channels: Channels of P2..P5; a shared pyramid determines them itself.
+        segmentation_channels: Channels of each branch; a multiple of 32, the number of groups of
+            the group norms.
+        merge: Method that joins the branches: `add` (the paper) or `cat`.
     """
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     pyramid_channels: Annotated[int, Field(ge=1)] = 256
-    # 64 at least: a group needs more than one value, and C5 of a small image is a single cell.
+    # At least 64: a group norm needs more than one value per group, and C5 of a small image has
+    # only one cell.
     segmentation_channels: Annotated[int, Field(ge=64, multiple_of=32)] = 128
     merge: Literal["add", "cat"] = "add"
 
 
 @register_head("fpn")
 class SemanticFPN(SemanticHead):
-    """Semantic segmentation by a feature pyramid over C2..C5, or by a shared one with P2..P5.
+    """Semantic segmentation with a feature pyramid over C2..C5, or with a shared one with P2..P5.
 
-    Logits are made at the stride of C2 and upsampled bilinearly to the padded image. Group norms
-    throughout: nothing depends on the batch.
+    Logits are computed at the stride of C2 and upsampled bilinearly to the padded image. All norms
+    are group norms, so that nothing depends on the batch.
 
     Args:
-        specs: Channels and stride of the levels C2..C5 or P2..P5, each twice as coarse as the one
-            before.
+        specs: Channels and stride of the levels C2..C5 or P2..P5; each stride is twice the previous
+            one.
         classes: Class names; a label inside the head is an index into them.
         options: `FPNOptions`, a mapping of them, or None for the defaults.
 
     Raises:
-        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+        HeadError: If a level is missing, a stride cannot be used, or an option is invalid.
     """
 
     Options: ClassVar[type[HeadOptions]] = FPNOptions
@@ -89,7 +92,7 @@ class SemanticFPN(SemanticHead):
             [self.specs[level].channels for level in self.in_levels],
             pyramid_channels=self.options.pyramid_channels,
             segmentation_channels=self.options.segmentation_channels,
-            dropout=0.0,  # ours draws from the images' seeds
+            dropout=0.0,  # the base class applies dropout, drawn from the seeds of the images
             merge_policy=self.options.merge,
         )
 
@@ -104,14 +107,14 @@ class SemanticFPN(SemanticHead):
         return _Branches(channels, options.segmentation_channels, options.merge)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
-        """`(B, channels, H/4, W/4)`; `segmentation_channels`, four times so many for `cat`."""
+        """Compute `(B, channels, H/4, W/4)`; `cat` has 4 times the `segmentation_channels`."""
         levels = [features[level] for level in self.in_levels]
         if isinstance(self.decoder, FPNDecoder):
             levels = _compute_pyramid(self.decoder, levels)
         branches = zip(self.decoder.seg_blocks, reversed(levels), strict=True)
         if self.options.merge == "cat":
             return torch.cat([block(level) for block, level in branches], dim=1)
-        # One by one and in place, which stacking them first is not: it holds and copies all.
+        # Added one by one and in place: stacking the branches would hold and copy all of them.
         (block, coarsest), *finer_branches = branches
         total: Tensor = block(coarsest)
         for block, level in finer_branches:
@@ -120,7 +123,7 @@ class SemanticFPN(SemanticHead):
 
 
 def _compute_pyramid(decoder: FPNDecoder, levels: Sequence[Tensor]) -> list[Tensor]:
-    """The decoder's own pyramid: C2..C5 -> P2..P5."""
+    """Compute the decoder's pyramid: C2..C5 -> P2..P5."""
     c2, c3, c4, c5 = levels
     p5 = decoder.p5(c5)
     p4 = decoder.p4(p5, c4)
@@ -129,7 +132,7 @@ def _compute_pyramid(decoder: FPNDecoder, levels: Sequence[Tensor]) -> list[Tens
 
 
 class _Branches(nn.Module):
-    """What the decoder has behind its pyramid, in the decoder's names."""
+    """Part of smp's decoder after its pyramid, with the same parameter names."""
 
     def __init__(self, channels: int, segmentation_channels: int, merge: str) -> None:
         super().__init__()

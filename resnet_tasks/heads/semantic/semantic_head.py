@@ -1,6 +1,6 @@
-"""What the semantic heads share: classifier, losses and the way back to the original image.
+"""Base of the semantic heads: classifier, losses, and mapping to the original image.
 
-Shape glossary: `B` batch, `K` classes, `H, W` padded image, `h, w` original image.
+Shape glossary: `B` batch size, `K` classes, `H, W` padded image, `h, w` original image.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class SemanticOptions(HeadOptions):
 
     Attributes:
         loss: `cross_entropy`, `dice`, `focal`, or a sum such as `cross_entropy+dice`.
-        class_weights: Of cross entropy and focal loss: one number per class in order, or class
-            name -> weight, where classes that are not named weigh 1. None weighs all 1.
-        label_smoothing: Of the cross entropy.
-        focal_gamma: Of the focal loss (Lin et al. 2017: 2).
+        class_weights: Class weights of cross entropy and focal loss: one number per class in order,
+            or class name -> weight, with a weight of 1 for classes that are not named. None gives
+            all classes the weight 1.
+        label_smoothing: Label smoothing of the cross entropy, 0 to below 1.
+        focal_gamma: Exponent of the focal loss (Lin et al. 2017: 2).
         dropout: Probability that a whole channel is dropped before the classifier, in training.
     """
 
@@ -59,21 +60,21 @@ class SemanticOptions(HeadOptions):
 
     @property
     def loss_terms(self) -> tuple[str, ...]:
-        """The names of the terms in `loss`."""
+        """Names of the terms in `loss`."""
         return tuple(self.loss.split("+"))
 
 
 class SemanticHead(Head):
-    """Base of the heads that give every pixel one class.
+    """Base class of the heads that assign one class to every pixel.
 
     A subclass builds a decoder in its constructor, calls `_add_classifier` and implements
     `pixel_features`.
 
-    Losses are computed at the resolution of the padded image, in float32. Dropout draws from the
-    images' seeds in `loss`, in training mode, and never touches `forward`.
+    Losses are computed at the resolution of the padded image, in float32. Dropout is drawn from the
+    seeds of the images in `loss`, in training mode only, and never affects `forward`.
 
     Raises:
-        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+        HeadError: If a level is missing, a stride cannot be used, or an option is invalid.
     """
 
     Options: ClassVar[type[HeadOptions]] = SemanticOptions
@@ -98,23 +99,26 @@ class SemanticHead(Head):
 
     @abstractmethod
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
-        """`(B, channels, H/s, W/s)`, what the classifier reads; channels-last if its input is."""
+        """Compute the input of the classifier, `(B, channels, H/s, W/s)`.
+
+        The result is channels-last if the features are.
+        """
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`{"logits": (B, K, H, W)}` float32, over the padded image at its full resolution."""
+        """Return `{"logits": (B, K, H, W)}` float32 at the full resolution of the padded image."""
         logits = self.classifier(self.pixel_features(features)).float()
         return {"logits": _resize_logits(logits, self._get_padded_size(features))}
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        """The terms that the option `loss` names; void pixels teach nothing.
+        """Compute the terms that the option `loss` names. Void pixels are ignored.
 
         Args:
             features: Level -> `(B, channels, H/stride, W/stride)`.
-            view: The batch in this head's labels.
+            view: Batch with the labels of this head.
 
         Returns:
-            `cross_entropy`, `focal`: count is the sum of class weights over labeled pixels;
-            `dice`: count is the number of (image, class present in it) pairs.
+            `cross_entropy` and `focal`, whose count is the sum of class weights over labeled
+            pixels, and `dice`, whose count is the number of (image, class present in it) pairs.
         """
         decoded = self.pixel_features(features)
         if self.training and self.options.dropout > 0:
@@ -127,7 +131,7 @@ class SemanticHead(Head):
         )
 
     def _compute_terms(self, logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
-        """The terms of `(B, K, H, W)` logits and `(B, H, W)` labels."""
+        """Compute the loss terms of `(B, K, H, W)` logits and `(B, H, W)` labels."""
         options, weights = self.options, self.class_weights
         terms = {}
         for name in options.loss_terms:
@@ -147,9 +151,9 @@ class SemanticHead(Head):
     def decode(
         self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
     ) -> list[SegmentationMap]:
-        """One `SegmentationMap` per image, `(h, w)` of the original image.
+        """Decode one `SegmentationMap` per image, `(h, w)` of the original image.
 
-        Logits, not probabilities, are resized, so that borders stay sharp; then comes the softmax.
+        The logits are resized before the softmax, because resized probabilities blur the borders.
         """
         maps = []
         for logits, geometry in zip(raw["logits"], geometries, strict=True):
@@ -165,7 +169,7 @@ class SemanticHead(Head):
 
 
 def _resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """`(B, K, h, w)` logits at the (height, width) of the padded image."""
+    """Resize `(B, K, h, w)` logits to the (height, width) of the padded image."""
     if tuple(logits.shape[-2:]) == size:
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

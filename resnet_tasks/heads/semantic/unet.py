@@ -1,9 +1,9 @@
 """U-Net on the levels of a ResNet.
 
-Ronneberger, Fischer, Brox: U-Net, 2015, with the decoder of segmentation_models_pytorch: five
-blocks of nearest upsampling, skip connection and two 3x3 convolutions; the encoder is the backbone.
+Ronneberger, Fischer, Brox: U-Net, 2015, with the decoder of segmentation_models_pytorch (smp): five
+blocks of nearest upsampling, skip connection and two 3x3 convolutions. The encoder is the backbone.
 
-Shape glossary: `B` batch, `H, W` padded image, `Hk, Wk` level k.
+Shape glossary: `B` batch size, `H, W` padded image, `Hk, Wk` cells of level k.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class UNetOptions(SemanticOptions):
     """Options of the U-Net head.
 
     Attributes:
-        decoder_channels: Of the five blocks, coarsest first.
-        norm: Of the decoder; `group` does not depend on the batch and suits tiny batches.
+        decoder_channels: Channels of the five blocks, coarsest first.
+        norm: Kind of norms in the decoder: `batch`, or `group`, which does not depend on the batch
+            and suits small batches.
     """
 
     decoder_channels: tuple[Channels, Channels, Channels, Channels, Channels] = (
@@ -57,10 +58,10 @@ class UNetOptions(SemanticOptions):
 
 @register_head("unet")
 class UNet(SemanticHead):
-    """Semantic segmentation by a U-Net decoder over C1..C5.
+    """Semantic segmentation with a U-Net decoder over C1..C5.
 
-    Each level may have twice the stride of the one before or, where the backbone is dilated, the
-    same. Images down to one cell of C5 work with either norm.
+    The stride of a level may be twice the previous one or, in a dilated backbone, equal to it.
+    Images with a single cell in C5 work with either norm.
 
     Args:
         specs: Channels and stride of the levels C1..C5.
@@ -68,7 +69,7 @@ class UNet(SemanticHead):
         options: `UNetOptions`, a mapping of them, or None for the defaults.
 
     Raises:
-        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+        HeadError: If a level is missing, a stride cannot be used, or an option is invalid.
     """
 
     Options: ClassVar[type[HeadOptions]] = UNetOptions
@@ -84,7 +85,7 @@ class UNet(SemanticHead):
         super().__init__(specs, classes, options)
         check_strides(self.specs, f"head {type(self).__name__}", allowed_ratios=(1, 2))
         channels = self.options.decoder_channels
-        # The decoder's list opens with the image, whose channels it does not use.
+        # The first entry of smp's list is the image, whose channels the decoder does not use.
         encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]
         self.decoder = _Decoder(encoder_channels, channels, n_blocks=len(channels))
         if self.options.norm == "group":
@@ -94,12 +95,12 @@ class UNet(SemanticHead):
         self._add_classifier(channels[-1], kernel_size=3)
 
     def prepare_for_inference(self) -> None:
-        """See `Head`: the filters of all blocks are summed up."""
+        """Precompute the summed filters of all blocks."""
         channels = (self.specs["C5"].channels, *self.options.decoder_channels[:-1])
         self.decoder.sum_filters(channels)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
-        """`(B, decoder_channels[-1], H, W)`."""
+        """Compute `(B, decoder_channels[-1], H, W)`."""
         decoded: Tensor = self.decoder(
             [features[level] for level in reversed(self.in_levels)], self._get_padded_size(features)
         )
@@ -107,18 +108,18 @@ class UNet(SemanticHead):
 
 
 class _Decoder(UnetDecoder):  # type: ignore[misc]
-    """The peer's decoder, whose blocks neither upsample nor concatenate where they can avoid it.
+    """Decoder of smp whose blocks avoid upsampling and concatenation where possible.
 
-    Where they cannot, they keep nothing of that for the backward.
+    Elsewhere, the upsampled and concatenated maps are recomputed in the backward instead of saved.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._summed_filters: dict[nn.Module, SummedFilters] = {}
-        """First convolution of a block -> its filters, where they do not change any more."""
+        """First convolution of a block -> summed filters, filled once the weights are constant."""
 
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """`(B, channels, *size)` from the backbone's levels, coarsest first."""
+        """Compute `(B, channels, *size)` from the backbone's levels, coarsest first."""
         x: Tensor = self.center(levels[0])
         for block, skip in zip(self.blocks, [*levels[1:], None], strict=True):
             at = size if skip is None else (skip.shape[2], skip.shape[3])
@@ -126,10 +127,10 @@ class _Decoder(UnetDecoder):  # type: ignore[misc]
         return x
 
     def sum_filters(self, channels: Sequence[int]) -> None:
-        """Makes filters once that `forward` would make again and again; they change no more.
+        """Sum the filters of all blocks once; later changes of the weights have no effect.
 
         Args:
-            channels: Of what each block upsamples.
+            channels: Channels of the map that each block upsamples.
         """
         with torch.no_grad():
             for block, count in zip(self.blocks, channels, strict=True):
@@ -139,7 +140,7 @@ class _Decoder(UnetDecoder):  # type: ignore[misc]
     def _apply_first_layers(
         self, layers: nn.Sequential, size: tuple[int, int], x: Tensor, skip: Tensor | None
     ) -> Tensor:
-        """A block's first convolution, norm and activation, of `x`, upsampled, and `skip`."""
+        """Apply a block's first convolution, norm and activation to upsampled `x` and `skip`."""
         first, *later_layers = layers
         assert isinstance(first, nn.Conv2d)
         if not can_double(x, size, first.weight):
@@ -161,15 +162,15 @@ def _get_filters(convolution: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
 
 
 def _upsample_and_concat(size: tuple[int, int], x: Tensor, skip: Tensor | None = None) -> Tensor:
-    """`x` at a new (height, width), and the skip connection behind its channels."""
+    """Upsample `x` to (height, width) and append the channels of the skip connection."""
     upsampled = F.interpolate(x, size=size, mode="nearest")
     return upsampled if skip is None else torch.cat((upsampled, skip), dim=1)
 
 
 def _choose_num_groups(channels: int) -> int:
-    """About 16 channels per group.
+    """Choose the number of groups so that a group has about 16 channels.
 
-    Wu and He 2018, Table 3, find that on a par with 32 groups, and the last blocks of the decoder
-    have too few channels for the latter.
+    Wu and He 2018, Table 3, find this on a par with 32 groups. The last blocks of the decoder have
+    too few channels for 32 groups.
     """
     return math.gcd(channels, max(1, channels // 16))
