@@ -1,6 +1,6 @@
 """One pretrained ResNet, many heads, one recipe.
 
-The names below are loaded when they are first used, so that `import resnet_tasks` costs nothing.
+The public names are imported on first use, so that `import resnet_tasks` is fast.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Albumentations asks a server for its newest version at import unless told otherwise.
+# Albumentations asks a server for its newest version at import unless this variable is set.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 if TYPE_CHECKING:

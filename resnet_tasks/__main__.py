@@ -1,4 +1,4 @@
-"""`python -m resnet_tasks`, and the entry point of the command `resnet-tasks`."""
+"""Entry point of `python -m resnet_tasks` and of the command `resnet-tasks`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from resnet_tasks.files.atomic import ESCAPED
 
 
 def main() -> None:
-    """Runs the command line; exits with 0, 2 (a mistake that can be mended) or 130 (stopped)."""
+    """Run the command line and exit with 0, 2 (a user error) or 130 (interrupted)."""
     _show_any_text()
     app(prog_name="resnet-tasks")
 
 
 def _show_any_text() -> None:
-    """Print what an encoding lacks, such as bytes of file names, escaped instead of failing."""
+    """Escape characters that the output encoding lacks, such as bytes of file names."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)

@@ -1,30 +1,30 @@
-"""The errors that a user can cause, each a single sentence that says what to do.
+"""Errors that a user can cause. Each message is a single sentence that includes the remedy.
 
-Every message says what is wrong, where, what was given, what is allowed and the remedy. The command
-line prints them without a traceback; anything else that escapes is a defect of this package.
+Every message states what is wrong, where, what was given, what is allowed and what to do. The
+command line prints it without a traceback. Any other exception is a defect of this package.
 """
 
 from __future__ import annotations
 
 
 class ResnetTasksError(Exception):
-    """Base class of all errors that a user of this package can cause and mend."""
+    """Base class of all errors that a user of this package can cause and fix."""
 
 
 class RecipeError(ResnetTasksError):
-    """A recipe or an override is wrong; the message lists every problem found."""
+    """Invalid recipe or override; the message lists every problem."""
 
 
 class DataError(ResnetTasksError):
-    """An image, an annotation file or a data folder is wrong."""
+    """Invalid image, annotation file or data folder."""
 
 
 class ImageError(DataError):
-    """An image, or its label map, cannot be read; training may leave it out.
+    """Unreadable image or label map; training can skip it.
 
     Attributes:
-        image_id: Of the image in its data set.
-        file: Of the image.
+        image_id: Id of the image in its dataset.
+        file: Path of the image file.
     """
 
     def __init__(self, message: str, image_id: int | str = "", file: str = "") -> None:
@@ -34,24 +34,24 @@ class ImageError(DataError):
 
 
 class WeightsError(ResnetTasksError):
-    """Weights cannot be found, read, or do not fit the backbone."""
+    """Missing or unreadable weights, or weights that do not fit the model."""
 
 
 class HeadError(ResnetTasksError):
-    """A head's options or the features it is built on do not fit."""
+    """Invalid options of a head, or features that a head cannot be built on."""
 
 
 class RunError(ResnetTasksError):
-    """A run folder is missing, incomplete, or in use."""
+    """Missing or incomplete run folder, or one that another process uses."""
 
 
 class NonFiniteLossError(ResnetTasksError):
-    """A loss or gradient became NaN or infinite; the message names images and losses by head."""
+    """NaN or infinite loss or gradient; the message names the images and the losses by head."""
 
 
 class MemoryLimitError(ResnetTasksError):
-    """The GPU's or the machine's memory is too small; the message names the settings to change."""
+    """Too little memory of the GPU or the machine; the message names the settings to change."""
 
 
 class HubError(ResnetTasksError):
-    """A model hub cannot be reached, refuses, or holds something that is no run."""
+    """Model hub that cannot be reached or refuses, or a repository that is not a run."""

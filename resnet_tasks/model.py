@@ -1,6 +1,6 @@
 """One backbone, many heads: normalize -> backbone (-> shared pyramid) -> heads.
 
-Shape glossary: `B` batch, `C` channels, `H, W` the padded batch.
+Shape glossary: `B` batch size, `C` channels, `H, W` padded batch.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ Adjustment = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 class Backbone(Protocol):
-    """What the model needs of a backbone: `backbone.ResNet`, or a module of the user's own."""
+    """Interface that the model needs: `backbone.ResNet`, or a module of the user."""
 
     specs: dict[str, FeatureSpec]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """`(B, C, H, W)` normalized -> level -> `(B, channels, H/stride, W/stride)`."""
+        """Map normalized `(B, C, H, W)` to level -> `(B, channels, H/stride, W/stride)`."""
         ...
 
 
 class TaskModel(nn.Module):
-    """A shared backbone and named heads; the backbone runs once for all of them.
+    """A shared backbone with named heads; the backbone runs once for all of them.
 
     Args:
-        backbone: Gives `specs`, `mean` and `std` besides its features.
-        heads: Name -> head, built on the backbone's specs.
-        label_tables: Head name -> translation of the data set's categories; default: the head's
-            classes are the data set's categories, in order.
-        loss_weights: Head name -> weight of its terms in the total; default 1.
-        lr_scales: Head name -> its learning rate relative to that of the run; default 1.
-        pyramid: Adds its levels to those of the backbone, once for all heads that read them.
+        backbone: Module with the attributes `specs`, `mean` and `std`.
+        heads: Name -> head, built on the specs of the backbone.
+        label_tables: Head name -> table from the dataset's categories to the head's classes;
+            default: the classes are the dataset's categories, in order.
+        loss_weights: Head name -> weight of its loss terms in the total; default: 1.
+        lr_scales: Head name -> its learning rate relative to that of the run; default: 1.
+        pyramid: Shared pyramid, whose levels are added to those of the backbone and computed once
+            for all heads that read them.
 
     Raises:
-        RecipeError: If there is no head, or one has a name that torch gives to no module.
+        RecipeError: If there is no head, or a head's name cannot be the name of a torch module.
 
     Attributes:
-        adjustments: Head name -> what `predict` makes of its raw output before it is decoded, as a
-            calibration does; none unless set.
-        frozen: Parts that are kept as they are: `backbone`, `pyramid`, names of heads; see
-            `freeze`.
+        adjustments: Head name -> function that `predict` applies to the raw output before it is
+            decoded, such as a calibration; empty by default.
+        frozen: Names of the frozen parts: `backbone`, `pyramid` or names of heads; see `freeze`.
     """
 
     mean: Tensor
@@ -100,16 +100,16 @@ class TaskModel(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Puts other constants, such as those of the data, in the place of the weights' own.
+        """Replace the normalization constants of the weights, for example by those of the data.
 
-        They are saved and loaded with the model.
+        The constants are saved and loaded with the model.
 
         Args:
-            mean: Per channel, on the 0..1 scale.
-            std: Per channel, on the 0..1 scale.
+            mean: Mean per channel, 0..1 scale.
+            std: Standard deviation per channel, 0..1 scale.
 
         Raises:
-            RecipeError: If their number is not that of the channels, or a `std` is not above 0.
+            RecipeError: If there is not one value per channel, or a `std` is not above 0.
         """
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != len(self.mean):
@@ -125,7 +125,7 @@ class TaskModel(nn.Module):
 
     @property
     def named_heads(self) -> dict[str, Head]:
-        """Head name -> head."""
+        """Mapping of head names to heads."""
         return {name: head for name, head in self.heads.items() if isinstance(head, Head)}
 
     @property
@@ -134,12 +134,12 @@ class TaskModel(nn.Module):
         return tuple(name for name in self.named_heads if name not in self.frozen)
 
     def freeze(self, parts: Sequence[str]) -> None:
-        """Keeps parts as they are: their parameters, and the statistics of their norms.
+        """Freeze the parameters and the norm statistics of some parts.
 
-        Frozen heads have no losses and need no labels; they predict as ever.
+        Frozen heads have no losses and need no labels. They still predict.
 
         Args:
-            parts: `backbone`, `pyramid`, names of heads.
+            parts: Names of parts: `backbone`, `pyramid` or names of heads.
 
         Raises:
             RecipeError: If there is no such part.
@@ -157,7 +157,7 @@ class TaskModel(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TaskModel:
-        """Training mode, in which frozen parts stay in evaluation mode."""
+        """Set the training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         for part in self.frozen:
             self._get_part(part).eval()
@@ -168,7 +168,7 @@ class TaskModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return self.mean.device
 
     @overload
@@ -176,12 +176,12 @@ class TaskModel(nn.Module):
     @overload
     def forward(self, batch: Batch, *, mode: Literal["raw"]) -> Raw: ...
     def forward(self, batch: Batch, *, mode: Literal["loss", "raw"]) -> Losses | Raw:
-        """Losses or raw outputs of all heads; the only entry for both.
+        """Compute the losses or the raw outputs of all heads.
 
         Args:
-            batch: On the model's device.
-            mode: `loss` -> `{"head/term": LossTerm}`, frozen heads and heads without an annotated
-                image in the batch left out; `raw` -> `{head: {name: tensor}}`.
+            batch: Batch on the model's device.
+            mode: `loss` returns `{"head/term": LossTerm}` without frozen heads and without heads
+                that have no annotated image in the batch. `raw` returns `{head: {name: tensor}}`.
         """
         sizes = [geometry.input_size for geometry in batch.geometries]
         features = self._select_levels(self.compute_features(self.normalize(batch.images, sizes)))
@@ -200,21 +200,21 @@ class TaskModel(nn.Module):
 
     @property
     def specs(self) -> dict[str, FeatureSpec]:
-        """All levels that heads can read: those of the backbone, and of the shared pyramid."""
+        """All levels that heads can read: those of the backbone and of the shared pyramid."""
         return {**self.backbone.specs, **({} if self.pyramid is None else self.pyramid.specs)}
 
     def compute_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalized images -> level -> `(B, channels, H/stride, W/stride)`, for all heads."""
+        """Map normalized images to level -> `(B, channels, H/stride, W/stride)`, for all heads."""
         features: dict[str, Tensor] = self.backbone(images)
         return features if self.pyramid is None else {**features, **self.pyramid(features)}
 
     def _select_levels(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The levels that a head reads: the others are let go of, large as they are."""
+        """Keep only the levels that a head reads, so that the memory of the others is freed."""
         read = {level for head in self.named_heads.values() for level in head.in_levels}
         return {level: feature for level, feature in features.items() if level in read}
 
     def normalize(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Plain pixels -> what the backbone's weights were trained on; padding becomes 0.
+        """Normalize pixels as the backbone's weights expect, and set the padding to 0.
 
         Args:
             images: `(B, C, H, W)` float32, 0..1.
@@ -233,7 +233,7 @@ class TaskModel(nn.Module):
         return normal.contiguous(memory_format=torch.channels_last)
 
     def compute_total_loss(self, losses: Losses) -> Tensor:
-        """The weighted sum of all terms' means; a zero with gradient where there is no term."""
+        """Sum the weighted losses of all heads; without terms, return a zero with a gradient."""
         if not losses:
             return sum(
                 (p.sum() * 0.0 for p in self.parameters() if p.requires_grad), self.mean.sum() * 0.0
@@ -241,7 +241,7 @@ class TaskModel(nn.Module):
         return torch.stack(list(self.compute_head_losses(losses).values())).sum()
 
     def compute_head_losses(self, losses: Losses) -> dict[str, Tensor]:
-        """Head -> the sum of its terms' means, times its weight; heads without terms left out."""
+        """Return head -> weight times the sum of its terms' means; skip heads without terms."""
         means: dict[str, list[Tensor]] = {}
         for key, term in losses.items():
             means.setdefault(key.split("/")[0], []).append(term.mean())
@@ -251,10 +251,10 @@ class TaskModel(nn.Module):
         }
 
     def prepare_for_inference(self) -> TaskModel:
-        """This model, which only predicts from now on, with all work on its weights done once.
+        """Prepare the model for prediction only: precompute all work that depends on the weights.
 
-        Its predictions stay the same to the bit; it cannot be trained any more, and the keys of its
-        state dict are others: norms have gone into the convolutions before them.
+        Predictions stay identical to the bit. The model cannot be trained any more, and the keys of
+        its state dict change, because norms are folded into the convolutions before them.
         """
         self.eval()
         fold_permanently(self)
@@ -265,10 +265,10 @@ class TaskModel(nn.Module):
 
     @torch.inference_mode()
     def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:
-        """Predictions of every head, in pixels of the original images.
+        """Predict with every head, in pixels of the original images.
 
         Args:
-            batch: Images; targets are not used.
+            batch: Images to predict; targets are ignored.
             precision: `fp32`, `bf16` or `fp16`.
 
         Returns:
@@ -282,10 +282,10 @@ class TaskModel(nn.Module):
 
     @torch.inference_mode()
     def predict_raw(self, batch: Batch, *, precision: str = "fp32") -> Raw:
-        """Raw outputs of every head in evaluation mode, adjusted; what `predict` decodes.
+        """Compute the adjusted raw outputs of every head in evaluation mode, for `predict`.
 
         Args:
-            batch: Images; targets are not used.
+            batch: Images to predict; targets are ignored.
             precision: `fp32`, `bf16` or `fp16`.
         """
         was_training = self.training

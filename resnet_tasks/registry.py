@@ -1,4 +1,4 @@
-"""A typed name-to-object table whose misses name the nearest match."""
+"""Typed registry of named objects, whose errors suggest the nearest name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that looks most like `name`, or None where none is close."""
+    """Return the choice most similar to `name`, or None if none is similar."""
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def suggest_nearest(name: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown name: `; did you mean 'unet'?`, or nothing."""
+    """Return the end of an error message, `; did you mean 'unet'?`, or an empty string."""
     close = find_nearest(name, choices)
     return f"; did you mean {close!r}?" if close else ""
 
@@ -28,9 +28,9 @@ class Registry(Generic[T]):
     """Named objects of one kind, extensible through Python entry points.
 
     Args:
-        kind: What is registered, in the singular, for messages (`"head"`).
-        group: Entry point group that is searched on a miss (`"resnet_tasks.heads"`); loading an
-            entry point must register the name.
+        kind: Kind of the objects in the singular, for error messages (`"head"`).
+        group: Entry point group that is searched for unknown names (`"resnet_tasks.heads"`).
+            Loading an entry point must register the name.
     """
 
     def __init__(self, kind: str, group: str | None = None) -> None:
@@ -39,7 +39,7 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files an object under `name`.
+        """Return a decorator that registers an object as `name`.
 
         Raises:
             ResnetTasksError: If `name` already belongs to another object.
@@ -59,7 +59,7 @@ class Registry(Generic[T]):
         return register_object
 
     def get(self, name: str) -> T:
-        """The object registered as `name`.
+        """Return the object registered as `name`.
 
         Raises:
             ResnetTasksError: If there is none; the message lists all names and the nearest match.
@@ -75,7 +75,7 @@ class Registry(Generic[T]):
         return self._items[name]
 
     def list_names(self) -> list[str]:
-        """All registered names, sorted, those of installed entry points included."""
+        """List all registered names, sorted, including those of installed entry points."""
         self._load_entry_points()
         return sorted(self._items)
 
@@ -88,7 +88,7 @@ class Registry(Generic[T]):
     def _load_entry_points(self) -> None:
         if self._group is None:
             return
-        # Imported where installed packages are asked for: it takes longer than all of this module.
+        # Imported here because it takes longer than importing all of this module.
         for point in import_module("importlib.metadata").entry_points(group=self._group):
             if point.name not in self._items:
                 point.load()
@@ -99,8 +99,10 @@ def _format_origin(item: object) -> str:
 
 
 EVALUATORS: Registry[Callable[[tuple[str, ...]], Any]] = Registry("evaluator")
-"""Task name -> factory that takes a head's class names and gives an `Evaluator`."""
+"""Registry of factories by task name; each takes the class names and returns an `Evaluator`."""
 
 EXTRA_EVALUATORS: Registry[Any] = Registry("evaluator", group="resnet_tasks.evaluators")
-"""Name under `evaluation.extra` of a recipe -> class of an additional evaluator (see
-`evaluation.extra.ExtraEvaluator`)."""
+"""Registry of additional evaluators by their name under `evaluation.extra` of a recipe.
+
+See `evaluation.extra.ExtraEvaluator`.
+"""
