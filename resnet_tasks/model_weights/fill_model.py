@@ -1,4 +1,4 @@
-"""Fills a freshly built model from `model_weights`: backbone, head, and what travels with them."""
+"""Loading of `model_weights` into a new model: backbone, head, normalization and license."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from resnet_tasks.model_weights.predictor_rows import select_predictor_rows
 
 _COUNTER = "num_batches_tracked"
 _OWN_PYRAMID = "fpn."
-"""What the names of a detector's pyramid begin with."""
+"""Prefix of the tensor names of a detector's pyramid."""
 _FORMS = (
     "torchvision:ENUM of a detector (torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1), "
     "hf-hub:REPO, https://...#sha256=HEX, a .safetensors, .pth or .pt file, or a folder that "
@@ -42,25 +42,27 @@ def fill_model(
     in_channels: int = 3,
     accept_license: bool = False,
 ) -> LoadReport:
-    """Fills the backbone and one head of a freshly built model.
+    """Fill the backbone and one head of a new model.
 
-    Only what depends on the classes may start anew (see `predictors.predictor_rows`).
+    Only tensors that depend on the classes may keep their random initialization (see
+    `predictor_rows.select_predictor_rows`).
 
     Args:
-        model: Its backbone is a `ResNet`; takes over mean, std, license and report.
+        model: Model whose backbone is a `ResNet`. It also takes over mean, std, license and report.
         spec: `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`, a file, or a folder with
-            `model.safetensors`: a torchvision Faster R-CNN, or a U-Net or FPN of
+            `model.safetensors`: a Faster R-CNN of torchvision, or a U-Net or FPN of
             segmentation_models_pytorch.
         head: Name of the head; default: the only one that fits.
         in_channels: Channels of an image.
-        accept_license: Whether weights for non-commercial use are welcome.
+        accept_license: Whether to accept weights that forbid commercial use.
 
     Returns:
-        What was matched; what is missing starts anew, with a note that says why.
+        Report of the matched tensors. Missing ones keep their random initialization, and a note
+        gives the reason.
 
     Raises:
-        WeightsError: If the file cannot be had or is no such model, or backbone or head are built
-            otherwise than its own; the message names the options to set.
+        WeightsError: If the file cannot be fetched or is no such model, or if its backbone or head
+            has another structure; the message names the options to set.
     """
     request = WeightsRequest(spec, MODEL_KEY)
     backbone: Any = model.backbone
@@ -125,7 +127,7 @@ def _resolve_weights(request: WeightsRequest, name: str, accept_license: bool) -
 
 
 def _check_upsampling(config: Path, request: WeightsRequest) -> None:
-    """Refuses what tensors do not tell: decoders of smp that upsample in another way than ours."""
+    """Refuse smp decoders with another upsampling than ours, which the tensors do not reveal."""
     try:
         content: Any = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -159,7 +161,7 @@ def _choose_head(
 
 
 def _collect_tensors(model: TaskModel, head: str) -> dict[str, Tensor]:
-    """What a file of one model fills: a head, and the shared pyramid in the place of its own."""
+    """Collect the tensors to fill: a head's, and a shared pyramid's under the head's names."""
     own: dict[str, Tensor] = dict(model.named_heads[head].state_dict())
     if model.pyramid is not None and isinstance(model.named_heads[head], FasterRCNN):
         own |= {
@@ -183,10 +185,14 @@ def _fit_head(
     request: WeightsRequest,
     name: str,
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """What fills the head, what of it starts anew, and what of the file is not used.
+    """Match the file's tensors with those of the head.
+
+    Returns:
+        Tensors that fill the head, names that keep their random initialization, and names of the
+        file that are not used.
 
     Raises:
-        WeightsError: If anything but the predictor would not be filled.
+        WeightsError: If any tensor other than the predictor's would not be filled.
     """
     body = {k: v for k, v in file.head.items() if not k.startswith(file.predictor)}
     provided = {**body, **(rows or {})}

@@ -1,4 +1,4 @@
-"""Models of other libraries, taken apart into what a backbone and a head of ours call it."""
+"""Models of other libraries, split into a backbone and a head under the names of this package."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from resnet_tasks.heads.semantic.fpn import SemanticFPN
 from resnet_tasks.heads.semantic.unet import UNet
 
 ZERO_EPSILON = ("258fb6c6", "bf2d0c1e", "fc266e95")
-"""sha256 of torchvision's first COCO checkpoints of Faster, Mask and Keypoint R-CNN, whose frozen
-norms add nothing to the variance (`overwrite_eps(model, 0.0)` in torchvision's constructors)."""
+"""First digits of the sha256 of torchvision checkpoints whose norms have an epsilon of 0.
+
+They are the first COCO checkpoints of Faster, Mask and Keypoint R-CNN, whose frozen norms add
+nothing to the variance (`overwrite_eps(model, 0.0)` in torchvision's constructors).
+"""
 EPSILON = 1e-5
-"""What the norms of our backbones add to the variance."""
+"""Value that the norms of our backbones add to the variance."""
 _WRAPPERS = ("module.", "model.")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A whole model's tensors, apart.
+    """Tensors of a whole model, split into backbone and head.
 
     Attributes:
-        kind: Whose model it is, for messages.
-        head_type: The head that it fits.
-        backbone: In a backbone's names.
-        head: In the head's names.
-        predictor: What the names of the tensors that depend on the classes begin with.
-        extras: What tensors begin with that only another head has, such as masks.
+        kind: Library and model, for error messages.
+        head_type: Class of the head that the tensors fit.
+        backbone: Tensors under the names of a backbone.
+        head: Tensors under the names of the head.
+        predictor: Prefix of the names of the tensors that depend on the classes.
+        extras: Prefixes of tensors that only other heads have, such as mask branches.
     """
 
     kind: str
@@ -44,10 +47,10 @@ class ModelFile:
 
 
 def split_model(tensors: Mapping[str, Tensor], request: WeightsRequest) -> ModelFile:
-    """Backbone and head of a model of a known layout.
+    """Split a model of a known layout into backbone and head.
 
     Raises:
-        WeightsError: If it is of none.
+        WeightsError: If the layout is unknown.
     """
     tensors = _strip_wrapper_prefix(tensors)
     parts = {key.split(".")[0] for key in tensors}
@@ -90,23 +93,24 @@ def split_model(tensors: Mapping[str, Tensor], request: WeightsRequest) -> Model
 
 
 def absorb_epsilon(tensors: dict[str, Tensor], sha256: str) -> list[str]:
-    """Brings norms that add nothing to the variance to norms that add `EPSILON`, exactly.
+    """Convert norms with an epsilon of 0 to norms with an epsilon of `EPSILON`, exactly.
 
-    Only the checkpoints of `ZERO_EPSILON` have such norms, which their tensors do not tell. Scale
-    and variance are chosen so that scale / sqrt(variance + epsilon) stays what it was.
+    Only the checkpoints in `ZERO_EPSILON` have such norms, and their tensors do not reveal it. The
+    new scale and variance keep scale / sqrt(variance + epsilon) unchanged.
 
     Args:
-        tensors: Of the backbone; changed in place.
-        sha256: Of their file.
+        tensors: Tensors of the backbone; changed in place.
+        sha256: Hexadecimal sha256 of the file.
 
     Returns:
-        A note where something was changed.
+        A note if anything was changed, else an empty list.
     """
     if not sha256.startswith(ZERO_EPSILON):
         return []
     for key in [key for key in tensors if key.endswith(".running_var")]:
         scale = f"{key.removesuffix('running_var')}weight"
         variance = tensors[key].double()
+        # A variance below EPSILON cannot be reduced by it; the scale makes up for the rest.
         reduced = (variance - EPSILON).clamp(min=0)
         factor = ((reduced + EPSILON) / variance.clamp(min=1e-30)).sqrt()
         tensors[scale] = (tensors[scale].double() * factor).float()
@@ -115,7 +119,7 @@ def absorb_epsilon(tensors: dict[str, Tensor], sha256: str) -> list[str]:
 
 
 def _strip_wrapper_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Without the prefix that a wrapper puts in front of all names."""
+    """Strip wrapper prefixes that all names have in common."""
     while True:
         prefix = next((w for w in _WRAPPERS if all(k.startswith(w) for k in tensors)), None)
         if prefix is None:

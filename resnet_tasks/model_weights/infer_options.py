@@ -1,4 +1,4 @@
-"""The options of a head with which a file would fit, read from the shapes of its tensors."""
+"""Options of a head that a file needs, inferred from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resnet_tasks.model_weights.foreign_models import ModelFile
 
 
 def find_differing_options(head: Head, file: ModelFile) -> dict[str, Any]:
-    """Options of the head that the file's shapes show to be others: name -> the file's value."""
+    """Return options whose value differs from the one that the file needs: name -> file's value."""
     if isinstance(head, FasterRCNN):
         file_options = _infer_detector_options(head, file.head)
     elif isinstance(head, UNet):
@@ -29,12 +29,12 @@ def find_differing_options(head: Head, file: ModelFile) -> dict[str, Any]:
 
 
 def _get_shared_channels(head: Head) -> int | None:
-    """Channels of the shared pyramid that a head reads; None where it does not."""
+    """Return the channels of the shared pyramid that a head reads; None if it reads none."""
     return head.specs["P2"].channels if "P2" in head.specs else None
 
 
 def suggest_options(head: Head, file: ModelFile, name: str) -> str:
-    """What to set so that the file fits, where that can be told."""
+    """Suggest the settings that make the file fit, if they can be inferred."""
     wrong = find_differing_options(head, file)
     if not wrong:
         hint = (
@@ -65,7 +65,7 @@ def _infer_detector_options(head: FasterRCNN, tensors: Mapping[str, Tensor]) -> 
         "roi_output_size": round((hidden.shape[1] / channels) ** 0.5),
     }
     objectness, defaults = tensors.get("rpn.head.cls_logits.weight"), FasterRCNN.parse_options(None)
-    # Other anchors of the same number are the user's choice; `predictors` tells about them.
+    # The user may choose other anchors of the same number; `predictor_rows` adds a note about them.
     if objectness is not None and len(defaults.aspect_ratios) == len(objectness):
         own = head.options
         if len(own.sizes_per_level[0]) * len(own.aspect_ratios) != len(objectness):

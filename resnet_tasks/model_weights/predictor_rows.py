@@ -1,4 +1,4 @@
-"""Rows of a pretrained predictor for the classes of a head, or the reason why they start anew."""
+"""Selection of the rows of a pretrained predictor that belong to the classes of a head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnet_tasks.model_weights.foreign_models import ModelFile
 from resnet_tasks.structures.evaluation import BACKGROUND
 
 COCO_NAMES: tuple[str, ...] = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
-"""What the 91 rows of torchvision's COCO detectors mean: background, then names by category id."""
+"""Names of the 91 rows of torchvision's COCO detectors: background, then names by category id."""
 NO_CLASS = ("__background__", "N/A")
 _BOX_PREDICTOR = ("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias")
 
@@ -22,16 +22,18 @@ _BOX_PREDICTOR = ("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbo
 def select_predictor_rows(
     head: Head, file: ModelFile, name: str
 ) -> tuple[dict[str, Tensor] | None, list[str]]:
-    """The tensors that depend on the classes, for the classes of a head.
+    """Select the tensors that depend on the classes, for the classes of a head.
 
-    - Detectors with torchvision's 91 rows for COCO: where every class of the head is one of COCO's
-      names, row by row; where one is not, all start anew, so that no class has a head start.
-    - Other files name no classes: where they have as many rows as the head needs, in their order.
-    - A segmenter of one class (a sigmoid) gives background and that class (a softmax) the same
-      probabilities.
+    - Detectors with torchvision's 91 rows for COCO: if every class of the head is a COCO class, its
+      row is used. Otherwise all rows are initialized at random, so that no class has an advantage.
+    - Other files do not name their classes. If they have as many rows as the head needs, the rows
+      are used in order.
+    - A segmenter with one class (a sigmoid) is converted to background and that class (a softmax)
+      with the same probabilities.
 
     Returns:
-        Tensors by the head's names, or None where they start anew; and what to tell.
+        Tensors under the head's names, or None if they keep their random initialization; and notes
+        for the user.
     """
     if isinstance(head, FasterRCNN):
         return _select_box_rows(head, file, name)
@@ -46,6 +48,7 @@ def select_predictor_rows(
         )
         return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
     if rows == 1 and len(classes) == 2 and classes[0] == BACKGROUND:
+        # softmax([0, x]) equals [1 - sigmoid(x), sigmoid(x)].
         weight, bias = (torch.cat([torch.zeros_like(tensor), tensor]) for tensor in (weight, bias))
         note = f"heads.{name}: the file's one class is taken for {classes[1]}"
         return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
