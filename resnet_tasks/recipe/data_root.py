@@ -1,4 +1,4 @@
-"""Where data sets lie unless a command says otherwise."""
+"""Default folder of datasets."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def get_data_root(data_root: Path | None = None) -> Path:
-    """Folder that holds data sets: the one given, else `$RESNET_TASKS_DATA`, else `./data`."""
+    """Return the folder of datasets: `data_root`, else `$RESNET_TASKS_DATA`, else `./data`."""
     return data_root or Path(os.environ.get("RESNET_TASKS_DATA") or "data")

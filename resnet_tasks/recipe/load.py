@@ -1,7 +1,7 @@
-"""A recipe's text and overrides -> a checked `Recipe`, and back to text.
+"""Conversion of a recipe's text and overrides to a validated `Recipe`, and back to text.
 
-Reading never runs code. Options of heads are free-form here; `assemble` checks them against the
-head's own model.
+Reading never runs code. Options of heads are not validated here; `assemble` validates them with the
+options class of the head.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml
 def load_recipe(
     ref: str | Path, overrides: Sequence[str] = (), *, trust_plugins: bool = False
 ) -> Recipe:
-    """Reads and checks a recipe.
+    """Read and validate a recipe.
 
     Args:
-        ref: Path to a YAML file, or the name of a shipped recipe (`quickstart`,
+        ref: Path of a YAML file, or name of a shipped recipe (`quickstart`,
             `medical/bccd_faster_rcnn_resnet18`).
-        overrides: `key=value` texts, put in before the check.
-        trust_plugins: Also run its `plugins`, as `load_plugins` does; without it nothing is run.
+        overrides: `key=value` texts, applied before the validation.
+        trust_plugins: Whether to run the recipe's `plugins`, as `load_plugins` does. By default no
+            code is run.
 
     Returns:
-        The recipe, named after its file unless it says otherwise, paths of plugins absolute.
+        Recipe with absolute paths of plugins, named after its file unless it has a name.
 
     Raises:
-        RecipeError: All problems of the text and of the overrides, one a line: file and line (or
-            the override), key path, what was given, what is allowed, the nearest match.
+        RecipeError: If the text or an override is invalid. The message lists all problems, one per
+            line: file and line (or the override), key path, given value, allowed values and nearest
+            match.
     """
     path = find_recipe(ref)
     document = parse_yaml(_read_text(path), str(path))
@@ -53,7 +55,7 @@ def load_recipe(
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)
     try:
-        # JSON mode is strict and yet takes lists for tuples: '3' is no number, 1 no boolean.
+        # JSON mode is strict but accepts lists as tuples: '3' is not a number, 1 not a boolean.
         recipe = Recipe.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         problems += [
@@ -69,13 +71,13 @@ def load_recipe(
 
 
 def load_data_settings(overrides: Sequence[str]) -> DataRecipe:
-    """The settings between a stored image and a tensor, for commands without a recipe.
+    """Load the settings between a stored image and a tensor, for commands without a recipe.
 
     Args:
-        overrides: `data.channels=…` and `data.intensity…=…`, as they stand in a recipe.
+        overrides: `data.channels=…` and `data.intensity…=…`, written as in a recipe.
 
     Raises:
-        RecipeError: All problems, one a line.
+        RecipeError: If an override is invalid; the message lists all problems, one per line.
     """
     value: dict[str, Any] = {
         "data": {"root": ".", "train": [{"annotations": "."}], "val": [{"annotations": "."}]},
@@ -101,12 +103,12 @@ def load_data_settings(overrides: Sequence[str]) -> DataRecipe:
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:
-    """The recipe with every default written out; `load_recipe` reads it back equal."""
+    """Format a recipe with every default written out; `load_recipe` reads back an equal recipe."""
     return dump_yaml(recipe.model_dump(mode="json"))
 
 
 def get_recipe_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, for editors that complete and check YAML."""
+    """Return the JSON schema of a recipe, for editors that complete and validate YAML."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **get_json_schema()}
 
 
@@ -126,7 +128,7 @@ def _list_top_keys() -> str:
 def _describe_origin(
     key_path: KeyPath, path: Path, lines: dict[KeyPath, int], origins: dict[KeyPath, str]
 ) -> str:
-    """The override that set a place, else the file and the line of the nearest text around it."""
+    """Return the override that set a value, else the file with the nearest known line."""
     ancestors = [key_path[:end] for end in range(len(key_path), -1, -1)]
     override = next((origins[ancestor] for ancestor in ancestors if ancestor in origins), None)
     if override is not None:

@@ -1,4 +1,4 @@
-"""`key=value` from the command line, put into a recipe before it is validated."""
+"""`key=value` overrides from the command line, applied to a recipe before it is validated."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from resnet_tasks.registry import suggest_nearest
 def apply_overrides(
     value: dict[str, Any], overrides: Sequence[str]
 ) -> tuple[dict[KeyPath, str], list[str]]:
-    """Sets each `key=value` in `value`, in order.
+    """Apply each `key=value` to `value`, in order.
 
     A key is a path of names and list positions (`heads.cells.options.nms_iou`,
-    `data.train.0.annotations`); a value is typed by the rules of YAML (`[0.5, 0.8]` is a list).
-    Whether a key exists and its value is allowed is left to validation, except for head names and
-    list positions, which cannot be made up.
+    `data.train.0.annotations`). A value is typed by the rules of YAML (`[0.5, 0.8]` is a list).
+    Unknown keys and invalid values are left to the validation. Only unknown head names and list
+    positions are refused here, because setting them would create new entries.
 
     Args:
-        value: A parsed recipe; changed in place.
-        overrides: As typed.
+        value: Parsed recipe; changed in place.
+        overrides: Overrides as typed.
 
     Returns:
-        Path of everything that came from an override -> that override; and the problems found.
+        Key path -> override that set it; and the problems.
     """
     origins: dict[KeyPath, str] = {}
     problems = []
@@ -61,7 +61,7 @@ def _apply_override(value: dict[str, Any], text: str, origins: dict[KeyPath, str
 
 
 def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
-    """The key or position that `part` means inside `target`."""
+    """Return the key or list position that `part` denotes inside `target`."""
     if isinstance(target, dict):
         return part
     if not isinstance(target, list):
@@ -80,7 +80,7 @@ def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
 
 
 def _check_head(heads: dict[str, Any], path: KeyPath, text: str) -> None:
-    """Refuses a new head that an override would make up in passing."""
+    """Refuse an override below a head that does not exist, instead of creating the head."""
     if len(path) != 2 or path[0] != "heads":
         return
     hint = suggest_nearest(str(path[1]), heads)

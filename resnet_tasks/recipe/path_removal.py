@@ -1,4 +1,4 @@
-"""Recipes for others' eyes: without the paths of this machine."""
+"""Removal of this machine's paths from recipes that are shared."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from resnet_tasks.recipe.schema.data import SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 
 PUBLIC = ("none", "imagenet", "timm:", "torchvision:", "hf-hub:", "https:", "http:")
-"""What weights that are no file of this machine begin with."""
+"""Prefixes of weight specs that are not files of this machine."""
 
 
 def make_portable(recipe: Recipe) -> Recipe:
-    """The recipe with files and folders of this machine by their bare names.
+    """Reduce absolute paths and paths outside known folders to their last component.
 
-    A data folder below `--data-root` keeps its path. Plugins are left as they are.
+    A data folder below `--data-root` keeps its path. Plugins are not changed.
     """
     data = recipe.data
     sources = {
@@ -47,7 +47,7 @@ def _strip_weights_path(spec: str) -> str:
 
 
 def _strip_outside_path(path: str) -> str:
-    """A path that starts from a known folder as it is, any other by its name."""
+    """Reduce a path to its name, unless it is relative and stays below a known folder."""
     is_absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive != ""
     is_outside = path.startswith("~") or ".." in PureWindowsPath(path).parts
     return _get_base_name(path) if is_absolute or is_outside else path

@@ -1,4 +1,4 @@
-"""`plugins:` is the only part of a recipe that runs code, and only where the user agreed."""
+"""Plugins of a recipe: the only part that runs code, and only with the user's consent."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -> None:
-    """Runs the recipe's plugins, which register heads and other parts.
+    """Run the recipe's plugins, which register heads and other parts.
 
     Args:
-        recipe: Whose `plugins` are run, in order; each at most once in a process.
+        recipe: Recipe whose `plugins` are run in order, each at most once per process.
         base_dir: Folder that relative paths start from; default: the working directory.
-            `load_recipe` has made them absolute already.
+            `load_recipe` makes the paths absolute.
         trust: Whether the user agreed to run them.
 
     Raises:
-        RecipeError: If `trust` is False and there are plugins, or one is missing or fails.
+        RecipeError: If there are plugins but `trust` is False, or if a plugin is missing or fails.
     """
     if recipe.plugins and not trust:
         raise RecipeError(
@@ -47,7 +47,7 @@ def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -
 
 
 def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]:
-    """Plugins with the paths among them absolute, so that they are found from everywhere."""
+    """Make the paths among the plugins absolute, so that they are found from any folder."""
     return tuple(
         str((base_dir / plugin).resolve()) if plugin.endswith(".py") else plugin
         for plugin in plugins
@@ -57,7 +57,7 @@ def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]
 def _run_file(path: Path) -> None:
     if not path.is_file():
         raise RecipeError(f"plugin {path} does not exist; correct `plugins` in the recipe")
-    # Named by content: the copy that a run keeps is the same plugin.
+    # Named by content, so that the copy in a run folder counts as the same plugin.
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     name = f"resnet_tasks_plugin_{path.stem}_{digest}"
     if name in sys.modules:
@@ -66,7 +66,7 @@ def _run_file(path: Path) -> None:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pydantic look their module up
+    sys.modules[name] = module  # dataclasses and pydantic look up the module of a class here
     try:
         spec.loader.exec_module(module)
     except BaseException:

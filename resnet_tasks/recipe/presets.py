@@ -1,7 +1,7 @@
-"""Sensible augmentation by field: a name that a recipe may write in place of its list.
+"""Augmentation presets by field: a recipe may name one instead of listing steps.
 
-None of them pastes images together (mosaic, mixup): every image stays one that could have been
-taken. A name is expanded when a recipe is read, so that a run's `recipe.yaml` holds plain steps.
+No preset combines several images (mosaic, mixup), so that every image remains one that could have
+been taken. A name is expanded when a recipe is read, so that a run's `recipe.yaml` lists the steps.
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ Steps = tuple[dict[str, dict[str, Any] | None], ...]
 
 
 def medical_microscopy(channels: int) -> Steps:
-    """Smears, tissue and cultures under a microscope."""
+    """Return the steps for smears, tissue and cultures under a microscope."""
     return (
-        # A slide has no upright: with quarter turns, flips give all eight views.
+        # A slide has no upright orientation: with quarter turns, flips give all eight views.
         {"HorizontalFlip": {"p": 0.5}},
         {"VerticalFlip": {"p": 0.5}},
-        # Little scale: a cell's size tells its kind. Turns of any angle, for the same reason as
-        # flips; empty corners are black and void.
+        # Little scaling, because the size of a cell indicates its kind. Rotations by any angle, for
+        # the same reason as flips; empty corners are black and void.
         {"Affine": {"scale": [0.85, 1.2], "rotate": [-90, 90], "p": 0.5}},
-        # Lamp and exposure.
+        # Lamp and exposure vary.
         {"RandomBrightnessContrast": {"brightness_limit": 0.15, "contrast_limit": 0.15, "p": 0.5}},
         *(
-            # Stains vary between laboratories and days; a wider shift would turn one into another.
+            # Stains vary between laboratories and days; a wider shift would change the kind of
+            # stain.
             ({"HueSaturationValue": _make_color_shift(hue=6, saturation=15)},)
             if channels == 3
             else ()
         ),
-        # Focus.
+        # Focus varies.
         {"GaussianBlur": {"sigma_limit": [0.3, 1.0], "p": 0.15}},
     )
 
 
-def radiology(channels: int) -> Steps:  # noqa: ARG001  # nothing here looks at color
-    """X-ray, CT and MR slices."""
+def radiology(channels: int) -> Steps:  # noqa: ARG001  # no step depends on color
+    """Return the steps for X-ray, CT and MR slices."""
     return (
-        # No flips: the heart is on the left, and side is part of the finding. Patients lie a
-        # little turned, nearer or farther.
+        # No flips: the heart is on the left, and the side is part of a finding. Patients lie
+        # slightly rotated and at different distances.
         {
             "Affine": {
                 "scale": [0.9, 1.1],
@@ -48,35 +49,36 @@ def radiology(channels: int) -> Steps:  # noqa: ARG001  # nothing here looks at 
                 "p": 0.7,
             }
         },
-        # Exposure and detector curve. No hue: gray values are measurements, color would be made
-        # up.
+        # Exposure and detector curve vary. No hue shift: gray values are measurements, and color
+        # would be artificial.
         {"RandomBrightnessContrast": {"brightness_limit": 0.1, "contrast_limit": 0.15, "p": 0.5}},
         {"RandomGamma": {"gamma_limit": [85, 118], "p": 0.3}},
-        # Dose.
+        # The dose varies.
         {"GaussNoise": {"std_range": [0.01, 0.03], "p": 0.2}},
     )
 
 
 def driving(channels: int) -> Steps:
-    """Cameras behind a windscreen."""
+    """Return the steps for cameras behind a windshield."""
     return (
-        # Streets mirror well (but left- and right-hand signs do not: take it out for those); they
-        # have an upright, so there is no vertical flip and next to no turn.
+        # Streets may be mirrored, but signs with a left or right may not; remove this step for
+        # them. Streets have an upright orientation, so there is no vertical flip and no rotation.
         {"HorizontalFlip": {"p": 0.5}},
-        # Distance: the same car is near and far.
+        # Distance varies: the same car may be near or far.
         {"Affine": {"scale": [0.8, 1.3], "translate_percent": [-0.05, 0.05], "p": 0.5}},
-        # Sun, shade, dusk, and the camera's answer to them.
+        # Sun, shade and dusk, and the camera's response to them.
         {"RandomBrightnessContrast": {"brightness_limit": 0.25, "contrast_limit": 0.25, "p": 0.5}},
         {"RandomGamma": {"gamma_limit": [75, 135], "p": 0.3}},
         *(
-            # White balance; small in hue, for the color of lights and signs has a meaning.
+            # White balance varies; the hue shift is small, because the color of lights and signs
+            # has a meaning.
             ({"HueSaturationValue": _make_color_shift(hue=5, saturation=25)},)
             if channels == 3
             else ()
         ),
-        # Night.
+        # Sensor noise at night.
         {"GaussNoise": {"std_range": [0.01, 0.04], "p": 0.15}},
-        # Motion.
+        # Motion blur.
         {"GaussianBlur": {"sigma_limit": [0.3, 1.2], "p": 0.1}},
     )
 
@@ -85,11 +87,11 @@ PRESETS = {preset.__name__: preset for preset in (medical_microscopy, radiology,
 
 
 def expand_preset(name: str, channels: int) -> Steps:
-    """The steps of a preset.
+    """Return the steps of a preset.
 
     Args:
-        name: Of the field.
-        channels: Of the images: steps that work on colors only are for 3.
+        name: Name of the preset, a key of `PRESETS`.
+        channels: Channels of the images; steps that work on color apply to 3 channels only.
 
     Raises:
         ValueError: If there is no such preset.

@@ -1,4 +1,4 @@
-"""The recipes that ship with the package, found by short names."""
+"""Recipes that ship with the package, found by short names."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.registry import find_nearest
 
 ALIASES = {"quickstart": "quickstart/cells_multitask_resnet18"}
-"""Shorter name -> name."""
+"""Alias -> full name of a shipped recipe."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "shipped_recipes"
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "recipes"
 """Folder of the shipped recipes: inside an installed package, or next to it in a source checkout.
 
-It is never imported, so that a folder `recipes` in the working directory cannot take its place.
+The folder is never imported, so that a folder `recipes` in the working directory cannot replace it.
 """
 
 
@@ -25,9 +25,9 @@ class RecipeInfo:
     """One shipped recipe.
 
     Attributes:
-        name: What commands take: `medical/bccd_faster_rcnn_resnet18`, or its alias.
-        path: Its file.
-        summary: First line of its header.
+        name: Name or alias that commands accept, such as `medical/bccd_faster_rcnn_resnet18`.
+        path: Path of the YAML file.
+        summary: First line of the file's header.
     """
 
     name: str
@@ -36,7 +36,7 @@ class RecipeInfo:
 
 
 def list_recipes() -> list[RecipeInfo]:
-    """All shipped recipes, the quickstart first, then by name."""
+    """List all shipped recipes, the quickstart first, the others by name."""
     aliases = {name: alias for alias, name in ALIASES.items()}
     recipes = []
     for path in RECIPES.rglob("*.yaml"):
@@ -47,13 +47,13 @@ def list_recipes() -> list[RecipeInfo]:
 
 
 def find_recipe(ref: str | Path) -> Path:
-    """The file of a recipe.
+    """Find the file of a recipe.
 
     Args:
-        ref: Path to a YAML file, or a name of `list_recipes`.
+        ref: Path of a YAML file, or a name from `list_recipes`.
 
     Raises:
-        RecipeError: If there is neither; the message names the nearest match.
+        RecipeError: If it is neither; the message suggests the nearest name.
     """
     path = Path(ref)
     if path.is_file():
@@ -84,7 +84,7 @@ def find_recipe(ref: str | Path) -> Path:
 
 
 def read_header(path: Path) -> list[str]:
-    """The comment lines that open a recipe, without their `#`."""
+    """Read the comment lines at the start of a recipe, without their `#`."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -94,18 +94,18 @@ def read_header(path: Path) -> list[str]:
 
 
 def copy_recipe(name: str, target: Path | None = None) -> Path:
-    """Copies a shipped recipe, to be changed.
+    """Copy a shipped recipe, so that the copy can be changed.
 
     Args:
-        name: As `find_recipe` takes it.
-        target: New file, or a folder for it (what has no suffix is one); default: the working
+        name: Path or name that `find_recipe` accepts.
+        target: New file, or folder for it (a path without suffix is a folder); default: the working
             directory.
 
     Returns:
-        The new file.
+        Path of the new file.
 
     Raises:
-        RecipeError: If the recipe is unknown or the file exists already.
+        RecipeError: If the recipe is unknown or the file already exists.
     """
     source = find_recipe(name)
     new = target or Path(source.name)

@@ -1,4 +1,4 @@
-"""What validation finds wrong, in words: the key, the value, what is allowed, the remedy."""
+"""Sentences for validation errors: key, value, allowed values and remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path
 from resnet_tasks.registry import find_nearest
 
 MAX_QUOTED_CHARS = 60
-"""Characters of a wrong value that a message quotes."""
+"""Number of characters of an invalid value that a message quotes."""
 
 Schema = dict[str, Any]
 
@@ -27,14 +27,14 @@ _PLAIN = {
 
 
 def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
-    """One sentence for every wrong place of `document`.
+    """Describe every invalid place of `document` in one sentence.
 
     Args:
-        error: What validation said.
-        document: What was validated.
+        error: Error that the validation raised.
+        document: Parsed recipe that was validated.
 
     Returns:
-        Key path -> sentence that begins with the key; in the order of the recipe's keys.
+        Key path -> sentence that begins with the key, in the order of the recipe's keys.
     """
     sentences: dict[KeyPath, str] = {}
     for problem in error.errors(include_url=False):
@@ -44,7 +44,7 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
             and value
             and problem["ctx"]["actual_length"] < len(value)
         ):
-            continue  # entries that are wrong are not counted; each has a sentence of its own
+            continue  # pydantic counts valid entries only; invalid ones get their own sentences
         if problem["type"] == "extra_forbidden":
             sentence = _describe_unknown_key(path)
         elif problem["type"] == "missing":
@@ -57,19 +57,19 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
         else:
             location = format_key_path(path) or "the recipe"
             sentence = f"{location}: got {_quote(value)}; allowed is {_describe_allowed(path)}"
-        # The members of a union each complain of the same value: the first one speaks for all.
+        # Each member of a union reports the same value; the first report is enough.
         sentences.setdefault(path, sentence)
     return sentences
 
 
 @cache
 def get_json_schema() -> Schema:
-    """The JSON schema of a recipe."""
+    """Return the JSON schema of a recipe."""
     return Recipe.model_json_schema()
 
 
 def _locate(loc: KeyPath, document: Any) -> tuple[KeyPath, Any]:
-    """The part of `loc` that the document has, and the value there; the rest is union members."""
+    """Return the part of `loc` inside the document, without union members, and the value there."""
     path: KeyPath = ()
     value = document
     for part in loc:
@@ -135,7 +135,7 @@ def _describe_allowed(path: KeyPath) -> str:
 
 
 def _find_schema(path: KeyPath) -> Schema:
-    """The schema node of one key path; an empty one below free-form options."""
+    """Find the schema node of a key path; an empty one below free-form options."""
     node: Schema = get_json_schema()
     for part in path:
         node = next(
@@ -166,7 +166,7 @@ def _resolve(node: Schema) -> Schema:
 
 
 def _describe(node: Schema) -> str:
-    """A schema node in words."""
+    """Describe the values that a schema node allows."""
     node = _resolve(node)
     if "anyOf" in node:
         return " or ".join(_describe(member) for member in node["anyOf"])

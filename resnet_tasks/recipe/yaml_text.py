@@ -1,6 +1,6 @@
-"""YAML as people mean it: YAML 1.2 scalars, no tags, no aliases, no key twice, lines remembered.
+"""Strict YAML: YAML 1.2 scalars, no tags, no aliases, no duplicate keys, known line numbers.
 
-PyYAML reads YAML 1.1, where `1e-4` is text and `no` is a boolean; here `1e-4` is a number and only
+PyYAML reads YAML 1.1, where `1e-4` is text and `no` is a boolean. Here `1e-4` is a number, and only
 `true` and `false` are booleans.
 """
 
@@ -15,13 +15,13 @@ import yaml
 from resnet_tasks.errors import RecipeError
 
 KeyPath = tuple[str | int, ...]
-"""Keys and list positions from the top of a document to one value."""
+"""Keys and list positions from the top of a document to a value."""
 
 MAX_DEPTH = 30
-"""Deeper nesting is refused before it exhausts the interpreter's stack."""
+"""Depth above which nesting is refused, before it exhausts the interpreter's stack."""
 
 MAX_DIGITS = 1000
-"""Longer numbers stay text: Python refuses to read them, and no setting means them."""
+"""Length above which digits stay text: Python cannot convert them, and no setting needs them."""
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {
@@ -39,11 +39,11 @@ _SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """A parsed text.
+    """Parsed YAML text.
 
     Attributes:
         value: Dicts with text keys, lists, text, numbers, booleans and None.
-        lines: Where each value begins, counted from 1.
+        lines: Key path -> line where the value begins, counted from 1.
     """
 
     value: Any
@@ -51,21 +51,22 @@ class YamlDocument:
 
 
 def format_key_path(path: KeyPath) -> str:
-    """A key path as it is written in messages and overrides: `data.train.0.annotations`."""
+    """Format a key path as in messages and overrides: `data.train.0.annotations`."""
     return ".".join(map(str, path))
 
 
 def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocument:
-    """Parses one YAML document.
+    """Parse one YAML document.
 
     Args:
-        text: What to parse.
-        source: File or override, for the message.
-        number_keys: Take keys that are no text as the text that stands there, as foreign files
-            need that count their classes.
+        text: YAML text.
+        source: Name of the file or override, for error messages.
+        number_keys: Whether to accept keys that are not text and to read them as the text in the
+            file. Foreign files that number their classes need it.
 
     Raises:
-        RecipeError: If it is no YAML, or has a tag, an alias, a key twice or a key that is no text.
+        RecipeError: If the text is not YAML, or has a tag, an alias, a duplicate key, or a key that
+            is not text.
     """
     lines: dict[KeyPath, int] = {}
     try:
@@ -84,7 +85,7 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocu
 
 
 def parse_scalar(text: str) -> Any:
-    """The value of an unquoted YAML 1.2 scalar: None, bool, int, float, or the text itself."""
+    """Return the value of an unquoted YAML 1.2 scalar: None, bool, int, float, or the text."""
     if text in _NULL:
         return None
     if text in _BOOLEANS:
@@ -99,7 +100,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """Plain values as YAML that `parse_yaml` reads back unchanged."""
+    """Format plain values as YAML that `parse_yaml` reads back unchanged."""
     text: str = yaml.dump(
         value,
         Dumper=_Dumper,
@@ -153,7 +154,7 @@ def _node_to_key(node: yaml.Node, number_keys: bool) -> str:
 
 
 class _NodeLoader(yaml.SafeLoader):
-    """Refuses tags and aliases, which a recipe has no use for, and runaway nesting."""
+    """Loader that refuses tags and aliases, which recipes do not need, and excessive nesting."""
 
     _depth = 0
 
@@ -176,7 +177,7 @@ class _NodeLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text in quotes where YAML 1.1 or 1.2 would read it as something else."""
+    """Dumper that quotes text that YAML 1.1 or 1.2 would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the base class's signature
         return True

@@ -1,4 +1,4 @@
-"""The model that every section of a recipe derives from, and numbers that sections share."""
+"""Base model of all sections of a recipe, and number types that sections share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Overlap = Annotated[float, Field(ge=0, le=0.9)]
 
 
 class RecipeModel(BaseModel):
-    """Base of all sections: unknown keys are errors; nothing changes after validation."""
+    """Base of all sections: unknown keys are errors, and nothing changes after validation."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()

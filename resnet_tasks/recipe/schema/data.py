@@ -1,4 +1,4 @@
-"""Where images and annotations come from, and how images become the samples of training."""
+"""Sources of images and annotations, and conversion of images to training samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Annotates = Literal["boxes", "masks", "semantic", "image"]
 
 
 class SourceRecipe(RecipeModel):
-    """One COCO file and where its images lie."""
+    """One COCO file and the folder of its images."""
 
     annotations: str = Field(description="COCO JSON, relative to data.root")
     images: str | None = Field(
@@ -42,7 +42,7 @@ class SourceRecipe(RecipeModel):
 
 
 class FoldsRecipe(RecipeModel):
-    """Cross-validation: train without one fold of data.train, judge on it in place of data.val."""
+    """Cross-validation: one fold of data.train is held out and evaluated instead of data.val."""
 
     count: Annotated[int, Field(ge=2)] = Field(description="Folds that data.train is divided into")
     held_out: Annotated[int, Field(ge=0)] = Field(description="The one to judge on, from 0")
@@ -62,7 +62,7 @@ class FoldsRecipe(RecipeModel):
 
 
 class ResizeRecipe(RecipeModel):
-    """The box that every image is brought to, before augmentation."""
+    """Size of the box that every image is resized to, before augmentation."""
 
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
@@ -70,7 +70,7 @@ class ResizeRecipe(RecipeModel):
 
 
 class TilesRecipe(RecipeModel):
-    """Tiles of images as samples of training; prediction goes in windows of the same size."""
+    """Tiles of images as training samples; prediction uses sliding windows of the same size."""
 
     height: Window = Field(description="Of a tile, pixels of the stored image")
     width: Window
@@ -85,7 +85,7 @@ class TilesRecipe(RecipeModel):
 
 
 class IntensityRecipe(RecipeModel):
-    """How stored values become 0..1. 8-bit images need none."""
+    """Conversion of stored values to 0..1; 8-bit images need no settings."""
 
     type: Literal["auto", "window", "percentile"] = Field(
         "auto",
@@ -105,7 +105,7 @@ class IntensityRecipe(RecipeModel):
             raise ValueError("a window needs both level and width")
         owners = {"window": ("level", "width"), "percentile": ("low", "high", "per_channel")}
         for owner, names in owners.items():
-            # A resolved recipe states every default.
+            # A resolved recipe lists every default, so that only other values count as set.
             stated = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
             if stated and self.type != owner:
                 raise ValueError(
@@ -118,14 +118,14 @@ class IntensityRecipe(RecipeModel):
 
 
 class NormalizeRecipe(RecipeModel):
-    """Constants for normalization, one per channel, on the 0..1 scale after the intensity step."""
+    """Normalization constants, one per channel, on the 0..1 scale after the intensity step."""
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class CopyPasteRecipe(RecipeModel):
-    """Objects of other training images pasted in; needs masks."""
+    """Objects of other training images that are pasted into an image; needs masks."""
 
     p: Fraction = Field(0.5, description="Share of the images that get objects of another one")
     fraction: Fraction = Field(0.5, description="Fraction of its objects that are pasted")
@@ -135,7 +135,7 @@ class CopyPasteRecipe(RecipeModel):
 
 
 class DataRecipe(RecipeModel):
-    """Where images and annotations come from."""
+    """Images, annotations, and their preparation for training."""
 
     root: str = Field(
         description="Folder below --data-root, $RESNET_TASKS_DATA or ./data; or an absolute path"

@@ -10,7 +10,7 @@ from resnet_tasks.recipe.schema.base import Fraction, Overlap, RecipeModel, Wind
 
 
 class SlidingRecipe(RecipeModel):
-    """Windows in which big images are predicted."""
+    """Sliding windows for the prediction of large images."""
 
     height: Window = Field(description="Of a window, pixels of the image after data.resize")
     width: Window
@@ -21,7 +21,7 @@ class SlidingRecipe(RecipeModel):
 
 
 class EvaluationRecipe(RecipeModel):
-    """Which number chooses the best checkpoint, and how numbers are made."""
+    """Metrics, the metric that selects the best checkpoint, and confidence intervals."""
 
     best: str | None = Field(None, description="head/metric; default: the first head's main metric")
     batch_size: Annotated[int, Field(ge=1)] | None = None

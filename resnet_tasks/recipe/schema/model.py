@@ -1,4 +1,4 @@
-"""Backbone, shared pyramid and heads, and the weights that they start from."""
+"""Backbone, shared pyramid and heads, with the weights that they start from."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class BackboneRecipe(RecipeModel):
     def _set_name_for_layers(cls, value: Any) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("layers"), (list, tuple)):
             return value
-        # A recipe is read strictly as JSON, where a list is a tuple; from here on it is Python.
+        # A recipe is parsed strictly as JSON, where a list is accepted as a tuple. The result of a
+        # before-validator counts as Python, where it is not.
         return {"name": "resnet", **value, "layers": tuple(value["layers"])}
 
     @model_validator(mode="after")
@@ -90,7 +91,7 @@ class PyramidRecipe(RecipeModel):
 
 
 class ExtendRecipe(RecipeModel):
-    """A finished run whose backbone and heads are taken over; the recipe names the new heads."""
+    """A finished run whose backbone and heads are reused; the recipe lists the new heads."""
 
     run: str = Field(description="A run folder: RUN (its last checkpoint) or RUN@best")
     freeze: tuple[str, ...] | None = Field(
@@ -106,7 +107,7 @@ class ExtendRecipe(RecipeModel):
 
 
 class ModelWeightsRecipe(RecipeModel):
-    """Weights of a whole pretrained model, and the head that takes its head's."""
+    """Weights of a whole pretrained model, and the head that they are loaded into."""
 
     source: str
     head: str | None = Field(None, description="Default: the only head that fits")

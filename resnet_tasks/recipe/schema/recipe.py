@@ -1,6 +1,6 @@
-"""The typed, frozen description of one run.
+"""Typed, frozen description of one run.
 
-Numbers live here; the wiring lives in `assemble`.
+The recipe holds the numbers; `assemble` builds the objects.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from resnet_tasks.recipe.schema.training import TrainingRecipe, format_unfreeze_
 
 
 def _allow_preset_name(schema: dict[str, Any]) -> None:
-    """Lets editors accept a preset's name in place of the list."""
+    """Allow the name of a preset instead of the list in the JSON schema, for editors."""
     steps = {key: schema.pop(key) for key in ("type", "items") if key in schema}
     schema["anyOf"] = [steps, {"type": "string", "enum": list(PRESETS)}]
 
 
 class Recipe(RecipeModel):
-    """One run: data, one backbone, one or more named heads, and how to train and judge them."""
+    """One run: data, a backbone, one or more named heads, training and evaluation."""
 
     name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]+$", description="Set from the file's name")
     plugins: tuple[str, ...] = Field(
@@ -73,7 +73,8 @@ class Recipe(RecipeModel):
         if isinstance(value, str):
             data = info.data.get("data")
             return expand_preset(value, data.channels if isinstance(data, DataRecipe) else 3)
-        # What comes from a before-validator is no longer JSON, whose lists stand for tuples.
+        # The result of a before-validator counts as Python, where a list is not accepted as a
+        # tuple, as it is in JSON.
         return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
@@ -99,7 +100,7 @@ class Recipe(RecipeModel):
 
     @property
     def sliding(self) -> SlidingRecipe | None:
-        """The windows that images are predicted in; None: they are predicted whole."""
+        """Sliding windows for prediction; None if images are predicted whole."""
         tiles = self.data.tiles
         if self.evaluation.sliding is not None or tiles is None:
             return self.evaluation.sliding

@@ -1,4 +1,4 @@
-"""The numbers of the training loop: optimizer, schedule, precision, checkpoints."""
+"""Numbers of the training loop: optimizer, schedule, precision and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resnet_tasks.recipe.schema.base import Fraction, Positive, RecipeModel
 
 
 class UnfreezeRecipe(RecipeModel):
-    """From when on fewer stages of the backbone are frozen."""
+    """Epoch after which fewer stages of the backbone are frozen."""
 
     epoch: Annotated[int, Field(ge=1)] = Field(description="Epochs that are trained before it")
     frozen_stages: Annotated[int, Field(ge=0, le=4)] = Field(
@@ -20,7 +20,7 @@ class UnfreezeRecipe(RecipeModel):
 
 
 class TrainingRecipe(RecipeModel):
-    """The loop's numbers; usable from Python without any other part of a recipe."""
+    """Numbers of the training loop; usable from Python without the other parts of a recipe."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
     batch_size: Annotated[int, Field(ge=1)] = 8
