@@ -1,4 +1,4 @@
-"""Rules on a head's declarations and its raw outputs: names, ranks, determinism, state."""
+"""Rules on a head's declarations and raw outputs: names, ranks, determinism and state."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def check_forward_determinism(subject: HeadUnderTest) -> None:
 
 
 def check_saving_and_loading(subject: HeadUnderTest) -> None:
-    """Require equal outputs after the state_dict went through safetensors."""
+    """Require equal outputs after a round trip of the state dict through safetensors."""
     batch = subject.make_batch()
     features = subject.make_features(batch)
     head = subject.build(training=True)
-    # A training pass moves the statistics of norms, which must travel too.
+    # A training pass changes the statistics of norms, which must be saved too.
     head.loss(features, subject.make_view(batch))
     head.eval()
     tensors = {name: value.contiguous() for name, value in head.state_dict().items()}

@@ -59,19 +59,19 @@ def check_head(
     specs: Mapping[str, FeatureSpec] | None = None,
     targets: TargetMaker | None = None,
 ) -> None:
-    """Runs every rule of the contract on a head, on random features of two small images.
+    """Apply every rule of the contract to a head, on random features of two small images.
 
     Args:
-        head: The class, or the name it is registered by.
-        options: Options to build it with.
-        classes: Class names to build it with.
-        specs: The features on offer; default: those of a narrow ResNet.
-        targets: Makes an image's target; needed where the task reads fields of its own from
-            `Target.extra`. Such tasks are spared the rules on images without objects, and those
-            with a task unknown to this package the rules on the type of a prediction.
+        head: Head class, or its registered name.
+        options: Options of the head.
+        classes: Class names of the head.
+        specs: Channels and stride of the offered levels; default: those of a narrow ResNet.
+        targets: Function that makes the target of an image. It is needed if the task reads its
+            fields from `Target.extra`. The rules on images without objects are skipped then, and
+            for a task unknown to this package also the rules on the type of a prediction.
 
     Raises:
-        AssertionError: If a rule is broken; the message names the rule and what was seen.
+        AssertionError: If a rule is broken; the message states the rule and the actual result.
     """
     head_class = HEADS.get(head) if isinstance(head, str) else head
     subject = HeadUnderTest(

@@ -1,4 +1,4 @@
-"""A head under test: how it is built, fed, and reported when it breaks a rule."""
+"""Head under test: its construction, its inputs, and reports of broken rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from resnet_tasks.testing.random_batches import TargetMaker, random_batch, rando
 
 @dataclass(frozen=True)
 class HeadUnderTest:
-    """A head under examination and what it is built from and fed with."""
+    """A head class with the arguments and targets that the rules use.
+
+    Attributes:
+        head_class: Class of the head.
+        specs: Channels and stride of the offered levels.
+        classes: Class names of the head.
+        options: Options of the head; None for the defaults.
+        targets: Function that makes the target of an image.
+        uses_default_targets: Whether `targets` is `random_target`.
+    """
 
     head_class: type[Head]
     specs: Mapping[str, FeatureSpec]
@@ -30,7 +39,7 @@ class HeadUnderTest:
 
     @property
     def name(self) -> str:
-        """Class name of the head, for messages."""
+        """Class name of the head, for error messages."""
         return self.head_class.__name__
 
     def build(self, *, training: bool, seed: int = 0) -> Head:
@@ -45,7 +54,7 @@ class HeadUnderTest:
         return random_batch(num_classes=len(self.classes), **changes)
 
     def make_view(self, batch: Batch, positions: Sequence[int] | None = None) -> BatchView:
-        """Translate a batch into the labels of the head; `positions` selects images."""
+        """Make the view of a batch in the labels of the head; `positions` selects images."""
         return batch.make_view(LabelTable.identity(self.classes), positions)
 
     def make_features(self, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
@@ -60,7 +69,7 @@ class HeadUnderTest:
 
     @contextmanager
     def report_failures(self, activity: str) -> Iterator[None]:
-        """Turns an exception into a broken rule that says what the head was asked to do."""
+        """Report an exception inside the context as a broken rule that names the activity."""
         try:
             yield
         except AssertionError:

@@ -1,4 +1,4 @@
-"""Rules on a head's loss: terms, gradients, missing annotations, seeds, bf16."""
+"""Rules on a head's loss: terms, gradients, missing annotations, seeds and bf16."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def check_unannotated_images(subject: HeadUnderTest) -> None:
 
 
 def check_loss_additivity(subject: HeadUnderTest) -> None:
-    """Require that sums and counts of a batch are those of its images added up."""
+    """Require that the sums and counts of a batch equal those of its images added up."""
     head, batch = subject.build(training=False), subject.make_batch()
     features = subject.make_features(batch)
     batch_terms = head.loss(features, subject.make_view(batch))

@@ -1,4 +1,4 @@
-"""Rules on decoded predictions: types, shapes, ranges, original pixels."""
+"""Rules on decoded predictions: types, shapes, ranges and original pixels."""
 
 from __future__ import annotations
 

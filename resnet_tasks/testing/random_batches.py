@@ -1,6 +1,6 @@
-"""Random features, annotations and batches, which test heads without a dataset.
+"""Random features, annotations and batches for testing heads without a dataset.
 
-Shape glossary: `B` batch, `H, W` padded image.
+Shape glossary: `B` batch size, `H, W` padded image.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from resnet_tasks.structures.samples import Batch, Sample, collate
 from resnet_tasks.structures.targets import Target
 
 TargetMaker = Callable[[tuple[int, int], int, torch.Generator], Target]
-"""(height, width) of an image, number of classes, random source -> what is annotated on it."""
+"""Function of (height, width) of an image, number of classes and random generator -> target."""
 
 IMAGE_SIZES = ((61, 83), (64, 90))
-"""Sizes of the two images of the standard batch, neither a multiple of 32; padded to 64 x 96."""
+"""Sizes of the two images of the standard batch; no side but one is a multiple of 32."""
 
 
 def resnet_specs(width: int = 64, *, bottleneck: bool = False) -> dict[str, FeatureSpec]:
-    """C1..C5 of a ResNet (He et al. 2016, Table 1), at any width.
+    """Return the specs of C1..C5 of a ResNet (He et al. 2016, Table 1) of any width.
 
     Args:
         width: Channels of the stem; 64 in the paper.
-        bottleneck: Four times the channels from C2 on, as from ResNet-50 on.
+        bottleneck: Whether C2..C5 have four times the channels, as in ResNet-50 and deeper nets.
     """
     expansion = 4 if bottleneck else 1
     specs = {"C1": FeatureSpec(width, 2)}
@@ -44,13 +44,15 @@ def random_features(
     padded_size: tuple[int, int] = (64, 96),
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Level -> `(B, channels, H/stride, W/stride)`, not negative as after a ReLU, with gradient.
+    """Make random features: level -> `(B, channels, H/stride, W/stride)`.
+
+    They are not negative, as after a ReLU, and require a gradient.
 
     Args:
-        specs: The levels.
+        specs: Channels and stride of the levels.
         batch_size: Number of images.
         padded_size: (H, W), a multiple of the coarsest stride.
-        seed: The same seed gives the same features.
+        seed: Random seed; the same seed gives the same features.
     """
     generator = torch.Generator().manual_seed(seed)
     features = {}
@@ -65,14 +67,14 @@ def random_features(
 def random_target(
     size: tuple[int, int], num_classes: int, generator: torch.Generator, *, objects: int = 3
 ) -> Target:
-    """Boxes, labels, masks and a semantic map that agree with one another, and one image label.
+    """Make boxes, labels, masks and a semantic map that agree with each other, and an image label.
 
     Args:
-        size: (height, width) of the image; 16 x 16 at least.
-        num_classes: Labels are 0..num_classes-1.
-        generator: The source of all randomness.
-        objects: How many; 0 gives an image that was looked at and holds nothing: no boxes, and a
-            semantic map that is void throughout.
+        size: (height, width) of the image, at least 16 x 16.
+        num_classes: Number of classes; labels are 0..num_classes-1.
+        generator: Generator of all random numbers.
+        objects: Number of objects. 0 gives an image that is annotated as empty: without boxes, and
+            with a semantic map that is entirely void.
     """
 
     def sample_integers(low: int, high: int, shape: tuple[int, ...]) -> Tensor:
@@ -108,17 +110,18 @@ def random_batch(
     targets: TargetMaker = random_target,
     seed: int = 0,
 ) -> Batch:
-    """Random images of the given sizes, padded to one, with random targets.
+    """Make random images of the given sizes with random targets, padded to a common size.
 
-    The first image comes from an original of twice its size, the second from one mirrored left
-    to right, and so on in turn.
+    The first image is resized from an original of twice its size. The second is mirrored left to
+    right. Further images alternate between the two.
 
     Args:
         image_sizes: (height, width) of each image inside the batch.
-        num_classes: Labels are 0..num_classes-1.
-        annotated: Per image, whether it has a target; default: all have.
-        targets: Makes each target.
-        seed: The same seed gives the same batch; an image does not depend on those after it.
+        num_classes: Number of classes; labels are 0..num_classes-1.
+        annotated: Whether each image has a target; default: all have one.
+        targets: Function that makes each target.
+        seed: Random seed. The same seed gives the same batch, and an image does not depend on
+            the images after it.
     """
     generator = torch.Generator().manual_seed(seed)
     samples = []
