@@ -1,6 +1,6 @@
-"""The command line: verbs only, a module per family of them.
+"""Command line: one module per group of related commands.
 
-Heavy modules are imported inside the verb, so that help and lists come at once.
+Heavy modules are imported inside the commands, so that help and listings appear immediately.
 """
 
 from resnet_tasks.cli import (

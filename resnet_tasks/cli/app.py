@@ -1,4 +1,4 @@
-"""The command line's frame: the app, its groups, shared options, and how mistakes are told."""
+"""Frame of the command line: the app, its groups, shared options, and reporting of errors."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from resnet_tasks.runs.run import Run
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What a disk answers that takes no more; its user can mend it."""
+"""Error numbers of a disk that cannot be written to; the user can fix the cause."""
 CLOSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
-"""What a system answers where a file may not, or cannot, be opened; its user can mend it too."""
+"""Error numbers of files that may not or cannot be opened; the user can fix the cause too."""
 PLAIN = None
-"""Help without boxes: what draws them takes as long to import as all the rest of `--help`."""
+"""Markup mode for help without boxes: drawing boxes takes as long to import as all other help."""
 MISTAKE = 2
 STOPPED = 130
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Signals that ask a process to end, as far as the system has them."""
+"""Signals that ask a process to end; a system may lack some of them."""
 VERBS = (
     "finetune",
     "benchmark",
@@ -54,11 +54,11 @@ VERBS = (
     "heads",
     "backbones",
 )
-"""Order in the help."""
+"""Order of the commands in the help."""
 
 
 class Split(StrEnum):
-    """A part of a data set."""
+    """Split of a dataset."""
 
     train = "train"
     val = "val"
@@ -66,14 +66,14 @@ class Split(StrEnum):
 
 
 class Checkpoint(StrEnum):
-    """A checkpoint of a run."""
+    """Checkpoint of a run."""
 
     last = "last"
     best = "best"
 
 
 class TtaChoice(StrEnum):
-    """Test-time augmentation."""
+    """Kind of test-time augmentation."""
 
     flips = "flips"
     scales = "scales"
@@ -81,10 +81,10 @@ class TtaChoice(StrEnum):
 
 
 class _CommandGroup(TyperGroup):
-    """Lists its verbs with whole sentences, where plain help cuts them to a line."""
+    """Command group whose help prints complete sentences; typer cuts them to one line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes the list of verbs into the help."""
+        """Write the list of commands into the help."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(name, verb.get_short_help_str(limit=500)) for name, verb in commands if verb]
         with formatter.section("Commands"):
@@ -92,15 +92,15 @@ class _CommandGroup(TyperGroup):
 
 
 class _RootGroup(_CommandGroup):
-    """Turns errors that a user can mend into one line and an exit code, for every verb."""
+    """Group of all commands, which reports user errors in one line with an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The verbs in the order in which they are used; new ones at the end."""
+        """List the commands in the order of their typical use, unknown ones at the end."""
         commands = super().list_commands(ctx)
         return sorted(commands, key=lambda verb: VERBS.index(verb) if verb in VERBS else len(VERBS))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuses empty arguments: as a path they would mean the current folder."""
+        """Refuse empty arguments, which as a path would mean the current folder."""
         for previous, argument in pairwise(["resnet-tasks", *args]):
             if argument and not (argument.startswith("--") and argument.endswith("=")):
                 continue
@@ -128,10 +128,10 @@ class _RootGroup(_CommandGroup):
 
 
 def _describe_disk_error(error: OSError) -> str:
-    """What a disk refused, in a sentence.
+    """Describe an error of the disk in one sentence.
 
     Raises:
-        OSError: The error itself, where its user cannot mend it.
+        OSError: The same error, if the user cannot fix its cause.
     """
     location = f": {error.filename}" if error.filename else ""
     if error.errno in DISK:
@@ -199,10 +199,10 @@ TileOverlap = Annotated[
 
 
 def build_window_options(tiles: int | None, overlap: float | None) -> SlidingRecipe | None:
-    """The windows of `--tiles` and `--overlap`; None: what the recipe says.
+    """Build the sliding windows of `--tiles` and `--overlap`; return None to use the recipe's.
 
     Raises:
-        DataError: If they are none.
+        DataError: If the size is not usable, or `--overlap` is given without `--tiles`.
     """
     if tiles is None:
         if overlap is not None:
@@ -238,33 +238,34 @@ def _main(
 
 
 def get_process_rank() -> int | None:
-    """The number that a launcher (torchrun, accelerate) gave this process; None if it is alone."""
+    """Return the rank that a launcher (torchrun, accelerate) set; None for a single process."""
     is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return int(os.environ.get("RANK", "0")) if is_distributed else None
 
 
 @contextmanager
 def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal end what is inside with one sentence.
+    """Handle Ctrl-C, SIGTERM and a closed terminal inside the context: clean up and exit.
 
-    What is unfinished is taken away: signals come as exceptions, also those that would end the
-    process without a word.
+    The signals are raised as exceptions, so that unfinished files are removed. Without it, some of
+    the signals would end the process immediately. One sentence reports the stop.
 
     Args:
-        out: What will not be there.
+        out: Path of the result that is not written, for the message.
 
     Raises:
-        Exit: 128 and the number of the signal, as shells have it.
+        Exit: With code 128 plus the number of the signal, as in shells.
     """
     received_signals: list[int] = []
 
     def raise_interrupt(number: int, _: FrameType | None) -> None:
-        if not received_signals:  # once: taking things away is not to be stopped again
+        if not received_signals:  # a second signal must not interrupt the cleanup
             received_signals.append(number)
             raise KeyboardInterrupt
 
     previous_handlers: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # only there can it be done
+    # Python allows signal handlers in the main thread only.
+    if threading.current_thread() is threading.main_thread():
         signals = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
         previous_handlers = {
             signal_number: signal.signal(signal_number, raise_interrupt)
@@ -283,7 +284,7 @@ def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
 
 
 def print_message(message: str, prefix: str = "error:") -> None:
-    """Prints one line on standard error."""
+    """Print one line to standard error."""
     from rich.console import Console
     from rich.text import Text
 
@@ -295,7 +296,7 @@ def print_message(message: str, prefix: str = "error:") -> None:
 
 
 def run_plugins(recipe: Recipe, trusted: bool) -> None:
-    """Executes the code that a recipe names, where the user agreed."""
+    """Run the code that a recipe names, if the user agrees."""
     if recipe.plugins:
         from resnet_tasks.recipe.plugins import load_plugins
 
@@ -303,7 +304,7 @@ def run_plugins(recipe: Recipe, trusted: bool) -> None:
 
 
 def _confirm_plugins(recipe: Recipe, trusted: bool) -> bool:
-    """Whether the recipe's plugins may run; asks where somebody is there to answer."""
+    """Return whether the recipe's plugins may run; ask on a terminal."""
     if trusted or not recipe.plugins or not sys.stdin.isatty():
         return trusted
     plugin_list = "\n  ".join(recipe.plugins)
@@ -313,14 +314,14 @@ def _confirm_plugins(recipe: Recipe, trusted: bool) -> bool:
 
 
 def open_run(run: Path, trusted: bool) -> Run:
-    """A run folder, with its plugins where the user agreed; its model is going to be used.
+    """Open a run folder in order to use its model, and run its plugins if the user agrees.
 
     Raises:
-        RunError: If it is none.
+        RunError: If it is not a run folder.
     """
     from resnet_tasks.recipe.load import load_recipe
 
-    # Looked at before torch is imported, so that a mistyped folder is refused at once.
+    # Checked before torch is imported, so that a mistyped folder is refused at once.
     if not (run / "recipe.yaml").is_file():
         raise RunError(
             f"{run} is not a run folder: it has no recipe.yaml; runs are made by `resnet-tasks "
@@ -337,7 +338,7 @@ def open_run(run: Path, trusted: bool) -> Run:
 
 @contextmanager
 def show_progress(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error; gives the function to call with (done, total)."""
+    """Show a progress bar on standard error; yield the function to call with (done, total)."""
     from rich.console import Console
     from rich.progress import Progress
 

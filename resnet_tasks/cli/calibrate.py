@@ -1,4 +1,4 @@
-"""`calibrate` and `operating-point`: confidences and thresholds, fitted on a split."""
+"""`calibrate` and `operating-point`: confidences and score thresholds, fitted on a split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnet_tasks.cli.app import (
 
 
 class HitRule(StrEnum):
-    """When a detection hits an object."""
+    """Rule that decides whether a detection hits an object."""
 
     IOU = "iou"
     CENTER = "center"
@@ -90,7 +90,7 @@ def operating_point(
         checkpoint=checkpoint.value,
         data_root=data_root,
     )
-    # Short enough for 80 columns.
+    # Column names short enough for a terminal of 80 columns.
     columns = ("score ≥", "sensitivity", "precision", "F1", "FP/image")
     for head, points in heads.items():
         title = Text(f"{head}: {parsed_rule} on {split.value}")

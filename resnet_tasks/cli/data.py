@@ -1,4 +1,4 @@
-"""`data`: bring data to COCO format, check and measure it."""
+"""`data`: convert data to COCO format, check it and measure it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from resnet_tasks.registry import Registry
 
 UNCLEAN = 1
-"""What `data check --strict` answers to files that can be used and are not clean."""
+"""Exit code of `data check --strict` for files that are usable but not clean."""
 
 
 class SplitBy(StrEnum):
-    """What a split goes by; see `SplitPlan`."""
+    """Criterion of a split; see `SplitPlan`."""
 
     random = "random"
     classes = "class"
@@ -375,7 +375,7 @@ def preview(
 
 
 def _parse_options(texts: list[str]) -> dict[str, Any]:
-    """`key=value` options of a converter, typed by YAML."""
+    """Parse `key=value` options of a converter, typed as in YAML."""
     from resnet_tasks.recipe.yaml_text import parse_yaml
 
     options: dict[str, Any] = {}

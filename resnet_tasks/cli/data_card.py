@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def print_card(card: DataCard, folder: Path) -> None:
-    """Print what a converted dataset holds, the warnings about it, and where it lies."""
+    """Print the contents of a converted dataset, its warnings, and its folder."""
     for split in card.splits:
-        # A class that only pixels have needs no 0.
+        # A class that occurs only in label maps is not listed with 0 objects.
         num_objects = {name: n for name, n in split.objects.items() if n or not split.pixels}
         objects = ", ".join(f"{name} {count}" for name, count in num_objects.items())
         maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""

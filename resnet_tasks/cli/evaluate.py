@@ -1,4 +1,4 @@
-"""`evaluate`: metrics of a run, or of results that any tool wrote."""
+"""`evaluate`: metrics of a run, or of results from any tool."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from resnet_tasks.errors import DataError
 
 
 class ResultsTask(StrEnum):
-    """What a results file holds."""
+    """Content of a results file."""
 
     box = "box"
     mask = "mask"
@@ -36,7 +36,7 @@ class ResultsTask(StrEnum):
 
 
 class Backend(StrEnum):
-    """Who makes COCO's tables."""
+    """Library that computes COCO's tables."""
 
     hotcoco = "hotcoco"
     pycocotools = "pycocotools"
@@ -175,7 +175,7 @@ def evaluate(
 def _evaluate_results(
     truth: Path, results: Path, task: str, backend: str, *, resamples: int, out: Path | None
 ) -> None:
-    """Results of any tool; neither models nor torch are loaded."""
+    """Evaluate results from any tool, without loading a model or torch."""
     from rich.console import Console
 
     from resnet_tasks.evaluation.metric_tables import build_metric_tables

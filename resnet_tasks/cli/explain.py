@@ -1,4 +1,4 @@
-"""`explain`: which places of an image speak for a prediction."""
+"""`explain`: regions of an image that support a prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_tasks.errors import DataError
 
 
 class CamMethod(StrEnum):
-    """How channels or places are weighed."""
+    """Method that weights channels or cells."""
 
     gradcam = "gradcam"
     hirescam = "hirescam"

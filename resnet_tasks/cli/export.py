@@ -1,4 +1,4 @@
-"""`export`: a run's model for other engines."""
+"""`export`: model of a run for other inference engines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resnet_tasks.errors import DataError
 
 
 class GraphFormat(StrEnum):
-    """What the graph is written as."""
+    """File format of the exported graph."""
 
     onnx = "onnx"
     openvino = "openvino"

@@ -1,4 +1,4 @@
-"""`heads` and `backbones`: the parts that a recipe can name."""
+"""`heads` and `backbones`: listings of the parts that a recipe can name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def heads() -> None:
     from resnet_tasks.assemble.heads import BUILT_IN_HEADS
     from resnet_tasks.heads.base import HEADS
 
-    assert BUILT_IN_HEADS  # importing them registered them
+    assert BUILT_IN_HEADS  # the import registers the built-in heads
     for name in HEADS:
         head = HEADS.get(name)
         typer.echo(f"{name}: {head.task.name}, reads {', '.join(head.in_levels)}")
@@ -62,7 +62,7 @@ def backbones(
 
 
 def _print_backbones(variants: Sequence[Variant]) -> None:
-    """A row per weight set: a table for people, plain columns with every cell filled for pipes."""
+    """Print one row per weight set: a table on a terminal, complete plain columns in a pipe."""
     from rich.console import Console
     from rich.table import Table
 

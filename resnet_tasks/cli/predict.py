@@ -156,10 +156,10 @@ def _predict_exported(
     options: StreamOptions,
     max_pixels: int | None,
 ) -> None:
-    """Predicts with an exported model; torch is not loaded.
+    """Predict with an exported model, without loading torch.
 
     Raises:
-        DataError: If options are given that need the run.
+        DataError: If an option is given that only a run supports.
     """
     unsupported = sorted(find_explicit_parameters(ctx) - _EXPORT_PARAMETERS)
     if unsupported:

@@ -1,4 +1,4 @@
-"""`report` and `compare`: runs as pages to look at and to send."""
+"""`report` and `compare`: runs as HTML pages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def compare(
     from resnet_tasks.runs.model_cost import measure_run_costs
 
     views = [read_run(run) for run in runs]
-    page = make_comparison(views, evaluation)  # before time is spent on measuring
+    page = make_comparison(views, evaluation)  # errors appear before the measurement takes time
     if costs:
         try:
             loaded_runs = [open_run(run, trust_plugins) for run in runs]
@@ -84,12 +84,12 @@ def compare(
 
 
 def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None:
-    """The page of a run that was just judged; that it fails never costs the run.
+    """Write the page of a run that was just evaluated; a failure is reported but not raised.
 
     Args:
-        run: The run folder.
-        evaluation: Name of the evaluation just made.
-        data_root: Folder that holds data sets.
+        run: Path of the run folder.
+        evaluation: Name of the new evaluation.
+        data_root: Folder of datasets.
     """
     from rich.console import Console
 
@@ -98,7 +98,7 @@ def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None
 
     try:
         page = write_report(run, evaluation=evaluation, data_root=data_root)
-    except Exception as error:  # noqa: BLE001 - the run is done and stays whole, whatever this is
+    except Exception as error:  # noqa: BLE001 - the run is complete; no error here may fail it
         text = str(error) if isinstance(error, ResnetTasksError) else f"{error!r}"
         print_message(
             f"report.html could not be made ({text}); the run itself is whole, try "

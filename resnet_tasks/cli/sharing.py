@@ -1,4 +1,4 @@
-"""`push` and `pull`: runs to a model hub and back."""
+"""`push` and `pull`: upload of runs to a model hub, and download from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`finetune` and `benchmark`: train the model of a recipe, or measure a step of it."""
+"""`finetune`, `lr-find`, `benchmark` and `replay`: training a recipe and measuring its steps."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def finetune(
     except TrainingStopped as stopped:
         print_message(str(stopped), "stopped:")
         raise typer.Exit(STOPPED) from None
-    if run is not None and not get_process_rank():  # one of several processes writes it
+    if run is not None and not get_process_rank():  # only the first process writes the report
         write_run_report(run.directory, "val", data_root)
 
 
@@ -204,7 +204,7 @@ def benchmark(
 
 
 def _prepare_process(recipe: Recipe, trusted: bool) -> None:
-    """Readies this process for training, and executes the code that the recipe names."""
+    """Prepare this process for training and run the code that the recipe names."""
     from resnet_tasks.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -214,7 +214,7 @@ def _prepare_process(recipe: Recipe, trusted: bool) -> None:
 def _require_group_folder(
     out: Path | None, resume: Path | None, seeds: int, folds: int, *, dry_run: bool
 ) -> Path:
-    """The folder of several runs, which is named so that the same command goes on with it."""
+    """Require `--out` for several runs, so that the same command can resume them."""
     option = "--seeds" if seeds > 1 else "--folds"
     if seeds > 1 and folds > 1:
         raise RunError(
@@ -234,7 +234,7 @@ def _require_group_folder(
 def _load_resumed_recipe(
     run: Path, recipe: str | None, overrides: list[str] | None, out: Path | None
 ) -> Recipe:
-    """The recipe of a run that is resumed; nothing about it may change."""
+    """Load the recipe of a run to resume, which must not be changed."""
     changes = [
         argument
         for argument in (recipe, *(overrides or ()))
@@ -263,7 +263,7 @@ def _load_resumed_recipe(
 
 
 def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -> None:
-    """Draws the quickstart's data where it is absent; no other recipe can make its own."""
+    """Draw the quickstart's synthetic data if it is missing; other recipes need existing data."""
     from resnet_tasks.recipe.data_root import get_data_root
     from resnet_tasks.recipe.shipped_recipes import find_recipe
 
@@ -272,7 +272,7 @@ def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -
     if not shipped or recipe.data.root != "cells" or folder.exists():
         return
 
-    if get_process_rank():  # the first of several processes draws
+    if get_process_rank():  # only the first of several processes draws the data
         _wait_for_folder(folder)
         return
 
@@ -285,10 +285,10 @@ def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -
 
 
 def _wait_for_folder(folder: Path) -> None:
-    """Returns when another process has made a folder.
+    """Wait until another process has created a folder.
 
     Raises:
-        DataError: If it does not come in ten minutes.
+        DataError: If the folder does not exist after ten minutes.
     """
     end = time.monotonic() + 600
     while not folder.exists():
