@@ -1,1 +1,1 @@
-"""Layers and losses that several heads share."""
+"""Layers that more than one head needs."""

@@ -1,1 +1,1 @@
-"""Recipes: validated, frozen descriptions of runs."""
+"""The validated, frozen description of one run."""

@@ -1,1 +1,1 @@
-"""Heads for semantic segmentation: U-Net and semantic FPN."""
+"""Semantic segmentation heads: U-Net and semantic FPN."""
