@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [options]` runs one measurement; without a name it lists them."""
+"""Entry point: `python -m benchmarks NAME [options]` runs a benchmark; without NAME, lists all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 
 
 def list_benchmarks() -> dict[str, str]:
-    """Modules with a `main`: name -> first line of the docstring; nothing is imported for it."""
+    """List the modules with a `main` as name -> first line of the docstring, without imports."""
     titles = {}
     for path in sorted(FOLDER.glob("[!_]*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
@@ -25,10 +25,10 @@ def list_benchmarks() -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the measurement named first; the rest of the words are its own.
+    """Run the benchmark that the first argument names with the remaining arguments.
 
     Returns:
-        The exit code: 0, 2 after a mistake that can be mended, or 130 when stopped.
+        Exit code: 0, 2 after a user error, or 130 after an interrupt.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     titles = list_benchmarks()
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"there is no measurement {words[0]!r}; there are {', '.join(titles)}", file=sys.stderr
         )
         return 2
-    keep_freed_memory()  # the peer's too, where both are in this process
+    keep_freed_memory()  # also for the peer, if both run in this process
     try:
         importlib.import_module(f"benchmarks.{words[0]}").main(words[1:])
     except ResnetTasksError as error:

@@ -1,12 +1,12 @@
-"""Every measurement, each in a process of its own: one JSON and one table in Markdown.
+"""All benchmarks, each in a fresh process, with one JSON file and one Markdown table.
 
-    python -m benchmarks all                               # an hour or more; on a machine at rest
-    python -m benchmarks all --quick                       # minutes: shows that all of them run
+    python -m benchmarks all                               # an hour or more, on an idle machine
+    python -m benchmarks all --quick                       # minutes; only checks that all run
     python -m benchmarks all --only startup detector_step
 
-A measurement is a module of this folder with `main(argv)`, which takes `--out FILE` and `--quick`
-and puts its rows into its report (`measuring.with_rows`): a new one is found without being named
-here. One that fails is named, and the others go on.
+A benchmark is a module of this folder with `main(argv)` that accepts `--out FILE` and `--quick`
+and puts its rows into its report (`harness.measurement.add_rows`). New modules are found
+automatically. If a benchmark fails, its name is reported and the others still run.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ SECTIONS = {
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Runs them, writes `benchmarks.json` and `benchmarks.md`, prints the table.
+    """Run the benchmarks, write `benchmarks.json` and `benchmarks.md`, and print the table.
 
     Returns:
-        What the JSON holds.
+        Content of the JSON file.
 
     Raises:
-        DataError: At the end, if a measurement failed or is not known.
+        DataError: If a benchmark is unknown or, after all have run, if one failed.
     """
     options = _parse_options(argv)
     names = options.only or [name for name in list_benchmarks() if name not in EXCLUDED]
@@ -89,7 +89,7 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _run_benchmark(name: str, folder: Path, *, is_quick: bool) -> int:
-    """Runs one; its report of an earlier time is removed first. The exit code."""
+    """Remove the previous report of a benchmark, run the benchmark and return its exit code."""
     file = folder / f"{name}.json"
     file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks", name, "--out", str(file)]
@@ -97,7 +97,7 @@ def _run_benchmark(name: str, folder: Path, *, is_quick: bool) -> int:
 
 
 def _format_report(reports: Mapping[str, Mapping[str, Any]], *, is_quick: bool) -> str:
-    """The rows of all reports, the kinds apart, and where they were measured."""
+    """Format the rows of all reports, grouped by kind, and the machines of the measurements."""
     rows = [row for report in reports.values() for row in read_rows(report)]
     parts = [f"{QUICK}\n"] if is_quick else []
     for kind, title in SECTIONS.items():

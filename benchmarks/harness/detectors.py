@@ -1,8 +1,8 @@
-"""Faster R-CNN twice: torchvision's model and ours with the same weights, settings and images.
+"""Two Faster R-CNN detectors, torchvision's and ours, with the same weights, settings and images.
 
-Norms are frozen, as torchvision freezes them; their statistics are those of the images, so that
-features have the size that trained ones have. Weights that decide boxes and classes are drawn wide,
-so that scores differ and boxes move.
+Norms are frozen, as in torchvision. Their statistics are those of the images, so that features have
+the scale of trained ones. The weights that determine boxes and classes have a large standard
+deviation, so that scores differ and boxes move.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from resnet_tasks.structures.samples import Batch
 
 PEER = f"torchvision {version('torchvision')}"
 FROZEN_STAGES = 2
-"""Stem and C2: what torchvision's `trainable_layers=3`, its default, leaves untrained."""
+"""Stem and C2, the stages that torchvision's default `trainable_layers=3` leaves untrained."""
 EVERYTHING = 1_000_000
-"""A sample size that takes all candidates, so that nothing is left to chance."""
+"""Sample size that includes all candidates, so that nothing is sampled at random."""
 LOSSES = {
     "rpn_objectness": "loss_objectness",
     "rpn_box": "loss_rpn_box_reg",
@@ -50,11 +50,11 @@ LOSSES = {
 
 
 def build_our_detector(backbone: str, batch: Batch) -> TaskModel:
-    """Our Faster R-CNN with its defaults, which are torchvision's; in training mode.
+    """Build our Faster R-CNN with its defaults, which are torchvision's, in training mode.
 
     Args:
         backbone: Name of the ResNet.
-        batch: What the norms' statistics are of; the model is on its device.
+        batch: Batch whose statistics the norms get; the model is moved to its device.
     """
     device = batch.images.device
     warmup_model = TaskModel(
@@ -75,13 +75,13 @@ def build_our_detector(backbone: str, batch: Batch) -> TaskModel:
 
 
 def _build_random_resnet(name: str) -> ResNet:
-    """A random ResNet whose norms take over the statistics of the one batch that they see."""
+    """Build a random ResNet whose norms adopt the statistics of the next batch."""
     torch.manual_seed(0)
     backbone = ResNet(name)
     for norm in find_batch_norms(backbone):
         if not norm.weight.any():
-            # The last of a block, which starts as the identity. Branches as wide as shortcuts would
-            # make a deep net of random weights blow up every rounding.
+            # The last norm of a block starts at 0, as the identity. A scale of 1 would make the
+            # branches as large as the shortcuts, and a deep random net would amplify rounding.
             nn.init.constant_(norm.weight, 0.2)
         norm.momentum = 1.0
     return backbone
@@ -98,12 +98,12 @@ def _initialize_wide(head: FasterRCNN) -> None:
 
 
 def build_peer_detector(backbone: str, ours: TaskModel, **options: Any) -> TorchvisionFasterRCNN:
-    """The Faster R-CNN of torchvision with the weights of `our_detector`; in training mode.
+    """Build torchvision's Faster R-CNN with the weights of our detector, in training mode.
 
     Args:
         backbone: Name of the ResNet.
-        ours: Made by `our_detector` with the same name.
-        options: Of torchvision's `FasterRCNN`.
+        ours: Result of `build_our_detector` for the same name.
+        options: Options of torchvision's `FasterRCNN`.
     """
     body = resnet_fpn_backbone(
         backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
@@ -122,14 +122,14 @@ def _get_state(backbone: object) -> dict[str, Tensor]:
 
 
 def unpad_images(batch: Batch) -> list[Tensor]:
-    """The images of a batch without padding, as torchvision takes them."""
+    """Return the images of a batch without padding, as torchvision takes them."""
     sizes = [geometry.input_size for geometry in batch.geometries]
     pairs = zip(batch.images, sizes, strict=True)
     return [image[:, :height, :width] for image, (height, width) in pairs]
 
 
 def to_peer_targets(batch: Batch) -> list[dict[str, Tensor]]:
-    """The boxes of a batch as torchvision takes them: class 0 is the background."""
+    """Convert the boxes of a batch to torchvision's targets, whose class 0 is the background."""
     peer_targets = []
     for target in batch.targets:
         assert target.boxes is not None
@@ -139,7 +139,7 @@ def to_peer_targets(batch: Batch) -> list[dict[str, Tensor]]:
 
 
 def make_our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """A training step, see `training_step`."""
+    """Make a training step of our model, see `make_training_step`."""
 
     def compute_loss() -> Tensor:
         return model.compute_total_loss(model(batch, mode="loss"))
@@ -148,7 +148,7 @@ def make_our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
 
 
 def make_peer_step(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
-    """The same of torchvision's model, as its reference training does it."""
+    """Make a training step of torchvision's model, as in its reference training."""
     images, targets = unpad_images(batch), to_peer_targets(batch)
 
     def compute_loss() -> Tensor:
@@ -160,10 +160,10 @@ def make_peer_step(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -
 def require_same_losses(
     ours: TaskModel, theirs: TorchvisionFasterRCNN, batch: Batch, precision: str
 ) -> str:
-    """How near the losses are where all anchors and proposals are sampled.
+    """Compare the losses with all anchors and proposals sampled, and describe the difference.
 
     Raises:
-        DataError: If they are further apart than the precision explains.
+        DataError: If they differ by more than the precision explains.
     """
     head = ours.named_heads["boxes"]
     assert isinstance(head, FasterRCNN)
@@ -195,23 +195,24 @@ def require_same_losses(
 
 
 def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Detections of the batch, in pixels of the original images."""
+    """Make a forward of our model, from the batch to detections in original pixels."""
     return lambda: model.predict(batch, precision=precision)["boxes"]
 
 
 def make_peer_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
-    """The same of torchvision's model, as its documentation calls it."""
+    """Make a forward of torchvision's model, called as in its documentation."""
     images = unpad_images(batch)
     return make_inference(lambda: model(images), batch.images.device, precision)
 
 
 def require_same_detections(ours: Work, theirs: Work) -> str:
-    """Which share of the peer's detections has one of ours in the same place, in fp32.
+    """Measure the share of the peer's detections that ours contain too, in fp32.
 
-    The same place: the same class, IoU of at least 0.99, scores at most 0.01 apart.
+    Two detections match if they have the same class, an IoU of at least 0.99, and scores that
+    differ by at most 0.01.
 
     Raises:
-        DataError: If it is below 0.98.
+        DataError: If the share is below 0.98.
     """
     our_batch, peer_batch = ours(), theirs()
     assert isinstance(our_batch, list)
@@ -237,12 +238,13 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
 def require_same_stages(
     ours: TaskModel, theirs: TorchvisionFasterRCNN, batch: Batch, precision: str
 ) -> str:
-    """How near pyramid, objectness and class logits of the same boxes are.
+    """Compare pyramid, objectness and class logits of the same boxes, and describe the difference.
 
-    For precisions whose rounding changes which of many nearly equal random boxes come out.
+    This check is for precisions whose rounding changes the selection among many nearly equal random
+    boxes.
 
     Raises:
-        DataError: If they are further apart than the precision explains.
+        DataError: If they differ by more than the precision explains.
     """
     head = ours.named_heads["boxes"]
     assert isinstance(head, FasterRCNN)

@@ -1,7 +1,7 @@
-"""What the measurements share: fresh processes, rows of the table, machine and versions, files.
+"""Shared parts of the benchmarks: fresh processes, result rows, environment and report files.
 
-Nothing here imports torch, so that what is measured in fresh processes is not slowed by its parent;
-`side_by_side` has what needs it.
+This module does not import torch, so that it does not slow down benchmarks that run in fresh
+processes. Code that needs torch is in `side_by_side`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from resnet_tasks.errors import DataError
 Kind = Literal["same precision", "as it comes", "alone"]
 
 REPEATS = 7
-"""Runs whose median counts, at least."""
+"""Least number of runs behind a median."""
 QUICK = "--quick shows that the measurement runs; its numbers mean nothing"
 
 _TIMED = """
@@ -47,19 +47,20 @@ print(json.dumps({{"seconds": seconds, "cpu_seconds": cpu, "bytes": memory, "fou
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One row of the table.
+    """One row of the result table.
 
     Attributes:
-        work: What is done, at which size and precision.
-        kind: `same precision`: the peer gets ours and channels-last too; `as it comes`: the peer's
-            own defaults against ours; `alone`: there is no peer, ours stands against a limit.
-        peer: Its name, or what ours is held against.
-        ours: In `unit`; lower is better.
-        theirs: Likewise; None without a peer.
-        unit: `s` or `bytes`; seconds are medians.
-        goal: Least `ratio` of seconds, greatest of bytes; without a peer the greatest `ours`.
-        agreement: How it was checked that both did the same, and how near they came.
-        metric: As it comes: what the recipe's model reached, and where that was measured.
+        work: Description of the work with its size and precision.
+        kind: `same precision`: the peer gets our precision and channels-last too. `as it comes`:
+            both run with their own defaults. `alone`: without a peer, ours is compared with a
+            limit.
+        peer: Name of the peer, or of the limit.
+        ours: Our result in `unit`; lower is better.
+        theirs: The peer's result in `unit`; None without a peer.
+        unit: `s` (median seconds) or `bytes`.
+        goal: Least `ratio` for seconds, greatest `ratio` for bytes, greatest `ours` without a peer.
+        agreement: Check that both did the same work, with the difference between their results.
+        metric: Metric that the recipe's model reached and its source, for `as it comes`.
     """
 
     work: str
@@ -74,14 +75,14 @@ class BenchmarkRow:
 
     @property
     def ratio(self) -> float | None:
-        """Seconds: how many times faster ours is. Bytes: ours over the peer's."""
+        """For seconds, the factor by which ours is faster; for bytes, ours over the peer's."""
         if self.theirs is None:
             return None
         return self.theirs / self.ours if self.unit == "s" else self.ours / self.theirs
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether the goal is reached; None without one."""
+        """True if the goal is reached; None without a goal."""
         if self.goal is None:
             return None
         if self.ratio is None:
@@ -89,11 +90,11 @@ class BenchmarkRow:
         return self.ratio >= self.goal if self.unit == "s" else self.ratio <= self.goal
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, with ratio and whether the goal is reached."""
+        """Return plain values, including the ratio and whether the goal is reached."""
         return {**asdict(self), "ratio": self.ratio, "is_reached": self.is_reached}
 
     def to_cells(self) -> tuple[str, ...]:
-        """As the table has it, see `HEADINGS`."""
+        """Return the cells of the table row, in the order of `HEADINGS`."""
         goal = ""
         if self.goal is not None:
             sign = ">=" if self.unit == "s" and self.theirs is not None else "<="
@@ -119,20 +120,20 @@ HEADINGS = ("work", "kind", "peer", "ours", "peer's", "ratio", "goal", "checked"
 
 
 def format_quantity(value: float, unit: str) -> str:
-    """A number of seconds or bytes, for people."""
+    """Format a number of seconds or bytes with a suitable unit."""
     if unit == "bytes":
         return f"{value / 1e6:.0f} MB" if value < 1e9 else f"{value / 1e9:.2f} GB"
     return f"{1000 * value:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
 def format_markdown_table(rows: Sequence[BenchmarkRow]) -> str:
-    """The rows as a Markdown table, in their order."""
+    """Format the rows as a Markdown table, in their order."""
     lines = [HEADINGS, ("---",) * len(HEADINGS), *(row.to_cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def read_rows(report: Mapping[str, Any]) -> list[BenchmarkRow]:
-    """The rows that a report holds, as `with_rows` put them there."""
+    """Read the rows that `add_rows` put into a report."""
     derived = ("ratio", "is_reached")
     return [
         BenchmarkRow(**{key: value for key, value in row.items() if key not in derived})
@@ -141,22 +142,22 @@ def read_rows(report: Mapping[str, Any]) -> list[BenchmarkRow]:
 
 
 def add_rows(report: Mapping[str, Any], rows: Sequence[BenchmarkRow]) -> dict[str, Any]:
-    """A report that holds rows for the table of all measurements."""
+    """Add rows to a report, for the table of all benchmarks."""
     return {**report, "rows": [row.to_json() for row in rows]}
 
 
 def run_in_fresh_process(
     code: str, *arguments: Path | str | int, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Runs Python code in a process of its own.
+    """Run Python code in a fresh process.
 
     Args:
-        code: Reads `arguments` from `sys.argv[1:]` and prints one JSON object.
-        arguments: For the code.
-        environment: Variables besides those of this process.
+        code: Code that reads `arguments` from `sys.argv[1:]` and prints one JSON object.
+        arguments: Command line arguments of the code.
+        environment: Environment variables in addition to those of this process.
 
     Raises:
-        DataError: If it failed.
+        DataError: If the process failed.
     """
     process = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -173,26 +174,26 @@ def run_in_fresh_process(
 
 
 def time_process(work: str, *arguments: Path | str | int) -> dict[str, Any]:
-    """Times code in a process of its own, from its first import on.
+    """Time code in a fresh process, from its first import on.
 
     Args:
-        work: Reads `arguments` from `sys.argv[1:]` and leaves what it found in `found`.
-        arguments: For the code.
+        work: Code that reads `arguments` from `sys.argv[1:]` and assigns its result to `found`.
+        arguments: Command line arguments of the code.
 
     Returns:
-        `seconds`, `cpu_seconds`, `bytes` (the process's greatest memory) and `found`.
+        `seconds`, `cpu_seconds`, `bytes` (peak memory of the process) and `found`.
 
     Raises:
-        DataError: If it failed.
+        DataError: If the process failed.
     """
     return run_in_fresh_process(_TIMED.format(work=work), *arguments)
 
 
 def collect_environment(*packages: str) -> dict[str, Any]:
-    """Machine, versions and date of a measurement.
+    """Collect the machine, versions and date of a measurement.
 
     Args:
-        packages: Whose versions matter, besides our own.
+        packages: Packages whose versions matter, in addition to this one.
     """
     return {
         "hardware": {
@@ -207,7 +208,7 @@ def collect_environment(*packages: str) -> dict[str, Any]:
 
 
 def _describe_processor() -> str:
-    """The processor's name and the units that decide how fast bf16 is."""
+    """Return the name of the processor and its vector units, which determine the speed of bf16."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -226,11 +227,11 @@ def _find_version(name: str) -> str:
 
 
 def make_option_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with `--out` and `--quick`, which every measurement has.
+    """Create a parser with `--out` and `--quick`, the options of every benchmark.
 
     Args:
-        name: Of the measurement.
-        description: What its help says, laid out.
+        name: Name of the benchmark.
+        description: Formatted help text.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=description)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -246,16 +247,16 @@ def finish_report(
     *,
     summary: str = "",
 ) -> dict[str, Any]:
-    """Prints what a measurement found, and writes its report where that is wanted.
+    """Print the results of a benchmark, and write its report if `--out` is given.
 
     Args:
-        report: Plain values.
-        rows: For the table of all measurements.
-        options: With `out` and `quick`.
-        summary: For people; default: the rows as a table.
+        report: Report of plain values.
+        rows: Rows for the table of all benchmarks.
+        options: Parsed options with `out` and `quick`.
+        summary: Text to print; default: the rows as a table.
 
     Returns:
-        The report with the rows.
+        Report with the rows.
     """
     content = {**add_rows(report, rows), "quick": options.quick}
     print(summary or format_markdown_table(rows))

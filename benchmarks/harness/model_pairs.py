@@ -1,4 +1,4 @@
-"""A model of ours and a peer's with the same weights at one work: options, steps, pairs, report."""
+"""Comparison of our model with a peer's that has the same weights: options, steps and report."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ TINY = {"size": [64, 96], "repeats": 1}
 
 @dataclass(frozen=True)
 class Goals:
-    """What a contest should show.
+    """Goals of a comparison.
 
     Attributes:
-        same_precision: Precision -> times faster, at least.
-        as_it_comes: Times faster, at least.
-        memory: At the same precision: share of the peer's, at most; None: memory is not measured.
-        memory_as_it_comes: Likewise.
+        same_precision: Precision -> least speedup.
+        as_it_comes: Least speedup with each model's own defaults.
+        memory: Greatest share of the peer's memory at the same precision; None if memory is not
+            measured.
+        memory_as_it_comes: Greatest share of the peer's memory with each model's own defaults; None
+            if memory is not measured.
     """
 
     same_precision: Mapping[str, float]
@@ -37,18 +39,20 @@ class Goals:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelComparison:
-    """One work of two models with the same weights, in every precision and as the peer comes.
+    """Two models with the same weights and work, in each precision and with the peer's defaults.
 
     Attributes:
-        work: What is done, at which size.
-        peer: Name and version.
-        ours: The model, on its device.
-        theirs: Likewise.
-        our_work: Precision -> does it once.
-        their_work: Likewise, asked for when the layout of the filters is settled.
-        check: Precision -> how near the results are; raises `DataError` if they are not.
-        shared_parts: What is the same in both where the peer comes as it is built.
-        goals: What it should show.
+        work: Description of the work with its size.
+        peer: Name and version of the peer.
+        ours: Our model, on its device.
+        theirs: The peer's model, on its device.
+        our_work: Function from a precision to a callable that does our work once.
+        their_work: Function from a precision to a callable that does the peer's work once; called
+            after the memory format of the filters is set.
+        check: Function from a precision to a description of the difference between the results; it
+            raises `DataError` if they differ too much.
+        shared_parts: Parts that both have in common when the peer runs with its defaults.
+        goals: Goals of the comparison.
     """
 
     work: str
@@ -64,17 +68,18 @@ class ModelComparison:
     def iterate_pairs(
         self, precisions: Sequence[str], device: torch.device
     ) -> Iterator[BenchmarkPair]:
-        """Both channels-last in one precision after the other; then the peer as it is built.
+        """Yield pairs in channels-last for each precision, then one with the peer's defaults.
 
-        Each is to be measured before the next is asked for.
+        Each pair must be measured before the next one is requested, because the memory format of
+        the models changes in between.
 
         Raises:
-            DataError: If the two do not agree.
+            DataError: If the results of the two models differ too much.
         """
         set_memory_format(self.ours, channels_last=True)
         set_memory_format(self.theirs, channels_last=True)
-        # Before all steps: they move the statistics of norms, and nets of random weights that are
-        # normalized by such statistics blow every rounding up, the peer's as well as ours.
+        # Checked before all steps. Steps change the statistics of norms, and random nets that are
+        # normalized with such statistics amplify rounding, the peer's as well as ours.
         agreements = {precision: self.check(precision) for precision in precisions}
         for precision in precisions:
             yield BenchmarkPair(
@@ -104,13 +109,13 @@ class ModelComparison:
 def make_image_parser(
     name: str, description: str | None, *, size: tuple[int, int], batch: int
 ) -> argparse.ArgumentParser:
-    """The options of every measurement of models: what they see, and how often.
+    """Create a parser with the options of every model benchmark: image size, batch and repeats.
 
     Args:
-        name: Of the measurement.
-        description: What its help says.
-        size: (height, width) of the images.
-        batch: How many.
+        name: Name of the benchmark.
+        description: Formatted help text.
+        size: Default (height, width) of the images.
+        batch: Default number of images.
     """
     parser = make_option_parser(name, description)
     parser.add_argument("--size", nargs=2, type=int, default=list(size), help="height, width")
@@ -122,7 +127,7 @@ def make_image_parser(
 def make_model_parser(
     name: str, description: str | None, *, size: tuple[int, int], batch: int
 ) -> argparse.ArgumentParser:
-    """Those of `image_parser`, and the precisions and the device that models are measured in."""
+    """Create the parser of `make_image_parser` with options for precisions and device."""
     parser = make_image_parser(name, description, size=size, batch=batch)
     precisions = ("fp32", "bf16", "fp16")
     parser.add_argument("--precisions", nargs="*", choices=precisions, default=["fp32", "bf16"])
@@ -133,7 +138,7 @@ def make_model_parser(
 def parse_options(
     parser: argparse.ArgumentParser, argv: Sequence[str], **tiny: object
 ) -> argparse.Namespace:
-    """The options of a command line; with `--quick` those of `TINY` and `tiny` in their place."""
+    """Parse a command line; with `--quick`, the values of `TINY` and `tiny` replace the options."""
     options = parser.parse_args(argv)
     if options.quick:
         vars(options).update({**TINY, **tiny})
@@ -143,12 +148,12 @@ def parse_options(
 def measure_pairs(
     pairs: Iterable[BenchmarkPair], options: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    """Measures pairs; prints, writes and returns the report.
+    """Measure pairs; print, write and return the report.
 
     Args:
-        pairs: Of models, see `compare`.
-        options: Of a parser of this module.
-        device: Where they work.
+        pairs: Pairs of works, see `compare_pairs`.
+        options: Parsed options of a parser of this module.
+        device: Device of the models.
     """
     rows, runs = compare_pairs(pairs, device, options.repeats)
     report = {
@@ -163,13 +168,15 @@ def measure_pairs(
 def make_training_step(
     model: nn.Module, loss: Callable[[], Tensor], device: torch.device, precision: str
 ) -> Work:
-    """Loss, gradients and an optimizer step of rate 0, so that every step is the same.
+    """Make a training step: loss, gradients and an optimizer step.
+
+    The learning rate is 0, so that every step is the same.
 
     Args:
-        model: Whose parameters learn, but for frozen ones.
-        loss: Runs the model.
-        device: Where it is.
-        precision: Of the forward.
+        model: Model whose parameters are trained, except frozen ones.
+        loss: Function that runs the model and returns the loss.
+        device: Device of the model.
+        precision: Precision of the forward.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.0, momentum=0.9)
@@ -185,7 +192,7 @@ def make_training_step(
 
 
 def make_inference(forward: Work, device: torch.device, precision: str) -> Work:
-    """A forward without a graph."""
+    """Make a forward without an autograd graph."""
 
     def run() -> object:
         with torch.inference_mode(), autocast(device, precision):
@@ -195,10 +202,10 @@ def make_inference(forward: Work, device: torch.device, precision: str) -> Work:
 
 
 def require_same_trainable(ours: nn.Module, theirs: nn.Module) -> None:
-    """Makes sure that as many parameters learn in both.
+    """Require that both models have the same number of trainable parameters.
 
     Raises:
-        DataError: If not.
+        DataError: If the numbers differ.
     """
     num_ours, num_theirs = (
         sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -213,13 +220,13 @@ def require_same_trainable(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def set_memory_format(model: nn.Module, *, channels_last: bool) -> None:
-    """Brings a model's filters to channels-last, or back to how models are built."""
+    """Convert a model's filters to channels-last, or back to the default format."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(memory_format=layout)
 
 
 def get_memory_format(model: nn.Module) -> torch.memory_format:
-    """The layout that `settle` brought a model's filters to."""
+    """Return the memory format that `set_memory_format` gave a model's filters."""
     filters = next(parameter for parameter in model.parameters() if parameter.ndim == 4)
     is_last = filters.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""U-Net and FPN twice: segmentation_models.pytorch's models and ours with the same weights."""
+"""U-Net and FPN, from segmentation_models.pytorch (smp) and ours, with the same weights."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ ARCHITECTURES = {"unet": ("U-Net", smp.Unet), "fpn": ("FPN", smp.FPN)}
 
 
 def build_our_net(architecture: str, backbone: str, classes: Sequence[str] = SURFACES) -> TaskModel:
-    """Our net with its defaults; in training mode."""
+    """Build our net with its defaults, in training mode."""
     torch.manual_seed(0)
     net = ResNet(backbone)
     for name, parameter in net.named_parameters():
         if name.endswith("bn2.weight"):
-            nn.init.ones_(parameter)  # else the blocks start as the identity
+            nn.init.ones_(parameter)  # by default 0, so that blocks would start as the identity
     head = HEADS.get(architecture)(net.specs, classes)
     return TaskModel(net, {"scene": head}).train()
 
 
 def build_peer_net(architecture: str, backbone: str, ours: TaskModel) -> nn.Module:
-    """The net of segmentation_models.pytorch with the weights of `our_net`; in training mode."""
+    """Build the net of smp with the weights of our net, in training mode."""
     head = ours.named_heads["scene"]
     net: nn.Module = ARCHITECTURES[architecture][1](
         backbone, encoder_weights=None, classes=len(head.classes)
@@ -53,13 +53,13 @@ def _add_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def normalize_images(model: TaskModel, batch: Batch, layout: torch.memory_format) -> Tensor:
-    """The images as both nets read them."""
+    """Normalize the images of a batch as both nets expect them."""
     sizes = [geometry.input_size for geometry in batch.geometries]
     return model.normalize(batch.images, sizes).contiguous(memory_format=layout)
 
 
 def make_our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """A training step, see `training_step`."""
+    """Make a training step of our net, see `make_training_step`."""
 
     def compute_loss() -> Tensor:
         return model.compute_total_loss(model(batch, mode="loss"))
@@ -68,7 +68,10 @@ def make_our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
 
 
 def make_peer_step(model: nn.Module, ours: TaskModel, batch: Batch, precision: str) -> Work:
-    """The same in a plain loop, normalizing included; images in the layout of the filters."""
+    """Make a training step of the peer in a plain loop, normalization included.
+
+    The images have the memory format of the filters.
+    """
     labels = torch.stack([_require_labels(target.semantic) for target in batch.targets])
     layout = get_memory_format(model)
 
@@ -85,26 +88,26 @@ def _require_labels(semantic: Tensor | None) -> Tensor:
 
 
 def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Logits of the batch."""
+    """Make a forward of our net, from the batch to logits."""
     device = batch.images.device
     return make_inference(lambda: model(batch, mode="raw")["scene"]["logits"], device, precision)
 
 
 def make_peer_forward(model: nn.Module, ours: TaskModel, batch: Batch, precision: str) -> Work:
-    """The same in a plain loop, normalizing included; images in the layout of the filters."""
+    """Make a forward of the peer, normalization included, in the memory format of the filters."""
     layout = get_memory_format(model)
     device = batch.images.device
     return make_inference(lambda: model(normalize_images(ours, batch, layout)), device, precision)
 
 
 def require_same_logits(ours: TaskModel, theirs: nn.Module, batch: Batch, precision: str) -> str:
-    """How near the logits are, both nets in evaluation mode.
+    """Compare the logits of both nets in evaluation mode, and describe the difference.
 
-    They are compared before FPN's are brought to full size, where the peer aligns the corners of
-    the maps and ours the pixels.
+    FPN's logits are compared before they are resized to full size, because the peer aligns the
+    corners of the maps and ours the pixels.
 
     Raises:
-        DataError: If they are further apart than the precision explains.
+        DataError: If they differ by more than the precision explains.
     """
     modes = ours.training, theirs.training
     ours.eval()

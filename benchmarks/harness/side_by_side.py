@@ -1,4 +1,4 @@
-"""Peer and ours in one process: the same images, alternating runs, peaks of memory, agreement."""
+"""The peer and ours in one process: same images, alternating runs, peak memory and agreement."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from resnet_tasks.structures.samples import Batch, Sample, collate
 from resnet_tasks.structures.targets import Target
 
 THINGS = ("car", "pedestrian", "bicyclist")
-SURFACES = tuple(f"class {i}" for i in range(11))  # as many as CamVid has
+SURFACES = tuple(f"class {i}" for i in range(11))  # the number of classes of CamVid
 
 Work = Callable[[], object]
 
 
 def collect_environment(device: torch.device) -> dict[str, Any]:
-    """Machine, versions, threads and date of a measurement."""
+    """Collect the machine, versions, threads and date of a measurement."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     environment = measuring.collect_environment(
         "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations"
@@ -35,14 +35,14 @@ def collect_environment(device: torch.device) -> dict[str, Any]:
 def measure_medians(
     works: Mapping[str, Work], device: torch.device, repeats: int = measuring.REPEATS
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Median seconds of each work, and all of its runs; the works take turns."""
+    """Return the median seconds of each work, and the seconds of all runs; the works alternate."""
     seconds = time_interleaved(list(works.values()), device, repeats)
     runs = dict(zip(works, seconds, strict=True))
     return {name: median(run_seconds) for name, run_seconds in runs.items()}, runs
 
 
 def measure_peaks(works: Mapping[str, Work], device: torch.device) -> dict[str, int]:
-    """Greatest bytes of tensors that each work holds at once, beyond what was there before."""
+    """Return the peak bytes of tensors of each work, in addition to those that existed before."""
     return {name: measure_peak_bytes(work, device) for name, work in works.items()}
 
 
@@ -53,12 +53,13 @@ def generate_street_batch(
     things: int = len(THINGS),
     surfaces: int = len(SURFACES),
 ) -> Batch:
-    """Images of noise with eight boxes and a label map each, the same at every call.
+    """Generate images of noise with eight boxes and a label map each, the same in every call.
 
     Args:
-        size: (height, width).
-        num_images: How many.
-        things: Classes of the boxes.
+        size: (height, width) of the images.
+        num_images: Number of images.
+        things: Number of classes of the boxes.
+        surfaces: Number of classes of the pixels.
         surfaces: Classes of the pixels.
     """
     generator = torch.Generator().manual_seed(0)
@@ -84,16 +85,16 @@ def generate_street_batch(
 
 
 def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: float) -> float:
-    """How far outputs are apart: the length of the difference over that of the peer's.
+    """Return the norm of the difference of two outputs, relative to the norm of the peer's.
 
     Args:
-        description: What they are, for the message.
-        ours: Of any shape.
-        theirs: Likewise.
-        tolerance: The most that is allowed.
+        description: Name of the outputs, for the error message.
+        ours: Our output, of any shape.
+        theirs: The peer's output, of the same shape.
+        tolerance: Greatest allowed relative difference.
 
     Raises:
-        DataError: If they are further apart, are not finite or differ in shape.
+        DataError: If the difference is greater, or the outputs are not finite or differ in shape.
     """
     if ours.shape != theirs.shape:
         raise DataError(
@@ -101,6 +102,7 @@ def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: flo
         )
     our_output, peer_output = ours.double(), theirs.double()
     difference = float((our_output - peer_output).norm() / peer_output.norm().clamp(min=1e-12))
+    # "not <=" instead of ">", so that NaN is refused.
     if not difference <= tolerance:
         raise DataError(
             f"{description}: ours and the peer's are {difference:.3g} of their length apart; "
@@ -111,33 +113,33 @@ def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: flo
 
 
 def get_tolerance(precision: str) -> float:
-    """What outputs may be apart, relative to their length, at a precision of arithmetic.
+    """Return the allowed relative difference of outputs at a precision.
 
-    fp32: other orders of summing in nets of this depth. bf16: 8 bits of each of some fifty
-    layers, in both.
+    In fp32 it allows for other orders of summation in nets of this depth. In bf16 it allows for 8
+    bits of precision in each of some fifty layers, in both nets.
     """
     return {"fp32": 1e-3, "bf16": 0.1, "fp16": 1e-2}[precision]
 
 
 def flatten_tensors(values: Sequence[Tensor]) -> Tensor:
-    """Tensors of any shapes as one row."""
+    """Flatten tensors of any shapes into one vector."""
     return torch.cat([tensor.detach().float().flatten() for tensor in values])
 
 
 @dataclass(frozen=True)
 class BenchmarkPair:
-    """The peer and ours at the same work.
+    """Our work and the same work of the peer.
 
     Attributes:
-        work: What is done, at which size and precision.
-        kind: As in `Row`.
-        peer: Its name.
-        ours: Does it once.
-        theirs: Does it once.
-        goal: Times faster, at least.
-        memory_goal: Share of the peer's memory, at most; None: memory is not measured.
-        agreement: How near the results are.
-        metric: Of the recipe's model.
+        work: Description of the work with its size and precision.
+        kind: Kind of the comparison, see `BenchmarkRow`.
+        peer: Name of the peer.
+        ours: Callable that does our work once.
+        theirs: Callable that does the peer's work once.
+        goal: Least speedup.
+        memory_goal: Greatest share of the peer's memory; None if memory is not measured.
+        agreement: Description of the difference between the results.
+        metric: Metric that the recipe's model reached.
     """
 
     work: str
@@ -154,12 +156,14 @@ class BenchmarkPair:
 def compare_pairs(
     pairs: Iterable[BenchmarkPair], device: torch.device, repeats: int
 ) -> tuple[list[measuring.BenchmarkRow], dict[str, Any]]:
-    """The rows of all pairs, and every run; the two of a pair take turns.
+    """Measure all pairs; return their rows and the seconds of every run.
+
+    The two works of a pair alternate.
 
     Args:
-        pairs: Measured one after the other, before the next is asked for.
-        device: Where they work.
-        repeats: Timed runs of each.
+        pairs: Pairs to measure, each before the next one is requested.
+        device: Device of the works.
+        repeats: Timed runs of each work.
     """
     rows, runs = [], {}
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""COCO files at the size of train2017, drawn alike at every call; what is measured on big files."""
+"""Synthetic COCO files of the size of train2017, the same in every call."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def write_coco(
     file_name: Callable[[int], str],
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a COCO file record by record, so that a big one takes no memory.
+    """Write a COCO file record by record, so that a large file needs little memory.
 
     Args:
-        path: The file.
-        annotations: Its annotations.
-        num_images: How many; their ids are those of `image_id`.
-        size: (height, width) of all of them.
-        file_name: Number of the image -> its file.
-        info: The file's `info`; None: it has none.
+        path: Path of the file.
+        annotations: Annotation records.
+        num_images: Number of images; `number_to_image_id` gives their ids.
+        size: (height, width) of all images.
+        file_name: Function from the number of an image to its file name.
+        info: `info` section of the file; None writes none.
     """
     height, width = size
     shape = {"height": height, "width": width, "license": 3}
@@ -51,22 +51,22 @@ def write_coco(
 
 
 def number_to_image_id(number: int) -> int:
-    """Ids with gaps, as COCO's are."""
+    """Return the id of an image; ids have gaps, as in COCO."""
     return 5 * number + 9
 
 
 def generate_ellipses(
     *, num_images: int, num_objects: int, size: tuple[int, int], sides: Sides
 ) -> Iterator[dict[str, Any]]:
-    """Annotations of objects with elliptic outlines of 4 to 40 points, rounded to 2 digits.
+    """Generate annotations with elliptic outlines of 4 to 40 points, rounded to 2 digits.
 
-    Class frequencies fall as 1/rank; the first objects are one of each class.
+    Class frequencies decrease as 1/rank. The first objects contain one object of each class.
 
     Args:
-        num_images: How many there are to lie in.
-        num_objects: How many are drawn.
+        num_images: Number of images over which the objects are distributed.
+        num_objects: Number of objects.
         size: (height, width) of the images.
-        sides: Draws `(objects, 2)` widths and heights of boxes.
+        sides: Function that draws `(objects, 2)` widths and heights of boxes.
     """
     rng = np.random.default_rng(0)
     frequency = 1 / np.arange(1, CLASSES + 1)
@@ -75,7 +75,7 @@ def generate_ellipses(
     images = rng.integers(0, num_images, num_objects)
     boxes = sides(rng, num_objects)
     corners = rng.random((num_objects, 2)) * ((size[1], size[0]) - boxes)
-    points = rng.integers(1, 11, num_objects) * 4  # so that an ellipse touches all sides of its box
+    points = rng.integers(1, 11, num_objects) * 4  # multiples of 4 touch all sides of the box
     for i in range(num_objects):
         angles = np.linspace(0, 2 * np.pi, points[i], endpoint=False)
         circle = np.column_stack((np.cos(angles), np.sin(angles)))
