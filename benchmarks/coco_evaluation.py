@@ -1,9 +1,9 @@
-"""COCO box evaluation of big files: ours and pycocotools, from two files to the 12 numbers.
+"""COCO box evaluation of large files: ours and pycocotools, from two files to the 12 metrics.
 
-A set like COCO val2017 is drawn: 5,000 images, 36,000 objects of 80 classes, 500,000 detections.
-Both run in processes of their own, one after the other in turn, so that time and greatest memory
-count from start to end, imports included. The 12 numbers must agree to 1e-12. Then the same files
-once more with bootstrap intervals of every number, for which there is no peer.
+A synthetic dataset like COCO val2017 has 5,000 images, 36,000 objects of 80 classes and 500,000
+detections. Both evaluators run in fresh processes and alternate. Time and peak memory are those of
+the whole process, imports included. The 12 metrics must agree to 1e-12. Then the same files are
+evaluated with bootstrap intervals of every metric, for which there is no peer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 _RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 NAMES = (*_PRECISIONS, *_RECALLS)
 GOAL = 80
-"""Times faster than pycocotools."""
+"""Least speedup over pycocotools."""
 
 _OURS = f"""
 from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results
@@ -61,13 +61,13 @@ found = run.stats.tolist()
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Draws the set, runs both in turn, prints the ratios.
+    """Generate the dataset, run both evaluators alternately and print the ratios.
 
     Returns:
-        The report.
+        Report of plain values.
 
     Raises:
-        DataError: If the numbers do not agree.
+        DataError: If the metrics do not agree.
     """
     options = _parse_options(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,14 +113,14 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
 def generate_dataset(
     folder: Path, *, num_images: int, num_objects: int, num_detections: int
 ) -> tuple[Path, Path]:
-    """Annotations and results of a set like COCO val2017, the same at every call.
+    """Generate annotations and results of a dataset like COCO val2017, the same in every call.
 
-    Class frequencies fall as 1/rank, areas are log-normal, 1 % of the objects are crowds. A third
-    of the detections lie near an object of their class, with better scores; all are clipped to
-    their images, as detectors do.
+    Class frequencies decrease as 1/rank, areas are log-normal, and 1 % of the objects are crowds. A
+    third of the detections are near an object of their class and have higher scores. All detections
+    are clipped to their images, as detectors do.
 
     Returns:
-        The two files.
+        Paths of the annotation file and of the results file.
     """
     rng = np.random.default_rng(0)
     ids = np.sort(rng.choice(600_000, num_images, replace=False)) + 1

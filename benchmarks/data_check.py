@@ -1,8 +1,9 @@
-"""`data check` at COCO's size: seconds, processor seconds and greatest memory, images not read.
+"""`data check` on a file of COCO's size: seconds, CPU seconds and peak memory, without images.
 
-A set like COCO train2017 is drawn: 120,000 images, 860,000 objects of 80 classes with outlines of
-4 to 40 points (a JSON of about 450 MB). One object in `--every` has one of six faults, in turn.
-Each run is a process of its own, imports included; what it finds must be exactly what was drawn.
+A synthetic dataset like COCO train2017 has 120,000 images and 860,000 objects of 80 classes with
+outlines of 4 to 40 points (a JSON file of about 450 MB). One object in `--every` has one of six
+faults, in turn. Each run is a fresh process, imports included. Its findings must be exactly the
+generated faults.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from benchmarks.harness.synthetic_coco import (
 from resnet_tasks.errors import DataError
 
 SECONDS, BYTES = 60, 3_000_000_000
-"""What a check may take."""
+"""Greatest time and memory that a check may take."""
 SIZE = (480, 640)
 _FAULTS = (
     "missing_area",
@@ -56,13 +57,13 @@ found = check.summary()
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Draws the set, checks it, prints what that took.
+    """Generate the dataset, check it, and print time and memory.
 
     Returns:
-        The report.
+        Report of plain values.
 
     Raises:
-        DataError: If the findings are not those that were drawn, or a limit is exceeded.
+        DataError: If the findings differ from the generated faults, or a limit is exceeded.
     """
     options = _parse_options(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -102,10 +103,10 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
 def generate_dataset(
     folder: Path, *, num_images: int, num_objects: int, every: int
 ) -> tuple[Path, dict[str, int]]:
-    """Annotations of a set like COCO train2017, the same at every call; there are no images.
+    """Generate annotations like those of COCO train2017, the same in every call, without images.
 
     Returns:
-        The COCO file, and what is wrong with it: kind -> number, most frequent first.
+        Path of the COCO file, and its expected findings: kind -> number, most frequent first.
     """
     path = folder / "instances.json"
     expected = Counter({"missing_file": num_images, "missing_info": 1})
@@ -122,7 +123,7 @@ def generate_dataset(
 def _generate_annotations(
     num_images: int, num_objects: int, every: int, expected: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """The objects, one in `every` spoilt; what is done to them is counted in `expected`."""
+    """Generate the objects, one in `every` with a fault; count the faults in `expected`."""
     annotations = generate_ellipses(
         num_images=num_images, num_objects=num_objects, size=SIZE, sides=_sample_sides
     )

@@ -1,16 +1,16 @@
-"""The degradation experiment: training error of plain and of residual nets against their depth.
+"""The degradation experiment: training error of plain and of residual nets by depth.
 
-The experiment of He et al. 2015, section 4.2, on scikit-learn's handwritten digits: nets of
-`6n + 2` layers, plain and residual, of the same widths (16, 32, 64) and trained in the same way.
-The residual ones have option A shortcuts, which add no parameter: both of a depth start with the
-same weights.
+It repeats the experiment of He et al. 2015, section 4.2, on scikit-learn's handwritten digits: nets
+of `6n + 2` layers, plain and residual, with the same widths (16, 32, 64) and the same training. The
+residual nets have option A shortcuts, which add no parameters, so that both nets of a depth start
+with the same weights.
 
-    python -m benchmarks degradation                  # both of 20, 56 and 110 layers
+    python -m benchmarks degradation                  # both kinds with 20, 56 and 110 layers
     python -m benchmarks degradation --epochs 3 --depths 8
 
-What is finished is kept below `--out`: a command that was stopped goes on with the next net.
+Results are saved below `--out`, so that an interrupted command resumes with the next net.
 
-Shape glossary: `B` batch, `C` channels, `S` side of an image.
+Shape glossary: `B` batch size, `C` channels, `S` side of an image.
 """
 
 from __future__ import annotations
@@ -52,42 +52,43 @@ COLORS = {"plain": "tab:red", "residual": "tab:blue"}
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the numbers of one net.
+    """Settings that determine the result of a net.
 
     Attributes:
         epochs: Passes over the training images.
         batch_size: Images per step.
-        size: Side that the images of 8 x 8 pixels are enlarged to.
-        learning_rate: Of SGD; a tenth after half, a hundredth after three quarters of the steps.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        warm_up: Steps over which the learning rate rises from a tenth.
-        shift: Pixels by which training images are moved at most, along each side.
-        seed: Of split, weights, order and shifts.
+        size: Side to which the images of 8 x 8 pixels are enlarged.
+        learning_rate: Learning rate of SGD; divided by 10 after half and by 100 after three
+            quarters of the steps.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        warm_up: Steps over which the learning rate rises from a tenth of its value.
+        shift: Greatest shift of training images in pixels, along each side.
+        seed: Seed of split, weights, order and shifts.
         precision: `fp32` or `bf16`.
     """
 
     epochs: int = 60
     batch_size: int = 64
     size: int = 16
-    learning_rate: float = 0.1  # this line to weight_decay: section 4.2
+    learning_rate: float = 0.1  # up to weight_decay: He et al. 2015, section 4.2
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warm_up: int = 100
-    shift: int = 2  # 4 of 32 pixels there
+    shift: int = 2  # 4 of 32 pixels in section 4.2
     seed: int = 0
     precision: str = "fp32"
 
 
 class CifarBlock(nn.Module):
-    """Two 3 x 3 convolutions, with or without the shortcut around them.
+    """Two 3 x 3 convolutions, with or without a shortcut.
 
     Args:
-        channels_in: Channels that come in.
-        channels: Channels that go out.
-        stride: Of the first convolution.
-        is_residual: Whether the input is added to the output (option A: subsampled, the channels
-            that are new filled with zeros).
+        channels_in: Number of input channels.
+        channels: Number of output channels.
+        stride: Stride of the first convolution.
+        is_residual: Whether the input is added to the output (option A: subsampled, with new
+            channels filled with zeros).
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, *, is_residual: bool) -> None:
@@ -100,7 +101,7 @@ class CifarBlock(nn.Module):
         self.is_residual = is_residual
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, S, S)` -> `(B, channels, S / stride, S / stride)`."""
+        """Map `(B, C, S, S)` to `(B, channels, S / stride, S / stride)`."""
         out: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         if self.is_residual:
             shortcut = x[:, :, :: self.stride, :: self.stride]
@@ -109,7 +110,7 @@ class CifarBlock(nn.Module):
 
 
 def build_net(depth: int, *, is_residual: bool, num_classes: int = 10) -> nn.Sequential:
-    """A net of `depth` layers with weights, one input channel.
+    """Build a net of `depth` layers with weights and one input channel.
 
     Raises:
         DataError: If the depth is not `6n + 2`.
@@ -138,7 +139,7 @@ def build_net(depth: int, *, is_residual: bool, num_classes: int = 10) -> nn.Seq
 
 @dataclass(frozen=True)
 class Digits:
-    """Images `(N, 1, S, S)` float32 of mean 0 and deviation 1, and their digits `(N,)`."""
+    """Images `(N, 1, S, S)` float32 with mean 0 and deviation 1, and their digits `(N,)` int64."""
 
     train: Tensor
     train_labels: Tensor
@@ -147,7 +148,7 @@ class Digits:
 
 
 def read_digits(settings: Settings) -> Digits:
-    """scikit-learn's digits (UCI, 1797 images), a fifth of each class kept for testing.
+    """Read scikit-learn's digits (UCI, 1797 images); a fifth of each class is held out for testing.
 
     Raises:
         DataError: If scikit-learn is not installed.
@@ -168,14 +169,14 @@ def read_digits(settings: Settings) -> Digits:
 
 
 def compute_learning_rate(settings: Settings, step: int, steps: int) -> float:
-    """The learning rate of a step: warm-up, then falling by ten at half and three quarters."""
+    """Compute the learning rate of a step: warm-up, then divided by 10 at 1/2 and at 3/4."""
     rate = settings.learning_rate * 0.1 ** ((step >= steps * 0.5) + (step >= steps * 0.75))
     warm = min(settings.warm_up, steps // 4)
     return rate * (0.1 + 0.9 * step / warm) if step < warm else rate
 
 
 def shift_images(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by up to `shift` pixels along each side, its edge repeated."""
+    """Shift each image by up to `shift` pixels along each side, repeating its edge."""
     size = images.shape[-1]
     padded = F.pad(images, (shift,) * 4, mode="replicate")
     moves = torch.randint(0, 2 * shift + 1, (len(images), 2), generator=generator).tolist()
@@ -185,7 +186,7 @@ def shift_images(images: Tensor, shift: int, generator: torch.Generator) -> Tens
 
 
 def iterate_batches(settings: Settings, digits: Digits) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless training batches, shuffled and shifted; the last, smaller one of an epoch too."""
+    """Yield training batches without end, shuffled and shifted, including smaller last ones."""
     generator = torch.Generator().manual_seed(settings.seed)
     while True:
         order = torch.randperm(len(digits.train), generator=generator)
@@ -196,7 +197,7 @@ def iterate_batches(settings: Settings, digits: Digits) -> Iterator[tuple[Tensor
 
 @torch.no_grad()
 def compute_error_rate(net: nn.Module, images: Tensor, labels: Tensor, precision: str) -> float:
-    """Share of the images whose best class is wrong, in evaluation mode."""
+    """Compute the share of images whose predicted class is wrong, in evaluation mode."""
     net.eval()
     with autocast(torch.device("cpu"), precision):
         predictions = torch.cat([net(part).argmax(1) for part in torch.split(images, 256)])
@@ -207,10 +208,10 @@ def compute_error_rate(net: nn.Module, images: Tensor, labels: Tensor, precision
 def train_net(
     kind: str, depth: int, settings: Settings, digits: Digits, progress: Progress
 ) -> dict[str, Any]:
-    """Trains one net.
+    """Train one net.
 
     Returns:
-        Its final errors, the running training error of every epoch and the minutes it took.
+        Final errors, the running training error of every epoch, and the duration in minutes.
     """
     torch.manual_seed(settings.seed)
     net = build_net(depth, is_residual=kind == "residual")
@@ -259,9 +260,9 @@ def train_net(
 def train_all(
     depths: Sequence[int], settings: Settings, out: Path, console: Console
 ) -> list[dict[str, Any]]:
-    """Trains every net that `out` does not hold yet with these settings, and keeps each result."""
+    """Train every net that has no result with these settings in `out`, and save each result."""
     for depth in depths:
-        build_net(depth, is_residual=False)  # a wrong depth is told before the first net is trained
+        build_net(depth, is_residual=False)  # refuses a wrong depth before the first training
     digits = read_digits(settings)
     out.mkdir(parents=True, exist_ok=True)
     net_reports = []
@@ -281,13 +282,13 @@ def train_all(
 
 
 def _load_finished(file: Path, settings: Settings) -> dict[str, Any] | None:
-    """The result in `file`, if it was made with the same settings."""
+    """Load the result in `file` if it has the same settings, else return None."""
     if not file.is_file():
         return None
     try:
         net_report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        return None  # not one of ours: made again
+        return None  # not a result file: train again and overwrite it
     return net_report if net_report.get("settings") == asdict(settings) else None
 
 
@@ -298,7 +299,7 @@ def _write_json(file: Path, content: Any) -> None:
 
 
 def plot_errors(net_reports: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Left the running training error over the epochs, right the final training error by depth."""
+    """Plot the training error over the epochs (left) and the final one by depth (right)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     depths = sorted({net_report["depth"] for net_report in net_reports})
     for net_report in net_reports:
@@ -321,7 +322,7 @@ def plot_errors(net_reports: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def build_table(net_reports: Sequence[Mapping[str, Any]]) -> Table:
-    """The final numbers."""
+    """Build the table of the final numbers."""
     table = Table("net", "parameters", "training error", "test error", "minutes")
     for net_report in net_reports:
         table.add_row(
@@ -335,7 +336,7 @@ def build_table(net_reports: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains the nets, draws the image and prints the numbers."""
+    """Train the nets, plot the errors and print the numbers."""
     parser = argparse.ArgumentParser("python -m benchmarks degradation", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--epochs", type=int, default=Settings.epochs)

@@ -1,11 +1,12 @@
-"""Inference of Faster R-CNN, ours and torchvision's in eager mode: same layers and proposals.
+"""Inference of Faster R-CNN, ours and torchvision's in eager mode, with the same layers.
 
     python -m benchmarks detector_inference                # ResNet-50, 1 x 480x640
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: torchvision's model
-as it is built, fp32 and channels first, against ours in the precision that `auto` chooses. From
-images to boxes in pixels of the images. In the same script the boxes are compared in fp32; in
-bf16, whose rounding changes which of many nearly equal random boxes come out, the stages are.
+with its defaults, in fp32 and channels-first, against ours in the precision that `auto` chooses.
+The work is from images to boxes in pixels of the images, with the same number of proposals. In fp32
+the boxes are compared too. In bf16, whose rounding changes the selection among many nearly equal
+random boxes, the outputs of the stages are compared instead.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ GOALS = Goals({"fp32": 1.2, "bf16": 1.4}, 4.0)
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers.
+    """Run the benchmark, print the numbers and return the report.
 
     Raises:
         DataError: If ours and torchvision's boxes do not agree.
@@ -56,7 +57,7 @@ def _build_comparison(options: argparse.Namespace, device: torch.device) -> Mode
     batch = generate_street_batch(tuple(options.size), options.batch).to(device)
     ours = build_our_detector(options.backbone, batch).eval()
     height, width = options.size
-    # Its own resizing, which cannot be left out here, finds images of the size it wants.
+    # The peer's resizing cannot be disabled here; with these limits it keeps the image size.
     theirs = build_peer_detector(options.backbone, ours, min_size=height, max_size=width)
     theirs.to(device).eval()
     ours.prepare_for_inference()  # as `resnet-tasks predict` does

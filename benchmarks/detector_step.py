@@ -1,16 +1,16 @@
-"""Training step of Faster R-CNN, ours and torchvision's: same layers, proposals and samples.
+"""Training step of Faster R-CNN, ours and torchvision's, with the same layers and samples.
 
     python -m benchmarks detector_step                     # ResNet-18 and 50, 2 x 480x640
     python -m benchmarks detector_step --backbones resnet18 --precisions fp32
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: torchvision's model
-as it is built, fp32 and channels first, against ours in the precision that `auto` chooses and
-channels-last; layers, proposals and samples are still the same. Then a recipe as it is shipped,
-with its own sizes, options, optimizer and averaging, against torchvision's Faster R-CNN on the same
-backbone, all other things at its defaults, at the recipe's image size.
+with its defaults, in fp32 and channels-first, against ours in channels-last and the precision that
+`auto` chooses; layers, proposals and samples are still the same. Finally a shipped recipe with its
+sizes, options, optimizer and averaging, against torchvision's Faster R-CNN with the same backbone
+and image size and otherwise its defaults.
 
-A step is losses, gradients and an optimizer step of rate 0: every step does the same. In the same
-script losses are compared where all anchors and proposals are sampled.
+A step consists of losses, gradients and an optimizer step with a learning rate of 0, so that every
+step is the same. The losses are compared with all anchors and proposals sampled.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MEMORY, MEMORY_AS_IT_COMES = 0.85, 0.6
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers.
+    """Run the benchmark, print the numbers and return the report.
 
     Raises:
         DataError: If ours and torchvision's losses do not agree.
@@ -81,7 +81,7 @@ def _build_comparison(
 ) -> ModelComparison:
     batch = generate_street_batch(tuple(options.size), options.batch).to(device)
     ours = build_our_detector(backbone, batch)
-    # At this size its own resizing changes nothing and is left out.
+    # The peer's resizing would change nothing at this size and is skipped.
     theirs = build_peer_detector(backbone, ours, _skip_resize=True).to(device)
     require_same_trainable(ours, theirs)
     height, width = options.size

@@ -2,15 +2,16 @@
 
     python -m benchmarks exported_inference                # ResNet-50 and ResNet-34, 1 x 480x640
 
-Ours is the graph that `resnet-tasks export --format openvino` makes, in the engine's own precision
-(bf16 where there are units for it), from pixels to boxes in pixels of the images, or to logits at
-full size; the peers are torchvision's and segmentation_models.pytorch's models as they are built
-(fp32, channels first), with the same weights. Then the same graph in int8 against itself before.
+Ours is the graph that `resnet-tasks export --format openvino` writes, in the precision that the
+engine chooses (bf16 if the hardware supports it), from pixels to boxes in pixels of the images, or
+to logits at full size. The peers are the models of torchvision and segmentation_models.pytorch with
+their defaults (fp32, channels-first) and the same weights. Then the same graph in int8 is compared
+with itself before quantization.
 
-In the same script the engine's results in fp32 are compared with the peer's; in bf16, whose
-rounding changes which of many nearly equal random boxes come out, U-Net's logits alone. Weights are
-random, and int8 is calibrated on noise: what it costs a trained model's metric is judged by
-`resnet-tasks export --int8`, which refuses more than a point.
+In fp32 the engine's results are compared with the peer's. In bf16, whose rounding changes the
+selection among many nearly equal random boxes, only U-Net's logits are compared. Weights are random
+and int8 is calibrated on noise. The effect of int8 on the metric of a trained model is measured by
+`resnet-tasks export --int8`, which refuses a loss of more than a point.
 """
 
 from __future__ import annotations
@@ -51,24 +52,25 @@ from resnet_tasks.structures.samples import Batch
 CPU = torch.device("cpu")
 DETECTOR_GOAL, PIXELS_GOAL, INT8_GOAL = 5.0, 5.5, 1.3
 NUM_CALIBRATION_IMAGES = 2
-"""Images that int8 is calibrated on; speed does not depend on them."""
+"""Number of images for the calibration of int8, which does not affect the speed."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportComparison:
-    """A model that is exported, and the peer with the same weights.
+    """A model to export, and the peer with the same weights.
 
     Attributes:
-        work: What is done, at which size.
-        head: Its only one.
-        model: In evaluation mode.
-        peer: Name and version.
-        theirs: The peer's forward in fp32.
-        postprocess: Outputs of the head in the graph -> what `theirs` gives.
-        check: (results of ours, of the peer, precision) -> how near they are; raises `DataError`.
-        goal: Times faster, at least.
+        work: Description of the work with its size.
+        head: Name of the model's only head.
+        model: Model in evaluation mode.
+        peer: Name and version of the peer.
+        theirs: Forward of the peer in fp32.
+        postprocess: Function from the head's outputs in the graph to the form of the peer's output.
+        check: Function from our output, the peer's output and the precision to a description of the
+            difference; it raises `DataError` if they differ too much.
+        goal: Least speedup.
     """
 
     work: str
@@ -82,10 +84,10 @@ class ExportComparison:
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers.
+    """Run the benchmark, print the numbers and return the report.
 
     Raises:
-        DataError: If the graphs' results and the peers' do not agree.
+        DataError: If the results of the graphs and of the peers do not agree.
         RunError: If a package of the extra `export` is missing.
     """
     parser = make_image_parser("exported_inference", __doc__, size=(480, 640), batch=1)
@@ -166,7 +168,7 @@ def _build_unet(backbone: str, batch: Batch, shape: str) -> ExportComparison:
 def _build_export_pairs(
     exported: ExportComparison, batch: Batch, folder: Path
 ) -> Iterator[BenchmarkPair]:
-    """The graph against the peer, then int8 against the graph."""
+    """Yield the pair of graph and peer, then the pair of int8 graph and graph."""
     full, small = _export_graphs(exported.model, batch.padded_size, folder)
     auto = resolve_precision("auto", CPU)
     peer_output = exported.theirs()
@@ -197,7 +199,7 @@ def _build_export_pairs(
 
 
 def _export_graphs(model: TaskModel, size: tuple[int, int], folder: Path) -> tuple[Path, Path]:
-    """OpenVINO's files of a model: with weights in float32, and quantized."""
+    """Write a model as two OpenVINO files: with float32 weights, and quantized."""
     onnx_path, full, small = (folder / name for name in ("model.onnx", "model.xml", "int8.xml"))
     write_onnx(ExportGraph(model, PixelRange(0.0, 1.0)).eval(), 3, onnx_path)
     for path in (full, small):
@@ -212,7 +214,7 @@ def _export_graphs(model: TaskModel, size: tuple[int, int], folder: Path) -> tup
 
 
 def _build_feed(batch: Batch, *indices: int) -> Feed:
-    """What a graph takes of a batch: those images, or all."""
+    """Build the inputs of a graph from the images of a batch at `indices`, or from all images."""
     selected = list(indices or range(len(batch)))
     return {
         "images": np.ascontiguousarray(batch.images[selected].numpy()),

@@ -1,7 +1,7 @@
-"""Peak memory of one big image, predicted in windows in a fresh process.
+"""Peak memory of one large image, predicted with sliding windows in a fresh process.
 
-An image of noise, two random heads on one small ResNet (Faster R-CNN and U-Net, 19 classes). Peaks
-are `ru_maxrss`, which counts what is read of mapped files too.
+The image is noise, and two random heads share a small ResNet (Faster R-CNN and U-Net, 19 classes).
+The peak is `ru_maxrss`, which includes the pages read from memory-mapped files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DETECTOR = {
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Writes an image, predicts it, and prints what it took."""
+    """Write an image, predict it, print time and memory, and return the report."""
     parser = make_option_parser("big_image", __doc__)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--window", type=int, default=1024)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         options.side, options.window = 160, 128
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"big.{options.format}"
-        # In a process of its own: what writing takes is no part of the peak.
+        # Written in another process, so that writing does not add to the peak of this one.
         writer = get_context("spawn").Process(target=_write_noise_image, args=(path, options.side))
         writer.start()
         writer.join()
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _write_noise_image(path: Path, side: int) -> None:
-    """An image of noise."""
+    """Write an image of noise."""
     memmap = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (side, side, 3))
     rng = np.random.default_rng(0)
     for top in range(0, side, 256):
@@ -114,5 +114,5 @@ def _print_peak(event: str) -> None:
 
 
 def _measure_peak() -> int:
-    """Greatest memory of this process so far, bytes; of Linux, which counts kB."""
+    """Return the peak memory of this process in bytes; Linux counts `ru_maxrss` in kB."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,16 +1,16 @@
-"""Annotations at COCO's size: seconds to the first batch, and memory with 0, 2, 4 and 8 workers.
+"""Loading of annotations of COCO's size: time to the first batch, and memory by workers.
 
-A set like COCO train2017 is drawn: 120,000 images, 860,000 objects with polygons (a JSON of about
-450 MB); its records share a few small image files, so that annotations and not pixels are what is
-measured. Every measurement is a process of its own, which reads the file, starts the loader and
-takes batches spread over the whole set.
+A synthetic dataset like COCO train2017 has 120,000 images and 860,000 objects with polygons (a JSON
+file of about 450 MB). Its records share a few small image files, so that the benchmark measures the
+annotations and not the pixels. Every measurement is a fresh process, which reads the file, starts
+the loader and takes batches spread over the whole dataset, with 0, 2, 4 and 8 workers.
 
-Memory is what all processes hold themselves or have mapped of the annotations' cache, as the sum of
-proportional set sizes (PSS: pages shared by n processes count 1/n in each, so that the sum counts
-them once; Linux only), at its greatest; program code is left out, of which other programs may share
-pages. A set of a few images, from which as many batches are made by as many workers, tells what
-Python, torch and the loader take by themselves. The difference is what the annotations cost; it
-must not grow with workers.
+Memory is the peak of the sum over all processes of their private memory and of their mapped pages
+of the annotation cache. It is measured as proportional set size (PSS, Linux only): pages shared by
+n processes count 1/n in each, so that the sum counts them once. Program code is excluded, because
+other programs may share its pages. A dataset of a few images, with the same number of batches and
+workers, measures the memory of Python, torch and the loader themselves. The difference is the cost
+of the annotations, which must not grow with the number of workers.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from benchmarks.harness.synthetic_coco import generate_ellipses, write_coco
 from resnet_tasks.errors import DataError
 
 LIMIT = 1.1
-"""What annotations may cost with the most workers, relative to none."""
+"""Greatest ratio of the annotations' memory with most workers to that without workers."""
 SIDE = 64
-"""Pixels; height and width of the images."""
+"""Height and width of the images in pixels."""
 _FILES = 50
-"""Different image files."""
+"""Number of different image files."""
 _TIDY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""The C library gives freed memory back at once: what is measured is in use."""
+"""Settings of the C library that return freed memory at once, so that only used memory counts."""
 _MEASURED = """
 import json, os, sys, time
 start, used = time.perf_counter(), time.process_time()
@@ -96,14 +96,14 @@ print(json.dumps({
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Draws the set, measures, prints.
+    """Generate the datasets, run the measurements and print the numbers.
 
     Returns:
-        The report.
+        Report of plain values.
 
     Raises:
-        DataError: If a measured process failed or saw other objects than the others, or the
-            annotations cost more with more workers.
+        DataError: If a process failed or read another number of objects than the others, or if the
+            annotations need more memory with more workers.
     """
     options = _parse_options(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -150,10 +150,10 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def generate_dataset(folder: Path, *, num_images: int, num_objects: int) -> Path:
-    """Annotations of a set like COCO train2017, the same at every call.
+    """Generate annotations of a dataset like COCO train2017, the same in every call.
 
     Returns:
-        The COCO file; `folder/images` has the few images that all records name.
+        Path of the COCO file; `folder/images` contains the few images that all records share.
     """
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -184,10 +184,10 @@ def _run_loader(path: Path, workers: int, samples: int) -> dict[str, Any]:
 
 
 def require_all_objects(runs: Sequence[dict[str, Any]], objects: int) -> None:
-    """Makes sure that all objects were read, and that the batches of all runs held as many.
+    """Require that every run read all objects, and that all runs had as many in their batches.
 
     Raises:
-        DataError: If not.
+        DataError: If a run has other numbers.
     """
     num_seen = runs[0]["seen"]
     for run in runs:

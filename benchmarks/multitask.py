@@ -1,15 +1,15 @@
-"""Two heads on one backbone against the two single-task models: time, parameters and memory.
+"""Two heads on one backbone against two single-task models: time, parameters and memory.
 
     python -m benchmarks multitask                      # ResNet-18, 50 and 101 at 480 x 640
     python -m benchmarks multitask --quick              # a tiny net on a tiny image: does it run?
 
-Boxes (`faster_rcnn`) and pixels (`unet`, or `--pixels fpn`), each alone, both on one backbone, with
-`--pyramid` on one pyramid too, and the backbone by itself. In one process all of them take turns,
-forward and training step (loss, backward, SGD). The goal: both together take no more than the two
-single-task models one after the other minus 90 % of one backbone's own time; exactly one backbone
-fewer in parameters; peak memory of a training step at most 0.85 of the sum of the two. Weights are
-random, which changes neither work nor memory but for the number of proposals: that of RPN and RoI
-is fixed by options and the same in all.
+The models are boxes (`faster_rcnn`) and pixels (`unet`, or `--pixels fpn`), each alone, both on one
+backbone (with `--pyramid` also on one pyramid), and the backbone alone. They alternate in one
+process, for a forward and for a training step (loss, backward, SGD). There are three goals. Both
+heads together take at most the time of the two single-task models minus 90 % of the time of one
+backbone. They have exactly one backbone fewer in parameters. The peak memory of a training step is
+at most 0.85 of the sum of the two models. Weights are random, which only affects the number of
+proposals. Options set the proposals of RPN and RoI to the same number in all models.
 """
 
 from __future__ import annotations
@@ -53,17 +53,20 @@ from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Batch
 
 SPARED = 0.9
-"""Share of one backbone's own time that sharing it should spare."""
+"""Share of a backbone's time that sharing the backbone must save."""
 MEMORY_GOAL = 0.85
 
 
 @dataclass(frozen=True)
 class MultitaskMeasurement:
-    """One kind of work of one net at one precision.
+    """Measurement of one kind of work of one net at one precision.
 
     Attributes:
-        seconds: Model -> median seconds; `backbone` by itself.
-        memory: Model -> peak bytes beyond parameters and what was there before.
+        backbone: Name of the ResNet.
+        precision: `fp32`, `bf16` or `fp16`.
+        work: Kind of work: `forward` or `training step`.
+        seconds: Model -> median seconds; `backbone` is the backbone alone.
+        memory: Model -> peak bytes in addition to parameters and earlier tensors.
         runs: Model -> seconds of every run.
     """
 
@@ -76,23 +79,23 @@ class MultitaskMeasurement:
 
     @property
     def ratio(self) -> float:
-        """Both heads on one backbone over the two single-task models."""
+        """Time of both heads on one backbone over the time of the two single-task models."""
         return self.seconds["both"] / (self.seconds["boxes"] + self.seconds["pixels"])
 
     @property
     def spared(self) -> float:
-        """What sharing saved, in backbones' own times; the goal is 0.9."""
+        """Saved time over the time of the backbone alone; the goal is 0.9."""
         alone = self.seconds["boxes"] + self.seconds["pixels"]
         return (alone - self.seconds["both"]) / self.seconds["backbone"]
 
     @property
     def memory_ratio(self) -> float:
-        """Peak memory of both over the sum of the two."""
+        """Peak memory of both heads on one backbone over the sum of the two single-task models."""
         return self.memory["both"] / (self.memory["boxes"] + self.memory["pixels"])
 
 
 def build_model(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> TaskModel:
-    """A model with some of the heads `boxes` and `pixels`."""
+    """Build a model with the heads `boxes`, `pixels`, or both."""
     torch.manual_seed(0)
     backbone = ResNet(name)
     levels = {level: spec for level, spec in backbone.specs.items() if level != "C1"}
@@ -102,7 +105,7 @@ def build_model(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) 
         "boxes": lambda: FasterRCNN(specs, THINGS),
         "pixels": lambda: HEADS.get(pixels)(specs, SURFACES),
     }
-    # Categories of the scenes: the surfaces, of which the first are the things in boxes.
+    # The dataset's categories are the surfaces; the first of them are also the things in boxes.
     absent_labels = (ABSENT,) * (len(SURFACES) - len(THINGS))
     tables = {"boxes": LabelTable(THINGS, (*range(len(THINGS)), *absent_labels))}
     built_heads = {head_name: makers[head_name]() for head_name in heads}
@@ -112,7 +115,7 @@ def build_model(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) 
 def make_workloads(
     models: Mapping[str, TaskModel], backbone: ResNet, batch: Batch, precision: str, kind: str
 ) -> dict[str, Work]:
-    """Model -> one forward or one training step; `backbone`: that part by itself."""
+    """Make model -> callable for one forward or training step; `backbone` is the backbone alone."""
     device = batch.images.device
     images = next(iter(models.values())).normalize(
         batch.images, [geometry.input_size for geometry in batch.geometries]
@@ -143,7 +146,7 @@ def make_workloads(
 
 
 class _BackboneLoss:
-    """A loss of the backbone alone that takes no time of its own: its gradients are given ones."""
+    """Loss of the backbone alone, which costs no time: it injects constant gradients."""
 
     def __init__(self, backbone: ResNet, images: Tensor) -> None:
         self._backbone = backbone
@@ -159,7 +162,7 @@ class _BackboneLoss:
 
 
 class _InjectGradients(torch.autograd.Function):
-    """0, whose gradients of the first half of its arguments are the other half."""
+    """Return 0; the gradients of the first half of the arguments are the second half."""
 
     @staticmethod
     def forward(ctx: Any, *levels_and_gradients: Tensor) -> Tensor:
@@ -172,10 +175,12 @@ class _InjectGradients(torch.autograd.Function):
 
 
 def require_same_outputs(models: Mapping[str, TaskModel], batch: Batch) -> str:
-    """Makes sure that a head gives the same beside another one as alone; the weights are shared.
+    """Require that a head gives the same outputs alone and next to another head.
+
+    The weights of the model with both heads are copied to the single-task models.
 
     Raises:
-        DataError: If not.
+        DataError: If the outputs differ.
     """
     both_model = models["both"]
     expected = both_model.predict_raw(batch)
@@ -198,7 +203,7 @@ def require_same_outputs(models: Mapping[str, TaskModel], batch: Batch) -> str:
 def measure_backbone(
     name: str, settings: argparse.Namespace, device: torch.device
 ) -> tuple[list[MultitaskMeasurement], dict[str, int], str]:
-    """All numbers of one backbone, the parameters of its models, and how near their outputs are."""
+    """Measure one backbone; return measurements, parameters per model and agreement of outputs."""
     heads_by_model = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
     models = {
         key: build_model(name, settings.pixels, heads, pyramid=settings.pyramid)
@@ -232,10 +237,10 @@ def _count_parameters(model: nn.Module) -> int:
 
 
 def _require_one_backbone_fewer(both_model: TaskModel, parameters: Mapping[str, int]) -> None:
-    """Makes sure that both have the parameters of the two less those that they share.
+    """Require that both heads together save exactly the parameters of the shared parts.
 
     Raises:
-        DataError: If not.
+        DataError: If the number of saved parameters differs.
     """
     shared = parameters["backbone"] + (
         _count_parameters(both_model.pyramid) if both_model.pyramid else 0
@@ -248,7 +253,7 @@ def _require_one_backbone_fewer(both_model: TaskModel, parameters: Mapping[str, 
 
 
 def build_table(measurements: Sequence[MultitaskMeasurement], title: str) -> Table:
-    """Times in ms, what sharing spares, and the share of memory, with the goals."""
+    """Build a table of times in ms, savings by sharing, and share of memory, with the goals."""
     table = Table(title=title)
     columns = ("net", "precision", "work", "boxes", "pixels", "both", "backbone", "both / sum")
     for column in (*columns, f"backbones spared (>= {SPARED})", f"memory (<= {MEMORY_GOAL})"):
@@ -278,7 +283,7 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
 def build_rows(
     measurements: Sequence[MultitaskMeasurement], agreement: str, settings: argparse.Namespace
 ) -> list[BenchmarkRow]:
-    """Both heads on one backbone against what the goals allow them."""
+    """Build rows that compare both heads on one backbone with the limits that the goals set."""
     height, width = settings.size
     rows = []
     for measurement in measurements:
@@ -307,7 +312,7 @@ def build_rows(
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers."""
+    """Run the benchmark, print the numbers and return the report."""
     settings = _parse_options(argv)
     device = resolve_device(settings.device)
     console = Console(width=max(Console().width, 140))  # the table has ten columns

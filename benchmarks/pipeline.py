@@ -1,17 +1,18 @@
-"""From JPEG files to batches: decode, augment, collate on one core, ours and torchvision's v2.
+"""From JPEG files to batches on one core (decode, augment, collate): ours and torchvision's v2.
 
     python -m benchmarks pipeline
 
-Both read the same files, bring every image to one size (as stored, half of it as the recipe of
-blood cells does, or shrunk by an odd factor), flip it and its boxes half of the time, with color
-jitter change its brightness, contrast, saturation and hue by random factors of the same
-ranges, and make float batches of 0..1. Ours is what a recipe's data go through: COCO records,
-sample seeds, geometries, boxes clipped and filtered, padding. Torchvision's is its v2 transforms on
-`tv_tensors`, as its documentation has it: resized and jittered as uint8, which is its fast way, and
-stacked; ours jitters float32, so that nothing is rounded between the steps. Everything happens in
-this process, on one thread; a worker of a loader does no more.
+Both read the same files and bring every image to one size (as stored, half of it as in the recipe
+of blood cells, or shrunk by an odd factor). They flip the image and its boxes half of the time.
+With color jitter they change brightness, contrast, saturation and hue by random factors of the same
+ranges. The results are float batches in 0..1. Ours includes all data steps of a recipe: COCO
+records, sample seeds, geometries, clipping and filtering of boxes, and padding. The peer applies
+the v2 transforms to `tv_tensors` as in torchvision's documentation. It resizes and jitters uint8,
+which is its fast path, and stacks the images. Ours jitters float32, so that nothing is rounded
+between the steps. Everything runs in this process on one thread, like the work of a single loader
+worker.
 
-In the same script the images of both are compared without what is random.
+The images of both are also compared without the random steps.
 """
 
 from __future__ import annotations
@@ -46,16 +47,16 @@ GOALS = {"without": 1.0, "with": 4.0}
 BATCH = 4
 STORED_SIZE = (480, 640)
 SIZES = {"as stored": STORED_SIZE, "halved": (240, 320), "shrunk to 384x512": (384, 512)}
-"""(height, width) of the batches' images."""
+"""(height, width) of the images in the batches."""
 OBJECTS = 8
 TOLERANCE = 0.02
-"""Mean difference of pixels of 0..1: resizing by area is not the peer's bilinear with antialias."""
+"""Greatest mean difference of pixels in 0..1: ours resizes by area, the peer bilinearly."""
 _FLIP: dict[str, Any] = {"HorizontalFlip": {"p": 0.5}}
 _JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers.
+    """Run the benchmark, print the numbers and return the report.
 
     Raises:
         DataError: If the images of both do not agree.
@@ -84,16 +85,16 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def generate_dataset(folder: Path, num_images: int) -> Path:
-    """JPEG files of soft shapes and their COCO file, the same at every call.
+    """Generate JPEG files of soft shapes with a COCO file, the same in every call.
 
     Returns:
-        The COCO file.
+        Path of the COCO file.
     """
     rng = np.random.default_rng(0)
     height, width = STORED_SIZE
     annotations: list[dict[str, Any]] = []
     for i in range(num_images):
-        # Shapes of many sizes, as photographs have: noise would take longest to decode.
+        # Shapes of many sizes, as in photographs; noise would take longest to decode.
         pixels = np.zeros((*STORED_SIZE, 3))
         for side in (4, 16, 64, 240):
             coarse = rng.integers(0, 256, (height // side, width // side, 3)).astype(np.uint8)
@@ -145,7 +146,7 @@ def _build_pair(
 def make_our_loader(
     path: Path, size: tuple[int, int], steps: Sequence[dict[str, Any]]
 ) -> Callable[[], list[Tensor]]:
-    """All batches of a COCO file, each image read anew."""
+    """Make a function that loads all batches of a COCO file and reads every image again."""
     coco = read_coco(path)
     dataset = CocoDataset(
         [coco],
@@ -178,7 +179,7 @@ def _make_final_steps() -> list[Any]:
 
 
 def make_peer_loader(path: Path, transform: v2.Compose) -> Callable[[], list[Tensor]]:
-    """All batches of a COCO file by torchvision, the annotations in memory."""
+    """Make a function that loads all batches with torchvision; annotations stay in memory."""
     content = json.loads(path.read_text(encoding="utf-8"))
     boxes: dict[int, list[list[float]]] = {}
     labels: dict[int, list[int]] = {}
@@ -202,7 +203,7 @@ def make_peer_loader(path: Path, transform: v2.Compose) -> Callable[[], list[Ten
 
     def load_batches() -> list[Tensor]:
         with warnings.catch_warnings():
-            # Its decoder still is the fastest that it has, though another package shall follow it.
+            # The decoder is deprecated, but it is still the fastest one in torchvision.
             warnings.simplefilter("ignore", DeprecationWarning)
             samples = [load_sample(record) for record in content["images"]]
         images = [image for image, _ in samples]
@@ -212,10 +213,10 @@ def make_peer_loader(path: Path, transform: v2.Compose) -> Callable[[], list[Ten
 
 
 def _check_agreement(path: Path, size: tuple[int, int]) -> str:
-    """How near images are that nothing random is done to.
+    """Compare the images of both without random steps, and describe the difference.
 
     Raises:
-        DataError: If they are too far apart.
+        DataError: If they differ by more than the tolerance.
     """
     our_images = torch.cat(make_our_loader(path, size, [])())[
         :, :, : size[0], : size[1]

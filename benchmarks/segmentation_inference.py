@@ -1,10 +1,10 @@
 """Inference of U-Net and FPN, ours and segmentation_models.pytorch's in eager mode.
 
-    python -m benchmarks pixels_inference                  # ResNet-34, 1 x 480x640
+    python -m benchmarks segmentation_inference            # ResNet-34, 1 x 480x640
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: the peer in fp32 and
-channels first, against ours in the precision that `auto` chooses. From images to logits at full
-size; in the same script the logits are compared.
+channels-first, against ours in the precision that `auto` chooses. The work is from images to logits
+at full size. The logits are compared too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ AS_IT_COMES = {"unet": 5.0, "fpn": 3.0}
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers.
+    """Run the benchmark, print the numbers and return the report.
 
     Raises:
         DataError: If ours and the peer's logits do not agree.

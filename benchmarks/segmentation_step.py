@@ -1,14 +1,15 @@
 """Training step of U-Net and FPN, ours and segmentation_models.pytorch's in a plain loop.
 
-    python -m benchmarks pixels_step                       # ResNet-34, 4 x 384x480
+    python -m benchmarks segmentation_step                 # ResNet-34, 4 x 384x480
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: the peer in fp32 and
-channels first, against ours in the precision that `auto` chooses. Then a recipe as it is shipped,
-with its own sizes, options, optimizer and averaging, against the peer's U-Net on the same backbone
-at the recipe's image size, with as many classes.
+channels-first, against ours in the precision that `auto` chooses. Finally a shipped recipe with its
+sizes, options, optimizer and averaging, against the peer's U-Net with the same backbone, image size
+and number of classes.
 
-A step is loss (cross entropy), gradients and an optimizer step of rate 0: every step does the same.
-In the same script the logits are compared, in evaluation mode: FPN's dropout is drawn by both.
+A step consists of loss (cross entropy), gradients and an optimizer step with a learning rate of 0,
+so that every step is the same. The logits are compared in evaluation mode, because both nets draw
+FPN's dropout at random in training mode.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ MEMORY, MEMORY_AS_IT_COMES = 0.85, 0.6
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers.
+    """Run the benchmark, print the numbers and return the report.
 
     Raises:
         DataError: If ours and the peer's logits do not agree.

@@ -1,4 +1,4 @@
-"""A training step of a recipe as it is shipped, on images of noise in its sizes."""
+"""Training step of a shipped recipe, on images of noise of its size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnet_tasks.structures.samples import Batch, Sample
 
 
 class _UnreadImages(Dataset[Sample]):
-    """As many as a batch has; they are never read."""
+    """Dataset with as many images as a batch; they are never read."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -31,22 +31,22 @@ class _UnreadImages(Dataset[Sample]):
 
 
 class RecipeStep:
-    """Training as `resnet-tasks finetune` does it, of one batch, with all that a step is.
+    """Training step on one batch, with everything that `resnet-tasks finetune` does in a step.
 
-    Everything that a run does for a step is done: its precision, deterministic algorithms,
-    clipping, optimizer (at rate 0, so that every step is the same) and averaging. Weights are
-    random; stages that the recipe freezes are frozen.
+    This includes the run's precision, deterministic algorithms, clipping, optimizer (with a
+    learning rate of 0, so that every step is the same) and averaging. Weights are random. Stages
+    that the recipe freezes are frozen.
 
     Attributes:
-        size: (height, width) that images have in training, before they are padded.
-        batch: What is learned from.
-        classes: Of the first head.
-        metric: What the recipe's header says that its model reached.
+        size: (height, width) of the images in training, before padding.
+        batch: Training batch.
+        classes: Classes of the first head.
+        metric: Metric of the recipe's model, as its header states it.
 
     Args:
-        name: Of a shipped recipe.
-        categories: How many its data have.
-        device: Where it learns.
+        name: Name of a shipped recipe.
+        categories: Number of categories of its data.
+        device: Device of the training.
     """
 
     def __init__(self, name: str, categories: int, device: torch.device) -> None:
@@ -68,12 +68,12 @@ class RecipeStep:
         self.metric = read_reported_metrics(name)
 
     def __call__(self) -> None:
-        """Learns from the batch once."""
+        """Run one training step on the batch."""
         with self.work.train_state.make_deterministic():
             self.work.step_runner.run_step([self.batch], 0.0, self.work.progress)
 
     def pair_with(self, peer: str, theirs: Work, goal: float, memory_goal: float) -> BenchmarkPair:
-        """The pair of this and a step of the peer on the same images, at its defaults."""
+        """Build the pair of this step and the peer's step on the same images, at its defaults."""
         height, width = self.size
         return BenchmarkPair(
             f"{self.name}, training step, {len(self.batch)} x {height}x{width}",
@@ -88,7 +88,7 @@ class RecipeStep:
 
 
 def _find_training_size(name: str) -> tuple[int, int]:
-    """The size of a recipe's training images: of its crop, or what it resizes to."""
+    """Find the size of a recipe's training images: that of its crop, else that of `data.resize`."""
     recipe = load_recipe(name)
     steps = recipe.augment if isinstance(recipe.augment, (list, tuple)) else ()
     for step in steps:
@@ -101,7 +101,7 @@ def _find_training_size(name: str) -> tuple[int, int]:
 
 
 def read_reported_metrics(name: str) -> str:
-    """The numbers that a recipe's header gives as its result, and of which run."""
+    """Read the metrics that a recipe's header states as its result, after the recipe's name."""
     text = " ".join(" ".join(read_header(find_recipe(name))).split())
     result = text.partition("Result:")[2].strip()
     numbers = re.findall(r"\b(?:AP50|AP|mIoU|Dice of \w+|IoU) 0\.\d+", result)

@@ -1,7 +1,7 @@
-"""How long the command's help and `import resnet_tasks` take, each in a fresh process.
+"""Duration of the command's help and of `import resnet_tasks`, each in a fresh process.
 
-A fresh interpreter that does nothing takes turns with them, so that what Python itself takes is
-known. The import must bring no torch with it; that is checked in the same process.
+They alternate with an interpreter that does nothing, so that the startup time of Python is known.
+The import must not import torch or other heavy packages, which another fresh process checks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.harness.measurement import (
 from resnet_tasks.errors import DataError
 
 LIMIT = 0.3
-"""Seconds that the help may take, the interpreter included."""
+"""Greatest duration of the help in seconds, interpreter included."""
 HEAVY = ("torch", "timm", "torchvision", "albumentations", "cv2", "pydantic")
 _IMPORT = f"""
 import json, sys
@@ -34,10 +34,10 @@ print(json.dumps({{"heavy": [name for name in {HEAVY!r} if name in sys.modules]}
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Measures, prints and returns the numbers.
+    """Run the benchmark, print the numbers and return the report.
 
     Raises:
-        DataError: If `import resnet_tasks` brings a heavy package with it, or a process failed.
+        DataError: If `import resnet_tasks` imports a heavy package, or a process failed.
     """
     parser = make_option_parser("startup", __doc__)
     parser.add_argument("--repeats", type=int, default=3 * REPEATS)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         for name, work in works.items():
             started = time.perf_counter()
             work()
-            if turn:  # the first fills the disk's cache
+            if turn:  # the first turn only fills the file cache
                 runs[name].append(time.perf_counter() - started)
     seconds = {name: median(run_seconds) for name, run_seconds in runs.items()}
     peer = "a Python that does nothing"
