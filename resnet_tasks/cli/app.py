@@ -247,14 +247,14 @@ def get_process_rank() -> int | None:
 def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
     """Handle Ctrl-C, SIGTERM and a closed terminal inside the context: clean up and exit.
 
-    The signals are raised as exceptions, so that unfinished files are removed. Without it, some of
-    the signals would end the process immediately. One sentence reports the stop.
+    The signals are raised as exceptions, so that unfinished files are removed. By default,
+    some of the signals would end the process immediately. One sentence reports the stop.
 
     Args:
         out: Path of the result that is not written, for the message.
 
     Raises:
-        Exit: With code 128 plus the number of the signal, as in shells.
+        Exit: If a signal arrives; the code is 128 plus its number, as in shells.
     """
     received_signals: list[int] = []
 

@@ -20,7 +20,7 @@ TargetMaker = Callable[[tuple[int, int], int, torch.Generator], Target]
 """Function of (height, width) of an image, number of classes and random generator -> target."""
 
 IMAGE_SIZES = ((61, 83), (64, 90))
-"""Sizes of the two images of the standard batch; no side but one is a multiple of 32."""
+"""Sizes of the two images of the standard batch; the batch is padded to 64 x 96."""
 
 
 def resnet_specs(width: int = 64, *, bottleneck: bool = False) -> dict[str, FeatureSpec]:
