@@ -220,7 +220,7 @@ def _check_agreement(path: Path, size: tuple[int, int]) -> str:
     """
     our_images = torch.cat(make_our_loader(path, size, [])())[
         :, :, : size[0], : size[1]
-    ]  # padded to 32 pixels
+    ]  # without the padding to multiples of 32 pixels
     peer_images = torch.cat(
         make_peer_loader(path, v2.Compose([*_make_resize(size), *_make_final_steps()]))()
     )

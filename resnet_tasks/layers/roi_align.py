@@ -23,9 +23,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torchvision.ops import roi_align as compiled_roi_align
 
-CANONICAL_SIZE = 224.0  # pixels; equation 1: the ImageNet crop
-CANONICAL_LEVEL = 4  # equation 1: such a box reads P4
-LEVEL_EPSILON = 1e-6  # torchvision's: a box of exactly 224 reads P4
+CANONICAL_SIZE = 224.0  # pixels, side of the ImageNet crop (equation 1)
+CANONICAL_LEVEL = 4  # level of a box of the canonical size (equation 1)
+LEVEL_EPSILON = 1e-6  # as in torchvision, so that a box of exactly 224 reads P4
 
 
 def assign_boxes_to_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:

@@ -169,7 +169,7 @@ class FasterRCNN(Head):
                 parsed_options.box_head_channels,
                 parsed_options.box_head_dropout,
             ),
-            strides[:-1],  # P6 proposes only
+            strides[:-1],  # P6 is used for proposals only
             len(self.classes),
             output_size=parsed_options.roi_output_size,
             sampling_ratio=parsed_options.roi_sampling_ratio,
