@@ -1,4 +1,4 @@
-"""The command line: verbs only, a module per family of them.
+"""Command line: one module per group of related commands.
 
 Heavy modules are imported inside the commands, so that help and listings appear immediately.
 """

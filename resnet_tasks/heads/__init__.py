@@ -1,1 +1,1 @@
-"""Heads: features -> losses, features -> predictions."""
+"""Heads: features -> losses, and features -> predictions."""

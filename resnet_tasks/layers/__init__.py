@@ -1,1 +1,1 @@
-"""Layers that more than one head needs."""
+"""Layers and losses that several heads share."""

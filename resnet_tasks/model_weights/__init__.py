@@ -1,1 +1,1 @@
-"""Weights of whole pretrained models: a backbone and a head in one go."""
+"""Weights of whole pretrained models: a backbone together with a head."""

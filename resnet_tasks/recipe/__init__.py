@@ -1,1 +1,1 @@
-"""The validated, frozen description of one run."""
+"""Recipes: validated, frozen descriptions of runs."""

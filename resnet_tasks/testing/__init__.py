@@ -1,1 +1,1 @@
-"""Contract test for heads, and the random features and batches that it runs on."""
+"""Contract test for heads, with the random features and batches that it uses."""

@@ -1,1 +1,1 @@
-"""Faster R-CNN: region proposals, RoI head and box targets."""
+"""Faster R-CNN: region proposal network, RoI heads and matching of boxes to targets."""

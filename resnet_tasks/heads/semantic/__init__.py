@@ -1,1 +1,1 @@
-"""Semantic segmentation heads: U-Net and semantic FPN."""
+"""Heads for semantic segmentation: U-Net and semantic FPN."""

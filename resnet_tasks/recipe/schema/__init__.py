@@ -1,1 +1,1 @@
-"""Sections of a recipe as frozen pydantic models: types, ranges, defaults, checks."""
+"""Sections of a recipe as frozen pydantic models: types, ranges, defaults and checks."""
