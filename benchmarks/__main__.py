@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     titles = list_benchmarks()
     if not words or words[0] in ("-h", "--help"):
         print("python -m benchmarks NAME [options]\n")
-        print("\n".join(f"{name:18}{title}" for name, title in titles.items()))
+        print("\n".join(f"{name:24}{title}" for name, title in titles.items()))
         return 0
     if words[0] not in titles:
         print(

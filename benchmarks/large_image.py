@@ -42,7 +42,7 @@ DETECTOR = {
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Write an image, predict it, print time and memory, and return the report."""
-    parser = make_option_parser("big_image", __doc__)
+    parser = make_option_parser("large_image", __doc__)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--overlap", type=float, default=0.25)

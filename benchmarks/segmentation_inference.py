@@ -44,7 +44,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If ours and the peer's logits do not agree.
     """
-    parser = make_model_parser("pixels_inference", __doc__, size=(480, 640), batch=1)
+    parser = make_model_parser("segmentation_inference", __doc__, size=(480, 640), batch=1)
     names = list(ARCHITECTURES)
     parser.add_argument("--architectures", nargs="*", choices=names, default=names)
     parser.add_argument("--backbone", default="resnet34")

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If ours and the peer's logits do not agree.
     """
-    parser = make_model_parser("pixels_step", __doc__, size=(384, 480), batch=4)
+    parser = make_model_parser("segmentation_step", __doc__, size=(384, 480), batch=4)
     names = list(ARCHITECTURES)
     parser.add_argument("--architectures", nargs="*", choices=names, default=names)
     parser.add_argument("--backbone", default="resnet34")

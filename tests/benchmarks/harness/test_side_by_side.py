@@ -102,7 +102,12 @@ def test_pipelines_make_the_same_images() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("detector_step", 8), ("detector_inference", 3), ("pixels_step", 14), ("pixels_inference", 6)],
+    [
+        ("detector_step", 8),
+        ("detector_inference", 3),
+        ("segmentation_step", 14),
+        ("segmentation_inference", 6),
+    ],
 )
 def test_tiny_measurements_run(name: str, rows: int) -> None:
     report: dict[str, Any] = importlib.import_module(f"benchmarks.{name}").main(
