@@ -52,7 +52,7 @@ from resnet_tasks.data.doctor.report import write_findings
 from resnet_tasks.data.doctor.check import check_coco
 check = check_coco(sys.argv[1])
 write_findings([check], Path(sys.argv[2]))
-found = check.summary()
+found = check.count_problems()
 """
 
 

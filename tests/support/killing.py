@@ -54,7 +54,7 @@ def train(folder: Path, data: Path, resume: bool, marks: Connection) -> None:
         return wrapped
 
     for owner, name, phase in (
-        (TrainStepRunner, "learn", "step"),
+        (TrainStepRunner, "run_step", "step"),
         (validation, "evaluate", "evaluation"),
         (resuming, "save_checkpoint", "checkpoint"),
     ):
@@ -72,7 +72,7 @@ def train(folder: Path, data: Path, resume: bool, marks: Connection) -> None:
 def start(folder: Path, data: Path) -> tuple[BaseProcess, Connection]:
     """A process that trains; it goes on where there is a checkpoint."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killing"])
+    context.set_forkserver_preload(["tests.support.killing"])
     here, there = context.Pipe(duplex=False)
     resume = (folder / "checkpoints").is_dir()
     process = context.Process(target=train, args=(folder, data, resume, there))
