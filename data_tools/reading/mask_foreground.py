@@ -90,7 +90,9 @@ class MaskReader:
         if self.foreground != "auto" or self.threshold is not None:
             return
         for path in paths:
-            reading = self._interpret(load_mask_image(path, allow_lossy=self.allow_lossy))
+            image = load_mask_image(path, allow_lossy=self.allow_lossy)
+            self._require_one_scale(image)
+            reading = self._interpret(image)
             if reading.mask is None:
                 continue
             self._carriers.setdefault(reading.carrier, path)
@@ -112,6 +114,8 @@ class MaskReader:
             DataError: If the file is unreadable or has several interpretations.
         """
         image = load_mask_image(path, allow_lossy=self.allow_lossy)
+        if not isinstance(self.foreground, int | tuple):
+            self._require_one_scale(image)
         if self.threshold is not None and self.foreground == "auto":
             return self._cut(image, self.threshold)
         if self.foreground != "auto":
@@ -122,6 +126,17 @@ class MaskReader:
     def _option(self, name: str, value: str) -> str:
         """Return an option as it is given on the command line."""
         return f"{self.group}={{{name}: {value}}}" if self.group else f"{name}={value}"
+
+    def _require_one_scale(self, image: MaskImage) -> None:
+        """Reject a file that declares 0 as white: writers disagree on whether its values follow."""
+        if image.white_is_zero:
+            value = image.color.max() or 255
+            raise DataError(
+                f"the mask {image.path} has no unique interpretation: it is a TIFF that declares 0 "
+                f"as white (MINISWHITE), so that by value the pixels of {value} are foreground, "
+                "but by appearance those of 0; store it with 0 as black, or choose with "
+                f"{self._option('foreground', str(value))} or {self._option('foreground', '0')}"
+            )
 
     # --- by option
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,21 @@ from data_tools.reading.image_io import READ_ERRORS
 from data_tools.reading.source_folder import is_file
 from resnet_tasks.data.images.decoding import StoredImage, decode_image, rgb_to_luminance
 from resnet_tasks.data.images.image_files import detect_file_kind, open_image
-from resnet_tasks.data.images.label_files import require_lossless, require_single_image, round_ids
+from resnet_tasks.data.images.label_files import (
+    find_only_page,
+    read_tiff_values,
+    require_lossless,
+    require_single_image,
+    round_ids,
+)
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 
 Values = NDArray[np.integer[Any]]
 """Pixels in the type of the file: widened before arithmetic that could overflow."""
 
+_WHITE_IS_ZERO = 0
+"""TIFF's photometric interpretation of gray values that rise from white to black."""
 _GRAY_TOLERANCE = 12
 """Difference between channels that JPEG leaves in gray, on the scale of 8 bits."""
 
@@ -36,6 +45,8 @@ class MaskImage:
         alpha_max: Value of full opacity.
         indices: `(height, width)` palette indices; None without a palette.
         is_lossy: Whether the format changes values.
+        white_is_zero: Whether the file declares its value 0 as white, so that value and appearance
+            contradict each other; `color` then holds the values.
     """
 
     path: Path
@@ -45,6 +56,7 @@ class MaskImage:
     alpha_max: int = 255
     indices: Values | None = None
     is_lossy: bool = False
+    white_is_zero: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -89,9 +101,12 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
     try:
         image = decode_image(path)
         indices, key = (None, None) if is_lossy else _read_palette(path)
+        values, white_is_zero = _read_white_is_zero(path)
     except (DataError, *READ_ERRORS) as error:
         raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
     require_single_image(path, "the mask", image.pages)
+    if values is not None:
+        image = StoredImage(values[:, :, None], "gray")
     color, alpha = _split_alpha(image, path, key)
     return MaskImage(
         path,
@@ -101,7 +116,25 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
         255 if alpha is None else _largest_value(alpha),
         indices,
         is_lossy,
+        white_is_zero,
     )
+
+
+def _read_white_is_zero(path: Path) -> tuple[Values | None, bool]:
+    """Return the stored gray values of a TIFF that declares 0 as white, and whether that counts.
+
+    `tifffile.imwrite` declares it for every array of booleans unless told otherwise, without
+    inverting the values: there it says nothing.
+    """
+    if detect_file_kind(path) != "tiff":
+        return None, False
+    with import_module("tifffile").TiffFile(path) as tiff:
+        _, page = find_only_page(tiff, path, "the mask")
+        if int(page.photometric) != _WHITE_IS_ZERO or page.samplesperpixel != 1:
+            return None, False
+        is_default = page.bitspersample == 1 and str(page.software).startswith("tifffile")
+    values = read_tiff_values(path)
+    return (values * np.uint8(255) if values.dtype == np.bool_ else values), not is_default
 
 
 def _read_palette(path: Path) -> tuple[Values | None, Any]:

@@ -6,6 +6,7 @@ they accept and reject the same files.
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnet_tasks.data.images.image_files import DAMAGE, detect_file_kind, open_image
+from resnet_tasks.data.images.image_files import (
+    DAMAGE,
+    NEEDED_CODECS,
+    detect_file_kind,
+    open_image,
+)
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 
@@ -28,6 +34,12 @@ UNREADABLE = (Image.DecompressionBombError, *DAMAGE)
 _SHOWN_DIGITS = 7
 # Pillow reads int8 as uint8 and uint32 as int32, and does not know the other types.
 _PILLOW_TIFF_TYPES = ("uint8", "uint16", "int16", "int32", "float32", "bool")
+# Of TIFFs that declare 0 as white it knows these in either byte order.
+_PILLOW_INVERTED_TYPES = ("uint8", "bool")
+_WHITE_IS_ZERO = 0
+# Pillow inverts gray where the file declares 0 as white (I), and stretches 2 and 4 bits to 255.
+_CHANGED_GRAY = re.compile(r"[1L];(?P<bits>[24]?)(?P<inverted>I?)R?")
+_STRETCH = {"": 1, "2": 85, "4": 17}
 
 
 def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.integer[Any]]:
@@ -50,12 +62,11 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
     try:
         require_lossless(path, "label map")
         if detect_file_kind(path) == "tiff":
-            values = _read_tiff(path, max_pixels)
+            values = read_tiff_values(path, max_pixels)
         else:
             with open_image(path, max_pixels) as image:
                 require_single_image(path, "label map", getattr(image, "n_frames", 1))
-                image.load()  # numpy hides errors of decoding in an array without pixels.
-                values = np.asarray(image)
+                values = _load_stored_values(image)
                 if image.format == "WEBP":
                     values = _merge_equal_channels(values)
     except UNREADABLE as error:
@@ -150,23 +161,58 @@ def _several_channels(path: Path, channels: int, shape: str = "") -> str:
     )
 
 
-def _read_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
-    """Read the one full-size page of a TIFF; overviews and transparency masks are passed over."""
+def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
+    """Read the stored values of a TIFF, whatever they look like: also where it declares 0 as white.
+
+    Overviews and transparency masks are skipped.
+
+    Args:
+        path: Path of the file.
+        max_pixels: As in `open_image`.
+
+    Returns:
+        `(height, width)` values.
+
+    Raises:
+        DataError: If the file holds several images or channels.
+        Exception: Any of `UNREADABLE` if it is damaged or too large.
+    """
     with import_module("tifffile").TiffFile(path) as tiff:
         index, page = find_only_page(tiff, path, "label map")
         if page.samplesperpixel != 1:
             raise DataError(_several_channels(path, page.samplesperpixel))
-        if str(page.dtype) not in _PILLOW_TIFF_TYPES:
+        is_inverted = int(page.photometric) == _WHITE_IS_ZERO
+        pillow_types = _PILLOW_INVERTED_TYPES if is_inverted else _PILLOW_TIFF_TYPES
+        if str(page.dtype) not in pillow_types:
             limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
             if limit is not None and page.imagelength * page.imagewidth > 2 * limit:
                 raise Image.DecompressionBombError(
                     f"{page.imagewidth} x {page.imagelength} pixels exceed the limit of {limit:,}"
                 )
-            return np.asarray(page.asarray()).reshape(page.imagelength, page.imagewidth)
+            try:
+                return np.asarray(page.asarray()).reshape(page.imagelength, page.imagewidth)
+            except ValueError as error:
+                if NEEDED_CODECS not in str(error) or str(page.dtype) != "uint16":
+                    raise
     with open_image(path, max_pixels) as image:
         image.seek(index)
-        image.load()
-        return np.asarray(image)
+        return _load_stored_values(image)
+
+
+def _load_stored_values(image: Image.Image) -> NDArray[Any]:
+    """Decode an opened image, without the changes that Pillow makes for display."""
+    tiles = getattr(image, "tile", None)
+    options = tiles[0][3] if tiles else ""  # `load` empties the list
+    raw_mode = options[0] if isinstance(options, tuple) and options else options
+    image.load()  # numpy hides errors of decoding in an array without pixels.
+    values = np.asarray(image)
+    change = _CHANGED_GRAY.fullmatch(str(raw_mode))
+    if change is None:
+        return values
+    if values.dtype == np.bool_:
+        return ~values if change["inverted"] else values
+    values = 255 - values if change["inverted"] else values
+    return np.asarray(values // np.uint8(_STRETCH[change["bits"]]))
 
 
 def find_only_page(tiff: Any, path: Path, role: str) -> tuple[int, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,74 @@ def test_large_files_are_rejected_before_they_are_decoded(tmp_path: Path) -> Non
 def test_sixteen_bits(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), IDS.astype(np.uint16) * 300)
     assert read_label_map(tmp_path / "a.png").tolist() == (IDS.astype(int) * 300).tolist()
+
+
+# --- values are read as stored, not as shown
+
+CLASSES = np.repeat(np.array([0, 1, 0, 3], np.uint8), 9).reshape(4, 9)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
+def test_booleans_of_tifffile_are_not_inverted(compression: str | None, tmp_path: Path) -> None:
+    """They are declared as white at 0 by default."""
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, CLASSES == 1, compression=compression)
+    np.testing.assert_array_equal(read_label_map(file), CLASSES == 1)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_white_at_zero_does_not_change_values(kind: str, byteorder: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    options: dict[str, Any] = {"photometric": "miniswhite", "byteorder": byteorder}
+    tifffile.imwrite(file, CLASSES.astype(kind), **options)
+    np.testing.assert_array_equal(read_label_map(file), CLASSES)
+
+
+@pytest.mark.parametrize("compression", ["raw", "group3", "group4", "packbits", "tiff_lzw"])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_one_bit_of_pillow_is_read_as_stored(
+    compression: str, photometric: int, tmp_path: Path
+) -> None:
+    """For white at 0 Pillow stores the complement."""
+    file, stored = tmp_path / "a.tif", CLASSES == 1
+    Image.fromarray(stored).save(file, compression=compression, tiffinfo={262: photometric})
+    expected = stored if photometric else ~stored
+    np.testing.assert_array_equal(read_label_map(file), expected)
+
+
+def pack(values: np.ndarray, bits: int) -> list[bytes]:
+    """Rows of values of fewer than 8 bits."""
+    is_set = (values[..., None] >> np.arange(bits)[::-1]) & 1
+    return [np.packbits(row.astype(np.uint8)).tobytes() for row in is_set]
+
+
+def gray_tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
+    pixels = b"".join(pack(values, bits))
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1}
+    tags |= {278: height, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    pixels += bytes(len(pixels) % 2)
+    start = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    return start + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def gray_png(values: np.ndarray, bits: int) -> bytes:
+    rows = b"".join(b"\0" + row for row in pack(values, bits))
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_few_bits_are_not_stretched(bits: int, tmp_path: Path) -> None:
+    """Pillow shows the largest value of 2 and 4 bits as 255."""
+    values = (np.arange(15).reshape(3, 5) % 2**bits).astype(np.uint8)
+    file = tmp_path / "a"
+    for content in (gray_png(values, bits), *(gray_tiff(values, bits, p) for p in (0, 1))):
+        file.write_bytes(content)
+        np.testing.assert_array_equal(read_label_map(file), values)

@@ -391,3 +391,49 @@ def test_instances_by_their_own_number_and_by_opacity(tmp_path: Path) -> None:
     assert [each.file for each in summary.skipped] == ["x/masks/3.png"]
     (warning,) = summary.warnings
     assert warning.startswith("1 of 2 masks are empty (no pixel is foreground): x/masks/3.png;")
+
+
+# --- TIFFs that declare 0 as white
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
+def test_arrays_of_booleans_that_tifffile_wrote_are_read_by_value(
+    compression: str | None, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", DISC, compression=compression)
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        assert file.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    for reader in (MaskReader(allow_lossy=True), MaskReader(one_level=False)):
+        assert (reader.read(tmp_path / "m.tif") == DISC).all()
+    assert (MaskReader(threshold=128).read(tmp_path / "m.tif") == DISC).all()
+
+
+WHITE_IS_ZERO: dict[str, tuple[Write, int]] = {
+    "1 bit of another writer": (tiff(DISC, software="fax"), 255),
+    "1 bit, CCITT": (
+        lambda file: Image.fromarray(DISC).save(file, compression="group4", tiffinfo={262: 0}),
+        255,
+    ),
+    "0 and 1": (tiff(DISC.astype(np.uint8), photometric="miniswhite"), 1),
+    "0 and 255": (tiff((DISC * 255).astype(np.uint8), photometric="miniswhite"), 255),
+    "16 bits": (tiff((DISC * 9).astype(np.uint16), photometric="miniswhite"), 9),
+}
+
+
+@pytest.mark.parametrize("name", WHITE_IS_ZERO)
+def test_white_is_zero_has_two_interpretations(name: str, tmp_path: Path) -> None:
+    write, value = WHITE_IS_ZERO[name]
+    write(tmp_path / "m.tif")
+    message = (
+        rf"m\.tif has no unique interpretation: .*by value the pixels of {value} .*those of 0; "
+        rf".*masks=\{{foreground: {value}\}} or masks=\{{foreground: 0\}}"
+    )
+    for options in ({}, {"foreground": "color"}, {"threshold": 1}):
+        with pytest.raises(DataError, match=message):
+            MaskReader(**options, group="masks").read(tmp_path / "m.tif")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=message):
+        MaskReader(group="masks").survey([tmp_path / "m.tif"])
+    # Pillow stores the complement where it is asked for this tag.
+    stored = ~DISC if "CCITT" in name else DISC
+    assert (MaskReader(foreground=value).read(tmp_path / "m.tif") == stored).all()
+    assert (MaskReader(foreground=0).read(tmp_path / "m.tif") == ~stored).all()
