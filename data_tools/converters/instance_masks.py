@@ -24,6 +24,7 @@ from data_tools.reading.source_folder import (
     find_split_lists,
     format_listing,
     index_images_by_stem,
+    list_unread_files,
     read_names,
     require_parts,
 )
@@ -51,7 +52,8 @@ def convert_instance_masks(
     """Converts every native split to COCO JSON with masks, boxes and label maps.
 
     Pixels in no mask are unlabeled (0) in the label maps; a recipe makes them a class with
-    `background: true`. Empty masks are left out and listed in the summary.
+    `background: true`. Empty masks are left out and listed in the summary, as are hidden files and
+    those of operating systems; images without a mask file are listed in a warning.
 
     Args:
         source: Folder that holds the folder of ids and the lists.
@@ -72,7 +74,8 @@ def convert_instance_masks(
 
     Raises:
         DataError: If a folder or file is missing or unreadable, a mask's size is not its image's
-            (the message names it), or `contour` is negative.
+            (the message names it), a folder of masks holds what is no image, or `contour` is
+            negative.
     """
     if contour < 0:
         raise DataError(f"contour is {contour}, but is a width in pixels; give 0 or more")
@@ -125,12 +128,11 @@ def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
 
 def _list_mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[Path]:
     folders = (folder / name / "masks" for names in splits.values() for name in names)
-    return [
-        file
-        for masks_folder in folders
-        if masks_folder.is_dir()
-        for file in index_images_by_stem(masks_folder).values()
-    ]
+    files: list[Path] = []
+    for masks_folder in filter(Path.is_dir, folders):
+        list_unread_files(masks_folder)  # Rejects what would be missing without notice.
+        files.extend(index_images_by_stem(masks_folder).values())
+    return files
 
 
 def _add_image(
@@ -149,7 +151,11 @@ def _add_image(
     size = measure_image_size(images[0])
     image_id = writer.add_image(images[0], size=size)
     semantic = np.zeros(size, dtype=np.int64)
-    for file in index_images_by_stem(folder / "masks").values():
+    for file in list_unread_files(folder / "masks"):
+        writer.skip(f"{folder.name}/masks/{file.name}", file.name, "a hidden or system file")
+    mask_files = list(index_images_by_stem(folder / "masks").values())
+    coverage.add_image(folder.name, len(mask_files))
+    for file in mask_files:
         mask = reader.read(file)
         coverage.add(Path(folder.name, "masks", file.name), mask)
         if mask.shape != size:

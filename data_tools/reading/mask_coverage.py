@@ -1,4 +1,4 @@
-"""Warnings about masks that are empty or cover their whole image."""
+"""Warnings about masks that are empty, cover their whole image, or are absent."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class MaskCoverage:
         self._total = 0
         self._empty: list[str] = []
         self._full: list[str] = []
+        self._num_images = 0
+        self._without_mask: list[str] = []
 
     def add(self, path: Path, mask: NDArray[np.bool_]) -> None:
         """Count the `(height, width)` mask of a file."""
@@ -30,17 +32,25 @@ class MaskCoverage:
         elif mask.all():
             self._full.append(path.as_posix())
 
+    def add_image(self, name: str, num_masks: int) -> None:
+        """Count an image that may have any number of mask files."""
+        self._num_images += 1
+        if num_masks == 0:
+            self._without_mask.append(name)
+
     def warnings(self) -> tuple[str, ...]:
         """Return a sentence for each kind of mask that was counted."""
         kinds = (
-            (self._empty, "empty (no pixel is foreground)"),
-            (self._full, "full (every pixel is foreground)"),
+            (self._without_mask, f"{self._num_images} images have no mask file"),
+            (self._empty, f"{self._total} masks are empty (no pixel is foreground)"),
+            (self._full, f"{self._total} masks are full (every pixel is foreground)"),
         )
-        return tuple(self._warn(names, kind) for names, kind in kinds if names)
+        return tuple(_warn(names, kind) for names, kind in kinds if names)
 
-    def _warn(self, names: list[str], kind: str) -> str:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        return (
-            f"{len(names)} of {self._total} masks are {kind}: {', '.join(names[:_SHOWN])}{more}; "
-            "check that this is what the images show"
-        )
+
+def _warn(names: list[str], kind: str) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (
+        f"{len(names)} of {kind}: {', '.join(names[:_SHOWN])}{more}; check that this is what the "
+        "images show"
+    )

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from resnet_tasks.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx")
+"""Files and folders without a leading dot that Windows, macOS and NAS leave, in lower case."""
 SPLITS = ("train", "val", "test")
 SHOWN = 6
 """Number of names that an error message lists."""
@@ -181,6 +183,23 @@ def index_images_by_stem(folder: Path) -> dict[str, Path]:
                 "labels of that name are about; keep one"
             )
     return files_by_stem
+
+
+def list_unread_files(folder: Path) -> list[Path]:
+    """List what lies in a folder without being an image, in the order of names.
+
+    Raises:
+        DataError: If that is more than files which operating systems leave: those are no loss,
+            any other may be meant as an image.
+    """
+    unread = [file for file in sorted(folder.iterdir()) if not is_image(file) or not is_file(file)]
+    for file in unread:
+        if not file.name.startswith(".") and file.name.lower() not in _SYSTEM_FILES:
+            raise DataError(
+                f"{file} is not read: {folder} should hold image files alone "
+                f"({', '.join(IMAGE_SUFFIXES)}); convert it to one of these, or move it elsewhere"
+            )
+    return unread
 
 
 def is_image(file: Path) -> bool:

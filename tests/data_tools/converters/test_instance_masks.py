@@ -185,3 +185,44 @@ def test_a_thin_object_is_all_rim_and_a_negative_width_is_refused(tmp_path: Path
     assert compute_contour(mask, 1).sum() == 8
     with pytest.raises(DataError, match="contour is -1"):
         convert_instance_masks(tmp_path, tmp_path / "out", contour=-1)
+
+
+@pytest.mark.parametrize("name", ["b.gif", "b.npy", "b.avif", "notes.txt", "b"])
+def test_files_that_would_not_be_read_are_rejected(name: str, tmp_path: Path) -> None:
+    source = bowl(tmp_path / "in", {"a": square(0, 0)})
+    (source / "stage1_train/cafe/masks" / name).write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=rf"masks/{name} is not read: .*\(\.jpg, \.jpeg, \.png,"):
+        convert_instance_masks(source, tmp_path / "out")
+    assert not (tmp_path / "out" / "train.json").exists()
+
+
+def test_folders_of_masks_inside_masks_are_rejected(tmp_path: Path) -> None:
+    source = bowl(tmp_path / "in", {})
+    (source / "stage1_train/cafe/masks/cells.png").mkdir()
+    with pytest.raises(DataError, match=r"masks/cells\.png is not read"):
+        convert_instance_masks(source, tmp_path / "out")
+
+
+def test_suffixes_in_capitals_are_read_and_system_files_listed(tmp_path: Path) -> None:
+    source = bowl(tmp_path / "in", {})
+    masks = source / "stage1_train/cafe/masks"
+    save(masks / "A.PNG", square(0, 0))
+    for name in (".DS_Store", "._A.PNG", "Thumbs.db"):
+        (masks / name).write_bytes(b"junk")
+    (summary,) = convert_instance_masks(source, tmp_path / "out")
+    assert summary.objects == {"nucleus": 1}
+    assert [skipped.file for skipped in summary.skipped] == [
+        "cafe/masks/.DS_Store",
+        "cafe/masks/._A.PNG",
+        "cafe/masks/Thumbs.db",
+    ]
+    assert summary.warnings == ()
+
+
+def test_images_without_a_mask_file_are_listed(tmp_path: Path) -> None:
+    source = bowl(tmp_path / "in", {"a": square(0, 0)})
+    bowl(source, {}, name="beef")
+    (summary,) = convert_instance_masks(source, tmp_path / "out")
+    assert summary.warnings == (
+        "1 of 2 images have no mask file: beef; check that this is what the images show",
+    )
