@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from resnet_tasks.data.images.label_files import (
     round_ids,
 )
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
+from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
 
 Values = NDArray[np.integer[Any]]
@@ -128,7 +128,7 @@ def _read_white_is_zero(path: Path) -> tuple[Values | None, bool]:
     """
     if detect_file_kind(path) != "tiff":
         return None, False
-    with import_module("tifffile").TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         _, page = find_only_page(tiff, path, "the mask")
         if int(page.photometric) != _WHITE_IS_ZERO or page.samplesperpixel != 1:
             return None, False

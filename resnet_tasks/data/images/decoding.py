@@ -33,11 +33,9 @@ from resnet_tasks.data.images.image_files import (
 )
 from resnet_tasks.data.images.image_formats import OversizedImageError
 from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
-from resnet_tasks.data.images.tiff_inflation import limit_inflation
+from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_regular_file
-
-limit_inflation()
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused before they are decoded (decompression bombs); Pillow's own limit."""
@@ -113,7 +111,7 @@ def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredImage:
             if kind == "numpy":
                 return _decode_numpy(path, limit)
             if kind == "tiff":
-                with tifffile.TiffFile(path) as tiff:
+                with open_tiff(path) as tiff:
                     refuse_large_tiles(path, tiff, limit)
                     if not _can_use_pillow(tiff):
                         return _decode_tiff(tiff, path, limit)

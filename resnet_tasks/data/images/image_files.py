@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import struct
 import tokenize
@@ -10,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -25,6 +27,7 @@ from resnet_tasks.data.images.image_formats import (
     read_start,
     require_format,
 )
+from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import open_regular_file
 
@@ -39,8 +42,13 @@ TURNED = (5, 6, 7, 8)
 """Orientations that turn an image by 90 degrees."""
 NEEDED_CODECS = "imagecodecs"
 """What tifffile names where it cannot decode a compression by itself."""
+# Python's own zstd, since 3.14; tifffile uses it.
+_ZSTD_ERRORS: tuple[type[Exception], ...] = (
+    (import_module("compression.zstd").ZstdError,) if find_spec("_zstd") else ()
+)
 DAMAGE = (
     OSError,
+    EOFError,
     SyntaxError,
     ValueError,
     LookupError,
@@ -51,8 +59,13 @@ DAMAGE = (
     struct.error,
     tokenize.TokenError,
     zlib.error,
+    lzma.LZMAError,
+    *_ZSTD_ERRORS,
 )
-"""What readers raise on files that are damaged; tifffile's own error is a `ValueError`."""
+"""What readers raise on files that are damaged.
+
+tifffile's own error is a `ValueError`, those of imagecodecs are `RuntimeError`s.
+"""
 MOST_WIDE = 1 << 25
 """Pixels of a line that Pillow decodes in every mode; beyond, it says that memory is short."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -150,9 +163,7 @@ def read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
 
 
 def _read_tiff_size(path: Path, decode: bool) -> tuple[int, int]:
-    # Imported where there is a TIFF: results files are judged without any image, in a fraction
-    # of a second, of which this import would be a part.
-    with import_module("tifffile").TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         series = get_single_series(tiff, path)
         size = (int(series.sizes["height"]), int(series.sizes["width"]))
         is_turned = read_tiff_orientation(tiff) in TURNED
@@ -244,7 +255,7 @@ def read_orientation(path: Path) -> int:
         if kind == "numpy":
             return 1
         if kind == "tiff":
-            with import_module("tifffile").TiffFile(path) as tiff:
+            with open_tiff(path) as tiff:
                 return read_tiff_orientation(tiff)
         with open_image(path) as image:
             exif_orientation = _read_pillow_orientation(image, path)

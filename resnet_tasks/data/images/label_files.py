@@ -7,7 +7,6 @@ they accept and reject the same files.
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from resnet_tasks.data.images.image_files import (
     open_image,
 )
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
+from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
 
 ROUNDING = 1e-3
@@ -177,7 +177,7 @@ def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
         DataError: If the file holds several images or channels.
         Exception: Any of `UNREADABLE` if it is damaged or too large.
     """
-    with import_module("tifffile").TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         index, page = find_only_page(tiff, path, "label map")
         if page.samplesperpixel != 1:
             raise DataError(_several_channels(path, page.samplesperpixel))

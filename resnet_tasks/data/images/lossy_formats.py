@@ -7,10 +7,10 @@ recognized by the content of the file and not by its name.
 from __future__ import annotations
 
 import io
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.files.regular_files import open_regular_file
 
 _HEADER_BYTES = 32
@@ -99,9 +99,8 @@ def _is_lossy_webp(stream: IO[bytes]) -> bool:
 
 
 def _find_lossy_compression(stream: IO[bytes]) -> str | None:
-    # Imported only for TIFF files, because the import takes a fraction of a second.
     stream.seek(0)
-    with import_module("tifffile").TiffFile(stream) as tiff:
+    with open_tiff(stream) as tiff:
         for page in (entry.aspage() for entry in tiff.pages):
             compression = int(page.compression)
             if compression in _TIFF_WEBP and not _is_lossy_webp_segment(stream, page):

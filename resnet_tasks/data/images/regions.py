@@ -33,6 +33,7 @@ from resnet_tasks.data.images.image_files import (
     read_tiff_orientation,
 )
 from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
+from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 
@@ -125,7 +126,7 @@ class _SegmentRegions(ImageRegions):
 
     def read(self, tile: Tile) -> Array:
         try:
-            with tifffile.TiffFile(self._path) as tiff:
+            with open_tiff(self._path) as tiff:
                 page: Any = tiff.pages.first
                 pixels = np.zeros((*tile.size, page.samplesperpixel), page.dtype)
                 for top, left, part in _decode_segments(tiff, page, tile):
@@ -174,7 +175,7 @@ def _open_numpy_regions(path: Path, channels: int, limit: int) -> ImageRegions:
 
 def _open_tiff_regions(path: Path, channels: int, limit: int) -> ImageRegions | None:
     """Open a TIFF for reading parts, or return None if it must be decoded completely."""
-    with tifffile.TiffFile(path) as tiff:
+    with open_tiff(path) as tiff:
         refuse_large_tiles(path, tiff, limit)
         get_single_series(tiff, path)
         page: Any = tiff.pages.first
