@@ -39,6 +39,8 @@ def build_training_setup(
     if not train.max_unreadable_images:
         for file in train.files:
             file.require_files()
+            if "semantic" in train.fields:
+                file.require_lossless_maps()
     torch.manual_seed(recipe.training.seed)
     labels = build_labels(recipe, categories)
     if not measure:

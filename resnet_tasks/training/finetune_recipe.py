@@ -345,11 +345,14 @@ def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
 
 
 def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
-    """The images are there, but for as many as may be left out of training.
+    """Check that images are there and label maps lossless, except as many as may be skipped.
 
     Raises:
-        DataError: With the number of missing files and the first of them.
+        DataError: With the number of missing or lossy files and the first of them.
     """
+    if "semantic" in dataset.fields:
+        for file in dataset.files:
+            file.require_lossless_maps(dataset.max_bad_images)
     missing = [path for file in dataset.files for path in file.find_missing_files()]
     if len(missing) > dataset.max_unreadable_images:
         for file in dataset.files:

@@ -17,6 +17,8 @@ from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
 from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import Problem, count_by_kind
 from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.images.image_files import DAMAGE
+from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 
 
@@ -97,6 +99,10 @@ class CocoFile:
         """Yield the paths of all images, then of all semantic maps."""
         names = map(self.images.get_file_name, range(len(self.images)))
         yield from (self.images_root / name for name in names)
+        yield from self.iter_map_files()
+
+    def iter_map_files(self) -> Iterator[Path]:
+        """Semantic maps that the file names."""
         for optional_fields in self.images.iter_optional_fields():
             if (name := optional_fields.get("semantic")) is not None:
                 yield self.sem_seg_root / name
@@ -118,6 +124,40 @@ class CocoFile:
         missing = self.find_missing_files()
         if missing:
             raise DataError(_format_missing_files(self, missing))
+
+    def find_lossy_maps(self) -> tuple[tuple[Path, str], ...]:
+        """Find semantic maps in a lossy format, and its name, from the headers alone.
+
+        Files that are missing or damaged are not among them.
+        """
+        lossy = []
+        for path in dict.fromkeys(self.iter_map_files()):
+            try:
+                lossy_format = find_lossy_format(path)
+            except DAMAGE:
+                continue
+            if lossy_format is not None:
+                lossy.append((path, lossy_format))
+        return tuple(lossy)
+
+    def require_lossless_maps(self, allowed: int = 0) -> None:
+        """Check that semantic maps are stored in formats that keep their values.
+
+        Args:
+            allowed: Number of them that may be lossy, as that many images may be skipped.
+
+        Raises:
+            DataError: With the number of lossy ones and the first of them.
+        """
+        lossy = self.find_lossy_maps()
+        if len(lossy) > allowed:
+            total = len(set(self.iter_map_files()))
+            path, lossy_format = lossy[0]
+            raise DataError(
+                f"{self.path}: {len(lossy)} of {total} label maps are lossy; label map {path} is "
+                f"stored as {lossy_format}, which changes pixel values; export it again from the "
+                "original annotation as PNG"
+            )
 
 
 def _format_missing_files(coco: CocoFile, missing: Sequence[Path]) -> str:

@@ -122,3 +122,31 @@ def test_empty_masks_are_printed_as_a_warning(tmp_path: Path) -> None:
     )
     assert code == 0
     assert "1 of 1 masks are full (every pixel is foreground): a.png" in output
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_finetune_looks_at_the_header_of_every_label_map(
+    split: str, dry_run: bool, tmp_path: Path
+) -> None:
+    """The only lossy map is the last of many: no step that is taken first would read it."""
+    clean = write_dataset(tmp_path / "clean", ".png")
+    mixed = write_dataset(tmp_path / "mixed", ".png")
+    content = json.loads(mixed.read_text())
+    for number in range(3, 31):
+        content["images"].append({**content["images"][0], "id": number})
+    Image.fromarray(IDS).save(mixed.parent / "last.png", "JPEG")
+    content["images"].append({**content["images"][0], "id": 31, "sem_seg_file_name": "last.png"})
+    mixed.write_text(json.dumps(content))
+    other = "val" if split == "train" else "train"
+    recipe = mixed.with_name("recipe.yaml")
+    text = recipe.read_text().replace(
+        f"{other}: [{{annotations: train.json}}]", f"{other}: [{{annotations: {clean}}}]"
+    )
+    recipe.write_text(text)
+    options = ["--dry-run"] if dry_run else []
+    code, output = run("finetune", recipe, "--out", tmp_path / "run", *options)
+    assert code == 2
+    assert f"{mixed}: 1 of 3 label maps are lossy; label map" in output
+    assert "last.png is stored as JPEG, which changes pixel values" in output
+    assert not (tmp_path / "run").exists()
