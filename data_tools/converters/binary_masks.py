@@ -35,6 +35,7 @@ from data_tools.shapes.outlines import clip_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 
@@ -147,7 +148,8 @@ def convert_binary_masks(
     # All masks are read twice: what one of one color means shows in the others.
     count = ProgressCounter(2 * sum(map(len, splits.values())), progress)
     reader = MaskReader(masks.foreground, masks.threshold, allow_lossy=True, group="masks")
-    reader.survey(count.track([record.mask for part in splits.values() for record in part]))
+    records = [record for part in splits.values() for record in part]
+    reader.survey(_check_mask_size(record).mask for record in count.track(records))
     summaries = []
     for split, images in splits.items():
         writer = CocoWriter(
@@ -275,12 +277,7 @@ def _add_image(
         (record.mask, mask.shape),
         ("the file of boxes", record.size or size),
     ):
-        if other_size != size:
-            raise DataError(
-                f"{record.image} has the size {size} (height, width), {source} says "
-                f"{other_size}; both "
-                "must agree"
-            )
+        _require_same_size(record.image, size, source, other_size)
     image_id = writer.add_image(record.image, size=size)
     writer.add_semantic(image_id, mask.astype(np.int64))
     name = record.mask.name
@@ -297,6 +294,28 @@ def _add_image(
             writer.skip(name, speck, "a speck; its pixels stay labeled")
         else:
             writer.add_mask(image_id, category, component.to_mask(size))
+
+
+def _check_mask_size(record: _ImageRecord) -> _ImageRecord:
+    """Return a record whose mask has its image's size by the headers, so that it can be decoded.
+
+    Raises:
+        DataError: If it has another size; orientation may turn one of the two.
+    """
+    size, mask_size = measure_image_size(record.image), try_read_image_size(record.mask)
+    if mask_size is not None and sorted(mask_size) != sorted(size):
+        _require_same_size(record.image, size, record.mask, mask_size)
+    return record
+
+
+def _require_same_size(
+    image: Path, size: tuple[int, int], source: Path | str, other_size: tuple[int, ...]
+) -> None:
+    if other_size != size:
+        raise DataError(
+            f"{image} has the size {size} (height, width), {source} says {other_size}; both must "
+            "agree"
+        )
 
 
 def _add_boxes(

@@ -31,6 +31,7 @@ from data_tools.reading.source_folder import (
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 
 IDS_FOLDER = "stage1_train"
@@ -156,13 +157,13 @@ def _add_image(
     mask_files = list(index_images_by_stem(folder / "masks").values())
     coverage.add_image(folder.name, len(mask_files))
     for file in mask_files:
+        declared = try_read_image_size(file)  # before it is decoded, whatever its size
+        if declared is not None and sorted(declared) != sorted(size):
+            raise DataError(_format_other_size(file, declared, size))
         mask = reader.read(file)
         coverage.add(Path(folder.name, "masks", file.name), mask)
         if mask.shape != size:
-            raise DataError(
-                f"the mask {file} has size {mask.shape} (height, width), its image {size}; "
-                "both must agree"
-            )
+            raise DataError(_format_other_size(file, mask.shape, size))
         if not mask.any():
             writer.skip(f"{folder.name}/masks/{file.name}", category, "its mask is empty")
             continue
@@ -171,6 +172,10 @@ def _add_image(
         if contour:
             semantic[compute_contour(mask, contour)] = 2
     writer.add_semantic(image_id, semantic)
+
+
+def _format_other_size(file: Path, actual: tuple[int, ...], size: tuple[int, int]) -> str:
+    return f"the mask {file} has size {actual} (height, width), its image {size}; both must agree"
 
 
 def compute_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

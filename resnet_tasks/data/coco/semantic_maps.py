@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
@@ -38,13 +39,21 @@ def read_map_values(
     Raises:
         DataError: If the file is not a label map or has another size.
     """
+    declared = try_read_image_size(path)
+    # Before it is decoded, whatever its size; orientation may turn one of the two.
+    if declared is not None and sorted(declared) != sorted(size):
+        raise DataError(_format_other_size(path, declared, size))
     values = read_label_map(path, max_pixels)
     if values.shape != size:
-        raise DataError(
-            f"label map {path} is {values.shape[1]} x {values.shape[0]}, "
-            f"its image {size[1]} x {size[0]} (width x height)"
-        )
+        raise DataError(_format_other_size(path, values.shape, size))
     return values
+
+
+def _format_other_size(path: Path, actual: tuple[int, ...], size: tuple[int, int]) -> str:
+    return (
+        f"label map {path} is {actual[1]} x {actual[0]}, its image {size[1]} x {size[0]} "
+        "(width x height)"
+    )
 
 
 def values_to_labels(

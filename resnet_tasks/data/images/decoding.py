@@ -24,6 +24,7 @@ from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
     ORIENTATION,
+    get_raw_mode,
     get_single_series,
     memmap_array,
     open_image,
@@ -249,7 +250,7 @@ def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredImag
 
 
 def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredImage:
-    raw_mode = _get_raw_mode(image)
+    raw_mode = get_raw_mode(image)
     orientation = image.getexif().get(ORIENTATION, 1)
     jpeg = _decode_jpeg(image)
     if jpeg is not None:
@@ -280,11 +281,6 @@ def _check_not_animated(path: Path, image: Image.Image) -> None:
             f"{path} is an animation of {frames} images; store the one that is meant in a file "
             "of its own"
         )
-
-
-def _get_raw_mode(image: Image.Image) -> str:
-    tiles = getattr(image, "tile", None)
-    return str(tiles[0][3]) if tiles else ""
 
 
 def _decode_jpeg(image: Image.Image) -> Array | None:

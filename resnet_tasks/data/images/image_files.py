@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from resnet_tasks.data.images.declared_sizes import WORTH_CHECKING
 from resnet_tasks.data.images.image_formats import (
     NUMPY,
     TIFF,
@@ -117,11 +118,28 @@ def _open_identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
     doubled = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
     check_declared_size(stream, start, kind, doubled if max_pixels is None else max_pixels)
     try:
-        return Image.open(stream, formats=(kind,))
+        image = Image.open(stream, formats=(kind,))
+        if kind == TIFF and image.width * image.height > WORTH_CHECKING:
+            place = stream.tell()
+            stream.seek(0)
+            open_tiff(stream).close()
+            stream.seek(place)
+        return image
     except UnidentifiedImageError:
         raise OSError(f"its {kind} header is damaged") from None
     except KeyError:
         raise OSError(f"this build of Pillow does not decode {kind}; convert it to PNG") from None
+
+
+def get_raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name of the layout of stored pixels; "" where there is none.
+
+    Decoding discards it.
+    """
+    tiles = getattr(image, "tile", None)
+    # Numbers may follow the name: lengths and positions, or the name of a predictor.
+    options = tiles[0][3] if tiles else ""
+    return str(options[0] if isinstance(options, tuple) and options else options)
 
 
 def try_read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:

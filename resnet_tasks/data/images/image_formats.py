@@ -7,12 +7,16 @@ a decoder, each its own, and only after the declared size is checked.
 
 from __future__ import annotations
 
-import io
-import os
 import struct
 from typing import IO
 
 from PIL import Image, UnidentifiedImageError
+
+from resnet_tasks.data.images.declared_sizes import (
+    check_file_length,
+    measure_declared_size,
+    parse_webp_size,
+)
 
 NUMPY = "numpy"
 TIFF = "TIFF"
@@ -62,10 +66,6 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
 )
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"mif1", b"msf1", b"heic", b"heix", b"hevc")
-# A deflate stream codes at most 258 bytes with 2 bits.
-_MOST_INFLATED = 1032
-_WORTH_CHECKING = 1 << 24  # bytes; smaller declared sizes cost nothing
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 class OversizedImageError(Image.DecompressionBombError):
@@ -143,8 +143,8 @@ def _describe_foreign(start: bytes) -> str:
 def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int | None) -> None:
     """Check what a header declares, before a decoder allocates anything for it.
 
-    JPEG, TIFF and AVIF keep their sizes elsewhere; their decoders allocate nothing when they are
-    opened.
+    TIFF and AVIF keep their sizes elsewhere; their decoders allocate nothing when they are opened.
+    `check_tiff_length` checks a TIFF.
 
     Args:
         stream: The file; its position is kept.
@@ -160,12 +160,12 @@ def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int |
         size = _parse_declared_size(start, kind)
     except struct.error:
         return  # truncated: the decoder finds out
-    if size is None:
-        return
-    if limit is not None and size[0] * size[1] > limit:
+    declared = measure_declared_size(stream, start, kind, size)
+    size = size if declared is None else declared.size
+    if size is not None and limit is not None and size[0] * size[1] > limit:
         raise OversizedImageError(size, limit)
-    if kind == "PNG":
-        _check_png_length(stream, start, size)
+    if declared is not None:
+        check_file_length(stream, declared)
 
 
 def _parse_declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
@@ -178,38 +178,7 @@ def _parse_declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
         is_core = struct.unpack_from("<I", start, 14)[0] == 12
         width, height = struct.unpack_from("<HH" if is_core else "<ii", start, 18)
     elif kind == "WEBP":
-        return _parse_declared_webp_size(start)
+        return parse_webp_size(start)
     else:
         return None
     return abs(height), abs(width)  # a negative height: the first row is at the top
-
-
-def _parse_declared_webp_size(start: bytes) -> tuple[int, int] | None:
-    chunk = start[12:16]
-    if chunk == b"VP8X":
-        width, height = start[24:27], start[27:30]
-        return 1 + int.from_bytes(height, "little"), 1 + int.from_bytes(width, "little")
-    if chunk == b"VP8L":
-        bits = struct.unpack_from("<I", start, 21)[0]
-        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
-    if chunk == b"VP8 ":
-        width, height = struct.unpack_from("<HH", start, 26)
-        return height & 0x3FFF, width & 0x3FFF
-    return None
-
-
-def _check_png_length(stream: IO[bytes], start: bytes, size: tuple[int, int]) -> None:
-    if len(start) < 26:  # ends inside the header
-        return
-    bits = start[24] * _PNG_CHANNELS.get(start[25], 1)
-    needed = size[0] * -(-size[1] * bits // 8)
-    if needed <= _WORTH_CHECKING:
-        return
-    place = stream.tell()
-    length = stream.seek(0, io.SEEK_END)
-    stream.seek(place, os.SEEK_SET)
-    if needed > _MOST_INFLATED * length:
-        raise OSError(
-            f"the file is truncated: it has {length:,} bytes, too few for the {size[1]} x "
-            f"{size[0]} pixels (width x height) that its header declares"
-        )

@@ -18,6 +18,7 @@ from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
     detect_file_kind,
+    get_raw_mode,
     open_image,
 )
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
@@ -201,12 +202,10 @@ def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
 
 def _load_stored_values(image: Image.Image) -> NDArray[Any]:
     """Decode an opened image, without the changes that Pillow makes for display."""
-    tiles = getattr(image, "tile", None)
-    options = tiles[0][3] if tiles else ""  # `load` empties the list
-    raw_mode = options[0] if isinstance(options, tuple) and options else options
+    raw_mode = get_raw_mode(image)
     image.load()  # numpy hides errors of decoding in an array without pixels.
     values = np.asarray(image)
-    change = _CHANGED_GRAY.fullmatch(str(raw_mode))
+    change = _CHANGED_GRAY.fullmatch(raw_mode)
     if change is None:
         return values
     if values.dtype == np.bool_:

@@ -126,7 +126,7 @@ class _SegmentRegions(ImageRegions):
 
     def read(self, tile: Tile) -> Array:
         try:
-            with open_tiff(self._path) as tiff:
+            with open_tiff(self._path, check_length=False) as tiff:
                 page: Any = tiff.pages.first
                 pixels = np.zeros((*tile.size, page.samplesperpixel), page.dtype)
                 for top, left, part in _decode_segments(tiff, page, tile):

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from resnet_tasks.data.images.declared_sizes import check_tiff_length
+
 if TYPE_CHECKING:
     import tifffile
 
@@ -24,11 +26,12 @@ _ZSTD = (34926, 50000)
 _SLACK = 1 << 26  # bytes; some writers fill the last strip up to the height of the others
 
 
-def open_tiff(file: Path | IO[bytes]) -> tifffile.TiffFile:
+def open_tiff(file: Path | IO[bytes], *, check_length: bool = True) -> tifffile.TiffFile:
     """Open a TIFF, whose strips and tiles are then decompressed within limits.
 
     Args:
         file: Path of the file, or its bytes as a stream.
+        check_length: Whether to check that it can hold what it declares; False where it is known.
 
     Raises:
         Exception: Any of `image_files.DAMAGE` if it is damaged.
@@ -37,6 +40,12 @@ def open_tiff(file: Path | IO[bytes]) -> tifffile.TiffFile:
     # Imported where there is a TIFF: results files are read without any image, in a fraction of a
     # second, of which this import would be a part.
     tiff: tifffile.TiffFile = import_module("tifffile").TiffFile(file)
+    if check_length:
+        try:
+            check_tiff_length(tiff)
+        except BaseException:
+            tiff.close()
+            raise
     return tiff
 
 

@@ -1,0 +1,246 @@
+"""Smallest files that can hold the pixels that their headers declare.
+
+Decoders allocate for the declared size before they decode, so that a file of 54 bytes takes 185 MB.
+The limits are those of the codings, not of encoders: a blank image is as small as a coding allows.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Callable
+from typing import IO, Any, NamedTuple
+
+DEFLATE_RATIO = 1032
+"""Bytes that a byte of deflate codes at most: 258 in 2 bits."""
+WORTH_CHECKING = 1 << 24
+"""Bytes; smaller declared sizes cost nothing."""
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# A block of 8 x 8 takes a bit or more in the first scan of Huffman coding. Of components that are
+# sampled differently (4 to 1 at most, each in one direction), that is half a block at least.
+_JPEG_HUFFMAN = 8 * 64 * 2  # pixels per byte
+_JPEG_ARITHMETIC = _JPEG_HUFFMAN * 256  # its bits may be worth far less than a bit
+_JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_JPEG_FIRST_ARITHMETIC = 0xC9
+_JPEG_BARE = (0x00, 0x01, *range(0xD0, 0xD9), 0xFF)  # without a length, or no marker
+_JPEG_SCAN = 0xDA
+_BMP_RLE, _BMP_PLAIN = (1, 2), (0, 3, 6)
+_BMP_JUMP = 255 * 255 // 4  # pixels that a byte of a run-length coded jump skips at most
+
+_PLAIN, _CCITT, _WEBP = 1, (2, 3, 4, 32771), (34927, 50001)
+_TIFF_RATIOS = {
+    7: 4 * _JPEG_HUFFMAN,
+    5: 4096,  # LZW: strings of up to 3,838 bytes in 12 bits
+    8: DEFLATE_RATIO,
+    32946: DEFLATE_RATIO,
+    50013: DEFLATE_RATIO,
+    32773: 64,  # PackBits: 128 bytes in 2
+    34925: 1 << 14,  # LZMA: 273 bytes in a third of a bit
+    34926: 1 << 16,  # zstd: blocks of 128 KiB in 4 bytes
+    50000: 1 << 16,
+}
+# Others (JPEG 2000, LERC, PNG, WebP, ...) code a blank image of any size in some dozen bytes.
+_TIFF_OTHER_RATIO = 1 << 23
+_YCBCR = 6  # of whose three samples two may be stored at a lower resolution
+_ABSENT = 1 << 23
+"""Largest strip or tile, in bytes, that a file may lack: GDAL writes none where all is 0."""
+
+
+class DeclaredSize(NamedTuple):
+    """Size that a header declares, and what it takes.
+
+    Attributes:
+        size: (height, width), pixels.
+        decoded: Bytes of the decoded image.
+        needed: Bytes of the smallest file that can hold it.
+    """
+
+    size: tuple[int, int]
+    decoded: int
+    needed: int
+
+
+def measure_declared_size(
+    stream: IO[bytes], start: bytes, kind: str, size: tuple[int, int] | None
+) -> DeclaredSize | None:
+    """Measure what the header of a PNG, BMP or JPEG declares.
+
+    Args:
+        stream: The file; its position is kept.
+        start: First bytes of the file.
+        kind: Format, as from `image_formats.identify_format`.
+        size: (height, width) of the header; of a JPEG it is looked for here.
+
+    Returns:
+        None for other formats, and for a file that ends inside its header.
+    """
+    measure = _MEASURES.get(kind)
+    if measure is None or (size is None and kind != "JPEG"):
+        return None
+    place = stream.tell()
+    try:
+        return measure(stream, start, size)
+    except struct.error:
+        return None  # The decoder finds out.
+    finally:
+        stream.seek(place, os.SEEK_SET)
+
+
+def check_file_length(stream: IO[bytes], declared: DeclaredSize) -> None:
+    """Check that a file is long enough for what it declares.
+
+    Args:
+        stream: The file; its position is kept.
+        declared: Size of its header.
+
+    Raises:
+        OSError: If it is too short.
+    """
+    place = stream.tell()
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(place, os.SEEK_SET)
+    if declared.decoded > WORTH_CHECKING and declared.needed > length:
+        raise OSError(_format_truncated(length, declared.size))
+
+
+def _format_truncated(length: int, size: tuple[int, int]) -> str:
+    return (
+        f"the file is truncated: it has {length:,} bytes, too few for the {size[1]} x {size[0]} "
+        "pixels (width x height) that its header declares"
+    )
+
+
+def _measure_png(_: IO[bytes], start: bytes, size: tuple[int, int]) -> DeclaredSize:
+    bits, color_type = struct.unpack_from(">BB", start, 24)
+    declared = size[0] * -(-size[1] * bits * _PNG_CHANNELS.get(color_type, 1) // 8)
+    return DeclaredSize(size, declared, -(-declared // DEFLATE_RATIO))
+
+
+def _measure_bmp(_: IO[bytes], start: bytes, size: tuple[int, int]) -> DeclaredSize:
+    is_core = struct.unpack_from("<I", start, 14)[0] == 12
+    bits = struct.unpack_from("<H", start, 24 if is_core else 28)[0]
+    compression = 0 if is_core else int.from_bytes(start[30:34], "little")
+    pixels = size[0] * size[1]
+    if compression in _BMP_RLE:
+        return DeclaredSize(size, pixels, pixels // _BMP_JUMP)
+    needed = size[0] * (size[1] * bits // 8) if compression in _BMP_PLAIN else 0
+    return DeclaredSize(size, 3 * pixels, needed)
+
+
+def _measure_jpeg(stream: IO[bytes], _: bytes, __: tuple[int, int] | None) -> DeclaredSize:
+    """Measure a JPEG by its frame header, behind any thumbnail.
+
+    Of several the last counts, as for Pillow.
+    """
+    declared = None
+    stream.seek(2)
+    while (code := _read_jpeg_marker(stream)) != _JPEG_SCAN:
+        (length,) = struct.unpack(">H", stream.read(2))
+        end = stream.tell() + max(length - 2, 0)
+        if code in _JPEG_FRAMES:
+            height, width, channels = struct.unpack(">xHHB", stream.read(6))
+            pixels = height * width
+            ratio = _JPEG_ARITHMETIC if code >= _JPEG_FIRST_ARITHMETIC else _JPEG_HUFFMAN
+            declared = DeclaredSize((height, width), pixels * channels, pixels // ratio)
+        stream.seek(end)
+    if declared is None:
+        raise struct.error("no frame header")
+    return declared
+
+
+def _read_jpeg_marker(stream: IO[bytes]) -> int:
+    """Return the next marker that a length follows; bytes between segments are skipped."""
+    code = -1
+    while True:
+        previous = code
+        (code,) = stream.read(1) or (None,)
+        if code is None:
+            raise struct.error("no scan")
+        if previous == 0xFF and code not in _JPEG_BARE:
+            return int(code)
+
+
+_MEASURES: dict[str, Callable[..., DeclaredSize]] = {
+    "PNG": _measure_png,
+    "BMP": _measure_bmp,
+    "JPEG": _measure_jpeg,
+}
+
+
+def check_tiff_length(tiff: Any) -> None:
+    """Check that the strips and tiles of a TIFF can hold the pixels that its pages declare.
+
+    Args:
+        tiff: The opened file.
+
+    Raises:
+        OSError: If they cannot.
+    """
+    length = tiff.filehandle.size
+    for entry in tiff.pages:
+        page = entry.aspage()
+        samples = 1 if int(page.photometric) == _YCBCR else page.samplesperpixel
+        row = -(-page.imagewidth * samples * page.bitspersample // 8)
+        rows = page.imagelength * page.imagedepth
+        # Pillow takes a byte for a pixel of 1 bit.
+        if max(row, page.imagewidth) * rows <= WORTH_CHECKING:
+            continue
+        if not _can_hold(page, row, rows, length) or not _has_webp_size(tiff, page):
+            raise OSError(_format_truncated(length, (page.imagelength, page.imagewidth)))
+
+
+def _can_hold(page: Any, row: int, rows: int, length: int) -> bool:
+    """Return whether strips and tiles can hold the rows of a page.
+
+    Args:
+        page: Page of the file.
+        row: Bytes of a row when decoded.
+        rows: Number of rows.
+        length: Bytes of the file.
+    """
+    compression = int(page.compression)
+    counts = [min(int(count), length) for count in page.databytecounts] or [length]
+    present = sum(count > 0 for count in counts)
+    if present < len(counts) and row * rows // len(counts) > _ABSENT:
+        return False
+    if compression == _PLAIN:
+        # Readers ignore the counts of strips, which may be wrong.
+        return row * rows * present // len(counts) <= length
+    if compression in _CCITT:
+        # A blank row takes a bit in the densest of the codings.
+        return rows * present // len(counts) <= 8 * sum(counts)
+    ratio = _TIFF_RATIOS.get(compression, _TIFF_OTHER_RATIO)
+    return row * rows * present // len(counts) <= ratio * sum(counts)
+
+
+def _has_webp_size(tiff: Any, page: Any) -> bool:
+    """Return whether the first strip or tile has the width of the page, if it is WebP."""
+    segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+    offset = next((offset for offset, count in segments if count), None)
+    if int(page.compression) not in _WEBP or offset is None:
+        return True
+    tiff.filehandle.seek(offset)
+    size = parse_webp_size(tiff.filehandle.read(32))
+    rows, columns = page.chunks[:2]
+    return size is not None and size[1] == columns and size[0] <= rows
+
+
+def parse_webp_size(start: bytes) -> tuple[int, int] | None:
+    """Return (height, width) that a WebP declares.
+
+    Args:
+        start: First 32 bytes.
+    """
+    chunk = start[12:16]
+    if chunk == b"VP8X":
+        width, height = start[24:27], start[27:30]
+        return 1 + int.from_bytes(height, "little"), 1 + int.from_bytes(width, "little")
+    if chunk == b"VP8L":
+        bits = struct.unpack_from("<I", start, 21)[0]
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", start, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    return None

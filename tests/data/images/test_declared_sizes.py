@@ -1,0 +1,203 @@
+"""Small files that declare large images are refused; no blank image that an encoder wrote is."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import resource
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, features
+
+from resnet_tasks.data.coco.semantic_maps import read_map_values
+from resnet_tasks.data.images.declared_sizes import (
+    DeclaredSize,
+    check_tiff_length,
+    measure_declared_size,
+)
+from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.images.image_files import open_image, try_read_image_size
+from resnet_tasks.data.images.label_files import read_label_map
+from resnet_tasks.data.images.regions import open_regions
+from resnet_tasks.errors import DataError
+
+SIDE = 13_000
+BLANK = 4_200
+"""Pixels of a side that make more than 16 MiB of one byte per pixel."""
+
+
+def tiff(
+    compression: int, data: bytes = bytes(20), *, count: int | None = None, **tags: int
+) -> bytes:
+    """A TIFF of one strip that declares 13,000 x 13,000 pixels."""
+    values = {256: SIDE, 257: SIDE, 258: tags.get("bits", 8), 259: compression}
+    values |= {262: tags.get("photometric", 1), 273: 8, 277: tags.get("samples", 1), 278: SIDE}
+    values[279] = len(data) if count is None else count
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    data += bytes(len(data) % 2)
+    start = b"II*\0" + struct.pack("<I", 8 + len(data)) + data
+    return start + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
+def encode(mode: str, kind: str, **options: Any) -> bytearray:
+    stream = io.BytesIO()
+    Image.new(mode, (8, 8)).save(stream, kind, **options)
+    return bytearray(stream.getvalue())
+
+
+def enlarged_jpeg(*, progressive: bool) -> bytes:
+    content = encode("RGB", "JPEG", progressive=progressive)
+    place = content.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    struct.pack_into(">HH", content, place + 5, SIDE, SIDE)
+    return bytes(content)
+
+
+def enlarged_bmp(**fields: int) -> bytes:
+    content = encode("RGB", "BMP")[:54]
+    struct.pack_into("<ii", content, 18, SIDE, SIDE)
+    struct.pack_into("<HI", content, 28, fields.get("bits", 24), fields.get("compression", 0))
+    return bytes(content)
+
+
+SMALL: dict[str, bytes] = {
+    "uncompressed": tiff(1),
+    "CCITT": tiff(4, bits=1),
+    "CCITT with a false count": tiff(4, bits=1, count=1 << 30),
+    "LZW": tiff(5),
+    "deflate": tiff(8),
+    "deflate, color": tiff(8, samples=3, photometric=2),
+    "no data": tiff(8, count=0),
+    "LZMA": tiff(34925),
+    "zstd": tiff(50000),
+    "WebP": tiff(50001, bytes(encode("RGB", "WEBP", lossless=True)), samples=3, photometric=2),
+    "JPEG in TIFF": tiff(7),
+    "JPEG": enlarged_jpeg(progressive=False),
+    "progressive JPEG": enlarged_jpeg(progressive=True),
+    "BMP": enlarged_bmp(),
+    "BMP in runs": enlarged_bmp(bits=8, compression=1),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_files_are_refused_before_they_are_decoded(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(SMALL[name])
+    length = len(SMALL[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    message = rf"has {length:,} bytes, too few for the 13000 x 13000 pixels"
+    for read in (decode_image, open_regions):
+        with pytest.raises(DataError, match=message):
+            read(path)
+    with pytest.raises(DataError, match=r"cannot be read|is stored as"):
+        read_label_map(path)
+    assert try_read_image_size(path, decode=True) is None
+    if name not in ("LZMA", "zstd", "WebP"):  # which Pillow may not know
+        with pytest.raises(OSError, match=message), open_image(path):
+            pass
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def blank_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Blank images by Pillow, OpenCV and tifffile, as small as each makes them."""
+    path = folder / "a"
+    size = (BLANK, BLANK)
+    libtiff = ["raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "lzma", "zstd", "jpeg"]
+    strips: list[dict[str, Any]] = [{}, {"strip_size": 1 << 30}]
+    fax = itertools.product(("1",), ("group3", "group4", "tiff_ccitt"), strips)
+    for mode, compression, options in (*itertools.product("L", libtiff, strips), *fax):
+        try:
+            Image.new(mode, size).save(path, "TIFF", compression=compression, **options)
+        except OSError:  # not in this build
+            continue
+        yield f"Pillow, {compression}", path
+    for mode, options in itertools.product(("L", "RGB"), ({}, {"progressive": True})):
+        Image.new(mode, size).save(path, "JPEG", quality=1, optimize=True, **options)
+        yield f"Pillow, JPEG, {mode} {options}", path
+    for mode, kind in itertools.product(("1", "L"), ("PNG", "BMP", "GIF")):
+        Image.new(mode, size).save(path, kind)
+        yield f"Pillow, {kind}, {mode}", path
+    if features.check("webp"):
+        Image.new("RGB", size).save(path, "WEBP", lossless=True)
+        yield "Pillow, WebP", path
+    for suffix in (".bmp", ".png", ".jpg", ".tif"):
+        named = folder / f"a{suffix}"
+        cv2.imwrite(str(named), np.zeros(size, np.uint8))
+        yield f"OpenCV, {suffix}", named
+    tilings: list[dict[str, Any]] = [{}, {"tile": (256, 256)}, {"rowsperstrip": BLANK}]
+    for coding, tiling, kind in itertools.product((None, "zlib", "lzma"), tilings, (bool, "u2")):
+        pixels = np.zeros(size, kind)
+        tifffile.imwrite(path, pixels, photometric="minisblack", compression=coding, **tiling)
+        yield f"tifffile, {coding}, {kind} {tiling}", path
+    tifffile.imwrite(path, np.zeros((2, *size), np.uint8), imagej=True)
+    yield "ImageJ", path
+
+
+@pytest.mark.slow
+def test_blank_images_of_every_encoder_are_read(tmp_path: Path) -> None:
+    count = 0
+    for name, path in blank_files(tmp_path):
+        assert decode_image(path).pixels.shape[:2] == (BLANK, BLANK), name
+        count += 1
+    assert count >= 45
+
+
+@pytest.mark.parametrize("compression", ["group4", "tiff_adobe_deflate"])
+def test_blank_images_of_13000_pixels_hold_their_size(compression: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("1", (SIDE, SIDE)).save(path, compression=compression)
+    with tifffile.TiffFile(path) as file:
+        check_tiff_length(file)
+    # A bit for each of the rows.
+    assert compression != "group4" or path.stat().st_size > SIDE / 8
+
+
+def test_absent_tiles_are_read_as_zero(tmp_path: Path) -> None:
+    """GDAL writes no tile where all is 0."""
+    path = tmp_path / "a.tif"
+    pixels = np.ones((BLANK, BLANK), np.uint16)
+    tifffile.imwrite(path, pixels, tile=(256, 256), compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        tags = file.pages.first.tags
+        for name in ("TileByteCounts", "TileOffsets"):
+            tags[name].overwrite((0,) * tags[name].count)
+    assert not decode_image(path).pixels.any()
+
+
+def test_jpegs_are_measured_behind_thumbnails_and_stray_bytes() -> None:
+    """The frame header of a thumbnail lies inside a segment."""
+    thumbnail = bytes(encode("RGB", "JPEG"))
+    content = enlarged_jpeg(progressive=False)
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail
+    for extra in (b"", segment, b"\0\1", b"\xff\xff"):
+        stream = io.BytesIO(content[:2] + extra + content[2:])
+        declared = measure_declared_size(stream, b"", "JPEG", None)
+        # 13,000^2 pixels of three bytes; 1,024 pixels in a byte.
+        assert declared == DeclaredSize((SIDE, SIDE), 507_000_000, 165_039)
+        assert stream.tell() == 0
+    assert measure_declared_size(io.BytesIO(content[:40]), b"", "JPEG", None) is None
+
+
+def test_label_maps_of_another_size_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    Image.new("L", (50, 40)).save(path)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match=r"a\.png is 50 x 40, its image 8 x 6 \(width x height\)"):
+        read_map_values(path, (6, 8))
+
+
+def test_positions_in_a_tiff_are_no_part_of_its_mode(tmp_path: Path) -> None:
+    """Pillow names an offset next to the mode; one with the digits 16 is not a depth."""
+    path, num_read = tmp_path / "a.tif", 0
+    for length in range(140, 180):
+        Image.new("RGB", (4, length)).save(path, compression="packbits")
+        num_read += decode_image(path).pixels.shape == (length, 4, 3)
+    assert num_read == 40
