@@ -155,9 +155,7 @@ def _read_jpeg_marker(stream: IO[bytes]) -> int:
     code = -1
     while True:
         previous = code
-        (code,) = stream.read(1) or (None,)
-        if code is None:
-            raise struct.error("no scan")
+        (code,) = struct.unpack(">B", stream.read(1))
         if previous == 0xFF and code not in _JPEG_BARE:
             return int(code)
 

@@ -112,10 +112,13 @@ def _decode_lzma(data: bytes, /, *, out: Any = None, **_: Any) -> bytes:
 
 def _decode_zstd(data: bytes, /, *, out: Any = None, **_: Any) -> bytes:
     zstd: Any = import_module("compression.zstd")
-    if out is None:
-        content: bytes = zstd.decompress(data)
-        return content
-    return _decompress_bounded(zstd.ZstdDecompressor(), data, out)
+    try:
+        if out is None:
+            content: bytes = zstd.decompress(data)
+            return content
+        return _decompress_bounded(zstd.ZstdDecompressor(), data, out)
+    except zstd.ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def _decompress_bounded(decoder: Any, data: bytes, declared: int) -> bytes:
