@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.regular_files import read_file_or_pipe
 
 
 def read_json(path: Path) -> Any:
@@ -18,9 +19,17 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: If the file is missing, unreadable or no JSON; the message has line and column.
     """
+    return parse_json(read_json_bytes(path), path)
+
+
+def read_json_bytes(path: Path) -> bytes:
+    """Read the bytes of a JSON file, or of a pipe that something writes to.
+
+    Raises:
+        DataError: If it is not there, a folder or a device, or cannot be read.
+    """
     try:
-        with disable_gc():
-            return json.loads(path.read_bytes())
+        return read_file_or_pipe(path)
     except FileNotFoundError:
         raise DataError(f"{path} is not there; mend the path, or prepare the data first") from None
     except IsADirectoryError:
@@ -29,7 +38,22 @@ def read_json(path: Path) -> Any:
             f"{path} is a folder; name a file in it ({json_names or 'no .json'})"
         ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def parse_json(content: bytes, path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        content: Bytes of the file.
+        path: Path of the file, for the message.
+
+    Raises:
+        DataError: If it is no JSON, with line and column.
+    """
+    try:
+        with disable_gc():
+            return json.loads(content)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "

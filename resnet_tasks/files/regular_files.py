@@ -1,9 +1,13 @@
-"""Files of a user, opened only where they are regular files, so that no read can block."""
+"""Files of a user, opened only where they are regular files, so that no read can block.
+
+Texts that a user names may also come from a pipe (`<(find ...)`) while something writes to it.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +27,8 @@ _FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 
+_CHUNK = 1 << 20
+
 
 def open_regular_file(path: Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading.
@@ -32,20 +38,28 @@ def open_regular_file(path: Path) -> BinaryIO:
 
     Raises:
         FileNotFoundError: If it does not exist.
-        OSError: If it is a FIFO, a socket, a device or a folder, or cannot be opened.
+        OSError: If it is a FIFO, a socket, a device or a folder, has a name that no file can
+            have, or cannot be opened.
     """
-    try:
-        # The stream keeps the path as its name, which readers such as tifffile need.
-        stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
-    except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP, errno.EISDIR):
-            raise OSError(_describe_kind(os.stat(path).st_mode)) from None  # noqa: PTH116
-        raise
+    # The stream keeps the path as its name, which readers such as tifffile need.
+    stream = _open(path)
     mode = os.fstat(stream.fileno()).st_mode
     if not stat.S_ISREG(mode):
         stream.close()
-        raise OSError(_describe_kind(mode))
+        raise OSError(_describe_kind(mode, "only regular files are read"))
     return stream
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb", opener=_open_without_waiting)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP, errno.EISDIR):
+            mode = os.stat(path).st_mode  # noqa: PTH116
+            raise OSError(_describe_kind(mode, "only regular files are read")) from None
+        raise
+    except ValueError as error:  # a zero byte, or a character that no name can hold
+        raise OSError(f"no file can have this name ({error})") from None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -58,6 +72,48 @@ def read_regular_file(path: Path) -> bytes:
         return stream.read()
 
 
-def _describe_kind(mode: int) -> str:
+def read_file_or_pipe(path: Path, max_bytes: int | None = None) -> bytes:
+    """Read a regular file, or a pipe until its writers close it.
+
+    Args:
+        path: Path of the file.
+        max_bytes: Most bytes allowed; None: no limit.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        IsADirectoryError: If it is a folder.
+        OSError: If it is of another kind, larger, or a pipe that nothing was written to.
+    """
+    if os.path.isdir(path):  # noqa: PTH112 - a name that no file can have is none
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _open(path) as stream:
+        descriptor = stream.fileno()
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise OSError(_describe_kind(mode, "only regular files and pipes are read"))
+        chunks: list[bytes] = []
+        num_bytes = 0
+        while chunk := _read_chunk(descriptor):
+            chunks.append(chunk)
+            num_bytes += len(chunk)
+            if max_bytes is not None and num_bytes > max_bytes:
+                raise OSError(f"it has more than {max_bytes:,} bytes")
+    if stat.S_ISFIFO(mode) and not chunks:
+        raise OSError("it is a pipe that nothing was written to")
+    return b"".join(chunks)
+
+
+def _read_chunk(descriptor: int) -> bytes:
+    """Return what can be read next; nothing at the end, or where a pipe has no writer."""
+    while True:
+        try:
+            return os.read(descriptor, _CHUNK)
+        except BlockingIOError:  # A pipe has a writer that has not written yet.
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLIN)
+            waiting.poll()
+
+
+def _describe_kind(mode: int, allowed: str) -> str:
     names = [name for is_kind, name in _KINDS if is_kind(mode)]
-    return f"it is {names[0] if names else 'a special file'}; only regular files are read"
+    return f"it is {names[0] if names else 'a special file'}; {allowed}"

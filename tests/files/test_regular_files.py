@@ -8,17 +8,25 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_tasks.data.coco.streaming import open_content
 from resnet_tasks.data.images.decoding import read_image
-from resnet_tasks.data.images.image_files import open_image, try_read_image_size
+from resnet_tasks.data.images.image_files import detect_file_kind, open_image, try_read_image_size
 from resnet_tasks.data.images.regions import open_regions
 from resnet_tasks.errors import DataError
-from resnet_tasks.files.regular_files import open_regular_file, read_regular_file
+from resnet_tasks.files.regular_files import (
+    open_regular_file,
+    read_file_or_pipe,
+    read_regular_file,
+)
+from resnet_tasks.inference.streaming.sources import find_sources
 from tests.support.paths import ROOT
 
 
@@ -99,3 +107,81 @@ def test_a_fifo_is_counted_as_unreadable_at_once(tmp_path: Path) -> None:
     listed = (tmp_path / "out/unreadable_images.jsonl").read_text()
     assert "x.jpg cannot be read: it is a named pipe" in listed
     assert "v.mp4 cannot be read: it is a named pipe" in listed
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "a\0b.png"])
+def test_names_that_no_file_can_have_are_one_sentence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    with pytest.raises(OSError, match="no file can have this name"):
+        open_regular_file(path)
+    for read in (read_image, open_regions, detect_file_kind):
+        with pytest.raises(DataError, match="cannot be read: no file can have this name"):
+            read(path)
+    assert try_read_image_size(path) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
+def test_errors_of_reading_after_opening_are_one_sentence(tmp_path: Path) -> None:
+    """The first page of a process is not mapped: reading it fails, opening it does not."""
+    (tmp_path / "a.png").symlink_to("/proc/self/mem")
+    for read in (read_image, open_regions, detect_file_kind):
+        with pytest.raises(DataError, match=r"a\.png cannot be read: .*Input/output error"):
+            read(tmp_path / "a.png")
+
+
+def test_pipes_are_read_while_something_writes(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="it is a pipe that nothing was written to"):
+        read_file_or_pipe(pipe)
+    slow = "import sys, time; time.sleep(0.3); print('a', flush=True); time.sleep(0.3); print('b')"
+    with subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert read_file_or_pipe(Path(f"/dev/fd/{child.stdout.fileno()}")) == b"a\nb\n"
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"named",))
+    writer.start()
+    time.sleep(0.1)  # The writer waits for a reader.
+    assert read_file_or_pipe(pipe) == b"named"
+    writer.join()
+
+
+def test_large_files_folders_and_devices_are_not_read_as_text(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(11))
+    assert read_file_or_pipe(tmp_path / "a", 11) == bytes(11)
+    with pytest.raises(OSError, match="it has more than 10 bytes"):
+        read_file_or_pipe(tmp_path / "a", 10)
+    with pytest.raises(IsADirectoryError):
+        read_file_or_pipe(tmp_path)
+    for device in ("/dev/zero", "/dev/null"):
+        with pytest.raises(OSError, match="it is a character device; only regular files and pipes"):
+            read_file_or_pipe(Path(device))
+
+
+def test_coco_files_and_lists_come_from_pipes_but_no_devices(tmp_path: Path) -> None:
+    content = b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    # NaN is not read by the fast parser: the bytes of a pipe are there once.
+    for text in (content, content[:-1] + b', "info": {"number": NaN}}'):
+        writer = threading.Thread(target=pipe.write_bytes, args=(text,))
+        writer.start()
+        time.sleep(0.1)
+        assert list(open_content(pipe).top)[:3] == ["images", "annotations", "categories"]
+        writer.join()
+    (tmp_path / "a.png").touch()
+    names = threading.Thread(target=pipe.write_text, args=(f"{tmp_path}/a.png\n",))
+    names.start()
+    time.sleep(0.1)
+    sources, _ = find_sources([], list_file=pipe)
+    names.join()
+    assert [source.path for source in sources] == [tmp_path / "a.png"]
+    for path, reason in (
+        (pipe, "nothing was written to"),
+        (Path("/dev/zero"), "it is a character device"),
+        (tmp_path / "loop", "symbolic links"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            open_content(path)
+        with pytest.raises(DataError, match=rf"the list {path} cannot be read \(.*{reason}"):
+            find_sources([], list_file=path)

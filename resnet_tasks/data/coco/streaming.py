@@ -15,7 +15,7 @@ from resnet_tasks.data.coco.problems import format_value
 from resnet_tasks.data.coco.top_level import require_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text
-from resnet_tasks.files.json_files import read_json
+from resnet_tasks.files.json_files import parse_json, read_json_bytes
 
 LISTS = ("images", "annotations")
 """Keys with many entries."""
@@ -55,13 +55,14 @@ def open_content(path: Path) -> CocoContent:
     Raises:
         DataError: If the file does not exist, is not JSON, or is not a COCO file.
     """
+    content = read_json_bytes(path)
     try:
-        parts = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+        parts = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         top = {key: _decode_value(key, raw) for key, raw in parts.items()}
-    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
-        # Unusual JSON (NaN, other encodings) is read as a whole. Invalid JSON raises a DataError
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        # Unusual JSON (NaN, other encodings) is parsed as a whole. Invalid JSON raises a DataError
         # that explains the fault.
-        top = read_json(path)
+        top = parse_json(content, path)
     return CocoContent(require_coco(path, top))
 
 

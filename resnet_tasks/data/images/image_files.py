@@ -10,8 +10,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -43,10 +41,6 @@ TURNED = (5, 6, 7, 8)
 """Orientations that turn an image by 90 degrees."""
 NEEDED_CODECS = "imagecodecs"
 """What tifffile names where it cannot decode a compression by itself."""
-# Python's own zstd, since 3.14; tifffile uses it.
-_ZSTD_ERRORS: tuple[type[Exception], ...] = (
-    (import_module("compression.zstd").ZstdError,) if find_spec("_zstd") else ()
-)
 DAMAGE = (
     OSError,
     EOFError,
@@ -61,7 +55,6 @@ DAMAGE = (
     tokenize.TokenError,
     zlib.error,
     lzma.LZMAError,
-    *_ZSTD_ERRORS,
 )
 """What readers raise on files that are damaged.
 
@@ -200,10 +193,13 @@ def detect_file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
     """Return how an image file starts, whatever its name.
 
     Raises:
-        DataError: If it cannot be opened, or is no regular file.
+        DataError: If it cannot be opened or read, or is no regular file.
     """
     with open_image_file(path) as stream:
-        return stream_kind(stream)
+        try:
+            return stream_kind(stream)
+        except OSError as error:  # a bad disk, say, or a file of /proc
+            raise DataError(f"image {path} cannot be read: {error}") from None
 
 
 def stream_kind(stream: IO[bytes]) -> Literal["numpy", "tiff", "other"]:

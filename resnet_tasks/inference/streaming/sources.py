@@ -10,9 +10,12 @@ from pathlib import Path
 from resnet_tasks.data.images.find_images import describe_search, find_files, make_output_names
 from resnet_tasks.data.images.image_files import SUFFIXES
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.regular_files import read_file_or_pipe
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 """How video files end."""
+_MAX_LIST = 1 << 28
+"""Bytes; millions of paths."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _read_list(list_file: Path | None) -> list[Path]:
         return []
     try:
         # Names of files need not be UTF-8.
-        text = list_file.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_file_or_pipe(list_file, _MAX_LIST).decode("utf-8", errors="surrogateescape")
         if "\0" in text:
             raise OSError("it holds a zero byte")
     except OSError as error:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.columns.object_columns import Kind, ResultColumns, TruthColumns
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.regular_files import read_file_or_pipe
 
 Box = tuple[float, float, float, float]
 
@@ -79,9 +80,9 @@ def read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
     try:
         raw: _File | _MaskedFile
         if kind == "mask":
-            raw = msgspec.json.decode(path.read_bytes(), type=_MaskedFile)
+            raw = msgspec.json.decode(read_file_or_pipe(path), type=_MaskedFile)
         else:
-            raw = msgspec.json.decode(path.read_bytes(), type=_File)
+            raw = msgspec.json.decode(read_file_or_pipe(path), type=_File)
         categories = CategoryMap.from_json(raw.categories)
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError, DataError):
         return None
@@ -134,7 +135,7 @@ def read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultCol
         return None
     image_ids, categories, scores, boxes, masks = [], [], [], [], []
     try:
-        for chunk in _split_json_list(path.read_bytes()):
+        for chunk in _split_json_list(read_file_or_pipe(path)):
             rows: Sequence[Any] = decoder.decode(chunk)
             image_ids.append(_extract_column(rows, "image_id", np.int64))
             categories.append(_extract_column(rows, "category_id", np.int64))
