@@ -8,6 +8,7 @@ source, out)` is `resnet-tasks data convert voc`. Nothing is downloaded. A data 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -248,6 +249,7 @@ def _convert_sources(
         )
     if not format_.needs_source and sources:
         raise DataError(f"{dataset.name} is drawn, not read; leave out the source {sources[0]}")
+    format_.require_options(options)
     with create_output_folder(out, sources=sources, overwrite=overwrite) as folder:
         if not sources:
             splits = format_.convert(folder, progress=progress, **options)
@@ -262,9 +264,9 @@ def _convert_sources(
                 )
                 _require_outside(out, dataset_folder)
                 splits = _convert_unwrapped(format_, dataset_folder, folder, progress, settings)
-                source_description = " and ".join(str(path.resolve()) for path in sources)
+                source_description = " and ".join(os.path.realpath(path) for path in sources)
                 if source_folder == sources[0]:
-                    source_description = str(dataset_folder.resolve())
+                    source_description = os.path.realpath(dataset_folder)
         _require_disjoint(splits)
         card = DataCard(dataset.name, dataset.origin, source_description, splits, dataset.verified)
         (folder / CARD).write_text(card.to_markdown(), encoding="utf-8")
@@ -296,7 +298,7 @@ def _convert_unwrapped(
 
 def _require_outside(out: Path, source: Path) -> None:
     """Refuses an output that the next conversion would read as part of its source."""
-    if out.resolve().is_relative_to(source.resolve()):
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
         raise DataError(
             f"the output folder {out} lies inside the source {source}, whose images a later "
             "conversion would take its copies for; choose a folder outside of it"

@@ -59,6 +59,24 @@ class Format:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "progress"
         )
 
+    def require_options(self, options: Mapping[str, Any]) -> None:
+        """Check that all options without a default are set.
+
+        Raises:
+            DataError: If some are not.
+        """
+        parameters = inspect.signature(self.convert).parameters
+        missing = [
+            name
+            for name in self.options
+            if parameters[name].default is inspect.Parameter.empty and name not in options
+        ]
+        if missing:
+            raise DataError(
+                f"the format {self.name!r} needs the option(s) {', '.join(missing)}; give "
+                f"{' '.join(f'{name}=VALUE' for name in missing)} (docs/formats.md)"
+            )
+
     def validate_options(self, options: Mapping[str, Any], location: str) -> dict[str, Any]:
         """Return the options with the types that the converter expects, such as tuples for lists.
 

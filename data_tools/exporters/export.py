@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def export_coco(
             if problem.severity == "warning"
         ]
         origin = DatasetProvenance(f"{out.name}: exported as {format_name}", notes=tuple(notes))
-        card = DataCard(out.name, origin, str(source.resolve()), summaries, verified=True)
+        card = DataCard(out.name, origin, os.path.realpath(source), summaries, verified=True)
         (folder / CARD).write_text(card.to_markdown(), encoding="utf-8")
     return card
 

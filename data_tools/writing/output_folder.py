@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,7 @@ def _check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
             "it and it is not replaced; choose another"
         )
     for source in sources:
-        if source.resolve().is_relative_to(out.resolve()):
+        if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(out)):
             raise DataError(
                 f"the source {source} lies in the output folder {out}, which would be replaced; "
                 "choose another output folder"

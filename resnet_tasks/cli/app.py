@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Error numbers of a disk that cannot be written to; the user can fix the cause."""
-CLOSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
+CLOSED = (
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
+    errno.ELOOP,
+)
 """Error numbers of files that may not or cannot be opened; the user can fix the cause too."""
 PLAIN = None
 """Markup mode for help without boxes: drawing boxes takes as long to import as all other help."""

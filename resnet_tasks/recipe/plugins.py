@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -49,7 +50,7 @@ def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -
 def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]:
     """Make the paths among the plugins absolute, so that they are found from any folder."""
     return tuple(
-        str((base_dir / plugin).resolve()) if plugin.endswith(".py") else plugin
+        os.path.realpath(base_dir / plugin) if plugin.endswith(".py") else plugin
         for plugin in plugins
     )
 

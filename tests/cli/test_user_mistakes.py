@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -215,3 +216,27 @@ def test_data_below_a_file(tmp_path: Path) -> None:
 
     assert code == 2
     assert f"the output folder {taken / 'cells'} cannot be made" in said
+
+
+@pytest.mark.parametrize("options", [(), ("category=polyp",)])
+def test_options_without_a_default_are_asked_for(options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    code, output = _run(
+        "data", "convert", "binary-masks", tmp_path / "in", tmp_path / "a", *options
+    )
+    assert code == 2
+    missing = "folders" if options else "category, folders"
+    assert f"the format 'binary-masks' needs the option(s) {missing}; give" in output
+    assert not (tmp_path / "a").exists()
+
+
+def test_links_in_a_loop_and_pipes_without_a_writer_are_no_coco_files(tmp_path: Path) -> None:
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, reason in (("loop", "symbolic links"), ("pipe", "nothing was written to")):
+        for command in ("check", "stats", "preview"):
+            options = ("--out", tmp_path / "a.png") if command == "preview" else ()
+            code, output = _run("data", command, tmp_path / f"{name}.json", *options)
+            assert code == 2
+            assert f"{name}.json" in output
+            assert reason in output

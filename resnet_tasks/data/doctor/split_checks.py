@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,9 @@ def check_splits(
     Raises:
         DataError: If a file is passed more than once.
     """
-    resolved = [path.resolve() for path in paths]
+    resolved = [
+        Path(os.path.realpath(path)) for path in paths
+    ]  # `resolve` fails on a loop of links
     if len(set(resolved)) < len(resolved):
         again = next(path for path in resolved if resolved.count(path) > 1)
         raise DataError(f"{again} is given more than once; name each split once")
