@@ -179,6 +179,13 @@ def check_tiff_length(tiff: Any) -> None:
     length = tiff.filehandle.size
     for entry in tiff.pages:
         page = entry.aspage()
+        # Readers allocate for the count of a strip, not for what there is of it.
+        largest = max(page.databytecounts, default=0)
+        if largest > max(length, WORTH_CHECKING):
+            raise OSError(
+                f"the file is truncated: it has {length:,} bytes, but declares a strip or tile of "
+                f"{largest:,}"
+            )
         samples = 1 if int(page.photometric) == _YCBCR else page.samplesperpixel
         row = -(-page.imagewidth * samples * page.bitspersample // 8)
         rows = page.imagelength * page.imagedepth

@@ -69,7 +69,7 @@ def enlarged_bmp(**fields: int) -> bytes:
 SMALL: dict[str, bytes] = {
     "uncompressed": tiff(1),
     "CCITT": tiff(4, bits=1),
-    "CCITT with a false count": tiff(4, bits=1, count=1 << 30),
+    "CCITT with a false count": tiff(4, bits=1, count=1 << 20),
     "LZW": tiff(5),
     "deflate": tiff(8),
     "deflate, color": tiff(8, samples=3, photometric=2),
@@ -102,6 +102,16 @@ def test_small_files_are_refused_before_they_are_decoded(name: str, tmp_path: Pa
         with pytest.raises(OSError, match=message), open_image(path):
             pass
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_strips_longer_than_the_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((20, 30), np.uint16), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["StripByteCounts"].overwrite(4_000_000_000)
+    for read in (decode_image, open_regions):
+        with pytest.raises(DataError, match="but declares a strip or tile of 4,000,000,000"):
+            read(path)
 
 
 def blank_files(folder: Path) -> Iterator[tuple[str, Path]]:
