@@ -69,7 +69,8 @@ def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
             f"override {text!r}: {format_key_path(path)} is {target!r}, which has no key {part!r} "
             "below it"
         )
-    if not part.isdecimal() or int(part) >= len(target):
+    # `int` raises ValueError for thousands of digits.
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(target):
         raise RecipeError(
             f"override {text!r}: {format_key_path(path)} is a list of {len(target)}; got position "
             f"{part!r}, "

@@ -22,6 +22,16 @@ def find(table: Mapping[Any, Any], key: object) -> Any:
     return table.get(key) if is_id(key) else None
 
 
+def parse_integer_id(text: str) -> int | None:
+    """Return the integer that a text consists of, or None for any other text."""
+    if not text.removeprefix("-").isdecimal():  # `int` also accepts spaces, plus signs and `1_0`.
+        return None
+    try:
+        return int(text)
+    except ValueError:  # More digits than `int` parses.
+        return None
+
+
 def is_id(value: object) -> TypeGuard[Id]:
     """Return whether `value` is a valid id: an integer or a non-empty string."""
     return type(value) is int or (type(value) is str and value != "")

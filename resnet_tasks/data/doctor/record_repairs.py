@@ -19,7 +19,7 @@ from resnet_tasks.data.coco.masks import (
     pack_polygon,
 )
 from resnet_tasks.data.coco.problems import Findings, Id
-from resnet_tasks.data.coco.record_ids import find
+from resnet_tasks.data.coco.record_ids import find, parse_integer_id
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.files.safe_names import is_inside
 
@@ -138,8 +138,9 @@ class _RecordEditor:
 
 def _match_id(value: Any, known_ids: Mapping[Any, Any]) -> Id | None:
     """Return the known id that is written the same, as a string or as a number."""
-    if isinstance(value, str) and value.lstrip("-").isdecimal() and int(value) in known_ids:
-        return int(value)
+    if isinstance(value, str):
+        number = parse_integer_id(value)
+        return number if number in known_ids else None
     if type(value) is float and value.is_integer() and int(value) in known_ids:
         return int(value)
     if type(value) is int and str(value) in known_ids:

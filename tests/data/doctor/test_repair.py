@@ -146,6 +146,15 @@ def test_untouched_records_stay_byte_for_byte(tmp_path: Path) -> None:
     assert [each["key"] for each in changes(made)] == ["area"]
 
 
+@pytest.mark.parametrize("image_id", ["--2", "-", "2-", "2" * 5000, "²"])
+def test_ids_that_only_look_like_numbers_are_left(tmp_path: Path, image_id: str) -> None:
+    base = {"category_id": 3, "bbox": [1, 2, 5, 4], "area": 20}
+    annotations = [{**base, "id": 3, "image_id": image_id}]
+    repair_report = repaired(tmp_path, content(annotations=annotations))
+    assert changes(repair_report) == []
+    assert repair_report.after.count_problems() == {"unknown_image": 1}
+
+
 def test_what_is_not_safe_is_left_and_said(tmp_path: Path) -> None:
     base = {"image_id": 1, "bbox": [1, 2, 5, 4], "area": 20}
     given = content(

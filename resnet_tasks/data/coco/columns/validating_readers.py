@@ -14,7 +14,7 @@ from resnet_tasks.data.coco.field_values import is_box
 from resnet_tasks.data.coco.masks import is_rle, pack_polygon
 from resnet_tasks.data.coco.problems import MAX_LISTED, Id, format_list, format_value
 from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.coco.record_ids import find
+from resnet_tasks.data.coco.record_ids import find, parse_integer_id
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 
@@ -181,11 +181,11 @@ class _EntryValidator:
         remedy = (
             f"{self._truth.path} does not have it; its ids look like {format_list(self.images)}"
         )
-        if isinstance(image_id, str) and image_id.isdecimal() and int(image_id) in self.images:
+        if isinstance(image_id, str) and parse_integer_id(image_id) in self.images:
             first = next(str(known_id) for known_id in self.images if type(known_id) is int)
             return f"ids are numbers there, not text: write {first}, not {first!r}"
         if type(image_id) is int and str(image_id) in self.images:
-            first = next(e for e in self.images if isinstance(e, str) and e.isdecimal())
+            first = next(e for e in self.images if isinstance(e, str) and parse_integer_id(e) is not None)
             return f"ids are text there, not numbers: write {first!r}, not {first}"
         return remedy
 

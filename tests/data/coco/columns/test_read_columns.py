@@ -97,6 +97,8 @@ def test_clean_results_take_the_fast_way(
     [
         ({"image_id": 4}, "entry 1 has image_id 4; .* does not have it; its ids look like 7, 3"),
         ({"image_id": "7"}, "entry 1 has image_id '7'; ids are numbers there, .*: write 7, not"),
+        ({"image_id": "--7"}, "entry 1 has image_id '--7'; .* does not have it"),
+        ({"image_id": "7" * 5000}, "entry 1 has image_id '777.* does not have it"),
         ({"image_id": None}, "entry 1 has image_id None"),
         ({"image_id": [7]}, r"entry 1 has image_id \[7\]"),
         ({"category_id": 1}, r"entry 1 \(image 7\) has category_id 1; known: 5, 90"),
@@ -125,6 +127,14 @@ def test_ids_as_text_are_one_fault_however_many_images(tmp_path: Path) -> None:
     entries = [{**ENTRY, "image_id": each} for each in ("3", "7")]
     with pytest.raises(DataError, match=r"'3', .* '7'; ids are numbers .* write 7, not '7'$"):
         read_result_columns(written(tmp_path, entries, "results.json"), truth)
+
+
+def test_negative_ids_as_numbers_are_named(tmp_path: Path) -> None:
+    images = [{"id": "-5", "file_name": "a.png", "height": 10, "width": 20}]
+    truth = read_truth_columns(written(tmp_path, {**TRUTH, "images": images, "annotations": []}))
+    path = written(tmp_path, [{**ENTRY, "image_id": -5}], "results.json")
+    with pytest.raises(DataError, match=r"ids are text there, not numbers: write '-5', not -5$"):
+        read_result_columns(path, truth)
 
 
 def test_first_five_are_shown_and_all_are_counted(tmp_path: Path) -> None:
