@@ -67,7 +67,7 @@ def parse_coco(
         records,
         findings,
         keep_degenerate=keep_degenerate,
-        all_ids=content.iter_annotation_ids,
+        all_ids=lambda: _locate_errors(path, "annotations", content.iter_annotation_ids()),
     )
     positions = {record.id: place for place, record in enumerate(records)}
     packer = AnnotationPacker(images)
@@ -106,8 +106,12 @@ def _iter_entries(path: Path, content: CocoContent, key: str) -> Iterator[Any]:
     Raises:
         DataError: If a record is not valid JSON.
     """
+    return _locate_errors(path, key, content.iter_entries(key))
+
+
+def _locate_errors(path: Path, key: str, values: Iterator[Any]) -> Iterator[Any]:
     try:
-        yield from content.iter_entries(key)
+        yield from values
     except DataError as error:
         read_json(path)  # raises a DataError with the position in the file
         raise DataError(f"{path}: an entry of `{key}` {error}") from None

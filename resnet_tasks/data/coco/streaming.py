@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import msgspec
 
@@ -39,14 +39,7 @@ class CocoContent:
     def iter_annotation_ids(self) -> Iterator[Any]:
         """Yield the ids of all annotations, None for an annotation without id."""
         for entry in self.top.get("annotations") or ():
-            if isinstance(entry, msgspec.Raw) and bytes(memoryview(entry)[:1]) == b"{":
-                yield msgspec.json.decode(entry, type=_HasId).id
-            else:
-                yield entry.get("id") if isinstance(entry, dict) else None
-
-
-class _HasId(msgspec.Struct):
-    id: Any = None
+            yield decode_key(entry, "id")
 
 
 def open_content(path: Path) -> CocoContent:
@@ -82,6 +75,25 @@ def decode_record(entry: Any) -> Any:
         return json.loads(text)  # also accepts integers beyond the range of floats
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}, in {format_value(text)}") from None
+
+
+def decode_key(entry: Any, key: Literal["id", "image_id"]) -> Any:
+    """Return one value of a record, None if it has no such key; other values are not decoded.
+
+    Raises:
+        DataError: If the record is not JSON.
+    """
+    if isinstance(entry, msgspec.Raw):
+        try:
+            return getattr(msgspec.json.decode(entry, type=_Ids), key)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            entry = decode_record(entry)
+    return entry.get(key) if isinstance(entry, dict) else None
+
+
+class _Ids(msgspec.Struct):
+    id: Any = None
+    image_id: Any = None
 
 
 def write_content(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.streaming import (
     CocoContent,
+    decode_key,
     decode_record,
     open_content,
     relocate_info,
@@ -218,10 +218,6 @@ def _divide_images(
     return divide(groups, plan.shares, counts=counts, seed=plan.seed), tuple(notes)
 
 
-class _AnnotationImageId(msgspec.Struct):
-    image_id: int | str
-
-
 def _write_files(
     coco: CocoFile,
     path: Path,
@@ -269,12 +265,7 @@ def _iter_images(
 
 
 def _get_image_id(entry: Any) -> int | str:
-    if isinstance(entry, msgspec.Raw):
-        try:
-            return msgspec.json.decode(entry, type=_AnnotationImageId).image_id
-        except msgspec.MsgspecError:
-            entry = decode_record(entry)
-    image_id: int | str = entry["image_id"]
+    image_id: int | str = decode_key(entry, "image_id")
     return image_id
 
 

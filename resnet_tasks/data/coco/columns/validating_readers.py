@@ -185,7 +185,9 @@ class _EntryValidator:
             first = next(str(known_id) for known_id in self.images if type(known_id) is int)
             return f"ids are numbers there, not text: write {first}, not {first!r}"
         if type(image_id) is int and str(image_id) in self.images:
-            first = next(e for e in self.images if isinstance(e, str) and parse_integer_id(e) is not None)
+            first = next(
+                e for e in self.images if isinstance(e, str) and parse_integer_id(e) is not None
+            )
             return f"ids are text there, not numbers: write {first!r}, not {first}"
         return remedy
 
