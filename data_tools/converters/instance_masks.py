@@ -22,6 +22,7 @@ from data_tools.reading.mask_coverage import MaskCoverage
 from data_tools.reading.mask_foreground import Foreground, MaskReader
 from data_tools.reading.source_folder import (
     find_split_lists,
+    format_first,
     format_listing,
     index_images_by_stem,
     list_unread_files,
@@ -121,8 +122,8 @@ def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
         missing = [name for name in names if name not in image_names]
         if missing:
             raise DataError(
-                f"{lists[split]} lists {missing[0]!r} and {len(missing) - 1} others that have no "
-                f"folder with images/ in {folder}; add them or take them out of the list"
+                f"{lists[split]} lists images without a folder with images/ in {folder}: "
+                f"{format_first(missing)}; add them or take them out of the list"
             )
     return splits or {"train": sorted(image_names)}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
     find_image,
+    format_first,
     index_images_by_stem,
     read_lines,
     read_names,
@@ -220,9 +221,8 @@ def _choose_splits(
         shared_names = sorted(set(names_by_split["train"]) & set(names_by_split["val"]))
         if shared_names:
             raise DataError(
-                f"{folder}: {shared_names[0]!r} and {len(shared_names) - 1} others stand in "
-                "train.txt and in "
-                "val.txt; splits must not share images"
+                f"{folder}: train.txt and val.txt both list {format_first(shared_names)}; splits "
+                "must not share images"
             )
         return names_by_split, f"splits by the lists in {folder}"
     if not 0 < val_fraction < 1:

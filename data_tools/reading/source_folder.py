@@ -124,6 +124,12 @@ def format_listing(folder: Path) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
+def format_first(names: Sequence[str]) -> str:
+    """Return the first of some names and the number of the others, for an error message."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]!r}{more}"
+
+
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a text file.
 

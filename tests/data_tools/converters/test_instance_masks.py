@@ -148,7 +148,7 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
         convert_instance_masks(source, tmp_path / "out")
     (source / "val.txt").write_text("beef\ncafe\n")
-    with pytest.raises(DataError, match=r"val\.txt lists 'beef' and 0 others"):
+    with pytest.raises(DataError, match=r"val\.txt lists images .*stage1_train: 'beef'; add"):
         convert_instance_masks(source, tmp_path / "out")
 
 

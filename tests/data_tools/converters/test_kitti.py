@@ -56,7 +56,11 @@ def test_a_split_must_be_stated(tmp_path: Path) -> None:
     assert [split.images for split in card.splits] == [2, 1]
     assert "by images, whose drives are not known" in card.to_markdown()
     text(tmp_path / "elsewhere/val.txt", "000000\n")
-    with pytest.raises(DataError, match=r"'000000' and 0 others stand in train\.txt and in val"):
+    with pytest.raises(DataError, match=r"train\.txt and val\.txt both list '000000'; splits"):
+        convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere")
+    text(tmp_path / "elsewhere/val.txt", "000001\n000000\n")
+    text(tmp_path / "elsewhere/train.txt", "000000\n000001\n")
+    with pytest.raises(DataError, match=r"both list '000000' and 1 more; splits"):
         convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere")
     text(tmp_path / "elsewhere/val.txt", "000007\n")
     with pytest.raises(DataError, match=r"val\.txt lists '000007', but .*image_2 has no such"):
