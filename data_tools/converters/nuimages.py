@@ -37,6 +37,8 @@ MINI = "mini"
 TABLES = ("sample_data", "sample", "log", "category", "attribute", "object_ann", "surface_ann")
 EGO = "vehicle.ego"
 """Category of the car that carries the camera: a surface whose pixels are void."""
+OTHER = "other"
+"""Class of the objects of categories that `rename` does not have."""
 SURFACES = ("flat.driveable_surface",)
 
 Row = dict[str, Any]
@@ -154,12 +156,15 @@ def _read_split(folder: Path, rename: Mapping[str, str]) -> _SplitTables:
         token = _get_field(row, "log_token", str, location)
         groups[_get_field(row, "token", str, location)] = _look_up(logs, token, "log", location)
     names = sorted(set(categories.values()) - {EGO, *SURFACES})
-    for name in rename:
+    for name, label in rename.items():
         if name not in names:
             raise DataError(f"rename has {name!r}; the categories are {', '.join(names)}")
-    things = tuple(dict.fromkeys(rename.values())) if rename else tuple(names)
-    if rename and set(names) - set(rename):
-        things += ("other",)
+        if label in SURFACES:
+            raise DataError(
+                f"rename maps {name!r} to {label!r}, which is a surface; choose another class"
+            )
+    labels = [rename.get(name, OTHER) for name in (*rename, *names)] if rename else names
+    things = tuple(dict.fromkeys(labels))
     attributes = _read_names(folder, "attribute", "name")
     return _SplitTables(folder, categories, attributes, groups, things, rename)
 
@@ -253,7 +258,7 @@ def _add_image(
         name = _get_category(annotation, split, location)
         if name == EGO or name in SURFACES:
             raise DataError(f"{location} is an object of the category {name!r}, which is a surface")
-        label = split.rename.get(name, "other") if split.rename else name
+        label = split.rename.get(name, OTHER) if split.rename else name
         attributes = _parse_attributes(annotation, split, location) | (
             {"category": name} if split.rename else {}
         )

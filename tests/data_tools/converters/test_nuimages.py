@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from data_tools.catalog import convert
+from data_tools.converters.nuimages import SURFACES
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
@@ -155,6 +156,21 @@ def test_categories_are_merged_and_mini_is_train(tmp_path: Path) -> None:
     assert ids[30, 35] == 255
     with pytest.raises(DataError, match="rename has 'car'; the categories are human"):
         convert("nuimages", source, tmp_path / "x", rename={"car": "car"})
+
+
+def test_a_category_can_be_renamed_to_other(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", tables(), "mini")
+    convert("nuimages", source, tmp_path / "out", rename={"vehicle.car": "other"})
+    train, ids = written(tmp_path / "out")
+    assert [c["name"] for c in train["categories"]] == ["other", "flat.driveable_surface"]
+    person, car = train["annotations"]
+    assert (person["category_id"], person["iscrowd"]) == (1, 1)
+    assert (car["category_id"], car["iscrowd"]) == (1, 0)
+    assert (ids[30, 35], ids[30, 15]) == (255, 1)
+    with pytest.raises(
+        DataError, match=r"rename maps 'vehicle.car' to 'flat.driveable_surface', wh"
+    ):
+        convert("nuimages", source, tmp_path / "x", rename={"vehicle.car": SURFACES[0]})
 
 
 def test_objects_without_a_mask(tmp_path: Path) -> None:
