@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,24 @@ def write_image(file: Path, pixels: NDArray[Any], *options: int) -> None:
         *options: Encoder flags of `cv2.imencode`.
 
     Raises:
-        DataError: If OpenCV cannot encode the pixels.
+        DataError: If OpenCV cannot encode the pixels, or the file cannot be written.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     opencv_pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     is_encoded, encoded = cv2.imencode(file.suffix, opencv_pixels, list(options))
     if not is_encoded:
         raise DataError(f"the image {file} cannot be made of {pixels.dtype} {pixels.shape}")
-    file.write_bytes(encoded.tobytes())  # cv2.imwrite would not raise when the disk is full
+    with convert_write_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded.tobytes())  # cv2.imwrite would not raise when the disk is full
+
+
+@contextmanager
+def convert_write_errors(file: Path) -> Iterator[None]:
+    """Raise a DataError that names the file for an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the image {file} cannot be written ({error.strerror or error}); free space on that "
+            "disk, or see that its folder may be written to"
+        ) from None

@@ -10,6 +10,7 @@ from data_tools.writing.lossless_images import (
     write_lossless_image,
 )
 from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.errors import DataError
 
 
 @pytest.mark.parametrize("kind", [*INTEGER_TYPES, np.float32])
@@ -34,6 +35,19 @@ def test_colors_stay_colors(tmp_path: Path, kind: type) -> None:
     read = decode_image(file)
     assert read.layout == "color"
     np.testing.assert_array_equal(read.pixels, pixels)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [(np.uint8, "png"), (np.float32, "tif")])
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, kind: type, suffix: str) -> None:
+    pixels = np.ones((4, 5), kind)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=rf"file/a\.{suffix} cannot be written \(File exists"):
+        write_lossless_image(tmp_path / "file/a", pixels)
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    (tmp_path / f"b.{suffix}").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=rf"b\.{suffix} cannot be written \(No space left"):
+        write_lossless_image(tmp_path / "b", pixels)
 
 
 def test_smallest_type() -> None:
