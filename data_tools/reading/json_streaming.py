@@ -28,9 +28,29 @@ def stream_objects(file: Path, key: str | None = None) -> Iterator[dict[str, Any
         DataError: If the file is missing, is not such a JSON file, ends early, or contains an entry
             that is not an object. The message names the entry.
     """
+    for value, _ in stream_objects_with_progress(file, key):
+        yield value
+
+
+def stream_objects_with_progress(
+    file: Path, key: str | None = None
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """Yield the objects of a JSON list, each with the fraction of the file that has been parsed.
+
+    Args:
+        file: Path of the JSON file.
+        key: Key of the list; see `stream_objects`.
+
+    Raises:
+        DataError: As in `stream_objects`.
+    """
     try:
+        size = max(1, file.stat().st_size)
         with file.open(encoding="utf-8") as stream:
-            yield from _Reader(stream, file).iterate_objects(key)
+            reader = _Reader(stream, file)
+            for value in reader.iterate_objects(key):
+                # A character takes one byte or more, so that the fraction is at most 1.
+                yield value, reader.num_parsed / size
     except FileNotFoundError:
         raise DataError(f"the file {file} is missing") from None
     except UnicodeDecodeError as error:
@@ -45,6 +65,12 @@ class _Reader:
         self._file = file
         self._text = ""
         self._chunk = CHUNK
+        self._num_read = 0
+
+    @property
+    def num_parsed(self) -> int:
+        """Number of parsed characters."""
+        return self._num_read - len(self._text)
 
     def iterate_objects(self, key: str | None) -> Iterator[dict[str, Any]]:
         opening = self._take_character("[{", "a list of objects")
@@ -114,4 +140,5 @@ class _Reader:
         added = self._stream.read(self._chunk)
         self._chunk *= 2
         self._text += added
+        self._num_read += len(added)
         return bool(added)

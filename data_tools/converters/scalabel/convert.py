@@ -36,7 +36,7 @@ from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import SPLITS, require_parts
 from data_tools.writing.coco_writer import Annotated, CocoWriter
-from data_tools.writing.progress import Progress
+from data_tools.writing.progress import EstimatedCounter, Progress
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.errors import DataError
@@ -131,7 +131,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     if not files:
         require_parts(source, [pattern.format(split="train") for pattern in labels])
         raise DataError(f"no label file is given for {source}; name one or more under labels")
-    summaries, num_done = [], 0
+    count = EstimatedCounter([first.stat().st_size for first, *_ in files.values()], progress)
+    summaries = []
     for split, (first, *other_files) in files.items():
         annotated: tuple[Annotated, ...] = ("boxes", "masks") if masks else ("boxes",)
         writer = CocoWriter(
@@ -154,10 +155,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
             _add_frame(
                 writer, image, frame, plan, frame_size, skipped_counts, is_annotated=is_annotated
             )
-            num_done += 1
-            if progress is not None:
-                # The number of frames is unknown while they are streamed.
-                progress(num_done, max(num_done + 1, 2 * num_done))
+            count.add_image(frame.fraction)
+        count.finish_file()
         skipped_counts.frames = len(labels_by_frame)
         _add_notes(writer, skipped_counts, semantic, need_images=need_images)
         summaries.append(writer.write())

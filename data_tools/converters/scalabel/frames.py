@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_tools.reading.json_streaming import stream_objects
+from data_tools.reading.json_streaming import stream_objects_with_progress
 from resnet_tasks.errors import DataError
 
 
@@ -22,6 +22,7 @@ class ScalabelFrame:
         group: Video that contains the frame; None for single images.
         attributes: Attributes of the image.
         size: (height, width) in pixels; None if the file does not state it.
+        fraction: Fraction of the file up to the end of the frame, above 0 and at most 1.
     """
 
     location: str
@@ -30,6 +31,7 @@ class ScalabelFrame:
     group: str | None
     attributes: Mapping[str, Any]
     size: tuple[int, int] | None
+    fraction: float
 
 
 def read_frames(file: Path) -> Iterator[ScalabelFrame]:
@@ -38,7 +40,7 @@ def read_frames(file: Path) -> Iterator[ScalabelFrame]:
     Raises:
         DataError: If a frame has no valid name, labels or size, or a label has no category.
     """
-    for number, raw in enumerate(stream_objects(file, "frames")):
+    for number, (raw, fraction) in enumerate(stream_objects_with_progress(file, "frames")):
         name = raw.get("name")
         location = f"{file}, frame {number} ({name})"
         parts = PurePosixPath(name).parts if isinstance(name, str) else ()
@@ -66,6 +68,7 @@ def read_frames(file: Path) -> Iterator[ScalabelFrame]:
             str(group) if group else None,
             attributes if isinstance(attributes, dict) else {},
             _parse_size(raw, location),
+            fraction,
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.reading import json_streaming
-from data_tools.reading.json_streaming import stream_objects
+from data_tools.reading.json_streaming import stream_objects, stream_objects_with_progress
 from resnet_tasks.errors import DataError
 
 
@@ -25,6 +25,14 @@ def test_any_window_gives_the_same(
     file.write_text(json.dumps(held))
     with pytest.raises(DataError, match="has no key 'other'"):
         list(stream_objects(file, "other"))
+
+
+def test_fractions_are_those_of_the_parsed_text(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"a": 1}, {"b": 2}]')
+    assert list(stream_objects_with_progress(tmp_path / "a.json")) == [
+        ({"a": 1}, 9 / 20),
+        ({"b": 2}, 19 / 20),
+    ]
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from data_tools.catalog import convert, prepare
+from data_tools.converters.scalabel.convert import convert_scalabel
 from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path
 from data_tools.writing.data_card import DataCard
 from resnet_tasks.data.coco.read import read_coco
@@ -99,6 +100,22 @@ def test_real_ignored_labels(shared_data: Path, tmp_path: Path) -> None:
     assert (person["category_id"], person["iscrowd"]) == (1, 0)
     assert ignored["bbox"] == [1068.05, 362.77, 41.67, 104.53]
     assert person["attributes"] == {"occluded": True, "truncated": False}
+
+
+def test_progress_estimates_the_total_from_the_size_of_the_files(tmp_path: Path) -> None:
+    for split, number in (("train", 4), ("val", 2)):
+        frames = [bdd100k.frame(f"{i}.jpg", []) for i in range(number)]
+        text(tmp_path / f"in/{split}.json", json.dumps(frames))
+    seen: list[tuple[int, int]] = []
+    convert_scalabel(
+        tmp_path / "in",
+        tmp_path / "out",
+        labels=("{split}.json",),
+        need_images=False,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    # All frames have the same size.
+    assert seen == [(1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (6, 6), (6, 6)]
 
 
 def test_curves() -> None:
