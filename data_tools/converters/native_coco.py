@@ -13,8 +13,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,8 @@ from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
-from resnet_tasks.data.coco.top_level import require_object
+from resnet_tasks.data.coco.streaming import open_content
 from resnet_tasks.errors import DataError
-from resnet_tasks.files.json_files import read_json
 
 
 def convert_coco(
@@ -59,7 +57,8 @@ def convert_coco(
             names.
         images: Folder of the images, relative to the source.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.
-        license_name: License of the data, written to the JSON; default: no license entry.
+        license_name: License of the data, written to the JSON; default: the licenses that the
+            file states.
         progress: Function called with (done, total) after each image.
 
     Returns:
@@ -70,8 +69,7 @@ def convert_coco(
     """
     files = _find_files(source, annotations)
     image_finder = _CocoImageFinder(source, images)
-    with _convert_keyed_records(files, out) as readable:
-        coco_by_split = {split: read_coco(file) for split, file in readable.items()}
+    coco_by_split = {split: read_coco(file, accept_keyed=True) for split, file in files.items()}
     count = ProgressCounter(sum(len(coco.images) for coco in coco_by_split.values()), progress)
     summaries = []
     for split, coco in coco_by_split.items():
@@ -94,7 +92,10 @@ def convert_coco(
         info.pop("sem_seg_root", None)
         if copy_images:
             del info["images_root"]
-        _write_coco(out / f"{split}.json", coco, records, info, license_name)
+        licenses = (
+            [{"id": 1, "name": license_name}] if license_name else _read_licenses(files[split])
+        )
+        _write_coco(out / f"{split}.json", coco, records, info, licenses)
         summaries.append(_summarize_split(split, coco, frozenset(used_paths)))
     return tuple(summaries)
 
@@ -113,31 +114,9 @@ def _find_files(source: Path, annotations: Mapping[str, str] | None) -> dict[str
     return {split: source / annotations[split] for split in SPLITS if split in annotations}
 
 
-@contextmanager
-def _convert_keyed_records(files: Mapping[str, Path], out: Path) -> Iterator[dict[str, Path]]:
-    """Yield the files by split, with temporary copies of those with records keyed by id."""
-    readable = dict(files)
-    temporary_files: list[Path] = []
-    try:
-        for split, file in files.items():
-            with file.open("rb") as stream:
-                start = stream.read(1 << 20)
-            if b'"annotations": {' not in start and b'"annotations":{' not in start:
-                # A cheap test that holds for known files: the key is within the first megabyte.
-                continue
-            content = require_object(file, read_json(file))
-            for key in ("images", "annotations"):
-                if isinstance(content.get(key), dict):
-                    content[key] = list(content[key].values())
-            out.mkdir(parents=True, exist_ok=True)
-            temporary_files.append(out / f".{split}.listed.json")
-            temporary_files[-1].write_text(json.dumps(content), encoding="utf-8")
-            readable[split] = temporary_files[-1]
-            del content
-        yield readable
-    finally:
-        for file in temporary_files:
-            file.unlink(missing_ok=True)
+def _read_licenses(file: Path) -> list[Any]:
+    licenses = open_content(file, accept_keyed=True).top.get("licenses")
+    return licenses if isinstance(licenses, list) else []
 
 
 class _CocoImageFinder:
@@ -204,7 +183,7 @@ def _build_image_record(
     }
     semantic = coco.sem_seg_path(record)
     if semantic is not None and record.sem_seg_file_name is not None:
-        target = Path("semantic", coco.path.stem.strip("."), record.sem_seg_file_name)
+        target = Path("semantic", coco.path.stem, record.sem_seg_file_name)
         image_record["sem_seg_file_name"] = _copy_file(semantic, out, target)
     if record.group is not None:
         image_record["group"] = record.group
@@ -232,7 +211,7 @@ def _write_coco(
     coco: CocoFile,
     images: list[dict[str, Any]],
     info: Mapping[str, Any],
-    license_name: str,
+    licenses: list[Any],
 ) -> None:
     """Write a COCO file annotation by annotation: millions need no second copy in memory."""
     categories = [
@@ -244,7 +223,6 @@ def _write_coco(
         }
         for category in coco.categories.categories
     ]
-    licenses = [{"id": 1, "name": license_name}] if license_name else []
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.partial")
     with temporary.open("w", encoding="utf-8") as stream:
@@ -293,9 +271,7 @@ def _summarize_split(split: str, coco: CocoFile, images: frozenset[Path]) -> Spl
         annotation.category for record in coco.images for annotation in coco.annotations[record.id]
     )
     skipped = [
-        SkippedObject(
-            coco.path.name.strip("."), f"annotation {problem.annotation_id}", problem.message
-        )
+        SkippedObject(coco.path.name, f"annotation {problem.annotation_id}", problem.message)
         for problem in coco.problems
         if problem.severity == "warning"
     ]

@@ -28,6 +28,7 @@ def parse_coco(
     *,
     keep_degenerate: bool = False,
     allow_outside: bool = False,
+    accept_keyed: bool = False,
 ) -> CocoFile | None:
     """Return the parsed file, or None if errors among the findings make it unusable.
 
@@ -38,11 +39,12 @@ def parse_coco(
         annotated: Kinds of annotations that the caller declares; see `read_coco`.
         keep_degenerate: Whether to keep boxes without area or outside their image.
         allow_outside: Whether to accept file names outside `images_root`.
+        accept_keyed: Whether to accept objects of id -> record in place of lists.
 
     Raises:
         DataError: If the file does not exist, is not JSON or is not a COCO file.
     """
-    content = open_content(path)
+    content = open_content(path, accept_keyed=accept_keyed)
     info = content.top.get("info")
     if not isinstance(info, dict):
         findings.add("missing_info")

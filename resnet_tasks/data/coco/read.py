@@ -32,6 +32,7 @@ def read_coco(
     annotated: Iterable[str] | None = None,
     keep_degenerate: bool = False,
     allow_outside: bool = False,
+    accept_keyed: bool = False,
 ) -> CocoFile:
     """Read and validate a COCO file without opening its images.
 
@@ -49,13 +50,16 @@ def read_coco(
             code for results files does. No detection can match them, so they count as missed.
         allow_outside: Whether to accept file names that are absolute or contain `..`. They can name
             any file of the machine.
+        accept_keyed: Whether to accept images and annotations as objects of id -> record, as some
+            publishers write them, in place of lists.
 
     Raises:
         DataError: If the file is unusable. The message has all of its errors.
     """
     path = Path(path)
     declared = None if annotated is None else parse_annotated_kinds(path, annotated)
-    cache = None if keep_degenerate or allow_outside else open_cache(path, declared)
+    is_default = not (keep_degenerate or allow_outside or accept_keyed)
+    cache = open_cache(path, declared) if is_default else None
     cached = None if cache is None else cache.load(images_root)
     if cached is not None:
         return cached
@@ -67,6 +71,7 @@ def read_coco(
         declared,
         keep_degenerate=keep_degenerate,
         allow_outside=allow_outside,
+        accept_keyed=accept_keyed,
     )
     errors = [problem.message for problem in findings.to_problems() if problem.severity == "error"]
     if coco is None or errors:

@@ -42,8 +42,13 @@ class CocoContent:
             yield decode_key(entry, "id")
 
 
-def open_content(path: Path) -> CocoContent:
+def open_content(path: Path, *, accept_keyed: bool = False) -> CocoContent:
     """Open a COCO file without decoding its records.
+
+    Args:
+        path: Path of the JSON file.
+        accept_keyed: Whether to accept images and annotations as objects of id -> record, and turn
+            them into lists.
 
     Raises:
         DataError: If the file does not exist, is not JSON, or is not a COCO file.
@@ -56,6 +61,9 @@ def open_content(path: Path) -> CocoContent:
         # Unusual JSON (NaN, other encodings) is parsed as a whole. Invalid JSON raises a DataError
         # that explains the fault.
         top = parse_json(content, path)
+    for key in LISTS if accept_keyed and isinstance(top, dict) else ():
+        if isinstance(top.get(key), dict):
+            top[key] = list(top[key].values())
     return CocoContent(require_coco(path, top))
 
 

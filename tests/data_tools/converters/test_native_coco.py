@@ -90,6 +90,53 @@ def test_records_keyed_by_id_are_taken(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["val.json"]
 
 
+@pytest.mark.parametrize("keys", [("images",), ("annotations",), ("images", "annotations")])
+def test_keyed_records_are_taken_wherever_they_stand(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    given = source(tmp_path / "in")
+    content = load(given / "val.json")
+    for key in keys:
+        content[key] = {str(record["id"]): record for record in content[key]}
+    late = {"padding": "x" * (1 << 20), **content}
+    (given / "val.json").write_text(json.dumps(late, separators=(" , ", " : ")))
+    convert_coco(given, tmp_path / "out")
+    converted = load(tmp_path / "out/val.json")
+    assert [[record["id"] for record in converted[key]] for key in ("images", "annotations")] == [
+        [9],
+        [70],
+    ]
+    with pytest.raises(DataError, match=f"`{keys[0]}` must be a list"):
+        read_coco(given / "val.json")
+
+
+def test_label_maps_of_keyed_files_are_found_and_messages_name_the_file(tmp_path: Path) -> None:
+    record = {
+        "id": 9,
+        "file_name": "a.tif",
+        "height": 10,
+        "width": 20,
+        "sem_seg_file_name": "a.png",
+    }
+    given = source(tmp_path / "in", {"images": {"9": record}}, bbox=[2, 3, 0, 5])
+    Image.fromarray(np.zeros((10, 20), dtype=np.uint8)).save(given / "a.png")
+    (summary,) = convert_coco(given, tmp_path / "out")
+    (image,) = load(tmp_path / "out/val.json")["images"]
+    assert image["sem_seg_file_name"] == "semantic/val/a.png"
+    assert (tmp_path / "out/semantic/val/a.png").is_file()
+    assert [skipped.file for skipped in summary.skipped] == ["val.json"]
+    assert "listed" not in repr(summary)
+
+
+def test_licenses_of_the_file_are_kept_unless_one_is_stated(tmp_path: Path) -> None:
+    licenses = [{"id": 3, "name": "CC BY 4.0", "url": "x"}]
+    given = source(tmp_path / "in", {"licenses": licenses})
+    convert_coco(given, tmp_path / "out")
+    assert load(tmp_path / "out/val.json")["licenses"] == licenses
+    convert_coco(given, tmp_path / "stated", license_name="MIT")
+    assert load(tmp_path / "stated/val.json")["licenses"] == [{"id": 1, "name": "MIT"}]
+    convert_coco(source(tmp_path / "none"), tmp_path / "nothing")
+    assert load(tmp_path / "nothing/val.json")["licenses"] == []
+
+
 def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     given = source(tmp_path / "in", bbox=[2, 3, 0, 5])
     (summary,) = convert_coco(given, tmp_path / "out")
