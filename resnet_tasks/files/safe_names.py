@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 from resnet_tasks.errors import DataError
@@ -137,6 +138,11 @@ def require_class_names(
                 f"{place}the class name {_quote_name(name)} holds a control character, so that it "
                 "cannot be kept in XML or in a list of names; rename the class"
             )
+
+
+def is_machine_path(path: str) -> bool:
+    """Return whether a path starts at a root or drive, on POSIX or on Windows."""
+    return PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive != ""
 
 
 def is_inside(name: str) -> bool:

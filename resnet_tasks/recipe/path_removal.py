@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PureWindowsPath
 
+from resnet_tasks.files.safe_names import is_machine_path
 from resnet_tasks.recipe.schema.data import SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 
@@ -48,9 +49,8 @@ def _strip_weights_path(spec: str) -> str:
 
 def _strip_outside_path(path: str) -> str:
     """Reduce a path to its name, unless it is relative and stays below a known folder."""
-    is_absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive != ""
     is_outside = path.startswith("~") or ".." in PureWindowsPath(path).parts
-    return _get_base_name(path) if is_absolute or is_outside else path
+    return _get_base_name(path) if is_machine_path(path) or is_outside else path
 
 
 def _get_base_name(path: str) -> str:

@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from resnet_tasks.errors import HubError, RunError
+from resnet_tasks.files.safe_names import is_machine_path
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -134,7 +135,7 @@ def strip_paths(value: Any) -> Any:
         return [strip_paths(child) for child in value]
     if not isinstance(value, str):
         return value
-    if PurePosixPath(value).is_absolute() or PureWindowsPath(value).drive:
+    if is_machine_path(value):
         # PureWindowsPath splits at slashes as well as at backslashes.
         return PureWindowsPath(value).name
     return _PATH_IN_TEXT.sub(lambda match: PureWindowsPath(match[0]).name, value)
@@ -186,12 +187,8 @@ def require_no_local_paths(files: Sequence[SharedFile], view: RunView) -> None:
     Raises:
         HubError: If a file does; the message names the file and the folder.
     """
-    candidates = {str(view.folder.resolve().parent), str(Path.home()), view.recipe.data.root}
-    local_paths = [
-        candidate
-        for candidate in candidates
-        if PurePosixPath(candidate).is_absolute() and len(candidate) > 1
-    ]
+    candidates = (str(view.folder.resolve().parent), str(Path.home()), view.recipe.data.root)
+    patterns = {path: _compile_path(path) for path in candidates if _is_local_folder(path)}
     for file in files:
         if not file.name.endswith(TEXTS):
             continue
@@ -199,10 +196,27 @@ def require_no_local_paths(files: Sequence[SharedFile], view: RunView) -> None:
         text = (content.read_bytes() if isinstance(content, Path) else content).decode(
             errors="replace"
         )
-        for local_path in local_paths:
-            if re.search(rf"{re.escape(local_path)}(?![\w-])", text):
+        for local_path, pattern in patterns.items():
+            if pattern.search(text):
                 raise HubError(
                     f"{file.name} of {view.folder} names the folder {local_path} of this machine, "
                     "which "
                     "others should not see; take it out of that file"
                 )
+
+
+def _is_local_folder(path: str) -> bool:
+    """Return whether a path names a folder of this machine, and not just a root or a drive."""
+    windows_path = PureWindowsPath(path)
+    is_share = windows_path.drive.startswith("\\\\")
+    return is_machine_path(path) and (is_share or windows_path.name != "")
+
+
+def _compile_path(path: str) -> re.Pattern[str]:
+    """Return a pattern that finds a path and all paths below it, with either kind of separator."""
+    # In JSON, YAML and Python a backslash is often written twice.
+    parts = re.split(r"[\\/]+", path.rstrip("\\/"))
+    is_windows = PureWindowsPath(path).drive and not path.startswith("/")
+    return re.compile(
+        r"[\\/]+".join(map(re.escape, parts)) + r"(?![\w-])", re.IGNORECASE if is_windows else 0
+    )
