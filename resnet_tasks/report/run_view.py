@@ -16,6 +16,7 @@ from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.history import History, read_history
+from resnet_tasks.runs.evaluation_names import parse_evaluated_split
 
 Interval = tuple[float, float]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -76,13 +77,8 @@ class EvaluationView:
 
     @property
     def split(self) -> Split | None:
-        """Split of the recipe that was evaluated; None for another file.
-
-        The split is derived from the folder name. It is also None for evaluations with inference
-        options, whose folder names have a suffix.
-        """
-        name = self.name.removesuffix("-best")
-        return next((split for split in SPLITS if split == name), None)
+        """Split of the recipe that was evaluated; None for another file."""
+        return parse_evaluated_split(self.name)
 
 
 @dataclass(frozen=True)

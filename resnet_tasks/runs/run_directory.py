@@ -22,12 +22,12 @@ from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.metric_tables import compute_sha256
 from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.evaluate_run import build_preparation
+from resnet_tasks.runs.evaluation_names import build_evaluation_name
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 
 
@@ -143,12 +143,8 @@ class RunDirectory:
         inference: InferenceOptions = PLAIN_INFERENCE,
     ) -> Path:
         """Return the folder in which `evaluate` with the same arguments stores its results."""
-        name: str = split
-        if annotations is not None:
-            name = f"file-{annotations.stem}-{compute_sha256(annotations)[:8]}"
-        if checkpoint != "last":
-            name = f"{name}-{checkpoint}"
-        return self.directory / "evaluations" / f"{name}{inference.suffix}"
+        name = build_evaluation_name(split, annotations, checkpoint, inference.suffix)
+        return self.directory / "evaluations" / name
 
 
 def _require_run_files(folder: Path) -> None:

@@ -139,13 +139,14 @@ def _iter_eval_results(view: RunView, task: str) -> Iterator[EvalResult]:
     for evaluation in _list_split_evaluations(view):
         for name, metric in _iter_headline_metrics(evaluation):
             if metric.value is not None:
+                is_plain = evaluation.name == evaluation.split
                 yield EvalResult(
                     task_type=task,
                     dataset_type=_slugify(root),
                     dataset_name=root,
                     dataset_split=evaluation.split,
                     metric_type=_slugify(name.rpartition("/")[2]),
-                    metric_name=name,
+                    metric_name=name if is_plain else f"{name} ({evaluation.name})",
                     metric_value=round(metric.value, 6),
                 )
 
@@ -259,7 +260,7 @@ def _describe_limits(view: RunView) -> str:
     ]
     if not any(evaluation.has_intervals for evaluation in view.evaluations):
         lines.append("No intervals were made: how far chance moves the numbers is not known.")
-    if {evaluation.name for evaluation in view.evaluations} == {"val"}:
+    if {evaluation.split for evaluation in view.evaluations} == {"val"}:
         lines.append("Judged on val alone, by which the recipe may have been chosen.")
     return "\n".join(f"- {line}" for line in lines)
 

@@ -9,7 +9,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.report.run_view import read_run
+from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
+from resnet_tasks.report.datasets import read_evaluated_files
+from resnet_tasks.report.run_view import SPLITS, EvaluationView, read_run
+from resnet_tasks.runs.inference_options import InferenceOptions
+from resnet_tasks.runs.run_directory import RunDirectory
 
 
 def test_metrics_come_with_their_intervals_units_and_direction(made: Any) -> None:
@@ -37,6 +41,40 @@ def test_the_latest_evaluation_leads_and_unknown_ones_get_a_sentence(made: Any) 
     assert (chosen.name, chosen.split, chosen.details) == ("test-best", "test", {})
     with pytest.raises(RunError, match=r"no evaluation 'tset' \(it has: test-best, val\)"):
         run.find_evaluation("tset")
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "best"])
+@pytest.mark.parametrize(
+    "inference",
+    [
+        InferenceOptions(),
+        InferenceOptions(calibrated=True),
+        InferenceOptions(calibrated=True, tta_views="flips+scales"),
+        InferenceOptions(windows=SlidingRecipe(height=64, width=96, overlap=0.5)),
+    ],
+)
+def test_the_split_is_that_of_the_request_with_any_options(
+    made: Any, checkpoint: str, inference: InferenceOptions
+) -> None:
+    run = RunDirectory.read(made.folder)
+    for split in SPLITS:
+        folder = run.get_evaluation_folder(split, checkpoint=checkpoint, inference=inference)
+        assert EvaluationView(folder.name, folder, {}, {}, {}).split == split
+    for name in ("train.json", "val.json"):
+        folder = run.get_evaluation_folder(
+            annotations=made.data / name, checkpoint=checkpoint, inference=inference
+        )
+        assert EvaluationView(folder.name, folder, {}, {}, {}).split is None
+
+
+def test_an_evaluation_with_options_is_of_the_files_of_its_split(made: Any) -> None:
+    made.evaluation.rename(made.folder / "evaluations" / "val-best-calibrated")
+    run = read_run(made.folder)
+    (evaluation,) = run.evaluations
+    # With folds, the file that the metadata name holds more images than the split.
+    evaluation.metadata["data"] = {str(made.data / "absent.json"): "0"}
+    (file,) = read_evaluated_files(run, evaluation, None)
+    assert file.path == made.data / "val.json"
 
 
 def test_parameters_are_counted_from_the_weights_without_buffers(made: Any) -> None:

@@ -169,6 +169,23 @@ def test_the_card_tells_numbers_data_and_licenses(trained: Path) -> None:
     assert "Not for commercial use" not in text
 
 
+def test_evaluations_with_options_are_results_of_their_split(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    shutil.copytree(run / "evaluations/val", run / "evaluations/val-calibrated")
+    shutil.copytree(run / "evaluations/val", run / "evaluations/file-a-01234567")
+    (card,) = (shared.content for shared in HubUpload.from_run(run, REPO).files[:1])
+    assert isinstance(card, bytes)
+    about = yaml.safe_load(card.decode().split("---\n", 2)[1])
+    names = [
+        (result["dataset"]["split"], metric["name"])
+        for result in about["model-index"][0]["results"]
+        for metric in result["metrics"]
+        if metric["name"].startswith("scene/mIoU")
+    ]
+    assert sorted(names) == [("val", "scene/mIoU"), ("val", "scene/mIoU (val-calibrated)")]
+
+
 def test_a_license_without_commerce_is_told_and_not_contradicted(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
