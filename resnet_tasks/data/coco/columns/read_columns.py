@@ -54,9 +54,10 @@ def read_result_columns(
             no valid box, mask or score. The message names the first such entries.
     """
     path = Path(path)
-    with disable_gc(), suppress(OverflowError):
-        if (clean := read_clean_results(path, truth, kind)) is not None:
-            return clean
+    if kind == "box":  # Masks are checked one by one, so that no columns can be read in bulk.
+        with disable_gc(), suppress(OverflowError):
+            if (clean := read_clean_results(path, truth)) is not None:
+                return clean
     validated: ResultColumns = import_module(_VALIDATING_READERS).read_validated_results(
         path, truth, kind
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnet_tasks.data.coco.columns import fast_readers, validating_readers
+from resnet_tasks.data.coco.columns import fast_readers, read_columns, validating_readers
 from resnet_tasks.data.coco.columns.read_columns import read_result_columns, read_truth_columns
 from resnet_tasks.errors import DataError
 
@@ -168,6 +168,17 @@ def test_no_results_are_results(tmp_path: Path) -> None:
     columns = read_result_columns(written(tmp_path, [], "results.json"), truth)
     assert columns.boxes is not None
     assert columns.boxes.shape == (0, 4)
+
+
+def test_results_of_masks_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH), kind="mask")
+    monkeypatch.setattr(read_columns, "read_clean_results", lambda *_: pytest.fail("decoded twice"))
+    path = written(tmp_path, [{**ENTRY, "segmentation": MASK}], "r.json")
+    columns = read_result_columns(path, truth, kind="mask")
+    assert (columns.labels.tolist(), columns.segmentations) == ([1], [MASK])
+    columns = read_result_columns(written(tmp_path, [], "r.json"), truth, kind="mask")
+    assert columns.boxes is not None
+    assert (columns.boxes.shape, len(columns.segmentations)) == ((0, 4), 0)
 
 
 def test_masks(tmp_path: Path) -> None:
