@@ -250,6 +250,7 @@ def test_overrides_reach_lists_and_the_last_one_wins(tmp_path: Path) -> None:
             "no head 'cels', its heads are cells, boxes; did you mean 'cells'?",
         ),
         ("data.train.1.annotations=x", "data.train is a list of 1; got position '1'"),
+        (f"data.train.{'1' * 5000}.images=x", "data.train is a list of 1; got position '1111"),
         ("data.root.x=1", "data.root is 'cells', which has no key 'x' below it"),
         ("training.steps=[0.5", "line 1, column 5: this is not valid YAML"),
         ("trainng.epochs=3", "unknown key 'trainng'; known at the top: name, plugins, data"),
