@@ -352,7 +352,7 @@ def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
     """
     if "semantic" in dataset.fields:
         for file in dataset.files:
-            file.require_lossless_maps(dataset.max_bad_images)
+            file.require_lossless_maps(dataset.max_unreadable_images)
     missing = [path for file in dataset.files for path in file.find_missing_files()]
     if len(missing) > dataset.max_unreadable_images:
         for file in dataset.files:
