@@ -33,13 +33,14 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
     token = uuid.uuid4().hex[:8]
     partial = out.with_name(f".{out.name}.partial-{token}")
     previous = out.with_name(f".{out.name}.replaced-{token}")
+    # The folder is made inside the block that removes it: a signal may arrive right after `mkdir`.
     try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(
-            f"the output folder {out} cannot be made ({error.strerror}); choose another"
-        ) from None
-    try:
+        try:
+            partial.mkdir(parents=True)
+        except OSError as error:
+            raise DataError(
+                f"the output folder {out} cannot be made ({error.strerror}); choose another"
+            ) from None
         yield partial
         # The earlier result is renamed, not deleted: it is restored if the second rename fails.
         if out.exists():
@@ -85,8 +86,7 @@ def _check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
     if not (out / CARD).is_file():
         raise DataError(
             f"the output folder {out} holds {format_listing(out)} but no {CARD}, so no conversion "
-            "wrote "
-            "it and it is not replaced; choose another"
+            "wrote it and it is not replaced; choose another"
         )
     for source in sources:
         if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(out)):
