@@ -130,7 +130,9 @@ def unpack(
                 if progress is not None:
                     progress(bytes_before + min(bytes_done, size), total)
         except NotImplementedError as error:
-            raise unpacker.make_error(f"is packed in a rare way ({error})") from None
+            raise unpacker.make_error(
+                f"uses an unsupported kind of compression ({error})"
+            ) from None
         except ARCHIVE_ERRORS as error:
             raise _make_damage_error(archive, error) from None
         except OSError as error:
@@ -231,7 +233,8 @@ class _ArchiveUnpacker:
 
     def _make_difference_error(self, target: Path) -> DataError:
         return self.make_error(
-            f"holds {self._format_name(target)!r}, which differs in an archive given before it"
+            f"holds {self._format_name(target)!r}, "
+            "which differs from the same file in an earlier archive"
         )
 
     def _format_name(self, target: Path) -> str:
@@ -240,7 +243,8 @@ class _ArchiveUnpacker:
     def _translate_name_error(self, error: OSError, target: Path) -> Exception:
         if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
             return self.make_error(
-                f"holds {self._format_name(target)[:80]!r}…, which is no name here"
+                f"holds {self._format_name(target)[:80]!r}…, "
+                "which is not a valid name on this file system"
             )
         return error
 
@@ -294,7 +298,7 @@ def _unpack_tar(unpacker: _ArchiveUnpacker) -> Iterator[int]:
             # tarfile stops silently at a damaged or truncated header. A complete archive ends
             # with a block of zeros.
             if stream.last_chunk != bytes(tarfile.BLOCKSIZE):
-                raise EOFError("it does not end as a tar does")
+                raise EOFError("its end is not that of a tar file")
             while stream.read(CHUNK):  # the checksum is at the end of the compressed file
                 pass
 
@@ -355,8 +359,6 @@ def _require_space(unpacker: _ArchiveUnpacker, required_bytes: int) -> None:
     if required_bytes > free_bytes:
         raise DataError(
             f"the archive {unpacker.archive} needs {required_bytes / 1e9:.1f} GB unpacked, but "
-            "there are "
-            f"{free_bytes / 1e9:.1f} GB free in {unpacker.folder.parent}; make room or choose "
-            "another "
-            "output folder"
+            f"only {free_bytes / 1e9:.1f} GB are free in {unpacker.folder.parent}; make room or "
+            "choose another output folder"
         )

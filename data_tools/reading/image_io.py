@@ -26,7 +26,7 @@ def measure_image_size(image: Path) -> tuple[int, int]:
         DataError: If the file is missing or is not an image.
     """
     if not is_file(image):
-        raise DataError(f"the image {image} is missing; put it there or leave it out of the list")
+        raise DataError(f"the image {image} is missing; add it or remove it from the list")
     try:
         return read_image_size(image)
     except (DataError, *READ_ERRORS) as error:
@@ -47,7 +47,9 @@ def write_image(file: Path, pixels: NDArray[Any], *options: int) -> None:
     opencv_pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     is_encoded, encoded = cv2.imencode(file.suffix, opencv_pixels, list(options))
     if not is_encoded:
-        raise DataError(f"the image {file} cannot be made of {pixels.dtype} {pixels.shape}")
+        raise DataError(
+            f"the image {file} cannot be written from {pixels.dtype} pixels of shape {pixels.shape}"
+        )
     with convert_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded.tobytes())  # cv2.imwrite would not raise when the disk is full

@@ -54,7 +54,7 @@ def stream_objects_with_progress(
     except FileNotFoundError:
         raise DataError(f"the file {file} is missing") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text in UTF-8 ({error}); download it again") from None
+        raise DataError(f"{file} is not UTF-8 text ({error}); download it again") from None
 
 
 class _Reader:
@@ -85,7 +85,9 @@ class _Reader:
                 self._take_character(",", f"a comma after entry {number - 1}")
             value = self._parse_value(f"entry {number}")
             if not isinstance(value, dict):
-                raise DataError(f"entry {number} of {self._file} is {value!r:.60}; want an object")
+                raise DataError(
+                    f"entry {number} of {self._file} is {value!r:.60}; expected an object"
+                )
             yield value
             number += 1
 

@@ -122,7 +122,7 @@ def split_indices(indices: Values) -> Mask | None:
 def _find_gray_problem(values: Values, present: Values, white: int) -> str:
     """Return why more than two values are not black, white and the edges between; '' if they are.
 
-    Edges are thin: a value between that fills a block of 3 x 3 pixels is a level of its own.
+    Edges are thin: a value between that fills a block of 3 x 3 pixels is a separate level.
     """
     share = present / white
     if present[0] > _DARK * white or share[-1] < _BRIGHT:

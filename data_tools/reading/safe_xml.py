@@ -27,10 +27,10 @@ def read_xml(file: Path) -> ElementTree.Element:
         content = file.read_bytes()
     except FileNotFoundError:
         raise DataError(
-            f"the annotation file {file} is missing; add it or take its name out of the list"
+            f"the annotation file {file} is missing; add it or remove its name from the list"
         ) from None
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}); mend its name") from None
+        raise DataError(f"{file} cannot be read ({error.strerror}); fix its name") from None
     # ElementTree expands entities while it parses, so expat first checks for a document type.
     guard = expat.ParserCreate()
     guard.StartDoctypeDeclHandler = refuse

@@ -34,15 +34,14 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
     if not source.is_dir():
         requirement = f"; it should hold {', '.join(parts)}" if parts else ""
         raise DataError(
-            f"the source {source} is no folder{requirement}: download the data set and give the "
-            "folder "
-            "it was unpacked to"
+            f"the source {source} is not a folder{requirement}: download the dataset and give "
+            "the folder it was unpacked to"
         )
     missing = [part for part in parts if not (source / part).exists()]
     if missing:
         raise DataError(
-            f"{source} should hold {', '.join(parts)}, but {', '.join(missing)} is missing; there "
-            f"is {format_listing(source)}: give the folder that holds them"
+            f"{source} should hold {', '.join(parts)}, but {', '.join(missing)} is missing; "
+            f"found {format_listing(source)}: give the folder that holds them"
         )
 
 
@@ -139,9 +138,9 @@ def read_lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{file} cannot be read as text in UTF-8 ({error}); replace it") from None
+        raise DataError(f"{file} cannot be read as UTF-8 text ({error}); replace it") from None
     if "\0" in text:
-        raise DataError(f"{file} holds a zero byte, so that it is no text; replace it")
+        raise DataError(f"{file} contains a zero byte, so it is not a text file; replace it")
     return text.splitlines()
 
 
@@ -155,7 +154,7 @@ def read_names(file: Path) -> list[str]:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or not names:
         problem = f"lists {repeated[0]!r} more than once" if repeated else "lists nothing"
-        raise DataError(f"{file} {problem}; it should hold one name a line, each once")
+        raise DataError(f"{file} {problem}; it should hold one name per line, each once")
     return names
 
 
@@ -185,8 +184,8 @@ def index_images_by_stem(folder: Path) -> dict[str, Path]:
     for file in filter(is_image, sorted(folder.iterdir())):
         if (first_file := files_by_stem.setdefault(file.stem, file)) != file:
             raise DataError(
-                f"{first_file} and {file} have one name, so that it is not clear which of them the "
-                "labels of that name are about; keep one"
+                f"{first_file} and {file} have the same name, so it is unclear which of them the "
+                "labels of that name describe; keep one of them"
             )
     return files_by_stem
 
@@ -252,7 +251,7 @@ def find_image(images: dict[str, Path], name: str, folder: Path, listed_in: Path
     if name not in images:
         raise DataError(
             f"{listed_in} lists {name!r}, but {folder} has no such image (any of "
-            f"{', '.join(IMAGE_SUFFIXES)}); add it or take the name out of the list"
+            f"{', '.join(IMAGE_SUFFIXES)}); add it or remove the name from the list"
         )
     return images[name]
 
@@ -271,7 +270,7 @@ def find_coco_splits(source: Path) -> dict[str, Path]:
         splits = _parse_splits(source)
         if len(splits) != 1:
             raise DataError(
-                f"the name of {source} should tell one split of {', '.join(SPLITS)}, as in "
+                f"the name of {source} should contain one split of {', '.join(SPLITS)}, as in "
                 "train.json or instances_val2017.json; rename or link it"
             )
         return {splits[0]: source}
@@ -284,18 +283,18 @@ def find_coco_splits(source: Path) -> dict[str, Path]:
         candidates = exact or instances or matching
         if len(candidates) > 1:
             raise DataError(
-                f"{candidates[0]} and {candidates[1]} both tell the split {split}; name one"
+                f"{candidates[0]} and {candidates[1]} both belong to the split {split}; choose one"
             )
         if candidates:
             files_by_split[split] = candidates[0]
     if not files_by_split:
         raise DataError(
-            f"{source} holds none of train.json, val.json, test.json, nor names that tell the "
-            f"split; there is {format_listing(source)}: name a file"
+            f"{source} holds none of train.json, val.json, test.json, nor names that contain a "
+            f"split; found {format_listing(source)}: name a file"
         )
     return files_by_split
 
 
 def _parse_splits(file: Path) -> list[str]:
-    words = set(re.split(r"[^a-z]+", file.stem.lower()))
-    return [split for split in SPLITS if split in words]
+    name_parts = set(re.split(r"[^a-z]+", file.stem.lower()))
+    return [split for split in SPLITS if split in name_parts]

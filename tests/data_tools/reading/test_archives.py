@@ -69,7 +69,7 @@ def test_what_was_packed_comes_out(name: str, tmp_path: Path) -> None:
         ("a/../../evil", "a path that leads outside"),
         ("..\\evil", "a path that leads outside"),
         ("C:\\evil", "a path that leads outside"),
-        ("a/" + "x" * 300, "no name here"),
+        ("a/" + "x" * 300, "not a valid name"),
     ],
 )
 @pytest.mark.parametrize("pack", [zipped, tarred])
@@ -188,7 +188,10 @@ def test_names_come_once_but_archives_may_share_a_file(tmp_path: Path) -> None:
     assert content(tmp_path / "out3") == {"README": b"same", "x": b"1", "y": b"2"}
     for number, other in enumerate((b"some", b"same and more", b"sam")):
         parts[1] = zipped(tmp_path / "two.zip", {"README": other})
-        with pytest.raises(DataError, match="holds 'README', which differs in an archive given"):
+        with pytest.raises(
+            DataError,
+            match="holds 'README', which differs from the same file in an earlier archive",
+        ):
             unpack(parts, tmp_path / f"out4{number}")
 
 
@@ -232,7 +235,7 @@ def test_sources_that_do_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no archive .*none\.zip; give an existing file"):
         prepare("bccd", tmp_path / "none.zip", tmp_path / "out")
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(DataError, match=r"notes\.txt is no folder"):
+    with pytest.raises(DataError, match=r"notes\.txt is not a folder"):
         prepare("bccd", tmp_path / "notes.txt", tmp_path / "out")
     assert {each.name for each in tmp_path.iterdir()} == {"in", "x.zip", "y.zip", "notes.txt"}
 

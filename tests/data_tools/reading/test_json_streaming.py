@@ -40,7 +40,7 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.json is missing"):
         list(stream_objects(file))
     file.write_bytes(b'[{"a": "\xff"}]')
-    with pytest.raises(DataError, match="no text in UTF-8"):
+    with pytest.raises(DataError, match="not UTF-8 text"):
         list(stream_objects(file))
     file.write_text("{}")
     with pytest.raises(DataError, match="should hold a list of objects"):
