@@ -53,7 +53,7 @@ class CocoImages:
         if (absolute_path := _make_absolute(image)) in self.paths:
             raise DataError(
                 f"{self._split} has the image {image} twice, so that its objects would be "
-                "missed in one of the two; bring all its objects under one entry"
+                "missing from one of the two; put all its objects into one entry"
             )
         self.paths[absolute_path] = None
         height, width = size or measure_image_size(image)
@@ -84,8 +84,8 @@ class CocoImages:
             str(absolute).encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"the image {str(image)!r} has a name that is no UTF-8, which JSON cannot "
-                "hold; rename the file"
+                f"the image {str(image)!r} has a name that is not UTF-8, which JSON "
+                "cannot store; rename the file"
             ) from None
         if not absolute.is_relative_to(self.root):
             raise DataError(f"{image} does not lie inside {self.root}, the images root")
@@ -98,7 +98,7 @@ class CocoImages:
         try:
             shutil.copyfile(image, self._folder / target)
         except FileNotFoundError:
-            raise DataError(f"the image {image} was there and is missing now") from None
+            raise DataError(f"the image {image} existed earlier and is missing now") from None
         return target.as_posix()
 
 

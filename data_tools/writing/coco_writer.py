@@ -86,7 +86,7 @@ class CocoWriter:
     ) -> None:
         self.file = folder / f"{split}.json"
         if self.file.exists():
-            raise DataError(f"{self.file} is already there; choose another output folder")
+            raise DataError(f"{self.file} already exists; choose another output folder")
         names = [category.name for category in categories]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated or not names:

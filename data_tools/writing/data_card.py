@@ -9,7 +9,7 @@ from data_tools.writing.split_summary import SplitSummary
 
 UNKNOWN = "not stated"
 UNVERIFIED = (
-    "unverified on the full data set: this conversion was tested on small files of the format, "
+    "unverified on the full dataset: this conversion was tested on small files of the format, "
     "never on the publisher's own; compare the counts below with the published ones"
 )
 
@@ -80,14 +80,14 @@ class DataCard:
             *self._format_counts(),
             *self._format_pixel_fractions(),
             *self._format_changes(),
-            f"## Left out: {self.num_skipped}",
+            f"## Skipped: {self.num_skipped}",
             "",
         ]
         if self.num_skipped:
             rows = [
                 (s.split, o.file, o.description, o.reason) for s in self.splits for o in s.skipped
             ]
-            lines += [*_format_table(("split", "file", "object", "why"), rows), ""]
+            lines += [*_format_table(("split", "file", "object", "reason"), rows), ""]
         return "\n".join(lines)
 
     def _format_counts(self) -> list[str]:
@@ -120,7 +120,7 @@ class DataCard:
             for description, count in s.changed.items()
         ]
         return (
-            ["## Changed", "", *_format_table(("split", "what", "objects"), rows), ""]
+            ["## Changed", "", *_format_table(("split", "change", "objects"), rows), ""]
             if rows
             else []
         )

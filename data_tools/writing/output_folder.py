@@ -39,7 +39,7 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
             partial.mkdir(parents=True)
         except OSError as error:
             raise DataError(
-                f"the output folder {out} cannot be made ({error.strerror}); choose another"
+                f"the output folder {out} cannot be created ({error.strerror}); choose another"
             ) from None
         yield partial
         # The earlier result is renamed, not deleted: it is restored if the second rename fails.

@@ -87,7 +87,7 @@ def test_the_json_appears_only_when_complete(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "train.json").exists()
     coco.write()
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["train.json"]
-    with pytest.raises(DataError, match=r"train\.json is already there"):
+    with pytest.raises(DataError, match=r"train\.json already exists"):
         writer(tmp_path / "out")
 
 
@@ -192,11 +192,11 @@ def test_names_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
     name = os.fsdecode(b"gr\xfcn.png")
     image(tmp_path / "x.png").rename(tmp_path / name)
     coco = writer(tmp_path / "out", images_root=tmp_path)
-    with pytest.raises(DataError, match=r"gr\\udcfcn\.png' has a name that is no UTF-8"):
+    with pytest.raises(DataError, match=r"gr\\udcfcn\.png' has a name that is not UTF-8"):
         coco.add_image(tmp_path / name)
 
 
 def test_a_image_that_vanishes_is_told(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path, copy_images=True)
-    with pytest.raises(DataError, match=r"x\.png was there and is missing now"):
+    with pytest.raises(DataError, match=r"x\.png existed earlier and is missing now"):
         coco.add_image(tmp_path / "x.png", size=(6, 8))

@@ -67,4 +67,4 @@ def test_an_output_that_cannot_be_made(tmp_path: Path) -> None:
     target = str(tmp_path / "file/out")
     done = CliRunner().invoke(app, ["data", "convert", "kitti", str(source), target])
     assert done.exit_code == 2
-    assert "file/out cannot be made (Not a directory); choose another" in done.stderr
+    assert "file/out cannot be created (Not a directory); choose another" in done.stderr
