@@ -74,5 +74,5 @@ def _require_same_classes(splits: Mapping[str, CocoFile]) -> None:
         ):
             raise DataError(
                 f"{first.path} and {coco.path} have different categories, so their classes cannot "
-                f"be numbered alike; export {name} and {other_name} apart"
+                f"share one numbering; export {name} and {other_name} separately"
             )

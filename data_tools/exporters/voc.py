@@ -62,8 +62,8 @@ def export_voc(
             file = (out / "Annotations" / file_name).with_suffix(".xml")
             if file.exists():
                 raise DataError(
-                    f"{file_name} is in two splits, but VOC keeps the images of all in one "
-                    "folder; export one split at a time, or rename one"
+                    f"{file_name} is in two splits, but VOC keeps the images of all splits in one "
+                    "folder; export one split at a time, or rename one of the images"
                 )
             ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
             stems.append(file.stem)
@@ -77,7 +77,7 @@ def export_voc(
 def _check_names(names: tuple[str, ...]) -> None:
     invalid_names = [name for name in names if not name.isprintable() or name != name.strip()]
     if invalid_names:
-        raise DataError(f"the class name {invalid_names[0]!r} cannot be kept in XML; rename it")
+        raise DataError(f"the class name {invalid_names[0]!r} cannot be stored in XML; rename it")
 
 
 def _build_root(record: ImageRecord, file_name: str, image: Path) -> Element:
@@ -111,7 +111,7 @@ def _add_object(
     one_based: bool,
 ) -> None:
     if annotation.bbox is None:
-        export.skip_object(record, annotation, "a label of the whole image has no box")
+        export.skip_object(record, annotation, "an image-level label has no box")
         return
     if annotation.segmentation is not None:
         export.count_change("masks, of which only the boxes are kept")

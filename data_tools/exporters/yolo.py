@@ -85,7 +85,7 @@ def _format_line(
     box = annotation.bbox
     reason = "YOLO has no crowd objects" if annotation.is_crowd else None
     if box is None or reason:
-        export.skip_object(record, annotation, reason or "a label of the whole image has no box")
+        export.skip_object(record, annotation, reason or "an image-level label has no box")
         return None
     x1, x2 = (min(max(v, 0.0), float(record.width)) for v in (box[0], box[0] + box[2]))
     y1, y2 = (min(max(v, 0.0), float(record.height)) for v in (box[1], box[1] + box[3]))
@@ -113,8 +113,8 @@ def _trace_polygon(
         export.skip_object(record, annotation, "its mask covers no pixel")
         return None
     if traced_outline.parts > 1:
-        export.count_change("objects in several parts, joined to one outline")
+        export.count_change("objects in several parts, joined into one outline")
     if traced_outline.holes:
-        export.count_change("objects with holes, joined to one outline")
+        export.count_change("objects with holes, joined into one outline")
     points: list[float] = traced_outline.points.ravel().tolist()
     return points

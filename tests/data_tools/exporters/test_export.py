@@ -72,7 +72,7 @@ def test_yolo_lines_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/val/a.png").is_file()
     assert [(each.description, each.reason) for each in card.splits[0].skipped] == [
         ("ant (annotation 3)", "YOLO has no crowd objects"),
-        ("ant (annotation 4)", "a label of the whole image has no box"),
+        ("ant (annotation 4)", "an image-level label has no box"),
     ]
     assert "| val | a.png | ant (annotation 3) | YOLO" in (
         (tmp_path / "out/data_card.md").read_text()
@@ -107,11 +107,11 @@ def test_yolo_polygons_by_hand(tmp_path: Path) -> None:
     traced = decode_mask([(shares * (40, 30)).ravel().tolist()], 30, 40)
     assert (traced == mask).all()
     assert card.splits[0].changed == {
-        "objects in several parts, joined to one outline": 1,
-        "objects with holes, joined to one outline": 1,
+        "objects in several parts, joined into one outline": 1,
+        "objects with holes, joined into one outline": 1,
         "objects without a mask, written as the rectangle of their box": 1,
     }
-    assert "| val | objects with holes, joined to one outline | 1 |" in card.to_markdown()
+    assert "| val | objects with holes, joined into one outline | 1 |" in card.to_markdown()
 
 
 @pytest.mark.parametrize("shapes", ["boxes", "polygons"])
@@ -243,7 +243,7 @@ def test_what_is_wrong_is_named_and_nothing_is_left_behind(tmp_path: Path) -> No
         export_coco("yolo", file, tmp_path / "out", shape="boxes")
     with pytest.raises(DataError, match=r"holds none of train\.json"):
         export_coco("yolo", tmp_path, tmp_path / "out")
-    with pytest.raises(DataError, match="should tell one split"):
+    with pytest.raises(DataError, match="should contain one split"):
         find_coco_splits(tmp_path / "annotations.json")
     assert find_coco_splits(Path("x/instances_train2017.json")) == {
         "train": Path("x/instances_train2017.json")
