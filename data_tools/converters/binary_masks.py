@@ -1,7 +1,7 @@
 """Images with one mask each, white where the one class is: Kvasir-SEG, ISIC 2018 task 1.
 
     ROOT/images/NAME.jpg   images; which folders, by split, is an option
-    ROOT/masks/NAME.jpg    their masks, of the same name, with a suffix where the data set has one
+    ROOT/masks/NAME.jpg    their masks, of the same name, with a suffix where the dataset has one
     ROOT/train.txt         names, one a line, where one folder holds all splits; same for val, test
 
 The values in the files decide which of their two levels is the class (`mask_reading`). Masks that
@@ -113,7 +113,7 @@ def convert_binary_masks(
             divide it.
         masks: How masks are named and read.
         val_fraction: Share of the images, 0 to 1, that becomes val, drawn by name.
-        copy_images: Copy the images beside the JSON instead of referring to them.
+        copy_images: Copy the images next to the JSON instead of referring to them.
         license_name: License of the data, for the JSON.
         progress: Called with (done, total) after each image.
 
@@ -205,7 +205,7 @@ def _list_splits(
 def _divide_images(
     source: Path, images: Sequence[_ImageRecord], val_fraction: float
 ) -> dict[str, list[_ImageRecord]]:
-    """One folder's images by the lists beside it, else by a share of their names."""
+    """One folder's images by the lists next to it, else by a share of their names."""
     by_name = {record.image.stem: record for record in images}
     if lists := find_split_lists(source):
         names = {split: read_names(file) for split, file in lists.items()}

@@ -100,8 +100,8 @@ def convert_cityscapes(
     files = {split: sorted((source / labels / split).glob(f"*/*{ending}")) for split in SPLITS}
     if not any(files.values()):
         raise DataError(
-            f"{source / labels} holds no train/CITY/*{ending} and none for val; give the folder "
-            f"that leftImg8bit and {labels} were unpacked to"
+            f"{source / labels} holds no train/CITY/*{ending} and no such file for val; give "
+            f"the folder that leftImg8bit and {labels} were unpacked to"
         )
     categories = [CategorySpec(name, isthing=False) for name in STUFF] + [
         *map(CategorySpec, THINGS)
@@ -179,7 +179,7 @@ def _add_image(writer: CocoWriter, image: Path, file: Path, city: str) -> None:
     actual = measure_image_size(image)
     if actual != size:
         raise DataError(
-            f"{file} is about an image of size {size} (height, width), but {image} has "
+            f"{file} describes an image of size {size} (height, width), but {image} has "
             f"{actual}; put the original image there"
         )
     image_id = writer.add_image(image, size=size, group=city)
@@ -201,7 +201,7 @@ def _add_image(writer: CocoWriter, image: Path, file: Path, city: str) -> None:
             )
         else:
             description = f"{city_object.label} (drawn as number {number})"
-            writer.skip(file.name, description, "nothing of it is visible behind others")
+            writer.skip(file.name, description, "it is fully hidden behind other objects")
 
 
 def render_object_map(objects: list[CityObject], size: tuple[int, int]) -> NDArray[np.int32]:

@@ -147,15 +147,15 @@ def read_colors(
     """
     colors_by_name: dict[str, Rgb] = {}
     for number, line in enumerate(read_lines(file), start=1):
-        words = re.split(r"[\s,]+", line.strip(), maxsplit=3)
+        fields = re.split(r"[\s,]+", line.strip(), maxsplit=3)
         if not line.strip():
             continue
-        rgb = tuple(int(word) for word in words[:3] if BYTE.fullmatch(word))
-        if len(words) != 4 or len(rgb) != 3 or max(rgb) > 255:
-            raise DataError(f"{file}, line {number} is {line!r:.60}; it should be R G B name")
-        name = words[3].strip()
+        rgb = tuple(int(text) for text in fields[:3] if BYTE.fullmatch(text))
+        if len(fields) != 4 or len(rgb) != 3 or max(rgb) > 255:
+            raise DataError(f"{file}, line {number} is {line!r:.60}; expected R G B name")
+        name = fields[3].strip()
         if name in colors_by_name or rgb in colors_by_name.values():
-            raise DataError(f"{file}, line {number}: {line!r:.60} has a name or color again")
+            raise DataError(f"{file}, line {number}: {line!r:.60} repeats an earlier name or color")
         colors_by_name[name] = (rgb[0], rgb[1], rgb[2])
     for name in (*void, *(merge or {})):
         if name not in colors_by_name and name not in ("Void", *(merge or {}).values()):
@@ -233,10 +233,9 @@ def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> N
             for v, n in zip(values[:SHOWN].tolist(), counts[:SHOWN].tolist(), strict=True)
         )
         raise DataError(
-            f"the label map {file} has {len(values)} colors of no class: {color_text}; the first "
-            "one "
-            f"at x {x}, y {y}: correct the map (was it resized, or ever saved as JPEG?), or add "
-            "the color to the table"
+            f"the label map {file} has {len(values)} colors that belong to no class: {color_text}; "
+            f"the first one at x {x}, y {y}: correct the map (was it resized, or ever saved as "
+            "JPEG?), or add the color to the table"
         )
     ids: NDArray[np.int64] = table.ids[positions]
     return ids
@@ -245,7 +244,7 @@ def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> N
 def _list_pairs(source: Path, images: str, maps: str, ending: str) -> dict[str, Pairs]:
     if ("{split}" in images) != ("{split}" in maps):
         raise DataError(
-            f"images={images} and maps={maps} must both have {{split}}, or none of them"
+            f"images={images} and maps={maps} must both contain {{split}}, or neither of them"
         )
     if "{split}" in images:
         candidate_folders = {split: source / images.format(split=split) for split in SPLITS}

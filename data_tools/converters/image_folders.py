@@ -65,9 +65,7 @@ def convert_image_folders(
         raise DataError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
     splits = _find_splits(source)
     if splits and val_fraction:
-        raise DataError(
-            f"{source} has splits of its own ({', '.join(splits)}); leave val_fraction out"
-        )
+        raise DataError(f"{source} already has splits ({', '.join(splits)}); remove val_fraction")
     if not splits:
         splits = _split_classes(_list_class_files(source), val_fraction, seed)
     names = sorted({name for images in splits.values() for name in images})
@@ -75,14 +73,14 @@ def convert_image_folders(
     if not total:
         raise DataError(
             f"{source} holds no image ({', '.join(IMAGE_SUFFIXES)}) in folders named by class; "
-            f"there is {format_listing(source)}: give the folder that holds the folders of classes"
+            f"found {format_listing(source)}: give the folder that holds the folders of classes"
         )
     filled = {name for images in splits.values() for name, files in images.items() if files}
     if filled != set(names):
         empty = ", ".join(sorted(set(names) - filled)[:5])
         raise DataError(
-            f"{source}: no image ({', '.join(IMAGE_SUFFIXES)}) lies in the folders {empty}; "
-            "every folder is a class, so remove those that are none"
+            f"{source}: the folders {empty} hold no image ({', '.join(IMAGE_SUFFIXES)}); "
+            "every folder is a class, so remove the folders that are not classes"
         )
     count = ProgressCounter(total, progress)
     summaries = []
@@ -127,8 +125,8 @@ def _find_splits(source: Path) -> dict[str, ImagesByClass]:
         return {}
     if other_names:
         raise DataError(
-            f"{source} holds the splits {', '.join(splits)} and beside them "
-            f"{', '.join(other_names[:5])}; move what is no split away"
+            f"{source} holds the splits {', '.join(splits)} and next to them "
+            f"{', '.join(other_names[:5])}; move everything else out of the folder"
         )
     return {split: _list_class_files(folder) for split, folder in splits.items()}
 

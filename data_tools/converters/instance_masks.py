@@ -54,7 +54,7 @@ def convert_instance_masks(
     """Converts every native split to COCO JSON with masks, boxes and label maps.
 
     Pixels in no mask are unlabeled (0) in the label maps; a recipe makes them a class with
-    `background: true`. Empty masks are left out and listed in the summary, as are hidden files and
+    `background: true`. Empty masks are skipped and listed in the summary, as are hidden files and
     those of operating systems; images without a mask file are listed in a warning.
 
     Args:
@@ -62,12 +62,12 @@ def convert_instance_masks(
         out: Folder for the JSON files and `semantic/`.
         category: What every object is.
         contour: Width in pixels of the rim of every object that the label maps (not the masks and
-            boxes) show as a class of its own, `CONTOUR`, so that objects that touch stay apart; it
+            boxes) show as a separate class, `CONTOUR`, so that objects that touch stay apart; it
             lies inside the object, and none runs along the edge of the image. 0: no such class.
         foreground: `auto`: the values in the mask files decide. `color`: what is not
             black. `alpha`: what is opaque. `index`: what is not index 0 of the palette. A value or
             an RGB color: that of the objects.
-        copy_images: Copy the images beside the JSON instead of referring to them.
+        copy_images: Copy the images next to the JSON instead of referring to them.
         license_name: License of the data, for the JSON.
         progress: Called with (done, total) after each image.
 

@@ -227,7 +227,7 @@ def _choose_splits(
         return names_by_split, f"splits by the lists in {folder}"
     if not 0 < val_fraction < 1:
         raise DataError(
-            f"KITTI has no val split of its own, and val_fraction is {val_fraction}: put train.txt "
+            f"KITTI has no val split, and val_fraction is {val_fraction}: put train.txt "
             f"and val.txt into {source / LISTS}, or give lists=FOLDER, or val_fraction=0.2 (above "
             "0 and below 1), best with mapping=FOLDER of the development kit, so that drives stay "
             "whole"

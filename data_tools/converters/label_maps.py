@@ -1,10 +1,10 @@
-"""Folders of images with class-index PNGs beside them, as CamVid comes with SegNet.
+"""Folders of images with class-index PNGs next to them, as CamVid comes with SegNet.
 
     ROOT/train/NAME.png        images (any common suffix)
     ROOT/trainannot/NAME.png   the index of each pixel's class, counted from 0
     ROOT/train.txt             pairs `image label_map`, one a line; same for `val` and `test`
 
-Published lists carry path prefixes of the machine they were made on, and copies of a data set
+Published lists carry path prefixes of the machine they were made on, and copies of a dataset
 differ in the images' suffix: a path is tried from its end, with any suffix.
 """
 
@@ -53,10 +53,10 @@ def convert_label_maps(
         source: Folder that holds `train.txt`, `train/`, `trainannot/` and so on.
         out: Folder for the JSON files and `semantic/`.
         classes: What index 0, 1, ... means; the ids of the output are one higher.
-        void: Index of pixels that are neither taught nor judged.
+        void: Index of pixels that are neither trained on nor evaluated.
         boxes: Also draw a box around every connected component of a thing class. These boxes are
             derived: objects of one class that touch share a box, an object in parts has several.
-        copy_images: Copy the images beside the JSON instead of referring to them.
+        copy_images: Copy the images next to the JSON instead of referring to them.
         license_name: License of the data, for the JSON.
         progress: Called with (done, total) after each image.
 

@@ -122,7 +122,7 @@ def convert_labelme(
             _add_image(writer, file)
         writer.declare_outlines()
         summaries.append(writer.write())
-    return add_unused_images(summaries, source, "", "no JSON is about them")
+    return add_unused_images(summaries, source, "", "no JSON file describes them")
 
 
 def _list_splits(source: Path) -> dict[str, list[Path]]:
@@ -130,9 +130,8 @@ def _list_splits(source: Path) -> dict[str, list[Path]]:
     annotation_files = sorted(source.rglob("*.json"))
     if not annotation_files:
         raise DataError(
-            f"{source} should hold JSON files of LabelMe, but there is {format_listing(source)}: "
-            "give the "
-            "folder that holds them"
+            f"{source} should hold JSON files of LabelMe, but holds {format_listing(source)}: "
+            "give the folder that holds the JSON files"
         )
     lists = find_split_lists(source)
     if not lists:
@@ -146,8 +145,7 @@ def _list_splits(source: Path) -> dict[str, list[Path]]:
         if missing:
             raise DataError(
                 f"{list_file} lists {len(missing)} names without a file, the first {missing[0]}; "
-                "add "
-                "them or take them out of the list"
+                "add the files or remove the names from the list"
             )
     return splits
 
@@ -165,11 +163,9 @@ def _group_by_folder(source: Path, annotation_files: Sequence[Path]) -> dict[str
     if unassigned:
         split_names = ", ".join(sorted(set(files_by_folder) & set(SPLITS)))
         raise DataError(
-            f"{source} has folders of the splits {split_names} and {len(unassigned)} JSON files "
-            "outside of "
-            f"them, the first {unassigned[0]}; move them into a split, or list the splits in "
-            "train.txt "
-            "and val.txt"
+            f"{source} has folders for the splits {split_names} and {len(unassigned)} JSON files "
+            f"outside of them, the first {unassigned[0]}; move these files into a split, or list "
+            "the splits in train.txt and val.txt"
         )
     return {split: files_by_folder[split] for split in SPLITS if split in files_by_folder}
 
@@ -187,7 +183,7 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise DataError(
-            f"{file} has no list of shapes, so LabelMe did not write it; take it out of the folder"
+            f"{file} has no list of shapes, so LabelMe did not write it; remove it from the folder"
         )
     objects: dict[object, LabeledObject] = {}
     skipped = []
@@ -219,7 +215,7 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
         )
     if not isinstance(points, list) or not all(map(is_point, points)):
         raise DataError(
-            f"{location} ({label}) has points that are no pairs of numbers [x, y] in pixels"
+            f"{location} ({label}) has points that are not pairs of numbers [x, y] in pixels"
         )
     counts = NUM_POINTS.get(kind)
     if kind not in NOT_CONVERTED and (
@@ -227,7 +223,7 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
     ):
         requirement = " or ".join(map(str, counts)) if counts is not None else "three or more"
         raise DataError(
-            f"{location} ({label}) is a {kind} of {len(points)} points; it has {requirement}"
+            f"{location} ({label}) is a {kind} of {len(points)} points; it needs {requirement}"
         )
     return label, kind, points
 
@@ -272,9 +268,9 @@ def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMas
         with open_image(stream) as mask_image:
             pixels = np.asarray(mask_image)
     except (binascii.Error, *READ_ERRORS) as error:
-        raise DataError(f"{location} has a mask that is no PNG in base64 ({error})") from None
+        raise DataError(f"{location} has a mask that is not a PNG in base64 ({error})") from None
     if pixels.ndim != 2:
-        raise DataError(f"{location} has a mask with {pixels.shape[2]} channels; it has one")
+        raise DataError(f"{location} has a mask with {pixels.shape[2]} channels; it needs one")
     return PlacedMask.from_pixels(round(corner[0]), round(corner[1]), pixels > 0)
 
 
@@ -287,11 +283,12 @@ def _find_image(file: Path, root: Path, name: Any) -> Path:
             return path
     siblings = _find_sibling_images(file)
     if len(siblings) > 1:
-        raise DataError(f"{file} may be about {siblings[0]} or {siblings[1]}; keep one")
+        raise DataError(f"{file} may describe {siblings[0]} or {siblings[1]}; keep one of them")
     if not siblings:
         raise DataError(
-            f"{file} is about the image {name!r}, but that is not there (inside {root}), nor is "
-            f"{file.stem} with any of {', '.join(IMAGE_SUFFIXES)} beside it; add it"
+            f"{file} describes the image {name!r}, which does not exist inside {root}, and "
+            f"{file.stem} with any of {', '.join(IMAGE_SUFFIXES)} is not next to the file either; "
+            "add the image"
         )
     return siblings[0]
 
@@ -318,8 +315,8 @@ def _resolve_classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None
     for label, path in first_seen.items():
         if label not in class_names:
             raise DataError(
-                f"{path} has an object of class {label!r}; the classes given are "
-                f"{', '.join(class_names)}: add it to them or correct the file"
+                f"{path} has an object of class {label!r}; the given classes are "
+                f"{', '.join(class_names)}: add this class or correct the file"
             )
     if not class_names:
         raise DataError("no file has a shape with an area, so there are no classes; give classes")
@@ -331,7 +328,7 @@ def _add_image(writer: CocoWriter, label_file: LabelMeFile) -> None:
     size = measure_image_size(label_file.image)
     if label_file.size is not None and label_file.size != size:
         raise DataError(
-            f"{label_file.file} is about an image of size {label_file.size} (height, width), but "
+            f"{label_file.file} describes an image of size {label_file.size} (height, width), but "
             f"{label_file.image} has {size}; its shapes would be misplaced, so put the original "
             "image there"
         )

@@ -110,7 +110,7 @@ def make_cells(
     if train < 1 or val < 1 or seed < 0 or min(size) < 96:
         raise DataError(
             f"make_cells got train={train}, val={val}, seed={seed}, size={size}; it needs at least "
-            "one scene of each split, a seed of 0 or more, and 96 pixels or more each way"
+            "one scene of each split, a seed of 0 or more, and 96 pixels or more in each direction"
         )
     summaries = []
     total = train + val

@@ -177,8 +177,8 @@ def _resolve_classes(annotations: Iterable[VocFile], classes: Sequence[str] | No
     for name, file in first_seen.items():
         if name not in class_names:
             raise DataError(
-                f"{file} has an object of class {name!r}; the classes given are "
-                f"{', '.join(class_names)}: add it to them or correct the file"
+                f"{file} has an object of class {name!r}; the given classes are "
+                f"{', '.join(class_names)}: add this class or correct the file"
             )
     return class_names
 
@@ -187,7 +187,7 @@ def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, one_base
     size = measure_image_size(image)
     if annotation.size is not None and annotation.size != size:
         raise DataError(
-            f"{annotation.file} is about an image of size {annotation.size} (height, width), but "
+            f"{annotation.file} describes an image of size {annotation.size} (height, width), but "
             f"{image} has {size}; its boxes would be misplaced, so put the original image there"
         )
     image_id = writer.add_image(image, size=size)

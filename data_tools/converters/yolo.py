@@ -139,7 +139,7 @@ def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
         raise DataError(
             f"{source} holds {len(candidates)} YAML files; it should hold one data.yaml with "
             "names, "
-            f"train and val; there is {format_listing(source)}: name the file with data_yaml=NAME"
+            f"train and val; found {format_listing(source)}: name the file with data_yaml=NAME"
         )
     return candidates[0]
 
@@ -153,11 +153,11 @@ def read_yolo_file(file: Path) -> YoloFile:
     """
     content = parse_yaml("\n".join(read_lines(file)), str(file), number_keys=True).value
     if not isinstance(content, dict):
-        raise DataError(f"{file} should say names, train and val; it is no mapping of keys")
+        raise DataError(f"{file} should hold the keys names, train and val, but is not a mapping")
     if "kpt_shape" in content:
         raise DataError(
             f"{file} describes key points (kpt_shape), which are not converted; their label lines "
-            "cannot be told from polygons"
+            "cannot be distinguished from polygons"
         )
     indices = _parse_names(content, file)
     prefix = str(content.get("path") or "")
@@ -188,13 +188,15 @@ def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     for index, name in names.items():
         if not INDEX.fullmatch(str(index)) or isinstance(name, dict | list) or name in (None, ""):
             raise DataError(
-                f"{file}: names has an entry for {index!r} that is no `index: name`; indices are "
+                f"{file}: names has an entry for {index!r} that is not `index: name`; indices are "
                 "whole numbers from 0, names are text"
             )
         indices[int(index)] = str(name)
     count = content.get("nc")
     if count is not None and count != len(indices):
-        raise DataError(f"{file} says nc: {count}, but names has {len(indices)} classes; mend one")
+        raise DataError(
+            f"{file} has nc: {count}, but names has {len(indices)} classes; fix one of them"
+        )
     return indices
 
 
@@ -209,9 +211,8 @@ def _resolve_path(root: Path, name: str, location: str) -> Path:
         if is_file(candidate) or is_folder(candidate):
             return candidate
     raise DataError(
-        f"{location} names {name!r}, but {root} has nothing under any ending of that path; there "
-        "is "
-        f"{format_listing(root)}: mend the path, or take it out if you have no such part"
+        f"{location} names {name!r}, but {root} has nothing under any ending of that path; "
+        f"found {format_listing(root)}: fix the path, or remove it if there is no such part"
     )
 
 
@@ -233,7 +234,7 @@ def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
     if not image_paths:
         location_text = ", ".join(map(str, dataset_file.splits[split]))
         raise DataError(
-            f"{dataset_file.file}: {split} has no image in {location_text}; mend the path"
+            f"{dataset_file.file}: {split} has no image in {location_text}; fix the path"
         )
     return list(image_paths)
 
@@ -256,13 +257,13 @@ def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str
         return False
     if len(missing) == len(labels):
         raise DataError(
-            f"none of the {len(labels)} images of {split} has a label file; the first was looked "
-            f"for at {first}: put labels there (empty ones where there is no object)"
+            f"none of the {len(labels)} images of {split} has a label file; the first was "
+            f"expected at {first}: put labels there (empty ones where there is no object)"
         )
     if missing and missing_labels == "error":
         raise DataError(
             f"{len(missing)} of {len(labels)} images of {split} have no label file, the first "
-            f"{first}; add them, or say missing_labels=empty where absence means no object"
+            f"{first}; add them, or set missing_labels=empty if absence means no object"
         )
     return True
 
@@ -274,7 +275,7 @@ def _add_image(writer: CocoWriter, image: Path, label: Path, names: Mapping[int,
     seen_lines: set[tuple[str, tuple[float, ...]]] = set()
     for number, name, coordinates in read_labels(label, names) if label.is_file() else ():
         if (name, coordinates) in seen_lines:
-            writer.skip(label.name, f"{name} (line {number})", "the same line stands above it")
+            writer.skip(label.name, f"{name} (line {number})", "it repeats an earlier line")
             continue
         seen_lines.add((name, coordinates))
         labeled_object = _build_labeled_object(name, f"line {number}", coordinates, size)
@@ -332,8 +333,8 @@ def _parse_object(
     for word, coordinate in zip(words[1:], coordinates, strict=True):
         if not -ROUNDING <= coordinate <= 1 + ROUNDING:
             raise DataError(
-                f"{location} has the value {word}; all but the class are shares of the image's "
-                "width and height, 0 to 1: divide pixels by them"
+                f"{location} has the value {word}; all values but the class are fractions of "
+                "the image's width and height, 0 to 1: divide pixel coordinates by these"
             )
     return names[int(index)], tuple(coordinates)
 

@@ -86,7 +86,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     ):
         raise DataError(
             f"val_fraction is {val_fraction}; it must be at least 0 and below 1, and needs a table "
-            f"for train and none for val (there are tables for {', '.join(tables_by_split)})"
+            f"for train and no table for val (there are tables for {', '.join(tables_by_split)})"
         )
     names = _map_class_names(tables_by_split, files, classes)
     images_by_split = _select_readers(readers, tables_by_split)
@@ -130,7 +130,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         writers["val"].summarize().images and writers["train"].summarize().images
     ):
         raise DataError(
-            f"val_fraction {val_fraction} and seed {seed} leave a split empty; change one"
+            f"val_fraction {val_fraction} and seed {seed} leave a split empty; change one of them"
         )
     return tuple(writer.write() for writer in writers.values())
 
@@ -185,7 +185,7 @@ def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pa
         unknown = [split for split in tables if split not in SPLITS]
         if unknown:
             raise DataError(
-                f"tables names the split {unknown[0]!r}; splits are {', '.join(SPLITS)}"
+                f"tables names the split {unknown[0]!r}; allowed splits are {', '.join(SPLITS)}"
             )
         return {split: source / tables[split] for split in SPLITS if split in tables}
     files: dict[str, Path] = {}
@@ -195,8 +195,8 @@ def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pa
                 files.setdefault(split, file)
     if not files:
         raise DataError(
-            f"{source} holds no table (none of {', '.join(TABLES).format(split='train')}); there "
-            f"is {format_listing(source)}: name them, for example tables={{train: boxes.csv}}"
+            f"{source} holds no table (none of {', '.join(TABLES).format(split='train')}); found "
+            f"{format_listing(source)}: name the tables, for example tables={{train: boxes.csv}}"
         )
     return files
 
@@ -225,9 +225,9 @@ def _map_class_names(
     for label, location in first.items():
         if label not in names:
             raise DataError(
-                f"{location} has a box of class {label!r}; the classes given are "
+                f"{location} has a box of class {label!r}; the given classes are "
                 f"{', '.join(names)}: "
-                "add it to them or correct the table"
+                "add this class or correct the table"
             )
     return names
 
@@ -251,8 +251,9 @@ def _select_readers(
     known_readers = set().union(*by_table.values()) - {""}
     if readers not in known_readers:
         raise DataError(
-            f"no row is by the reader {readers!r}; readers are "
-            f"{', '.join(sorted(known_readers)) or 'not stated'}; choose one, or all, or merged"
+            f"no row is by the reader {readers!r}; the readers are "
+            f"{', '.join(sorted(known_readers)) or 'not stated'}; choose one of them, "
+            "or all, or merged"
         )
     return {
         split: {
@@ -291,13 +292,14 @@ def _find_images(
     missing = [name for name, paths in paths_by_name.items() if not paths]
     if missing:
         raise DataError(
-            f"{table} has rows of {len(missing)} images that are not in {folder}, {missing[0]!r} "
-            "first; add them, or take the rows out"
+            f"{table} has rows for {len(missing)} images that are not in {folder}, the first "
+            f"{missing[0]!r}; add the images or remove the rows"
         )
     for name, paths in paths_by_name.items():
         if len(paths) > 1:
             raise DataError(
-                f"{table} has rows of {name!r}, which may be {paths[0]} or {paths[1]}; keep one"
+                f"{table} has rows for {name!r}, which may be {paths[0]} or {paths[1]}; "
+                "keep one of them"
             )
     return {name: paths[0] for name, paths in paths_by_name.items()}
 
@@ -337,7 +339,7 @@ def _are_dicom(paths: Iterable[Path]) -> bool:
         kinds.setdefault(path.suffix.lower() not in IMAGE_SUFFIXES, path)
     if len(kinds) > 1:
         raise DataError(
-            f"{kinds[True]} is a DICOM file, {kinds[False]} is none; convert them apart"
+            f"{kinds[True]} is a DICOM file, {kinds[False]} is not; convert them separately"
         )
     return True in kinds
 
@@ -377,11 +379,11 @@ def _report_unread(
 ) -> None:
     """List the numbers of images that are skipped because they were not annotated."""
     if num_unseen := len(table_images) - len(selected):
-        writer.skip(split, f"{num_unseen} images", "the chosen reader did not look at them")
+        writer.skip(split, f"{num_unseen} images", "the chosen reader did not review them")
     # Splits may share a folder, whose other images belong to the other tables.
     if _find_folder(source, split) != source:
         table_stems = {_strip_suffix(name) for name in table_images}
         if unread := sum(
             stem not in table_stems for stem in _list_image_files(_find_folder(source, split))
         ):
-            writer.skip(split, f"{unread} images", "no row of the table is about them")
+            writer.skip(split, f"{unread} images", "no row of the table refers to them")

@@ -92,12 +92,12 @@ def read_box_table(
                 _add_row(images, cells, empty, f"{file}:{rows.line_num}", rows.line_num)
     except FileNotFoundError:
         raise DataError(
-            f"the table {file} is missing; put it there, or name it in tables"
+            f"the table {file} is missing; add it, or name another one in tables"
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the table {file} cannot be read ({error}); it must be a CSV") from None
     if not images:
-        raise DataError(f"the table {file} has no row; is it the right file?")
+        raise DataError(f"the table {file} has no rows; is it the right file?")
     return images
 
 
@@ -106,7 +106,9 @@ def _resolve_columns(
 ) -> dict[str, str]:
     unknown = [key for key in columns if key not in COLUMNS]
     if unknown:
-        raise DataError(f"columns has no {unknown[0]!r}; it has {', '.join(COLUMNS)}")
+        raise DataError(
+            f"columns has the unknown key {unknown[0]!r}; allowed are {', '.join(COLUMNS)}"
+        )
     names = {**COLUMNS, **columns}
     if names["width"] or names["height"]:
         names["x_max"] = names["y_max"] = ""
@@ -118,7 +120,7 @@ def _resolve_columns(
         header_text = ", ".join(" ".join(name.split()) for name in header) or "none"
         raise DataError(
             f"the table {file} has no column {missing[0]!r}; it has {header_text}: "
-            "say with columns={...} what its columns are called"
+            "name the columns with columns={...}"
         )
     return names
 
@@ -138,9 +140,8 @@ def _add_row(
     if group := cells.get("group", ""):
         if image.group not in (None, group):
             raise DataError(
-                f"{location} puts the image {cells['image']} into the group {group!r}, an "
-                "earlier "
-                f"line into {image.group!r}; an image has one"
+                f"{location} puts the image {cells['image']} into the group {group!r}, but "
+                f"an earlier line into {image.group!r}; an image belongs to one group"
             )
         image.group = group
     if cells["class"] == empty:
@@ -149,9 +150,8 @@ def _add_row(
     if corners is None:
         box_text = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
         raise DataError(
-            f"{location}: a {cells['class']!r} has the box {box_text}; it needs four numbers, or "
-            "the "
-            f"class {empty!r} where nothing was found"
+            f"{location}: a {cells['class']!r} has the box {box_text}; a box needs four numbers; "
+            f"use the class {empty!r} where nothing was found"
         )
     image.boxes.append(TableBox(cells["class"], corners, reader, line))
 

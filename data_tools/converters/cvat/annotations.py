@@ -31,8 +31,8 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatImage], list[str]]:
     """
     if root.tag != "annotations" or (root.findtext("version") or "").strip() != "1.1":
         raise DataError(
-            f"{file} is no `annotations` of version 1.1, as CVAT exports 'CVAT for images "
-            "1.1' and 'CVAT for video 1.1'; export it so"
+            f"{file} is not an `annotations` file of version 1.1; export it from CVAT as "
+            "'CVAT for images 1.1' or 'CVAT for video 1.1'"
         )
     labels = [
         (label_element.findtext("name") or "").strip()
@@ -73,7 +73,7 @@ def _read_frames(root: Element, file: Path) -> list[CvatImage]:
     numbers = [count, first, *sides]
     if len(sides) != 2 or not all(n.isdecimal() and len(n) <= 7 for n in numbers):
         raise DataError(
-            f"{file} has tracks; its meta should tell size, start_frame and original_size (height "
+            f"{file} has tracks; its meta should state size, start_frame and original_size (height "
             f"and width) in whole numbers below ten million, got {numbers}"
         )
     step = _read_frame_step(root, file)
@@ -104,7 +104,9 @@ def _read_frame_step(root: Element, file: Path) -> int:
     text = (root.findtext("meta/task/frame_filter") or "").strip() or "step=1"
     step = text.removeprefix("step=").strip()
     if not (step.isdecimal() and len(step) <= 7 and int(step)):
-        raise DataError(f"{file} has the frame_filter {text!r}; it is step=N, N a whole number")
+        raise DataError(
+            f"{file} has the frame_filter {text!r}; it must be step=N with a whole number N"
+        )
     return int(step)
 
 
@@ -112,6 +114,6 @@ def _parse_split(subset: str, location: str) -> str:
     if subset.strip().lower() not in SPLITS:
         raise DataError(
             f"{location} is in the subset {subset!r}; known are {', '.join(filter(None, SPLITS))}: "
-            "rename it in CVAT or in the file"
+            "rename the subset in CVAT or in the file"
         )
     return SPLITS[subset.strip().lower()]

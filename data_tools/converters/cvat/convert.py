@@ -97,11 +97,11 @@ def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: P
         raise DataError(
             f"{file} has an object of class {unknown[0]!r}; the classes are "
             f"{', '.join(class_names)}: "
-            "add it to them or correct the file"
+            "add this class or correct the file"
         )
     if not class_names:
         raise DataError(
-            f"{file} has no label whose objects have an area; there is nothing to teach"
+            f"{file} has no label whose objects have an area; there is nothing to train on"
         )
     return class_names
 

@@ -64,7 +64,7 @@ class CvatImageFinder:
         if name.startswith("/") or ".." in name.split("/"):
             raise DataError(
                 f"{self._xml} names the image {image.name!r}, which leads out of the "
-                "folder; mend the name"
+                "folder; fix the name"
             )
         subset_paths = [self._source / "images" / subset / name for subset in (image.subset, "")]
         image_path = next(filter(is_file, (*subset_paths, self._source / name)), None)
@@ -74,13 +74,13 @@ class CvatImageFinder:
         if len(other_paths) > 1:
             raise DataError(
                 f"{self._xml} names the image {name}, which may be {other_paths[0]} or "
-                f"{other_paths[1]}; keep one, or put them into folders named by subset"
+                f"{other_paths[1]}; keep one of them, or put both into folders named by subset"
             )
         if not other_paths:
             raise DataError(
                 f"{self._xml} names the image {name}, but neither images/ nor the "
-                f"folder has it; there is {format_listing(self._source)}: export with images, or "
-                "put them there"
+                f"folder has it; found {format_listing(self._source)}: export with images, or add "
+                "them"
             )
         return other_paths[0]
 

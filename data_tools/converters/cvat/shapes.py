@@ -18,7 +18,7 @@ NOT_CONVERTED = {
     "points": "points have no area",
     "skeleton": "points have no area",
     "cuboid": "cuboids are not converted",
-    "tag": "tags of whole images are not converted",
+    "tag": "image-level tags are not converted",
 }
 SHAPES = ("box", "polygon", "mask", "ellipse")
 MAX_DIGITS = 12
@@ -104,7 +104,7 @@ def _parse_points(shape: Element, location: str) -> list[float]:
         pairs = []
     if len(pairs) < 3 or any(len(pair) != 2 or not all(map(math.isfinite, pair)) for pair in pairs):
         raise DataError(
-            f"{location} has points={text[:40]!r}; a polygon has three or more, as "
+            f"{location} has points={text[:40]!r}; a polygon has three or more points, as in "
             "x0,y0;x1,y1;x2,y2"
         )
     return [value for pair in pairs for value in pair]
@@ -125,16 +125,16 @@ def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedM
     left, top, width, height = (
         parse_integer(shape, key, location) for key in ("left", "top", "width", "height")
     )
-    words = [word.strip() for word in shape.get("rle", "").split(",")]
-    runs = [int(word) for word in words if word.isdecimal() and len(word) <= MAX_DIGITS]
+    counts = [count.strip() for count in shape.get("rle", "").split(",")]
+    runs = [int(count) for count in counts if count.isdecimal() and len(count) <= MAX_DIGITS]
     if height > size[0] or width > size[1]:
         raise DataError(
             f"{location} is {width} x {height} pixels (width x height), larger than its image of "
             f"{size[1]} x {size[0]}"
         )
-    if len(runs) != len(words) or sum(runs) != width * height:
+    if len(runs) != len(counts) or sum(runs) != width * height:
         raise DataError(
-            f"{location} has an rle that does not fill its {width} x {height} pixels; it is whole "
-            "numbers with commas between, whose sum is width times height"
+            f"{location} has an rle that does not fill its {width} x {height} pixels; an rle is "
+            "a list of whole numbers, separated by commas, whose sum is width times height"
         )
     return PlacedMask(left, top, (height, width), np.array(runs, dtype=np.int64))

@@ -99,7 +99,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
                 writer.skip(name, "file", reason)
         summaries.append(writer.write())
     if not any(summary.images for summary in summaries):
-        raise DataError(f"{source} holds no DICOM image; there is {format_listing(source)}")
+        raise DataError(f"{source} holds no DICOM image; found {format_listing(source)}")
     return tuple(summaries)
 
 
@@ -128,7 +128,7 @@ def _add_file(
 ) -> str | None:
     """Add the frames of a file; return the reason if nothing was added, else None."""
     if not is_dicom(file):
-        return "it is no DICOM file"
+        return "it is not a DICOM file"
     dicom = open_dicom(file, options)
     if reason := dicom.explain_missing_image():
         return reason

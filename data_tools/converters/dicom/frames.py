@@ -88,7 +88,7 @@ class DicomFile:
         with convert_errors(self.path), IgnoreWarnings():
             modality = str(self.header.get("Modality", "") or "")
             if modality in NO_IMAGES:
-                return f"it holds {NO_IMAGES[modality]} ({modality}), no image"
+                return f"it holds {NO_IMAGES[modality]} ({modality}), not an image"
             if "Rows" in self.header and "Columns" in self.header:
                 return None
             kind = self.header.get("SOPClassUID", None) or self.header.file_meta.get(
@@ -123,7 +123,9 @@ class DicomFile:
             # Read the whole file: pydicom reads deflated files and some fragments only this way.
             dataset = pydicom.dcmread(self.path)
             if not any(keyword in dataset for keyword in _PIXELS):
-                raise DataError(f"{self.path} has an image's header but no pixels; replace it")
+                raise DataError(
+                    f"{self.path} has the header of an image but no pixels; replace the file"
+                )
         for index in range(self.num_frames):
             # Not around the yield: the filter of warnings must not apply to the caller.
             with convert_errors(self.path), IgnoreWarnings():
@@ -185,7 +187,7 @@ class DicomFile:
                 if len(spacing) != 2 or not all(0 < distance < math.inf for distance in spacing):
                     raise DataError(
                         f"{self.path} has the {keyword} {list(spacing)}; it must be two numbers "
-                        "above 0 (rows, columns): mend or remove it"
+                        "above 0 (rows, columns): fix or remove it"
                     )
                 if keyword != "PixelSpacing":
                     attributes["spacing_from"] = keyword

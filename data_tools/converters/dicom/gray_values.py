@@ -73,7 +73,7 @@ def _apply_voi(
     if header.get("WindowCenter", None) is None or header.get("WindowWidth", None) is None:
         raise DataError(
             f"{path} states no window and no VOI LUT; choose values=modality, or a window "
-            "of your own such as values=[40,400]"
+            "such as values=[40,400]"
         )
     windowed = apply_voi_lut(values, header)  # pydicom scales the output to `limits`
     return np.asarray((windowed - limits.low) / (limits.high - limits.low))

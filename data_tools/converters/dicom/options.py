@@ -43,7 +43,9 @@ class DicomOptions:
         if isinstance(self.values, tuple) and not (
             all(map(math.isfinite, self.values)) and self.values[1] > 0
         ):
-            raise DataError(f"values is {self.values}; level and width are numbers, width above 0")
+            raise DataError(
+                f"values is {self.values}; level and width must be numbers, with width above 0"
+            )
         if self.longest_side is not None and self.longest_side < 1:
             raise DataError(f"longest_side is {self.longest_side}; it must be 1 or more")
 

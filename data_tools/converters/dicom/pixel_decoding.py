@@ -58,12 +58,12 @@ def count_unused_bits(header: pydicom.Dataset, path: Path) -> int:
     """Return the number of unused bits below the stored ones.
 
     Raises:
-        DataError: If the photometric interpretation is unknown, or the bits contradict one another.
+        DataError: If the photometric interpretation is unknown, or the bits contradict each other.
     """
     interpretation = str(header.get("PhotometricInterpretation", ""))
     if interpretation not in (*MONOCHROME, *COLORS, PALETTE):
         raise DataError(
-            f"{path} has the photometric interpretation {interpretation!r}; read are "
+            f"{path} has the photometric interpretation {interpretation!r}; supported are "
             f"{', '.join((*MONOCHROME, *COLORS, PALETTE))}"
         )
     bits_allocated = int(header.get("BitsAllocated", 0))
@@ -76,7 +76,7 @@ def count_unused_bits(header: pydicom.Dataset, path: Path) -> int:
         raise DataError(
             f"{path} states {bits_allocated} bits allocated, {bits_stored} stored and the "
             "high bit "
-            f"{bits_stored - 1 + unused}, which contradict one another; repair the file"
+            f"{bits_stored - 1 + unused}, which contradict each other; repair the file"
         )
     return unused
 

@@ -69,7 +69,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
             value; the message names the file.
     """
     if not 0 <= empty_slices <= 1:
-        raise DataError(f"empty_slices is {empty_slices}; it is a share from 0 to 1")
+        raise DataError(f"empty_slices is {empty_slices}; it must be a fraction from 0 to 1")
     layout = read_layout(source, classes)
     splits = _choose_splits(layout, val_fraction, seed, source)
     names = list(layout.classes.values())
@@ -113,13 +113,13 @@ def _choose_splits(
     if not 0 <= val_fraction < 1 or (val_fraction and "val" in splits):
         raise DataError(
             f"val_fraction is {val_fraction}; it must be at least 0 and below 1, and 0 where "
-            f"there is a val as in {source}"
+            f"there is a val split, as in {source}"
         )
     if val_fraction:
         cases = splits["train"]
         count = min(max(round(len(cases) * val_fraction), 1), len(cases) - 1)
         if count < 1:
-            raise DataError(f"{source} has one volume; there is none to spare for val")
+            raise DataError(f"{source} has only one volume; a val split needs a second one")
         val_indices = set(random.Random(seed).sample(range(len(cases)), count))
         splits["train"] = [case for i, case in enumerate(cases) if i not in val_indices]
         splits["val"] = [case for i, case in enumerate(cases) if i in val_indices]
@@ -157,7 +157,7 @@ def _add_case(
     kept_indices = _select_slices(volume, ids, empty_slices)
     if num_skipped := volume.num_slices - len(kept_indices):
         description = f"{num_skipped} of {volume.num_slices} {volume.plane} slices"
-        reason = f"they hold no label, and empty_slices is {empty_slices:g}"
+        reason = f"they hold no labels, and empty_slices is {empty_slices:g}"
         writer.skip(volume.name, description, reason)
     for index in kept_indices:
         pixels = volume.read_image(index, fill=fill)

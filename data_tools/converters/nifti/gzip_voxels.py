@@ -82,8 +82,8 @@ def require_near_voxels(path: Path) -> None:
             verify_gzip(path)
             raise _unreadable(
                 path,
-                f"its header places the first voxel at byte {offset:,.0f}, allowed are "
-                f"{MAX_EXTENSIONS:,}; fetch the file again, or write it anew without extensions",
+                f"its header places the first voxel at byte {offset:,.0f}, the limit is "
+                f"{MAX_EXTENSIONS:,}; fetch the file again, or rewrite it without extensions",
             )
 
 
@@ -134,7 +134,7 @@ def read_gzip_voxels(
         raise _unreadable(
             path,
             f"more than {MAX_TRAILING:,} bytes follow its last voxel; fetch the file again, or "
-            "write it anew",
+            "rewrite it",
         )
     return np.ndarray(tuple(shape), dtype, buffer=voxels, order="F")
 
@@ -187,7 +187,7 @@ def _gzip_errors(path: Path) -> Iterator[None]:
     except EOFError:
         raise _unreadable(
             path,
-            "it is cut off, its gzip data ends before the checksum; fetch the file again",
+            "it is truncated (its gzip data ends before the checksum); fetch the file again",
         ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         reason = f"its gzip checksum does not match, the data is damaged ({error})"

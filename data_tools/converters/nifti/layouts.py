@@ -85,15 +85,13 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     metadata = _read_description(file) if file.is_file() else {}
     if classes is None and not metadata.get("labels"):
         raise DataError(
-            f"{source} has no {DESCRIPTION} with labels; say what the values of the label volumes "
-            "mean, for example classes={1: liver, 2: tumor}"
+            f"{source} has no {DESCRIPTION} with labels; name the values of the label volumes, "
+            "for example classes={1: liver, 2: tumor}"
         )
     names = dict(classes) if classes is not None else _parse_labels(file, metadata["labels"])
     ending = str(metadata.get("file_ending", SUFFIXES[0]))
     if ending not in SUFFIXES:
-        raise DataError(
-            f"{file}: file_ending is {ending!r}; only {', '.join(SUFFIXES)} are volumes"
-        )
+        raise DataError(f"{file}: file_ending is {ending!r}; supported are {', '.join(SUFFIXES)}")
     splits, unlabeled = {}, {}
     for split in FOLDERS:
         labeled, unlabeled_names = _find_cases(source, split, metadata, file)
@@ -104,7 +102,7 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     if "train" not in splits:
         raise DataError(
             f"{source} has no volumes with labels to train on (imagesTr and labelsTr, or images "
-            f"and labels); there is {format_listing(source)}: give the folder that holds them"
+            f"and labels); found {format_listing(source)}: give the folder that holds them"
         )
     void = [value for value, name in names.items() if name == IGNORE]
     class_names = {v: n for v, n in sorted(names.items()) if n not in (BACKGROUND, IGNORE)}
@@ -128,8 +126,8 @@ def _parse_labels(file: Path, labels: object) -> dict[int, str]:
     for key, value in labels.items():
         if isinstance(value, (list, tuple)):
             raise DataError(
-                f"{file}: the label {key!r} stands for the values {list(value)}; regions that "
-                "overlap cannot be one map, so name the values with classes={1: ...}"
+                f"{file}: the label {key!r} covers the values {list(value)}; regions that "
+                "overlap cannot be stored in one map, so name the values with classes={1: ...}"
             )
         number, name = (key, value) if isinstance(value, str) else (value, key)
         try:
@@ -174,7 +172,7 @@ def _read_listed_case(source: Path, entry: object, file: Path, name: str | None 
     channels = tuple(path for image in images for path in _find_channels(image))
     for path in (labels, *channels):
         if not path.is_file():
-            raise DataError(f"{file} names {path}, which is not there; add it")
+            raise DataError(f"{file} names {path}, which does not exist; add it")
     return Case(name or _strip_suffix(labels), channels, labels)
 
 
@@ -193,7 +191,7 @@ def _resolve_inside(
         )
     path = source.joinpath(*parts)
     if not may_have_channels and not path.is_file():
-        raise DataError(f"{file} names {path}, which is not there; add it")
+        raise DataError(f"{file} names {path}, which does not exist; add it")
     return path
 
 
@@ -212,12 +210,14 @@ def _pair_cases(images: Path, labels: Path, split: str) -> tuple[tuple[Case, ...
     for name, file in maps.items():
         channels = [volumes[name]] if name in volumes else _list_channel_files(volumes, name)
         if not channels:
-            raise DataError(f"{file} has no volume of its name in {images}; add it")
+            raise DataError(f"{file} has no volume of the same name in {images}; add it")
         used_paths.update(channels)
         cases.append(Case(name, tuple(channels), file))
     unlabeled = tuple(name for name, path in volumes.items() if path not in used_paths)
     if unlabeled and split != "test":
-        raise DataError(f"{volumes[unlabeled[0]]} has no labels of its name in {labels}; add them")
+        raise DataError(
+            f"{volumes[unlabeled[0]]} has no labels of the same name in {labels}; add them"
+        )
     return tuple(cases), unlabeled
 
 
@@ -235,7 +235,7 @@ def _list_channel_files(volumes: Mapping[str, Path], name: str) -> list[Path]:
     if numbers != list(range(len(numbers))):
         raise DataError(
             f"the volume {name} has the channels {numbers}; they must be numbered from 0 without "
-            "a gap"
+            "gaps"
         )
     return [volumes[f"{name}_{number:04d}"] for number in numbers]
 

@@ -126,7 +126,7 @@ class Volume:
         if labels.values.ndim != 3:
             raise DataError(
                 f"the label volume {case.labels} has the size {labels.values.shape}; labels have "
-                "three axes and one value a voxel"
+                "three axes and one value per voxel"
             )
         first = channels[0]
         for other_volume in (*channels[1:], labels):
@@ -163,7 +163,7 @@ class Volume:
                 if fill is None:
                     raise DataError(
                         f"{channel.path} has {int((~finite).sum())} values that are not finite in "
-                        f"slice {index}; say with fill=0 what takes their place"
+                        f"slice {index}; choose their replacement, for example fill=0"
                     )
                 part = np.where(finite, part, fill)
             parts.append(part if part.ndim == 3 else part[:, :, None])
@@ -208,7 +208,9 @@ def _read_volume(path: Path) -> _StoredVolume:
         if not isinstance(image, nibabel.Nifti1Pair):  # base class of NIfTI-2 and single files too
             if is_gzip_name(path):
                 verify_gzip(path)  # a flipped bit may make the file look like another format
-            raise DataError(f"{path} is {type(image).__name__}, no NIfTI volume; convert it first")
+            raise DataError(
+                f"{path} is {type(image).__name__}, not a NIfTI volume; convert it first"
+            )
         proxy = image.dataobj
         values = _read_stored_values(image)
         affine = np.asarray(image.affine, dtype=np.float64)
@@ -224,10 +226,10 @@ def _read_volume(path: Path) -> _StoredVolume:
     if values.ndim > 4 or channels > MAX_CHANNELS or 0 in shape or len(shape) < 2:
         raise DataError(
             f"{path} has the size {shape}; a volume has three axes, and up to {MAX_CHANNELS} "
-            "channels along a fourth: split moments into volumes"
+            "channels along a fourth: split time points into separate volumes"
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise DataError(f"{path} has an affine without volume ({affine[:3].tolist()}); mend it")
+        raise DataError(f"{path} has a singular affine ({affine[:3].tolist()}); fix the affine")
     return _StoredVolume(path, values, affine, slope, intercept, unit)
 
 
@@ -263,8 +265,7 @@ def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine
         raise DataError(
             f"{other.path} lies elsewhere in the patient than {first.path} (corners up to "
             f"{offset:.3g} mm apart by their affines); resample it, or set check_affine=false "
-            "where "
-            "the affine is wrong and the voxels agree"
+            "if the affine is wrong and the voxels agree"
         )
 
 

@@ -274,7 +274,7 @@ def _add_notes(
         writer.add_note(f"labels of other tasks that were not asked for: {label_counts}")
     if skipped_counts.frames:
         writer.add_note(
-            f"{skipped_counts.frames} images that only the further label files have are left out"
+            f"{skipped_counts.frames} images that only the further label files have are skipped"
         )
     if skipped_counts.images_without_map and semantic != "none":
         writer.add_note(

@@ -63,13 +63,12 @@ def _parse_path(raw: Any, location: str) -> Poly2dPath:
         )
     is_closed = bool(raw.get("closed"))
     if len(points) < (3 if is_closed else 2):
-        raise DataError(f"{location} has {len(points)} vertices; a path needs 2, a closed one 3")
+        raise DataError(f"{location} has {len(points)} vertices; a path needs 2, a closed path 3")
     path = Poly2dPath(points, types, is_closed)
     if types[0] != "L" or any(_is_missing_end(path, index) for index in _find_curves(types)):
         raise DataError(
-            f"{location} has the types {types!r:.60}; a curve is L, two control points C, and a "
-            "point "
-            "where it ends"
+            f"{location} has the types {types!r:.60}; a curve is a vertex L, two control "
+            "points C, and the vertex where it ends"
         )
     return path
 

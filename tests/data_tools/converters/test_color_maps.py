@@ -119,8 +119,10 @@ def test_an_unknown_color_is_told_with_its_place(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(file)).copy()
     pixels[50, 7], pixels[51, 8:10] = (1, 2, 3), (1, 2, 4)
     Image.fromarray(pixels).save(file)
-    expected = r"0016E5_00390_L\.png has 2 colors of no class: \(1, 2, 3\) in 1 pixels, \(1, 2, 4"
-    with pytest.raises(DataError, match=rf"{expected}\) in 2 pixels; the first one at x 7, y 50"):
+    expected = r"0016E5_00390_L\.png has 2 colors that belong to no class: \(1, 2, 3\) in 1 "
+    with pytest.raises(
+        DataError, match=rf"{expected}pixels, \(1, 2, 4\) in 2 pixels; the first one at x 7, y 50"
+    ):
         convert("color-maps", source, tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out").exists()
 
@@ -128,13 +130,13 @@ def test_an_unknown_color_is_told_with_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "options", "told"),
     [
-        ("64 0 128 Car\n64 0 Sky", {}, r"line 2 is '64 0 Sky'; it should be R G B name"),
+        ("64 0 128 Car\n64 0 Sky", {}, r"line 2 is '64 0 Sky'; expected R G B name"),
         ("64 0 256 Car", {}, "line 1 is"),
-        ("64 0 128 Car\n64 0 128 Bus", {}, "line 2: .* has a name or color again"),
-        ("64 0 128 Car\n1 2 3 Car", {}, "line 2: .* has a name or color again"),
+        ("64 0 128 Car\n64 0 128 Bus", {}, "line 2: .* repeats an earlier name or color"),
+        ("64 0 128 Car\n1 2 3 Car", {}, "line 2: .* repeats an earlier name or color"),
         (CAMVID, {"merge": {"Auto": "Car"}}, "has no class 'Auto'; it has Animal"),
         (CAMVID, {"things": ("Auto",)}, r"the things \['Auto'\] are not among"),
-        (CAMVID, {"images": "{split}"}, r"must both have \{split\}"),
+        (CAMVID, {"images": "{split}"}, r"must both contain \{split\}"),
         (CAMVID, {"ending": "_X"}, "lists '0001TP_006690_X', but .* has no such image"),
         (CAMVID, {"maps": "none"}, "none is missing"),
     ],

@@ -106,9 +106,13 @@ def test_unreadable_images_are_listed_and_the_command_s_card_says_so(tmp_path: P
     [
         ((), {}, "holds no image"),
         (("a.png",), {}, "holds no image"),
-        (("a/x.png", "b/deep/"), {}, "lies in the folders b;"),
-        (("train/a/x.png", "val/a/x.png", "other/a/x.png"), {}, "and beside them other;"),
-        (("train/a/x.png", "val/a/x.png"), {"val_fraction": 0.2}, "splits of its own"),
+        (("a/x.png", "b/deep/"), {}, "the folders b hold no image"),
+        (("train/a/x.png", "val/a/x.png", "other/a/x.png"), {}, "and next to them other;"),
+        (
+            ("train/a/x.png", "val/a/x.png"),
+            {"val_fraction": 0.2},
+            r"already has splits \(train, val\); remove",
+        ),
         (("a/x.png",), {"val_fraction": 1.0}, "val_fraction is 1.0"),
     ],
 )
@@ -124,5 +128,5 @@ def test_mistakes_are_told(
             images(source, name)
     with pytest.raises(DataError, match=said):
         convert_image_folders(source, tmp_path / "out", **options)
-    with pytest.raises(DataError, match=r"gone is no folder: download the data set"):
+    with pytest.raises(DataError, match=r"gone is not a folder: download the dataset"):
         convert_image_folders(tmp_path / "gone", tmp_path / "out2")

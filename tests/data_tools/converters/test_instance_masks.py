@@ -136,7 +136,7 @@ def test_images_without_objects_are_kept(tmp_path: Path) -> None:
 
 
 def test_wrong_sources_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none is no folder"):
+    with pytest.raises(DataError, match="none is not a folder"):
         convert_instance_masks(tmp_path / "none", tmp_path / "out")
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match="there is photos: give the folder"):

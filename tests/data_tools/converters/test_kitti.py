@@ -40,13 +40,13 @@ def test_boxes_and_what_is_known_of_them(tmp_path: Path) -> None:
     assert (car.occluded, car.truncated) == (1, 0)
     assert (region.occluded, region.is_crowd) == (None, True)
     assert f"splits by the lists in {tmp_path / 'in' / 'ImageSets'}" in card.to_markdown()
-    assert "unverified on the full data set" in card.to_markdown()
+    assert "unverified on the full dataset" in card.to_markdown()
 
 
 def test_a_split_must_be_stated(tmp_path: Path) -> None:
     source = kitti.write(tmp_path / "in")
     (source / "ImageSets").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"no val split of its own, and val_fraction is 0\.0: put"):
+    with pytest.raises(DataError, match=r"no val split, and val_fraction is 0\.0: put"):
         convert("kitti", source, tmp_path / "out")
     card = convert("kitti", source, tmp_path / "out", lists=tmp_path / "elsewhere")
     assert [split.images for split in card.splits] == [2, 1]

@@ -152,7 +152,7 @@ def test_wrong_lists_and_sizes_are_named(tmp_path: Path) -> None:
     save(source / "trainannot/a.png", np.zeros((4, 6)))
     with pytest.raises(DataError, match=r"\(4, 6\) \(height, width\), the image \(4, 4\)"):
         convert_label_maps(source, tmp_path / "out", classes=CLASSES)
-    with pytest.raises(DataError, match=r"train, trainannot, train\.txt is missing; there is in"):
+    with pytest.raises(DataError, match=r"train, trainannot, train\.txt is missing; found in"):
         convert_label_maps(tmp_path, tmp_path / "out", classes=CLASSES)
 
 

@@ -117,7 +117,7 @@ def test_masks_lie_where_their_points_say(tmp_path: Path) -> None:
     decoded = decode_mask(cell["segmentation"], 60, 80)
     assert decoded[51:55, 71:74].all()
     assert decoded.sum() == 12 + 200
-    with pytest.raises(DataError, match=r"shape 0 of .*a\.json has a mask that is no PNG"):
+    with pytest.raises(DataError, match=r"shape 0 of .*a\.json has a mask that is not a PNG"):
         convert_labelme(labelme(tmp_path / "b/a.json", [mask | {"mask": "x!"}]), tmp_path / "no")
 
 
@@ -157,7 +157,9 @@ def test_two_files_about_one_image_are_refused(tmp_path: Path) -> None:
         convert_labelme(source, tmp_path / "out")
     (source / "b.json").write_text((source / "b.json").read_text().replace('"a.jpg"', '"c.jpg"'))
     Image.new("RGB", (80, 60)).save(source / "b.png")
-    with pytest.raises(DataError, match=r"b\.json may be about .*b\.jpg or .*b\.png; keep one"):
+    with pytest.raises(
+        DataError, match=r"b\.json may describe .*b\.jpg or .*b\.png; keep one of them"
+    ):
         convert_labelme(source, tmp_path / "out2")
 
 
@@ -167,7 +169,8 @@ def test_images_are_found_inside_the_folder_only(tmp_path: Path) -> None:
     )
     (source / "a.jpg").unlink()
     with pytest.raises(
-        DataError, match=r"is about the image '\.\.\\\\imgs\\\\x\.jpg', but that is"
+        DataError,
+        match=r"describes the image '\.\.\\\\imgs\\\\x\.jpg', which does not exist inside",
     ):
         convert_labelme(tmp_path / "in", tmp_path / "out")
     for folder in (tmp_path / "in/imgs", tmp_path / "imgs"):
@@ -183,10 +186,10 @@ def test_images_are_found_inside_the_folder_only(tmp_path: Path) -> None:
     ("shapes", "changes", "message"),
     [
         ([{"points": SQUARE}], {}, r"shape 0 of .*a\.json has no label"),
-        ([shape("car", SQUARE[:2])], {}, "is a polygon of 2 points; it has three or more"),
-        ([shape("car", SQUARE[:3], "circle")], {}, "is a circle of 3 points; it has 2"),
-        ([shape("car", [[1, "x"]])], {}, "has points that are no pairs"),
-        ([shape("car", [[1, float("nan")]] * 3)], {}, "has points that are no pairs"),
+        ([shape("car", SQUARE[:2])], {}, "is a polygon of 2 points; it needs three or more"),
+        ([shape("car", SQUARE[:3], "circle")], {}, "is a circle of 3 points; it needs 2"),
+        ([shape("car", [[1, "x"]])], {}, "has points that are not pairs"),
+        ([shape("car", [[1, float("nan")]] * 3)], {}, "has points that are not pairs"),
         ([shape("car", SQUARE, "cube")], {}, "is a 'cube'; known are polygon, rectangle"),
         ([shape("car", [[0, 0], [9e8, 0], [0, 5]])], {}, "none further away than"),
         ([], {"imageHeight": 61}, r"of size \(61, 80\)"),
@@ -205,7 +208,9 @@ def test_what_is_wrong_is_named(
 
 def test_classes_and_files(tmp_path: Path) -> None:
     source = labelme(tmp_path / "in/a.json", [shape("car", SQUARE)])
-    with pytest.raises(DataError, match=r"a\.json has an object of class 'car'; .* given are bus"):
+    with pytest.raises(
+        DataError, match=r"a\.json has an object of class 'car'; .* given classes are bus"
+    ):
         convert_labelme(source, tmp_path / "out", classes=("bus",))
     convert_labelme(source, tmp_path / "out", classes=("bus", "car"))
     assert load(tmp_path / "out/train.json")["annotations"][0]["category_id"] == 2
@@ -213,5 +218,5 @@ def test_classes_and_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.json is not JSON"):
         convert_labelme(source, tmp_path / "no")
     (source / "a.json").unlink()
-    with pytest.raises(DataError, match=r"should hold JSON files of LabelMe, but there is a\.jpg"):
+    with pytest.raises(DataError, match=r"should hold JSON files of LabelMe, but holds a\.jpg"):
         convert_labelme(source, tmp_path / "no")

@@ -209,7 +209,9 @@ def test_splits_are_told_by_names(tmp_path: Path, shared_data: Path) -> None:
     }
     for name in ("a_train.json", "b_train.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(DataError, match=r"a_train\.json and .*b_train\.json both tell"):
+    with pytest.raises(
+        DataError, match=r"a_train\.json and .*b_train\.json both belong to the split train"
+    ):
         find_coco_splits(tmp_path)
     (tmp_path / "train.json").write_text("{}")
     assert find_coco_splits(tmp_path) == {"train": tmp_path / "train.json"}

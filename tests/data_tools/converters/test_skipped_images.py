@@ -66,7 +66,7 @@ def test_labelme(tmp_path: Path) -> None:
         image(tmp_path / f"in/{name}.png")
     text(tmp_path / "in/a.json", json.dumps({"shapes": [shape], "imagePath": "a.png"}))
     card = convert("labelme", tmp_path / "in", tmp_path / "out")
-    assert left_out(card) == [("train", "in", "1 image", "no JSON is about them")]
+    assert left_out(card) == [("train", "in", "1 image", "no JSON file describes them")]
 
 
 def test_voc(tmp_path: Path) -> None:

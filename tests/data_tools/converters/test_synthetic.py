@@ -134,7 +134,7 @@ def test_arguments_out_of_range_are_named(tmp_path: Path, wrong: dict[str, Any])
 
 def test_existing_files_are_not_overwritten(cells: Path) -> None:
     before = digests(cells)
-    with pytest.raises(DataError, match="already there"):
+    with pytest.raises(DataError, match="already exists"):
         make_cells(cells, train=1, val=1)
     assert digests(cells) == before
 

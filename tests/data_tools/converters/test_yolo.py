@@ -129,7 +129,7 @@ def test_a_test_split_without_labels_is_not_annotated(tmp_path: Path) -> None:
         ("-1 0.5 0.5 0.1 0.2", "line 2 has the class -1"),
         ("0.5 0.5 0.5 0.1 0.2", "line 2 has the class 0.5"),
         ("car 0.5 0.5 0.1 0.2", "line 2 is 'car 0.5 0.5 0.1 0.2'; it should hold numbers"),
-        ("0 100 50 20 20", "line 2 has the value 100; .* 0 to 1: divide pixels"),
+        ("0 100 50 20 20", "line 2 has the value 100; .* 0 to 1: divide pixel coordinates"),
         ("0 0.5 nan 0.1 0.2", "line 2 has the value nan"),
         ("0 0.1 0.1 0.3 -0.01 0.3 0.4", "line 2 has the value -0.01"),
     ],
@@ -151,7 +151,7 @@ def test_objects_without_area_repeated_lines_and_orphans_are_listed(tmp_path: Pa
     assert train.objects == {"person": 0, "bicycle": 1, "car": 0}
     assert [(each.file, each.description, each.reason) for each in train.skipped] == [
         ("a.txt", "person (line 1)", "it has no area inside the image"),
-        ("a.txt", "bicycle (line 3)", "the same line stands above it"),
+        ("a.txt", "bicycle (line 3)", "it repeats an earlier line"),
         ("a.txt", "car (line 4)", "it has no area inside the image"),
         ("labels/train/gone.txt", "all its objects", "there is no image of that name"),
     ]
@@ -182,10 +182,10 @@ def test_layouts_of_exporting_tools(tmp_path: Path) -> None:
         ("train: images/train\n", "needs names"),
         ("names: [a]\n", "names none of train, val, test"),
         ("names: [a]\ntrain: images/nothing\n", "train, names 'images/nothing', but .* there is"),
-        ("names: [a, b]\nnc: 3\ntrain: images/train\n", "says nc: 3, but names has 2 classes"),
+        ("names: [a, b]\nnc: 3\ntrain: images/train\n", "has nc: 3, but names has 2 classes"),
         ("names: {x: a}\ntrain: images/train\n", "names has an entry for 'x'"),
         ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", "describes key points"),
-        ("- a\n", "it is no mapping"),
+        ("- a\n", "is not a mapping"),
         ("names: [a, a]\ntrain: images/train\n", "each name once"),
         ("names: [a\n", "not valid YAML"),
         ("names: &x [a]\nother: *x\ntrain: images/train\n", "alias"),

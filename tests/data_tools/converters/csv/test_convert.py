@@ -80,7 +80,9 @@ def test_readers_apart(vindr: Path, tmp_path: Path) -> None:
     # The consensus of test has no readers and is kept as it is.
     assert boxes(tmp_path / "R2/test.json") == [("7", 10, 40, 30, 30, None)]
     assert len(load(tmp_path / "R2/train.json")["images"]) == 3
-    with pytest.raises(DataError, match="no row is by the reader 'R9'; readers are R1, R2, R3;"):
+    with pytest.raises(
+        DataError, match="no row is by the reader 'R9'; the readers are R1, R2, R3;"
+    ):
         run("R9")
 
 
@@ -91,7 +93,7 @@ def test_images_that_a_reader_did_not_see_are_left_out(vindr: Path, tmp_path: Pa
     summary = convert_csv_boxes(vindr, tmp_path / "out", readers="R3")[0]
     assert summary.images == 1
     assert [(each.description, each.reason) for each in summary.skipped] == [
-        ("2 images", "the chosen reader did not look at them")
+        ("2 images", "the chosen reader did not review them")
     ]
 
 
@@ -148,19 +150,27 @@ def test_unread_images_are_counted(vindr: Path, tmp_path: Path) -> None:
     summary = convert_csv_boxes(vindr, tmp_path / "out")[1]
     assert summary.images == 2
     assert [(each.description, each.reason) for each in summary.skipped] == [
-        ("1 images", "no row of the table is about them")
+        ("1 images", "no row of the table refers to them")
     ]
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "part"),
     [
-        ("a,x,1,2,3,4\nzz,x,1,2,3,4\n", {}, r"rows of 1 images that are not in .*, 'zz' first"),
-        ("a,x,1,2,3,4\n", {"classes": ("y",)}, r"csv:2 has a box of class 'x'; the classes given"),
+        (
+            "a,x,1,2,3,4\nzz,x,1,2,3,4\n",
+            {},
+            r"rows for 1 images that are not in .*, the first 'zz'",
+        ),
+        ("a,x,1,2,3,4\n", {"classes": ("y",)}, r"csv:2 has a box of class 'x'; the given classes"),
         ("a,No finding,,,,\n", {}, "no row has a box; give classes"),
         ("a,x,1,2,3,4\n", {"val_fraction": 1.0}, "val_fraction is 1.0; it must be at least 0"),
         ("a,x,1,2,3,4\n", {"val_fraction": 1e-9}, "seed 0 leave a split empty"),
-        ("a,x,1,2,3,4\n", {"tables": {"trian": "train.csv"}}, "split 'trian'; splits are train"),
+        (
+            "a,x,1,2,3,4\n",
+            {"tables": {"trian": "train.csv"}},
+            "split 'trian'; allowed splits are train",
+        ),
         ("a,x,1,2,3,4\n", {"tables": {"train": "t.csv"}}, r"t\.csv is missing"),
         ("../a,x,1,2,3,4\n", {}, "images that are not in"),
     ],
@@ -174,12 +184,12 @@ def test_mistakes(tmp_path: Path, rows: str, options: dict[str, Any], part: str)
 
 def test_images_that_are_not_clear(tmp_path: Path) -> None:
     folder = images(tmp_path / "in", "a,x,1,2,3,4\n", ("a.png", "a.jpg"))
-    with pytest.raises(DataError, match=r"rows of 'a', which may be .*a\.jpg or .*a\.png; keep"):
+    with pytest.raises(DataError, match=r"rows for 'a', which may be .*a\.jpg or .*a\.png; keep"):
         convert_csv_boxes(folder, tmp_path / "out")
     (folder / "a.jpg").unlink()
     vindr_cxr.xray(folder / "b.dicom", 0)
     text(folder / "train.csv", HEADER + "a,x,1,2,3,4\nb,x,1,2,3,4\n")
-    with pytest.raises(DataError, match=r"b\.dicom is a DICOM file, .*a\.png is none; convert"):
+    with pytest.raises(DataError, match=r"b\.dicom is a DICOM file, .*a\.png is not; convert"):
         convert_csv_boxes(folder, tmp_path / "out")
     (folder / "train.csv").unlink()
     with pytest.raises(DataError, match=r"no table \(none of annotations/annotations_train\.csv"):

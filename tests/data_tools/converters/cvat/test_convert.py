@@ -88,7 +88,7 @@ def test_the_published_example_for_images(tmp_path: Path) -> None:
     assert [(each.description, each.reason) for each in summary.skipped] == [
         ("traffic_line (shape 2)", "a line has no area"),
         ("wheel (shape 3)", "points have no area"),
-        ("good_frame (shape 4)", "tags of whole images are not converted"),
+        ("good_frame (shape 4)", "image-level tags are not converted"),
         ("s1 (shape 5)", "points have no area"),
     ]
     coco = read_coco(tmp_path / "out/train.json")
@@ -159,7 +159,7 @@ def test_frames_of_a_step(tmp_path: Path) -> None:
     assert [each["image_id"] for each in written["annotations"]] == [2]
     assert written["images"][1]["file_name"] == "images/frame_000007.png"
     (source / "annotations.xml").write_text(text.format("step=0"))
-    with pytest.raises(DataError, match=r"frame_filter 'step=0'; it is step=N"):
+    with pytest.raises(DataError, match=r"frame_filter 'step=0'; it must be step=N"):
         convert_cvat(source, tmp_path / "no")
 
 
@@ -186,7 +186,7 @@ def test_turned_boxes_and_ellipses_are_outlines(tmp_path: Path) -> None:
         (image('<box label="car" xtl="1" ytl="2" xbr="x" ybr="4"/>'), r"\(car\) has xbr='x'"),
         (image('<box label="car" xtl="1" ytl="2" ybr="4"/>'), "has xbr=None; it must be a number"),
         (image('<polygon label="car" points="1,2;3,4"/>'), "has points='1,2;3,4'; a polygon has"),
-        (image('<polygon label="car" points="1,2;3;4,5"/>'), "as x0,y0;x1,y1"),
+        (image('<polygon label="car" points="1,2;3;4,5"/>'), "points, as in x0,y0;x1,y1"),
         (image('<polygon label="car" points="0,0;9e9,0;0,5"/>'), "none further away than"),
         (
             image('<mask label="car" rle="3,5" left="0" top="0" width="3" height="3"/>'),
@@ -212,7 +212,7 @@ def test_other_xml_and_bombs_are_refused(tmp_path: Path) -> None:
     source = cvat(tmp_path / "in", "")
     file = source / "annotations.xml"
     file.write_text(file.read_text().replace("1.1<", "1.0<"))
-    with pytest.raises(DataError, match=r"is no `annotations` of version 1\.1"):
+    with pytest.raises(DataError, match=r"is not an `annotations` file of version 1\.1"):
         convert_cvat(source, tmp_path / "out")
     file.write_text('<!DOCTYPE bomb [<!ENTITY a "ha">]><annotations>&a;</annotations>')
     with pytest.raises(DataError, match="declares the document type 'bomb'"):

@@ -124,7 +124,7 @@ def test_a_window_by_hand(tmp_path: Path) -> None:
                  RescaleIntercept=-1000)  # fmt: skip
     inverted = only(dark, values=(0, 2000)).pixels.astype(int)
     np.testing.assert_allclose(inverted, 65535 - made.astype(int), atol=1)
-    with pytest.raises(DataError, match="level and width are numbers, width above 0"):
+    with pytest.raises(DataError, match="level and width must be numbers, with width above 0"):
         DicomOptions(values=(40, 0))
 
 
@@ -298,7 +298,10 @@ def test_what_cannot_be_decoded_is_named_with_the_remedy(name: str, part: str) -
 
 def test_headers_without_sense(tmp_path: Path) -> None:
     for part, elements in (
-        ("photometric interpretation 'CMYK'; read are MONO", {"PhotometricInterpretation": "CMYK"}),
+        (
+            "photometric interpretation 'CMYK'; supported are MONO",
+            {"PhotometricInterpretation": "CMYK"},
+        ),
         ("the rescale slope is 0", {"RescaleSlope": 0, "RescaleIntercept": 1}),
         ("cannot be read: ", {"NumberOfFrames": 99}),
         ("cannot be read: ", {"Rows": 0}),
@@ -309,7 +312,7 @@ def test_headers_without_sense(tmp_path: Path) -> None:
     data = pydicom.dcmread(path)
     del data.PixelData
     data.save_as(path)
-    with pytest.raises(DataError, match="an image's header but no pixels"):
+    with pytest.raises(DataError, match="has the header of an image but no pixels"):
         frames(path)
 
 
@@ -318,7 +321,7 @@ def test_what_is_no_image_says_so() -> None:
         return DicomFile(FILES / name, DicomOptions()).explain_missing_image()
 
     assert why("rtplan.dcm") == "it holds no image (RT Plan Storage)"
-    assert why("liver_1frame.dcm") == "it holds labels (SEG), no image"
+    assert why("liver_1frame.dcm") == "it holds labels (SEG), not an image"
     assert why("CT_small.dcm") is None
     assert is_dicom(FILES / "CT_small.dcm")
     assert not is_dicom(FILES / "README.txt")

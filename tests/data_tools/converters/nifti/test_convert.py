@@ -74,7 +74,7 @@ def test_empty_slices_are_rationed_and_counted(tmp_path: Path) -> None:
     train, val = convert_nifti(source, tmp_path / "out", empty_slices=0.4, val_fraction=0.34)
     assert (train.images, val.images) == (2 * 3, 5)  # of 3 empty slices of train, one stays
     assert [(each.description, each.reason) for each in train.skipped] == [
-        ("2 of 5 axial slices", "they hold no label, and empty_slices is 0.4")
+        ("2 of 5 axial slices", "they hold no labels, and empty_slices is 0.4")
     ] * 2
     assert val.skipped == ()
     none, _ = convert_nifti(source, tmp_path / "none", empty_slices=0, val_fraction=0.34)
@@ -135,8 +135,8 @@ def test_volumes_without_labels_are_listed(tmp_path: Path) -> None:
 def test_mistakes_leave_nothing_behind(tmp_path: Path) -> None:
     source = decathlon(tmp_path / "in", 1)
     for options, part in (
-        ({"empty_slices": 1.5}, "empty_slices is 1.5; it is a share"),
-        ({"val_fraction": 0.5}, "has one volume; there is none to spare"),
+        ({"empty_slices": 1.5}, "empty_slices is 1.5; it must be a fraction"),
+        ({"val_fraction": 0.5}, "has only one volume; a val split needs a second"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0"),
         ({"classes": {1: "liver"}}, r"unknown values 2 \(1 pixels\) in slice 2; known are 0, 1:"),
         ({"plane": "oblique"}, "option plane of the format 'nifti'"),

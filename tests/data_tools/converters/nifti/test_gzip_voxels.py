@@ -127,7 +127,7 @@ def test_another_format_by_a_flipped_bit_is_told_as_damage(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("cut", [1, 4, 8, 9, 400])
 def test_cut_off_files_are_refused(tmp_path: Path, cut: int) -> None:
-    with pytest.raises(DataError, match=r"v\.nii\.gz cannot be read: it is cut off.* again"):
+    with pytest.raises(DataError, match=r"v\.nii\.gz cannot be read: it is truncated.* again"):
         opened(tmp_path, compressed(plain(tmp_path))[:-cut])
 
 
@@ -207,7 +207,7 @@ def test_what_follows_the_voxels_is_read_within_a_limit(
 def test_a_first_voxel_far_behind_is_refused(tmp_path: Path) -> None:
     content = bytearray(plain(tmp_path))
     struct.pack_into("<f", content, 108, 2.0e9)
-    with pytest.raises(DataError, match=r"the first voxel at byte 2,000,000,000, allowed are"):
+    with pytest.raises(DataError, match=r"the first voxel at byte 2,000,000,000, the limit is"):
         opened(tmp_path, compressed(bytes(content)))
 
 

@@ -93,7 +93,7 @@ def test_plain_folders_need_classes(tmp_path: Path) -> None:
     layout = read_layout(source, {0: "background", 4: "spleen"})
     assert {split: len(cases) for split, cases in layout.splits.items()} == {"train": 1, "val": 1}
     assert dict(layout.classes) == {4: "spleen"}
-    with pytest.raises(DataError, match=r"no dataset\.json with labels; say what the values"):
+    with pytest.raises(DataError, match=r"no dataset\.json with labels; name the values"):
         read_layout(source)
     with pytest.raises(DataError, match="no label but the background"):
         read_layout(source, {0: "background"})
@@ -102,10 +102,10 @@ def test_plain_folders_need_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"labels": {"whole": [1, 2]}}, r"the label 'whole' stands for the values \[1, 2\]"),
+        ({"labels": {"whole": [1, 2]}}, r"the label 'whole' covers the values \[1, 2\]"),
         ({"labels": {"liver": "tumor"}}, "has no whole number"),
         ({"labels": ["liver"]}, "labels must be an object"),
-        ({"file_ending": ".png"}, r"file_ending is '\.png'; only \.nii\.gz, \.nii are volumes"),
+        ({"file_ending": ".png"}, r"file_ending is '\.png'; supported are \.nii\.gz, \.nii"),
         ({"training": [{"image": "a"}]}, "must name an image and its label"),
         (
             {"training": [{"image": "../a.nii", "label": "labelsTr/a.nii"}]},
@@ -113,7 +113,7 @@ def test_plain_folders_need_classes(tmp_path: Path) -> None:
         ),
         (
             {"training": [{"image": "imagesTr/b.nii", "label": "labelsTr/a.nii"}]},
-            r"imagesTr/b\.nii, which is not there",
+            r"imagesTr/b\.nii, which does not exist",
         ),
         ({"training": [{"image": "imagesTr/a.nii", "label": "/a.nii"}]}, "leads out of"),
     ],
@@ -126,10 +126,10 @@ def test_descriptions_without_sense(tmp_path: Path, change: dict[str, Any], part
 
 def test_files_that_are_missing(tmp_path: Path) -> None:
     source = files(tmp_path, "imagesTr/a.nii.gz", "labelsTr/b.nii.gz", description=DECATHLON)
-    with pytest.raises(DataError, match=r"labelsTr/b\.nii\.gz has no volume of its name in"):
+    with pytest.raises(DataError, match=r"labelsTr/b\.nii\.gz has no volume of the same name in"):
         read_layout(source)
     (source / "labelsTr/b.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"imagesTr/a\.nii\.gz has no labels of its name in"):
+    with pytest.raises(DataError, match=r"imagesTr/a\.nii\.gz has no labels of the same name in"):
         read_layout(source)
     (source / "imagesTr/a.nii.gz").unlink()
     with pytest.raises(DataError, match="no volumes with labels to train on"):

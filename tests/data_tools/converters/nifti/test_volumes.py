@@ -177,7 +177,10 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     values[0, 0, 2] = np.nan
     made = volume(tmp_path, values)
     assert np.isfinite(made.read_image(0)).all()
-    with pytest.raises(DataError, match=r"1 values that are not finite in slice 2; say with fill"):
+    with pytest.raises(
+        DataError,
+        match=r"1 values that are not finite in slice 2; choose their replacement",
+    ):
         made.read_image(2)
     assert made.read_image(2, fill=-1)[2, 1] == -1
 
@@ -209,5 +212,5 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.nii.gz").unlink()
     with pytest.raises(DataError, match=r"v\.nii\.gz cannot be read: No such file"):
         Volume(case, "axial")
-    with pytest.raises(DataError, match="is MGHImage, no NIfTI volume"):
+    with pytest.raises(DataError, match="is MGHImage, not a NIfTI volume"):
         Volume(Case("v", (FILES / "test.mgz",), labels), "axial")
