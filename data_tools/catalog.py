@@ -1,7 +1,7 @@
-"""The data sets that can be prepared by name, each a small YAML file, and conversion by format.
+"""The datasets that can be prepared by name, each a small YAML file, and conversion by format.
 
 `prepare("bccd", source, out)` is what `resnet-tasks data prepare bccd` runs; `convert("voc",
-source, out)` is `resnet-tasks data convert voc`. Nothing is downloaded. A data set is a file in
+source, out)` is `resnet-tasks data convert voc`. Nothing is downloaded. A dataset is a file in
 `data_sets/`, or any file of that form whose path is given instead of a name.
 """
 
@@ -31,7 +31,7 @@ from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
 from resnet_tasks.registry import suggest_nearest
 
 DATASETS_FOLDER = Path(__file__).with_name("data_sets")
-"""Folder of the known data sets."""
+"""Folder of the known datasets."""
 
 Source = Path | Sequence[Path] | None
 """A folder, an archive, several archives that belong together, or nothing."""
@@ -40,13 +40,13 @@ Text = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One data set known by name.
+    """One dataset known by name.
 
     Attributes:
         name: Of its file.
         format: Name of its format.
         origin: Where it comes from.
-        options: Arguments of the converter that belong to this data set.
+        options: Arguments of the converter that belong to this dataset.
         by_hand: What the user must download and do; empty where nothing is needed.
         expects: Relative path that its source has, `*` allowed -> what lies there.
         recipes: Names of the shipped recipes for it.
@@ -64,7 +64,7 @@ class DatasetSpec:
 
 
 class DatasetFile(BaseModel):
-    """What the YAML of a data set may say; see `DataSet` and `Origin`."""
+    """What the YAML of a dataset may say; see `DataSet` and `Origin`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -83,7 +83,7 @@ class DatasetFile(BaseModel):
 
 @cache
 def load_datasets() -> Mapping[str, DatasetSpec]:
-    """All shipped data sets by name, in order of their names.
+    """All shipped datasets by name, in order of their names.
 
     Raises:
         DataError: If one of the files is wrong.
@@ -92,7 +92,7 @@ def load_datasets() -> Mapping[str, DatasetSpec]:
 
 
 def read_dataset(file: Path) -> DatasetSpec:
-    """Reads the YAML of one data set.
+    """Reads the YAML of one dataset.
 
     Raises:
         DataError: With every problem of the file, one a line: line, key, what was given.
@@ -101,7 +101,7 @@ def read_dataset(file: Path) -> DatasetSpec:
     try:
         document = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the data set {file} cannot be read ({error}); give a YAML file") from None
+        raise DataError(f"the dataset {file} cannot be read ({error}); give a YAML file") from None
     try:
         # JSON mode takes lists for tuples and is strict in all else.
         dataset_file = DatasetFile.model_validate_json(json.dumps(document.value))
@@ -111,10 +111,9 @@ def read_dataset(file: Path) -> DatasetSpec:
         ) from None
     format_ = FORMATS.get(dataset_file.format)
     if bool(dataset_file.by_hand) != format_.needs_source:
-        requirement = "say what to download" if format_.needs_source else "be left out"
+        requirement = "say what to download" if format_.needs_source else "be omitted"
         raise DataError(
-            f"{file}: by_hand of a data set of the format {dataset_file.format!r} must "
-            f"{requirement}"
+            f"{file}: by_hand of a dataset of the format {dataset_file.format!r} must {requirement}"
         )
     return DatasetSpec(
         name=file.stem,
@@ -137,7 +136,7 @@ def read_dataset(file: Path) -> DatasetSpec:
 def _format_problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...], int]) -> str:
     path = tuple(error["loc"])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
-    location = f"{file}:{line}: {format_key_path(path) or 'the data set'}"
+    location = f"{file}:{line}: {format_key_path(path) or 'the dataset'}"
     if error["type"] == "extra_forbidden":
         hint = suggest_nearest(str(path[-1]), DatasetFile.model_fields)
         return f"{location} is unknown; known are {', '.join(DatasetFile.model_fields)}{hint}"
@@ -147,7 +146,7 @@ def _format_problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...]
 
 
 def find_dataset(name: str) -> DatasetSpec:
-    """The data set called `name`, or described by the YAML file of that path.
+    """The dataset called `name`, or described by the YAML file of that path.
 
     Raises:
         DataError: If there is none, or its file is wrong.
@@ -158,7 +157,7 @@ def find_dataset(name: str) -> DatasetSpec:
     if Path(name).suffix in (".yaml", ".yml"):
         return read_dataset(Path(name))
     hint = suggest_nearest(name.lower(), datasets)
-    raise DataError(f"there is no data set {name!r}; there are {', '.join(datasets)}{hint}")
+    raise DataError(f"there is no dataset {name!r}; there are {', '.join(datasets)}{hint}")
 
 
 def prepare(
@@ -170,18 +169,18 @@ def prepare(
     progress: Progress | None = None,
     **options: Any,
 ) -> DataCard:
-    """Converts a data set known by name and writes its data card.
+    """Converts a dataset known by name and writes its data card.
 
     Args:
-        name: Of a shipped data set, or the path of a YAML file that describes one.
-        source: Folder that the data set was unpacked to, its archive, or several archives (zip,
+        name: Of a shipped dataset, or the path of a YAML file that describes one.
+        source: Folder that the dataset was unpacked to, its archive, or several archives (zip,
             tar, tar.gz, tar.xz, tar.bz2), whose images are then copied; `None` for those that are
             drawn.
         out: Folder for the result; appears when complete.
         overwrite: Replace an earlier conversion in `out`.
         progress: Called with (done, total) after each image; before that with the bytes of
             archives.
-        **options: Options of the data set's format that replace its own.
+        **options: Options of the dataset's format that replace its own.
 
     Returns:
         The card, which is also `out/data_card.md`.
@@ -192,7 +191,7 @@ def prepare(
     dataset = find_dataset(name)
     format_ = FORMATS.get(dataset.format)
     validated_options = format_.validate_options(
-        {**dataset.options, **options}, f"data set {dataset.name}"
+        {**dataset.options, **options}, f"dataset {dataset.name}"
     )
     return _convert_sources(dataset, format_, source, out, overwrite, progress, validated_options)
 
@@ -244,11 +243,11 @@ def _convert_sources(
     if format_.needs_source and not sources:
         remedy = f": {dataset.by_hand}" if dataset.by_hand else ""
         raise DataError(
-            f"{dataset.name} needs a source, the folder that the data set was unpacked to or its "
+            f"{dataset.name} needs a source, the folder that the dataset was unpacked to or its "
             f"archive{remedy}"
         )
     if not format_.needs_source and sources:
-        raise DataError(f"{dataset.name} is drawn, not read; leave out the source {sources[0]}")
+        raise DataError(f"{dataset.name} is generated, not read; omit the source {sources[0]}")
     format_.require_options(options)
     with create_output_folder(out, sources=sources, overwrite=overwrite) as folder:
         if not sources:
@@ -306,7 +305,7 @@ def _require_outside(out: Path, source: Path) -> None:
 
 
 def _require_disjoint(splits: Sequence[SplitSummary]) -> None:
-    """Refuses splits that share images: what is judged would have been taught."""
+    """Refuses splits that share images: what is evaluated would have been trained on."""
     for one, other in combinations(splits, 2):
         if shared := sorted(one.image_paths & other.image_paths):
             raise DataError(

@@ -127,7 +127,7 @@ def register_format(
 register_format(
     "cells",
     "data_tools.converters.synthetic:make_cells",
-    "synthetic microscope scenes, drawn here",
+    "synthetic microscope scenes, drawn by this package",
     needs_source=False,
     verified=True,
 )
@@ -144,12 +144,12 @@ register_format(
 register_format(
     "color-maps",
     "data_tools.converters.color_maps:convert_color_maps",
-    "images with label maps in colors, and a table of the colors (CamVid as published)",
+    "images with color-coded label maps and a color table (CamVid as published)",
 )
 register_format(
     "dicom",
     "data_tools.converters.dicom.convert:convert_dicom",
-    "DICOM files and series, as images of full depth without annotations",
+    "DICOM files and series, as images of full bit depth without annotations",
     verified=True,
 )
 register_format(
@@ -166,7 +166,7 @@ register_format(
 register_format(
     "kitti",
     "data_tools.converters.kitti:convert_kitti",
-    "KITTI's 2-D objects: one text of boxes per image",
+    "KITTI's 2-D objects: one text file of boxes per image",
 )
 register_format(
     "label-maps",
@@ -218,6 +218,6 @@ register_format(
 register_format(
     "coco",
     "data_tools.converters.native_coco:convert_coco",
-    "COCO files of others: checked, mended, with images found",
+    "COCO files from other sources: checked and repaired, with their images located",
     verified=True,
 )

@@ -289,9 +289,9 @@ def test_check_exits_with_2_for_a_file_that_cannot_be_used(tmp_path: Path) -> No
         (["prepare", "cells", "train"], "not of the form key=value"),
         (
             ["prepare", "bccd"],
-            "needs a source, the folder that the data set was unpacked to or its archive: clone",
+            "needs a source, the folder that the dataset was unpacked to or its archive: clone",
         ),
-        (["prepare", "own.yaml"], "the data set own.yaml cannot be read"),
+        (["prepare", "own.yaml"], "the dataset own.yaml cannot be read"),
         (["convert", "vox", "x", "y"], "did you mean 'voc'?"),
         (["convert", "voc", "x"], "data convert voc needs a SOURCE to read and OUT"),
         (["convert", "voc", "/nowhere", "y"], "/nowhere"),

@@ -93,8 +93,8 @@ def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
         ({"licence": "MIT"}, "lanes.yaml:9: licence is unknown; .*did you mean 'license'"),
         ({"verified": '"yes"'}, "lanes.yaml:9: verified: Input should be a valid boolean"),
         ({"expects": "[train]"}, "lanes.yaml:7: expects: Input should be an object; got"),
-        ({"by_hand": None}, "by_hand of a data set of the format 'label-maps' must say"),
-        ({"options": "{classes: 3}"}, "data set lanes: option classes of the format 'label-maps'"),
+        ({"by_hand": None}, "by_hand of a dataset of the format 'label-maps' must say"),
+        ({"options": "{classes: 3}"}, "dataset lanes: option classes of the format 'label-maps'"),
         ({"options": "{class: [a]}"}, "has no option 'class'; .*did you mean 'classes'"),
     ],
 )
@@ -103,7 +103,7 @@ def test_mistakes_in_a_description(changes: dict[str, Any], told: str, tmp_path:
     with pytest.raises(DataError, match=told):
         prepare(str(file), segnet(tmp_path / "in"), tmp_path / "out")
     file.write_text("[]")
-    with pytest.raises(DataError, match=r"lanes\.yaml:1: the data set: Input should be an object"):
+    with pytest.raises(DataError, match=r"lanes\.yaml:1: the dataset: Input should be an object"):
         find_dataset(str(file))
 
 
@@ -117,7 +117,7 @@ def test_bccd_card(shared_data: Path, tmp_path: Path) -> None:
         "- Home page: https://github.com/Shenggan/BCCD_Dataset",
         "| images | 205 | 87 |",
         "| RBC | 2381 | 967 |",
-        "## Left out: 2",
+        "## Skipped: 2",
     ):
         assert line in text.splitlines()
     assert "| train | BloodImage_00343.xml | RBC (object 3)" in text
@@ -164,7 +164,7 @@ def test_label_maps_by_format(tmp_path: Path) -> None:
 
 
 def test_unknown_names_get_the_nearest_match(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no data set 'BCDD'; there are .*mean 'bccd'\?"):
+    with pytest.raises(DataError, match=r"no dataset 'BCDD'; there are .*mean 'bccd'\?"):
         prepare("BCDD", tmp_path, tmp_path / "out")
     with pytest.raises(ResnetTasksError, match=r"unknown format 'label_maps'; .*'label-maps'\?"):
         convert("label_maps", tmp_path, tmp_path / "out")
@@ -178,7 +178,7 @@ def test_unknown_names_get_the_nearest_match(tmp_path: Path) -> None:
 def test_sources_must_fit_the_format(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="bccd needs a source"):
         prepare("bccd", None, tmp_path / "out")
-    with pytest.raises(DataError, match="cells is drawn, not read"):
+    with pytest.raises(DataError, match="cells is generated, not read"):
         prepare("cells", tmp_path, tmp_path / "out")
     assert names(tmp_path) == []
 
