@@ -173,16 +173,16 @@ class Augmentation:
             )
         except _REFUSALS as error:
             raise RecipeError(
-                f"augment: albumentations refuses a {image.dtype} image of shape "
-                f"{image.shape}: {_format_error(error)}; take that transform out"
+                f"augment: albumentations rejects a {image.dtype} image of shape {image.shape}: "
+                f"{_format_error(error)}; remove that transform"
             ) from None
         augmented = outputs["image"]
         kind = np.float32 if self._makes_values else image.dtype
         if not _is_image(augmented, image.shape[2], kind):
             raise RecipeError(
-                f"augment: the steps make {augmented.dtype} of shape {tuple(augmented.shape)} of a "
-                f"{image.dtype} image of shape {image.shape}; take the transform out that "
-                "changes channels or type (ToTensorV2 and FromFloat are not needed here)"
+                f"augment: the steps make {augmented.dtype} of shape {tuple(augmented.shape)} of "
+                f"a {image.dtype} image of shape {image.shape}; remove the transform that changes "
+                "channels or type (ToTensorV2 and FromFloat are not needed here)"
             )
         if self._may_leave_range:
             augmented = np.clip(augmented, 0.0, 1.0)
@@ -279,8 +279,8 @@ def _require_channels(
     if not _supports_channels(name, params, channels) and _supports_channels(name, params, 3):
         also = " or 1" if channels != 1 and _supports_channels(name, params, 1) else ""
         raise RecipeError(
-            f"augment.{position}.{name} works on images of 3{also} channels, but data.channels "
-            f"is {channels}; take it out"
+            f"augment.{position}.{name} works on images of 3{also} channels, but data.channels is "
+            f"{channels}; remove it"
         )
 
 

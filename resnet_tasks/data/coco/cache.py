@@ -96,7 +96,7 @@ class CocoCache:
             except OSError:
                 continue
             except _DamagedCache as error:
-                self._warning = f"{cache_path} {error}, and was made anew; "
+                self._warning = f"{cache_path} {error}, and was rebuilt; "
                 continue
             if coco is not None:
                 seconds = monotonic() - self._started
@@ -126,11 +126,11 @@ class CocoCache:
                 refusals.append(f"{cache_path.parent}: {error.strerror or error}")
                 continue
             assert cached is not None
-            cached.note = f"{coco.note}; kept packed in {cache_path} for the next time"
+            cached.note = f"{coco.note}; cached in {cache_path}"
             return cached
         coco.note += (
-            f"; it could not be kept packed for the next time ({'; '.join(refusals)}): name a "
-            f"folder with ${CACHE_FOLDER}"
+            f"; it could not be cached ({'; '.join(refusals)}): set ${CACHE_FOLDER} to a writable "
+            "folder"
         )
         return coco
 
@@ -170,7 +170,7 @@ class CocoCache:
             annotated, info = frozenset(map(str, metadata["annotated"])), dict(metadata["info"])
             images, annotations = _build_records(columns, len(categories))
         except (DataError, LookupError, TypeError, ValueError) as error:
-            raise _DamagedCache(f"is not what was written ({error})") from None
+            raise _DamagedCache(f"has unexpected contents ({error})") from None
         root = resolve_image_folder(source.path, info, images_root)
         return CocoFile(
             source.path, root, categories, images, annotations, annotated, problems, info
@@ -267,4 +267,4 @@ def _require_bounds(name: str, bounds: NDArray[np.int64], number: int, end: int)
 def _require_inside(names: Sequence[str]) -> None:
     for name in names:
         if not is_inside(name):
-            raise ValueError(f"{name!r} leads out of the folder")
+            raise ValueError(f"{name!r} points outside the image folder")

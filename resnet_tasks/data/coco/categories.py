@@ -124,7 +124,7 @@ class CategoryMap:
                     raise DataError(
                         "the files do not agree on their categories: one has "
                         f"{_describe_category(present)}, another {_describe_category(category)}; "
-                        "give the same category the same id, name and `isthing` in all of them"
+                        "give the same category the same id, name and `isthing` in every file"
                     )
             by_id.setdefault(category.id, category)
             by_name.setdefault(category.name, category)

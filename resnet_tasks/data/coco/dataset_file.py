@@ -163,8 +163,8 @@ class CocoFile:
 def _format_missing_files(coco: CocoFile, missing: Sequence[Path]) -> str:
     total = sum(1 for _ in coco.iter_files())
     return (
-        f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "
-        f"{missing[0]}; name the folder of the images with `images:` beside `annotations:`"
+        f"{coco.path}: {len(missing)} of {total} named files are missing, the first is "
+        f"{missing[0]}; set the image folder with `images:` next to `annotations:`"
     )
 
 

@@ -95,9 +95,8 @@ def encode_rle(segmentation: Any, height: int, width: int) -> Any:
     if isinstance(segmentation, dict):
         if not is_rle(segmentation, height, width):
             raise DataError(
-                f"run lengths {format_value(segmentation)} do not fit their image of height "
-                f"{height} "
-                f"and width {width}"
+                f"RLE {format_value(segmentation)} does not fit its image of height {height} and "
+                f"width {width}"
             )
         if isinstance(segmentation["counts"], list):
             return coco_mask.frPyObjects(segmentation, height, width)
@@ -105,8 +104,8 @@ def encode_rle(segmentation: Any, height: int, width: int) -> Any:
     polygons = [packed for polygon in segmentation if (packed := pack_polygon(polygon)) is not None]
     if not polygons:
         raise DataError(
-            f"segmentation {format_value(segmentation)} holds no polygon; each needs at least six "
-            "numbers"
+            f"segmentation {format_value(segmentation)} contains no polygon; a polygon needs at "
+            "least six numbers"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 

@@ -68,8 +68,8 @@ class Finding:
 
 _KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable": ("error", "{first}"),
-    "bad_categories": ("error", "{first}; annotations were not looked at"),
-    "no_images": ("error", "there is no image in it"),
+    "bad_categories": ("error", "{first}; annotations were not checked"),
+    "no_images": ("error", "the file contains no images"),
     "image_record": (
         "error",
         (
@@ -80,21 +80,22 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "image_path": (
         "error",
         (
-            "{n} file name(s) lead out of the images folder or are absolute: {first}; write them "
-            "relative to the folder and name the folder with `images:`; or, where you trust the "
-            "file, set `allow_outside: true` beside `annotations:`, or --allow-outside here"
+            "{n} file name(s) point outside the image folder or are absolute: {first}; write "
+            "them relative to the folder and set the folder with `images:`; or, if you trust the "
+            "file, set `allow_outside: true` next to `annotations:` in a recipe, or pass "
+            "--allow-outside here"
         ),
     ),
     "bad_spacing": (
         "error",
         (
             "{n} image(s) have a `spacing` that cannot be used: {first}; it is [y, x] in "
-            "millimeters per pixel, two numbers above 0; mend or remove it"
+            "millimeters per pixel, two numbers above 0; fix or remove it"
         ),
     ),
     "duplicate_image": (
         "error",
-        "{n} image id(s) appear more than once: {first}; give every image its own id",
+        "{n} image id(s) appear more than once: {first}; give every image a unique id",
     ),
     "annotation_record": (
         "error",
@@ -110,34 +111,34 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "unknown_category": (
         "error",
         (
-            "{n} annotation(s) have a category id that the file does not list: {first}; known ids: "
-            "{categories}; add the categories or mend the annotations"
+            "{n} annotation(s) have a category id that the file does not list: {first}; known "
+            "ids: {categories}; add the categories or fix the annotations"
         ),
     ),
     "missing_file": (
         "error",
         (
-            "{n} named file(s) are not there: {first}; name the folder of the images with "
-            "`images:` beside `annotations:` in a recipe, with --images here"
+            "{n} named file(s) are missing: {first}; set the image folder with `images:` next "
+            "to `annotations:` in a recipe, or with --images here"
         ),
     ),
     "unreadable_file": (
         "error",
-        "{n} file(s) cannot be decoded: {first}; replace them, or take their images out",
+        "{n} file(s) cannot be decoded: {first}; replace them, or remove their image records",
     ),
     "wrong_size": (
         "error",
         (
-            "{n} file(s) have another size than their image record says: {first}; mend the record "
-            "where its annotations belong to the image as it is, else replace the image"
+            "{n} file(s) differ in size from their image record: {first}; fix the record if "
+            "its annotations fit the image as it is, otherwise replace the image"
         ),
     ),
     "turned_size": (
         "error",
         (
-            "{n} image(s) are turned by their EXIF orientation, and their image records give "
-            "the size as stored: {first}; boxes drawn on the stored pixels lie elsewhere on the "
-            "upright image: store the images without the tag, or turn size and annotations"
+            "{n} image(s) are rotated by their EXIF orientation, but their image records give "
+            "the size as stored: {first}; boxes drawn on the stored pixels are misplaced on the "
+            "upright image: store the images without the tag, or rotate size and annotations"
         ),
     ),
     "semantic_map": ("error", "{n} semantic map(s) cannot be used: {first}"),
@@ -145,33 +146,35 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "shared_group": (
         "error",
         (
-            "{n} group(s) have images in another split too, so that what is learned is judged on "
-            "what was learned from: {first}; split by group (resnet-tasks data split --by group)"
+            "{n} group(s) also have images in another split, so the model is evaluated on data "
+            "that it was trained on: {first}; split by group (resnet-tasks data split --by "
+            "group)"
         ),
     ),
     "shared_image": (
         "error",
-        "{n} image(s) are in another split too: {first}; leave each in one split",
+        "{n} image(s) are also in another split: {first}; keep each in one split",
     ),
     "near_duplicate": (
         "warning",
         (
-            "{n} image(s) look like one of another split: {first}; put images of one scene, "
-            "patient or sequence into one split"
+            "{n} image(s) look like an image of another split: {first}; put all images of a "
+            "scene, patient or sequence into one split"
         ),
     ),
     "absent_class": (
         "warning",
         (
-            "{n} class(es) have no object here, but have in another split: {first}; they cannot "
-            "be learned or judged on it: split by class (resnet-tasks data split --by class)"
+            "{n} class(es) have no objects here, but do in another split: {first}; they "
+            "cannot be trained or evaluated on this split: split by class (resnet-tasks data "
+            "split --by class)"
         ),
     ),
     "box_apart": (
         "warning",
         (
-            "{n} box(es) do not enclose their segmentation: {first}; one of the two belongs to "
-            "another object, or to another size of the image"
+            "{n} box(es) do not enclose their segmentation: {first}; the box or the "
+            "segmentation belongs to another object, or to another size of the image"
         ),
     ),
     "corner_boxes": (
@@ -180,20 +183,20 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "relative_boxes": (
         "warning",
-        "{first}; if they are shares of the image, multiply by its width and height",
+        "{first}; if they are fractions of the image size, multiply them by its width and height",
     ),
     "area_beyond_box": (
         "warning",
         (
-            "{n} annotation(s) have an area greater than that of their box: {first}; objects count "
-            "as small, medium or large by it"
+            "{n} annotation(s) have an area greater than that of their box: {first}; the area "
+            "decides whether an object counts as small, medium or large"
         ),
     ),
     "repeated_object": (
         "warning",
         (
-            "{n} annotation(s) repeat another of the same image in class, box and mask: {first}; "
-            "each counts as an object of its own, that can only be missed"
+            "{n} annotation(s) repeat another annotation of the same image in class, box and "
+            "mask: {first}; each counts as a separate object that can only be missed"
         ),
     ),
     "missing_info": ("repaired", "the file has no `info`; taken as empty"),
@@ -201,10 +204,10 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "repaired",
         "{n} image(s) have no height and width; read from the images: {first}",
     ),
-    "missing_id": ("repaired", "{n} annotation(s) have no id; numbered anew: {first}"),
+    "missing_id": ("repaired", "{n} annotation(s) have no id; new ids were assigned: {first}"),
     "duplicate_annotation": (
         "repaired",
-        "{n} annotation id(s) appear more than once; the later ones are numbered anew: {first}",
+        "{n} annotation id(s) appear more than once; the later ones were assigned new ids: {first}",
     ),
     "missing_iscrowd": ("repaired", "{n} annotation(s) have no `iscrowd`; taken as 0: {first}"),
     "missing_area": (
@@ -214,41 +217,44 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "bad_area": (
         "repaired",
         (
-            "{n} annotation(s) have an area that is no number of at least 0; computed from mask or "
-            "box: {first}"
+            "{n} annotation(s) have an area that is not a number of at least 0; computed from "
+            "mask or box: {first}"
         ),
     ),
     "bad_visibility": (
         "repaired",
         (
-            "{n} annotation(s) have an `occluded` that is no number of 0 to 3, or a `truncated` "
-            "that is none of 0 to 1; taken as unknown: {first}"
+            "{n} annotation(s) have an `occluded` that is not a number from 0 to 3, or a "
+            "`truncated` that is not a number from 0 to 1; taken as unknown: {first}"
         ),
     ),
     "missing_bbox": (
         "repaired",
-        "{n} annotation(s) have a segmentation and no box; the box is drawn around it: {first}",
+        (
+            "{n} annotation(s) have a segmentation but no box; the box is computed from the "
+            "segmentation: {first}"
+        ),
     ),
     "empty_box": (
         "warning",
-        "{n} annotation(s) are left out: {first}; width and height must be above 0",
+        "{n} annotation(s) are skipped: {first}; width and height must be above 0",
     ),
     "non_finite_box": (
         "warning",
-        "{n} annotation(s) are left out: {first}; the numbers of a box must be finite",
+        "{n} annotation(s) are skipped: {first}; the numbers of a box must be finite",
     ),
     "box_outside": (
         "warning",
         (
-            "{n} annotation(s) are left out: {first}; they lie wholly outside their image; are "
-            "these pixels of this image, as x, y, width, height?"
+            "{n} annotation(s) are skipped: {first}; they lie completely outside their image; "
+            "are the boxes in pixels of this image, as x, y, width, height?"
         ),
     ),
     "bad_segmentation": (
         "warning",
         (
-            "{n} segmentation(s) are left out, their boxes kept: {first}; polygons need at least "
-            "three points (six numbers of at most a million), run lengths the size of their image"
+            "{n} segmentation(s) are skipped, but their boxes kept: {first}; polygons need at "
+            "least three points (six numbers of at most a million), an RLE the size of its image"
         ),
     ),
     "missing_annotations": (
@@ -265,19 +271,19 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "box_beyond_frame": (
         "note",
         (
-            "{n} box(es) reach beyond their image; training uses the part inside, evaluation the "
-            "box as it is: {first}"
+            "{n} box(es) extend beyond their image; training uses the part inside, evaluation "
+            "the box as it is: {first}"
         ),
     ),
     "repeated_file": ("note", "{n} file name(s) are used by more than one image: {first}"),
     "exif_turned": (
         "note",
         (
-            "{n} image(s) are turned by their EXIF orientation; here they are always taken "
-            "upright, by other tools not always: {first}"
+            "{n} image(s) are rotated by their EXIF orientation; this package always reads them "
+            "upright, other tools may not: {first}"
         ),
     ),
-    "unused_category": ("note", "{n} categor(ies) have no object: {first}"),
+    "unused_category": ("note", "{n} categories have no objects: {first}"),
 }
 """Kind -> (severity, message template). `{first}` is replaced by the first offending records."""
 _SKIPPED_KINDS = frozenset({"empty_box", "non_finite_box", "box_outside", "bad_segmentation"})

@@ -83,7 +83,7 @@ def values_to_labels(
         )
         known_ids = ", ".join(str(category.id) for category in categories.categories)
         raise DataError(
-            f"label map {path} holds the value(s) {bad[:5]}, which are no category id "
-            f"({known_ids}), nor 0 (unlabeled) or {void_value} (void)"
+            f"label map {path} holds the value(s) {bad[:5]}, which are neither a category id "
+            f"({known_ids}) nor 0 (unlabeled) or {void_value} (void)"
         )
     return np.asarray(labels, dtype=np.int64)

@@ -60,12 +60,12 @@ def resolve_image_folder(
     for key in ("images_root", "sem_seg_root"):
         if "\0" in str(info.get(key, "")):
             raise DataError(
-                f"{path}: info.{key} holds a zero byte, as no folder's name does; mend it"
+                f"{path}: info.{key} contains a null byte, which no folder name can; fix it"
             )
     if images_root is None:
         return path.parent / _get_text(info, "images_root")
     if not Path(images_root).is_dir():
-        raise DataError(f"{path}: its folder of images {images_root} is not there; mend `images:`")
+        raise DataError(f"{path}: its image folder {images_root} does not exist; fix `images:`")
     return Path(images_root)
 
 

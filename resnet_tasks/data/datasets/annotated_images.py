@@ -56,7 +56,7 @@ class AnnotatedImages:
         self._index = ImageIndex(self.files)
         if not len(self):
             raise DataError(
-                f"{', '.join(str(file.path) for file in files)}: there is no image in it"
+                f"{', '.join(str(file.path) for file in files)}: the annotations contain no images"
             )
 
     def __len__(self) -> int:

@@ -89,7 +89,7 @@ class TiledDataset(Dataset[Sample]):
         if images.preparation.resize is not None:
             raise DataError(
                 "tiles are cut from the images as they are stored, but the images are resized; "
-                "leave one of the two out"
+                "remove either the tiles or the resizing"
             )
         self.images = images
         self.tiling = tiling
@@ -179,7 +179,7 @@ class TiledDataset(Dataset[Sample]):
         come = total if self.repeats is None else round(float(self.repeats.sum()))
         return (
             f"{total} tiles of {windows.width} x {windows.height} (width x height), "
-            f"{self.num_empty} of them empty; {come} come in an epoch"
+            f"{self.num_empty} of them empty; {come} per epoch"
         )
 
     # --- selection of the tiles
@@ -206,9 +206,9 @@ class TiledDataset(Dataset[Sample]):
         self.num_empty = int((~full).sum())
         if not full.any():
             raise DataError(
-                f"none of the {len(full)} tiles of {self.images.files[0].path} shows an object "
-                f"of which {self.tiling.min_visible:.0%} are visible; set data.tiles.empty to null "
-                "to learn from all of them"
+                f"none of the {len(full)} tiles of {self.images.files[0].path} shows an object of "
+                f"which at least {self.tiling.min_visible:.0%} are visible; set data.tiles.empty "
+                "to null to train on all of them"
             )
         if self.num_empty:
             # Scale the repeats of empty tiles so that they sum to `empty` times those of the

@@ -122,12 +122,17 @@ class _BoxFormatCheck:
         if self._may_be_corners and self._beyond:
             findings.append(
                 (
-                    f"{self._beyond} of {self._number} boxes leave their images, none as corners",
+                    (
+                        f"{self._beyond} of {self._number} boxes extend beyond their images, but "
+                        "none would as corners"
+                    ),
                     "corner_boxes",
                 )
             )
         if self._may_be_relative:
-            findings.append((f"no number of {self._number} boxes is above 1", "relative_boxes"))
+            findings.append(
+                (f"none of the numbers of {self._number} boxes is above 1", "relative_boxes")
+            )
         return findings
 
 

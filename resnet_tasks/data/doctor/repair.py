@@ -93,12 +93,10 @@ def repair(
     changes = out.with_name(out.name + ".changes.json")
     for target in (out, changes):
         if target.exists():
-            raise DataError(f"{target} is already there; choose another name for the repaired copy")
+            raise DataError(f"{target} already exists; choose another name for the repaired copy")
     unknown = [kind for kind in drop if kind not in DROPPABLE]
     if unknown:
-        raise DataError(
-            f"{', '.join(unknown)} cannot be dropped; what can be: {', '.join(DROPPABLE)}"
-        )
+        raise DataError(f"{', '.join(unknown)} cannot be dropped; allowed: {', '.join(DROPPABLE)}")
     before = check_coco(path, options)
     if before.categories is None:
         raise DataError(

@@ -51,7 +51,8 @@ def print_repair(report: RepairReport, console: Console) -> None:
         console.print(f"changed: {kind}: {count}", markup=False, soft_wrap=True)
     number = sum(report.counts.values())
     console.print(
-        f"repaired copy: {report.path} ({number} changes, each in {report.changes}); what is left:",
+        f"repaired copy: {report.path} ({number} changes, each listed in {report.changes}); "
+        "remaining problems:",
         markup=False,
         soft_wrap=True,
     )

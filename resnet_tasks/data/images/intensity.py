@@ -104,9 +104,8 @@ class Intensity:
         if values.min() < 0 or values.max() > 1:
             raise DataError(
                 f"{image_name} holds {image.dtype} values from {values.min():g} to "
-                f"{values.max():g}, "
-                "whose range is not known; set data.intensity to a window (level, width) "
-                "or to percentile"
+                f"{values.max():g}, whose range is unknown; set data.intensity to a window "
+                "(level, width) or to percentile"
             )
         return values
 

@@ -35,7 +35,7 @@ def assign_folds(
         DataError: If there are fewer groups than folds, or fewer than two folds.
     """
     if folds < 2:
-        raise DataError(f"{folds} fold(s) cannot be held out in turn; take at least 2")
+        raise DataError(f"{folds} fold(s) are too few for cross-validation; use at least 2")
     return divide(groups, [1.0] * folds, counts=counts, seed=seed)
 
 
@@ -73,12 +73,12 @@ def divide(
         or len(fractions) < 2
         or not (np.isfinite(fractions) & (fractions > 0)).all()
     ):
-        raise DataError(f"shares are {list(shares)}; give two or more numbers above 0")
+        raise DataError(f"fractions are {list(shares)}; give two or more numbers above 0")
     members, load = _compute_group_loads(groups, counts)
     if len(load) < len(fractions):
         raise DataError(
-            f"{len(fractions)} parts take at least {len(fractions)} groups (patients, sequences or "
-            f"single images), but {len(groups)} images have {len(load)}; take fewer parts, or "
+            f"{len(fractions)} parts need at least {len(fractions)} groups (patients, sequences "
+            f"or single images), but {len(groups)} images have {len(load)}; use fewer parts or "
             "more data"
         )
     order = _sort_groups(load, np.random.default_rng(seed))

@@ -109,7 +109,7 @@ def split_file(
     files = tuple(out / f"{name}.json" for name in names)
     for file in files:
         if file.exists():
-            raise DataError(f"{file} is already there; choose another folder with --out")
+            raise DataError(f"{file} already exists; choose another folder with --out")
     coco = _assign_groups(read_coco(path, images_root=images_root), plan)
     by = _resolve_criterion(coco, plan)
     part, notes = _divide_images(coco, by, plan, len(names))
@@ -139,26 +139,26 @@ def _resolve_names(plan: SplitPlan) -> tuple[str, ...]:
 def _assign_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
     """Return the file with the groups that the plan specifies."""
     if plan.group_key is not None and plan.group_from is not None:
-        raise DataError("--group-key and --group-from both name groups; give one of them")
+        raise DataError("--group-key and --group-from both define groups; give only one of them")
     if plan.group_key is not None:
         groups = [_get_group_by_key(record, plan.group_key) for record in coco.images]
-        source = f"a key {plan.group_key!r}"
+        source = f"the key {plan.group_key!r}"
     elif plan.group_from is not None:
         try:
             pattern = re.compile(plan.group_from)
         except re.error as error:
             raise DataError(
-                f"--group-from {plan.group_from!r} is no regular expression: {error}"
+                f"--group-from {plan.group_from!r} is not a valid regular expression: {error}"
             ) from None
         groups = [_match_group(record.file_name, pattern) for record in coco.images]
-        source = f"what --group-from {plan.group_from!r} looks for"
+        source = f"a match of --group-from {plan.group_from!r}"
     else:
         return coco
     without = [r.file_name for r, group in zip(coco.images, groups, strict=True) if group is None]
     if without:
         raise DataError(
-            f"{coco.path}: {len(without)} of {len(groups)} images are without {source}: "
-            f"{format_list(without)}; name groups for all, or for none"
+            f"{coco.path}: {len(without)} of {len(groups)} images have no group from {source}: "
+            f"{format_list(without)}; give groups for all images or for none"
         )
     images = [replace(r, group=group) for r, group in zip(coco.images, groups, strict=True)]
     return replace(coco, images=PackedImages.from_records(images))
@@ -182,13 +182,13 @@ def _resolve_criterion(coco: CocoFile, plan: SplitPlan) -> By:
     by = plan.by or ("group-class" if has_groups else "class")
     if by.startswith("group") and not has_groups:
         raise DataError(
-            f"{coco.path} names no groups, so that it cannot be split by them; say where they are "
-            "with --group-key or --group-from, or choose --by class"
+            f"{coco.path} has no groups to split by; set their source with --group-key or "
+            "--group-from, or choose --by class"
         )
     if not by.startswith("group") and has_groups and not plan.ignore_groups:
         raise DataError(
-            f"{coco.path} names groups (patients, studies, sequences), and --by {by} would cut "
-            "through them; choose --by group or --by group-class, or --ignore-groups"
+            f"{coco.path} names groups (patients, studies, sequences), and --by {by} would "
+            "separate images of a group; choose --by group or --by group-class, or --ignore-groups"
         )
     return by
 
@@ -207,12 +207,12 @@ def _divide_images(
         counts = count_objects_per_image([coco], coco.categories)
         if not counts.any():
             notes.append(
-                "no objects are annotated, so that classes could not be balanced (pixels of "
-                "semantic maps are not counted)"
+                "no objects are annotated, so classes could not be balanced (pixels of semantic "
+                "maps are not counted)"
             )
     single = sum(record.group is None for record in grouped_coco.images)
     if by.startswith("group") and single:
-        notes.append(f"{single} images have no group; each is taken by itself")
+        notes.append(f"{single} images have no group; each of them counts as its own group")
     if plan.shares is None:
         return assign_folds(groups, number, counts=counts, seed=plan.seed), tuple(notes)
     return divide(groups, plan.shares, counts=counts, seed=plan.seed), tuple(notes)

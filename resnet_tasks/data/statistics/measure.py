@@ -194,8 +194,8 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
         if std == 0:
             raise DataError(
                 f"channel {channel} of the {len(dataset)} images of {dataset.files[0].path} is "
-                f"{moments.mean[channel]:g} everywhere, so that it cannot be normalized by the "
-                "data; set data.normalize=weights, or leave the channel out of the images"
+                f"{moments.mean[channel]:g} everywhere, so it cannot be normalized by the data; "
+                "set data.normalize=weights, or remove the channel from the images"
             )
     return moments.mean, moments.std
 

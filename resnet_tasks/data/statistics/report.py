@@ -138,8 +138,7 @@ def _print_recommendation(
         low = min(value_range.low for value_range in statistics.value_ranges.values())
         high = max(value_range.high for value_range in statistics.value_ranges.values())
         console.print(
-            f"{statistics.unplaced} images hold values whose range is not known; measure again "
-            "with "
+            f"{statistics.unplaced} images hold values whose range is unknown; measure again with "
             f"data.intensity.type=window data.intensity.level={(low + high) / 2:g} "
             f"data.intensity.width={high - low:g} (all values from {low:g} to {high:g}), or with "
             "data.intensity.type=percentile",
@@ -149,8 +148,9 @@ def _print_recommendation(
     constant = [str(number) for number, std in enumerate(statistics.channels.std) if std == 0]
     if constant:
         console.print(
-            f"channel {', '.join(constant)} is the same everywhere, so that this data gives no "
-            "constants to normalize by; leave it out of the images, or use those of the weights",
+            f"channel {', '.join(constant)} is the same everywhere, so this data gives no "
+            "constants to normalize by; remove the channel from the images, or use the constants "
+            "of the weights",
             soft_wrap=True,
         )
         return

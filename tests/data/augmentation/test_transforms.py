@@ -311,7 +311,7 @@ def test_unknown_transform_and_parameter_name_the_nearest() -> None:
 
 
 def test_transform_that_refuses_the_channels_is_explained() -> None:
-    with pytest.raises(RecipeError, match=r"augment: .*\(8, 8, 5\).*take that transform out"):
+    with pytest.raises(RecipeError, match=r"augment: .*\(8, 8, 5\).*remove that transform"):
         Augmentation([{"CLAHE": {"p": 1.0}}])(np.zeros((8, 8, 5), np.float32), Target(), 0)
 
 
@@ -354,14 +354,14 @@ def test_color_transform_is_refused_when_the_recipe_is_built(
 ) -> None:
     steps = [{"HorizontalFlip": {}}, {name: {"p": 0.01}}]
     wanted = rf"augment\.1\.{name} works on images of {allowed} channels, but data.channels is "
-    with pytest.raises(RecipeError, match=f"{wanted}{channels}; take it out"):
+    with pytest.raises(RecipeError, match=f"{wanted}{channels}; remove it"):
         Augmentation(steps, channels)
     Augmentation(steps, 3)
 
 
 @pytest.mark.parametrize("name", ["FromFloat", "ToTensorV2"])
 def test_transform_that_makes_something_else_is_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match="take the transform out that changes channels or type"):
+    with pytest.raises(RecipeError, match="remove the transform that changes channels or type"):
         Augmentation([{name: {"p": 1.0}}])(np.zeros((8, 8, 3), np.float32), Target(), 0)
 
 

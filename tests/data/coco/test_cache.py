@@ -157,7 +157,7 @@ def test_damage_is_found_said_and_mended(tmp_path: Path, damage: str) -> None:
     form(path).write_bytes(broken)
     again = read_coco(path)
     assert again.note.startswith(f"{form(path)} is damaged")
-    assert "made anew; read in" in again.note
+    assert "rebuilt; read in" in again.note
     assert same(again, expected)
     assert read_coco(path).note.startswith("opened in ")
 
@@ -182,7 +182,7 @@ def test_a_form_is_no_more_trusted_than_the_file(tmp_path: Path, column: str, va
     about = {key: value for key, value in columns.metadata.items() if key != "checksum"}
     write_columns(form(path), {**columns, column: values}, about)
     again = read_coco(path)
-    assert "is not what was written" in again.note
+    assert "has unexpected contents" in again.note
     assert same(again, expected)
 
 
@@ -214,7 +214,7 @@ def test_nowhere_to_write_is_said_and_works(
 
     monkeypatch.setattr(coco_cache, "write_columns", fails)
     found = read_coco(path)
-    assert "could not be kept" in found.note
+    assert "could not be cached" in found.note
     assert "No space left on device" in found.note
     assert "$RESNET_TASKS_CACHE" in found.note
     assert len(found.images) == 2
@@ -246,7 +246,7 @@ def test_another_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "others").mkdir()
     no_parsing(monkeypatch)
     assert read_coco(path, images_root=tmp_path / "others").images_root == tmp_path / "others"
-    with pytest.raises(DataError, match="its folder of images"):
+    with pytest.raises(DataError, match="its image folder"):
         read_coco(path, images_root=tmp_path / "nowhere")
 
 
@@ -259,10 +259,10 @@ def test_sizes_that_come_from_images_are_not_kept(tmp_path: Path) -> None:
 
 def test_wrong_files_are_refused_as_ever(tmp_path: Path) -> None:
     path = written(tmp_path, images=[{"id": 1, "file_name": "../1.png", "height": 1, "width": 1}])
-    with pytest.raises(DataError, match="lead out of the images folder"):
+    with pytest.raises(DataError, match="point outside the image folder"):
         read_coco(path)
     assert not form(path).exists()
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         read_coco(tmp_path / "none.json")
 
 

@@ -239,7 +239,7 @@ def test_box_comes_from_run_lengths(tmp_path: Path) -> None:
         ([1, 2, math.nan, 4], "non_finite_box", "must be finite"),
         ([math.inf, 2, 3, 4], "non_finite_box", "must be finite"),
         ([20, 2, 3, 4], "box_outside", "the image is 20 x 10"),
-        ([1, -4, 3, 4], "box_outside", "wholly outside"),
+        ([1, -4, 3, 4], "box_outside", "completely outside"),
     ],
 )
 def test_unusable_boxes_are_left_out_by_id(
@@ -331,7 +331,7 @@ def test_compressed_run_lengths_are_measured_before_they_are_decoded() -> None:
         rle = coco_mask.encode(mask)
         assert is_rle(rle, 37, 53)
         assert not is_rle({"size": [37, 53], "counts": rle["counts"][:-2]}, 37, 53)
-    with pytest.raises(DataError, match="do not fit their image of height 9 and width 53"):
+    with pytest.raises(DataError, match="does not fit its image of height 9 and width 53"):
         decode_mask(rle, 9, 53)
 
 
@@ -428,16 +428,16 @@ def test_unusable_files_say_why(tmp_path: Path, content: Any, said: str) -> None
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        ({"id": 3}, "image 3 (b.png); give every image its own id"),
+        ({"id": 3}, "image 3 (b.png); give every image a unique id"),
         ({"id": None}, "images[0] has id None"),
         ({"id": 1.5}, "images[0] has id 1.5"),
         ({"file_name": ""}, "image 7 (file_name '')"),
         ({"height": 0}, "image 7 (height 0, width 20)"),
         ({"width": "20"}, "image 7 (height 10, width '20')"),
         ({"file_name": "../a.png"}, "image 7 (../a.png); write them relative to the folder"),
-        ({"file_name": "/etc/passwd"}, "file name(s) lead out of the images folder"),
+        ({"file_name": "/etc/passwd"}, "file name(s) point outside the image folder"),
         ({"file_name": "C:\\a.png"}, "image 7 (C:\\a.png)"),
-        ({"file_name": "x\\..\\..\\a.png"}, "file name(s) lead out of the images folder"),
+        ({"file_name": "x\\..\\..\\a.png"}, "file name(s) point outside the image folder"),
         ({"sem_seg_file_name": "../a.png"}, "image 7 (../a.png)"),
         ({"height": None, "width": None}, "no height and width, and"),
     ],
@@ -458,13 +458,13 @@ def test_all_errors_are_reported_together(tmp_path: Path) -> None:
 
 
 def test_absent_files_and_folders(tmp_path: Path) -> None:
-    assert "is not there" in refusal(tmp_path / "no.json")
+    assert "does not exist" in refusal(tmp_path / "no.json")
     assert "is a folder; name a file in it (no .json)" in refusal(tmp_path)
     path = written(tmp_path, SMALL)
-    assert "mend `images:`" in refusal(path, images_root=tmp_path / "no")
+    assert "fix `images:`" in refusal(path, images_root=tmp_path / "no")
     coco = read_coco(path)
     assert coco.find_missing_files() == (tmp_path / "a.png", tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"2 of 2 named files are not there, the first is .*a\.png"):
+    with pytest.raises(DataError, match=r"2 of 2 named files are missing, the first is .*a\.png"):
         coco.require_files()
 
 

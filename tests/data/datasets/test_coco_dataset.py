@@ -54,7 +54,7 @@ def test_image_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_file_without_images_is_refused(tmp_path: Path) -> None:
     file = coco(tmp_path, images=[], annotations=[])
-    with pytest.raises(DataError, match=r"train\.json: there is no image"):
+    with pytest.raises(DataError, match=r"train\.json: the annotations contain no images"):
         made(file)
 
 

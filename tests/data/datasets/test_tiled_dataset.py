@@ -219,7 +219,9 @@ def test_empty_tiles_are_rationed_by_epoch(tmp_path: Path) -> None:
     data = tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.5))
     assert isinstance(data, HasEpochs)
     assert data.num_empty == 100
-    assert "120 tiles of 64 x 64 (width x height), 100 of them empty; 30 come" in data.describe()
+    assert (
+        "120 tiles of 64 x 64 (width x height), 100 of them empty; 30 per epoch" in data.describe()
+    )
     full = {position for position in range(120) if position % 6 == 1}
     seen: Counter[int] = Counter()
     for epoch in range(40):
@@ -256,7 +258,7 @@ def test_nothing_to_learn_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of the 12 tiles of .*a\.json shows an object"):
         tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.1))
     assert len(tiled(file)) == 12
-    with pytest.raises(DataError, match="resized; leave one"):
+    with pytest.raises(DataError, match="resized; remove either"):
         tiled(file, resize=Resize(64, 64))
 
 

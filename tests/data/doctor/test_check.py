@@ -166,7 +166,7 @@ def test_boxes_in_another_form(tmp_path: Path) -> None:
     made["annotations"] = corners
     said = check_coco(write(tmp_path / "a.json", made))
     assert "corner_boxes" in said.count_problems()
-    assert "25 of 25 boxes leave their images" in said.problems[0].message
+    assert "25 of 25 boxes extend beyond their images" in said.problems[0].message
     for each in corners:
         each["bbox"] = [0.1, 0.2, 0.5, 0.25]
     said = check_coco(write(tmp_path / "a.json", {**made, "annotations": corners}))
@@ -213,7 +213,7 @@ def test_images_are_read_whole(tmp_path: Path) -> None:
         (np.full((40, 61), 3, np.uint8), "is 61 x 40, its image 60 x 40"),
         (np.zeros((40, 60, 3), np.uint8), "one channel of whole numbers"),
         (b"text", "cannot be read"),
-        (None, "are not there"),
+        (None, "are missing"),
     ],
 )
 def test_semantic_maps(tmp_path: Path, values: Any, said: str) -> None:

@@ -312,12 +312,12 @@ def test_nothing_is_overwritten_and_nothing_half_written(
 ) -> None:
     path = write(tmp_path / "a.json", content(info=...))
     before = path.read_bytes()
-    with pytest.raises(DataError, match=r"a\.json is already there; choose another name"):
+    with pytest.raises(DataError, match=r"a\.json already exists; choose another name"):
         repair(path, path)
     (tmp_path / "b.json.changes.json").write_text("mine")
-    with pytest.raises(DataError, match=r"b\.json\.changes\.json is already there"):
+    with pytest.raises(DataError, match=r"b\.json\.changes\.json already exists"):
         repair(path, tmp_path / "b.json")
-    with pytest.raises(DataError, match="empty_box cannot be dropped; what can be: unknown_image"):
+    with pytest.raises(DataError, match="empty_box cannot be dropped; allowed: unknown_image"):
         repair(path, tmp_path / "c.json", drop=["empty_box"])
     listed = sorted(tmp_path.iterdir())
 

@@ -83,11 +83,11 @@ def test_one_huge_group_leaves_no_part_empty() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(DataError, match=r"5 parts take at least 5 groups .* 4 images have 2"):
+    with pytest.raises(DataError, match=r"5 parts need at least 5 groups .* 4 images have 2"):
         assign_folds(["a", "a", "b", "b"], 5)
     with pytest.raises(DataError, match="1 fold"):
         assign_folds(["a", "b"], 1)
-    with pytest.raises(DataError, match=r"shares are \[1, 0\]"):
+    with pytest.raises(DataError, match=r"fractions are \[1, 0\]"):
         divide(["a", "b"], [1, 0])
     with pytest.raises(DataError, match="0 images have 0"):
         divide([], [1, 1])
@@ -148,5 +148,5 @@ def test_folds_of_files_cut_no_image_and_no_group(file: CocoFile) -> None:
         == Folds.from_files([file, again], 2).digest
         != Folds.from_files([file], 2).digest
     )
-    with pytest.raises(DataError, match="3 parts take at least 3 groups"):
+    with pytest.raises(DataError, match="3 parts need at least 3 groups"):
         Folds.from_files([file, again], 3)

@@ -102,7 +102,9 @@ def test_without_groups_images_are_divided(tmp_path: Path) -> None:
     assert alike.objects["mitosis"] == (16, 8)
     alone = split_file(path, tmp_path / "random", SplitPlan((0.5, 0.5), by="random"))
     assert alone.images == (60, 60)
-    with pytest.raises(DataError, match=r"names no groups, .* --group-key or --group-from"):
+    with pytest.raises(
+        DataError, match=r"has no groups to split by; .* --group-key or --group-from"
+    ):
         split_file(path, tmp_path / "x", SplitPlan(by="group"))
 
 
@@ -116,17 +118,19 @@ def test_groups_are_found_in_names_and_keys(tmp_path: Path) -> None:
     records = json.loads(by_name.files[0].read_text())["images"]
     assert all(each["group"] == f"{each['patient_id']:02}" for each in records)
     assert records[0]["scanner"] == {"kV": 1.5}
-    with pytest.raises(DataError, match=r"120 of 120 images are without a key 'study'"):
+    with pytest.raises(DataError, match=r"120 of 120 images have no group from the key 'study'"):
         split_file(path, tmp_path / "x", SplitPlan(group_key="study"))
-    with pytest.raises(DataError, match=r"80 of 120 images are without what --group-from"):
+    with pytest.raises(
+        DataError, match=r"80 of 120 images have no group from a match of --group-from"
+    ):
         split_file(path, tmp_path / "x", SplitPlan(group_from="^p0"))
-    with pytest.raises(DataError, match="is no regular expression"):
+    with pytest.raises(DataError, match="is not a valid regular expression"):
         split_file(path, tmp_path / "x", SplitPlan(group_from="("))
 
 
 def test_groups_are_not_cut_unless_that_is_asked_for(tmp_path: Path) -> None:
     path = data_set(tmp_path)
-    with pytest.raises(DataError, match="--by random would cut through them"):
+    with pytest.raises(DataError, match="--by random would separate images of a group"):
         split_file(path, tmp_path / "x", SplitPlan(by="random"))
     made = split_file(path, tmp_path / "x", SplitPlan(by="random", ignore_groups=True))
     assert made.images == (84, 18, 18)
@@ -141,8 +145,8 @@ def test_groups_are_not_cut_unless_that_is_asked_for(tmp_path: Path) -> None:
         (SplitPlan((1.0, 1.0), names=("a", "../b")), "'../b' cannot name a file"),
         (SplitPlan((1.0, -1.0)), "give two or more numbers above 0"),
         (SplitPlan((1.0,), names=("a",)), "give two or more numbers above 0"),
-        (SplitPlan(None, 31), "31 parts take at least 31 groups"),
-        (SplitPlan(None, 1, names=("a",)), "take at least 2"),
+        (SplitPlan(None, 31), "31 parts need at least 31 groups"),
+        (SplitPlan(None, 1, names=("a",)), "use at least 2"),
     ],
 )
 def test_plans_that_do_not_fit_say_why(tmp_path: Path, plan: SplitPlan, said: str) -> None:
@@ -158,7 +162,7 @@ def test_nothing_is_overwritten_and_all_parts_appear_or_none(
 ) -> None:
     path = data_set(tmp_path)
     (tmp_path / "val.json").write_text("mine")
-    with pytest.raises(DataError, match=r"val\.json is already there"):
+    with pytest.raises(DataError, match=r"val\.json already exists"):
         split_file(path, tmp_path, SplitPlan())
     calls = []
 

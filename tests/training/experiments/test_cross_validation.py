@@ -140,7 +140,7 @@ def test_a_fold_can_be_held_out_by_the_recipe_alone(recipe: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--folds", "12", "--out", "x"], "12 parts take at least 12 groups"),
+        (["--folds", "12", "--out", "x"], "12 parts need at least 12 groups"),
         (["--folds", "2"], "--folds needs --out DIR"),
         (["--folds", "2", "--seeds", "2", "--out", "x"], "--seeds and --folds cannot be asked"),
         (["--folds", "2", "--out", "x", "data.folds={count: 3, held_out: 0}"], "leave data.folds"),

@@ -115,7 +115,7 @@ def read_validated_results(path: Path, truth: TruthColumns, kind: Kind) -> Resul
     has_box = [entry.get("bbox") is not None for entry in raw]
     if any(has_box) and not all(has_box):
         raise DataError(
-            f"{path}: entry {has_box.index(False)} has no bbox, others have; give it to all "
+            f"{path}: entry {has_box.index(False)} has no bbox, but others do; give a bbox to all "
             "entries (objects are then small or large by their box) or to none (by their mask)"
         )
     table, indices = validator.images, truth.categories.index_table
@@ -167,8 +167,8 @@ class _EntryValidator:
         if find(self._truth.categories.index_table, category_id) is None:
             known_ids = format_list(self._truth.categories.ids, 100)
             errors.add(
-                f"known: {known_ids}; ids are those of the truth's `categories`, not indices or "
-                "names",
+                f"known: {known_ids}; ids are those of the ground truth's `categories`, not "
+                "indices or names",
                 f"{location} has category_id {format_value(category_id)}",
             )
         self._check_box(entry, location)
@@ -219,7 +219,7 @@ class _EntryValidator:
             )
         if not mask or not is_usable:
             self.errors.add(
-                "it must be polygons of at least six numbers, or run lengths of the image's size "
+                "it must be polygons of at least six numbers, or an RLE of the image's size "
                 "[height, width]",
                 f"{location} of height {height} and width {width} has segmentation "
                 f"{format_value(mask)}",

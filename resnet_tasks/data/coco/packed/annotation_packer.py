@@ -49,7 +49,7 @@ class AnnotationPacker:
         if position is None:
             raise DataError(
                 f"annotation {annotation.id!r} belongs to image {annotation.image_id!r}, which is "
-                "not among the images; add the image or leave the annotation out"
+                "not among the images; add the image or remove the annotation"
             )
         self.append_at(position, annotation)
 
@@ -146,4 +146,4 @@ def _decode_bytes(value: object) -> str:
     """Return compressed run lengths as a string."""
     if isinstance(value, bytes):
         return value.decode("ascii")
-    raise TypeError(f"{type(value).__name__} is no part of run lengths")
+    raise TypeError(f"{type(value).__name__} is not allowed in an RLE")

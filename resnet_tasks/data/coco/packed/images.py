@@ -71,7 +71,7 @@ class PackedImages(Sequence[ImageRecord]):
             }
         )
         if len({record.id for record in records}) < len(records):
-            raise DataError("two images have the same id; give every image its own")
+            raise DataError("two images have the same id; give every image a unique id")
         return packed
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -189,7 +189,7 @@ def test_masks(tmp_path: Path) -> None:
     boxed = {**entry, "bbox": [1, 2, 3, 4]}
     columns = read_result_columns(written(tmp_path, [boxed], "r.json"), truth, kind="mask")
     assert columns.boxes is not None
-    with pytest.raises(DataError, match="entry 1 has no bbox, others have"):
+    with pytest.raises(DataError, match="entry 1 has no bbox, but others do"):
         read_result_columns(written(tmp_path, [boxed, entry], "r.json"), truth, kind="mask")
     for bad in ({"size": [3, 3], "counts": [9]}, None, [[1, 2]], "x"):
         path = written(tmp_path, [{**entry, "segmentation": bad}], "r.json")
