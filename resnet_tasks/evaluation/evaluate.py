@@ -219,8 +219,7 @@ def _compute_metrics(evaluators: Evaluators) -> dict[str, Metric]:
             raise HeadError(
                 f"head {head}: more than one of its evaluators "
                 f"({', '.join(type(evaluator).__name__ for evaluator in head_evaluators)}) gives "
-                f"{', '.join(duplicates)}; "
-                "every metric of a head needs a name of its own"
+                f"{', '.join(duplicates)}; every metric of a head needs a unique name"
             )
         metrics |= {f"{head}/{name}": value for part in parts for name, value in part.items()}
     return metrics

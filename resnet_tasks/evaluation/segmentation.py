@@ -219,7 +219,7 @@ def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tup
     """
     location = f"image {truth.image_id!r}"
     if truth.semantic is None:
-        raise DataError(f"{location} has no annotated pixels and cannot be evaluated; leave it out")
+        raise DataError(f"{location} has no annotated pixels and cannot be evaluated; skip it")
     expected = np.asarray(truth.semantic).astype(np.int64, copy=False)
     predicted = as_array(labels).astype(np.int64, copy=False)
     if predicted.shape != expected.shape:

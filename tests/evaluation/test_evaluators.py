@@ -64,10 +64,10 @@ def test_best_may_be_theirs() -> None:
     [
         ({"object": {"froc": None}}, "evaluation.extra.object: the heads are objects, scene"),
         ({"objects": {"frok": None}}, "unknown evaluator 'frok'; .* did you mean 'froc'"),
-        ({"scene": {"froc": None}}, "'froc' judges detection, .* there are: surface"),
-        ({"objects": {"froc": {"hits": "iou"}}}, "hits is no option of it; did you mean 'hit'"),
+        ({"scene": {"froc": None}}, "'froc' evaluates detection, .* evaluators are: surface"),
+        ({"objects": {"froc": {"hits": "iou"}}}, "hits is not an option; did you mean 'hit'"),
         ({"objects": {"froc": {"iou": 2}}}, "iou: Input should be less than or equal to 1, got 2"),
-        ({"objects": {"kitti": {"heights": [40, 25]}}}, "heights: .*edges must rise"),
+        ({"objects": {"kitti": {"heights": [40, 25]}}}, "heights: .*edges must increase"),
         ({"objects": {"kitti": {"iou": {"cat": 0.5}}}}, "iou names 'cat', .* are Car, bus"),
     ],
 )

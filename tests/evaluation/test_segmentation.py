@@ -187,7 +187,7 @@ def test_broken_input_names_the_image() -> None:
         DataError, match="image 3: its prediction holds label 2; allowed are 0 to 1"
     ):
         evaluator.update(predicted([[0, 2]]), truth([[0, 1]], image_id=3))
-    with pytest.raises(DataError, match="image 4: its truth holds label -2"):
+    with pytest.raises(DataError, match="image 4: its ground truth holds label -2"):
         evaluator.update(predicted([[0, 1]]), truth([[0, -2]], image_id=4))
     with pytest.raises(DataError, match="image 5 has no annotated pixels"):
         evaluator.update(predicted([[0, 1]]), GroundTruth(5, (1, 2)))

@@ -72,7 +72,7 @@ class BaseClassificationEvaluator(ABC):
         """
         location = f"image {truth.image_id!r}"
         if truth.image_labels is None:
-            raise DataError(f"{location} has no annotated image-level labels; leave it out")
+            raise DataError(f"{location} has no annotated image-level labels; skip it")
         probs = as_array(prediction.probs).astype(np.float32)
         if probs.shape != (len(self.classes),) or not ((probs >= 0) & (probs <= 1)).all():
             raise DataError(
@@ -83,7 +83,7 @@ class BaseClassificationEvaluator(ABC):
         known_labels = tuple(sorted({int(label) for label in truth.image_labels if label >= 0}))
         if known_labels and known_labels[-1] >= len(self.classes):
             raise DataError(
-                f"{location}: its truth holds label {known_labels[-1]}; allowed are 0 to "
+                f"{location}: its ground truth holds label {known_labels[-1]}; allowed are 0 to "
                 f"{len(self.classes) - 1}, indices into the evaluator's classes"
             )
         if not self._is_evaluable(
@@ -130,7 +130,10 @@ class BaseClassificationEvaluator(ABC):
         """Return reliability, images and notes; see `DetailedEvaluator.details`."""
         details = {"reliability": self._compute_reliability(), "images": self._describe_images()}
         if self._num_skipped:
-            note = f"{self._num_skipped} images left out, whose labels are no classes of this head"
+            note = (
+                f"{self._num_skipped} images skipped because their labels are not classes of "
+                "this head"
+            )
             details["notes"] = [note]
         return details
 

@@ -63,9 +63,8 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
         if len(known_labels) > 1 or not num_labels:
             raise DataError(
                 f"{location} has {len(known_labels) or 'no'} image-level labels among the classes "
-                "of this "
-                "head, but single-label classification needs exactly one; mend the file, or set "
-                "multi_label: true"
+                "of this head, but single-label classification needs exactly one; fix the file, "
+                "or set multi_label: true"
             )
         return bool(known_labels)
 

@@ -137,6 +137,6 @@ def compute_error_types(run: Any) -> tuple[dict[str, float], list[str]]:
     lost = {name: float(tide["delta_ap"][name]) for name in ERROR_TYPES}
     note = (
         "Error types after TIDE (Bolya et al., ECCV 2020), computed with hotcoco: AP at IoU 0.5 "
-        "(background below IoU 0.1) that mending one kind alone would win; crowds are left out."
+        "(background below IoU 0.1) that fixing one kind alone would gain; crowds are ignored."
     )
     return lost, [note]

@@ -78,9 +78,8 @@ class CocoEvaluator(ABC):
             )
         if self._blocks and self.is_streamed and name != self._backend:
             raise DataError(
-                f"{self.kind} evaluator {name!r} comes too late: {len(self._image_indices)} "
-                "images were "
-                f"matched by {self._backend}; choose it before the first image"
+                f"{self.kind} evaluator {name!r} is set too late: {len(self._image_indices)} "
+                f"images were already matched by {self._backend}; choose it before the first image"
             )
         self._backend = name
         self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)

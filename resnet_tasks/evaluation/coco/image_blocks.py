@@ -91,7 +91,7 @@ def build_truth_objects(truth: GroundTruth) -> tuple[Objects, NDArray[np.float64
     """
     if truth.boxes_xywh is None or truth.labels is None:
         raise DataError(
-            f"image {truth.image_id!r} has no annotated boxes and cannot be evaluated; leave it out"
+            f"image {truth.image_id!r} has no annotated boxes and cannot be evaluated; skip it"
         )
     boxes = np.asarray(truth.boxes_xywh, np.float64).reshape(-1, 4)
     areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else truth.areas

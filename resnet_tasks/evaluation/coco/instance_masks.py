@@ -201,7 +201,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         return select_pairs(self._join_pairs(), is_kept)
 
     def _compute_error_types(self) -> tuple[dict[str, float], list[str]]:
-        return {}, ["Error types (TIDE) are not counted for masks: they are not kept."]
+        return {}, ["Error types (TIDE) are not computed for masks, which are not stored."]
 
 
 def _encode_truth_masks(truth: GroundTruth) -> list[Any]:
@@ -210,7 +210,7 @@ def _encode_truth_masks(truth: GroundTruth) -> list[Any]:
         truth.labels if truth.labels is not None else ()
     ):
         raise DataError(
-            f"image {truth.image_id!r} has no annotated masks and cannot be evaluated; leave it out"
+            f"image {truth.image_id!r} has no annotated masks and cannot be evaluated; skip it"
         )
     for number, segmentation in enumerate(segmentations):
         if segmentation is None:

@@ -55,7 +55,7 @@ def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: i
     """
     location = f"image {truth.image_id!r}"
     if truth.boxes_xywh is None or truth.labels is None:
-        raise DataError(f"{location} has no annotated boxes and cannot be evaluated; leave it out")
+        raise DataError(f"{location} has no annotated boxes and cannot be evaluated; skip it")
     boxes = ImageBoxes(
         detection_boxes=as_array(prediction.boxes).astype(np.float64).reshape(-1, 4),
         detection_labels=as_array(prediction.labels).astype(np.int64),

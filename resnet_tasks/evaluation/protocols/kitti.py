@@ -96,7 +96,7 @@ class KittiOptions(EvaluatorOptions):
     @classmethod
     def _edges_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(low >= high for low, high in pairwise(value)):
-            raise ValueError("edges must rise")
+            raise ValueError("edges must increase")
         return value
 
 
@@ -273,8 +273,8 @@ class KittiEvaluator:
         if self._undescribed:
             notes.append(
                 f"KITTI: {self._undescribed} of {self._objects} objects have neither `occluded` "
-                "nor `truncated`; they count as visible and whole, so that easy, moderate and hard "
-                "differ by height alone for them."
+                "nor `truncated`; such objects count as fully visible, so easy, moderate and hard "
+                "differ only in height for them."
             )
         for (name, level), tally in self._tallies.items():
             number = sum(tally.objects)

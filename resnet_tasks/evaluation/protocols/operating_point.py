@@ -47,12 +47,12 @@ class ThresholdRule:
             return cls("max F1")
         match = re.fullmatch(r"(sensitivity>=|falsepositives(?:perimage)?<=)(\d*\.?\d+)", plain)
         if match is None:
-            raise DataError(f"rule {text!r} is not known; rules are {_FORMS}")
+            raise DataError(f"rule {text!r} is unknown; rules are {_FORMS}")
         value = float(match[2])
         if match[1].startswith("false"):
             return cls("false positives", value)
         if not 0 < value <= 1:
-            raise DataError(f"rule {text!r}: a sensitivity lies above 0 and is at most 1")
+            raise DataError(f"rule {text!r}: a sensitivity must be above 0 and at most 1")
         return cls("sensitivity", value)
 
     def __str__(self) -> str:
@@ -162,7 +162,9 @@ def _choose_best(table: list[OperatingPoint], rule: ThresholdRule, name: str) ->
     """Choose the best point by a rule; among equally good points the highest threshold."""
     useful_points = [point for point in table if point.sensitivity > 0]
     if not useful_points:
-        raise DataError(f"{name}: no object is found at any score; there is nothing to choose")
+        raise DataError(
+            f"{name}: no object is found at any score, so there is no threshold to choose"
+        )
     if rule.kind == "max F1":
         return max(useful_points, key=lambda point: point.f1)
     if rule.kind == "sensitivity":
@@ -170,15 +172,15 @@ def _choose_best(table: list[OperatingPoint], rule: ThresholdRule, name: str) ->
         if not feasible:
             most = useful_points[-1]
             raise DataError(
-                f"{name}: no threshold reaches {rule}; the most is {most.sensitivity:.3f}, with "
-                f"{most.false_positives:.3g} false positives per image"
+                f"{name}: no threshold reaches {rule}; the highest is {most.sensitivity:.3f}, "
+                f"with {most.false_positives:.3g} false positives per image"
             )
         return feasible[0]
     feasible = [point for point in useful_points if point.false_positives <= rule.value]
     if not feasible:
         least = useful_points[0]
         raise DataError(
-            f"{name}: no threshold that finds anything keeps to {rule}; the fewest is "
+            f"{name}: no threshold that finds anything satisfies {rule}; the minimum is "
             f"{least.false_positives:.3g}, with sensitivity {least.sensitivity:.3f}"
         )
     return max(feasible, key=lambda point: point.sensitivity)

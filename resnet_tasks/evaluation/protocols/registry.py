@@ -60,9 +60,8 @@ def build_extra_evaluator(
             if EXTRA_EVALUATORS.get(evaluator_name).task == task
         ]
         raise RecipeError(
-            f"evaluator {name!r} judges {evaluator_class.task}, the head does {task}; for it there "
-            "are: "
-            f"{', '.join(fitting) or 'none'}"
+            f"evaluator {name!r} evaluates {evaluator_class.task}, but the task of the head is "
+            f"{task}; its evaluators are: {', '.join(fitting) or 'none'}"
         )
     try:
         return evaluator_class(classes, evaluator_class.Options.model_validate(dict(options or {})))
@@ -81,4 +80,4 @@ def _describe_problem(error: Any, options: type[EvaluatorOptions]) -> str:
     if error["type"] != "extra_forbidden":
         return ": ".join(part for part in (key, f"{error['msg']}, got {error['input']!r}") if part)
     hint = suggest_nearest(key, options.model_fields)
-    return f"{key} is no option of it{hint}"
+    return f"{key} is not an option{hint}"

@@ -148,14 +148,14 @@ class SurfaceEvaluator:
             has = "has no spacing" if truth.spacing is None else "has a spacing"
             raise DataError(
                 f"image {truth.image_id!r} {has}, unlike the images before it: distances in px "
-                "and mm have no mean; give every image a `spacing`, or set unit: px"
+                "and mm cannot be averaged; give every image a `spacing`, or set unit: px"
             )
         if self._unit == "px":
             return (1.0, 1.0)
         if truth.spacing is None:
             raise DataError(
-                f"image {truth.image_id!r} has no spacing, but distances are wanted in mm; write "
-                "`spacing: [y, x]` (mm per pixel) into its image record, or set unit: px"
+                f"image {truth.image_id!r} has no spacing, but distances are requested in mm; "
+                "write `spacing: [y, x]` (mm per pixel) into its image record, or set unit: px"
             )
         return truth.spacing
 

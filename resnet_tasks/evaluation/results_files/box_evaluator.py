@@ -20,7 +20,7 @@ def build_evaluator(
         results: Columns of the results file.
         backend: Key in `BOX_BACKENDS`.
     """
-    assert results.boxes is not None, "results of boxes have boxes"
+    assert results.boxes is not None, "box results have boxes"
     evaluator = DetectionEvaluator(expected.categories.names, backend=backend)
     evaluator.update_block(
         ImageBlock(

@@ -51,16 +51,16 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
 
 def _build_corner_note(truth: TruthColumns, detections: ResultColumns) -> tuple[str, ...]:
     """Return a note if most boxes extend far beyond their images, as corners read as sizes do."""
-    assert detections.boxes is not None, "results of boxes have boxes"
+    assert detections.boxes is not None, "box results have boxes"
     if not len(detections.boxes):
-        return ("the results are empty: nothing was found in any image",)
+        return ("the results are empty: nothing was detected in any image",)
     height, width = truth.sizes[detections.images].T
     ends = detections.boxes[:, :2] + detections.boxes[:, 2:]
     fraction = float(((ends[:, 0] > width + 1) | (ends[:, 1] > height + 1)).mean())
     if fraction < 0.5:
         return ()
     note = (
-        f"{fraction:.0%} of the boxes reach beyond their images; they are read as [x, y, width, "
-        "height]: are they corners [x1, y1, x2, y2], or pixels of a resized image?"
+        f"{fraction:.0%} of the boxes extend beyond their images; boxes are read as [x, y, width, "
+        "height]: are these corners [x1, y1, x2, y2], or pixels of a resized image?"
     )
     return (note,)

@@ -54,11 +54,13 @@ def describe_problems(columns: TruthColumns) -> tuple[str, ...]:
         if problem.severity in ("repaired", "warning")
     ]
     if not len(columns.labels):
-        notes.append(f"{columns.path} holds no object: there is nothing to find, and no metric")
+        notes.append(
+            f"{columns.path} contains no objects, so there is nothing to detect and no metric"
+        )
     negative = int((columns.boxes[:, 2:] < 0).any(axis=1).sum())
     if negative:
         notes.append(
             f"{columns.path}: {negative} object(s) have a box of negative width or height, which "
-            "nothing can find; boxes are [x, y, width, height]"
+            "no detection can match; boxes are [x, y, width, height]"
         )
     return tuple(notes)

@@ -55,7 +55,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
                 boxes=None if detections.boxes is None else detections.boxes[detection_rows],
             )
         except DataError as error:  # The results were checked on reading.
-            raise DataError(f"{truth}: {error}; mend the annotation") from None
+            raise DataError(f"{truth}: {error}; fix the annotation") from None
     return build_file_evaluation(evaluator, backend, expected.groups, describe_problems(expected))
 
 

@@ -35,7 +35,8 @@ def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvalu
     units = ResamplingUnits.from_image_ids(evaluator.image_ids, evaluation.groups)
     if units.number < LEAST_UNITS:
         note = (
-            f"only {units.number} {units.unit_name}, too few for intervals ({LEAST_UNITS} at least)"
+            f"only {units.number} {units.unit_name}, too few for intervals (at least "
+            f"{LEAST_UNITS} needed)"
         )
         return replace(evaluation, notes=(*evaluation.notes, note))
     values = resample_metrics(evaluator, units, bootstrap)

@@ -34,13 +34,13 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
     records = [record for record in coco.images if record.sem_seg_file_name is not None]
     if not records:
         raise DataError(
-            f"{truth}: no image has a `sem_seg_file_name`; there are no pixels to judge"
+            f"{truth}: no image has a `sem_seg_file_name`; there are no pixels to evaluate"
         )
     names = [str(record.sem_seg_file_name) for record in records]
     missing = [name for name in names if not (results / name).is_file()]
     if missing:
         raise DataError(
-            f"{results}: {len(missing)} of {len(names)} label maps are not there, the first is "
+            f"{results}: {len(missing)} of {len(names)} label maps are missing, the first is "
             f"{missing[0]}; name each as the truth's `sem_seg_file_name`"
         )
     evaluator = SegmentationEvaluator(coco.categories.names)
@@ -58,6 +58,6 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
         evaluator.update_labels(labels, GroundTruth(record.id, size, semantic=expected))
     groups = {record.id: record.group for record in records if record.group is not None}
     num_skipped = len(coco.images) - len(records)
-    note = f"{num_skipped} images without `sem_seg_file_name` are not judged"
+    note = f"{num_skipped} images without `sem_seg_file_name` are not evaluated"
     notes = (note,) if num_skipped else ()
     return build_file_evaluation(evaluator, "resnet_tasks confusion matrix", groups, notes)

@@ -273,8 +273,8 @@ def resample_heads(
             digests[head] = units.digest
             if units.number < LEAST_UNITS:
                 notes.append(
-                    f"{head}: only {units.number} {units.unit_name}, too few for intervals "
-                    f"({LEAST_UNITS} at least)"
+                    f"{head}: only {units.number} {units.unit_name}, too few for intervals (at "
+                    f"least {LEAST_UNITS} needed)"
                 )
                 rules |= _collect_rules(head, evaluator, evaluator.compute())
                 continue
@@ -286,7 +286,7 @@ def resample_heads(
     rarely_defined = [name for name, column in values.items() if _is_rarely_defined(column)]
     if rarely_defined:
         notes.append(
-            f"defined on fewer than {LEAST_DEFINED:.0%} of the resampled data sets, hence without "
+            f"defined on fewer than {LEAST_DEFINED:.0%} of the resampled datasets, so without an "
             f"interval: {', '.join(rarely_defined)}"
         )
     return Resampling(

@@ -217,7 +217,7 @@ def extract_detection_decisions(
         DataError: If the image's boxes are not annotated.
     """
     if truth.boxes_xywh is None or truth.labels is None:
-        raise DataError(f"image {truth.image_id!r} has no annotated boxes; leave it out")
+        raise DataError(f"image {truth.image_id!r} has no annotated boxes; skip it")
     boxes = as_array(prediction.boxes).astype(np.float64).reshape(-1, 4)
     xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
     labels = as_array(prediction.labels).astype(np.int64)

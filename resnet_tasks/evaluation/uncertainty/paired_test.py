@@ -141,7 +141,7 @@ def compare_evaluations(
         if name.split("/")[0] in reasons:
             continue
         if name not in metrics or name not in other_metrics:
-            reasons[name] = f"only the {'first' if name in metrics else 'second'} gives it"
+            reasons[name] = f"only the {'first' if name in metrics else 'second'} reports it"
         elif metrics[name].per_class.keys() != other_metrics[name].per_class.keys():
             reasons[name] = "the classes differ: " + " / ".join(
                 ", ".join(metric_map[name].per_class) for metric_map in (metrics, other_metrics)
@@ -151,7 +151,7 @@ def compare_evaluations(
                 evaluation_resampling.rules.get(name, "")
                 for evaluation_resampling in (resampling, other_resampling)
             ]
-            reasons[name] = f"counted by other rules: {_describe_rule_differences(*rules)}"
+            reasons[name] = f"computed by different rules: {_describe_rule_differences(*rules)}"
         else:
             shared[name] = _compute_difference(name, first, second)
     return PairedComparison(shared, reasons, resampling)
@@ -174,7 +174,7 @@ def _find_incomparable_heads(first: Resampling, second: Resampling) -> dict[str,
         if head not in first.digests or head not in second.digests:
             reasons[head] = f"only the {'first' if head in first.digests else 'second'} has it"
         elif first.digests[head] != second.digests[head]:
-            reasons[head] = "judged on other images, or images in other groups"
+            reasons[head] = "evaluated on different images, or on images in different groups"
     return reasons
 
 

@@ -76,7 +76,7 @@ class TemperatureScaling:
         if self.field not in raw:
             raise DataError(
                 f"the head's raw output has no {self.field!r} to calibrate (it has "
-                f"{', '.join(raw)}); calibrate the run again, or go without"
+                f"{', '.join(raw)}); calibrate the run again, or continue without calibration"
             )
         values = raw[self.field].float()
         if self.field == "logits":
@@ -106,7 +106,7 @@ class DecisionCollector(ABC):
     It has the interface of an evaluator, so that `evaluate` fills it.
     """
 
-    protocol = "Decisions are collected to fit a scaling to them."
+    protocol = "Decisions are collected to fit a temperature scaling."
 
     def __init__(self) -> None:
         self.number = 0

@@ -74,7 +74,7 @@ def test_refusals_name_the_image() -> None:
     evaluator = InstanceMaskEvaluator(("a",))
     with pytest.raises(DataError, match=r"image 1: a mask has size \(3, 3\) .* \(40, 50\)"):
         evaluator.update_masks(np.zeros((1, 3, 3), np.bool_), [0], [0.9], truth(SQUARE))
-    with pytest.raises(DataError, match=r"image 1: run lengths .* do not fit"):
+    with pytest.raises(DataError, match=r"image 1: RLE .* does not fit"):
         evaluator.update_masks([{"size": [3, 3], "counts": [9]}], [0], [0.9], truth(SQUARE))
     with pytest.raises(DataError, match=r"image 1: an annotation \(number 1\) has no mask"):
         evaluator.update_masks([], [], [], truth(SQUARE, None))
@@ -86,7 +86,7 @@ def test_refusals_name_the_image() -> None:
         evaluator.update_masks([SQUARE], [0], [float("nan")], truth(SQUARE))
     assert evaluator.compute()["AP"].value is None
     evaluator.update_masks([SQUARE], [0], [0.9], truth(SQUARE))
-    with pytest.raises(DataError, match="'pycocotools' comes too late: 1 images"):
+    with pytest.raises(DataError, match="'pycocotools' is set too late: 1 images"):
         evaluator.backend = "pycocotools"
 
 

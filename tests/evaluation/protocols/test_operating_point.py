@@ -111,7 +111,10 @@ def test_every_class_has_its_own_threshold() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sensitivity>=0.9", r"a.*: no threshold reaches sensitivity >= 0.9; the most is 0.750, "),
+        (
+            "sensitivity>=0.9",
+            r"a.*: no threshold reaches sensitivity >= 0.9; the highest is 0.750, ",
+        ),
         ("sensitivity>=1.5", "lies above 0 and is at most 1"),
         ("sensitivity<=0.5", "rules are `max-f1`, `sensitivity>=0.9`, `false-positives<=1`"),
         ("false-positives<=-1", "rule 'false-positives<=-1' is not known"),
@@ -128,7 +131,7 @@ def test_what_cannot_be_chosen_is_told(text: str, said: str) -> None:
 def test_unreachable_bounds_and_empty_data() -> None:
     worst = judged(hits=[(0.3, 0)], misses=[(0.9, 0)], objects=[0], images=1)
     with pytest.raises(
-        DataError, match=r"keeps to false positives per image <= 0.5; the fewest is 1, with"
+        DataError, match=r"satisfies false positives per image <= 0.5; the minimum is 1, with"
     ):
         choose_thresholds(worst, ThresholdRule.parse("false-positives<=0.5"))
     with pytest.raises(DataError, match="no object is found at any score"):

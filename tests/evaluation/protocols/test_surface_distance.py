@@ -192,7 +192,9 @@ def test_images_with_and_without_spacing_do_not_mix() -> None:
     pixels.update(predicted(square(5, 6, 3)), truth(labels, 2))
     assert pixels.compute()["HD95"].unit == "px"
     assert value(pixels, "HD95") == 0.5
-    with pytest.raises(DataError, match=r"image 3 has no spacing, but distances are wanted in mm"):
+    with pytest.raises(
+        DataError, match=r"image 3 has no spacing, but distances are requested in mm"
+    ):
         SurfaceEvaluator(BG, SurfaceOptions(unit="mm")).update(predicted(labels), truth(labels, 3))
     with pytest.raises(DataError, match="image 2 is evaluated twice"):
         pixels.update(predicted(labels), truth(labels, 2))

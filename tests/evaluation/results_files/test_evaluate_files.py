@@ -255,7 +255,7 @@ def test_a_broken_mask_of_the_truth_is_told_with_its_file(tmp_path: Path) -> Non
     truth.write_text(json.dumps(content))
     results.write_text("[]")
     with pytest.raises(
-        DataError, match=r"truth\.json: image .* holds no polygon; .*; mend the ann"
+        DataError, match=r"truth\.json: image .* contains no polygon; .*; fix the ann"
     ):
         evaluate_results(truth, results, task="mask")
 
@@ -305,7 +305,7 @@ def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"names no category \(0 or void\) on 6 pixels"):
         evaluate_results(truth, answers, task="semantic")
     (answers / "a.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 1 label maps are not there, the first is a\.png"):
+    with pytest.raises(DataError, match=r"1 of 1 label maps are missing, the first is a\.png"):
         evaluate_results(truth, answers, task="semantic")
     with pytest.raises(DataError, match="is not a folder"):
         evaluate_results(truth, truth, task="semantic")
@@ -378,7 +378,7 @@ def test_command_loads_no_torch(tmp_path: Path, task: str) -> None:
             "--truth, --results judge results of any tool, RUN a run; give one or the other",
         ),
         (["--split", "test", "--truth", "a", "--results", "b"], "--split a run"),
-        (["--truth", "gone.json", "--results", "b.json"], "gone.json is not there"),
+        (["--truth", "gone.json", "--results", "b.json"], "gone.json does not exist"),
     ],
 )
 def test_mixtures_are_refused(options: list[str], said: str) -> None:

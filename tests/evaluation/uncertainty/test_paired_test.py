@@ -91,7 +91,7 @@ def test_what_is_not_shared_is_listed_with_the_reason() -> None:
     assert list(found.differences) == ["objects/AP"]
     assert found.not_compared == {
         "scene": "only the second has it",
-        "objects/FROC": "only the first gives it",
+        "objects/FROC": "only the first reports it",
         "objects/AP50": "the classes differ: a / b",
     }
     plain = found.to_json()
@@ -111,7 +111,7 @@ def test_numbers_counted_by_other_rules_are_not_compared() -> None:
     found = compare_evaluations(first, second)
     assert not found.differences
     assert found.not_compared == {
-        "objects/AP": "counted by other rules: hit when IoU >= 0.5 / hit when IoU >= 0.3"
+        "objects/AP": "computed by different rules: hit when IoU >= 0.5 / hit when IoU >= 0.3"
     }
     assert compare_evaluations(first, first).differences
 
@@ -147,7 +147,7 @@ def test_what_is_better_is_known_where_nothing_is_defined() -> None:
 
 def test_other_images_or_draws_are_refused() -> None:
     values = np.linspace(0, 1, 20)
-    with pytest.raises(DataError, match="objects: judged on other images"):
+    with pytest.raises(DataError, match="objects: evaluated on different images"):
         compare_evaluations(side(values), side(values, digest="y"))
     with pytest.raises(DataError, match="resampled differently"):
         compare_evaluations(side(values), side(values, seed=1))
