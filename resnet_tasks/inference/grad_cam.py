@@ -181,7 +181,7 @@ def _compute_evidence(
     evidence_fn = EVIDENCE.get(head.task.name)
     if evidence_fn is None:
         raise HeadError(
-            f"head {name} has the task {head.task.name}; explained can be {', '.join(EVIDENCE)}"
+            f"head {name} has the task {head.task.name}; supported tasks are {', '.join(EVIDENCE)}"
         )
     label = None
     if query.class_name is not None:
@@ -213,7 +213,7 @@ def _compute_detection_evidence(
     class_name = "object" if label is None else head.classes[label]
     if not usable.any():
         raise DataError(
-            f"there is no {class_name} among the detections; ask for another class or box"
+            f"there is no {class_name} among the detections; choose another class or box"
         )
     boxes = geometry.boxes_to_original(raw["boxes"][0].detach().float())
     rank = raw["scores"][0].detach().float()
@@ -236,8 +236,7 @@ def _compute_detection_evidence(
         raise DataError(
             f"the score of the {head.classes[int(raw['labels'][0][index])]} at "
             f"{[round(coordinate, 1) for coordinate in corners]} is {score.item():.7f}, where "
-            "float32 leaves "
-            "no gradient to explain it by; ask for another box or class"
+            "float32 leaves no gradient to explain it with; choose another box or class"
         )
     value = torch.logit(score)
     return _Evidence(
@@ -271,7 +270,7 @@ def _compute_pixel_evidence(
     class_pixels = region & (labels == label)
     if not class_pixels.any():
         raise DataError(
-            f"no pixel there is taken for {head.classes[label]}; ask for another class or box"
+            f"no pixel there is predicted as {head.classes[label]}; choose another class or box"
         )
     return _Evidence(logits[label][class_pixels].mean(), label, box)
 
@@ -285,7 +284,7 @@ def _compute_image_evidence(
 ) -> _Evidence:
     """Return the logit of a class of the whole image."""
     if box is not None:
-        raise DataError("a head that judges whole images has no boxes; leave the box out")
+        raise DataError("a head that classifies whole images has no boxes; remove the box")
     classifier: Any = head
     logits = classifier.pool_logits(raw["logits"].float(), [geometry.input_size])[0]
     class_index = int(logits.argmax()) if label is None else label

@@ -149,7 +149,7 @@ class _RowDecoder:
 
     def build_map(self) -> SegmentationMap:
         """Return the decoded map."""
-        assert self._num_done == self._original[0], "every row came"
+        assert self._num_done == self._original[0], "every row arrived"
         kept_fields = {} if self._keep == "labels" else {self._keep: self._kept_scores}
         return SegmentationMap(self._labels, **{"probs": None, **kept_fields})
 
@@ -193,7 +193,7 @@ def get_window_logits(
         got = tuple(logits.shape) if isinstance(logits, Tensor) else f"only {', '.join(raw)}"
         raise HeadError(
             f"head {name}: windows are blended in raw `logits` of shape (B, {num_classes}, "
-            f"{padded[0]}, {padded[1]}), its forward gives {got}; predict whole images, or bring "
+            f"{padded[0]}, {padded[1]}), its forward gives {got}; predict whole images, or resize "
             "the logits to the size of the image in `forward`"
         )
     return logits

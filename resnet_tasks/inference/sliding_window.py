@@ -66,9 +66,9 @@ class SlidingWindows:
         for name, head in self.model.named_heads.items():
             if head.task == CLASSIFICATION:
                 raise HeadError(
-                    f"head {name} says what an image shows as a whole, which windows of it do not "
-                    "tell; predict without windows (no data.tiles, evaluation.sliding or --tiles), "
-                    "or take the head out"
+                    f"head {name} classifies the whole image, which windows cannot do; predict "
+                    "without windows (no data.tiles, evaluation.sliding or --tiles), or remove "
+                    "the head"
                 )
 
     @torch.inference_mode()
@@ -136,9 +136,8 @@ def _frame_detections(
     """
     if not isinstance(prediction, Detections):
         raise DataError(
-            f"head {name}: predictions of type {type(prediction).__name__} cannot be put together "
-            "from "
-            "windows; predict without them (no data.tiles, evaluation.sliding or --tiles)"
+            f"head {name}: predictions of type {type(prediction).__name__} cannot be merged from "
+            "windows; predict without windows (no data.tiles, evaluation.sliding or --tiles)"
         )
     scale_y = image.original_size[0] / image.size[0]
     scale_x = image.original_size[1] / image.size[1]

@@ -81,7 +81,7 @@ def rescale_dataset(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
     if not isinstance(dataset, ScalableDataset):
         raise DataError(
             f"{type(dataset).__name__} has no at_scale(factor), which views at other sizes need; "
-            "use flips alone"
+            "use flips only"
         )
     return dataset.at_scale(factor)
 
@@ -182,7 +182,7 @@ def merge_views(predictions: Sequence[Any]) -> Any:
         probs = torch.stack([prediction.probs for prediction in predictions]).mean(dim=0)
         return replace(first, probs=probs)
     raise DataError(
-        f"predictions of type {type(first).__name__} cannot be merged over views; go without "
+        f"predictions of type {type(first).__name__} cannot be merged over views; predict without "
         "test-time augmentation"
     )
 

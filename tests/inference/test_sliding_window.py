@@ -212,7 +212,7 @@ def test_large_images_are_drawn_small(tmp_path: Path) -> None:
 def test_a_head_that_sees_images_as_a_whole_is_refused() -> None:
     backbone = ResNet("resnet18", weights="none")
     model = TaskModel(backbone, {"kind": Classifier(backbone.specs, CLASSES)})
-    with pytest.raises(HeadError, match="head kind says what an image shows as a whole"):
+    with pytest.raises(HeadError, match="head kind classifies the whole image"):
         sliding(model)
 
 
@@ -228,7 +228,7 @@ class Coarse(Equivariant):
 
 def test_predictions_that_cannot_be_put_together_are_told() -> None:
     image = noise((80, 80))
-    with pytest.raises(DataError, match="head x: predictions of type str cannot be put together"):
+    with pytest.raises(DataError, match="head x: predictions of type str cannot be merged"):
         predict_images(sliding(toy(x=Strange)), [image], Preparation())
     with pytest.raises(HeadError, match=r"head y: .* shape \(B, 3, 64, 64\), .* \(4, 3, 32, 32\)"):
         predict_images(sliding(toy(y=Coarse)), [image], Preparation())

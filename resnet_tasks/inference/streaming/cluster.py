@@ -264,8 +264,8 @@ def _parse_traceback(text: str) -> ResnetTasksError:
             return translated
     causes = [f"{name}: {message}" for name, message in exceptions if not name.startswith("ray.")]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reason = (causes or lines or ["no reason is known"])[0]
+    reason = (causes or lines or ["the reason is unknown"])[0]
     return RunError(
-        f"prediction on the cluster failed ({reason}); what is done stays, the same command goes "
-        "on with it"
+        f"prediction on the cluster failed ({reason}); finished images are kept; run the same "
+        "command to resume"
     )

@@ -269,7 +269,7 @@ def predict_all(
         request.paths, recursive=request.recursive, list_file=request.list_file
     )
     if num_skipped:
-        console.print(f"left out: {num_skipped} files and folders that are no images")
+        console.print(f"skipped: {num_skipped} files and folders that are not images")
 
     def predict_locally(units: Sequence[Unit], done_batches: DoneBatches) -> Generator[BatchResult]:
         return predict_units(units, predictor, out, options, done_batches=done_batches)
@@ -293,7 +293,7 @@ def predict_all(
             journal.close()
     if summary.num_unreadable:
         console.print(
-            f"left out: {summary.num_unreadable} that cannot be read (in part), listed in "
+            f"skipped: {summary.num_unreadable} that cannot be read completely, listed in "
             f"{out / BAD}",
             highlight=False,
             markup=False,
@@ -326,7 +326,7 @@ def _predict_sources(
     num_resumed, done_batches = journal.num_predicted, journal.done_batches
     if done_batches:
         console.print(
-            f"going on in {out}: {num_resumed} images and frames are done",
+            f"resuming in {out}: {num_resumed} images and frames are done",
             highlight=False,
             markup=False,
         )

@@ -239,7 +239,9 @@ class StreamJournal:
 
     def _require_same_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise a `RunError` if the settings of the unfinished prediction differ."""
-        remedy = "go on with the same command, begin anew with --overwrite, or choose another --out"
+        remedy = (
+            "resume with the same command, start over with --overwrite, or choose another --out"
+        )
         try:
             stored_settings = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
             changed = [
@@ -258,9 +260,8 @@ class StreamJournal:
                 for key in changed
             )
             raise RunError(
-                f"{self._folder} holds an unfinished prediction that was begun otherwise: "
-                f"{changes}; "
-                f"{remedy}"
+                f"{self._folder} holds an unfinished prediction that was started with other "
+                f"settings: {changes}; {remedy}"
             )
 
     def _restore(self) -> None:

@@ -106,11 +106,11 @@ def read_frames(
                 yield VideoFrame(number, seconds, pixels)
             number += 1
     if number == 0:
-        raise DataError(f"video {path} has no frame that can be read; is it whole?")
+        raise DataError(f"video {path} has no readable frame; is the file complete?")
     if number < (1 - MISSING) * announced:
         raise DataError(
-            f"video {path} ends after {number} of the {announced} frames that it announces; the "
-            "frames before are predicted"
+            f"video {path} ends after {number} of the {announced} frames that its header "
+            "announces; the frames before the end are predicted"
         )
 
 
@@ -159,14 +159,14 @@ def _require_video(path: Path) -> None:
         with open_regular_file(path) as stream:
             start = read_start(stream)
     except FileNotFoundError:
-        raise DataError(f"video {path} does not exist or is no file") from None
+        raise DataError(f"video {path} does not exist or is not a file") from None
     except OSError as error:
         raise DataError(f"video {path} cannot be read: {error}") from None
     is_avi = start[:4] == b"RIFF" and start[8:12] in (b"AVI ", b"AVIX")
     is_quicktime = start[4:8] in _QUICKTIME_ATOMS
     if not (is_avi or is_quicktime or start.startswith(_CONTAINERS)):
         raise DataError(
-            f"video {path} cannot be opened; its content is no video (MP4, MOV, AVI, Matroska, "
+            f"video {path} cannot be opened; its content is not a video (MP4, MOV, AVI, Matroska, "
             "WebM, MPEG or WMV)"
         )
 

@@ -95,7 +95,9 @@ To change retry attempts, configure `ray.data.DataContext`"""
         text.replace("resnet_tasks.errors.DataError", "ZeroDivisionError")
     )
     assert isinstance(bug, RunError)
-    assert "failed (ZeroDivisionError: a.png is damaged; mend it); what is done stays" in str(bug)
+    assert "failed (ZeroDivisionError: a.png is damaged; mend it); finished images are kept" in str(
+        bug
+    )
     assert "(the node died); what" in str(module._parse_traceback("\nthe node died\nbye"))
 
 

@@ -71,7 +71,7 @@ def test_images_and_frames_are_written(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     done, said = predicted(out, data)
     assert done == StreamSummary(num_predicted=12, num_unreadable=1, num_resumed=0)
-    assert f"left out: 1 that cannot be read (in part), listed in {out}" in said
+    assert f"skipped: 1 that cannot be read completely, listed in {out}" in said
     listed = json.loads((out / "images.json").read_text())["images"]
     names = [(Path(each["file_name"]).name, each.get("frame"), each["id"]) for each in listed]
     assert names == [
@@ -190,7 +190,7 @@ def test_a_restart_goes_on_and_ends_with_the_same_files(
     second = MeanPredictor()
     _, said = predicted(out, data, predictor=second)
     kept = max(0, batches - 2)  # two may wait to be written
-    assert ("going on in" in said) == (kept > 0)
+    assert ("resuming in" in said) == (kept > 0)
     assert len(second.seen) <= 7 - kept
     assert tree(out) == tree(whole)
 
@@ -200,7 +200,9 @@ def test_other_settings_and_other_images_are_refused(tmp_path: Path, data: Path)
     first.left = 4
     with pytest.raises(KeyboardInterrupt):
         predicted(out, data, predictor=first)
-    with pytest.raises(RunError, match=r"begun otherwise: score was None, is 0\.3; go on with"):
+    with pytest.raises(
+        RunError, match=r"started with other settings: score was None, is 0\.3; resume with"
+    ):
         predicted(out, data, score=0.3)
     with pytest.raises(RunError, match=r"weights was 'w', is 'v'"):
         predicted(out, data, settings={"weights": "v"})
@@ -367,5 +369,5 @@ def test_killed_and_restarted_equals_uninterrupted(tmp_path: Path) -> None:
     assert kills == 2
     done, said = predicted(out, data)
     assert 8 <= done.num_resumed < done.num_predicted == 35
-    assert "going on in" in said
+    assert "resuming in" in said
     assert tree(out) == tree(tmp_path / "whole")
