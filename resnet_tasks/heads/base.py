@@ -36,7 +36,7 @@ def _format_option_error(error: Any, head: type[Head]) -> str:
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}, got {error['input']!r}"
     hint = suggest_nearest(key, head.Options.model_fields)
-    return f"{key} is no option of it{hint}"
+    return f"{key} is not an option{hint}"
 
 
 class Head(nn.Module, ABC):

@@ -91,7 +91,7 @@ class Classifier(Head):
         if len(self.classes) < 2 and not self.options.multi_label:
             raise HeadError(
                 f"head {type(self).__name__} has the one class {self.classes[0]!r}, which every "
-                "image would show; name another class, or set multi_label: true for yes or no"
+                "image would show; name another class, or set multi_label: true for a yes/no label"
             )
         weights = make_class_weights(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
@@ -221,8 +221,7 @@ def get_single_label(labels: Sequence[int], image_id: int | str) -> int:
     if len(known_labels) > 1 or not labels:
         raise DataError(
             f"image {image_id!r} has {len(known_labels) or 'no'} image-level labels among the "
-            "classes of "
-            "this head, but a classifier needs exactly one; mend the file, or set multi_label: "
-            "true where an image may have any number"
+            "classes of this head, but a classifier needs exactly one; fix the file, or set "
+            "multi_label: true where an image may have any number"
         )
     return known_labels[0] if known_labels else VOID

@@ -39,7 +39,7 @@ def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None,
     if requested not in (None, shared):
         raise HeadError(
             f"{who} shares a pyramid of {shared} channels, but its option pyramid_channels is "
-            f"{requested}; leave that out and set pyramid.channels"
+            f"{requested}; remove that option and set pyramid.channels"
         )
     return shared
 

@@ -83,7 +83,7 @@ class _PerImageSum(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # `once_differentiable` would silently drop the second-order gradients.
         if torch.is_grad_enabled():
-            raise RuntimeError("losses made image by image have no gradients of gradients")
+            raise RuntimeError("losses computed image by image have no second-order gradients")
         total, *remaining = [
             saved_gradient * of_sum
             for saved_gradient, of_sum in zip(ctx.saved_tensors, gradients, strict=False)

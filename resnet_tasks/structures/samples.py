@@ -221,8 +221,8 @@ def _require_areas(sample: Sample) -> None:
         empty &= ~ignore
     if empty.any():
         raise DataError(
-            f"image {sample.image_id} {sample.file_name}: the box {boxes[empty][0].tolist()} "
-            "(x1, y1, x2, y2 in pixels of the sample) has no area; leave such objects out"
+            f"image {sample.image_id} {sample.file_name}: the box {boxes[empty][0].tolist()} (x1, "
+            "y1, x2, y2 in pixels of the sample) has no area; remove such objects"
         )
 
 

@@ -319,7 +319,7 @@ def split_torchvision_state_dict(
             head[key] = value
         else:
             raise HeadError(
-                f"{key!r} is no weight of torchvision's Faster R-CNN; expected keys below "
+                f"{key!r} is not a weight of torchvision's Faster R-CNN; expected keys below "
                 "backbone.body, backbone.fpn, rpn and roi_heads"
             )
     return body, head

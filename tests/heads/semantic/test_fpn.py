@@ -82,7 +82,7 @@ def test_refuses_a_dilated_level_and_says_what_it_takes() -> None:
         ({"segmentation_channels": 100}, "segmentation_channels: .*multiple of 32, got 100"),
         ({"segmentation_channels": 32}, "segmentation_channels: .*64, got 32"),
         ({"dropout": 1.0}, "dropout: .*less than 1"),
-        ({"norm": "batch"}, "norm is no option of it"),
+        ({"norm": "batch"}, "norm is not an option"),
     ],
 )
 def test_refuses_wrong_options(options: dict[str, object], message: str) -> None:
