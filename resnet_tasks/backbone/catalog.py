@@ -69,8 +69,8 @@ def list_variants(pattern: str = "*") -> list[Variant]:
 
 def forbids_commercial_use(license_name: str) -> bool:
     """Return whether the name of a license marks it as non-commercial."""
-    words = license_name.lower().replace(" ", "-").replace("_", "-").split("-")
-    return "nc" in words or "noncommercial" in "".join(words)
+    license_terms = license_name.lower().replace(" ", "-").replace("_", "-").split("-")
+    return "nc" in license_terms or "noncommercial" in "".join(license_terms)
 
 
 def read_sources() -> dict[str, str]:

@@ -69,7 +69,7 @@ def strip_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tenso
         if name in plain:
             raise WeightsError(
                 f"{file} holds {name!r} twice once prefixes ({', '.join(PREFIXES)}) are stripped; "
-                "keep one of the two models in a file of its own"
+                "save one of the two models to a separate file"
             )
         plain[name] = value
     return plain
@@ -123,16 +123,16 @@ def load_tensors(
         and (has_statistics or not key.endswith(_STATISTICS))
     )
     if missing or surplus:
-        parts = [_format_keys("are missing", missing), _format_keys("have no place", surplus)]
+        parts = [_format_keys("are missing", missing), _format_keys("are unexpected", surplus)]
         details = " and ".join(part for part in parts if part)
         raise WeightsError(f"{mismatch}: {details}{_suggest_variant(adapted, name)}")
     differing = [key for key in sorted(required) if adapted[key].shape != own[key].shape]
     if differing:
         key = differing[0]
         raise WeightsError(
-            f"{mismatch}: {len(differing)} tensors have another shape, first {key} with "
-            f"{tuple(adapted[key].shape)} in "
-            f"place of {tuple(own[key].shape)}{_suggest_variant(adapted, name)}"
+            f"{mismatch}: {len(differing)} tensors have a different shape, first {key} with "
+            f"{tuple(adapted[key].shape)} in place of "
+            f"{tuple(own[key].shape)}{_suggest_variant(adapted, name)}"
         )
     broken = [key for key in sorted(required) if not bool(torch.isfinite(adapted[key]).all())]
     if broken:
@@ -158,15 +158,18 @@ def _read_file(file: Path) -> Any:
         if zipfile.is_zipfile(file) or _is_pickle(file):
             match = re.search(r"GLOBAL (\S+)", str(error))
             raise WeightsError(
-                f"{file} holds Python objects beyond plain tensors"
-                f"{f' ({match[1]})' if match else ''}, which are never loaded because they can run "
-                "code; save the model's state dict alone, best as .safetensors - where you trust "
-                f"who made the file: {_format_conversion_command(file)}"
+                f"{file} holds Python objects beyond plain "
+                f"tensors{f' ({match[1]})' if match else ''}, which are never loaded because they "
+                "can run code; save the model's state dict alone, best as .safetensors - if you "
+                f"trust the source of the file: {_format_conversion_command(file)}"
             ) from error
-        raise WeightsError(f"{file} is no checkpoint; give a .safetensors or .pth file") from error
+        raise WeightsError(
+            f"{file} is not a checkpoint; give a .safetensors or .pth file"
+        ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(
-            f"{file} is damaged or no checkpoint ({_get_first_line(error)}); fetch or save it again"
+            f"{file} is damaged or not a checkpoint ({_get_first_line(error)}); fetch or save it "
+            "again"
         ) from error
 
 

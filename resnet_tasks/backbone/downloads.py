@@ -73,7 +73,7 @@ def fetch_hub_file(
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(
             f"{request} ({repo}) is {'damaged' if damaged else 'not'} in the cache and "
-            f"HF_HUB_OFFLINE forbids to fetch it; {request.remedy}"
+            f"HF_HUB_OFFLINE forbids fetching it; {request.remedy}"
         )
     _check_reachable(hf_hub_url(repo, names[0], revision=revision), request)
     for name in names:
@@ -103,7 +103,7 @@ def read_hub_metadata(
         try:
             content = json.loads(config.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise WeightsError(f"{config} (of {repo}) is no JSON: {error}") from error
+            raise WeightsError(f"{config} (of {repo}) is not valid JSON: {error}") from error
         content = content if isinstance(content, dict) else {}
         inner = content.get("pretrained_cfg")
         for source in (content, inner if isinstance(inner, dict) else {}):
@@ -148,9 +148,8 @@ def download_file(url: str, sha256: str, *, request: WeightsRequest) -> Path:
         discard_partial(part)
     if not actual_sha256.startswith(sha256):
         raise WeightsError(
-            f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was asked for; the "
-            "file "
-            "was not kept: check the source, then the digits"
+            f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was requested; "
+            "the file was discarded: check the source, then the digits"
         )
     return target
 
@@ -199,8 +198,8 @@ def _download_from_hub(
         file = _run_with_stall_check(fetch, repo)
     except GatedRepoError as error:
         raise WeightsError(
-            f"{request}: the hub gives {repo} to readers who accepted its terms only; accept them "
-            f"on its page and name your token with HF_TOKEN, or {request.remedy}"
+            f"{request}: the hub restricts {repo} to users who accepted its terms; accept them on "
+            f"its page and set HF_TOKEN to your token, or {request.remedy}"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise WeightsError(
@@ -215,8 +214,8 @@ def _download_from_hub(
         raise make_unreachable_error(url, request, error) from error
     if not _is_intact(file):
         raise WeightsError(
-            f"{request}: {name} of {repo} came with another sha256 than the hub states; nothing "
-            f"of it is used: try again, or {request.remedy}"
+            f"{request}: {name} of {repo} has a different sha256 than the hub states; the file "
+            f"was discarded: try again, or {request.remedy}"
         )
     return file
 

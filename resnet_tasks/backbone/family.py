@@ -73,8 +73,8 @@ class ResNetSpec:
         """
         if weights.partition(":")[0] in BY_NAME:
             raise WeightsError(
-                f"backbone.weights is {weights!r}, but nobody trained a {self}; use none, or a "
-                "file that covers it"
+                f"backbone.weights is {weights!r}, but no pretrained weights exist for a {self}; "
+                "use none, or a file that covers it"
             )
 
     def __str__(self) -> str:
@@ -139,7 +139,9 @@ def build_trunk(
             or the net supports neither dilation nor stochastic depth.
     """
     if not 0 <= drop_path < 1:
-        raise ResnetTasksError(f"backbone.drop_path is {drop_path}; allowed is 0 to below 1")
+        raise ResnetTasksError(
+            f"backbone.drop_path is {drop_path}; it must be at least 0 and below 1"
+        )
     if output_stride not in OUTPUT_STRIDES:
         raise ResnetTasksError(
             f"backbone.output_stride is {output_stride}; allowed are 8, 16 and 32"
@@ -197,7 +199,7 @@ def _check_name(name: str) -> None:
             "variant such as resnet50"
         )
     other = (
-        "is no ResNet that this package supports" if name in timm.list_models() else "is unknown"
+        "is not a ResNet that this package supports" if name in timm.list_models() else "is unknown"
     )
     close = find_nearest(name, names)
     hint = f"did you mean {close!r}?" if close else "`resnet-tasks backbones` lists all"

@@ -125,7 +125,7 @@ def lock_download(part: Path, request: WeightsRequest) -> Iterator[None]:
                 stall_detector.check(_get_size(part))
     except TimeoutError as error:
         raise WeightsError(
-            f"{request}: another process is fetching the same file, but does not get on "
+            f"{request}: another process is fetching the same file, but makes no progress "
             f"({error}); stop it, then start again"
         ) from error
     except OSError as error:
@@ -238,6 +238,6 @@ def _get_size(file: Path) -> int:
 
 def _make_unwritable_error(part: Path, request: WeightsRequest, error: OSError) -> WeightsError:
     return WeightsError(
-        f"{request}: {part} cannot be written ({error.strerror or error}); make room or name "
+        f"{request}: {part} cannot be written ({error.strerror or error}); free disk space or set "
         "another folder with TORCH_HOME"
     )

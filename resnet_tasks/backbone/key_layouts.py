@@ -27,8 +27,8 @@ The ratio is about 1 for images of unit variance and some thousand for images on
 _STAGE = re.compile(r"^res([2-5])\.(\d+)\.(conv[123]|shortcut)\.(norm\.)?(.+)$")
 _STEM = re.compile(r"^stem\.conv1\.(norm\.)?(.+)$")
 _REMEDY = (
-    "this package halves in the 3x3 convolution and reads RGB, so that they would be silently "
-    "wrong; take weights that were trained the way torchvision's are (detectron2's "
+    "this package halves in the 3x3 convolution and reads RGB, so their results would be silently "
+    "wrong; use weights that were trained as torchvision's are (detectron2's "
     "torchvision/R-50.pkl, MMDetection's style='pytorch'), or backbone.weights=imagenet"
 )
 
@@ -79,8 +79,8 @@ def convert_layout(tensors: Mapping[str, Tensor], source: str) -> ConvertedWeigh
         notes.append("trained on BGR images: the stem's input channels are reversed to RGB")
     elif is_detectron and mean is None:
         notes.append(
-            "taken as trained on RGB with ImageNet's mean and std and strides in 3x3 convolutions, "
-            "since the norms hold statistics; do not use them if the model read BGR"
+            "assumed to be trained on RGB with ImageNet's mean and std and strides in 3x3 "
+            "convolutions, since the norms hold statistics; do not use them if the model read BGR"
         )
     return ConvertedWeights(converted, tuple(notes), mean, std)
 
@@ -123,7 +123,7 @@ def _detect_pixel_format(
     is_caffe = (is_folded and not is_grouped) or _reads_bytes(tensors)
     if has_bottlenecks and (is_caffe or (stated[1] is not None and max(stated[1]) < 2)):
         raise WeightsError(
-            f"{source} holds a model of the Caffe kind (pixels on the 0..255 scale in BGR order, "
+            f"{source} holds a Caffe-style model (pixels on the 0..255 scale in BGR order, "
             f"strides in 1x1 convolutions), as MSRA's R-50 and R-101 are; {_REMEDY}"
         )
     if stated[0] is not None and stated[1] is not None and is_color:
@@ -134,8 +134,8 @@ def _detect_pixel_format(
         return mean, tuple(value / 255 for value in stated[1][::order]), flip
     if is_caffe:
         raise WeightsError(
-            f"{source} holds a model that reads pixels on the 0..255 scale, and not in which order "
-            f"their colors come; {_REMEDY}"
+            f"{source} holds a model that reads pixels on the 0..255 scale, but does not say in "
+            f"which channel order; {_REMEDY}"
         )
     # Folded norms and grouped convolutions: ResNeXts trained with Caffe2 on BGR images that were
     # normalized with ImageNet's constants.

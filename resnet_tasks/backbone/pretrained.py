@@ -299,8 +299,8 @@ def _resolve_file(request: WeightsRequest, accept_license: bool) -> WeightSource
     file = Path(request.spec).expanduser()
     if file.suffix == ".pkl":
         raise WeightsError(
-            f"{request} is a pickle, which is never opened because it can run code; where you "
-            'trust who made it, bring its arrays to plain tensors: python -c "import pickle, '
+            f"{request} is a pickle, which is never opened because it can run code; if you "
+            'trust its source, convert its arrays to plain tensors: python -c "import pickle, '
             f"torch; d = pickle.load(open('{file.name}', 'rb'), encoding='latin1'); torch.save("
             "{k: torch.as_tensor(v) for k, v in d['model'].items()}, "
             f"'{file.stem}.pth')\""
@@ -308,8 +308,8 @@ def _resolve_file(request: WeightsRequest, accept_license: bool) -> WeightSource
     if file.suffix not in SUFFIXES:
         hint = suggest_nearest(request.spec, ["imagenet", "none"])
         raise WeightsError(
-            f"{request.key} is {request.spec!r}, and {file.absolute()} is no folder; allowed are "
-            f"{FORMS}{hint}"
+            f"{request.key} is {request.spec!r}, but {file.absolute()} is not a folder; allowed "
+            f"are {FORMS}{hint}"
         )
     if not file.is_file():
         raise WeightsError(f"{request.key}: there is no file {file.absolute()}")
@@ -323,5 +323,5 @@ def _check_license(request: WeightsRequest, license_name: str, accepted: bool) -
     if forbids_commercial_use(license_name) and not accepted:
         raise WeightsError(
             f"{request} is under {license_name}, which forbids commercial use; set "
-            "backbone.accept_license=true if that suits you, or choose other weights"
+            "backbone.accept_license=true if you accept that, or choose other weights"
         )

@@ -95,7 +95,8 @@ def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> Fold
             break
     else:
         raise WeightsError(
-            f"{request}: the run has no checkpoint {checkpoint} yet; let it train, or name another"
+            f"{request}: the run has no checkpoint {checkpoint} yet; train the run further, or "
+            "name another checkpoint"
         )
     averaged = ", averaged weights" if file.name == FILES[0] else ""
     return _make_run_weights(request, folder, file, f"run {folder} ({checkpoint}{averaged})")

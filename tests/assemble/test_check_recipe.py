@@ -55,7 +55,9 @@ def test_layers_describe_a_backbone_without_a_name() -> None:
 
 def test_weights_by_name_do_not_go_with_layers() -> None:
     made = with_backbone({"layers": [1, 1, 1, 1]}, "unet")
-    with pytest.raises(RecipeError, match=r"backbone\.weights is 'imagenet', but nobody trained"):
+    with pytest.raises(
+        RecipeError, match=r"backbone\.weights is 'imagenet', but no pretrained weights"
+    ):
         check_recipe(made, Path("nowhere"))
 
 

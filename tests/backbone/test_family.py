@@ -180,5 +180,7 @@ def test_wrong_depths_are_refused() -> None:
     with pytest.raises(ResnetTasksError, match=r"backbone\.block is 'deep'"):
         ResNetSpec((1, 1, 1, 1), "deep")  # type: ignore[arg-type]
     for weights in ("imagenet", "timm:a1_in1k", "torchvision:IMAGENET1K_V2"):
-        with pytest.raises(WeightsError, match=r"nobody trained a resnet of \[1, 1, 1, 1\] basic"):
+        with pytest.raises(
+            WeightsError, match=r"no pretrained weights exist for a resnet of \[1, 1, 1, 1\] basic"
+        ):
             ResNet(ResNetSpec((1, 1, 1, 1), "basic"), weights=weights)

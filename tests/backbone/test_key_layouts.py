@@ -129,7 +129,7 @@ def _caffe(kind: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", ["folded", "pixel_std", "bytes", "mmdet"])
 def test_models_of_the_caffe_kind_are_refused(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"Caffe kind .*strides in 1x1") as caught:
+    with pytest.raises(WeightsError, match=r"Caffe-style model .*strides in 1x1") as caught:
         ResNet("resnet50", weights=saved(_caffe(kind), tmp_path))
     assert "\n" not in str(caught.value)
     assert "net.pth" in str(caught.value)

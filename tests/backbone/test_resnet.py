@@ -241,7 +241,7 @@ def test_random_features_are_never_frozen(arguments: dict[str, object], said: st
     ("name", "arguments", "said"),
     [
         ("resnet81", {}, "'resnet18'"),
-        ("cspresnet50", {}, "is no ResNet that this package supports"),
+        ("cspresnet50", {}, "is not a ResNet that this package supports"),
         ("vit_base_patch16_224", {}, "is no ResNet"),
         (TINY, {"frozen_stages": 6}, "6; allowed are 0"),
         (TINY, {"norm": "batch"}, "'batch'; allowed are train, frozen, sync, group"),
@@ -299,7 +299,7 @@ def test_weights_of_preactivation_nets_load_freeze_and_adapt(name: str, tmp_path
         assert value.requires_grad == ("norm" not in key), key
     longer = net.state_dict() | {"stages.2.blocks.9.conv1.weight": torch.zeros(1)}
     save_file(longer, tmp_path / "longer.safetensors")
-    with pytest.raises(WeightsError, match=r"have no place \(stages\.2\.blocks\.9"):
+    with pytest.raises(WeightsError, match=r"are unexpected \(stages\.2\.blocks\.9"):
         ResNet(name, weights=str(tmp_path / "longer.safetensors"))
 
 
