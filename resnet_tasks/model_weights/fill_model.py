@@ -88,7 +88,7 @@ def fill_model(
     other_heads = [head_name for head_name in model.named_heads if head_name != name]
     if other_heads:
         predictor_notes.append(
-            f"heads that the file does not have start anew: {', '.join(other_heads)}"
+            f"heads that are not in the file start from random weights: {', '.join(other_heads)}"
         )
     report = LoadReport(
         matched=(
@@ -135,8 +135,9 @@ def _check_upsampling(config: Path, request: WeightsRequest) -> None:
     way = content.get("decoder_interpolation") if isinstance(content, dict) else None
     if way not in (None, "nearest"):
         raise WeightsError(
-            f"{request}: {config.name} says that its decoder upsamples by {way!r}, the decoders of "
-            "this package by 'nearest'; choose a model that was trained with that"
+            f"{request}: {config.name} says that its decoder upsamples by {way!r}, but the "
+            "decoders of this package upsample by 'nearest'; choose a model that was "
+            "trained with 'nearest'"
         )
 
 
@@ -150,7 +151,7 @@ def _choose_head(
         return fitting[0]
     if fitting:
         raise WeightsError(
-            f"{request} fits the heads {', '.join(fitting)}; say which one takes it with "
+            f"{request} fits the heads {', '.join(fitting)}; choose one with "
             f"model_weights={{source: {request.spec}, head: {fitting[0]}}}"
         )
     available = ", ".join(f"{k} ({type(v).__name__})" for k, v in model.named_heads.items())
@@ -206,7 +207,7 @@ def _fit_head(
     wrong = [*odd, *missing, *(key for key in surplus if not key.endswith(_COUNTER))]
     if wrong or find_differing_options(head, file):
         mismatch = (
-            f"{len(wrong)} tensors are missing, left over or of another shape "
+            f"{len(wrong)} tensors are missing, unexpected or of a different shape "
             f"({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}); "
         )
         raise WeightsError(

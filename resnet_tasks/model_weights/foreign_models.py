@@ -81,13 +81,13 @@ def split_model(tensors: Mapping[str, Tensor], request: WeightsRequest) -> Model
                 return ModelFile(kind_text, head_type, encoder, head, "classifier.", extras)
     if {"backbone", "heads"} <= parts:
         raise WeightsError(
-            f"{request} holds a model of a run of this package; its backbone can be had with "
+            f"{request} holds a model of a run of this package; load its backbone with "
             f"backbone.weights={request.spec}"
         )
     first_names = ", ".join(list(tensors)[:3])
     raise WeightsError(
-        f"{request} is no whole model that is known here (a Faster R-CNN of torchvision, a U-Net "
-        f"or FPN of segmentation_models_pytorch): its names begin with {first_names}; weights of a "
+        f"{request} is not a supported whole model (a Faster R-CNN of torchvision, a U-Net or FPN "
+        f"of segmentation_models_pytorch): its names begin with {first_names}; weights of a "
         "backbone alone belong under backbone.weights"
     )
 
@@ -115,7 +115,7 @@ def absorb_epsilon(tensors: dict[str, Tensor], sha256: str) -> list[str]:
         factor = ((reduced + EPSILON) / variance.clamp(min=1e-30)).sqrt()
         tensors[scale] = (tensors[scale].double() * factor).float()
         tensors[key] = reduced.float()
-    return [f"norms of epsilon 0 are brought to epsilon {EPSILON:g}; their output is the same"]
+    return [f"norms of epsilon 0 are set to epsilon {EPSILON:g}; their output is the same"]
 
 
 def _strip_wrapper_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

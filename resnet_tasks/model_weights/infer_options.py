@@ -42,7 +42,7 @@ def suggest_options(head: Head, file: ModelFile, name: str) -> str:
             if isinstance(head, FasterRCNN)
             else ", whatever its options; choose a model with the library's default decoder"
         )
-        return f"{file.kind} in this file is built otherwise than the head can be{hint}"
+        return f"{file.kind} in this file has an architecture that the head cannot have{hint}"
     shared = _get_shared_channels(head) is not None
     texts = (
         f"pyramid.channels={value}"

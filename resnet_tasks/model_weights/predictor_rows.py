@@ -39,22 +39,27 @@ def select_predictor_rows(
         return _select_box_rows(head, file, name)
     weight, bias = (file.head.get(f"classifier.0.{parameter}") for parameter in ("weight", "bias"))
     if weight is None or bias is None:
-        return None, [f"heads.{name}: the file has no classifier; it starts anew"]
+        return None, [
+            (
+                f"heads.{name}: the file has no classifier; the head's classifier starts from "
+                "random weights"
+            )
+        ]
     rows, classes = len(weight), head.classes
     if rows == len(classes):
         note = (
-            f"heads.{name}: the classifier's {rows} rows are taken in order for "
+            f"heads.{name}: the classifier's {rows} rows are used in order for "
             f"{_format_names(classes)}"
         )
         return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
     if rows == 1 and len(classes) == 2 and classes[0] == BACKGROUND:
         # softmax([0, x]) equals [1 - sigmoid(x), sigmoid(x)].
         weight, bias = (torch.cat([torch.zeros_like(tensor), tensor]) for tensor in (weight, bias))
-        note = f"heads.{name}: the file's one class is taken for {classes[1]}"
+        note = f"heads.{name}: the file's one class is used for {classes[1]}"
         return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
     note = (
-        f"heads.{name}: only the classifier starts anew: the file has {rows} classes, the head "
-        f"{len(classes)} ({_format_names(classes)})"
+        f"heads.{name}: only the classifier starts from random weights: the file has {rows} "
+        f"classes, the head {len(classes)} ({_format_names(classes)})"
     )
     return None, [note]
 
@@ -65,7 +70,13 @@ def _select_box_rows(
     parts = {key: file.head.get(f"{file.predictor}{key}") for key in _BOX_PREDICTOR}
     notes = _describe_anchor_changes(head, name)
     if any(value is None for value in parts.values()):
-        return None, [f"heads.{name}: the file has no box predictor; it starts anew", *notes]
+        return None, [
+            (
+                f"heads.{name}: the file has no box predictor; the head's box predictor "
+                "starts from random weights"
+            ),
+            *notes,
+        ]
     rows, needed_rows = len(parts["cls_score.bias"]), len(head.classes) + 1  # type: ignore[arg-type]
     unknown_classes = [
         class_name
@@ -78,7 +89,7 @@ def _select_box_rows(
     elif rows == needed_rows and rows != len(COCO_NAMES):
         row_indices = list(range(rows))
         note = (
-            f"heads.{name}: the box predictor's {rows} rows are taken in order for background, "
+            f"heads.{name}: the box predictor's {rows} rows are used in order for background, "
             f"{_format_names(head.classes)}"
         )
     else:
@@ -88,7 +99,7 @@ def _select_box_rows(
             if rows == len(COCO_NAMES)
             else f"the file has {rows} rows, the head needs {needed_rows}"
         )
-        note = f"heads.{name}: only the box predictor starts anew: {reason}"
+        note = f"heads.{name}: only the box predictor starts from random weights: {reason}"
         return None, [note, *notes]
     selected_rows = {}
     for key, value in parts.items():
@@ -108,7 +119,7 @@ def _describe_anchor_changes(head: FasterRCNN, name: str) -> list[str]:
     if not changed:
         return []
     learned = " and ".join(changed)
-    return [f"heads.{name}: the file's proposals were learned with {learned}; they have to adapt"]
+    return [f"heads.{name}: the file's proposals were trained with {learned}; they have to adapt"]
 
 
 def _format_names(names: Sequence[str]) -> str:

@@ -202,7 +202,7 @@ def test_other_classes_renew_the_classifier_only(kind: str, network: Any, tmp_pa
         "heads.scene.classifier.0.bias",
         "heads.scene.classifier.0.weight",
     )
-    assert any("only the classifier starts anew" in note for note in report.notes)
+    assert any("only the classifier starts from random weights" in note for note in report.notes)
     console = Console(file=io.StringIO(), width=200)
     report_weights(console, model)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -268,7 +268,9 @@ def test_one_other_class_renews_the_box_predictor_only(
     assert len(report.missing) == 4
     assert all("box_predictor" in key for key in report.missing)
     note = next(note for note in report.notes if "anew" in note)
-    assert note.endswith("only the box predictor starts anew: platelet is not among COCO's classes")
+    assert note.endswith(
+        "only the box predictor starts from random weights: platelet is not among COCO's classes"
+    )
     own = model.heads["objects"].state_dict()
     key = "rpn.head.cls_logits.weight"
     assert torch.equal(own[key], small_detector[key])
@@ -340,8 +342,11 @@ def test_segmenters_options_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"decoder_attention_type": "scse"}, "built otherwise"),
-        ({"encoder_depth": 4, "decoder_channels": (64, 32, 16, 16)}, "built otherwise"),
+        ({"decoder_attention_type": "scse"}, "an architecture that the head cannot have"),
+        (
+            {"encoder_depth": 4, "decoder_channels": (64, 32, 16, 16)},
+            "an architecture that the head cannot have",
+        ),
     ],
 )
 def test_segmenters_that_our_heads_cannot_be(more: Any, said: str, tmp_path: Path) -> None:
@@ -385,7 +390,7 @@ def test_the_head_can_be_chosen_and_others_start_anew(
     assert torch.equal(state[f"heads.b.{key}"], small_detector[key])
     assert not torch.equal(state[f"heads.a.{key}"], small_detector[key])
     report: Any = model.backbone.report
-    assert any(note.endswith("start anew: a, scene") for note in report.notes)
+    assert any(note.endswith("start from random weights: a, scene") for note in report.notes)
     assert "needs a head FasterRCNN" in _message(recipe(file, {"s": {"type": "unet"}}), "x")
 
 
