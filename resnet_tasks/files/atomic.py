@@ -28,7 +28,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"folder {folder} cannot be made ({error.strerror}); choose another --out"
+            f"folder {folder} cannot be created ({error.strerror}); choose another --out"
         ) from None
 
 
@@ -143,6 +143,6 @@ def make_write_error(path: Path, error: Exception) -> RunError:
     """Return the error for a file that cannot be written."""
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["no reason"])[0]
     return RunError(
-        f"{path} cannot be written ({reason}); free space on that disk, or see that the folder is "
-        "there and may be written to"
+        f"{path} cannot be written ({reason}); free space on that disk, or make sure that the "
+        "folder exists and is writable"
     )

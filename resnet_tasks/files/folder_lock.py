@@ -39,7 +39,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except Timeout:
         raise RunError(
             f"{folder} is in use by {_describe_owner(folder)}; wait until that ends, or stop it "
-            "(Ctrl-C; what is done stays and can be gone on with), or choose another --out"
+            "(Ctrl-C; finished work is kept and can be resumed), or choose another --out"
         ) from None
     except OSError as error:
         raise RunError(

@@ -31,7 +31,7 @@ def read_json_bytes(path: Path) -> bytes:
     try:
         return read_file_or_pipe(path)
     except FileNotFoundError:
-        raise DataError(f"{path} is not there; mend the path, or prepare the data first") from None
+        raise DataError(f"{path} does not exist; fix the path, or prepare the data first") from None
     except IsADirectoryError:
         json_names = ", ".join(sorted(json_path.name for json_path in path.glob("*.json"))[:8])
         raise DataError(

@@ -124,7 +124,7 @@ def open_columns(path: Path) -> MappedColumns:
     """
     columns = _map_file(path)
     if _compute_checksum(columns) != columns.metadata["checksum"]:
-        raise DataError(f"{path} is damaged: its checksum is another")
+        raise DataError(f"{path} is damaged: its checksum does not match")
     return columns
 
 
@@ -152,7 +152,7 @@ def _map_array(content: mmap.mmap, begin: int, entry: dict[str, Any]) -> NDArray
     kind = np.dtype(_TYPES[entry["dtype"]])
     start, end = entry["data_offsets"]
     if not 0 <= start <= end <= len(content) - begin:
-        raise ValueError("it ends too early")
+        raise ValueError("it is truncated")
     count = (end - start) // kind.itemsize
     flat = np.frombuffer(content, kind, count, begin + start)
     return flat.reshape(entry["shape"])

@@ -55,10 +55,9 @@ def require_head_names(
         folded = name.lower()
         if len(name) > MAX_LENGTH or not _HEAD.fullmatch(name) or _OF_WINDOWS.fullmatch(name):
             raise error(
-                f"{prefix}the head name {_quote_name(name)} cannot name a file of predictions; use "
-                "1 to "
-                f"{MAX_LENGTH} letters (a-z, A-Z), digits, _ and -, beginning with a letter or "
-                "digit, and no device name of Windows such as CON"
+                f"{prefix}the head name {_quote_name(name)} cannot name a file of predictions; "
+                f"use 1 to {MAX_LENGTH} letters (a-z, A-Z), digits, _ and -, beginning with a "
+                "letter or digit, and no Windows device name such as CON"
             )
         if folded in RESERVED_HEADS:
             raise error(
@@ -113,7 +112,7 @@ def require_file_name(
             f"{place}the {description} name {_quote_name(name)} cannot name a file; use 1 to "
             f"{MAX_LENGTH} "
             'characters other than / \\ : * ? " < > | and control characters, with '
-            "no dot or space at either end, and no device name of Windows such as CON"
+            "no dot or space at either end, and no Windows device name such as CON"
         )
 
 

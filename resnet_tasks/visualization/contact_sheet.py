@@ -48,7 +48,9 @@ def choose_images(
         names = dataset.categories.names
         if category not in names:
             hint = suggest_nearest(category, names)
-            raise DataError(f"{category!r} is no category of the file ({', '.join(names)}){hint}")
+            raise DataError(
+                f"{category!r} is not a category of the file ({', '.join(names)}){hint}"
+            )
         category_index = names.index(category)
         positions = [i for i in positions if _has_category(dataset, i, category_index)]
         if not positions:

@@ -268,7 +268,7 @@ def test_a_data_set_is_measured(tmp_path: Path) -> None:
     assert (tmp_path / "drawn.png").is_file()
     assert "has 3 channel" in mistake("data", "stats", file, "data.channels=5")
     assert "only data.channels" in mistake("data", "stats", file, "training.epochs=2")
-    assert "is not there" in mistake("data", "stats", tmp_path / "none.json")
+    assert "does not exist" in mistake("data", "stats", tmp_path / "none.json")
 
 
 def test_check_exits_with_2_for_a_file_that_cannot_be_used(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_an_out_that_is_a_file(data_root: Path, run: Path, tmp_path: Path) -> No
     ):
         code, said = _run(*words, "--out", taken)
         assert code == 2
-        assert f"folder {taken} cannot be made" in said
+        assert f"folder {taken} cannot be created" in said
     assert taken.read_text(encoding="utf-8") == "mine"
 
 
