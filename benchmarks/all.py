@@ -29,7 +29,7 @@ from benchmarks.harness.measurement import (
 )
 from resnet_tasks.errors import DataError
 
-EXCLUDED = {"all": "is this one", "degradation": "trains nets for hours and has no peer"}
+EXCLUDED = {"all": "is this one", "degradation": "trains networks for hours and has no peer"}
 SECTIONS = {
     "same precision": "Same precision: the peer gets bf16 and channels-last too",
     "as it comes": "As it comes: the peer's own defaults against ours",
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     names = options.only or [name for name in list_benchmarks() if name not in EXCLUDED]
     unknown = sorted(set(names) - list_benchmarks().keys())
     if unknown:
-        raise DataError(f"no measurement is named {unknown[0]!r}: {', '.join(list_benchmarks())}")
+        raise DataError(f"no benchmark is named {unknown[0]!r}: {', '.join(list_benchmarks())}")
     options.out.mkdir(parents=True, exist_ok=True)
     reports: dict[str, Any] = {}
     failed = {}
@@ -75,16 +75,18 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     print(f"written to {options.out}/benchmarks.json and {options.out}/benchmarks.md")
     if failed:
         failures = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
-        raise DataError(f"these measurements failed: {failures}; see above")
+        raise DataError(f"these benchmarks failed: {failures}; see above")
     return content
 
 
 def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks all", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these benchmarks")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder")
-    parser.add_argument("--quick", action="store_true", help="tiny: shows that they run, no more")
+    parser.add_argument(
+        "--quick", action="store_true", help=("tiny run that only shows that the benchmarks work")
+    )
     return parser.parse_args(argv)
 
 

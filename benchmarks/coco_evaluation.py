@@ -43,8 +43,9 @@ _INTERVALS = f"""
 from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results_file
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.evaluation.results_files.report import add_intervals
-judged = add_intervals(evaluate_results_file(sys.argv[1], sys.argv[2]), Bootstrap(int(sys.argv[3])))
-found = [list(judged.metrics[n].interval or ()) for n in {NAMES!r}]
+evaluation = evaluate_results_file(sys.argv[1], sys.argv[2])
+evaluation = add_intervals(evaluation, Bootstrap(int(sys.argv[3])))
+found = [list(evaluation.metrics[n].interval or ()) for n in {NAMES!r}]
 """
 _PEER = """
 import contextlib, io
@@ -94,9 +95,16 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_option_parser("coco_evaluation", __doc__)
-    parser.add_argument("--repeats", type=int, default=REPEATS, help="of ours")
-    parser.add_argument("--peer-repeats", type=int, default=REPEATS, help="a minute each")
-    parser.add_argument("--resamples", type=int, default=1000, help="for the intervals; 0: none")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="runs of this package")
+    parser.add_argument(
+        "--peer-repeats", type=int, default=REPEATS, help="runs of the peer, a minute each"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        help="bootstrap resamples for the intervals; 0 for none",
+    )
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)
     parser.add_argument("--detections", type=int, default=500_000)

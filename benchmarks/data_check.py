@@ -76,7 +76,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         for run in runs:
             counts = run.pop("found")
             if counts != expected:
-                raise DataError(f"found {counts}, but drawn were {expected}")
+                raise DataError(f"found {counts}, but generated were {expected}")
     report = _build_report(runs, size, expected, options)
     report = finish_report(report, _build_rows(report), options, summary=_format_summary(report))
     median = report["medians"]
@@ -91,7 +91,9 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=120_000)
     parser.add_argument("--objects", type=int, default=860_000)
     parser.add_argument("--every", type=int, default=100, help="one object in this many is faulty")
-    parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
+    parser.add_argument(
+        "--folder", type=Path, help=("folder for the generated dataset; default: temporary")
+    )
     options = parser.parse_args(argv)
     if options.quick:
         options.repeats, options.images, options.objects, options.every = 1, 50, 1000, 50
@@ -168,9 +170,9 @@ def _build_report(
 
 
 def _build_rows(report: dict[str, Any]) -> list[BenchmarkRow]:
-    medians, limit = report["medians"], "a limit of our own"
+    medians, limit = report["medians"], "our own limit"
     work = f"data check of {report['set']['objects']:,} objects"
-    exact = "finds exactly the faults that were drawn"
+    exact = "finds exactly the faults that were generated"
     return [
         BenchmarkRow(work, "alone", limit, medians["seconds"], None, "s", SECONDS, exact),
         BenchmarkRow(f"{work}: memory", "alone", limit, medians["bytes"], None, "bytes", BYTES),

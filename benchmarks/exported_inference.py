@@ -91,8 +91,10 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         RunError: If a package of the extra `export` is missing.
     """
     parser = make_image_parser("exported_inference", __doc__, size=(480, 640), batch=1)
-    parser.add_argument("--detector", default="resnet50", help="its backbone; '' for none")
-    parser.add_argument("--unet", default="resnet34", help="its backbone; '' for none")
+    parser.add_argument(
+        "--detector", default="resnet50", help="backbone of the detector; '' for none"
+    )
+    parser.add_argument("--unet", default="resnet34", help="backbone of the U-Net; '' for none")
     options = parse_options(parser, argv, detector="resnet18", unet="resnet18")
     return measure_pairs(_build_pairs(options), options, CPU)
 

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         BenchmarkRow(
             f"{work}: memory",
             "alone",
-            "the program before it",
+            "the program before prediction",
             _measure_peak(),
             peak_before,
             "bytes",

@@ -62,29 +62,29 @@ process = psutil.Process()
 
 def memory():
     processes = (process, *process.children())
-    own = [sum(sizes(each, "smaps_rollup", "Pss_Anon:")) for each in processes]
-    columns = sum(sum(sizes(each, "smaps", "Pss:", ".packed.safetensors")) for each in processes)
+    own = [sum(sizes(p, "smaps_rollup", "Pss_Anon:")) for p in processes]
+    columns = sum(sum(sizes(p, "smaps", "Pss:", ".packed.safetensors")) for p in processes)
     return {"own": own, "columns": columns, "bytes": sum(own) + columns}
 
-def sizes(each, table, wanted, mapped=""):
+def sizes(process, table, key, mapped=""):
     name = ""
-    for line in open(f"/proc/{each.pid}/{table}"):
-        first, *rest = line.split()
-        if "-" in first:
-            name = rest[-1]
-        elif first == wanted and name.endswith(mapped):
-            yield 1024 * int(rest[0])
+    for line in open(f"/proc/{process.pid}/{table}"):
+        fields = line.split()
+        if "-" in fields[0]:
+            name = fields[-1]
+        elif fields[0] == key and name.endswith(mapped):
+            yield 1024 * int(fields[1])
 
-# A small set is gone through more than once: both make as many batches.
+# A small dataset is read more than once, so that both datasets give as many batches.
 rng = np.random.default_rng(0)
 keys = [(0, i % len(data)) for i in rng.permutation(max(samples, len(data)))[:samples].tolist()]
 batches = [keys[begin : begin + 50] for begin in range(0, len(keys), 50)]
 first, seen, greatest = None, 0, memory()
 for number, batch in enumerate(make_loader(data, batches, workers=workers)):
     first = first or time.perf_counter()
-    seen += sum(len(each.boxes) for each in batch.targets)
+    seen += sum(len(target.boxes) for target in batch.targets)
     if number % max(1, len(batches) // 8) == 0 or number == len(batches) - 1:
-        greatest = max(greatest, memory(), key=lambda each: each["bytes"])
+        greatest = max(greatest, memory(), key=lambda usage: usage["bytes"])
 status = open("/proc/self/status").read().splitlines()
 peak = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 print(json.dumps({
@@ -141,7 +141,9 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=860_000)
     parser.add_argument("--samples", type=int, default=10_000, help="images read per measurement")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4, 8])
-    parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
+    parser.add_argument(
+        "--folder", type=Path, help=("folder for the generated dataset; default: temporary")
+    )
     options = parser.parse_args(argv)
     if options.quick:
         options.images, options.objects, options.samples = 500, 3500, 100
@@ -194,7 +196,8 @@ def require_all_objects(runs: Sequence[dict[str, Any]], objects: int) -> None:
         if (run["objects"], run["seen"]) != (objects, num_seen):
             raise DataError(
                 f"a run read {run['objects']:,} objects and had {run['seen']:,} in its batches; "
-                f"drawn were {objects:,}, of which the first run had {num_seen:,} in its batches"
+                f"generated were {objects:,}, of which the first run had {num_seen:,} in its "
+                "batches"
             )
 
 

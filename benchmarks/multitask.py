@@ -256,7 +256,7 @@ def build_table(measurements: Sequence[MultitaskMeasurement], title: str) -> Tab
     """Build a table of times in ms, savings by sharing, and share of memory, with the goals."""
     table = Table(title=title)
     columns = ("net", "precision", "work", "boxes", "pixels", "both", "backbone", "both / sum")
-    for column in (*columns, f"backbones spared (>= {SPARED})", f"memory (<= {MEMORY_GOAL})"):
+    for column in (*columns, f"backbones saved (>= {SPARED})", f"memory (<= {MEMORY_GOAL})"):
         table.add_column(column, justify="right")
     for measurement in measurements:
         times = (f"{1000 * measurement.seconds[key]:.1f}" for key in columns[3:7])
@@ -276,7 +276,9 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_model_parser("multitask", __doc__, size=(480, 640), batch=2)
     parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50", "resnet101"])
     parser.add_argument("--pixels", choices=["unet", "fpn"], default="unet")
-    parser.add_argument("--pyramid", action="store_true", help="a shared one; for --pixels fpn")
+    parser.add_argument(
+        "--pyramid", action="store_true", help="share one pyramid; for --pixels fpn"
+    )
     return parse_options(parser, argv, backbones=["resnet10t"], batch=1, precisions=["fp32"])
 
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         options.repeats = 1
     heavy = run_in_fresh_process(_IMPORT)["heavy"]
     if heavy:
-        raise DataError(f"import resnet_tasks brings {', '.join(heavy)} with it")
+        raise DataError(f"import resnet_tasks also imports {', '.join(heavy)}")
     works: dict[str, Callable[[], None]] = {
         "python": _make_command("-c", "pass"),
         "import": _make_command("-c", "import resnet_tasks"),
@@ -60,10 +60,10 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
             if turn:  # the first turn only fills the file cache
                 runs[name].append(time.perf_counter() - started)
     seconds = {name: median(run_seconds) for name, run_seconds in runs.items()}
-    peer = "a Python that does nothing"
+    peer = "a Python process that does nothing"
     rows = [
         BenchmarkRow(
-            "resnet-tasks --help", "alone", "a limit of our own", seconds["help"], None, "s", LIMIT
+            "resnet-tasks --help", "alone", "our own limit", seconds["help"], None, "s", LIMIT
         ),
         BenchmarkRow(
             "import resnet_tasks",
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
             seconds["import"],
             seconds["python"],
             "s",
-            agreement=f"brings none of {', '.join(HEAVY)}",
+            agreement=f"imports none of {', '.join(HEAVY)}",
         ),
     ]
     report = {**collect_environment("typer"), "seconds": seconds, "runs": runs}

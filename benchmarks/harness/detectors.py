@@ -227,9 +227,8 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
     fraction = num_matched / max(total, 1)
     if not total or fraction < 0.98:
         raise DataError(
-            f"detections in fp32: {num_matched} of the peer's {total} are among ours; at least 98% "
-            "must "
-            "be, so that the two did not do the same work"
+            f"detections in fp32: {num_matched} of the peer's {total} are among ours; at least "
+            "98% must be, so the two did not do the same work"
         )
     return f"{fraction:.0%} of the peer's {total} detections among ours"
 

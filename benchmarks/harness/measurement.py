@@ -26,7 +26,7 @@ Kind = Literal["same precision", "as it comes", "alone"]
 
 REPEATS = 7
 """Least number of runs behind a median."""
-QUICK = "--quick shows that the measurement runs; its numbers mean nothing"
+QUICK = "--quick only shows that the benchmark runs; its numbers mean nothing"
 
 _TIMED = """
 import json, resource, sys, time
@@ -236,7 +236,9 @@ def make_option_parser(name: str, description: str | None) -> argparse.ArgumentP
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=description)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, help="JSON file for the report")
-    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
+    parser.add_argument(
+        "--quick", action="store_true", help=("tiny run that only shows that the benchmark works")
+    )
     return parser
 
 

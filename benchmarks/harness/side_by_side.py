@@ -106,8 +106,7 @@ def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: flo
     if not difference <= tolerance:
         raise DataError(
             f"{description}: ours and the peer's are {difference:.3g} of their length apart; "
-            "allowed is "
-            f"{tolerance:g}, so that the two did not do the same work"
+            f"allowed is {tolerance:g}, so the two did not do the same work"
         )
     return difference
 
