@@ -228,7 +228,7 @@ def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tup
             f"{expected.shape}; `decode` must give maps of the original size"
         )
     valid = expected != VOID
-    for values, map_name in ((expected, "truth"), (predicted, "prediction")):
+    for values, map_name in ((expected, "ground truth"), (predicted, "prediction")):
         outside = valid & ((values < 0) | (values >= num_classes))
         if outside.any():
             raise DataError(

@@ -181,7 +181,7 @@ def test_the_offered_conversion_works_from_any_folder(kind: str, tmp_path: Path)
     )
     with pytest.raises(WeightsError) as caught:
         ResNet(TINY, weights=str(file))
-    command = shlex.split(str(caught.value).partition("who made the file: ")[2])
+    command = shlex.split(str(caught.value).partition("source of the file: ")[2])
     assert command[0] == "python"
     subprocess.run([sys.executable, *command[1:]], check=True)
     made = ResNet(TINY, weights=str(tmp_path / "a-tensors.pth")).state_dict()

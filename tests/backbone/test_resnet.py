@@ -242,7 +242,7 @@ def test_random_features_are_never_frozen(arguments: dict[str, object], said: st
     [
         ("resnet81", {}, "'resnet18'"),
         ("cspresnet50", {}, "is not a ResNet that this package supports"),
-        ("vit_base_patch16_224", {}, "is no ResNet"),
+        ("vit_base_patch16_224", {}, "is not a ResNet"),
         (TINY, {"frozen_stages": 6}, "6; allowed are 0"),
         (TINY, {"norm": "batch"}, "'batch'; allowed are train, frozen, sync, group"),
         (TINY, {"in_channels": 0}, "in_channels is 0"),

@@ -80,5 +80,7 @@ def test_frozen_stages_are_never_cut_and_checkpointing_draws_the_same() -> None:
 def test_what_cannot_be_cut_is_refused() -> None:
     with pytest.raises(ResnetTasksError, match="timm's legacy_seresnet18 has no stochastic depth"):
         ResNet("legacy_seresnet18", drop_path=0.1)
-    with pytest.raises(ResnetTasksError, match=r"backbone\.drop_path is 1\.0; allowed is 0"):
+    with pytest.raises(
+        ResnetTasksError, match=r"backbone\.drop_path is 1\.0; it must be at least 0"
+    ):
         ResNet("resnet18", drop_path=1.0)

@@ -65,4 +65,4 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 def test_one_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
     content = every.main(["--only", "startup", "--quick", "--out", str(tmp_path)])
     assert content["measurements"]["startup"]["quick"] is True
-    assert (tmp_path / "benchmarks.md").read_text().startswith("--quick shows")
+    assert (tmp_path / "benchmarks.md").read_text().startswith("--quick only shows")

@@ -56,7 +56,7 @@ def test_refuses_no_classes() -> None:
 def test_options_errors_come_in_one_message() -> None:
     with pytest.raises(
         HeadError,
-        match=r"size: .*'x'.*sise is no option.*did you mean 'size'.*\(options are: size\)",
+        match=r"size: .*'x'.*sise is not an option.*did you mean 'size'.*\(options are: size\)",
     ):
         Small(SPECS, ["a"], {"size": "x", "sise": 4})
 

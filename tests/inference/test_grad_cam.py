@@ -176,10 +176,10 @@ def test_strongest_prediction_is_explained_unless_asked() -> None:
             "C5",
             ExplanationQuery("dark", (40, 8, 56, 24)),
             DataError,
-            "no pixel there is taken",
+            "no pixel there is predicted",
         ),
         ("scene", "C5", ExplanationQuery(box=(-9, -9, -1, -1)), DataError, "holds no pixel"),
-        ("whole", "C5", ExplanationQuery(box=(0, 0, 8, 8)), DataError, "leave the box out"),
+        ("whole", "C5", ExplanationQuery(box=(0, 0, 8, 8)), DataError, "remove the box"),
     ],
 )
 def test_what_cannot_be_explained_is_said(

@@ -80,7 +80,7 @@ def test_without_a_graph_the_terms_are_the_same() -> None:
 def test_gradients_of_gradients_are_refused() -> None:
     logits, labels = case()
     total = weighted(compute_terms_per_image(all_terms, logits, labels))
-    with pytest.raises(RuntimeError, match="no gradients of gradients"):
+    with pytest.raises(RuntimeError, match="no second-order gradients"):
         torch.autograd.grad(total, logits, create_graph=True)
 
 

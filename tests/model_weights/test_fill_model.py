@@ -267,7 +267,7 @@ def test_one_other_class_renews_the_box_predictor_only(
     report: Any = model.backbone.report
     assert len(report.missing) == 4
     assert all("box_predictor" in key for key in report.missing)
-    note = next(note for note in report.notes if "anew" in note)
+    note = next(note for note in report.notes if "random weights" in note)
     assert note.endswith(
         "only the box predictor starts from random weights: platelet is not among COCO's classes"
     )
@@ -384,7 +384,7 @@ def test_the_head_can_be_chosen_and_others_start_anew(
     file = saved(small_detector, tmp_path)
     part = {"type": "faster_rcnn", "options": LIGHT}
     heads = {"a": part, "b": part, "scene": {"type": "fpn"}}
-    assert "fits the heads a, b; say which" in _message(recipe(file, heads), "person")
+    assert "fits the heads a, b; choose one" in _message(recipe(file, heads), "person")
     model = build(recipe({"source": file, "head": "b"}, heads), "person")
     state, key = model.state_dict(), "rpn.head.cls_logits.weight"
     assert torch.equal(state[f"heads.b.{key}"], small_detector[key])

@@ -49,7 +49,7 @@ def test_images_are_chosen_by_seed_and_class(file: Path) -> None:
     assert chosen == choose_images(data, number=3, seed=1)
     assert len({tuple(choose_images(data, number=3, seed=s)) for s in range(9)}) > 1
     assert choose_images(data, number=9, category="dog") == [0, 2, 4]
-    with pytest.raises(DataError, match="'horse' is no category"):
+    with pytest.raises(DataError, match="'horse' is not a category"):
         choose_images(data, number=9, category="horse")
     with pytest.raises(DataError, match="no image has an object of the category 'cow'"):
         choose_images(data, number=9, category="cow")

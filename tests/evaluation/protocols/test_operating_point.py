@@ -115,12 +115,12 @@ def test_every_class_has_its_own_threshold() -> None:
             "sensitivity>=0.9",
             r"a.*: no threshold reaches sensitivity >= 0.9; the highest is 0.750, ",
         ),
-        ("sensitivity>=1.5", "lies above 0 and is at most 1"),
+        ("sensitivity>=1.5", "must be above 0 and at most 1"),
         ("sensitivity<=0.5", "rules are `max-f1`, `sensitivity>=0.9`, `false-positives<=1`"),
-        ("false-positives<=-1", "rule 'false-positives<=-1' is not known"),
-        ("sensitivity>=-0.5", "rule 'sensitivity>=-0.5' is not known"),
-        ("", "rule '' is not known"),
-        ("best", "rule 'best' is not known"),
+        ("false-positives<=-1", "rule 'false-positives<=-1' is unknown"),
+        ("sensitivity>=-0.5", "rule 'sensitivity>=-0.5' is unknown"),
+        ("", "rule '' is unknown"),
+        ("best", "rule 'best' is unknown"),
     ],
 )
 def test_what_cannot_be_chosen_is_told(text: str, said: str) -> None:

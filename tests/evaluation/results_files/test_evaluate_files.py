@@ -242,7 +242,9 @@ def test_odd_files_get_a_note(tmp_path: Path) -> None:
         for each in evaluate_results_file(truth, results).notes
     )
     truth.write_text(json.dumps({**content, "annotations": []}))
-    assert any("holds no object" in each for each in evaluate_results_file(truth, results).notes)
+    assert any(
+        "contains no objects" in each for each in evaluate_results_file(truth, results).notes
+    )
     with pytest.raises(DataError, match="task 'boxes' is unknown; known: box, mask, semantic"):
         evaluate_results_file(truth, results, task="boxes")
 

@@ -141,10 +141,10 @@ def test_intervals_of_a_mean_agree_with_the_enumeration_of_all_draws() -> None:
 def test_too_few_images_or_groups_get_no_interval_but_a_note() -> None:
     few = resample_heads({"head": [Means(range(9), range(9))]}, {}, Bootstrap(100))
     assert not few.values
-    assert few.notes == ("head: only 9 images, too few for intervals (10 at least)",)
+    assert few.notes == ("head: only 9 images, too few for intervals (at least 10 needed)",)
     groups: dict[int | str, str] = {i: f"patient {i // 10}" for i in range(40)}
     grouped = resample_heads({"head": [Means(range(40), range(40))]}, groups, Bootstrap(100))
-    assert grouped.notes == ("head: only 4 groups, too few for intervals (10 at least)",)
+    assert grouped.notes == ("head: only 4 groups, too few for intervals (at least 10 needed)",)
 
 
 def test_intervals_of_few_images_come_with_a_caution() -> None:

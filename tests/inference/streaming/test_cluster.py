@@ -98,7 +98,7 @@ To change retry attempts, configure `ray.data.DataContext`"""
     assert "failed (ZeroDivisionError: a.png is damaged; mend it); finished images are kept" in str(
         bug
     )
-    assert "(the node died); what" in str(module._parse_traceback("\nthe node died\nbye"))
+    assert "(the node died); finished" in str(module._parse_traceback("\nthe node died\nbye"))
 
 
 # In a process of its own: Ray's imports and threads warn, and stay.
