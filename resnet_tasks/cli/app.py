@@ -138,9 +138,14 @@ def _describe_disk_error(error: OSError) -> str:
     """
     location = f": {error.filename}" if error.filename else ""
     if error.errno in DISK:
-        return f"a file cannot be written ({error.strerror}){location}; free space and repeat"
+        return (
+            f"a file cannot be written ({error.strerror}){location}; free disk space and run the "
+            "command again"
+        )
     if error.errno in CLOSED and location:
-        return f"a file cannot be opened ({error.strerror}){location}; mend its place or its rights"
+        return (
+            f"a file cannot be opened ({error.strerror}){location}; fix its path or its permissions"
+        )
     raise error
 
 
@@ -161,7 +166,7 @@ recipes_app = typer.Typer(
 data_app = typer.Typer(
     cls=_CommandGroup,
     no_args_is_help=True,
-    help="Bring data to COCO format, check and measure it.",
+    help="Convert data to COCO format, check and measure it.",
     rich_markup_mode=PLAIN,
 )
 app.add_typer(recipes_app, name="recipes")
@@ -170,34 +175,39 @@ app.add_typer(data_app, name="data")
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Changes, as in training.epochs=20 or training.steps=[0.5,1]"
+        metavar="[KEY=VALUE]...",
+        help="Overrides, such as training.epochs=20 or training.steps=[0.5,1]",
     ),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder that holds data sets; default: $RESNET_TASKS_DATA, else ./data"),
+    typer.Option(help="Folder with the datasets; default: $RESNET_TASKS_DATA, else ./data"),
 ]
 Trust = Annotated[
     bool, typer.Option("--trust-plugins", help="Run the Python code that the recipe names")
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by finetune")]
-CheckpointOption = Annotated[Checkpoint, typer.Option(help="Whose weights to use")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by finetune")]
+CheckpointOption = Annotated[Checkpoint, typer.Option(help="Checkpoint to load the weights from")]
 Calibrated = Annotated[
-    bool, typer.Option("--calibrated", help="With the confidences that `calibrate` has fitted")
+    bool, typer.Option("--calibrated", help="Use the confidences that `calibrate` fitted")
 ]
 Tta = Annotated[
     TtaChoice | None,
-    typer.Option(help="Test-time augmentation: images seen mirrored too, at three sizes, or both"),
+    typer.Option(help="Test-time augmentation: also mirrored images, three sizes, or both"),
 ]
 
 
 Tiles = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", help="Predict big images in square windows of this side"),
+    typer.Option(
+        metavar="PIXELS", help="Predict large images in square windows of this side length"
+    ),
 ]
 TileOverlap = Annotated[
     float | None,
-    typer.Option(min=0, max=0.9, help="Least share of a window that its neighbor shows [0.25]"),
+    typer.Option(
+        min=0, max=0.9, help="Minimum share of a window that its neighbor overlaps [0.25]"
+    ),
 ]
 
 
@@ -209,13 +219,13 @@ def build_window_options(tiles: int | None, overlap: float | None) -> SlidingRec
     """
     if tiles is None:
         if overlap is not None:
-            raise DataError("--overlap is that of --tiles PIXELS; give both")
+            raise DataError("--overlap applies only to --tiles PIXELS; give both")
         return None
     if tiles < 64 or tiles % 32:
         nearest = max(64, round(tiles / 32) * 32)
         raise DataError(
-            f"--tiles is {tiles}; windows have a side of 64 or more that is a multiple of 32, such "
-            f"as {nearest}"
+            f"--tiles is {tiles}; the side of a window must be a multiple of 32 and at least "
+            f"64, such as {nearest}"
         )
     from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 
@@ -327,8 +337,8 @@ def open_run(run: Path, trusted: bool) -> Run:
     # Checked before torch is imported, so that a mistyped folder is refused at once.
     if not (run / "recipe.yaml").is_file():
         raise RunError(
-            f"{run} is not a run folder: it has no recipe.yaml; runs are made by `resnet-tasks "
-            "finetune`"
+            f"{run} is not a run folder: it has no recipe.yaml; create run folders with "
+            "`resnet-tasks finetune`"
         )
     trusted = _confirm_plugins(load_recipe(run / "recipe.yaml"), trusted)
 

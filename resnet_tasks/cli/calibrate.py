@@ -30,13 +30,13 @@ class HitRule(StrEnum):
 def calibrate(
     run: RunFolder,
     split: Annotated[
-        Split, typer.Option(help="Part of the recipe's data to fit to; not what it learned from")
+        Split, typer.Option(help="Split to fit on; not the training data")
     ] = Split.val,
     checkpoint: CheckpointOption = Checkpoint.last,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Fit a run's confidences to what comes true; writes RUN/calibration.json."""
+    """Calibrate a run's confidences to match its accuracy; writes RUN/calibration.json."""
     loaded_run = open_run(run, trust_plugins)
 
     from rich.console import Console
@@ -48,7 +48,7 @@ def calibrate(
         loaded_run, split.value, checkpoint=checkpoint.value, data_root=data_root
     )
     console = Console()
-    console.print(build_calibration_table(calibration, f"{run}: fitted to {split.value}"))
+    console.print(build_calibration_table(calibration, f"{run}: fitted on {split.value}"))
     for head, reason in reasons.items():
         console.print(f"not calibrated: {head}: {reason}", markup=False, highlight=False)
     typer.echo(f"written to {run / 'calibration.json'}; used by --calibrated")
@@ -62,17 +62,15 @@ def operating_point(
         typer.Option(help="max-f1, sensitivity>=0.9, or false-positives<=1 (per image)"),
     ] = "max-f1",
     hit: Annotated[
-        HitRule, typer.Option(help="A detection hits by overlap, or with its center in the box")
+        HitRule, typer.Option(help="A detection is a hit by overlap, or by its center in the box")
     ] = HitRule.IOU,
-    iou: Annotated[float, typer.Option(min=0.01, max=1, help="Least overlap of a hit")] = 0.5,
-    split: Annotated[
-        Split, typer.Option(help="Part of the recipe's data to choose on")
-    ] = Split.val,
+    iou: Annotated[float, typer.Option(min=0.01, max=1, help="Minimum IoU of a hit")] = 0.5,
+    split: Annotated[Split, typer.Option(help="Split to choose the thresholds on")] = Split.val,
     checkpoint: CheckpointOption = Checkpoint.last,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Choose the least score of every class by a rule; writes RUN/operating_point.json."""
+    """Choose a score threshold for every class by a rule; writes RUN/operating_point.json."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

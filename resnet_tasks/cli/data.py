@@ -30,29 +30,35 @@ class SplitBy(StrEnum):
     group_class = "group-class"
 
 
+FormatOptions = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Options of the format, such as void=11"),
+]
+
+
 @data_app.command()
 def prepare(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="Data set, or a YAML of your own; leave it out for a list"
+            metavar="[NAME]", help="Known dataset, or your own YAML file; omit it for a list"
         ),
     ] = None,
-    options: Overrides = None,
+    options: FormatOptions = None,
     source: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder that the data set was unpacked to, or its archive (zip, tar); several "
-            "archives by repeating it"
+            help="Folder of the unpacked dataset, or its archive (zip, tar); repeat the option "
+            "for several archives"
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Result; default: NAME below $RESNET_TASKS_DATA, else below ./data"),
+        typer.Option(help="Output folder; default: NAME below $RESNET_TASKS_DATA, else ./data"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
-    """Convert a data set known by name; nothing is downloaded."""
+    """Convert a known dataset to COCO format; nothing is downloaded."""
     from data_tools.catalog import find_dataset, load_datasets
     from data_tools.catalog import prepare as run
     from resnet_tasks.recipe.data_root import get_data_root
@@ -74,11 +80,11 @@ def prepare(
 def convert(
     format_name: Annotated[
         str | None,
-        typer.Argument(metavar="[FORMAT]", help="Leave it out for a list with options"),
+        typer.Argument(metavar="[FORMAT]", help="Format; omit it for a list with options"),
     ] = None,
     source: Annotated[Path | None, typer.Argument(help="Folder or archive to read")] = None,
     out: Annotated[Path | None, typer.Argument(help="Folder for the COCO files")] = None,
-    options: Overrides = None,
+    options: FormatOptions = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Convert a folder to COCO format."""
@@ -90,7 +96,9 @@ def convert(
         return
     FORMATS.get(format_name)
     if source is None or out is None:
-        raise DataError(f"data convert {format_name} needs a SOURCE to read and OUT, a new folder")
+        raise DataError(
+            f"data convert {format_name} needs SOURCE, the data to read, and OUT, a new folder"
+        )
     converter_options = _parse_options(options or [])
     with exit_cleanly_on_signal(out), show_progress(f"Converting {source}") as advance:
         card = run(
@@ -103,17 +111,17 @@ def convert(
 def export(
     format_name: Annotated[
         str | None,
-        typer.Argument(metavar="[FORMAT]", help="Leave it out for a list with options"),
+        typer.Argument(metavar="[FORMAT]", help="Format; omit it for a list with options"),
     ] = None,
     source: Annotated[
         Path | None,
         typer.Argument(help="COCO JSON, or a folder with train.json, val.json, test.json"),
     ] = None,
     out: Annotated[Path | None, typer.Argument(help="Folder for the result")] = None,
-    options: Overrides = None,
+    options: FormatOptions = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images; default: what the file says, else its own"),
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
@@ -127,7 +135,7 @@ def export(
     EXPORTS.get(format_name)
     if source is None or out is None:
         raise DataError(
-            f"data export {format_name} needs a COCO file to read and OUT, a new folder"
+            f"data export {format_name} needs SOURCE, a COCO file, and OUT, a new folder"
         )
     converter_options = _parse_options(options or [])
     with exit_cleanly_on_signal(out), show_progress(f"Exporting {source}") as advance:
@@ -146,43 +154,53 @@ def export(
 @data_app.command()
 def check(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="COCO JSON; several are splits")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="COCO JSON; several files are splits of one dataset"
+        ),
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images; default: what the file says, else its own"),
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
     ] = None,
     read_images: Annotated[
         bool, typer.Option("--read-images", help="Also decode every image")
     ] = False,
     with_splits: Annotated[
-        bool, typer.Option("--with-splits", help="Also train.json, val.json, test.json beside FILE")
+        bool,
+        typer.Option(
+            "--with-splits", help="Also check train.json, val.json, test.json next to FILE"
+        ),
     ] = False,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Accept absolute and .. paths in file names")
+        bool, typer.Option("--allow-outside", help="Accept absolute paths and .. in file names")
     ] = False,
     json_report: Annotated[
-        Path | None, typer.Option("--json", help="Write every finding to this file")
+        Path | None, typer.Option("--json", help="JSON file for all findings")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where there is a warning or a repair")
+        bool, typer.Option("--strict", help="Exit with code 1 if there is a warning or a repair")
     ] = False,
     fix: Annotated[
         Path | None,
         typer.Option(metavar="OUT", help="Write a repaired copy, and OUT.changes.json"),
     ] = None,
     leave: Annotated[
-        list[str] | None, typer.Option(metavar="FINDING", help="With --fix: do not repair it")
+        list[str] | None,
+        typer.Option(metavar="FINDING", help="With --fix: finding that is not repaired"),
     ] = None,
     drop: Annotated[
         list[str] | None,
-        typer.Option(metavar="FINDING", help="With --fix: take such annotations, or images, out"),
+        typer.Option(
+            metavar="FINDING", help="With --fix: finding whose annotations or images are removed"
+        ),
     ] = None,
 ) -> None:
-    """Say everything that is wrong with COCO files, and between splits.
+    """Report all problems in COCO files and between splits.
 
-    Exits with 0 if they can be used, 2 if not; with --strict with 1 if they can be used but
-    something was warned of or repaired in memory. With --fix that is said of the repaired copy.
+    The exit code is 0 if the files are usable and 2 if not. With --strict it is 1 if they are
+    usable, but with warnings or repairs in memory. With --fix, the
+    exit code describes the repaired copy.
     """
     from rich.console import Console
 
@@ -192,12 +210,16 @@ def check(
     from resnet_tasks.data.doctor.split_checks import check_splits, find_sibling_splits
 
     if with_splits and len(files) > 1:
-        raise DataError("--with-splits looks beside one FILE; name either all splits or one")
+        raise DataError(
+            "--with-splits searches next to one FILE; give either one file or all splits"
+        )
     paths = find_sibling_splits(files[0]) if with_splits else files
     if fix is not None and len(paths) > 1:
-        raise DataError("--fix repairs one FILE; repair each by itself, then check them together")
+        raise DataError(
+            "--fix repairs one FILE; repair each file separately, then check them together"
+        )
     if fix is None and (leave or drop):
-        raise DataError("--leave and --drop say what --fix OUT does; add it")
+        raise DataError("--leave and --drop control --fix OUT; add --fix OUT")
     fixing = nullcontext() if fix is None else exit_cleanly_on_signal(fix)
     with fixing, show_progress("Reading images") as advance:
         look = CheckOptions(
@@ -229,43 +251,48 @@ def check(
 @data_app.command()
 def split(
     file: Annotated[Path, typer.Argument(help="COCO JSON")],
-    out: Annotated[Path, typer.Option(help="Folder for the parts")],
+    out: Annotated[Path, typer.Option(help="Folder for the split files")],
     fractions: Annotated[
-        str | None, typer.Option(help="Sizes of train, val and test [default: 0.7,0.15,0.15]")
+        str | None, typer.Option(help="Fractions of train, val and test [default: 0.7,0.15,0.15]")
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Folds of the same size instead")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Number of equal folds, instead of --fractions")
+    ] = None,
     by: Annotated[
         SplitBy | None,
         typer.Option(
-            help="Images alone, classes alike, groups whole, or both of these "
-            "[default: group-class where there are groups, else class]"
+            help="At random; by class (balanced); by group (never divided); or by both "
+            "[default: group-class if there are groups, else class]"
         ),
     ] = None,
     group_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Key of the image records that names groups")
+        str | None,
+        typer.Option(metavar="KEY", help="Key of the image records that holds the group"),
     ] = None,
     group_from: Annotated[
         str | None,
-        typer.Option(metavar="REGEX", help="What it captures in a file name is the group"),
+        typer.Option(
+            metavar="REGEX", help="Pattern whose capture group in a file name is the group"
+        ),
     ] = None,
     ignore_groups: Annotated[
-        bool, typer.Option("--ignore-groups", help="Let random and class cut through groups")
+        bool, typer.Option("--ignore-groups", help="Allow random and class to divide groups")
     ] = False,
-    names: Annotated[str | None, typer.Option(help="Of the parts, as in train,val")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another one, other parts")] = 0,
+    names: Annotated[str | None, typer.Option(help="Names of the parts, such as train,val")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split")] = 0,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images; default: what the file says, else its own"),
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
     ] = None,
 ) -> None:
-    """Divide a COCO file into train, val and test, or into folds; images stay where they are."""
+    """Split a COCO file into train, val and test, or into folds; images are not moved."""
     from rich.console import Console
 
     from resnet_tasks.data.doctor.report import print_splits
     from resnet_tasks.data.splits.write_splits import SplitPlan, split_file
 
     if fractions is not None and folds is not None:
-        raise DataError("--fractions and --folds are two ways to split; give one of them")
+        raise DataError("--fractions and --folds exclude each other; give one of them")
     split_fractions = None if folds is not None else _parse_fractions(fractions or "0.7,0.15,0.15")
     plan = SplitPlan(
         split_fractions,
@@ -286,7 +313,9 @@ def _parse_fractions(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(fraction) for fraction in text.split(","))
     except ValueError:
-        raise DataError(f"--fractions {text} is no list of numbers such as 0.7,0.15,0.15") from None
+        raise DataError(
+            f"--fractions {text} is not a list of numbers such as 0.7,0.15,0.15"
+        ) from None
 
 
 @data_app.command()
@@ -295,9 +324,9 @@ def stats(
     overrides: Overrides = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images; default: what the file says, else its own"),
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also draw it, as a PNG")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file for a chart of the results")] = None,
 ) -> None:
     """Measure channels, sizes, objects and class pixels of a COCO file.
 
@@ -334,21 +363,21 @@ def stats(
 @data_app.command()
 def preview(
     file: Annotated[Path, typer.Argument(help="COCO JSON")],
-    out: Annotated[Path, typer.Option(help="The sheet, a PNG")],
+    out: Annotated[Path, typer.Option(help="PNG file for the contact sheet")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images; default: what the file says, else its own"),
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
     ] = None,
     category: Annotated[
-        str | None, typer.Option("--class", metavar="NAME", help="Only images that show it")
+        str | None, typer.Option("--class", metavar="NAME", help="Only images with this class")
     ] = None,
     problems: Annotated[
-        bool, typer.Option("--problems", help="The images that `data check` names, with its word")
+        bool, typer.Option("--problems", help="Images in which `data check` finds problems")
     ] = False,
-    number: Annotated[int, typer.Option(min=1, max=400, help="Images at most")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which images")] = 0,
+    number: Annotated[int, typer.Option(min=1, max=400, help="Maximum number of images")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for choosing images")] = 0,
 ) -> None:
-    """Draw a contact sheet: images with boxes, masks and semantic maps, names and ids below."""
+    """Draw a contact sheet: images with boxes, masks, semantic maps, names and ids."""
     from resnet_tasks.data.coco.read import read_coco
     from resnet_tasks.data.datasets.coco_dataset import CocoDataset
     from resnet_tasks.data.doctor.check import CheckOptions, check_coco
@@ -356,7 +385,7 @@ def preview(
     from resnet_tasks.visualization.thumbnails import write_image
 
     if problems and category is not None:
-        raise DataError("--problems and --class both choose the images; give one of them")
+        raise DataError("--problems and --class both select the images; give one of them")
     coco = read_coco(file, images_root=images)
     dataset = CocoDataset([coco], categories=coco.categories, cache=False)
     notes: dict[int, str] = {}
@@ -366,7 +395,7 @@ def preview(
             if finding.image_id in indices_by_id:
                 notes.setdefault(indices_by_id[finding.image_id], finding.kind.replace("_", " "))
         if not notes:
-            raise DataError(f"{file}: data check names no image that could be drawn")
+            raise DataError(f"{file}: data check finds no problem in an image that can be drawn")
         indices = sorted(notes)[:number]
     else:
         indices = choose_images(dataset, number=number, seed=seed, category=category)

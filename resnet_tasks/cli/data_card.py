@@ -20,7 +20,7 @@ def print_card(card: DataCard, folder: Path) -> None:
         maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
         typer.echo(f"{split.split}: {split.images} images; objects: {objects or 'none'}{maps}")
     if card.num_skipped:
-        typer.echo(f"left out: {card.num_skipped} objects, listed in the data card")
+        typer.echo(f"skipped: {card.num_skipped} objects, listed in the data card")
     for warning in card.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")

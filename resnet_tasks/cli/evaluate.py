@@ -50,24 +50,26 @@ def evaluate(
     ctx: typer.Context,
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="Folder made by finetune; or --truth and --results"),
+        typer.Argument(
+            metavar="[RUN]", help="Run folder written by finetune; or give --truth and --results"
+        ),
     ] = None,
-    split: Annotated[Split, typer.Option(help="Which part of the recipe's data")] = Split.val,
+    split: Annotated[Split, typer.Option(help="Split of the recipe's data")] = Split.val,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="A COCO file to judge on instead"),
+        typer.Option(help="COCO file to evaluate on instead of a split"),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of that file's images; default: its own folder"),
+        typer.Option(help="Image folder of --annotations; default: the folder of that file"),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     paired: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN_B",
-            help="Another run: the differences on the same images, and whether they could be "
-            "chance",
+            help="Another run: report the differences on the same images, and whether they may "
+            "be chance",
         ),
     ] = None,
     calibrated: Calibrated = False,
@@ -75,34 +77,33 @@ def evaluate(
     tiles: Tiles = None,
     overlap: TileOverlap = None,
     truth: Annotated[
-        Path | None, typer.Option(help="COCO annotations, to judge --results of any tool")
+        Path | None, typer.Option(help="COCO annotations, to evaluate --results of any tool")
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="COCO results; for semantic a folder of PNGs of category ids"),
+        typer.Option(help="COCO results; for semantic, a folder of PNG maps of category ids"),
     ] = None,
-    task: Annotated[ResultsTask, typer.Option(help="What the results are")] = ResultsTask.box,
+    task: Annotated[ResultsTask, typer.Option(help="Task of the results")] = ResultsTask.box,
     backend: Annotated[
-        Backend, typer.Option(help="Evaluator of results; the numbers are the same")
+        Backend, typer.Option(help="Evaluation backend for --results; the metrics are the same")
     ] = Backend.hotcoco,
     resamples: Annotated[
-        int, typer.Option(min=0, help="For the intervals of results; 0: none")
+        int, typer.Option(min=0, help="Bootstrap resamples for the intervals of --results; 0: none")
     ] = 1000,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for metrics.json and details.json of results")
+        Path | None, typer.Option(help="Folder for metrics.json and details.json of --results")
     ] = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Judge a run (writes RUN/evaluations/<split>), or --results of any tool against --truth."""
+    """Evaluate a run (writes RUN/evaluations/<split>), or --results of a tool against --truth."""
     explicit_names = find_explicit_parameters(ctx)
     results_options = [name for name in _RESULTS_PARAMETERS if name in explicit_names]
     run_options = sorted(explicit_names - set(_RESULTS_PARAMETERS))
     if results_options and run_options:
         raise DataError(
-            f"{format_options(results_options)} judge results of any tool, "
-            f"{format_options(run_options)} a run; give "
-            "one or the other"
+            f"{format_options(results_options)} evaluate results of any tool, "
+            f"{format_options(run_options)} evaluate a run; give one or the other"
         )
     if truth is not None and results is not None:
         _evaluate_results(truth, results, task.value, backend.value, resamples=resamples, out=out)
@@ -110,15 +111,17 @@ def evaluate(
     if results_options:
         missing = "--results" if results is None else "--truth"
         raise DataError(
-            f"{format_options(results_options)} needs {missing} too: evaluate --truth FILE "
+            f"{format_options(results_options)} also needs {missing}: evaluate --truth FILE "
             "--results FILE"
         )
     if run is None:
         raise DataError(
-            "nothing to judge: give a RUN folder, or --truth FILE and --results FILE of any tool"
+            "nothing to evaluate: give a RUN folder, or --truth FILE and --results FILE of any tool"
         )
     if images is not None and annotations is None:
-        raise DataError("--images names the images of --annotations FILE; give that too")
+        raise DataError(
+            "--images is the image folder of --annotations FILE; give --annotations too"
+        )
 
     from rich.console import Console
 

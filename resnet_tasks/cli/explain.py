@@ -23,25 +23,29 @@ class CamMethod(StrEnum):
 def explain(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files or folders")],
-    head: Annotated[str | None, typer.Option(help="Default: every head")] = None,
+    head: Annotated[str | None, typer.Option(help="Head to explain; default: all heads")] = None,
     class_name: Annotated[
         str | None,
-        typer.Option("--class", help="What to explain; default: the strongest prediction"),
+        typer.Option("--class", help="Class to explain; default: the strongest prediction"),
     ] = None,
     box: Annotated[
         str | None,
-        typer.Option(metavar="X1,Y1,X2,Y2", help="The detection there, or the pixels inside"),
+        typer.Option(
+            metavar="X1,Y1,X2,Y2", help="Explain the detection at this box, or the pixels in it"
+        ),
     ] = None,
-    level: Annotated[str, typer.Option(help="C1 (where) to C5 (what)")] = "C5",
+    level: Annotated[str, typer.Option(help="Feature level, C1 (fine) to C5 (coarse)")] = "C5",
     method: Annotated[
         CamMethod | None,
-        typer.Option(help="Default: gradcam for a class of an image, hirescam for a box"),
+        typer.Option(help="Variant; default: gradcam for a class of an image, hirescam for a box"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: RUN/explanations")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; default: RUN/explanations")
+    ] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     trust_plugins: Trust = False,
 ) -> None:
-    """Show which places of images speak for a prediction (Grad-CAM)."""
+    """Show which regions of an image support a prediction (Grad-CAM)."""
     corners = None if box is None else _parse_box(box)
     loaded_run = open_run(run, trust_plugins)
 
@@ -69,7 +73,7 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
     try:
         x1, y1, x2, y2 = (float(value) for value in text.split(","))
     except ValueError:
-        raise DataError(f"--box {text!r} is no box; write X1,Y1,X2,Y2 in pixels") from None
+        raise DataError(f"--box {text!r} is not a box; write X1,Y1,X2,Y2 in pixels") from None
     if not (x1 < x2 and y1 < y2):
         raise DataError(f"--box {text!r} has no area; write X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2")
     return x1, y1, x2, y2

@@ -31,37 +31,37 @@ class GraphFormat(StrEnum):
 def export(
     run: RunFolder,
     form: Annotated[
-        GraphFormat, typer.Option("--format", help="Who is to run it: ONNX Runtime, or OpenVINO")
+        GraphFormat, typer.Option("--format", help="Graph for ONNX Runtime or OpenVINO")
     ] = GraphFormat.onnx,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize it, calibrated on training images")
+        bool, typer.Option("--int8", help="Quantize the graph, calibrated on training images")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to make; default: RUN/exports/FORMAT or FORMAT-int8"),
+        typer.Option(help="New folder; default: RUN/exports/FORMAT or FORMAT-int8"),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Images or folders to compare on; default: the run's val images"),
+        typer.Option(help="Images or folders for the comparison; default: the run's val images"),
     ] = None,
-    num_images: Annotated[int, typer.Option(min=1, help="How many of them to compare on")] = 8,
+    num_images: Annotated[int, typer.Option(min=1, help="Number of images to compare on")] = 8,
     calibrate_on: Annotated[
-        int | None, typer.Option(min=1, help="Training images for --int8, at most [300]")
+        int | None, typer.Option(min=1, help="Maximum number of training images for --int8 [300]")
     ] = None,
     evaluate_on: Annotated[
-        int | None, typer.Option(min=1, help="Val images for --int8, at most [all]")
+        int | None, typer.Option(min=1, help="Maximum number of val images for --int8 [all]")
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="What --int8 may cost the main metric [0.01]"),
+        typer.Option(min=0, max=1, help="Allowed drop of the main metric with --int8 [0.01]"),
     ] = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Write a run's whole model as a graph that predicts without torch, and check that it does."""
+    """Export a run's model as a graph that runs without torch, and verify its predictions."""
     if not int8 and any(option is not None for option in (calibrate_on, evaluate_on, max_drop)):
-        raise DataError("--calibrate-on, --evaluate-on and --max-drop go with --int8; add that")
+        raise DataError("--calibrate-on, --evaluate-on and --max-drop require --int8; add --int8")
     loaded_run = open_run(run, trust_plugins)
 
     from rich.console import Console
@@ -88,4 +88,4 @@ def export(
     )
     for table in build_export_tables(export_summary):
         Console().print(table)
-    typer.echo(f"written to {folder}; used by: resnet-tasks predict {folder} IMAGES...")
+    typer.echo(f"written to {folder}; use it with: resnet-tasks predict {folder} IMAGES...")

@@ -24,15 +24,15 @@ COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("license", "left"),
 )
 LEGEND = """
-M params, GFLOPs: without classifier, the latter for 224 x 224 pixels; a multiplication with its
-addition counts as one FLOP, as in most papers. Top-1: ImageNet-1k validation at so many pixels.
--: no published figure that we know, or no weights. (imagenet): what `weights: imagenet` stands for.
-*: not for commercial use, asks for backbone.accept_license=true."""
+M params, GFLOPs: without the classifier; GFLOPs for 224 x 224 pixels, where a multiplication and an
+addition count as one FLOP, as in most papers. Top-1: ImageNet-1k validation at the stated size.
+-: no known published figure, or no weights. (imagenet): the weights of `weights: imagenet`.
+*: not for commercial use, requires backbone.accept_license=true."""
 
 
 @app.command()
 def heads() -> None:
-    """List the heads that a recipe can name, with their options and defaults."""
+    """List the available heads with their options and defaults."""
     from resnet_tasks.assemble.heads import BUILT_IN_HEADS
     from resnet_tasks.heads.base import HEADS
 
@@ -48,9 +48,9 @@ def heads() -> None:
 
 @app.command()
 def backbones(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern, as in 'resnet*d'")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'resnet*d'")] = "*",
 ) -> None:
-    """List the ResNet variants that a recipe can name, with size, work, weights and licenses."""
+    """List the ResNet variants with their size, GFLOPs, weights and licenses."""
     from resnet_tasks.backbone.catalog import list_variants
 
     variants = list_variants(pattern)

@@ -35,39 +35,33 @@ _EXPORT_PARAMETERS = {
 def predict(
     ctx: typer.Context,
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder made by finetune or by export")
+        Path, typer.Argument(metavar="RUN", help="Folder written by finetune or export")
     ],
     images: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[IMAGES]...", help="Images, videos, folders of them, or patterns in quotes"
-        ),
+        typer.Argument(metavar="[IMAGES]...", help="Images, videos, folders, or quoted patterns"),
     ] = None,
     listed: Annotated[
-        Path | None, typer.Option("--list", help="A text file that names more, one on each line")
+        Path | None, typer.Option("--list", help="Text file with further paths, one per line")
     ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Search folders below folders too")
-    ] = False,
-    every: Annotated[int, typer.Option(min=1, help="Of videos every n-th frame")] = 1,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Also search subfolders")] = False,
+    every: Annotated[int, typer.Option(min=1, help="Predict every n-th frame of a video")] = 1,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results; default: RUN/predictions"),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Begin anew where a prediction was stopped on the way"),
+        typer.Option("--overwrite", help="Restart an interrupted prediction from the beginning"),
     ] = False,
     draw: Annotated[bool, typer.Option(help="Draw predictions over the images")] = True,
     score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Leave out detections that score less"),
+        typer.Option(min=0, max=1, help="Minimum score of the detections"),
     ] = None,
     operating_point: Annotated[
         bool,
-        typer.Option(
-            "--operating-point", help="Keep to the thresholds of RUN/operating_point.json"
-        ),
+        typer.Option("--operating-point", help="Use the thresholds of RUN/operating_point.json"),
     ] = False,
     checkpoint: CheckpointOption = Checkpoint.last,
     calibrated: Calibrated = False,
@@ -75,30 +69,34 @@ def predict(
     tiles: Tiles = None,
     overlap: TileOverlap = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger images; default: as the recipe says")
+        int | None,
+        typer.Option(min=1, help="Refuse larger images; default: data.max_pixels of the recipe"),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Predict on a Ray cluster; local: one on this machine"
+            metavar="ADDRESS", help="Predict on a Ray cluster; local: start one on this machine"
         ),
     ] = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="Processes on the cluster [one per GPU, or per node]")
+        int | None,
+        typer.Option(min=1, help="Number of processes on the cluster [one per GPU, or per node]"),
     ] = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Predict images and videos: COCO results, label maps and drawings; goes on where stopped."""
+    """Predict images and videos: COCO results, label maps, drawings; resumes if interrupted."""
     if not images and listed is None:
-        raise DataError("nothing to predict: name images, videos or folders, or give --list FILE")
+        raise DataError("nothing to predict: give images, videos or folders, or --list FILE")
     if actors is not None and ray is None:
-        raise DataError("--actors are those of a cluster; give --ray ADDRESS (or --ray local) too")
+        raise DataError("--actors requires a Ray cluster; also give --ray ADDRESS (or --ray local)")
     if operating_point and score is not None:
-        raise DataError("--score and --operating-point both set the least score; give one of them")
+        raise DataError(
+            "--score and --operating-point both set the minimum score; give one of them"
+        )
     if operating_point and (calibrated or tta):
         raise DataError(
-            "--operating-point was chosen on plain scores, which --calibrated and --tta change; "
-            "leave them out, or give a --score"
+            "--operating-point holds thresholds for plain scores, but --calibrated and --tta "
+            "change the scores; omit these options, or give --score instead of --operating-point"
         )
     loaded_run = None if (run / "export.json").is_file() else open_run(run, trust_plugins)
 
@@ -164,9 +162,8 @@ def _predict_exported(
     unsupported = sorted(find_explicit_parameters(ctx) - _EXPORT_PARAMETERS)
     if unsupported:
         raise DataError(
-            f"{export} is an exported model, which {format_options(unsupported)} cannot change; "
-            "name the run "
-            "folder instead"
+            f"{export} is an exported model, which does not support {format_options(unsupported)}; "
+            "use the run folder instead"
         )
     from resnet_tasks.exported.exported_model import ExportedModel
     from resnet_tasks.inference.streaming.stream import predict_all

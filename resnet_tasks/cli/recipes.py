@@ -26,7 +26,7 @@ def list_all() -> None:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="With every default and preset written out")
+        bool, typer.Option("--resolved", help="Include all defaults and expand presets")
     ] = False,
 ) -> None:
     """Print a recipe."""
@@ -44,10 +44,10 @@ def copy(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     target: Annotated[
         Path | None,
-        typer.Argument(help="New file, or a folder for it; default: here"),
+        typer.Argument(help="New file or folder; default: the current folder"),
     ] = None,
 ) -> None:
-    """Copy a shipped recipe, to be changed."""
+    """Copy a shipped recipe for editing."""
     from resnet_tasks.recipe.shipped_recipes import copy_recipe
 
     typer.echo(f"copied to {copy_recipe(name, target)}")
@@ -60,7 +60,7 @@ def validate(
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Check a recipe and build its model, without weights or training."""
+    """Check a recipe and build its model, without loading weights or training."""
     from resnet_tasks.recipe.load import load_recipe
 
     loaded_recipe = load_recipe(recipe, overrides or ())

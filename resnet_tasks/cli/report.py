@@ -16,7 +16,7 @@ Evaluation = Annotated[
         "--evaluation",
         "--split",
         metavar="NAME",
-        help="Folder below evaluations, as val, test or val-best; default: the latest",
+        help="Folder below RUN/evaluations, such as val or val-best; default: the latest",
     ),
 ]
 
@@ -25,10 +25,10 @@ Evaluation = Annotated[
 def report(
     run: RunFolder,
     evaluation: Evaluation = None,
-    out: Annotated[Path | None, typer.Option(help="The page; default: RUN/report.html")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: RUN/report.html")] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Draw a run as one page; runs no model and no code of the run."""
+    """Write a run's report as one HTML page; runs no model and no code of the run."""
     from resnet_tasks.report.page import write_report
 
     page = write_report(run, evaluation=evaluation, data_root=data_root, out=out)
@@ -38,24 +38,25 @@ def report(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders")],
-    out: Annotated[Path, typer.Option(help="The page")] = Path("comparison.html"),
+    out: Annotated[Path, typer.Option(help="HTML file")] = Path("comparison.html"),
     evaluation: Evaluation = None,
     costs: Annotated[
         bool,
         typer.Option(
             "--costs/--no-costs",
-            help="Run the models to measure work, latency and memory side by side",
+            help="Run the models to measure their GFLOPs, latency and memory",
         ),
     ] = True,
     size: Annotated[
         str | None,
         typer.Option(
-            metavar="HEIGHTxWIDTH", help="Image that is measured; default: that of the first run"
+            metavar="HEIGHTxWIDTH",
+            help="Image size of the measurement; default: that of the first run",
         ),
     ] = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Put several runs beside each other: metrics, costs and a page; differences to the first."""
+    """Compare several runs with the first one: metrics, costs, and an HTML page."""
     from rich.console import Console
     from rich.table import Table
 
@@ -71,8 +72,10 @@ def compare(
             loaded_runs = [open_run(run, trust_plugins) for run in runs]
             page = make_comparison(views, evaluation, measure_run_costs(loaded_runs, size))
         except RunError as error:
-            print_message(f"costs are left out, for the models cannot all be run: {error}", "note:")
-    table = Table("", *page.names, title=f"differences are to {page.names[0]}")
+            print_message(
+                f"costs are not measured, because not all models can be run: {error}", "note:"
+            )
+    table = Table("", *page.names, title=f"differences from {page.names[0]}")
     for name, texts in list_headline_rows(page):
         table.add_row(name, *texts)
     console = Console()
@@ -101,7 +104,7 @@ def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None
     except Exception as error:  # noqa: BLE001 - the run is complete; no error here may fail it
         text = str(error) if isinstance(error, ResnetTasksError) else f"{error!r}"
         print_message(
-            f"report.html could not be made ({text}); the run itself is whole, try "
+            f"report.html could not be written ({text}); the run itself is complete, try "
             f"`resnet-tasks report {run}`",
             "note:",
         )

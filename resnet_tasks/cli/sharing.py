@@ -17,27 +17,32 @@ Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repositor
 def push(
     run: RunFolder,
     repo: Repository,
-    public: Annotated[bool, typer.Option("--public", help="For everybody to read")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public")] = False,
     license_: Annotated[
-        str | None, typer.Option("--license", help="Of the shared weights, as apache-2.0")
+        str | None,
+        typer.Option("--license", help="License of the shared weights, such as apache-2.0"),
     ] = None,
     data_license: Annotated[
-        str | None, typer.Option(help="Of the data, for the model card")
+        str | None, typer.Option(help="License of the data, for the model card")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="The data on the hub, for the card")
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Dataset on the hub, for the model card"),
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="With report.html, which holds images of the data")
+        bool,
+        typer.Option("--report", help="Include report.html, which contains images of the data"),
     ] = False,
-    best: Annotated[bool, typer.Option(help="With the best checkpoint beside the last")] = True,
-    revision: Annotated[str | None, typer.Option(help="Branch; default: the main one")] = None,
+    best: Annotated[
+        bool, typer.Option(help="Also share the best checkpoint, next to the last")
+    ] = True,
+    revision: Annotated[str | None, typer.Option(help="Branch; default: the main branch")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be sent, and show the card")
+        bool, typer.Option("--dry-run", help="List the files and show the model card; send nothing")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation")] = False,
 ) -> None:
-    """Share a run on a Hugging Face hub, privately unless --public; no images, no predictions."""
+    """Upload a run to a Hugging Face hub, private unless --public; no images or predictions."""
     from resnet_tasks.sharing.contents import CARD
     from resnet_tasks.sharing.hub import HubUpload
     from resnet_tasks.sharing.model_card import CardOptions
@@ -46,7 +51,7 @@ def push(
     parcel = HubUpload.from_run(run, repo, options, best=best, report=report)
     for shared_file in parcel.files:
         typer.echo(f"{shared_file.size:>12,}  {shared_file.name}")
-    readers = "for everybody to read" if public else "private"
+    readers = "public" if public else "private"
     number = f"{len(parcel.files)} files"
     typer.echo(f"{parcel.size:>12,}  bytes in {number}, to {repo}, {readers}")
     if dry_run:
@@ -62,23 +67,23 @@ def push(
 @app.command()
 def pull(
     repo: Repository,
-    out: Annotated[Path | None, typer.Option(help="Folder to make; default: runs/NAME")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder; default: runs/NAME")] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; default: the main branch")
     ] = None,
 ) -> None:
-    """Bring a shared run here as a run folder, for predict and evaluate; runs no code of it."""
+    """Download a shared run as a run folder for predict and evaluate; runs none of its code."""
     from resnet_tasks.recipe.load import load_recipe
     from resnet_tasks.sharing.hub import pull as bring
 
     folder = out or Path("runs") / repo.rpartition("/")[2]
-    folder, left_out = bring(repo, folder, revision=revision)
-    if left_out:
-        typer.echo(f"left out: {len(left_out)} files that are no part of a run")
+    folder, skipped = bring(repo, folder, revision=revision)
+    if skipped:
+        typer.echo(f"skipped: {len(skipped)} files that do not belong to a run")
     plugins = load_recipe(folder / "recipe.yaml").plugins
     if plugins:
         typer.echo(
-            f"note: its recipe names code ({', '.join(plugins)}), which runs only with your "
-            "consent; read it first"
+            f"note: the recipe of this run names code ({', '.join(plugins)}), which runs only with "
+            "your consent; read the code first"
         )
     typer.echo(f"written to {folder}; try `resnet-tasks predict {folder} IMAGES --out FOLDER`")

@@ -33,14 +33,14 @@ def replay(
     folder: Annotated[Path, typer.Argument(metavar="REPLAY", help="Folder below RUN/replays")],
     trust_plugins: Trust = False,
 ) -> None:
-    """Do a step again whose loss or gradient was not finite; exit code 1: it is finite now."""
+    """Repeat a step with a non-finite loss or gradient; exit code 1 if it is finite now."""
     from rich.console import Console
 
     from resnet_tasks.training.guards.replay import print_replay
-    from resnet_tasks.training.guards.replay import replay as do_again
+    from resnet_tasks.training.guards.replay import replay as replay_step
 
     run = folder if folder.is_dir() else folder.parent
-    replayed = do_again(run, run=open_run(run, trust_plugins))
+    replayed = replay_step(run, run=open_run(run, trust_plugins))
     print_replay(replayed, Console())
     if not replayed.is_non_finite:
         raise typer.Exit(1)
@@ -59,28 +59,29 @@ def finetune(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with a run that was stopped"),
+        typer.Option(metavar="RUN", help="Resume an interrupted run"),
     ] = None,
     seeds: Annotated[
         int,
-        typer.Option(min=1, help="Runs with this many seeds, below --out; their mean and spread"),
+        typer.Option(min=1, help="Train with this many seeds, below --out; report mean and spread"),
     ] = 1,
     folds: Annotated[
         int,
-        typer.Option(min=1, help="Runs below --out, each without a fold of data.train to judge on"),
+        typer.Option(min=1, help="Cross-validate data.train with this many folds, below --out"),
     ] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, take two steps, tell their cost")
+        bool,
+        typer.Option("--dry-run", help="Build everything, run two steps and report their cost"),
     ] = False,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Fine-tune the model of a recipe and judge it."""
+    """Fine-tune the model of a recipe and evaluate it."""
     if resume is not None:
         loaded_recipe = _load_resumed_recipe(resume, recipe, overrides, out)
     elif recipe is None:
         raise RecipeError(
-            "finetune needs a recipe: a name of `resnet-tasks recipes list`, or a YAML file"
+            "finetune needs a recipe: a name from `resnet-tasks recipes list`, or a YAML file"
         )
     else:
         from resnet_tasks.recipe.load import load_recipe
@@ -131,13 +132,13 @@ def lr_find(
     out: Annotated[Path, typer.Option(help="Folder for lr_find.json and lr_find.png")] = Path(
         "lr_find"
     ),
-    first: Annotated[float, typer.Option(help="Rate of the first step")] = 1e-6,
-    last: Annotated[float, typer.Option(help="Rate of the last step")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Steps of the sweep, a batch each")] = 100,
+    first: Annotated[float, typer.Option(help="Learning rate of the first step")] = 1e-6,
+    last: Annotated[float, typer.Option(help="Learning rate of the last step")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Number of steps, one batch each")] = 100,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Look for a learning rate: sweep it, draw the loss, suggest one."""
+    """Sweep the learning rate, plot the loss, and suggest a rate."""
     from resnet_tasks.recipe.load import load_recipe
 
     loaded_recipe = load_recipe(recipe, overrides or ())
@@ -162,11 +163,15 @@ def benchmark(
         str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
     ],
     overrides: Overrides = None,
-    steps: Annotated[int, typer.Option(min=1, help="Measured steps")] = 8,
-    warm_up: Annotated[int, typer.Option(min=1, help="Steps before them")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Number of measured steps")] = 8,
+    warm_up: Annotated[
+        int, typer.Option(min=1, help="Number of steps before the measured ones")
+    ] = 3,
     synthetic: Annotated[
         bool,
-        typer.Option("--synthetic", help="Draw images, annotations and weights; no data needed"),
+        typer.Option(
+            "--synthetic", help="Generate random images, annotations and weights; no data needed"
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON file for all numbers")
@@ -174,14 +179,14 @@ def benchmark(
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Measure where the time and memory of a training step go, and what to change."""
+    """Profile the time and memory of a training step, and suggest changes."""
     from resnet_tasks.recipe.load import load_recipe
 
     loaded_recipe = load_recipe(recipe, overrides or ())
     if get_process_rank() is not None:
-        raise RunError("benchmark measures one process; start it without a launcher")
+        raise RunError("benchmark measures a single process; start it without a launcher")
     if out is not None and out.is_dir():
-        raise RunError(f"{out} is a folder; name a file for the numbers, such as {out}/step.json")
+        raise RunError(f"{out} is a folder; give a file for the numbers, such as {out}/step.json")
     _prepare_process(loaded_recipe, trust_plugins)
     if not synthetic:
         _prepare_quickstart_data(recipe, loaded_recipe, data_root)
@@ -218,13 +223,13 @@ def _require_group_folder(
     option = "--seeds" if seeds > 1 else "--folds"
     if seeds > 1 and folds > 1:
         raise RunError(
-            "--seeds and --folds cannot be asked for together; repeat --folds with "
+            "--seeds and --folds cannot be combined; repeat --folds with "
             "training.seed=... and another --out"
         )
     if out is None or resume is not None or dry_run:
         raise RunError(
-            f"{option} needs --out DIR and goes neither with --resume nor with --dry-run; the same "
-            "command goes on where it stopped"
+            f"{option} needs --out DIR and excludes --resume and --dry-run; to resume, run "
+            "the same command again"
         )
     if get_process_rank() is not None:
         raise RunError(f"{option} runs one process after another; start it without a launcher")
@@ -242,23 +247,21 @@ def _load_resumed_recipe(
     ]
     if changes:
         raise RunError(
-            f"--resume goes on with the recipe of {run} as it is; leave out {' '.join(changes)}, "
+            f"--resume uses the recipe of {run} unchanged; omit {' '.join(changes)}, "
             "or start a new run"
         )
     if out is not None:
-        raise RunError(f"--resume goes on in {run}; leave out --out {out}")
+        raise RunError(f"--resume continues in {run}; omit --out {out}")
     if not (run / "recipe.yaml").is_file():
         raise RunError(
-            f"{run} is not a run folder: it has no recipe.yaml; name one made by finetune"
+            f"{run} is not a run folder: it has no recipe.yaml; give one written by finetune"
         )
 
     from resnet_tasks.recipe.load import load_recipe
 
     run_recipe = load_recipe(run / "recipe.yaml")
     if recipe is not None and (given_name := load_recipe(recipe).name) != run_recipe.name:
-        raise RunError(
-            f"{run} is a run of {run_recipe.name}, not of {given_name}; leave the recipe out"
-        )
+        raise RunError(f"{run} is a run of {run_recipe.name}, not of {given_name}; omit the recipe")
     return run_recipe
 
 
@@ -278,8 +281,8 @@ def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -
 
     from data_tools.catalog import prepare as run
 
-    typer.echo(f"{folder} does not exist; drawing the synthetic cells")
-    with show_progress("Drawing cells") as advance:
+    typer.echo(f"{folder} does not exist; generating the synthetic cells")
+    with show_progress("Generating cells") as advance:
         card = run("cells", None, folder, progress=advance)
     print_card(card, folder)
 
@@ -293,5 +296,7 @@ def _wait_for_folder(folder: Path) -> None:
     end = time.monotonic() + 600
     while not folder.exists():
         if time.monotonic() > end:
-            raise DataError(f"{folder} was not drawn in ten minutes; start one process first")
+            raise DataError(
+                f"{folder} was not generated within ten minutes; start a single process first"
+            )
         time.sleep(0.2)

@@ -96,7 +96,7 @@ def test_recipes(tmp_path: Path) -> None:
     assert len(listed) >= 8
     assert "type: faster_rcnn" in run("recipes", "show", "quickstart").stdout
     assert run("recipes", "copy", "quickstart", tmp_path / "my.yaml").exit_code == 0
-    assert "exists already" in mistake("recipes", "copy", "quickstart", tmp_path / "my.yaml")
+    assert "already exists" in mistake("recipes", "copy", "quickstart", tmp_path / "my.yaml")
     assert json.loads(run("recipes", "schema").stdout)["properties"]["heads"]
 
 
@@ -170,13 +170,13 @@ def test_resume_takes_the_recipe_of_the_run_and_no_changes(
     assert trained[0]["recipe"].name == "cells"
     assert trained[0]["resume"] == run_folder
     told = mistake("finetune", "training.epochs=3", "--resume", run_folder)
-    assert "leave out training.epochs=3" in told
+    assert "omit training.epochs=3" in told
     told = mistake("finetune", "quickstart", "training.seed=3", "--resume", run_folder)
-    assert "leave out training.seed=3" in told
+    assert "omit training.seed=3" in told
     assert "not of cells_multitask_resnet18" in mistake(
         "finetune", "quickstart", "--resume", run_folder
     )
-    assert "leave out --out" in mistake("finetune", "--resume", run_folder, "--out", "x")
+    assert "omit --out" in mistake("finetune", "--resume", run_folder, "--out", "x")
     assert "is not a run folder" in mistake("finetune", "--resume", run_folder.parent)
     assert len(trained) == 1
 
@@ -293,7 +293,7 @@ def test_check_exits_with_2_for_a_file_that_cannot_be_used(tmp_path: Path) -> No
         ),
         (["prepare", "own.yaml"], "the dataset own.yaml cannot be read"),
         (["convert", "vox", "x", "y"], "did you mean 'voc'?"),
-        (["convert", "voc", "x"], "data convert voc needs a SOURCE to read and OUT"),
+        (["convert", "voc", "x"], "data convert voc needs SOURCE, the data to read, and OUT"),
         (["convert", "voc", "/nowhere", "y"], "/nowhere"),
     ],
 )
@@ -335,7 +335,7 @@ def test_coco_is_exported_and_converted_back(tmp_path: Path) -> None:
     keyed = ("data", "convert", "nifti", tmp_path / "yolo", tmp_path / "no", "classes={1: liver}")
     assert "has no volumes with labels" in mistake(*keyed)
     assert "yolo: data.yaml" in run("data", "export").stdout
-    assert "needs a COCO file to read" in mistake("data", "export", "voc", tmp_path / "coco")
+    assert "needs SOURCE, a COCO file" in mistake("data", "export", "voc", tmp_path / "coco")
     assert "did you mean 'yolo'" in mistake("data", "export", "yool", tmp_path, tmp_path / "x")
 
 
@@ -365,6 +365,6 @@ def test_empty_arguments_are_not_the_current_folder(
 
 
 def test_predict_says_what_is_lacking(run_folder: Path, tmp_path: Path) -> None:
-    assert "name images, videos or folders, or give --list FILE" in mistake("predict", run_folder)
+    assert "give images, videos or folders, or --list FILE" in mistake("predict", run_folder)
     told = mistake("predict", run_folder, tmp_path, "--actors", 2)
-    assert "--actors are those of a cluster" in told
+    assert "--actors requires a Ray cluster" in told
