@@ -116,7 +116,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise RecipeError(f"{path} is not a text file in UTF-8; a recipe is a YAML text") from None
+        raise RecipeError(f"{path} is not a UTF-8 text file; a recipe is a YAML file") from None
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
 

@@ -73,8 +73,7 @@ def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
     if not part.isdecimal() or len(part) > 9 or int(part) >= len(target):
         raise RecipeError(
             f"override {text!r}: {format_key_path(path)} is a list of {len(target)}; got position "
-            f"{part!r}, "
-            f"allowed are 0 to {len(target) - 1}, or replace it whole: "
+            f"{part!r}, allowed are 0 to {len(target) - 1}, or replace the whole list: "
             f"{format_key_path(path)}=[...]"
         )
     return int(part)

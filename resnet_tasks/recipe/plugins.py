@@ -29,7 +29,7 @@ def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -
     if recipe.plugins and not trust:
         raise RecipeError(
             f"recipe {recipe.name} wants to run this code on your machine: "
-            f"{', '.join(recipe.plugins)}; read it, and if you trust it pass --trust-plugins"
+            f"{', '.join(recipe.plugins)}; read the code, and if you trust it, pass --trust-plugins"
         )
     for plugin in recipe.plugins:
         try:

@@ -99,7 +99,7 @@ def expand_preset(name: str, channels: int) -> Steps:
     if name not in PRESETS:
         hint = suggest_nearest(name, PRESETS)
         raise ValueError(
-            f"{name!r} is no preset; allowed are {', '.join(PRESETS)}, or a list of "
+            f"{name!r} is not a preset; allowed are {', '.join(PRESETS)}, or a list of "
             f"albumentations{hint}"
         )
     return PRESETS[name](channels)

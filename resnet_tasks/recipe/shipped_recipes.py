@@ -116,7 +116,7 @@ def copy_recipe(name: str, target: Path | None = None) -> Path:
         with new.open("x", encoding="utf-8") as file:
             file.write(source.read_text(encoding="utf-8"))
     except FileExistsError:
-        raise RecipeError(f"{new} exists already; choose another target or remove it") from None
+        raise RecipeError(f"{new} already exists; choose another target or remove it") from None
     except OSError as error:
         raise RecipeError(f"{new} cannot be written: {error.strerror}") from None
     return new

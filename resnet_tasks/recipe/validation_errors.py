@@ -192,12 +192,12 @@ def _describe_length(node: Schema) -> str:
 
 
 def _describe_range(node: Schema) -> str:
-    words = {
+    limit_names = {
         "minimum": "at least",
         "exclusiveMinimum": "above",
         "maximum": "at most",
         "exclusiveMaximum": "below",
         "multipleOf": "a multiple of",
     }
-    limits = [f"{word} {node[key]:g}" for key, word in words.items() if key in node]
+    limits = [f"{name} {node[key]:g}" for key, name in limit_names.items() if key in node]
     return " " + " and ".join(limits) if limits else ""

@@ -79,7 +79,7 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocu
         raise RecipeError(f"{source}{position_text}: this is not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"{source}: this is not a YAML text: {' '.join(str(error).split())}"
+            f"{source}: this is not YAML text: {' '.join(str(error).split())}"
         ) from None
     return YamlDocument(value, lines)
 
@@ -129,7 +129,7 @@ def _node_to_value(
                 first = lines[(*path, key)]
                 raise yaml.MarkedYAMLError(
                     problem=(
-                        f"the key {format_key_path((*path, key))!r} stands here again, first on "
+                        f"the key {format_key_path((*path, key))!r} is repeated, it is first on "
                         f"line {first}; keep one of them"
                     ),
                     problem_mark=key_node.start_mark,
@@ -161,12 +161,12 @@ class _NodeLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            self._refuse(event, f"the alias *{event.anchor} is not allowed; write the value out")
+            self._refuse(event, f"the alias *{event.anchor} is not allowed; write out the value")
         if getattr(event, "tag", None) is not None:
             self._refuse(event, f"the tag {event.tag} is not allowed; write a plain value")
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            self._refuse(event, f"it is nested more than {MAX_DEPTH} levels deep")
+            self._refuse(event, f"the nesting is more than {MAX_DEPTH} levels deep")
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node

@@ -174,15 +174,15 @@ def test_all_problems_of_text_and_overrides_come_together(tmp_path: Path) -> Non
     [
         ("data: [1, 2\nheads: {}\n", "line 2, column 6: this is not valid YAML"),
         ("data: 1\ndata: 2\n", "line 2, column 1"),
-        ("data: 1\ndata: 2\n", "the key 'data' stands here again, first on line 1"),
+        ("data: 1\ndata: 2\n", "the key 'data' is repeated, it is first on line 1"),
         ("a: &x 1\nb: *x\n", "line 2, column 4: this is not valid YAML: the alias *x"),
         ("a: !!python/object:os.system {}\n", "the tag tag:yaml.org,2002:python/object:os.system"),
         ("1: x\n", "a key must be text"),
         ("- 1\n", "a recipe is a section of keys (name, plugins, data"),
         ("", "got None"),
         ("a: 1\n---\nb: 2\n", "but found another document"),
-        ("a: " + "[" * 500, "nested more than 30 levels"),
-        ("a: \x07", "this is not a YAML text"),
+        ("a: " + "[" * 500, "nesting is more than 30 levels"),
+        ("a: \x07", "this is not YAML text"),
     ],
 )
 def test_what_is_no_recipe_at_all(tmp_path: Path, text: str, part: str) -> None:
@@ -196,7 +196,7 @@ def test_what_is_no_recipe_at_all(tmp_path: Path, text: str, part: str) -> None:
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"\x80\x02\xff")
-    assert message(path) == f"{path} is not a text file in UTF-8; a recipe is a YAML text"
+    assert message(path) == f"{path} is not a UTF-8 text file; a recipe is a YAML file"
 
 
 @pytest.mark.parametrize(

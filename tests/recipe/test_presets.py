@@ -99,7 +99,7 @@ def test_resolved_recipes_are_shown_with_their_steps(tmp_path: Path) -> None:
     [
         (
             "drivin",
-            r"'drivin' is no preset; allowed are medical_microscopy, radiology, dri",
+            r"'drivin' is not a preset; allowed are medical_microscopy, radiology, dri",
         ),
         ("3", r"augment: got 3; allowed is"),
     ],

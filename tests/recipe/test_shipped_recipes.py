@@ -85,6 +85,6 @@ def test_a_copy_is_equal_and_never_overwrites(tmp_path: Path) -> None:
     made = copy_recipe("quickstart", tmp_path / "new")
     assert made == tmp_path / "new" / "cells_multitask_resnet18.yaml"
     assert made.read_text("utf-8") == find_recipe("quickstart").read_text("utf-8")
-    with pytest.raises(RecipeError, match="exists already"):
+    with pytest.raises(RecipeError, match="already exists"):
         copy_recipe("quickstart", tmp_path / "new")
     assert copy_recipe("quickstart", tmp_path / "my.yaml") == tmp_path / "my.yaml"

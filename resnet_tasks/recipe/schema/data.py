@@ -20,20 +20,20 @@ class SourceRecipe(RecipeModel):
     )
     annotated: tuple[Annotates, ...] | None = Field(
         None,
-        description="What the file annotates; default: what its `info` says, else what it holds",
+        description="What the file annotates; default: as its `info` states, else what it contains",
     )
     allow_outside: bool = Field(
         False,
         description=(
-            "Accept file names that are absolute or hold `..`; they can name any file of the "
-            "machine"
+            "Accept file names that are absolute or contain `..`; they can refer to any file on "
+            "the machine"
         ),
     )
     categories: tuple[str, ...] | None = Field(
         None,
         description=(
             "Categories that were annotated wherever they appear; default: those that the file "
-            "lists. Of others it says nothing: its background is no example against them"
+            "lists. The background of the file is not used as a negative example for other ones"
         ),
     )
     weight: Annotated[float, Field(gt=0, le=1000)] = Field(
@@ -45,10 +45,10 @@ class FoldsRecipe(RecipeModel):
     """Cross-validation: one fold of data.train is held out and evaluated instead of data.val."""
 
     count: Annotated[int, Field(ge=2)] = Field(description="Folds that data.train is divided into")
-    held_out: Annotated[int, Field(ge=0)] = Field(description="The one to judge on, from 0")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of the division")
+    held_out: Annotated[int, Field(ge=0)] = Field(description="Fold to evaluate on, from 0")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of the division")
     digest: str | None = Field(
-        None, description="Of the division; a run keeps it and refuses another one"
+        None, description="Digest of the division; a run records it and refuses another one"
     )
 
     @model_validator(mode="after")
@@ -72,11 +72,11 @@ class ResizeRecipe(RecipeModel):
 class TilesRecipe(RecipeModel):
     """Tiles of images as training samples; prediction uses sliding windows of the same size."""
 
-    height: Window = Field(description="Of a tile, pixels of the stored image")
+    height: Window = Field(description="Height of a tile, pixels of the stored image")
     width: Window
-    overlap: Overlap = Field(0.25, description="Least share of a tile that its neighbor shows")
+    overlap: Overlap = Field(0.25, description="Minimum share of a tile that its neighbor overlaps")
     min_visible: Fraction = Field(
-        0.3, description="Share of its box from which on a cut object counts; below it is ignored"
+        0.3, description="Share of its box from which a cut object counts; below, it is ignored"
     )
     empty: Annotated[float, Field(ge=0)] | None = Field(
         0.1,
@@ -96,7 +96,7 @@ class IntensityRecipe(RecipeModel):
     low: Annotated[float, Field(ge=0, lt=100)] = 0.5
     high: Annotated[float, Field(gt=0, le=100)] = 99.5
     per_channel: bool = Field(
-        False, description="type=percentile: of each channel by itself, not of all together"
+        False, description="type=percentile: for each channel separately, not for all together"
     )
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class IntensityRecipe(RecipeModel):
             if stated and self.type != owner:
                 raise ValueError(
                     f"{stated[0]} goes with type: {owner}, but the type is {self.type}; set type: "
-                    f"{owner}, or leave {stated[0]} out"
+                    f"{owner}, or remove {stated[0]}"
                 )
         if self.low >= self.high:
             raise ValueError(f"low ({self.low}) must lie below high ({self.high})")
@@ -127,10 +127,12 @@ class NormalizeRecipe(RecipeModel):
 class CopyPasteRecipe(RecipeModel):
     """Objects of other training images that are pasted into an image; needs masks."""
 
-    p: Fraction = Field(0.5, description="Share of the images that get objects of another one")
-    fraction: Fraction = Field(0.5, description="Fraction of its objects that are pasted")
+    p: Fraction = Field(0.5, description="Share of the images that get objects of another image")
+    fraction: Fraction = Field(
+        0.5, description="Fraction of the other image's objects that are pasted"
+    )
     min_visible: Fraction = Field(
-        0.3, description="An object of which less is left becomes an ignore region"
+        0.3, description="An object with a smaller visible share becomes an ignore region"
     )
 
 
@@ -146,8 +148,8 @@ class DataRecipe(RecipeModel):
     folds: FoldsRecipe | None = Field(
         None,
         description=(
-            "Hold a fold of data.train out and judge on it: whole groups, classes alike; data.val "
-            "is not read then"
+            "Hold out a fold of data.train and evaluate on it: groups stay together, classes are "
+            "balanced; data.val is not read then"
         ),
     )
     resize: ResizeRecipe | None = None
@@ -155,21 +157,21 @@ class DataRecipe(RecipeModel):
         (), description="Training batches at these sizes relative to resize, one drawn per batch"
     )
     tiles: TilesRecipe | None = Field(
-        None, description="Learn from tiles of the images, which are too big or too detailed"
+        None, description="Train on tiles of images that are too large or too detailed"
     )
     intensity: IntensityRecipe = IntensityRecipe()
     channels: Annotated[int, Field(ge=1, le=64)] = 3
     normalize: Literal["weights", "data"] | NormalizeRecipe = Field(
         "weights",
         description=(
-            "weights: constants of the weights; data: of data.train, measured when training "
+            "weights: constants of the weights; data: those of data.train, measured when training "
             "starts; or mean and std"
         ),
     )
     repeat_factor: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description=(
-            "Share of training images below which a class is rare: those that show it come "
+            "Share of training images below which a class is rare: images that show it come "
             "sqrt(repeat_factor / share) times per epoch (LVIS: 0.001); default: all come once"
         ),
     )
@@ -180,15 +182,16 @@ class DataRecipe(RecipeModel):
     unreadable_images: Literal["stop", "skip"] = Field(
         "stop",
         description=(
-            "A training image that cannot be read: stop, or leave it out and list it in "
+            "A training image that cannot be read: stop, or skip it and list it in "
             "unreadable_images.jsonl; evaluation always stops"
         ),
     )
     unreadable_images_limit: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="unreadable_images=skip: share of the training images that may be so"
+        0.01,
+        description="unreadable_images=skip: share of the training images that may be unreadable",
     )
     cache: bool | Literal["auto"] = Field(
-        "auto", description="Keep resized images in memory; auto: where 1 GB holds them"
+        "auto", description="Keep resized images in memory; auto: if they fit in 1 GB"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     max_pixels: Annotated[int, Field(ge=1)] = Field(
@@ -198,8 +201,8 @@ class DataRecipe(RecipeModel):
     allow_leaks: bool = Field(
         False,
         description=(
-            "Accept images, and groups (patients, studies, sequences), that are trained on and "
-            "judged on as well"
+            "Accept images, and groups (patients, studies, sequences), that are used for both "
+            "training and evaluation"
         ),
     )
 
@@ -207,7 +210,7 @@ class DataRecipe(RecipeModel):
     def _check_tiles_and_pasting(self) -> DataRecipe:
         if self.copy_paste is not None and self.tiles is not None:
             raise ValueError(
-                "copy_paste works on whole images, tiles cuts them up; leave one of the two out"
+                "copy_paste works on whole images, tiles cuts them up; remove one of the two"
             )
         return self
 
@@ -217,7 +220,7 @@ class DataRecipe(RecipeModel):
             for i, source in enumerate(getattr(self, split)):
                 if source.weight != 1:
                     raise ValueError(
-                        f"{split}[{i}].weight is {source.weight}, but every image is judged "
+                        f"{split}[{i}].weight is {source.weight}, but every image is evaluated "
                         "once; weights are for data.train"
                     )
         return self
@@ -226,8 +229,8 @@ class DataRecipe(RecipeModel):
     def _check_tiles_and_resize(self) -> DataRecipe:
         if self.tiles is not None and self.resize is not None:
             raise ValueError(
-                "tiles are cut from the images as they are stored, but resize is set too; leave "
-                "one of them out"
+                "tiles are cut from the images as they are stored, but resize is also set; "
+                "remove one of the two"
             )
         return self
 

@@ -12,11 +12,13 @@ from resnet_tasks.recipe.schema.base import Fraction, Overlap, RecipeModel, Wind
 class SlidingRecipe(RecipeModel):
     """Sliding windows for the prediction of large images."""
 
-    height: Window = Field(description="Of a window, pixels of the image after data.resize")
+    height: Window = Field(description="Height of a window, pixels of the image after data.resize")
     width: Window
-    overlap: Overlap = Field(0.25, description="Least share of a window that its neighbor shows")
+    overlap: Overlap = Field(
+        0.25, description="Minimum share of a window that its neighbor overlaps"
+    )
     nms_iou: Fraction = Field(
-        0.5, description="Boxes of two windows that overlap more are one object"
+        0.5, description="Boxes of two windows that overlap more are merged into one object"
     )
 
 
@@ -27,15 +29,15 @@ class EvaluationRecipe(RecipeModel):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
     resamples: Annotated[int, Field(ge=0)] = Field(
-        1000, description="Resampled data sets behind every 95 % interval; 0: no intervals"
+        1000, description="Bootstrap resamples for the 95 % intervals; 0: no intervals"
     )
     sliding: SlidingRecipe | None = Field(
-        None, description="Predict window by window, in evaluation and predict alike"
+        None, description="Predict window by window, in both evaluation and predict"
     )
     extra: dict[str, dict[str, dict[str, Any] | None]] = Field(
         {},
         description=(
-            "Head -> further evaluators, each with its options: froc or kitti for boxes, surface "
-            "for pixels"
+            "Head -> additional evaluators, each with its options: froc or kitti for boxes, "
+            "surface for pixels"
         ),
     )

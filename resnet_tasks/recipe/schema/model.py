@@ -19,7 +19,7 @@ class BackboneRecipe(RecipeModel):
         None, description="name: resnet: blocks of the stages C2..C5, such as [3, 4, 6, 3]"
     )
     block: Literal["basic", "bottleneck"] = Field(
-        "bottleneck", description="layers: two 3x3 convolutions, or 1x1, 3x3, 1x1"
+        "bottleneck", description="With layers: basic is 3x3, 3x3; bottleneck is 1x1, 3x3, 1x1"
     )
     weights: str = Field(
         "imagenet",
@@ -34,20 +34,22 @@ class BackboneRecipe(RecipeModel):
     norm: Literal["train", "frozen", "sync", "group"] = Field(
         "train",
         description=(
-            "Batch norms: learn, keep statistics and scale, share statistics between processes, "
-            "or replace by GroupNorm"
+            "Batch norms: train them, freeze statistics and scale, share statistics between "
+            "processes, or replace them with GroupNorm"
         ),
     )
     output_stride: Literal[8, 16, 32] = Field(
         32, description="Stride of C5; below 32 the last stages are dilated"
     )
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Stochastic depth: how often the last block is skipped in training"
+        0.0, description="Stochastic depth: probability of skipping the last block in training"
     )
     gradient_checkpointing: bool = Field(
-        False, description="Less memory for one more forward of the stages, the same gradients"
+        False, description="Save memory by a second forward of the stages; same gradients"
     )
-    accept_license: bool = Field(False, description="Welcome weights for non-commercial use")
+    accept_license: bool = Field(
+        False, description="Accept weights that allow only non-commercial use"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -62,8 +64,7 @@ class BackboneRecipe(RecipeModel):
     def _check_layers_and_name(self) -> BackboneRecipe:
         if self.layers is not None and self.name != "resnet":
             raise ValueError(
-                f"layers describe a ResNet of your own depth, but name is {self.name!r}; leave one "
-                "of the two out"
+                f"layers describe a custom ResNet, but name is {self.name!r}; remove one of the two"
             )
         if self.layers is None and self.name == "resnet":
             raise ValueError(
@@ -72,7 +73,7 @@ class BackboneRecipe(RecipeModel):
             )
         if self.layers is None and "block" in self.model_fields_set and self.block != "bottleneck":
             raise ValueError(
-                f"block: {self.block} goes with layers; {self.name} has its own kind of block"
+                f"block: {self.block} applies only to layers; {self.name} has a fixed kind of block"
             )
         return self
 
@@ -87,7 +88,7 @@ class BackboneRecipe(RecipeModel):
 class PyramidRecipe(RecipeModel):
     """A feature pyramid P2..P6 over C2..C5 that heads share."""
 
-    channels: Annotated[int, Field(ge=1)] = Field(256, description="Of every level")
+    channels: Annotated[int, Field(ge=1)] = Field(256, description="Channels of every level")
 
 
 class ExtendRecipe(RecipeModel):
@@ -97,12 +98,12 @@ class ExtendRecipe(RecipeModel):
     freeze: tuple[str, ...] | None = Field(
         None,
         description=(
-            "Parts of the run that stay as they are, of backbone, pyramid and its heads; default: "
+            "Parts of the run that stay frozen, out of backbone, pyramid and its heads; default: "
             "all of them"
         ),
     )
     heads: tuple[str, ...] = Field(
-        (), description="Heads that came from the run; set when training starts"
+        (), description="Heads that come from the run; set when training starts"
     )
 
 
@@ -110,7 +111,7 @@ class ModelWeightsRecipe(RecipeModel):
     """Weights of a whole pretrained model, and the head that they are loaded into."""
 
     source: str
-    head: str | None = Field(None, description="Default: the only head that fits")
+    head: str | None = Field(None, description="Head to load; default: the only head that fits")
 
 
 class HeadRecipe(RecipeModel):
@@ -124,12 +125,12 @@ class HeadRecipe(RecipeModel):
     classes: tuple[str, ...] | None = Field(
         None,
         description=(
-            "Subset of the data set's categories; default: things for boxes, all for pixels and "
+            "Subset of the dataset's categories; default: things for boxes, all for pixels and "
             "for whole images"
         ),
     )
     others: Literal["ignore", "background"] = "ignore"
     background: bool = Field(
-        False, description="Semantic heads: a class of that name first, for unlabeled pixels"
+        False, description="Semantic heads: add a first class with this name for unlabeled pixels"
     )
     options: dict[str, Any] = Field({})

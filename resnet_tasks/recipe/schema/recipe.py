@@ -35,7 +35,7 @@ class Recipe(RecipeModel):
 
     name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]+$", description="Set from the file's name")
     plugins: tuple[str, ...] = Field(
-        (), description="Python files or modules with heads of your own; they are executed"
+        (), description="Python files or modules with custom heads; they are executed"
     )
     data: DataRecipe
     backbone: BackboneRecipe = BackboneRecipe()
@@ -49,13 +49,14 @@ class Recipe(RecipeModel):
     pyramid: PyramidRecipe | None = Field(
         None,
         description=(
-            "One pyramid for all heads that read P2..P6 (faster_rcnn, fpn), in the place of one in "
-            "each; {} for its defaults"
+            "One shared pyramid for all heads that read P2..P6 (faster_rcnn, fpn), instead of one "
+            "per head; {} for the defaults"
         ),
     )
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1), AfterValidator(with_head_names)]
     extend: ExtendRecipe | None = Field(
-        None, description="Add the heads to a finished run; backbone and pyramid are its own"
+        None,
+        description="Add the heads to a finished run, with the backbone and pyramid of that run",
     )
     augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
         (),
@@ -92,9 +93,9 @@ class Recipe(RecipeModel):
         steps, frozen = self.training.unfreeze, self.backbone.frozen_stages
         if steps and steps[0].frozen_stages >= frozen:
             raise ValueError(
-                f"training.unfreeze: {format_unfreeze_step(steps[0])} frees nothing, for "
-                "backbone.frozen_stages "
-                f"is {frozen}; begin with more frozen stages, or take it out"
+                f"training.unfreeze: {format_unfreeze_step(steps[0])} unfreezes nothing, "
+                f"because backbone.frozen_stages is {frozen}; start with more frozen stages, or "
+                "remove it"
             )
         return self
 
@@ -112,9 +113,9 @@ class Recipe(RecipeModel):
             return self
         if self.backbone.weights != "none":
             raise ValueError(
-                f"model_weights bring those of the backbone too, but backbone.weights is "
-                f"{self.backbone.weights!r}; write backbone.weights: none, or leave model_weights "
-                "out"
+                "model_weights include those of the backbone, but backbone.weights is "
+                f"{self.backbone.weights!r}; write backbone.weights: none, or remove "
+                "model_weights"
             )
         head = None if isinstance(self.model_weights, str) else self.model_weights.head
         if head is not None and head not in self.heads:

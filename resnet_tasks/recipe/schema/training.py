@@ -13,7 +13,7 @@ from resnet_tasks.recipe.schema.base import Fraction, Positive, RecipeModel
 class UnfreezeRecipe(RecipeModel):
     """Epoch after which fewer stages of the backbone are frozen."""
 
-    epoch: Annotated[int, Field(ge=1)] = Field(description="Epochs that are trained before it")
+    epoch: Annotated[int, Field(ge=1)] = Field(description="Number of epochs before it")
     frozen_stages: Annotated[int, Field(ge=0, le=4)] = Field(
         description="backbone.frozen_stages from then on"
     )
@@ -30,57 +30,58 @@ class TrainingRecipe(RecipeModel):
     backbone_lr_scale: Annotated[float, Field(ge=0)] = 1.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
-        description="Each stage of the backbone learns at this times the rate of the one after it",
+        description="Learning rate of each backbone stage, relative to that of the next stage",
     )
     unfreeze: tuple[UnfreezeRecipe, ...] = Field(
-        (), description="Stages of the backbone that join later, by epoch"
+        (), description="Stages of the backbone to unfreeze later, by epoch"
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     momentum: Fraction = 0.9
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
     steps: tuple[Fraction, ...] = Field(
-        (0.67, 0.92), description="schedule=steps: fractions of the run at which the rate falls"
+        (0.67, 0.92),
+        description="schedule=steps: fractions of the run at which the learning rate drops",
     )
     step_factor: Positive = 0.1
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the run")
     clip_norm: Positive | None = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Decay of the averaged weights; 0: none"
+        0.0, description="Decay of the exponential moving average of the weights; 0: none"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     evaluate_every: Annotated[int, Field(ge=0)] = Field(
-        1, description="Epochs between evaluations; 0: at the end only"
+        1, description="Epochs between evaluations; 0: only at the end"
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Evaluations without a better evaluation.best that end the run early"
+        None, description="Stop early after this many evaluations without a better evaluation.best"
     )
     checkpoint_minutes: Positive = 10.0
     device: str = "auto"
     deterministic: bool = True
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         ("tensorboard",),
-        description="Where curves go beside log.jsonl; wandb and mlflow are installed apart",
+        description="Trackers for curves, besides log.jsonl; wandb and mlflow are extra packages",
     )
     balancing: str = Field(
         "fixed",
         description=(
-            "How the heads' losses are weighed, on top of loss_weight: fixed; uncertainty (Kendall "
-            "et al. 2018, learned); dwa (Liu et al. 2019, by how fast each falls)"
+            "How the heads' losses are weighted, on top of loss_weight: fixed; uncertainty "
+            "(Kendall et al. 2018, learned); dwa (Liu et al. 2019, by how fast each falls)"
         ),
     )
     log_gradient_conflict: Annotated[int, Field(ge=0)] = Field(
         0,
         description=(
-            "Updates between looks at the cosines between the heads' gradients on the last shared "
-            "stage; 0: never"
+            "Updates between measurements of the cosines between the heads' gradients on the last "
+            "shared stage; 0: never"
         ),
     )
     non_finite: Literal["stop", "skip"] = Field(
         "stop",
         description=(
-            "A loss or gradient that is not finite: stop, or leave the step out (at most 1 % of "
-            "the steps); either way it is kept for `resnet-tasks replay`"
+            "On a non-finite loss or gradient: stop, or skip the step (at most 1 % of the steps); "
+            "either way the step is saved for `resnet-tasks replay`"
         ),
     )
 
@@ -88,8 +89,8 @@ class TrainingRecipe(RecipeModel):
     def _check_patience(self) -> TrainingRecipe:
         if self.patience is not None and self.evaluate_every == 0:
             raise ValueError(
-                f"patience is {self.patience}, but evaluate_every is 0, so that there is a single "
-                "evaluation at the end; set evaluate_every to 1 or more, or leave patience out"
+                f"patience is {self.patience}, but evaluate_every is 0, so there is a single "
+                "evaluation at the end; set evaluate_every to 1 or more, or remove patience"
             )
         return self
 
@@ -105,8 +106,7 @@ class TrainingRecipe(RecipeModel):
         if self.unfreeze and self.unfreeze[-1].epoch >= self.epochs:
             raise ValueError(
                 f"unfreeze: {format_unfreeze_step(self.unfreeze[-1])} is never reached in "
-                f"{self.epochs} epochs; "
-                "train longer, or take it out"
+                f"{self.epochs} epochs; train longer, or remove it"
             )
         return self
 
