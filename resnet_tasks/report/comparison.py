@@ -92,7 +92,7 @@ def make_comparison(
         RunError: If there are fewer than two runs, or one lacks the named evaluation.
     """
     if len(runs) < 2:
-        raise RunError("compare takes at least two runs; name another one")
+        raise RunError("compare needs at least two runs; give another one")
     evaluations = _find_evaluations(runs, evaluation)
     page = ComparisonPage(
         list(runs), make_distinct_names([run.folder for run in runs]), evaluations
@@ -279,7 +279,7 @@ def list_measured_costs(
         fraction = value(model_costs[0]) / max(
             sum(value(model_cost) for model_cost in model_costs[1:]), 1e-12
         )
-        label = f"{name.partition(',')[0]}, share of the other runs together"
+        label = f"{name.partition(',')[0]}, relative to the sum of the other runs"
         rows.append((label, (f"{fraction:.2f}", *("–",) * (len(model_costs) - 1))))
     return rows
 
@@ -376,18 +376,20 @@ def _find_warnings(page: ComparisonPage) -> list[str]:
     }
     if len(digests) > 1:
         warnings.append(
-            "The runs were judged on different annotation files (their sha256 differ): the numbers "
-            "cannot be compared."
+            "The runs were evaluated on different annotation files (their sha256 differ): the "
+            "metrics cannot be compared."
         )
     protocols = {
         json.dumps(evaluation.metadata.get("protocol"), sort_keys=True)
         for evaluation in evaluations
     }
     if len(protocols) > 1:
-        warnings.append("The runs were judged by different protocols; see their own reports.")
+        warnings.append(
+            "The runs were evaluated with different protocols; see the reports of the runs."
+        )
     if evaluations and not all(evaluation.has_intervals for evaluation in evaluations):
         warnings.append(
-            "Not every evaluation has intervals; whether a difference is more than chance cannot "
-            "be seen from it."
+            "Not every evaluation has intervals, so whether a difference is more than chance "
+            "cannot be determined."
         )
     return warnings

@@ -92,7 +92,7 @@ def read_evaluated_files(
         )
     paths = list(evaluation.metadata.get("data") or {})
     if not paths:
-        raise DataError(f"{evaluation.folder / 'metrics.json'} does not say what was judged")
+        raise DataError(f"{evaluation.folder / 'metrics.json'} does not record the evaluated data")
     return [read_coco(path) for path in paths]
 
 

@@ -28,13 +28,13 @@ MAX_LINES = 12
 
 ERROR_TYPES = {
     "Cls": "wrong class",
-    "Loc": "wrong place",
-    "Both": "class and place",
-    "Dupe": "found twice",
-    "Bkg": "nothing there",
+    "Loc": "wrong location",
+    "Both": "wrong class and location",
+    "Dupe": "duplicate",
+    "Bkg": "background",
     "Miss": "missed",
-    "FP": "all false alarms",
-    "FN": "all not found",
+    "FP": "all false positives",
+    "FN": "all false negatives",
 }
 """TIDE's abbreviations of error types -> display names."""
 
@@ -101,7 +101,7 @@ def build_confusion_matrix(raw: Mapping[str, Any]) -> ConfusionMatrix:
     )[:10]
     frequent = tuple((labels[i], labels[j], f"{-count:g}") for count, i, j in pairs)
     if len(labels) > MAX_MATRIX:
-        note = f"With {len(labels)} classes the whole matrix is left to details.json."
+        note = f"With {len(labels)} classes, the full matrix is only in details.json."
         return ConfusionMatrix(labels, (), frequent, note)
     rows = []
     for i, row in enumerate(counts):
@@ -159,7 +159,7 @@ def _draw_errors_chart(errors: Mapping[str, float]) -> Chart:
         for name, value in errors.items()
         if value is not None
     }
-    return draw_bar_chart("What costs average precision", lost_ap, label="AP lost to it")
+    return draw_bar_chart("Causes of lost average precision", lost_ap, label="lost AP")
 
 
 def _draw_reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart:
@@ -170,14 +170,13 @@ def _draw_reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart
     ]
     total = sum(n for *_, n in rows)
     gap = sum(n * abs(c - a) for c, a, n in rows) / total if total else None
-    axes = Axes("confidence", "share that is right", (0.0, 1.0), (0.0, 1.0), diagonal=True)
+    axes = Axes("confidence", "accuracy", (0.0, 1.0), (0.0, 1.0), diagonal=True)
     note = (
         f"Mean distance from the diagonal, weighted by count: {format_number(gap)}. Below the "
-        "diagonal: "
-        "more confident than right."
+        "diagonal: overconfident."
     )
     chart = draw_line_chart("Reliability", [Line("this run", [(c, a) for c, a, _ in rows])], axes)
-    columns = ("confidence", "share that is right", "count")
+    columns = ("confidence", "accuracy", "count")
     table = ChartTable(
         columns, tuple((format_number(c), format_number(a), f"{n:g}") for c, a, n in rows)
     )

@@ -96,9 +96,9 @@ def draw_gallery(
         used_bytes += view.nbytes
         image_views.append(view)
     if missing:
-        notes.append(f"{len(missing)} chosen image(s) are not there, the first is {missing[0]}.")
+        notes.append(f"{len(missing)} chosen image(s) do not exist, the first is {missing[0]}.")
     if num_omitted:
-        notes.append(f"{num_omitted} chosen image(s) were left out to keep this page small.")
+        notes.append(f"{num_omitted} chosen image(s) were skipped to keep this page small.")
     shown_classes = {name for head in (*maps, *boxes) for name in labels.heads[head].classes}
     legend = tuple(
         (name, format_css_color(color)) for name, color in colors.items() if name in shown_classes

@@ -46,7 +46,9 @@ def choose_images(
     scores_by_head = {head: rows for head, rows in scores_by_head.items() if rows}
     if not scores_by_head:
         spaced_indices = np.linspace(0, len(ids) - 1, min(limit, len(ids))).astype(int)
-        note = "This evaluation did not judge single images; these are spread evenly over the data."
+        note = (
+            "This evaluation has no values per image; these images are spread evenly over the data."
+        )
         return [ImageChoice(int(i), ()) for i in dict.fromkeys(spaced_indices)], [note] if len(
             ids
         ) else []

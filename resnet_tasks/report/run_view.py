@@ -119,7 +119,7 @@ class RunView:
             return None
         names = ", ".join(evaluation.name for evaluation in self.evaluations) or "none"
         raise RunError(
-            f"{self.folder} has no evaluation {name!r} (it has: {names}); make it with "
+            f"{self.folder} has no evaluation {name!r} (it has: {names}); create it with "
             f"`resnet-tasks evaluate {self.folder}`"
         )
 
@@ -134,7 +134,7 @@ def read_run(folder: Path) -> RunView:
     for name in ("recipe.yaml", "classes.json"):
         if not (folder / name).is_file():
             raise RunError(
-                f"{folder} is not a run folder: it has no {name}; runs are made by "
+                f"{folder} is not a run folder: it has no {name}; create run folders with "
                 "`resnet-tasks finetune`"
             )
     try:
@@ -212,9 +212,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); make it again") from None
+        raise RunError(f"{path} cannot be read ({error}); create it again") from None
     if not isinstance(value, dict):
-        raise RunError(f"{path} must hold a JSON object, it holds a {type(value).__name__}")
+        raise RunError(f"{path} must contain a JSON object, not a {type(value).__name__}")
     return value
 
 

@@ -124,7 +124,7 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
     if confusion.problem:
         notes.append(f"The confusion matrix could not be drawn: {confusion.problem}.")
     if not details:
-        notes.append("No curves or tables were made for this head in this evaluation.")
+        notes.append("This evaluation has no curves or tables for this head.")
     head = run.recipe.heads.get(name)
     protocol = evaluation.metadata.get("protocol") or {}
     return HeadSection(
@@ -227,7 +227,7 @@ def list_facts(run: RunView, evaluation: EvaluationView | None) -> list[tuple[st
         texts = [
             f"{key} {start[key]}" for key in ("device", "precision", "threads") if key in start
         ]
-        rows.append(("training on", ", ".join(texts)))
+        rows.append(("training hardware", ", ".join(texts)))
     if evaluation is None:
         return rows
     metadata = evaluation.metadata
@@ -235,9 +235,9 @@ def list_facts(run: RunView, evaluation: EvaluationView | None) -> list[tuple[st
         value = metadata.get(key)
         if isinstance(value, dict):
             texts = [f"{name} {setting}" for name, setting in value.items() if setting is not None]
-            rows.append((f"{key} (of the evaluation)", ", ".join(texts)))
+            rows.append((f"{key} (evaluation)", ", ".join(texts)))
     for path, digest in (metadata.get("data") or {}).items():
-        rows.append(("judged on", f"{path} (sha256 {digest})"))
+        rows.append(("evaluated on", f"{path} (sha256 {digest})"))
     return rows
 
 
@@ -248,7 +248,7 @@ def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[s
     if history.starts:
         rows.append(("started", str(history.starts[0].get("time", ""))))
         if len(history.starts) > 1:
-            rows.append(("sittings", str(len(history.starts))))
+            rows.append(("starts", str(len(history.starts))))
     if history.seconds is None:
         return rows
     rows.append(("training", format_duration(history.seconds)))
@@ -258,7 +258,7 @@ def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[s
         speed = epochs * train.images / history.seconds
         rows.append(("speed", f"{speed:.1f} images/s while training"))
     if history.wall_seconds is not None and len(history.starts) == 1:
-        rows.append(("with the evaluations in between", format_duration(history.wall_seconds)))
+        rows.append(("training with evaluations", format_duration(history.wall_seconds)))
     return rows
 
 
@@ -277,14 +277,14 @@ def _find_warnings(run: RunView, evaluation: EvaluationView | None) -> list[str]
     if history.seconds is None:
         epochs = run.recipe.training.epochs
         warnings.append(
-            f"This run has not ended: its log reaches epoch {history.last_epoch} of {epochs}."
+            f"This run is not complete: its log reaches epoch {history.last_epoch} of {epochs}."
         )
     if history.unreadable:
         warnings.append(f"{history.unreadable} line(s) of log.jsonl could not be read.")
     if evaluation is None:
         warnings.append(
-            f"There is no evaluation yet; make one with `resnet-tasks evaluate {run.folder}`."
+            f"There is no evaluation yet; create one with `resnet-tasks evaluate {run.folder}`."
         )
     elif not evaluation.has_intervals:
-        warnings.append("No intervals were made for this evaluation; its numbers stand alone.")
+        warnings.append("This evaluation has no intervals for its metrics.")
     return warnings

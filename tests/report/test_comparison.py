@@ -136,9 +136,9 @@ def test_prices_are_shown_with_ratios_and_the_price_of_sharing(pair: tuple[Any, 
     assert rows["GFLOPs"] == ("1.50", "1.00 (0.67x)", "2.00 (1.33x)")
     assert rows["latency, ms"] == ("30.0", "20.0 (0.67x)", "30.0 (1.00x)")
     assert rows["peak memory, MB"] == ("60", "40 (0.67x)", "80 (1.33x)")
-    assert rows["parameters, share of the other runs together"] == ("0.80", "–", "–")
-    assert rows["GFLOPs, share of the other runs together"] == ("0.50", "–", "–")
-    assert rows["latency, share of the other runs together"] == ("0.60", "–", "–")
+    assert rows["parameters, relative to the sum of the other runs"] == ("0.80", "–", "–")
+    assert rows["GFLOPs, relative to the sum of the other runs"] == ("0.50", "–", "–")
+    assert rows["latency, relative to the sum of the other runs"] == ("0.60", "–", "–")
     assert len(list_measured_costs([both, both], prices[:2])) == 3  # no halves of the first
 
 

@@ -49,6 +49,6 @@ def test_a_damaged_part_is_a_sentence_and_the_others_are_drawn() -> None:
     charts, notes = draw_detail_charts(details)
     assert [each.title for each in charts] == [
         "Precision and recall",
-        "What costs average precision",
+        "Causes of lost average precision",
     ]
     assert notes == ["The FROC curve could not be drawn: KeyError: 'false_positives'."]

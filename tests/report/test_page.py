@@ -66,7 +66,7 @@ def test_a_finished_run_shows_everything(made: Any) -> None:
         "0.400 to 0.600",
         "Precision and recall",
         "FROC",
-        "What costs average precision",
+        "Causes of lost average precision",
         "Reliability",
         "truth by row, prediction by column",
         "objects: training loss",
@@ -84,7 +84,7 @@ def test_a_finished_run_shows_everything(made: Any) -> None:
         assert wanted in page.text, wanted
     assert "scene: validation" not in page.text  # never defined, so nothing to draw
     assert page.tags.count("article") == 3
-    assert "No intervals" not in page.text
+    assert "has no intervals" not in page.text
 
 
 def test_hostile_names_stay_text_and_nothing_is_fetched(made: Any, tmp_path: Path) -> None:
@@ -151,11 +151,14 @@ def _damage_details(made: Any) -> None:
     ("change", "wanted"),
     [
         (_drop("evaluations"), "There is no evaluation yet"),
-        (_drop("log.jsonl"), "This run has not ended: its log reaches epoch 0 of 2"),
-        (_drop("evaluations/val/details.json"), "No curves or tables were made for this head"),
+        (_drop("log.jsonl"), "This run is not complete: its log reaches epoch 0 of 2"),
+        (
+            _drop("evaluations/val/details.json"),
+            "This evaluation has no curves or tables for this head",
+        ),
         (_drop("evaluations/val/predictions"), "No images: "),
         (_drop("evaluations", "log.jsonl"), "log.jsonl holds no steps"),
-        (_lose_intervals, "No intervals were made for this evaluation"),
+        (_lose_intervals, "This evaluation has no intervals"),
         (_lose_data, "No images: recipe tiny: its data folder /nowhere/at/all does not exist"),
         (_damage_details, "The precision-recall curves could not be drawn: KeyError"),
     ],
@@ -205,7 +208,7 @@ def test_many_classes_are_cut_down_and_it_is_said(made: Any) -> None:
     made.edit("details.json", change)
     text = read(write_report(made.folder)).text
     assert "of 60 classes the 6 best and the 6 worst are drawn" in text
-    assert "With 60 classes the whole matrix is left to details.json" in text
+    assert "With 60 classes, the full matrix is only in details.json" in text
     assert re.search(r"class0\s*class59\s*3", text)
 
 
@@ -229,8 +232,8 @@ def test_a_failing_report_costs_nothing(
     monkeypatch.setattr(pages, "write_report", lambda *_, **__: 1 / 0)
     write_run_report(made.folder, "val", None)
     said = capsys.readouterr().err
-    assert "report.html could not be made (ZeroDivisionError" in said
-    assert "the run itself is whole" in said
+    assert "report.html could not be written (ZeroDivisionError" in said
+    assert "the run itself is complete" in said
     last = json.loads((made.folder / "log.jsonl").read_text().splitlines()[-1])
     assert last["event"] == "report_failed"
     assert "ZeroDivisionError" in last["error"]
@@ -252,4 +255,4 @@ def test_finetune_ends_with_the_page(made: Any, monkeypatch: pytest.MonkeyPatch)
     (made.folder / "classes.json").write_text("{")
     result = run("finetune", made.folder / "recipe.yaml")
     assert (result.exit_code, page.exists()) == (0, False)
-    assert "report.html could not be made" in result.stderr
+    assert "report.html could not be written" in result.stderr

@@ -97,7 +97,7 @@ def test_damage_gets_a_sentence(made: Any, tmp_path: Path) -> None:
     metrics = made.evaluation / "metrics.json"
     for text, message in (
         ("{", r"metrics\.json cannot be read"),
-        ("[]", r"metrics\.json must hold a JSON object, it holds a list"),
+        ("[]", r"metrics\.json must contain a JSON object, not a list"),
         ('{"metrics": {"a/AP": {}}}', r"metrics\.json is damaged .*evaluate the run again"),
     ):
         metrics.write_text(text)
