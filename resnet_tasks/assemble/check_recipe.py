@@ -30,7 +30,7 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
         source = f"{len(categories)} categories of its data"
     except DataError:
         categories = create_placeholder_categories(recipe)
-        source = "made-up categories, its data being absent"
+        source = "placeholder categories, because its data is absent"
     model = _build_and_check(recipe, categories)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())

@@ -104,12 +104,13 @@ def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]
     """
     if CLASSIFICATION in tasks:
         raise RecipeError(
-            "data.copy_paste changes what an image shows, so that its labels as a whole no longer "
-            "hold; take data.copy_paste or the classifier out"
+            "data.copy_paste changes the content of an image, so that its image-level labels "
+            "become wrong; remove data.copy_paste or the classifier"
         )
     if not any("masks" in file.annotated for file in files):
         raise RecipeError(
-            "data.copy_paste needs masks, but no file under data.train annotates them; take it out"
+            "data.copy_paste needs masks, but no file under data.train annotates them; remove "
+            "data.copy_paste"
         )
 
 
@@ -142,8 +143,7 @@ def _list_declared_categories(
             if category not in categories.names:
                 hint = suggest_nearest(category, categories.names)
                 raise RecipeError(
-                    f"data.train: categories of {source.annotations}: {category!r} is none of the "
-                    "data "
-                    f"set ({', '.join(categories.names)}){hint}"
+                    f"data.train: categories of {source.annotations}: {category!r} is not in the "
+                    f"dataset ({', '.join(categories.names)}){hint}"
                 )
     return [source.categories for source in sources]

@@ -101,8 +101,8 @@ def _build_head_labels(
     semantic = task == SEMANTIC_SEGMENTATION
     if head.background and not semantic:
         raise RecipeError(
-            f"heads.{name}.background: only semantic heads have a background class, this is "
-            f"{task.name}"
+            f"heads.{name}.background: only semantic heads have a background class, the task of "
+            f"this head is {task.name}"
         )
     if semantic and head.others == BACKGROUND and not head.background:
         raise RecipeError(
@@ -118,18 +118,18 @@ def _build_head_labels(
         if class_name not in names:
             hint = suggest_nearest(class_name, names)
             raise RecipeError(
-                f"heads.{name}.classes: {class_name!r} is no category of the data set "
+                f"heads.{name}.classes: {class_name!r} is not a category of the dataset "
                 f"({', '.join(names)}){hint}"
             )
     if not class_names:
         raise RecipeError(
-            f"heads.{name}: the data set has no category with isthing=1 ({', '.join(names)}); "
-            f"name heads.{name}.classes"
+            f"heads.{name}: the dataset has no category with isthing=1 ({', '.join(names)}); "
+            f"set heads.{name}.classes"
         )
     if head.background and BACKGROUND in class_names:
         raise RecipeError(
-            f"heads.{name}.background: the data set has a category of that name already; set it to "
-            f"false, or leave {BACKGROUND!r} out of heads.{name}.classes"
+            f"heads.{name}.background: the dataset already has a category of that name; set it to "
+            f"false, or remove {BACKGROUND!r} from heads.{name}.classes"
         )
     first = int(head.background)
     unknown = IGNORED

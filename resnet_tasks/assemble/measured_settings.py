@@ -68,8 +68,9 @@ def find_measured_weights(recipe: Recipe) -> dict[str, str]:
         if method not in NAMED_WEIGHTS:
             hint = suggest_nearest(method, NAMED_WEIGHTS)
             raise RecipeError(
-                f"heads.{name}.options.class_weights: {method!r} is no way to weigh classes; there "
-                f"are {', '.join(NAMED_WEIGHTS)}, one number per class, or name -> number{hint}"
+                f"heads.{name}.options.class_weights: {method!r} is not a class weighting; "
+                f"allowed: {', '.join(NAMED_WEIGHTS)}, one number per class, or name -> "
+                f"number{hint}"
             )
         methods[name] = method
     return methods

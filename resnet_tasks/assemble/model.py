@@ -37,9 +37,9 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
     """
     if set(recipe.heads) != set(labels.heads):
         raise RunError(
-            f"the recipe has the heads {', '.join(recipe.heads)}, but the classes (classes.json of "
-            f"a run) are those of {', '.join(labels.heads)}; restore both files of the run from a "
-            "copy"
+            f"the recipe has the heads {', '.join(recipe.heads)}, but the classes (classes.json "
+            f"of the run) are those of {', '.join(labels.heads)}; restore both files of the run "
+            "from a copy"
         )
     backbone_recipe, model_weights = (
         recipe.backbone,
@@ -142,8 +142,8 @@ def _build_heads(
         read = {level for head in heads.values() for level in head.in_levels}
         if not read & pyramid.specs.keys():
             problems.append(
-                f"recipe {recipe.name}: pyramid: no head reads {', '.join(pyramid.specs)}; take it "
-                "out"
+                f"recipe {recipe.name}: pyramid: no head reads {', '.join(pyramid.specs)}; remove "
+                "pyramid"
             )
     if problems:
         raise RecipeError("\n".join(problems))
@@ -156,8 +156,8 @@ def _find_whole_image_heads(recipe: Recipe) -> list[str]:
         return []
     cause = "evaluation.sliding" if recipe.data.tiles is None else "data.tiles"
     return [
-        f"recipe {recipe.name}: heads.{name} says what an image shows as a whole, which parts of "
-        f"it do not tell; take {cause} out, or the head"
+        f"recipe {recipe.name}: heads.{name} classifies whole images, but {cause} "
+        f"cuts them into parts; remove {cause} or the head"
         for name, head in recipe.heads.items()
         if get_head_class(name, head).task == CLASSIFICATION
     ]

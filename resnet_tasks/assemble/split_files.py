@@ -30,10 +30,10 @@ def find_recipe_data(recipe: Recipe, data_root: Path | None = None) -> Path:
     folder = get_data_root(data_root) / recipe.data.root  # an absolute data.root replaces the base
     if not folder.is_dir():
         raise DataError(
-            f"recipe {recipe.name}: its data folder {folder} does not exist; make it with "
-            "`resnet-tasks data prepare "
-            f"{recipe.data.root} --source DIR --out {folder}` (or `data convert`, see the head of "
-            "the recipe), or name another place with --data-root"
+            f"recipe {recipe.name}: its data folder {folder} does not exist; create it with "
+            f"`resnet-tasks data prepare {recipe.data.root} --source DIR --out {folder}` (or "
+            "`data convert`, see the header of the recipe), or give another folder with "
+            "--data-root"
         )
     return folder
 
@@ -71,8 +71,7 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
         raise DataError(
             f"recipe {recipe.name}: the files under data.train are divided into other folds "
             f"({actual_folds.digest}) than when the run was started ({folds.digest}), so that "
-            "images it "
-            "was trained on may be held out; bring the files back as they were"
+            "training images of the run may be held out; restore the original files"
         )
     return (
         actual_folds.exclude_fold(folds.held_out)

@@ -60,5 +60,7 @@ def test_dry_run_measures_nothing(data: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_ways_are_refused(data: Path) -> None:
-    with pytest.raises(RecipeError, match=r"'balanse' is no way .* did you mean 'balanced'"):
+    with pytest.raises(
+        RecipeError, match=r"'balanse' is not a class weighting.* did you mean 'balanced'"
+    ):
         check_recipe(recipe(data, "balanse"))

@@ -71,9 +71,9 @@ def test_two_heads_learn_from_real_coco_images(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"name": "resnet50", "layers": [1, 1, 1, 1]}, "name is 'resnet50'; leave one of the two"),
+        ({"name": "resnet50", "layers": [1, 1, 1, 1]}, "name is 'resnet50'; remove one of the two"),
         ({"name": "resnet"}, "needs layers, such as"),
-        ({"name": "resnet18", "block": "basic"}, "block: basic goes with layers"),
+        ({"name": "resnet18", "block": "basic"}, "block: basic applies only to layers"),
         ({"layers": [1, 1, 1]}, "backbone.layers"),
         ({"layers": [1, 1, 1, 0]}, "backbone.layers.3"),
         ({"output_stride": 4}, "backbone.output_stride"),
