@@ -123,8 +123,8 @@ class CheckpointManager:
             return
         if not self._folder.is_dir():
             raise RunError(
-                f"the run folder {self._folder} has gone while the run was in it; put it back (a "
-                "moved folder, a disk that is not mounted) and go on with --resume, or start again"
+                f"the run folder {self._folder} disappeared during the run; put it back (a moved "
+                "folder, a disk that is not mounted) and continue with --resume, or start again"
             )
         averaged = self._train_state.averaged_model
         save_checkpoint(
@@ -138,7 +138,7 @@ class CheckpointManager:
         missing = [key for key in REQUIRED_STATE_KEYS if key not in state]
         if missing:
             raise RunError(
-                f"the training state of {self._folder} is not of this version: it lacks "
+                f"the training state of {self._folder} is from another version: it lacks "
                 f"{', '.join(missing)}; start again"
             )
 
@@ -146,7 +146,7 @@ class CheckpointManager:
         now = dump_fixed_settings(self._options)
         changed = [key for key, value in before.items() if now.get(key) != value]
         if changed:
-            texts = (f"training.{key} was {before[key]!r}, is {now[key]!r}" for key in changed)
+            texts = (f"training.{key} was {before[key]!r}, now {now[key]!r}" for key in changed)
             raise RunError(
                 f"{self._folder} was started with other settings: {'; '.join(texts)}; resume with "
                 "the same, or start a new run"
@@ -156,6 +156,6 @@ class CheckpointManager:
         now = self._length.batches_per_epoch
         if before != now:
             raise RunError(
-                f"{self._folder} was trained with {before} batches an epoch, now there are {now}; "
+                f"{self._folder} was trained with {before} batches per epoch, now there are {now}; "
                 "resume with the same data and batch size"
             )

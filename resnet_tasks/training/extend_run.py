@@ -101,8 +101,8 @@ class BaseRun:
         if "backbone" in frozen:
             if recipe.training.unfreeze:
                 raise RecipeError(
-                    "training.unfreeze frees stages of the backbone, but extend.freeze keeps it as "
-                    "it is; leave one of the two out"
+                    "training.unfreeze unfreezes stages of the backbone, but extend.freeze keeps "
+                    "the backbone frozen; remove one of the two"
                 )
             backbone = backbone.model_copy(update={"frozen_stages": ALL_STAGES})
         extension = ExtendRecipe(run=extend.run, freeze=tuple(frozen), heads=tuple(heads))
@@ -132,8 +132,8 @@ class BaseRun:
             if (before.classes, before.category_ids) != (now.classes, now.category_ids):
                 raise RunError(
                     f"head {name} of {self.run.directory} has the classes "
-                    f"{', '.join(before.classes)}, with the new data it would have "
-                    f"{', '.join(now.classes)}; give categories the ids that they had"
+                    f"{', '.join(before.classes)}, but with the new data it would have "
+                    f"{', '.join(now.classes)}; give the categories their previous ids"
                 )
         folder = self.run.find_checkpoint(self.checkpoint)
         weights = load_model_weights(folder)
@@ -148,10 +148,9 @@ class BaseRun:
         if missing or mismatched:
             raise RunError(
                 f"the weights in {folder} are not those of the run's model: "
-                f"{len(missing + mismatched)} "
-                f"tensors are missing, left over or of another shape ({(missing + mismatched)[0]}, "
-                "...); "
-                "restore the checkpoint and recipe.yaml of one run"
+                f"{len(missing + mismatched)} tensors are missing, unexpected or of another shape "
+                f"({(missing + mismatched)[0]}, ...); restore the checkpoint and recipe.yaml of "
+                "the same run"
             )
         with torch.no_grad():
             for key, value in weights.items():
@@ -164,9 +163,7 @@ class BaseRun:
             license=read_license(self.run.directory),
             mean=tuple(model.mean.tolist()),
             std=tuple(model.std.tolist()),
-            notes=(
-                f"taken over: {', '.join(own)}; frozen: {', '.join(model.frozen) or 'nothing'}",
-            ),
+            notes=(f"reused: {', '.join(own)}; frozen: {', '.join(model.frozen) or 'nothing'}",),
         )
         backbone: Any = model.backbone
         backbone.apply_load_report(report, len(model.mean))
@@ -196,18 +193,19 @@ def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:
     problems = []
     if recipe.backbone not in (BackboneRecipe(), old.backbone):
         problems.append(
-            "backbone: it is that of the run; leave it out (extend.freeze says whether it learns)"
+            "backbone: the run provides it; remove the key (extend.freeze sets whether it is "
+            "trained)"
         )
     if recipe.pyramid not in (None, old.pyramid):
-        problems.append("pyramid: it is that of the run; leave it out")
+        problems.append("pyramid: the run provides it; remove the key")
     if recipe.model_weights is not None:
-        problems.append("model_weights: weights are those of the run; leave it out")
+        problems.append("model_weights: the run provides the weights; remove the key")
     for name, head in old.heads.items():
         if name in recipe.heads:
-            problems.append(f"heads.{name}: the run has a head of that name; choose another one")
+            problems.append(f"heads.{name}: the run has a head with this name; choose another name")
         if head.type not in HEADS:
             problems.append(
-                f"plugins: name those of the run ({', '.join(old.plugins)}), which bring its head "
+                f"plugins: list those of the run ({', '.join(old.plugins)}), which define its head "
                 f"{head.type!r}"
             )
     if recipe.data.channels != old.data.channels:
@@ -215,6 +213,6 @@ def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:
             f"data.channels: {recipe.data.channels}, but the run takes {old.data.channels}"
         )
     if recipe.data.normalize not in ("weights", old.data.normalize):
-        problems.append("data.normalize: constants are those of the run; leave it out")
+        problems.append("data.normalize: the run provides the constants; remove the key")
     if problems:
         raise RecipeError("\n".join(f"extend: {folder}: {problem}" for problem in problems))

@@ -80,7 +80,7 @@ class FineTuner:
         if options.patience is not None and val is None:
             raise RunError(
                 f"training.patience is {options.patience}, but there is nothing to evaluate on; "
-                "give val, or leave patience out"
+                "give data.val, or remove training.patience"
             )
         self._options = options
         self._out = out
@@ -153,7 +153,7 @@ class FineTuner:
         train_state, progress = self._train_state, self._progress
         if self._options.deterministic and train_state.device.type != "cpu":
             self._run_log.print_line(
-                f"note: training.deterministic holds on a CPU only, not on {train_state.device}"
+                f"note: training.deterministic works on a CPU only, not on {train_state.device}"
             )
         if progress.updates == 0:
             self._checkpoints.save_last(progress)  # from here on a killed run can be resumed
@@ -185,7 +185,8 @@ class FineTuner:
     def _make_stop_error(self) -> TrainingStopped:
         progress_text = f"{self._progress.updates} of {self._length.updates} steps"
         return TrainingStopped(
-            f"{progress_text} are done and written to {self._out}; go on with --resume {self._out}"
+            f"{progress_text} are done and written to {self._out}; continue with --resume "
+            f"{self._out}"
         )
 
     # --- epoch

@@ -323,7 +323,7 @@ def _measure_constants(recipe: Recipe, train: CocoDataset, console: Console) -> 
         f"{name} {' '.join(f'{value:.4f}' for value in getattr(constants, name))}"
         for name in ("mean", "std")
     )
-    console.print(f"normalize: {text}, of {len(train)} training images", highlight=False)
+    console.print(f"normalize: {text}, from {len(train)} training images", highlight=False)
     return recipe
 
 
@@ -333,8 +333,8 @@ def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
     console.print(f"{split}: {len(dataset)} images; objects: {objects}", highlight=False)
     if dataset.repeats is not None:
         console.print(
-            f"{split}: {round(float(dataset.repeats.sum()))} images per epoch; one comes up to "
-            f"{dataset.repeats.max():.1f} times",
+            f"{split}: {round(float(dataset.repeats.sum()))} images per epoch; an image is "
+            f"repeated up to {dataset.repeats.max():.1f} times",
             highlight=False,
         )
     for file in dataset.files:
@@ -345,7 +345,7 @@ def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
 
 
 def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
-    """Check that images are there and label maps lossless, except as many as may be skipped.
+    """Check that images exist and label maps are lossless, up to the allowed number of exceptions.
 
     Raises:
         DataError: With the number of missing or lossy files and the first of them.
@@ -359,8 +359,8 @@ def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
             file.require_files()
     if missing:
         console.print(
-            f"{split}: {len(missing)} files are not there, the first is {missing[0]}; their "
-            "images are left out (data.unreadable_images)",
+            f"{split}: {len(missing)} image files do not exist, the first is {missing[0]}; their "
+            "images are skipped (data.unreadable_images)",
             highlight=False,
             markup=False,
         )
@@ -391,7 +391,7 @@ def report_norms(console: Console, model: TaskModel, processes: int) -> None:
     """Print a note if `backbone.norm: sync` has no effect because there is only one process."""
     if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
         console.print(
-            "norms: backbone.norm is sync, but this is the only process: the same as train",
+            "norms: backbone.norm is sync, but with a single process this equals train",
             highlight=False,
             markup=False,
         )

@@ -324,7 +324,7 @@ class TrainStepRunner:
         """
         for image in self._unreadable.add(errors, update=train_step.update, epoch=train_step.epoch):
             self._run_log.log("unreadable_image", **asdict(image))
-            self._run_log.print_line(f"left out: {image.reason}")
+            self._run_log.print_line(f"skipped: {image.reason}")
 
     # --- logging
 

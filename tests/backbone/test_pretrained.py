@@ -223,7 +223,9 @@ def test_hub_files_are_held_to_the_digits_that_the_hub_states(
     server.other_etag = True
     with pytest.raises(WeightsError, match="a different sha256 than the hub states"):
         ResNet(TINY, weights="hf-hub:lab/cells")
-    with pytest.raises(WeightsError, match="a different sha256"):  # the cache is not believed either
+    with pytest.raises(
+        WeightsError, match="a different sha256"
+    ):  # the cache is not believed either
         ResNet(TINY, weights="hf-hub:lab/cells")
 
 

@@ -85,7 +85,7 @@ def test_an_epoch_of_another_length_is_refused(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
     once = one_epoch(tiny_model(), shapes, tmp_path)
-    with pytest.raises(RunError, match="with 2 batches an epoch, now there are 3"):
+    with pytest.raises(RunError, match="with 2 batches per epoch, now there are 3"):
         finetune(tiny_model(), Shapes(5), None, once, out=tmp_path, resume=True, **QUIET)
 
 

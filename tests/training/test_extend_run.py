@@ -196,12 +196,12 @@ def test_a_resumed_extension_ends_with_the_same_weights(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": {"name": "resnet50"}}, "backbone: it is that of the run"),
-        ({"pyramid": {"channels": 32}}, "pyramid: it is that of the run"),
+        ({"backbone": {"name": "resnet50"}}, "backbone: the run provides it"),
+        ({"pyramid": {"channels": 32}}, "pyramid: the run provides it"),
         ({"extend": {"freeze": ["necks"]}}, "'necks' is no part of .*backbone, pyramid, objects"),
         (
             {"training": {"unfreeze": [{"epoch": 1, "frozen_stages": 0}]}},
-            "extend.freeze keeps it as it is|frees nothing",
+            "extend.freeze keeps the backbone frozen|unfreezes nothing",
         ),
     ],
 )
@@ -217,7 +217,7 @@ def test_what_the_run_has_decided_is_refused(
 
 def test_names_and_unlabeled_heads_are_refused(first: Path, data: Path, tmp_path: Path) -> None:
     again = recipe("roads", {"objects": SCENE["scene"]}, extend={"run": str(first)})
-    with pytest.raises(RecipeError, match=r"heads\.objects: the run has a head of that name"):
+    with pytest.raises(RecipeError, match=r"heads\.objects: the run has a head with this name"):
         finetune_recipe(again, out=tmp_path / "no", data_root=data, console=QUIET)
     free = extending(first, extend={"freeze": ["backbone"]})
     with pytest.raises(RecipeError, match=r"heads\.objects: .*name it in extend\.freeze"):
@@ -252,7 +252,7 @@ def test_over_seeds_and_asked_again(first: Path, data: Path, tmp_path: Path) -> 
     )
     assert made.keys() == again.keys()
     assert any(name.startswith("scene/") for name in made)
-    assert said.getvalue().count("is done and kept") == 2
+    assert said.getvalue().count("is complete and is kept") == 2
     old = load_model_weights(first / "checkpoints/last")
     for seed in (0, 1):
         kept = load_model_weights(tmp_path / f"seeds/seed-{seed}/checkpoints/last")

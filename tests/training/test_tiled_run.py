@@ -73,7 +73,7 @@ def test_the_recipe_s_own_windows_come_before_those_of_its_tiles() -> None:
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("data.resize={height: 64, width: 64}", "resize is set too"),
+        ("data.resize={height: 64, width: 64}", "resize is also set"),
         ("data.tiles.height=100", "a multiple of 32"),
         ("data.tiles.overlap=0.95", "0.9"),
         ("data.tiles.min_visible=2", "1"),

@@ -40,8 +40,8 @@ from resnet_tasks.training.experiments.seeds import (
 SUMMARY = "folds.json"
 POOLED = "out-of-fold"
 PROTOCOL = (
-    "the images of all folds judged together, each predicted by the run that it was held out "
-    "of; scores of different runs are ranked together"
+    "the images of all folds evaluated together, each predicted by the run that held it out; "
+    "scores of different runs are ranked together"
 )
 
 
@@ -79,7 +79,7 @@ def finetune_folds(
     if count < 2:
         raise RunError(f"--folds is {count}; take at least 2")
     if recipe.data.folds is not None:
-        raise RunError("--folds divides data.train itself; leave data.folds out of the recipe")
+        raise RunError("--folds divides data.train itself; remove data.folds from the recipe")
     console = console or Console()
     folds = divide_into_folds(hold_out_fold(recipe, count, 0), data_root)
     repeats = [
@@ -177,7 +177,7 @@ def _pool_metrics(
             return saved.metrics
     except DataError:  # missing or incomplete
         pass
-    console.print("judging all held-out images together", highlight=False)
+    console.print("evaluating all held-out images together", highlight=False)
     evaluation = _evaluate_pooled(repeats, folds)
     write_evaluation(evaluation, folder, metadata)
     return evaluation.metrics

@@ -52,9 +52,9 @@ class LearningRateSweep:
     def describe(self) -> str:
         """Return a sentence with the suggested rate."""
         end = (
-            f"it came to {self.rates[-1]:.2g} without diverging"
+            f"the sweep reached {self.rates[-1]:.2g} without diverging"
             if self.diverged is None
-            else f"it diverges at {self.diverged:.2g}"
+            else f"the loss diverges at {self.diverged:.2g}"
         )
         if self.suggestion is None:
             return f"the loss never falls, and {end}: no rate can be suggested"
@@ -101,8 +101,8 @@ def analyze_sweep(
     """
     if len(losses) < 3:
         raise RunError(
-            f"lr-find: the loss broke out after {len(losses)} steps, at a rate of "
-            f"{rates[max(0, len(losses) - 1)]:.2g}; begin lower (--first) or look at the data"
+            f"lr-find: the loss diverged after {len(losses)} steps, at a learning rate of "
+            f"{rates[max(0, len(losses) - 1)]:.2g}; start lower (--first) or check the data"
         )
     smoothed = smooth_losses(losses)
     lowest = int(np.argmin(smoothed))
@@ -156,8 +156,8 @@ def find_learning_rate(
     """
     if not 0 < first < last or steps < 10:
         raise RunError(
-            f"lr-find: from {first} to {last} in {steps} steps is no sweep; rates must rise from "
-            "above 0, in at least 10 steps"
+            f"lr-find: a sweep from {first} to {last} in {steps} steps is not possible; rates "
+            "must rise from above 0, in at least 10 steps"
         )
     rates = [float(rate) for rate in np.geomspace(first, last, steps)]
     model, train = build_training_setup(recipe, data_root)

@@ -99,7 +99,7 @@ def finetune_seeds(
         TrainingStopped: After Ctrl-C or SIGTERM; the same call resumes.
     """
     if count < 2:
-        raise RunError(f"--seeds is {count}; a deviation takes at least 2")
+        raise RunError(f"--seeds is {count}; a standard deviation needs at least 2")
     console = console or Console()
     repeats = [
         RepeatedRun(f"seed {seed}", replace_seed(recipe, seed), out / f"seed-{seed}")
@@ -151,7 +151,9 @@ def run_repeats(
     write_json(out / REQUESTED_FILE, {**requested_recipes, **current_recipes})
     for repeat in repeats:
         if _is_evaluated(repeat.folder):
-            console.print(f"{repeat.label}: {repeat.folder} is done and kept", highlight=False)
+            console.print(
+                f"{repeat.label}: {repeat.folder} is complete and is kept", highlight=False
+            )
         elif (repeat.folder / "checkpoints").exists():
             saved_recipe = load_recipe(repeat.folder / "recipe.yaml")
             finetune_recipe(
@@ -215,7 +217,7 @@ def _format_pooled(metric: Metric | None) -> str:
 
 def _make_seeds(first: int, count: int) -> range:
     if first + count > 2**32:
-        raise RunError(f"training.seed is {first}; {count} seeds from there go beyond 2^32 - 1")
+        raise RunError(f"training.seed is {first}; {count} seeds from there exceed 2^32 - 1")
     return range(first, first + count)
 
 
@@ -234,7 +236,7 @@ def _read_metrics(folder: Path) -> dict[str, float | None]:
         return {name: metric["value"] for name, metric in metrics.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{path} cannot be read ({error}); make it again with `resnet-tasks evaluate {folder}`"
+            f"{path} cannot be read ({error}); recreate it with `resnet-tasks evaluate {folder}`"
         ) from None
 
 
@@ -247,8 +249,8 @@ def _read_requested(out: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
-            f"{path} cannot be read ({error}); it tells which recipe the runs are of: choose "
-            "another --out, or remove it if you know"
+            f"{path}, which records the recipe of the runs, cannot be read ({error}); choose "
+            "another --out, or remove the file if you know the recipe"
         ) from None
     return recipes
 
@@ -275,8 +277,7 @@ def _require_same_recipe(repeat: RepeatedRun, requested: dict[str, Any] | None) 
     if changed_keys:
         raise RunError(
             f"{repeat.folder} is a run of another recipe ({', '.join(changed_keys)} differ); "
-            "choose another "
-            "--out"
+            "choose another --out"
         )
 
 

@@ -38,17 +38,15 @@ def require_annotations(
         needs = ", ".join(task.target_fields)
         if name not in frozen and not train.annotates(task):
             is_old = recipe.extend is not None and name in recipe.extend.heads
-            remedy = "name it in extend.freeze" if is_old else "take the head out"
+            remedy = "name it in extend.freeze" if is_old else "remove the head"
             raise RecipeError(
                 f"heads.{name}: no file under data.train annotates what {task.name} needs "
-                f"({needs}); "
-                f"{remedy}, or add data that does"
+                f"({needs}); {remedy}, or add data that does"
             )
         if name == best and not val.annotates(task):
             raise RecipeError(
                 f"evaluation.best: no file under data.val annotates what head {name} needs "
-                f"({needs}); "
-                "name a metric of another head"
+                f"({needs}); name a metric of another head"
             )
         if name in frozen:
             continue
@@ -85,9 +83,8 @@ def _check_partial_annotations(
         if missing_by_file and all(name in class_names for class_names in missing_by_file.values()):
             raise RecipeError(
                 f"heads.{head}: no file under data.train that {task.name} learns from lists the "
-                f"category {name!r}; leave it out of heads.{head}.classes, or name it in "
-                "data.train[i].categories of a file in which it was looked for and is just not "
-                "there"
+                f"category {name!r}; remove it from heads.{head}.classes, or list it in "
+                "data.train[i].categories of a file that was annotated for it but has no instance"
             )
     # These heads learn background, and only from images annotated for all classes: elsewhere a
     # region without annotation may be an object of a missing class.
@@ -98,24 +95,23 @@ def _check_partial_annotations(
             for file, class_names in missing_by_file.items()
         )
         raise RecipeError(
-            f"heads.{head}: every file under data.train lacks a category of this head ({details}), "
-            "so "
-            "that no image can teach it what is none of them; give each file a head of its own "
-            "classes (heads.NAME.classes), or state in data.train[i].categories what was looked "
-            "for"
+            f"heads.{head}: every file under data.train lacks a category of this head "
+            f"({details}), so the head has no image to learn background from; give each file its "
+            "own head with its own classes (heads.NAME.classes), or list the annotated "
+            "categories in data.train[i].categories"
         )
     notes = []
     if has_rest or task == CLASSIFICATION:
         notes = [
-            f"train: {file} was not annotated for {', '.join(names)}: that they are not there "
-            f"teaches {head} nothing"
+            f"train: {file} was not annotated for {', '.join(names)}: {head} does not learn from "
+            "their absence"
             for file, names in missing_by_file.items()
             if names and len(names) < len(head_labels)
         ]
     if has_rest:
         notes += [
-            f"val: {file.path} does not list {', '.join(names)}: what {head} predicts of them on "
-            "its images counts as wrong"
+            f"val: {file.path} does not list {', '.join(names)}: predictions of these classes by "
+            f"{head} on its images count as wrong"
             for file, unknown in zip(val.files, val.unannotated, strict=True)
             if (names := _list_missing_classes(table, unknown)) and val.file_annotates(file, task)
         ]

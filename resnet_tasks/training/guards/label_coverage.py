@@ -37,5 +37,9 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
                 except DataError as error:
                     problems.append(str(error))
         if problems:
-            more = f" ({len(problems) - 1} other images alike)" if len(problems) > 1 else ""
+            more = (
+                f" ({len(problems) - 1} other image(s) have the same problem)"
+                if len(problems) > 1
+                else ""
+            )
             raise DataError(f"heads.{name}: {problems[0]}{more}")

@@ -64,7 +64,7 @@ class TrainStep:
                 "the loss or its gradient is not finite at update "
                 f"{self.update} (epoch {self.epoch + 1}); "
                 f"{'; '.join(troubles)}; lower training.learning_rate, keep training.clip_norm, or "
-                "look at these images' annotations"
+                "check the annotations of these images"
             )
 
 
@@ -112,26 +112,24 @@ class NonFiniteStepPolicy:
         replay_hint = (
             ""
             if replay_folder is None
-            else f"; do the step again with `resnet-tasks replay {replay_folder}`"
+            else f"; repeat the step with `resnet-tasks replay {replay_folder}`"
         )
         if self._options.non_finite == "stop":
             raise NonFiniteLossError(
-                f"{trouble}{replay_hint}; training.non_finite=skip leaves such steps out"
+                f"{trouble}{replay_hint}; training.non_finite=skip skips such steps"
             )
         progress.skipped += 1
         progress.skipped_in_row += 1
         if progress.skipped > self._max_skipped or progress.skipped_in_row >= MOST_IN_ROW:
             raise NonFiniteLossError(
-                f"{trouble}{replay_hint}; {progress.skipped} of {train_step.update + 1} steps were "
-                "left "
-                f"out, {progress.skipped_in_row} in a row; allowed are {self._max_skipped}, and "
-                "fewer "
-                f"than {MOST_IN_ROW} in a row"
+                f"{trouble}{replay_hint}; {progress.skipped} of {train_step.update + 1} steps "
+                f"were skipped, {progress.skipped_in_row} in a row; allowed are "
+                f"{self._max_skipped}, and fewer than {MOST_IN_ROW} in a row"
             )
         self._run_log.log(
             "skipped", update=train_step.update, epoch=train_step.epoch + 1, reason=str(trouble)
         )
-        self._run_log.print_line(f"step {train_step.update} was left out: {trouble}{replay_hint}")
+        self._run_log.print_line(f"step {train_step.update} was skipped: {trouble}{replay_hint}")
 
     def _save_for_replay(self, train_step: TrainStep, trouble: str) -> Path | None:
         """Write the step for `replay` in the processes whose values are not finite.

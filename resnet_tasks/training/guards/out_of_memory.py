@@ -69,9 +69,12 @@ def advise_on_training_memory(
     if batch_size > 1:
         half = max(1, batch_size // 2)
         more = accumulation * -(-batch_size // half)
-        smaller = f"training.batch_size={half} training.accumulation={more} keeps the step as large"
+        smaller = (
+            f"training.batch_size={half} training.accumulation={more} keeps the effective "
+            "batch size"
+        )
     return (
-        f"in training on {batch_size} image(s){shape} at a time; lower training.batch_size (now "
+        f"while training on {batch_size} image(s){shape} at a time; lower training.batch_size (now "
         f"{batch_size}; {smaller}), make data.resize smaller, or set "
         "backbone.gradient_checkpointing=true"
     )
@@ -86,6 +89,6 @@ def advise_on_evaluation_memory(batch_size: int, size: tuple[int, int] | None) -
     """
     shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
     return (
-        f"in evaluation of {batch_size} image(s){shape} at a time; lower evaluation.batch_size "
+        f"while evaluating {batch_size} image(s){shape} at a time; lower evaluation.batch_size "
         f"(now {batch_size}), make data.resize smaller, or set training.precision=bf16"
     )

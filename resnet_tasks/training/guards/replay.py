@@ -199,13 +199,15 @@ def read_replay(folder: Path) -> tuple[RecordedStep, list[Batch]]:
         contents = json.loads(file.read_text(encoding="utf-8"))
         records = contents.pop("batches")
         if contents.pop("format") != FORMAT:
-            raise RunError(f"{file} was written by another version; it reads format {FORMAT} only")
+            raise RunError(
+                f"{file} was written by another version; this version reads only format {FORMAT}"
+            )
         contents["losses"] = {name: float(value) for name, value in contents["losses"].items()}
         step = RecordedStep(**contents)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{folder} is no replay ({error}); name a folder below RUN/replays, as the message on "
-            "a loss that is not finite does"
+            f"{folder} is not a replay ({error}); give a folder below RUN/replays, as named in the "
+            "error message about the non-finite loss"
         ) from None
     tensors = load_weights_file(file.parent / "batch.safetensors")
     return step, [_batch_from_record(record, str(i), tensors) for i, record in enumerate(records)]
@@ -294,15 +296,17 @@ def print_replay(result: ReplayResult, console: Console) -> None:
         then, now = (losses.get(name, math.nan) for losses in (step.losses, result.losses))
         table.add_row(name, f"{then:.6g}", f"{now:.6g}")
     console.print(table)
-    norms = Table("part", "norm of the gradient")
+    norms = Table("part", "gradient norm")
     for name, value in result.norms.items():
         norms.add_row(name, f"{value:.6g}")
     console.print(norms)
     console.print(f"images: {', '.join(result.images)}", highlight=False, markup=False)
     if step.threads != torch.get_num_threads():
         console.print(
-            f"note: recorded with {step.threads} threads, done again with "
-            f"{torch.get_num_threads()}; last digits may differ"
+            f"note: recorded with {step.threads} threads, repeated with "
+            f"{torch.get_num_threads()}; the last digits may differ"
         )
-    verdict = "again, a value is not finite" if result.is_non_finite else "this time all is finite"
+    verdict = (
+        "a value is not finite again" if result.is_non_finite else "all values are finite this time"
+    )
     console.print(verdict)

@@ -113,9 +113,9 @@ class UnreadableImages:
         if new and len(self._by_id) > self._limit:
             listed = "" if self._path is None else f" (listed in {self._path})"
             raise DataError(
-                f"{new[-1].reason}; with it {len(self._by_id)} of {self._total} training images "
-                f"cannot be read{listed}; data.unreadable_images_limit allows "
-                f"{self._limit}: mend or remove them (resnet-tasks data check --read-images), or "
+                f"{new[-1].reason}; with this image, {len(self._by_id)} of {self._total} training "
+                f"images cannot be read{listed}; data.unreadable_images_limit allows "
+                f"{self._limit}: fix or remove them (resnet-tasks data check --read-images), or "
                 "raise the limit"
             )
         return new

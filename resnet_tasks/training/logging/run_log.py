@@ -138,9 +138,10 @@ class RunLog:
             self._last_spike_epoch = epoch
             images = ", ".join(map(str, image_ids))
             self.print_line(
-                f"note: {spike.term} leapt to {spike.value:.4g} at update {update}, "
-                f"{spike.deviations:.0f} deviations above its recent mean of {spike.mean:.4g}; "
-                f"images: {images} (further ones of this epoch are in log.jsonl)"
+                f"note: {spike.term} jumped to {spike.value:.4g} at update {update}, "
+                f"{spike.deviations:.0f} standard deviations above its recent mean of "
+                f"{spike.mean:.4g}; images: {images} (further spikes of this epoch are in "
+                "log.jsonl)"
             )
 
     def log_evaluation(

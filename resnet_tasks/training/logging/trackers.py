@@ -56,7 +56,7 @@ def require_trackers(names: Sequence[str]) -> None:
         if spec is None or spec.origin is None:
             raise RecipeError(
                 f"training.trackers: {name} is not installed; `pip install {PACKAGES[name]}`, or "
-                "take it out of training.trackers"
+                "remove it from training.trackers"
             )
 
 
@@ -160,7 +160,7 @@ class Trackers:
     def _disable(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        self._print_line(f"warning: {name} has failed and is left out from here on ({reason})")
+        self._print_line(f"warning: {name} failed and is ignored from now on ({reason})")
 
 
 class TensorBoardTracker:

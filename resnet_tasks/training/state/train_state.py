@@ -129,9 +129,9 @@ class TrainState:
                 raise
             raise RunError(
                 f"a batch of {len(batch)} image(s) of {batch.padded_size} pixels leaves a batch "
-                "norm a single value per channel, from which no statistics can be learned; use "
+                "norm a single value per channel, from which it cannot compute statistics; use "
                 "larger images (data.resize), a training.batch_size that divides the data "
-                "without a rest of 1, or backbone.norm=group"
+                "without a remainder of 1, or backbone.norm=group"
             ) from None
         return losses
 

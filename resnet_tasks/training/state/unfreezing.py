@@ -32,13 +32,14 @@ class UnfreezeSchedule:
         if not hasattr(self._backbone, "freeze_stages"):
             raise RunError(
                 f"training.unfreeze: the backbone ({type(backbone).__name__}) has no method "
-                "`freeze_stages`; take training.unfreeze out, or add it"
+                "`freeze_stages`; remove training.unfreeze, or add the method"
             )
         self._first = int(self._backbone.frozen_stages)
         if steps[0].frozen_stages >= self._first:
             raise RunError(
-                f"training.unfreeze frees stages down to {steps[0].frozen_stages} frozen ones, but "
-                f"the backbone begins with {self._first}; build it with more frozen stages"
+                f"training.unfreeze unfreezes stages down to {steps[0].frozen_stages} frozen "
+                f"ones, but the backbone starts with {self._first}; increase "
+                "backbone.frozen_stages"
             )
 
     def __bool__(self) -> bool:

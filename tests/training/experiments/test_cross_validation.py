@@ -75,7 +75,7 @@ def test_every_image_is_judged_by_a_run_that_never_saw_it(recipe: Path, tmp_path
     assert not (out / "folds.json").exists()
     spreads = finetune_folds(chosen, 3, out=out, console=console)
     assert "fold 0: " in said.getvalue()
-    assert "is done and kept" in said.getvalue()
+    assert "is complete and is kept" in said.getvalue()
 
     kept = json.loads((out / "folds.json").read_text())
     held = [
@@ -142,8 +142,8 @@ def test_a_fold_can_be_held_out_by_the_recipe_alone(recipe: Path, tmp_path: Path
     [
         (["--folds", "12", "--out", "x"], "12 parts need at least 12 groups"),
         (["--folds", "2"], "--folds needs --out DIR"),
-        (["--folds", "2", "--seeds", "2", "--out", "x"], "--seeds and --folds cannot be asked"),
-        (["--folds", "2", "--out", "x", "data.folds={count: 3, held_out: 0}"], "leave data.folds"),
+        (["--folds", "2", "--seeds", "2", "--out", "x"], "--seeds and --folds cannot be combined"),
+        (["--folds", "2", "--out", "x", "data.folds={count: 3, held_out: 0}"], "remove data.folds"),
         (["data.folds={count: 3, held_out: 3}"], "3 folds are numbered 0 to 2"),
     ],
 )

@@ -32,7 +32,7 @@ def test_the_steepest_fall_is_suggested(tmp_path: Path) -> None:
     assert found.suggestion in (1e-3, 1e-2)
     assert found.lowest == 1e-1
     assert found.diverged == 1.0
-    assert "it is lowest at 0.1, and it diverges at 1" in found.describe()
+    assert "it is lowest at 0.1, and the loss diverges at 1" in found.describe()
     numbers, image = found.write(tmp_path)
     assert json.loads(numbers.read_text())["suggestion"] == found.suggestion
     assert np.asarray(Image.open(image)).std() > 0
@@ -41,11 +41,11 @@ def test_the_steepest_fall_is_suggested(tmp_path: Path) -> None:
 def test_a_loss_that_only_rises_suggests_nothing() -> None:
     found = analyze_sweep(RATES, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], is_diverged=False)
     assert found.suggestion is None
-    assert "the loss never falls, and it came to 1 without diverging" in found.describe()
+    assert "the loss never falls, and the sweep reached 1 without diverging" in found.describe()
 
 
 def test_too_short_a_sweep_is_refused() -> None:
-    with pytest.raises(RunError, match=r"broke out after 2 steps, at a rate of 0\.0001"):
+    with pytest.raises(RunError, match=r"diverged after 2 steps, at a learning rate of 0\.0001"):
         analyze_sweep(RATES, [1.0, 9.0], is_diverged=True)
 
 
@@ -91,4 +91,4 @@ def test_a_run_folder_and_a_senseless_range_are_refused(recipe: Path, tmp_path: 
     assert "is a run folder; name another --out" in made.output
     made = CliRunner().invoke(app, ["lr-find", str(recipe), "--first", "2", "--last", "1"])
     assert made.exit_code == 2
-    assert "from 2.0 to 1.0 in 100 steps is no sweep" in made.output
+    assert "from 2.0 to 1.0 in 100 steps is not possible" in made.output

@@ -74,7 +74,7 @@ def test_ten_in_a_row_end_a_run(tiny_model: Build) -> None:
 
 def test_the_default_is_to_stop_at_the_first(tiny_model: Build) -> None:
     steps, position = left_out(tiny_model(), 5000, "stop")
-    with pytest.raises(NonFiniteLossError, match=r"no number; training\.non_finite=skip leaves"):
+    with pytest.raises(NonFiniteLossError, match=r"no number; training\.non_finite=skip skips"):
         steps.skip_step(TrainStep(0, 0, 1, []), position, NonFiniteLossError("no number"))
     assert position == TrainingProgress()
 

@@ -82,7 +82,7 @@ def test_an_evaluation_that_does_not_fit_says_so(
         raise MemoryError
 
     monkeypatch.setattr(validation, "evaluate", large)
-    with pytest.raises(MemoryLimitError, match=r"in evaluation of 2.*evaluation\.batch_size"):
+    with pytest.raises(MemoryLimitError, match=r"while evaluating 2.*evaluation\.batch_size"):
         finetune(
             tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, console=Console(file=io.StringIO())
         )

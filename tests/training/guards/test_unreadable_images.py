@@ -71,7 +71,7 @@ def test_left_out_listed_and_the_same_after_a_stop(data: Path, tmp_path: Path) -
     assert {each["image_id"] for each in entries} == {3, 5}
     assert {each["file"] for each in entries} == {str(data / f"train{i}.png") for i in (3, 5)}
     assert all(each["file"] in each["reason"] and each["epoch"] == 1 for each in entries)
-    assert said.count("left out: ") == 2  # once each, though two epochs wanted them
+    assert said.count("skipped: ") == 2  # once each, though two epochs wanted them
     events = list(map(json.loads, (whole / "log.jsonl").read_text().splitlines()))
     assert sum(each["event"] == "unreadable_image" for each in events) == 2
 
@@ -87,7 +87,7 @@ def test_too_many_end_the_run_and_are_listed(data: Path, tmp_path: Path) -> None
     for i in (1, 4):
         (data / f"train{i}.png").write_bytes(b"")
     made = recipe(data, unreadable_images="skip")
-    message = r"with it 2 of 9 training images cannot be read .* allows 1"
+    message = r"with this image, 2 of 9 training images cannot be read .* allows 1"
     with pytest.raises(DataError, match=message):
         trained(made, tmp_path / "run")
     assert len((tmp_path / "run/unreadable_images.jsonl").read_text().splitlines()) == 2
@@ -99,7 +99,7 @@ def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
         trained(recipe(data), tmp_path / "never")
     made = recipe(data, unreadable_images="skip")
     said = trained(made, tmp_path / "run")
-    assert "train: 1 files are not there" in said
+    assert "train: 1 image files do not exist" in said
     (entry,) = map(json.loads, (tmp_path / "run/unreadable_images.jsonl").read_text().splitlines())
     assert entry["image_id"] == 2
     (data / "train6.png").unlink()
@@ -144,7 +144,7 @@ def test_rare_classes_make_epochs_longer(data: Path, tmp_path: Path) -> None:
     (data / "train.json").write_text(json.dumps(content))
     said = trained(recipe(data, repeat_factor=1.0), tmp_path / "run")
     # 8 / 9 show `bright`, 1 / 9 `rare`: 8 sqrt(9 / 8) + sqrt(9) = 11.49
-    assert "train: 11 images per epoch; one comes up to 3.0 times" in said
+    assert "train: 11 images per epoch; an image is repeated up to 3.0 times" in said
     events = list(map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines()))
     assert sum(each["event"] == "step" for each in events) == 2 * 6
 
@@ -160,5 +160,5 @@ def test_several_processes_keep_the_same_list(tmp_path: Path) -> None:
     again = UnreadableImages(tmp_path, limit=1, total=9, writes=False)
     again.load()
     for each in (first, second, again):
-        with pytest.raises(DataError, match="b is bad; with it 2 of 9"):
+        with pytest.raises(DataError, match="b is bad; with this image, 2 of 9"):
             each.add([other], update=4, epoch=0)

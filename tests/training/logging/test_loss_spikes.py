@@ -46,5 +46,5 @@ def test_the_console_hears_of_one_an_epoch_and_the_log_of_all(tmp_path: Path) ->
         (8, [7, "b"]),
     ]
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert said.count("leapt to 9") == 2
+    assert said.count("jumped to 9") == 2
     assert "images: 7, b" in said
