@@ -90,7 +90,7 @@ def calibrate(
         if head.task.name in DECISIONS
     }
     reasons = {
-        name: f"nothing is known about calibrating {head.task.name}"
+        name: f"calibration of {head.task.name} is not supported"
         for name, head in model.named_heads.items()
         if name not in collectors
     }
@@ -107,7 +107,7 @@ def calibrate(
     if not scalings:
         details = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise DataError(f"no head of {run.directory} could be calibrated on {split}: {details}")
-    console.print("judging the calibrated model", highlight=False)
+    console.print("evaluating the calibrated model", highlight=False)
     inference = InferenceOptions(calibrated=True, windows=run.recipe.sliding)
     after = _compute_metrics(
         run, inference.build_predictor(model, scalings, keep="confidence"), dataset, {}

@@ -62,7 +62,7 @@ def save_checkpoint(
         # torch.save reports a full disk as an error of its file format.
         cause = error if isinstance(error, (OSError, SafetensorError)) else full
         has_old = folder.exists() or previous.exists()
-        hint = "; the checkpoint before it stays: go on from it with --resume" if has_old else ""
+        hint = "; the previous checkpoint is kept: resume from it with --resume" if has_old else ""
         raise RunError(f"{make_write_error(folder, cause)}{hint}") from None
     shutil.rmtree(previous, ignore_errors=True)
 
@@ -98,7 +98,8 @@ def find_checkpoint_folder(folder: Path) -> Path:
         if (candidate / "model.safetensors").is_file():
             return candidate
     raise RunError(
-        f"there is no checkpoint at {folder}; the run ended before it wrote one: start it again"
+        f"there is no checkpoint at {folder}; the run ended before it wrote one: start the run "
+        "again"
     )
 
 
@@ -133,10 +134,8 @@ def load_weights_into(model: nn.Module, weights: Weights, folder: Path) -> None:
         ]
         raise RunError(
             f"the weights in {folder} are not those of the run's model: {len(mismatched)} tensors "
-            "are "
-            f"missing, left over or of another shape ({', '.join(mismatched[:3])}, ...); restore "
-            "the "
-            "checkpoint and recipe.yaml of one run"
+            f"are missing, unexpected or of another shape ({', '.join(mismatched[:3])}, ...); "
+            "restore the checkpoint and recipe.yaml of the same run"
         ) from None
 
 

@@ -81,8 +81,8 @@ class InferenceOptions:
             return TtaPredictor(model, views) if len(views) > 1 else model
         if len(views) > 1:
             raise DataError(
-                f"test-time augmentation ({self.tta_views}) does not go together with windows "
-                "(data.tiles, evaluation.sliding, --tiles); leave one of them out"
+                f"test-time augmentation ({self.tta_views}) cannot be combined with windows "
+                "(data.tiles, evaluation.sliding, --tiles); use only one of them"
             )
         return add_sliding_windows(model, self.windows, batch_size=batch_size, keep=keep)
 
@@ -130,8 +130,7 @@ def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
         raise RunError(f"{path} is damaged ({error}); run {remedy} again") from None
     if fitted_to != weights:
         raise RunError(
-            f"{path} was fitted to other weights (the then {calibration.get('checkpoint')} "
-            "checkpoint); "
-            f"run {remedy} again, with the checkpoint that is to be used"
+            f"{path} was fitted to other weights (an earlier {calibration.get('checkpoint')} "
+            f"checkpoint); run {remedy} again with the checkpoint to use"
         )
     return heads

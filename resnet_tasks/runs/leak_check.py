@@ -68,10 +68,9 @@ def _describe_leaks(recipe: Recipe, leaks: Sequence[tuple[Split, Leak]]) -> list
     ]
     if descriptions and not recipe.data.allow_leaks:
         raise DataError(
-            f"recipe {recipe.name}: {'; '.join(descriptions)}; results on what was trained on say "
-            "nothing "
-            "about new data: split again (`resnet-tasks data split FILE --out DIR --by group`), or "
-            "accept it with data.allow_leaks: true"
+            f"recipe {recipe.name}: {'; '.join(descriptions)}; results on training images say "
+            "nothing about new data: split again (`resnet-tasks data split FILE --out DIR --by "
+            "group`), or accept it with data.allow_leaks: true"
         )
     return [f"leak: {description}; accepted by data.allow_leaks" for description in descriptions]
 

@@ -69,7 +69,7 @@ class CostComparison:
         height, width = self.size
         return (
             f"one forward of one image of {height} x {width} (height x width), {self.precision}, "
-            f"{self.device}; median of {REPEATS}, the models taking turns"
+            f"{self.device}; median of {REPEATS}, measured in turns"
         )
 
 

@@ -62,7 +62,7 @@ def choose_operating_points(
     if not evaluators:
         raise RunError(
             f"{run.directory} has no detection head ({', '.join(model.named_heads)}); an operating "
-            "point is the score from which on detections count"
+            "point is the minimum score of detections"
         )
     files = read_split(run.recipe, split, data_root)
     for file in files:
@@ -123,7 +123,7 @@ def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float
     path = run.directory / FILE
     remedy = f"`resnet-tasks operating-point {run.directory} --checkpoint {checkpoint}`"
     if not path.is_file():
-        raise RunError(f"{path} is not there; choose thresholds with {remedy}")
+        raise RunError(f"{path} does not exist; choose thresholds with {remedy}")
     contents = _read_file(path, remedy)
     if contents["weights"] != weights_sha256(run.find_checkpoint(checkpoint)):
         raise RunError(

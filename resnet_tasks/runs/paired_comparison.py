@@ -100,7 +100,7 @@ class SavedEvaluation:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} is no evaluation of this version ({error}); evaluate the run again"
+                f"{path} is not an evaluation of this version ({error}); evaluate the run again"
             ) from None
         resamples_path = folder / "resamples.npz"
         return cls(
@@ -133,21 +133,20 @@ def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
             a requested calibration.
     """
     if run.directory.resolve() == other.directory.resolve():
-        raise RunError(f"{run.directory} cannot be compared with itself; name another run")
+        raise RunError(f"{run.directory} cannot be compared with itself; give another run")
     for compared_run in (run, other):
         compared_run.load_calibration(request.checkpoint, request.inference)
         if not compared_run.recipe.evaluation.resamples:
             raise RunError(
                 f"{compared_run.directory} is evaluated without intervals (evaluation.resamples is "
-                "0), "
-                "which a comparison in pairs needs; set it in its recipe.yaml"
+                "0), which a paired comparison needs; set evaluation.resamples in its recipe.yaml"
             )
     data, other_data = request.hash_files(run), request.hash_files(other)
     if sorted(data.values()) != sorted(other_data.values()):
         raise DataError(
-            f"{run.directory} is judged on {', '.join(data)}, {other.directory} on "
-            f"{', '.join(other_data) or 'files that are not there'}, which hold something else; "
-            "name one file for both with --annotations FILE --images DIR"
+            f"{run.directory} is evaluated on {', '.join(data)}, {other.directory} on "
+            f"{', '.join(other_data) or 'files that do not exist'}, whose contents differ; "
+            "give one file for both with --annotations FILE --images DIR"
         )
 
 

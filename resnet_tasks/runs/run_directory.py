@@ -104,12 +104,12 @@ class RunDirectory:
         _require_run_files(directory)
         if load_recipe(directory / "recipe.yaml") != recipe:
             raise RunError(
-                f"the recipe is not that of the run {directory}; resume with the run's own recipe"
+                f"the recipe differs from that of the run {directory}; resume with the run's recipe"
             )
         if _read_labels(directory) != labels:
             raise RunError(
-                f"the data has other categories than the run {directory} was started with; see its "
-                "classes.json"
+                f"the data has other categories than the run {directory} was started with; see "
+                "classes.json of the run"
             )
         return cls(directory, recipe, labels)
 
@@ -131,7 +131,7 @@ class RunDirectory:
     def find_checkpoint(self, name: str = "last") -> Path:
         """Return the path of the checkpoint `last` or `best`."""
         if name not in ("last", "best"):
-            raise RunError(f"{self.directory} keeps the checkpoints last and best, not {name!r}")
+            raise RunError(f"{self.directory} has the checkpoints last and best, not {name!r}")
         return self.directory / "checkpoints" / name
 
     def get_evaluation_folder(

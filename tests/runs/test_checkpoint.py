@@ -37,7 +37,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
-        RunError, match=r"last cannot be written \(No space left.*the checkpoint before it stays"
+        RunError, match=r"last cannot be written \(No space left.*the previous checkpoint is kept"
     ):
         save_checkpoint(tmp_path / "last", model={"a": torch.zeros(4)}, state={"n": 2})
     assert torch.equal(load_model_weights(tmp_path / "last")["a"], WEIGHTS["a"])

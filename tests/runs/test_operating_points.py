@@ -87,7 +87,7 @@ def test_other_weights_and_broken_files_are_refused(run: Run, data: Path, tmp_pa
     shutil.copytree(run.directory, copy)
     opened = Run.open(copy)
     (copy / "operating_point.json").unlink(missing_ok=True)
-    with pytest.raises(RunError, match=r"is not there; choose thresholds with `resnet-tasks oper"):
+    with pytest.raises(RunError, match=r"does not exist; choose thresholds with `resnet-tasks op"):
         load_thresholds(opened)
     options = FrocOptions(hit="center")
     choose_operating_points(opened, ThresholdRule.parse("max-f1"), options=options, data_root=data)

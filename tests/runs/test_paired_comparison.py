@@ -125,7 +125,7 @@ def test_refusals_say_why(pair: tuple[Run, Run], root: Path, tmp_path: Path) -> 
         compare_runs(run, other, judged, console=quiet())
     run.evaluate(data_root=root, console=quiet())
     elsewhere = make_run(tmp_path / "c", root, 3, "data.val=[{annotations: other.json}]")
-    with pytest.raises(DataError, match=r"val\.json, .* on .*other\.json, which hold something"):
+    with pytest.raises(DataError, match=r"val\.json, .* on .*other\.json, whose contents differ"):
         compare_runs(run, elsewhere, judged, console=quiet())
     bare = make_run(tmp_path / "d", root, 4, "evaluation.resamples=0")
     bare.evaluate(data_root=root, console=quiet())

@@ -171,9 +171,9 @@ def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> N
     said = heard(console)
     assert "M parameters" in said
     assert "4 of 96 x 128 pixels at a time" in said
-    assert "(2 steps), evaluation apart" in said  # 8 images
-    assert "4 images each time" in said
-    memory = re.search(r"([0-9.]+) GiB of the machine's", said)
+    assert "(2 steps), without evaluation" in said  # 8 images
+    assert "4 images per evaluation" in said
+    memory = re.search(r"([0-9.]+) GiB of main memory", said)
     assert memory is not None
     assert 0.1 < float(memory.group(1)) < 100
 
@@ -206,7 +206,7 @@ def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> N
 
 def test_resume_with_another_recipe_is_refused(run: Run, data: Path) -> None:
     other = load_recipe("quickstart", [*LIGHT, "training.learning_rate=0.5"])
-    with pytest.raises(RunError, match="resume with the run's own recipe"):
+    with pytest.raises(RunError, match="resume with the run's recipe"):
         finetune_recipe(other, resume=run.directory, data_root=data, console=quiet())
 
 

@@ -90,12 +90,12 @@ def test_pixels_are_calibrated_window_by_window(run: Run) -> None:
 
 
 def test_what_does_not_go_together_is_told_in_a_sentence(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"\(flips\) does not go together with windows"):
+    with pytest.raises(DataError, match=r"\(flips\) cannot be combined with windows"):
         run.build_predictor(inference=InferenceOptions(tta_views="flips"))
     np.save(tmp_path / "a.npy", np.zeros((100, 150, 3), np.uint8))
     call = ["predict", str(run.directory), str(tmp_path / "a.npy"), "--out", str(tmp_path / "o")]
     for more, text in (
-        (["--tiles", "100"], "multiple of 32, such as 96"),
+        (["--tiles", "100"], "multiple of 32 and at least 64, such as 96"),
         (["--overlap", "0.5"], "--tiles PIXELS"),
         (["--max-pixels", "14999"], "limit of 14,999"),
     ):
