@@ -79,15 +79,15 @@ def export_run(
     """
     console = console or Console(stderr=True)
     if out.exists():
-        raise RunError(f"{out} exists already; remove it or choose another --out")
+        raise RunError(f"{out} already exists; remove it or choose another --out")
     if int8 is not None and form != "openvino":
-        raise RunError("int8 is made of OpenVINO's graphs only; add --format openvino")
+        raise RunError("int8 is available only for OpenVINO graphs; add --format openvino")
     for package in ("onnx", PACKAGES[form], *(("nncf",) if int8 else ())):
         import_extra(package)
     if int8 is not None and run.recipe.sliding is not None:
         raise RunError(
-            f"{run.directory} predicts in windows, whose metric an export cannot measure; export "
-            "without --int8"
+            f"{run.directory} predicts in windows, and the metric of an export cannot be measured "
+            "with windows; export without --int8"
         )
     model = _copy_to_cpu(run.load_model(checkpoint))
     manifest = _build_manifest(run, model, form, checkpoint)

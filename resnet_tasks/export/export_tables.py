@@ -39,7 +39,7 @@ def build_export_tables(export: ExportResult) -> list[Table]:
         compared.add_row("allowed", precision, *limits, f"{most['pixels']:.1%}", style="dim")
         if not part["within"]:  # in fp32 nothing would have been written
             compared.caption = Text(
-                f"{precision} lies further apart than allowed: the export computes in float32"
+                f"{precision} differs more than allowed: the export computes in float32"
             )
     cost = Table(
         "what", "value", title=Text(_build_cost_title(metadata, manifest)), title_justify="left"
@@ -65,7 +65,7 @@ def _build_cost_title(metadata: Mapping[str, Any], manifest: Manifest) -> str:
 
 def _build_metric_table(quantization: Mapping[str, Any]) -> Table:
     title = (
-        f"int8, calibrated on {quantization['calibrated_on']} training images, judged on "
+        f"int8, calibrated on {quantization['calibrated_on']} training images, evaluated on "
         f"{quantization['judged_on']} val images"
     )
     table = Table("metric", "before", "int8", title=Text(title), title_justify="left")

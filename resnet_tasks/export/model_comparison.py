@@ -66,7 +66,7 @@ def load_comparison_images(
         except DataError as error:
             raise DataError(
                 f"an export is compared with its model on real images, but there are none: "
-                f"{error}; name some with --images FILES-OR-FOLDER, or the data with --data-root"
+                f"{error}; give images with --images FILES-OR-FOLDER, or the data with --data-root"
             ) from None
         files = [dataset.path(i) for i in range(len(dataset))]
     indices = np.linspace(0, len(files) - 1, min(comparison_images.number, len(files))).astype(int)
@@ -141,10 +141,9 @@ def _describe_excess(
 ) -> str:
     bad = "; ".join(
         f"head {name}: {difference.unmatched} of the {difference.detections} detections of both "
-        "without a "
-        f"counterpart ({difference.unmatched_fraction:.1%} of the scores), boxes "
-        f"{difference.box:.3g} px, scores "
-        f"{difference.score:.3g}, {difference.pixels:.2%} of the pixels apart"
+        f"have no counterpart ({difference.unmatched_fraction:.1%} of the scores), boxes "
+        f"{difference.box:.3g} px, scores {difference.score:.3g}, {difference.pixels:.2%} of the "
+        "pixels differ"
         for name, difference in differences.items()
         if not difference.is_within(allowed)
     )

@@ -159,10 +159,10 @@ def quantize_and_evaluate(
         with track_progress(console, text, len(val)) as advance:
             return evaluate_export(model, exported, val, on_image=advance).metrics
 
-    before = measure_metrics("Judging before int8")
+    before = measure_metrics("Evaluating before int8")
     console.print(f"calibrating on {len(train)} training images")
     quantize(folder / manifest.graph, _CalibrationFeed(manifest, train), len(train))
-    after = measure_metrics("Judging int8")
+    after = measure_metrics("Evaluating int8")
     main = {
         f"{name}/{MAIN_METRIC[head.evaluator_name]}"
         for name, head in model.named_heads.items()
@@ -178,10 +178,9 @@ def quantize_and_evaluate(
             f"{name} from {a or 0:.4f} to {b or 0:.4f}" for name, (a, b) in fallen.items()
         )
         raise RunError(
-            f"int8 costs too much on {len(val)} val images: {listed}, allowed is a fall of "
+            f"int8 loses too much on {len(val)} val images: {listed}, allowed is a drop of "
             f"{options.max_drop:g}; nothing was written: calibrate on more images "
-            "(--calibrate-on), "
-            "allow more (--max-drop), or export without --int8"
+            "(--calibrate-on), allow more (--max-drop), or export without --int8"
         )
     return {
         "calibrated_on": len(train),
