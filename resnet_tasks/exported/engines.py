@@ -49,7 +49,7 @@ def import_extra(name: str) -> Any:
         if error.name is not None and error.name.split(".")[0] != name.split(".", maxsplit=1)[0]:
             raise
         raise RunError(
-            f"the package {name} is needed for this and not installed; install it with: pip "
+            f"the package {name} is required but not installed; install it with: pip "
             "install 'resnet-tasks[export]'"
         ) from None
 

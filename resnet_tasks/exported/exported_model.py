@@ -163,8 +163,8 @@ class ExportedModel:
         """
         if self.manifest.windows is not None:
             raise RunError(
-                "this model was trained on windows of big images, which `predict` puts together "
-                "with the run folder only; name that, or run the graph on windows of your own"
+                "this model was trained on windows of large images, which `predict` merges only "
+                "with the run folder; use the run folder, or run the graph on your own windows"
             )
         if max_pixels is None:
             return ExportStreamPredictor(self)

@@ -73,7 +73,7 @@ class PixelRange:
         image = preparation.convert_channels(image, name)
         if self.clip:
             if not np.isfinite(image).all():
-                raise DataError(f"{name} holds values that are not finite; repair the file")
+                raise DataError(f"{name} contains values that are not finite; repair the file")
             return image.astype(np.float32)
         values = preparation.prepare_pixels(image, name)
         if values.dtype == np.uint8 and (self.low, self.high) == (0.0, 255.0):
@@ -150,7 +150,7 @@ class Manifest:
             "int8": self.is_int8,
             "precision": self.precision,
             "input": {
-                "images": "(B, C, H, W) float32, RGB order, padded right and below",
+                "images": "(B, C, H, W) float32, RGB order, padded right and bottom",
                 "sizes": "(B, 2) int64: (height, width) of every image inside the padding",
                 "channels": prepared.channels,
                 "multiple": self.multiple,
@@ -182,8 +182,8 @@ class Manifest:
         path = folder / FILE
         if not path.is_file():
             raise RunError(
-                f"{folder} is not an exported model: it has no {FILE}; make one with `resnet-tasks "
-                "export RUN`"
+                f"{folder} is not an exported model: it has no {FILE}; create one with "
+                "`resnet-tasks export RUN`"
             )
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
