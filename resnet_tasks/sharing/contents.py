@@ -101,7 +101,7 @@ def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> 
     if report:
         page = folder / "report.html"
         if not page.is_file():
-            raise RunError(f"{page} is not there; make it with `resnet-tasks report {folder}`")
+            raise RunError(f"{page} does not exist; create it with `resnet-tasks report {folder}`")
         files.append(SharedFile("report.html", page))
     return files
 
@@ -117,7 +117,7 @@ def build_shared_recipe(view: RunView) -> Recipe:
         if plugin.endswith(".py") and not Path(plugin).resolve().is_relative_to(folder):
             raise RunError(
                 f"{view.folder / 'recipe.yaml'} names the plugin {plugin}, which lies outside the "
-                "run; put it into the folder plugins of the run and name it there"
+                "run; move it into the folder plugins of the run and update recipe.yaml"
             )
     plugins = tuple(
         Path(plugin).relative_to(folder).as_posix() if plugin.endswith(".py") else plugin
@@ -155,7 +155,7 @@ def _read_without_paths(file: Path) -> bytes:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read ({error}); make it again") from None
+        raise RunError(f"{file} cannot be read ({error}); create it again") from None
     return (json.dumps(strip_paths(value), indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -199,9 +199,8 @@ def require_no_local_paths(files: Sequence[SharedFile], view: RunView) -> None:
         for local_path, pattern in patterns.items():
             if pattern.search(text):
                 raise HubError(
-                    f"{file.name} of {view.folder} names the folder {local_path} of this machine, "
-                    "which "
-                    "others should not see; take it out of that file"
+                    f"{file.name} of {view.folder} contains the local path {local_path}, "
+                    "which should not be shared; remove it from that file"
                 )
 
 

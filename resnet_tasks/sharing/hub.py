@@ -108,8 +108,8 @@ class HubUpload:
         """
         if get_token() is None:
             raise HubError(
-                f"{self.repo}: there is no token to write with; make one on the hub, then "
-                "`hf auth login`, or name it with HF_TOKEN"
+                f"{self.repo}: there is no token with write access; create one on the hub, then "
+                "run `hf auth login` or set HF_TOKEN"
             )
         api = HfApi(endpoint=endpoint)
         with _translate_hub_errors(self.repo, api.endpoint):
@@ -117,8 +117,8 @@ class HubUpload:
             repo_info = api.model_info(self.repo, timeout=ANSWER_SECONDS)
             if not public and not repo_info.private:
                 raise HubError(
-                    f"{self.repo} is there already and open to everybody; nothing was sent: pass "
-                    "--public if that is meant, or name another repository"
+                    f"{self.repo} already exists and is public; nothing was sent: pass "
+                    "--public if this is intended, or give another repository"
                 )
             sent = {file.name for file in self.files}
             stale = [sibling.rfilename for sibling in repo_info.siblings or ()]
@@ -164,7 +164,7 @@ def pull(
     """
     _require_repo_name(repo)
     if out.exists():
-        raise RunError(f"{out} is there already; choose another --out, or remove it")
+        raise RunError(f"{out} already exists; choose another --out, or remove it")
     api = HfApi(endpoint=endpoint)
     partial_folder = out.with_name(f"{out.name}.partial")
     with _translate_hub_errors(repo, api.endpoint, revision):
@@ -175,7 +175,7 @@ def pull(
         for name in ("recipe.yaml", "classes.json", "checkpoints/last/model.safetensors"):
             if name not in file_names:
                 raise HubError(
-                    f"{repo} is no run of resnet-tasks: it has no {name}; runs are sent by "
+                    f"{repo} is not a run of resnet-tasks: it has no {name}; upload runs with "
                     "`resnet-tasks push`"
                 )
         make_folder(partial_folder)
@@ -187,7 +187,7 @@ def pull(
         read_run(partial_folder)
     except ResnetTasksError as error:
         shutil.rmtree(partial_folder, ignore_errors=True)  # a new download would not help
-        raise HubError(f"{repo} is no run that this version can use: {error}") from None
+        raise HubError(f"{repo} is not a run that this version can use: {error}") from None
     provenance = {"repository": repo, "revision": revision, "commit": info.sha, "hub": api.endpoint}
     write_json(partial_folder / SOURCE, provenance)
     partial_folder.rename(out)
@@ -197,7 +197,7 @@ def pull(
 def _require_repo_name(repo: str) -> None:
     word = r"[A-Za-z0-9][\w.-]*"
     if not re.fullmatch(f"{word}/{word}", repo, re.ASCII) or re.search(r"\.\.|--|\.git$", repo):
-        raise HubError(f"{repo!r} is no name of a repository; write OWNER/NAME")
+        raise HubError(f"{repo!r} is not a repository name; write OWNER/NAME")
 
 
 def _require_safe_names(repo: str, names: Sequence[str]) -> None:
@@ -205,7 +205,9 @@ def _require_safe_names(repo: str, names: Sequence[str]) -> None:
     for name in names:
         parts = PureWindowsPath(name)
         if parts.drive or parts.root or ".." in parts.parts:
-            raise HubError(f"{repo} holds the file {name!r}, which would lie outside the folder")
+            raise HubError(
+                f"{repo} contains the file {name!r}, which would be written outside the folder"
+            )
 
 
 def _get_digest(sibling: Any) -> str | None:
@@ -222,8 +224,8 @@ def _verify_digest(repo: str, file: Path, digest: str | None) -> None:
     if actual_digest != digest:
         file.unlink()
         raise HubError(
-            f"{file.name} of {repo} came with another sha256 than the hub states; it was not kept: "
-            "try again"
+            f"the sha256 of {file.name} of {repo} differs from that on the hub; the file was "
+            "deleted: try again"
         )
 
 
@@ -236,14 +238,14 @@ def _translate_hub_errors(repo: str, endpoint: str, revision: str | None = None)
         raise
     except GatedRepoError:
         raise HubError(
-            f"{endpoint} gives {repo} to those who accepted its terms only; accept them on its page"
+            f"{repo} on {endpoint} requires accepting its terms; accept them on its page"
         ) from None
     except RevisionNotFoundError:
         raise HubError(f"{repo} has no revision {revision!r}; see its page on {endpoint}") from None
     except RepositoryNotFoundError:
         raise HubError(
             f"{endpoint} has no repository {repo} that you may read; check the name, and for a "
-            "private one log in with `hf auth login` or HF_TOKEN"
+            "private repository log in with `hf auth login` or HF_TOKEN"
         ) from None
     except HfHubHTTPError as error:
         raise HubError(_describe_refusal(repo, endpoint, error)) from None
@@ -253,18 +255,18 @@ def _translate_hub_errors(repo: str, endpoint: str, revision: str | None = None)
             cause = cause.__cause__
         reason = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
         raise HubError(
-            f"{repo}: the connection to {endpoint} broke ({reason}); the same command goes on"
+            f"{repo}: the connection to {endpoint} broke ({reason}); run the same command to resume"
         ) from error
 
 
 def _describe_refusal(repo: str, endpoint: str, error: HfHubHTTPError) -> str:
     status = error.response.status_code if error.response is not None else 0
     if status == 401:
-        return f"{endpoint} does not know the token; log in again with `hf auth login`"
+        return f"{endpoint} does not accept the token; log in again with `hf auth login`"
     if status == 403:
         return (
-            f"{endpoint} refuses: the token may not write to {repo}; name a repository of your own "
-            "or take a token that may write"
+            f"{endpoint} refuses: the token may not write to {repo}; give a repository that you "
+            "own or use a token with write access"
         )
     reason = error.server_message or (str(error).strip().splitlines() or ["no reason"])[0]
     return f"{endpoint} refuses {repo} ({status}: {reason})"

@@ -97,9 +97,8 @@ def _choose_license(initial_license: str, requested: str | None) -> str | None:
         return requested
     if requested is not None and not forbids_commercial_use(requested):
         raise HubError(
-            f"--license is {requested}, but the run began with weights under {initial_license}, "
-            "which forbid "
-            "commercial use; leave --license out, or name one that forbids it too"
+            f"--license is {requested}, but the run started from weights under {initial_license}, "
+            "which forbid commercial use; omit --license, or give one that also forbids it"
         )
     return requested or initial_license
 
@@ -167,9 +166,8 @@ def _format_license_warning(initial_license: str) -> str:
     if not forbids_commercial_use(initial_license):
         return ""
     return (
-        "> **Not for commercial use.** The run began with weights under the license "
-        f"{initial_license}, "
-        "which holds for what was made of them."
+        "> **Not for commercial use.** The run started from weights under the license "
+        f"{initial_license}, which also applies to weights derived from them."
     )
 
 
@@ -209,7 +207,7 @@ def _describe_usage(repo: str) -> str:
         f"```\nresnet-tasks pull {repo} --out {name}\n"
         f"resnet-tasks predict {name} IMAGES --out predictions\n```\n\n"
         f'In Python: `resnet_tasks.load("{name}").predict("image.png")`. Only tensors and text '
-        "are read from these files; nothing of them is run."
+        "are read from these files; none of their code is run."
     )
 
 
@@ -232,7 +230,7 @@ def _describe_data(view: RunView, options: CardOptions) -> str:
 def _describe_weights(model_license: str | None, initial_license: str) -> str:
     return (
         f"- License of these weights: {model_license or 'not stated'}\n"
-        f"- Began with weights under: {initial_license}"
+        f"- Started from weights under: {initial_license}"
     )
 
 
@@ -243,25 +241,25 @@ def _describe_training(view: RunView) -> str:
     )
     hardware = metadata.get("hardware") or {}
     device = hardware.get("gpu") or f"{hardware.get('cpu', '?')}, {hardware.get('threads')} threads"
-    evaluation_note = f"Judged on {device}, with {versions}.\n\n" if versions else ""
+    evaluation_note = f"Evaluated on {device}, with {versions}.\n\n" if versions else ""
     text = recipe_to_yaml(view.recipe).strip()
     return (
-        f"{evaluation_note}<details><summary>The recipe, all defaults "
-        f"stated</summary>\n\n```yaml\n{text}\n"
+        f"{evaluation_note}<details><summary>The recipe, with all defaults "
+        f"written out</summary>\n\n```yaml\n{text}\n"
         "```\n\n</details>"
     )
 
 
 def _describe_limits(view: RunView) -> str:
     lines = [
-        "Made from a run, not reviewed by anybody. The numbers hold for the data above.",
-        "On other cameras, sites or populations they may be far off: measure there.",
-        "Not a medical device, and not to be relied on where people may come to harm.",
+        "Generated from a run and not reviewed. The metrics hold for the data above.",
+        "On other cameras, sites or populations they may differ a lot: evaluate there.",
+        "Not a medical device; do not rely on it where people may be harmed.",
     ]
     if not any(evaluation.has_intervals for evaluation in view.evaluations):
-        lines.append("No intervals were made: how far chance moves the numbers is not known.")
+        lines.append("Without intervals: how much the metrics vary by chance is not known.")
     if {evaluation.split for evaluation in view.evaluations} == {"val"}:
-        lines.append("Judged on val alone, by which the recipe may have been chosen.")
+        lines.append("Evaluated only on val, which may have been used to choose the recipe.")
     return "\n".join(f"- {line}" for line in lines)
 
 

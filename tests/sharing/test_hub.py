@@ -106,7 +106,7 @@ def test_there_and_back(server: Server, trained: Path, tmp_path: Path) -> None:
 
     brought = _run("pull", REPO, "--out", tmp_path / "mine")
     assert brought.exit_code == 0, brought.output
-    assert "note: its recipe names code" in brought.output
+    assert "note: the recipe of this run names code" in brought.output
     with pytest.raises(RecipeError, match="wants to run this code"):
         resnet_tasks.load(tmp_path / "mine")
     ours = resnet_tasks.load(trained, trust_plugins=True)
@@ -123,7 +123,7 @@ def test_there_and_back(server: Server, trained: Path, tmp_path: Path) -> None:
     source = json.loads((tmp_path / "mine/pulled.json").read_text())
     assert source["commit"] == repository.commits[-1][0]
     assert not (tmp_path / "mine/.cache").exists()
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="already exists"):
         pull(REPO, tmp_path / "mine")
 
 
@@ -194,7 +194,7 @@ def test_a_license_without_commerce_is_told_and_not_contradicted(
     card = HubUpload.from_run(trained, REPO).files[0].content
     assert isinstance(card, bytes)
     assert "license: cc-by-nc-4.0" in card.decode()
-    assert "**Not for commercial use.** The run began with weights under the license cc-by" in (
+    assert "**Not for commercial use.** The run started from weights under the license cc-by" in (
         card.decode()
     )
     with pytest.raises(
@@ -221,18 +221,18 @@ def test_refusals_are_sentences(
         return " ".join(made.stderr.split())
 
     assert "has no repository no/body that you may read" in said("pull", "no/body")
-    assert "'../x' is no name of a repository; write OWNER/NAME" in said("pull", "../x")
-    assert "is no name of a repository" in said("push", trained, "mine")
+    assert "'../x' is not a repository name; write OWNER/NAME" in said("pull", "../x")
+    assert "is not a repository name" in said("push", trained, "mine")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    assert "does not know the token" in said("push", trained, REPO)
+    assert "does not accept the token" in said("push", trained, REPO)
     monkeypatch.delenv("HF_TOKEN")
-    assert "there is no token to write with" in said("push", trained, REPO)
+    assert "there is no token with write access" in said("push", trained, REPO)
     monkeypatch.setenv("HF_TOKEN", "hf_right")
     server.refusal = (403, "")
     assert "the token may not write to lab/bright" in said("push", trained, REPO)
     server.refusal = None
     HubUpload.from_run(trained, REPO).upload(public=True)
-    assert "open to everybody; nothing was sent" in said("push", trained, REPO)
+    assert "is public; nothing was sent" in said("push", trained, REPO)
     assert len(server.repositories[REPO].commits) == 2
     assert _run("push", trained, REPO, "--public").exit_code == 0
     assert "it has no recipe.yaml" in said("push", tmp_path, REPO)
@@ -286,7 +286,7 @@ def test_files_outside_the_folder_are_refused(
 ) -> None:
     HubUpload.from_run(trained, REPO).upload()
     server.repositories[REPO].commits[-1][1][name] = b"x"
-    with pytest.raises(HubError, match="would lie outside the folder"):
+    with pytest.raises(HubError, match="would be written outside the folder"):
         pull(REPO, tmp_path / "mine")
     assert list(tmp_path.iterdir()) == []
 
@@ -295,10 +295,10 @@ def test_what_is_no_run_is_refused(server: Server, trained: Path, tmp_path: Path
     HubUpload.from_run(trained, REPO).upload()
     files: dict[str, Any] = server.repositories[REPO].commits[-1][1]
     files["recipe.yaml"] = b"data: {}"
-    with pytest.raises(HubError, match="lab/bright is no run that this version can use"):
+    with pytest.raises(HubError, match="lab/bright is not a run that this version can use"):
         pull(REPO, tmp_path / "mine")
     del files["classes.json"]
-    with pytest.raises(HubError, match=r"is no run of resnet-tasks: it has no classes\.json"):
+    with pytest.raises(HubError, match=r"is not a run of resnet-tasks: it has no classes\.json"):
         pull(REPO, tmp_path / "other")
     assert not (tmp_path / "mine").exists()
 
@@ -319,7 +319,7 @@ def test_head_names_that_are_paths_are_refused(
     brought = _run("pull", REPO, "--out", tmp_path / "mine")
     assert brought.exit_code == 2
     said = " ".join(brought.output.split())
-    assert "lab/bright is no run that this version can use" in said
+    assert "lab/bright is not a run that this version can use" in said
     assert f"the head name '{name}'" in said
     assert list(tmp_path.iterdir()) == []
 
@@ -350,5 +350,5 @@ def test_a_file_that_tells_a_folder_is_not_sent(trained: Path, tmp_path: Path) -
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     (run / "plugins/0_mine.py").write_text(f"DATA = '{tmp_path}/data'\n")
-    with pytest.raises(HubError, match=r"plugins/0_mine\.py of .* names the folder"):
+    with pytest.raises(HubError, match=r"plugins/0_mine\.py of .* contains the local path"):
         HubUpload.from_run(run, REPO)
