@@ -41,16 +41,16 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
         "parameters": f"{total / 1e6:.2f} M, {trained / 1e6:.2f} M of them trained",
         "images": (
             f"{options.batch_size} of {height} x {width} pixels at a time (height x width), "
-            f"{options.accumulation} time(s) a step"
+            f"{options.accumulation} batch(es) per step"
         ),
         "device": f"{device}, {precision}, {trial.batches.workers} loader process(es)",
         "memory": describe_peak_memory(device),
         "time per step": f"{step_seconds:.2f} s (the first: {seconds[0]:.2f} s)",
         "time per epoch": (
-            f"{_format_duration(epoch)} ({steps.updates_per_epoch} steps), evaluation apart"
+            f"{_format_duration(epoch)} ({steps.updates_per_epoch} steps), without evaluation"
         ),
         "time of the run": f"{_format_duration(epoch * options.epochs)} ({options.epochs} epochs)",
-        "evaluation": f"{num_val_images} images each time",
+        "evaluation": f"{num_val_images} images per evaluation",
     }
     table = Table(title=title, show_header=False)
     for name, text in rows.items():
@@ -84,12 +84,12 @@ def time_steps(trial: TrialTraining, steps: int) -> list[float]:
 
 def describe_peak_memory(device: torch.device) -> str:
     """Return a text on the peak memory of this process so far, on the machine and on the GPU."""
-    own = f"{measure_peak_rss() / 2**30:.2f} GiB of the machine's, at its peak, this process alone"
+    own = f"{measure_peak_rss() / 2**30:.2f} GiB of main memory at peak, for this process only"
     if device.type != "cuda":
         return own
     reserved = torch.cuda.max_memory_reserved(device) / 2**30
     total = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return f"{reserved:.2f} of {total:.0f} GiB of the GPU's, at its peak; {own}"
+    return f"{reserved:.2f} of {total:.0f} GiB of GPU memory at peak; {own}"
 
 
 def measure_peak_rss() -> int:

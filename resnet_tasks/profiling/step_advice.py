@@ -70,9 +70,9 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
         later = reading.from_memory * images
         if later / (later + working) < WAITING:
             return (
-                f"{finding}, but only until each image was read once: then they come from memory "
-                f"(data.cache) and take about {later / (later + working):.0%}; nothing needs to "
-                "change"
+                f"{finding}, but only until each image has been read once: then images come from "
+                f"memory (data.cache) and take about {later / (later + working):.0%}; nothing "
+                "needs to change"
             )
     spare = conditions.cores - 1
     # Workers must produce a step's images while the step computes; 1.2 is a safety margin.
@@ -80,8 +80,8 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
     if conditions.workers < min(needed_workers, spare):
         cpu_hint = (
             " (on a CPU with "
-            f"OMP_NUM_THREADS={max(1, conditions.cores - min(needed_workers, spare))}, so "
-            "that training leaves them a core)"
+            f"OMP_NUM_THREADS={max(1, conditions.cores - min(needed_workers, spare))}, so that "
+            "training leaves a core for them)"
             if conditions.device == "cpu"
             else ""
         )
@@ -96,12 +96,12 @@ def _explain_reading_cost(reading: ReadingCost) -> str:
     if reading.decoding is not None and reading.decoding > 0.5 * reading.whole:
         return (
             f"{reading.decoding / reading.whole:.0%} of it is decoding; store smaller images, or "
-            "set data.cache=true with data.workers=0 if the memory holds them"
+            "set data.cache=true with data.workers=0 if they fit in memory"
         )
     if reading.augmentation is not None and reading.augmentation > 0.5 * reading.whole:
         return (
-            f"{reading.augmentation / reading.whole:.0%} of it is augmentation; take expensive "
-            "steps out of augment"
+            f"{reading.augmentation / reading.whole:.0%} of it is augmentation; remove "
+            "expensive steps from augment"
         )
     return (
         f"an image takes {1000 * reading.whole:.1f} ms of a core; make data.resize smaller, or "
@@ -145,8 +145,8 @@ def _check_fp32_islands(profile: StepProfile, _: Recipe) -> str:
     )
     return (
         f"{total:.0%} of the operators' time is spent in fp32 although training.precision is "
-        f"{profile.conditions.precision}: {examples}; in a head of your own take `.float()` out of "
-        "what needs no full precision, losses do need it"
+        f"{profile.conditions.precision}: {examples}; in your own head, remove `.float()` "
+        "where full precision is not needed; losses need it"
     )
 
 
@@ -160,8 +160,8 @@ def _check_early_stages(profile: StepProfile, recipe: Recipe) -> str:
     saved = profile.sum_shares("backward") * early / forward
     return (
         f"the stem and C2 take {early / forward:.0%} of the forward: with "
-        f"backbone.frozen_stages=2 (now {frozen}) their backward goes, about {saved:.0%} of the "
-        "step, and the memory of their activations (compare the metric)"
+        f"backbone.frozen_stages=2 (now {frozen}) their backward is not needed, which saves about "
+        f"{saved:.0%} of the step, and the memory of their activations (compare the metric)"
     )
 
 
@@ -172,7 +172,7 @@ def _check_norms(profile: StepProfile, recipe: Recipe) -> str:
         return ""
     return (
         f"batch norms take {share:.0%} of the operators' time: backbone.norm=frozen keeps the "
-        "statistics of the weights, which takes less and suits small batches"
+        "statistics of the weights, which is faster and suits small batches"
     )
 
 
@@ -217,7 +217,7 @@ def _check_proposals(profile: StepProfile, recipe: Recipe) -> str:
         before = recipe.heads[name].options.get("rpn_pre_nms", (2000, 1000))
         if share >= PROPOSALS and before[0] > 500:
             return (
-                f"choosing proposals takes {share:.0%} of the forward: set "
+                f"selecting proposals takes {share:.0%} of the forward: set "
                 f"heads.{name}.options.rpn_pre_nms=[{before[0] // 2},{before[1]}] (now "
                 f"{list(before)})"
             )
@@ -230,7 +230,7 @@ def _check_count_pass(profile: StepProfile, _: Recipe) -> str:
         return ""
     effective_batch_size = conditions.batch_size * conditions.accumulation
     return (
-        f"training.accumulation={conditions.accumulation} needs a forward of its own that counts, "
+        f"training.accumulation={conditions.accumulation} needs an extra counting forward, "
         f"{share:.0%} of the step: if memory allows, set "
         f"training.batch_size={effective_batch_size} "
         "training.accumulation=1"

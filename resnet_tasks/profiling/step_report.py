@@ -35,7 +35,7 @@ def print_profile(console: Console, profile: StepProfile, sentences: Sequence[st
     if islands:
         title = f"In fp32 although the precision is {profile.conditions.precision}"
         console.print(build_operators_table(islands[:OPERATORS], title))
-    console.print("What to change:" if sentences else "Nothing stands out that a key would change.")
+    console.print("What to change:" if sentences else "No change of the recipe stands out.")
     for sentence in sentences:
         console.print(f"- {sentence}", highlight=False, markup=False)
 
@@ -85,21 +85,19 @@ def _describe_setup(profile: StepProfile) -> Iterator[str]:
     height, width = conditions.image_size
     yield (
         f"{conditions.recipe}: {conditions.batch_size} images of {height} x {width} (height x "
-        "width), "
-        f"{conditions.accumulation} time(s) a step; {conditions.precision} on {conditions.device} "
-        f"({conditions.machine}), {conditions.threads} of {conditions.cores} cores for torch, "
-        f"{conditions.workers} "
-        f"loader process(es); {conditions.parameters / 1e6:.2f} M parameters, "
-        f"{conditions.trained / 1e6:.2f} M of them trained"
+        f"width), {conditions.accumulation} batch(es) per step; {conditions.precision} on "
+        f"{conditions.device} ({conditions.machine}), {conditions.threads} of {conditions.cores} "
+        f"cores for torch, {conditions.workers} loader process(es); "
+        f"{conditions.parameters / 1e6:.2f} M parameters, {conditions.trained / 1e6:.2f} M of "
+        "them trained"
     )
     if conditions.is_drawn:
-        yield "images, annotations and weights are drawn at random: reading files is not measured"
+        yield "images, annotations and weights are random: reading files is not measured"
     images = conditions.batch_size * conditions.accumulation / profile.seconds
     yield (
         f"a step takes {1000 * profile.seconds:.1f} ms ({images:.1f} images/s), "
-        f"{1000 * profile.probed_seconds:.1f} ms with the probes in it; medians of "
-        f"{conditions.steps}, "
-        "taking turns"
+        f"{1000 * profile.probed_seconds:.1f} ms with the probes; medians of {conditions.steps}, "
+        "measured in turns"
     )
 
 
@@ -127,7 +125,7 @@ def _describe_reading(profile: StepProfile) -> Iterator[str]:
 def _describe_memory(profile: StepProfile) -> Iterator[str]:
     memory = profile.memory
     text = (
-        f"memory: {memory.process / 2**30:.2f} GiB of this process at its peak; the tensors of a "
+        f"memory: {memory.process / 2**30:.2f} GiB for this process at its peak; the tensors of a "
         f"step take {memory.step / 2**30:.2f} GiB at most"
     )
     if memory.device is not None:

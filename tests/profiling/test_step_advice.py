@@ -87,14 +87,14 @@ def test_waiting_for_data_names_the_workers_that_keep_up() -> None:
     on_cpu = said(profile(WAITING, workers=0, device="cpu", cores=2, threads=2))
     assert on_cpu.endswith(
         "set data.workers=1 (now 0) (on a CPU with OMP_NUM_THREADS=1, so that "
-        "training leaves them a core)"
+        "training leaves a core for them)"
     )
 
 
 def test_where_workers_do_not_help_the_expensive_part_is_named() -> None:
     assert "60% of it is decoding; store smaller images" in said(profile(WAITING))
     augmented = profile(WAITING, reading=ReadingCost(8, 0.1, 0.02, 0.07))
-    assert "70% of it is augmentation; take expensive steps out of augment" in said(augmented)
+    assert "70% of it is augmentation; remove expensive steps from augment" in said(augmented)
     even = profile(WAITING, reading=ReadingCost(8, 0.1, 0.04, 0.04))
     assert "an image takes 100.0 ms of a core; make data.resize smaller" in said(even)
 
@@ -102,7 +102,7 @@ def test_where_workers_do_not_help_the_expensive_part_is_named() -> None:
 def test_images_that_will_come_from_memory_need_no_change() -> None:
     kept = ReadingCost(8, 0.1, 0.06, 0.001, from_memory=0.002)
     told = said(profile(WAITING, workers=0, reading=kept))
-    assert "only until each image was read once" in told
+    assert "only until each image has been read once" in told
     assert "about 3%; nothing needs to change" in told  # 16 ms beside 500
     slow = replace(kept, from_memory=0.02)
     assert "set data.workers=2" in said(profile(WAITING, workers=0, reading=slow))
@@ -143,7 +143,10 @@ EARLY = {
 
 
 def test_frozen_stages() -> None:
-    assert "backbone.frozen_stages=2 (now 0) their backward goes, about 30%" in said(profile(EARLY))
+    assert (
+        "backbone.frozen_stages=2 (now 0) their backward is not needed, which saves about 30%"
+        in said(profile(EARLY))
+    )
     assert suggest_changes(profile(EARLY), recipe(backbone={"weights": "none"})) == []
     assert suggest_changes(profile(EARLY), recipe(backbone={"frozen_stages": 2})) == []
 
