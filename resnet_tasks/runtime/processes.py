@@ -158,8 +158,8 @@ class DistributedContext:
                 raise
             raise RunError(
                 f"process {self.index} of {self.count}: another process of this run has ended or "
-                "does not answer; its own message says why. What was written stays readable: mend "
-                "that and go on with --resume"
+                "does not answer; see the message of that process for the cause. The written files "
+                "stay readable: fix the cause and continue with --resume"
             ) from error
 
     def leave(self) -> None:
