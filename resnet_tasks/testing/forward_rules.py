@@ -18,15 +18,15 @@ def check_declarations(subject: HeadUnderTest) -> None:
     """Require a task, input levels and strict options on the class."""
     task = getattr(subject.head_class, "task", None)
     levels = getattr(subject.head_class, "in_levels", None)
-    subject.require(isinstance(task, Task), f"`task` must be a Task, it is {task!r}")
+    subject.require(isinstance(task, Task), f"`task` must be a Task, got {task!r}")
     assert isinstance(task, Task)
     subject.require(
         len(task.target_fields) > 0,
-        "`task.target_fields` is empty, so images that are not annotated would be learned from",
+        "`task.target_fields` is empty, so the head would learn from images without annotations",
     )
     subject.require(
         isinstance(levels, tuple) and len(levels) > 0,
-        f"`in_levels` must be a tuple that names at least one level, it is {levels!r}",
+        f"`in_levels` must be a tuple that names at least one level, got {levels!r}",
     )
     subject.require(
         subject.head_class.Options.model_config.get("extra") == "forbid",
@@ -47,7 +47,7 @@ def check_missing_levels(subject: HeadUnderTest) -> None:
         except Exception as error:
             raise AssertionError(
                 f"head {subject.name}: without level {level} its constructor must raise HeadError, "
-                f"it raised {type(error).__name__}: {error}"
+                f"but it raised {type(error).__name__}: {error}"
             ) from error
         raise AssertionError(
             f"head {subject.name}: it reads level {level} but can be built without it; its "
@@ -71,14 +71,14 @@ def check_forward_structure(subject: HeadUnderTest) -> None:
                 subject.require(
                     value.ndim > 0 and len(value) == batch_size,
                     f"the first dimension of raw output {name!r} must be the batch ({batch_size}), "
-                    f"its shape is {tuple(value.shape)}",
+                    f"got shape {tuple(value.shape)}",
                 )
             structure = {name: (value.ndim, value.dtype) for name, value in raw.items()}
             first_structure = structure if first_structure is None else first_structure
             subject.require(
                 structure == first_structure,
                 "forward must give the same names, ranks and types for every input and in both "
-                f"modes, it gave {first_structure} and {structure}",
+                f"modes, got {first_structure} and {structure}",
             )
 
 
@@ -126,5 +126,5 @@ def _require_tensors(subject: HeadUnderTest, raw: Any) -> None:
         and all(
             isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in raw.items()
         ),
-        f"forward must give a dict of name -> tensor, it gave {type(raw).__name__}: {raw!r:.80}",
+        f"forward must give a dict of name -> tensor, got {type(raw).__name__}: {raw!r:.80}",
     )

@@ -53,7 +53,7 @@ def check_gradients(subject: HeadUnderTest) -> None:
     for name, parameter in head.named_parameters():
         subject.require(
             not parameter.requires_grad or parameter.grad is not None,
-            f"parameter {name} takes no part in the loss and would never learn",
+            f"parameter {name} does not affect the loss and would never be trained",
         )
 
 
@@ -104,7 +104,7 @@ def check_unannotated_images(subject: HeadUnderTest) -> None:
         subject,
         got,
         expected,
-        "an image that is not annotated must change nothing about the loss of the others",
+        "an image that is not annotated must not change the loss of the other images",
     )
 
 
@@ -123,7 +123,7 @@ def check_loss_additivity(subject: HeadUnderTest) -> None:
         subject,
         batch_terms,
         sums,
-        "sums and counts of a batch must be those of its images added up, in eval mode, so that "
+        "sums and counts of a batch must equal the totals over its images, in eval mode, so that "
         "accumulation and several processes give the same mean",
         tolerance=1e-3,
     )
@@ -171,15 +171,15 @@ def _require_terms(subject: HeadUnderTest, terms: Any, input_description: str) -
         isinstance(terms, dict)
         and len(terms) > 0
         and all(isinstance(term, LossTerm) for term in terms.values()),
-        f"loss must give a dict of name -> LossTerm, on {input_description} it gave {terms!r:.80}",
+        f"loss must give a dict of name -> LossTerm, but on {input_description} it gave "
+        f"{terms!r:.80}",
     )
     for name, term in terms.items():
         for part, value in (("sum", term.sum), ("count", term.count)):
             subject.require(
                 isinstance(value, Tensor) and value.ndim == 0,
-                f"the {part} of loss term {name!r} must be a scalar tensor, on {input_description} "
-                "it is "
-                f"{value!r:.80}",
+                f"the {part} of loss term {name!r} must be a scalar tensor, on "
+                f"{input_description} it is {value!r:.80}",
             )
             subject.require(
                 bool(value.isfinite()) and value.dtype not in (torch.float16, torch.bfloat16),
@@ -188,9 +188,8 @@ def _require_terms(subject: HeadUnderTest, terms: Any, input_description: str) -
             )
         subject.require(
             term.sum.requires_grad,
-            f"the sum of loss term {name!r} must carry a gradient, also where it is 0; on "
-            f"{input_description} "
-            "it is cut off from the features",
+            f"the sum of loss term {name!r} must carry a gradient, even if it is 0; on "
+            f"{input_description} it is detached from the features",
         )
         subject.require(
             not term.count.requires_grad and float(term.count.detach()) >= 0,

@@ -19,7 +19,7 @@ def check_decoding(subject: HeadUnderTest) -> None:
         predictions = head.decode(raw, batch.geometries)
     subject.require(
         isinstance(predictions, list) and len(predictions) == len(batch),
-        f"decode must give a list of one prediction per image ({len(batch)}), it gave "
+        f"decode must give a list of one prediction per image ({len(batch)}), got "
         f"{type(predictions).__name__} of {len(predictions)}",
     )
     for prediction, geometry in zip(predictions, batch.geometries, strict=True):
@@ -34,18 +34,18 @@ def check_decoding(subject: HeadUnderTest) -> None:
 def _require_detections(subject: HeadUnderTest, prediction: Any, geometry: Geometry) -> None:
     subject.require(
         isinstance(prediction, Detections),
-        f"a detection head decodes into Detections, it gave {type(prediction).__name__}",
+        f"a detection head must decode into Detections, got {type(prediction).__name__}",
     )
     height, width = geometry.original_size
     boxes, scores, labels = prediction.boxes, prediction.scores, prediction.labels
     subject.require(
         boxes.shape == (len(scores), 4) and labels.shape == scores.shape == (len(scores),),
-        f"boxes, scores and labels must be (N, 4), (N,) and (N,), they are {tuple(boxes.shape)}, "
-        f"{tuple(scores.shape)} and {tuple(labels.shape)}",
+        "boxes, scores and labels must have the shapes (N, 4), (N,) and (N,), got "
+        f"{tuple(boxes.shape)}, {tuple(scores.shape)} and {tuple(labels.shape)}",
     )
     subject.require(
         boxes.dtype == scores.dtype == torch.float32 and labels.dtype == torch.int64,
-        "boxes and scores must be float32 and labels int64, they are "
+        "boxes and scores must be float32 and labels int64, got "
         f"{boxes.dtype}, {scores.dtype} and {labels.dtype}",
     )
     inside = (boxes >= 0) & (boxes <= boxes.new_tensor([width, height, width, height]))
@@ -56,7 +56,7 @@ def _require_detections(subject: HeadUnderTest, prediction: Any, geometry: Geome
     )
     subject.require(
         bool(((scores >= 0) & (scores <= 1)).all()) and bool((scores.diff() <= 0).all()),
-        "scores must lie in 0..1 and fall",
+        "scores must lie in 0..1 and be in descending order",
     )
     subject.require(
         bool(((labels >= 0) & (labels < len(subject.classes))).all()),
@@ -67,18 +67,18 @@ def _require_detections(subject: HeadUnderTest, prediction: Any, geometry: Geome
 def _require_segmentation_map(subject: HeadUnderTest, prediction: Any, geometry: Geometry) -> None:
     subject.require(
         isinstance(prediction, SegmentationMap),
-        f"a semantic head decodes into SegmentationMap, it gave {type(prediction).__name__}",
+        f"a semantic head must decode into SegmentationMap, got {type(prediction).__name__}",
     )
     labels, probs = prediction.labels, prediction.probs
     shape = (len(subject.classes), *geometry.original_size)
     subject.require(
         tuple(labels.shape) == shape[1:] and tuple(probs.shape) == shape,
-        f"labels and probs must have the original image's size, {shape[1:]} and {shape}, they "
-        f"have {tuple(labels.shape)} and {tuple(probs.shape)}",
+        f"labels and probs must have the original image's size, {shape[1:]} and {shape}, "
+        f"got {tuple(labels.shape)} and {tuple(probs.shape)}",
     )
     subject.require(
         labels.dtype == torch.int64 and probs.dtype == torch.float32,
-        f"labels must be int64 and probs float32, they are {labels.dtype} and {probs.dtype}",
+        f"labels must be int64 and probs float32, got {labels.dtype} and {probs.dtype}",
     )
     subject.require(
         bool(((labels >= 0) & (labels < len(subject.classes))).all()),
@@ -93,12 +93,12 @@ def _require_segmentation_map(subject: HeadUnderTest, prediction: Any, geometry:
 def _require_classification(subject: HeadUnderTest, prediction: Any) -> None:
     subject.require(
         isinstance(prediction, Classification),
-        f"a classification head decodes into Classification, it gave {type(prediction).__name__}",
+        f"a classification head must decode into Classification, got {type(prediction).__name__}",
     )
     probs, shape = prediction.probs, (len(subject.classes),)
     subject.require(
         tuple(probs.shape) == shape and probs.dtype == torch.float32,
-        f"probs must be float32 of shape {shape}, one per class; they are {probs.dtype} of shape "
+        f"probs must be float32 of shape {shape}, one per class, got {probs.dtype} of shape "
         f"{tuple(probs.shape)}",
     )
     subject.require(
@@ -106,6 +106,6 @@ def _require_classification(subject: HeadUnderTest, prediction: Any) -> None:
     )
     subject.require(
         prediction.is_multi_label or abs(float(probs.sum()) - 1) < 1e-4,
-        f"the probabilities of an image must sum to 1 unless `is_multi_label`, they sum to "
+        f"the probabilities of an image must sum to 1 unless `is_multi_label`, got "
         f"{float(probs.sum()):.6g}",
     )
