@@ -80,8 +80,8 @@ class TaskModel(nn.Module):
         for name in heads:
             if not name or "." in name or hasattr(empty, name):
                 raise RecipeError(
-                    f"the head name {name!r} cannot be used, for torch gives modules no names that "
-                    "are empty, hold a dot or are those of its own methods; rename the head"
+                    f"the head name {name!r} is not allowed: torch refuses module names that are "
+                    "empty, contain a dot or equal one of its methods; rename the head"
                 )
         assert isinstance(backbone, nn.Module)
         self.backbone = backbone
@@ -114,7 +114,7 @@ class TaskModel(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != len(self.mean):
                 raise RecipeError(
-                    f"data.normalize: {name} has {len(values)} values, but the model takes "
+                    f"data.normalize: {name} has {len(values)} value(s), but the model takes "
                     f"{len(self.mean)} channel(s); give one value per channel"
                 )
         if not all(value > 0 for value in std):
@@ -148,7 +148,7 @@ class TaskModel(nn.Module):
         for part in parts:
             if part not in part_names:
                 raise RecipeError(
-                    f"{part!r} cannot be frozen, for the model has no such part; it has "
+                    f"{part!r} cannot be frozen: the model has no such part; it has "
                     f"{', '.join(part_names)}"
                 )
         self.frozen = tuple(parts)

@@ -50,8 +50,7 @@ class Registry(Generic[T]):
             if present is not None and _format_origin(present) != _format_origin(item):
                 raise ResnetTasksError(
                     f"{self._kind} {name!r} is registered twice: by {_format_origin(present)} and "
-                    f"{_format_origin(item)}; "
-                    "give one of them another name"
+                    f"{_format_origin(item)}; rename one of them"
                 )
             self._items[name] = item
             return item

@@ -272,7 +272,9 @@ def test_torch_gives_no_module_these_names() -> None:
     backbone = ResNet("resnet10t", weights="none")
     head = UNet(backbone.specs, ("a", "b"))
     for name in ("items", "training", "a.b", ""):
-        with pytest.raises(RecipeError, match=f"the head name '{name}' cannot be used, for torch"):
+        with pytest.raises(
+            RecipeError, match=f"the head name '{name}' is not allowed: torch refuses"
+        ):
             TaskModel(backbone, {name: head})
     assert isinstance(TaskModel(backbone, {"scene": head}).heads, nn.ModuleDict)
 

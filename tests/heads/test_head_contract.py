@@ -237,7 +237,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "levels in a list": ({"in_levels": ["C3"]}, "`in_levels` must be a tuple"),
     "lax options": ({"Options": LaxOptions}, "misspelled options"),
     "level made up": ({"__init__": lax_init}, "can be built without it"),
-    "level as KeyError": ({"__init__": key_error_init}, "must raise HeadError, it raised KeyError"),
+    "level as KeyError": (
+        {"__init__": key_error_init},
+        "must raise HeadError, but it raised KeyError",
+    ),
     "forward gives a tensor": (changed_forward(lambda self, x: x), "forward must give a dict"),
     "no batch dimension": (
         changed_forward(lambda self, x: {"logits": x[0]}),
@@ -287,16 +290,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "in training mode but",
     ),
     "level without gradient": ({"loss": only_fine}, "no gradient of the loss reaches level C5"),
-    "idle parameter": ({"__init__": with_spare_layer}, "spare.weight takes no part in the loss"),
+    "idle parameter": ({"__init__": with_spare_layer}, "spare.weight does not affect the loss"),
     "NaN when empty": (changed_loss(nan_when_empty), "on images without objects"),
     "no graph when empty": (changed_loss(cut_when_empty), "on images without objects"),
     "raises when empty": (changed_loss(raises_when_empty), "raised RuntimeError: no pixels"),
     "fields nobody gives": ({"task": Task("own", ("semantik",))}, "not annotated, but those"),
     "state between calls": (
         changed_loss(counting),
-        "must be those of its images|differs between",
+        "must equal the totals over its images|differs between",
     ),
-    "mean as sum": (changed_loss(mean_in_the_sum), "of its images added up|without objects"),
+    "mean as sum": (changed_loss(mean_in_the_sum), "the totals over its images|without objects"),
     "global randomness": (
         changed_loss(
             lambda self, t, v: LossTerm(t.sum * (1 + self.training * torch.rand(())), t.count)
@@ -344,17 +347,17 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "not detections": (
         {"task": Task("detection", ("boxes",))},
-        "a detection head decodes into Detections",
+        "a detection head must decode into Detections",
     ),
     "boxes outside": (boxes_of((0, 0, 500, 20)), "inside the original image"),
     "boxes as xywh": (boxes_of((30, 30, 5, 5)), "inside the original image"),
     "rising scores": (
         boxes_of((0, 0, 5, 5), (0, 0, 6, 6), scores=(0.1, 0.9)),
-        "scores must lie in 0..1 and fall",
+        "scores must lie in 0..1 and be in descending order",
     ),
     "scores that do not fit": (
         boxes_of((0, 0, 5, 5), scores=(0.9, 0.1)),
-        r"must be \(N, 4\), \(N,\) and \(N,\)",
+        r"must have the shapes \(N, 4\), \(N,\) and \(N,\)",
     ),
     "background as a label": (boxes_of((0, 0, 5, 5), label=3), "indices into the 3 classes"),
 }

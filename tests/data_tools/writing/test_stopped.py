@@ -56,7 +56,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(app, ["data", "convert", "kitti", str(source), str(tmp_path / "out")])
     assert done.exit_code == 2
     assert done.stderr == (
-        "error: a file cannot be written (No space left on device); free space and repeat\n"
+        "error: a file cannot be written (No space left on device); free disk space and run the "
+        "command again\n"
     )
     assert [each.name for each in tmp_path.iterdir()] == ["in"]
 

@@ -371,15 +371,15 @@ def test_command_loads_no_torch(tmp_path: Path, task: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--truth", "a.json"], "--truth needs --results too"),
-        (["--results", "a.json"], "--results needs --truth too"),
-        (["--task", "mask"], "--task needs --truth too|--task needs --results too"),
-        ([], "nothing to judge: give a RUN folder, or --truth FILE and --results FILE"),
+        (["--truth", "a.json"], "--truth also needs --results"),
+        (["--results", "a.json"], "--results also needs --truth"),
+        (["--task", "mask"], "--task also needs --truth|--task also needs --results"),
+        ([], "nothing to evaluate: give a RUN folder, or --truth FILE and --results FILE"),
         (
             ["runs/x", "--truth", "a", "--results", "b"],
-            "--truth, --results judge results of any tool, RUN a run; give one or the other",
+            "--truth, --results evaluate results of any tool, RUN evaluate a run; give one or",
         ),
-        (["--split", "test", "--truth", "a", "--results", "b"], "--split a run"),
+        (["--split", "test", "--truth", "a", "--results", "b"], "--split evaluate a run"),
         (["--truth", "gone.json", "--results", "b.json"], "gone.json does not exist"),
     ],
 )
