@@ -181,7 +181,7 @@ def test_a_crop_larger_than_the_images(data_root: Path, tmp_path: Path) -> None:
     )
 
     assert code == 2
-    assert "augment: albumentations refuses" in said
+    assert "augment: albumentations rejects" in said
     assert "(5000, 5000)" in said
 
 

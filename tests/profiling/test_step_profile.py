@@ -139,6 +139,6 @@ def test_senseless_and_absent_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
     absent = ["medical/bccd_faster_rcnn_resnet18", "--data-root", str(tmp_path)]
     assert "does not exist" in refused(*absent)
-    assert "is a folder; name a file" in refused("quickstart", "--out", str(tmp_path))
+    assert "is a folder; give a file" in refused("quickstart", "--out", str(tmp_path))
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "start it without a launcher" in refused("quickstart")

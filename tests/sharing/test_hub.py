@@ -198,7 +198,7 @@ def test_a_license_without_commerce_is_told_and_not_contradicted(
         card.decode()
     )
     with pytest.raises(
-        HubError, match=r"--license is mit, but the run began with .* cc-by-nc-4\.0"
+        HubError, match=r"--license is mit, but the run started from .* cc-by-nc-4\.0"
     ):
         HubUpload.from_run(trained, REPO, CardOptions("mit"))
 
