@@ -80,10 +80,9 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "image_path": (
         "error",
         (
-            "{n} file name(s) point outside the image folder or are absolute: {first}; write "
-            "them relative to the folder and set the folder with `images:`; or, if you trust the "
-            "file, set `allow_outside: true` next to `annotations:` in a recipe, or pass "
-            "--allow-outside here"
+            "{n} file name(s) point outside the image folder or are absolute: {first}; write them "
+            "relative to the folder and set the folder with `images:`; or, if you trust the file, "
+            "set `allow_outside: true` next to `annotations:` or pass --allow-outside here"
         ),
     ),
     "bad_spacing": (
@@ -146,9 +145,8 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "shared_group": (
         "error",
         (
-            "{n} group(s) also have images in another split, so the model is evaluated on data "
-            "that it was trained on: {first}; split by group (resnet-tasks data split --by "
-            "group)"
+            "{n} group(s) also have images in another split, so the same group is trained and "
+            "evaluated on: {first}; split by group (resnet-tasks data split --by group)"
         ),
     ),
     "shared_image": (
@@ -165,9 +163,8 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "absent_class": (
         "warning",
         (
-            "{n} class(es) have no objects here, but do in another split: {first}; they "
-            "cannot be trained or evaluated on this split: split by class (resnet-tasks data "
-            "split --by class)"
+            "{n} class(es) have no objects here, but do in another split: {first}; this split "
+            "cannot train or evaluate them: split by class (resnet-tasks data split --by class)"
         ),
     ),
     "box_apart": (
@@ -230,10 +227,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "missing_bbox": (
         "repaired",
-        (
-            "{n} annotation(s) have a segmentation but no box; the box is computed from the "
-            "segmentation: {first}"
-        ),
+        "{n} annotation(s) have a segmentation but no box; box computed from the mask: {first}",
     ),
     "empty_box": (
         "warning",
