@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that help and listings appear
 from resnet_tasks.cli import (
     calibrate,
     data,
+    data_inspection,
     evaluate,
     explain,
     export,
@@ -22,6 +23,7 @@ __all__ = [
     "app",
     "calibrate",
     "data",
+    "data_inspection",
     "evaluate",
     "explain",
     "export",

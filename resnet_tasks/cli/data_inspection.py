@@ -1,0 +1,277 @@
+"""`data check`, `data split`, `data stats` and `data preview`: inspect and divide COCO datasets."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resnet_tasks.cli.app import MISTAKE, Overrides, data_app, exit_cleanly_on_signal, show_progress
+from resnet_tasks.errors import DataError
+
+UNCLEAN = 1
+"""Exit code of `data check --strict` for files that are usable but not clean."""
+
+
+class SplitBy(StrEnum):
+    """Criterion of a split; see `SplitPlan`."""
+
+    random = "random"
+    classes = "class"
+    group = "group"
+    group_class = "group-class"
+
+
+@data_app.command()
+def check(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="COCO JSON; several files are splits of one dataset"
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+    ] = None,
+    read_images: Annotated[
+        bool, typer.Option("--read-images", help="Also decode every image")
+    ] = False,
+    with_splits: Annotated[
+        bool,
+        typer.Option(
+            "--with-splits", help="Also check train.json, val.json, test.json next to FILE"
+        ),
+    ] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Accept absolute paths and .. in file names")
+    ] = False,
+    json_report: Annotated[
+        Path | None, typer.Option("--json", help="JSON file for all findings")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 1 if there is a warning or a repair")
+    ] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write a repaired copy, and OUT.changes.json"),
+    ] = None,
+    leave: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FINDING", help="With --fix: finding that is not repaired"),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FINDING", help="With --fix: finding whose annotations or images are removed"
+        ),
+    ] = None,
+) -> None:
+    """Report all problems in COCO files and between splits.
+
+    The exit code is 0 if the files are usable and 2 if not. With --strict it is 1 if they are
+    usable, but with warnings or repairs in memory. With --fix, the
+    exit code describes the repaired copy.
+    """
+    from rich.console import Console
+
+    from resnet_tasks.data.doctor.check import CheckOptions
+    from resnet_tasks.data.doctor.repair import repair
+    from resnet_tasks.data.doctor.report import print_checks, print_repair, write_findings
+    from resnet_tasks.data.doctor.split_checks import check_splits, find_sibling_splits
+
+    if with_splits and len(files) > 1:
+        raise DataError(
+            "--with-splits searches next to one FILE; give either one file or all splits"
+        )
+    paths = find_sibling_splits(files[0]) if with_splits else files
+    if fix is not None and len(paths) > 1:
+        raise DataError(
+            "--fix repairs one FILE; repair each file separately, then check them together"
+        )
+    if fix is None and (leave or drop):
+        raise DataError("--leave and --drop control --fix OUT; add --fix OUT")
+    fixing = nullcontext() if fix is None else exit_cleanly_on_signal(fix)
+    with fixing, show_progress("Reading images") as advance:
+        look = CheckOptions(
+            images,
+            read_images=read_images,
+            hash_images=read_images and len(paths) > 1,
+            allow_outside=allow_outside,
+            advance=advance,
+        )
+        if fix is None:
+            checks = check_splits(paths, look)
+        else:
+            repair_outcome = repair(paths[0], fix, options=look, leave=leave or (), drop=drop or ())
+            checks = (repair_outcome.after,)
+    console = Console(highlight=False)
+    if fix is not None:
+        print_repair(repair_outcome, console)
+    print_checks(checks, console)
+    if json_report is not None:
+        with exit_cleanly_on_signal(json_report):
+            write_findings(checks, json_report)
+        typer.echo(f"findings: {json_report}")
+    if not all(file_check.is_usable for file_check in checks):
+        raise typer.Exit(MISTAKE)
+    if strict and not all(file_check.is_clean for file_check in checks):
+        raise typer.Exit(UNCLEAN)
+
+
+@data_app.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    out: Annotated[Path, typer.Option(help="Folder for the split files")],
+    fractions: Annotated[
+        str | None, typer.Option(help="Fractions of train, val and test [default: 0.7,0.15,0.15]")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Number of equal folds, instead of --fractions")
+    ] = None,
+    by: Annotated[
+        SplitBy | None,
+        typer.Option(
+            help="At random; by class (balanced); by group (never divided); or by both "
+            "[default: group-class if there are groups, else class]"
+        ),
+    ] = None,
+    group_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Key of the image records that holds the group"),
+    ] = None,
+    group_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Pattern whose capture group in a file name is the group"
+        ),
+    ] = None,
+    ignore_groups: Annotated[
+        bool, typer.Option("--ignore-groups", help="Allow random and class to divide groups")
+    ] = False,
+    names: Annotated[str | None, typer.Option(help="Names of the parts, such as train,val")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split")] = 0,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+    ] = None,
+) -> None:
+    """Split a COCO file into train, val and test, or into folds; images are not moved."""
+    from rich.console import Console
+
+    from resnet_tasks.data.doctor.report import print_splits
+    from resnet_tasks.data.splits.write_splits import SplitPlan, split_file
+
+    if fractions is not None and folds is not None:
+        raise DataError("--fractions and --folds exclude each other; give one of them")
+    split_fractions = None if folds is not None else _parse_fractions(fractions or "0.7,0.15,0.15")
+    plan = SplitPlan(
+        split_fractions,
+        folds or 0,
+        None if by is None else by.value,
+        tuple(name.strip() for name in names.split(",")) if names else (),
+        group_key,
+        group_from,
+        ignore_groups,
+        seed,
+    )
+    with exit_cleanly_on_signal(out):
+        written_splits = split_file(file, out, plan, images_root=images)
+    print_splits(written_splits, Console(highlight=False))
+
+
+def _parse_fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(fraction) for fraction in text.split(","))
+    except ValueError:
+        raise DataError(
+            f"--fractions {text} is not a list of numbers such as 0.7,0.15,0.15"
+        ) from None
+
+
+@data_app.command()
+def stats(
+    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    overrides: Overrides = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file for a chart of the results")] = None,
+) -> None:
+    """Measure channels, sizes, objects and class pixels of a COCO file.
+
+    KEY=VALUE may set data.channels and data.intensity as in a recipe.
+    """
+    from rich.console import Console
+
+    from resnet_tasks.assemble.datasets import build_intensity
+    from resnet_tasks.data.coco.read import read_coco
+    from resnet_tasks.data.statistics.measure import compute_dataset_statistics
+    from resnet_tasks.data.statistics.report import draw_statistics, print_statistics
+    from resnet_tasks.recipe.load import load_data_settings
+
+    steps = load_data_settings(overrides or [])
+    intensity = build_intensity(steps.intensity)
+    coco = read_coco(file, images_root=images)
+    coco.require_files()
+    with show_progress(f"Reading {file}") as advance:
+        statistics = compute_dataset_statistics(
+            coco, channels=steps.channels, intensity=intensity, advance=advance
+        )
+    print_statistics(
+        statistics,
+        Console(highlight=False),
+        title=str(file),
+        channels=steps.channels,
+        intensity=intensity,
+    )
+    if out is not None:
+        draw_statistics(statistics, out)
+        typer.echo(f"drawn: {out}")
+
+
+@data_app.command()
+def preview(
+    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    out: Annotated[Path, typer.Option(help="PNG file for the contact sheet")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Only images with this class")
+    ] = None,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="Images in which `data check` finds problems")
+    ] = False,
+    number: Annotated[int, typer.Option(min=1, max=400, help="Maximum number of images")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for choosing images")] = 0,
+) -> None:
+    """Draw a contact sheet: images with boxes, masks, semantic maps, names and ids."""
+    from resnet_tasks.data.coco.read import read_coco
+    from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+    from resnet_tasks.data.doctor.check import CheckOptions, check_coco
+    from resnet_tasks.visualization.contact_sheet import choose_images, draw_sheet
+    from resnet_tasks.visualization.thumbnails import write_image
+
+    if problems and category is not None:
+        raise DataError("--problems and --class both select the images; give one of them")
+    coco = read_coco(file, images_root=images)
+    dataset = CocoDataset([coco], categories=coco.categories, cache=False)
+    notes: dict[int, str] = {}
+    if problems:
+        indices_by_id = {dataset.image_id(i): i for i in range(len(dataset))}
+        for finding in check_coco(file, CheckOptions(images_root=images)).findings:
+            if finding.image_id in indices_by_id:
+                notes.setdefault(indices_by_id[finding.image_id], finding.kind.replace("_", " "))
+        if not notes:
+            raise DataError(f"{file}: data check finds no problem in an image that can be drawn")
+        indices = sorted(notes)[:number]
+    else:
+        indices = choose_images(dataset, number=number, seed=seed, category=category)
+    write_image(out, draw_sheet(dataset, indices, notes))
+    typer.echo(f"drawn: {out} ({len(indices)} images)")
