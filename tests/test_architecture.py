@@ -229,6 +229,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.data.images.image_files",
         "resnet_tasks.data.images.label_files",
         "resnet_tasks.data.images.lossy_formats",
+        "resnet_tasks.data.images.tiff_inflation",
         "resnet_tasks.data.splits.splitting",
         "resnet_tasks.errors",
         "resnet_tasks.files.json_files",
