@@ -1,7 +1,8 @@
-"""Smallest files that can hold the pixels that their headers declare.
+"""Check that files are long enough for the pixels that their headers declare.
 
-Decoders allocate for the declared size before they decode, so that a file of 54 bytes takes 185 MB.
-The limits are those of the codings, not of encoders: a blank image is as small as a coding allows.
+Decoders allocate memory for the declared size before they decode, so that a file of 54 bytes can
+require 185 MB. The minimum file size is the theoretical limit of each coding, which a blank image
+may reach, and not the compression ratio of typical encoders.
 """
 
 from __future__ import annotations
@@ -13,48 +14,48 @@ from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
 DEFLATE_RATIO = 1032
-"""Bytes that a byte of deflate codes at most: 258 in 2 bits."""
+"""Maximum number of bytes to which one byte of deflate data expands: 258 bytes per 2 bits."""
 WORTH_CHECKING = 1 << 24
-"""Bytes; smaller declared sizes cost nothing."""
+"""Number of declared bytes above which a file is checked; smaller images are harmless."""
 
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# A block of 8 x 8 takes a bit or more in the first scan of Huffman coding. Of components that are
-# sampled differently (4 to 1 at most, each in one direction), that is half a block at least.
+# A block of 8 x 8 pixels takes at least one bit in the first scan of Huffman coding. The factor 2
+# allows for components that are subsampled (at most 4 to 1 in each direction).
 _JPEG_HUFFMAN = 8 * 64 * 2  # pixels per byte
-_JPEG_ARITHMETIC = _JPEG_HUFFMAN * 256  # its bits may be worth far less than a bit
+_JPEG_ARITHMETIC = _JPEG_HUFFMAN * 256  # a symbol may take far less than one bit
 _JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _JPEG_FIRST_ARITHMETIC = 0xC9
-_JPEG_BARE = (0x00, 0x01, *range(0xD0, 0xD9), 0xFF)  # without a length, or no marker
+_JPEG_BARE = (0x00, 0x01, *range(0xD0, 0xD9), 0xFF)  # markers without a length, or no marker at all
 _JPEG_SCAN = 0xDA
 _BMP_RLE, _BMP_PLAIN = (1, 2), (0, 3, 6)
-_BMP_JUMP = 255 * 255 // 4  # pixels that a byte of a run-length coded jump skips at most
+_BMP_JUMP = 255 * 255 // 4  # maximum number of pixels that one byte of a run-length delta skips
 
 _PLAIN, _CCITT, _WEBP = 1, (2, 3, 4, 32771), (34927, 50001)
 _TIFF_RATIOS = {
     7: 4 * _JPEG_HUFFMAN,
-    5: 4096,  # LZW: strings of up to 3,838 bytes in 12 bits
+    5: 4096,  # LZW: strings of up to 3,838 bytes per 12 bits
     8: DEFLATE_RATIO,
     32946: DEFLATE_RATIO,
     50013: DEFLATE_RATIO,
-    32773: 64,  # PackBits: 128 bytes in 2
-    34925: 1 << 14,  # LZMA: 273 bytes in a third of a bit
-    34926: 1 << 16,  # zstd: blocks of 128 KiB in 4 bytes
+    32773: 64,  # PackBits: 128 bytes per 2 bytes
+    34925: 1 << 14,  # LZMA: 273 bytes per third of a bit
+    34926: 1 << 16,  # zstd: blocks of 128 KiB per 4 bytes
     50000: 1 << 16,
 }
-# Others (JPEG 2000, LERC, PNG, WebP, ...) code a blank image of any size in some dozen bytes.
+# Others (JPEG 2000, LERC, PNG, WebP, ...) code a blank image of any size in a few dozen bytes.
 _TIFF_OTHER_RATIO = 1 << 23
-_YCBCR = 6  # of whose three samples two may be stored at a lower resolution
+_YCBCR = 6  # two of its three samples may be stored at a lower resolution
 _ABSENT = 1 << 23
-"""Largest strip or tile, in bytes, that a file may lack: GDAL writes none where all is 0."""
+"""Maximum size in bytes of a strip or tile that may be absent: GDAL writes none if all is 0."""
 
 
 class DeclaredSize(NamedTuple):
-    """Size that a header declares, and what it takes.
+    """Size that a header declares, with the memory and file size that it requires.
 
     Attributes:
         size: (height, width), pixels.
-        decoded: Bytes of the decoded image.
-        needed: Bytes of the smallest file that can hold it.
+        decoded: Number of bytes of the decoded image.
+        needed: Minimum number of bytes of a file that contains it.
     """
 
     size: tuple[int, int]
@@ -65,16 +66,16 @@ class DeclaredSize(NamedTuple):
 def measure_declared_size(
     stream: IO[bytes], start: bytes, kind: str, size: tuple[int, int] | None
 ) -> DeclaredSize | None:
-    """Measure what the header of a PNG, BMP or JPEG declares.
+    """Return the size that the header of a PNG, BMP or JPEG declares.
 
     Args:
-        stream: The file; its position is kept.
-        start: First bytes of the file.
-        kind: Format, as from `image_formats.identify_format`.
-        size: (height, width) of the header; of a JPEG it is looked for here.
+        stream: Image file; its position is restored.
+        start: First `image_formats.START_LENGTH` bytes of the file.
+        kind: Format, as returned by `image_formats.identify_format`.
+        size: (height, width) in the header; for a JPEG None, since it is read from the stream.
 
     Returns:
-        None for other formats, and for a file that ends inside its header.
+        The declared size; None for other formats, and for a file that ends inside its header.
     """
     measure = _MEASURES.get(kind)
     if measure is None or (size is None and kind != "JPEG"):
@@ -83,20 +84,20 @@ def measure_declared_size(
     try:
         return measure(stream, start, size)
     except struct.error:
-        return None  # The decoder finds out.
+        return None  # the decoder reports the truncation
     finally:
         stream.seek(place, os.SEEK_SET)
 
 
 def check_file_length(stream: IO[bytes], declared: DeclaredSize) -> None:
-    """Check that a file is long enough for what it declares.
+    """Check that a file is long enough for its declared size.
 
     Args:
-        stream: The file; its position is kept.
-        declared: Size of its header.
+        stream: Image file; its position is restored.
+        declared: Size that its header declares.
 
     Raises:
-        OSError: If it is too short.
+        OSError: If the file is too short.
     """
     place = stream.tell()
     length = stream.seek(0, io.SEEK_END)
@@ -130,9 +131,9 @@ def _measure_bmp(_: IO[bytes], start: bytes, size: tuple[int, int]) -> DeclaredS
 
 
 def _measure_jpeg(stream: IO[bytes], _: bytes, __: tuple[int, int] | None) -> DeclaredSize:
-    """Measure a JPEG by its frame header, behind any thumbnail.
+    """Return the size in the frame header of a JPEG; thumbnails in its segments are skipped.
 
-    Of several the last counts, as for Pillow.
+    If there are several frame headers, the last one is used, as in Pillow.
     """
     declared = None
     stream.seek(2)
@@ -151,7 +152,7 @@ def _measure_jpeg(stream: IO[bytes], _: bytes, __: tuple[int, int] | None) -> De
 
 
 def _read_jpeg_marker(stream: IO[bytes]) -> int:
-    """Return the next marker that a length follows; bytes between segments are skipped."""
+    """Return the next marker with a length field; bytes between segments are skipped."""
     code = -1
     while True:
         previous = code
@@ -171,15 +172,15 @@ def check_tiff_length(tiff: Any) -> None:
     """Check that the strips and tiles of a TIFF can hold the pixels that its pages declare.
 
     Args:
-        tiff: The opened file.
+        tiff: Opened TIFF file.
 
     Raises:
-        OSError: If they cannot.
+        OSError: If the file is too short for them.
     """
     length = tiff.filehandle.size
     for entry in tiff.pages:
         page = entry.aspage()
-        # Readers allocate for the count of a strip, not for what there is of it.
+        # Readers allocate the declared byte count of a strip, even if the file is shorter.
         largest = max(page.databytecounts, default=0)
         if largest > max(length, WORTH_CHECKING):
             raise OSError(
@@ -189,7 +190,7 @@ def check_tiff_length(tiff: Any) -> None:
         samples = 1 if int(page.photometric) == _YCBCR else page.samplesperpixel
         row = -(-page.imagewidth * samples * page.bitspersample // 8)
         rows = page.imagelength * page.imagedepth
-        # Pillow takes a byte for a pixel of 1 bit.
+        # Pillow uses one byte for a pixel of 1 bit, hence the width as a lower bound.
         if max(row, page.imagewidth) * rows <= WORTH_CHECKING:
             continue
         if not _can_hold(page, row, rows, length) or not _has_webp_size(tiff, page):
@@ -200,10 +201,10 @@ def _can_hold(page: Any, row: int, rows: int, length: int) -> bool:
     """Return whether strips and tiles can hold the rows of a page.
 
     Args:
-        page: Page of the file.
-        row: Bytes of a row when decoded.
+        page: Page of the TIFF.
+        row: Number of bytes of a decoded row.
         rows: Number of rows.
-        length: Bytes of the file.
+        length: Number of bytes of the file.
     """
     compression = int(page.compression)
     counts = [min(int(count), length) for count in page.databytecounts] or [length]
@@ -211,17 +212,20 @@ def _can_hold(page: Any, row: int, rows: int, length: int) -> bool:
     if present < len(counts) and row * rows // len(counts) > _ABSENT:
         return False
     if compression == _PLAIN:
-        # Readers ignore the counts of strips, which may be wrong.
+        # Readers ignore the byte counts of uncompressed strips, which may be wrong.
         return row * rows * present // len(counts) <= length
     if compression in _CCITT:
-        # A blank row takes a bit in the densest of the codings.
+        # A blank row takes at least one bit in the densest of these codings.
         return rows * present // len(counts) <= 8 * sum(counts)
     ratio = _TIFF_RATIOS.get(compression, _TIFF_OTHER_RATIO)
     return row * rows * present // len(counts) <= ratio * sum(counts)
 
 
 def _has_webp_size(tiff: Any, page: Any) -> bool:
-    """Return whether the first strip or tile has the width of the page, if it is WebP."""
+    """Return whether the first strip or tile of a WebP page has the declared size.
+
+    True for other compressions.
+    """
     segments = zip(page.dataoffsets, page.databytecounts, strict=False)
     offset = next((offset for offset, count in segments if count), None)
     if int(page.compression) not in _WEBP or offset is None:
@@ -233,10 +237,10 @@ def _has_webp_size(tiff: Any, page: Any) -> bool:
 
 
 def parse_webp_size(start: bytes) -> tuple[int, int] | None:
-    """Return (height, width) that a WebP declares.
+    """Return the (height, width) that a WebP declares, or None if its first chunk is unknown.
 
     Args:
-        start: First 32 bytes.
+        start: First 32 bytes of the file.
     """
     chunk = start[12:16]
     if chunk == b"VP8X":

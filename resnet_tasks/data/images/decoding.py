@@ -1,9 +1,9 @@
-"""Image files of any depth and number of channels, decoded as they are stored.
+"""Decoding of image files of any bit depth and number of channels, without changing values.
 
-Pillow decodes what has 8 bits, tifffile the TIFFs beyond that (deep, float, many bands, many
-pages), numpy its own arrays, OpenCV deep color PNGs, from memory. A JPEG about which nothing is
-unusual is decoded by simplejpeg, sooner and to the same values. Nothing is rounded and no channel
-is left out in silence.
+Pillow decodes 8-bit images. tifffile decodes the other TIFFs (deep, float, many bands, many pages),
+numpy decodes `.npy` arrays, and OpenCV decodes deep color PNGs from memory. Ordinary JPEGs are
+decoded by simplejpeg, which is faster and returns the same values. Values are never rounded, and
+channels are never dropped silently.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_regular_file
 
 MAX_PIXELS = 178_956_970
-"""Larger images are refused before they are decoded (decompression bombs); Pillow's own limit."""
+"""Maximum number of pixels, equal to Pillow's limit.
+
+Larger images may be decompression bombs and are rejected before they are decoded.
+"""
 Array = NDArray[Any]
 ChannelLayout = Literal["gray", "gray and alpha", "color", "color and alpha", "bands"]
 
@@ -47,7 +50,7 @@ _DEEP_GRAY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _JPEG_COLORS = {"L": "GRAY", "RGB": "RGB"}
 _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # gray, RGB, palette, CMYK, YCbCr
-_PILLOW_COLORS = {2, 6}  # of three samples; of three gray samples Pillow reads the first alone
+_PILLOW_COLORS = {2, 6}  # with 3 samples; Pillow would read only the first of 3 gray samples
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
 _LAYOUTS: dict[int, ChannelLayout] = {
@@ -61,12 +64,12 @@ _ALPHA_AFTER: dict[str, ChannelLayout] = {"gray and alpha": "gray", "color and a
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A decoded file.
+    """Decoded image file.
 
     Attributes:
-        pixels: `(height, width, C)` in the file's own type, upright; color in RGB order.
-        layout: What the channels are; `bands` where the file does not say.
-        pages: Of the file; they lie behind one another as channels.
+        pixels: `(height, width, C)` array with the dtype of the file, upright; color in RGB order.
+        layout: Meaning of the channels; `bands` if the file does not specify it.
+        pages: Number of pages of the file, which are concatenated along the channels.
     """
 
     pixels: Array
@@ -75,32 +78,33 @@ class StoredImage:
 
 
 def read_image(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> Array:
-    """Decodes an image at full precision, EXIF orientation applied.
+    """Decode an image at full precision and apply its EXIF orientation.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, WebP, ...: 8 or 16 bits per channel, or float; or an array of
-            `(height, width)` or `(height, width, C)` that `numpy.save` wrote (`.npy`).
-        channels: How many are wanted. Gray becomes 3 equal channels, an alpha channel is dropped
-            when 1 or 3 are wanted, color becomes luminance when 1 is wanted. Bands and pages are
-            neither mixed nor dropped.
-        max_pixels: Larger images are refused; None: `MAX_PIXELS`.
+        path: Path of a PNG, JPEG, TIFF, BMP, WebP, ... with 8 or 16 bits per channel or floats, or
+            of a `.npy` file with an array of shape `(height, width)` or `(height, width, C)`.
+        channels: Requested number of channels. For 3, gray is repeated; for 1, color is converted
+            to luminance; for both, an alpha channel is dropped. Bands and pages are neither mixed
+            nor dropped.
+        max_pixels: Maximum number of pixels; None: `MAX_PIXELS`.
 
     Returns:
-        `(height, width, channels)` in the file's own type (uint8, uint16, float32, ...), RGB order.
+        `(height, width, channels)` array with the dtype of the file (uint8, uint16, float32, ...),
+        color in RGB order.
 
     Raises:
-        DataError: If the file is missing, not an image, truncated, too large, or has other
-            channels.
+        DataError: If the file is missing, not an image, truncated or too large, or if its channels
+            cannot be converted to the requested number.
     """
     return convert_channels(decode_image(path, max_pixels=max_pixels), channels, path)
 
 
 def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredImage:
-    """Decodes an image with all channels that it has.
+    """Decode an image with all its channels.
 
     Args:
-        path: Of the image.
-        max_pixels: Larger images are refused; None: `MAX_PIXELS`.
+        path: Path of the image.
+        max_pixels: Maximum number of pixels; None: `MAX_PIXELS`.
 
     Raises:
         DataError: If the file is missing, not an image, truncated or too large.
@@ -139,7 +143,7 @@ def _decode_numpy(path: Path, limit: int) -> StoredImage:
 
 
 def to_native_byte_order(array: Array) -> Array:
-    """A copy in memory, in the machine's byte order."""
+    """Return a copy of an array in memory, in the byte order of the machine."""
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
@@ -147,7 +151,7 @@ def to_native_byte_order(array: Array) -> Array:
 
 
 def _can_use_pillow(tiff: tifffile.TiffFile) -> bool:
-    """Whether it is one plain 8-bit image: Pillow knows its color space and compression."""
+    """Return whether a TIFF is a single image of up to 8 bits whose color space Pillow supports."""
     page = tiff.pages.first
     bits = page.bitspersample
     is_color = int(page.photometric) in _PILLOW_COLORS
@@ -193,7 +197,12 @@ def _decode_tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredImage
 
 
 def get_tiff_layout(page: Any, pages: int) -> ChannelLayout:
-    """What the channels of a TIFF are that lie in so many pages like this one."""
+    """Return the channel layout of a TIFF.
+
+    Args:
+        page: First page of the TIFF; all pages have the same format.
+        pages: Number of pages.
+    """
     samples, is_color = page.samplesperpixel, int(page.photometric) == 2
     if pages != 1:
         return "bands"
@@ -209,7 +218,11 @@ def get_tiff_layout(page: Any, pages: int) -> ChannelLayout:
 
 
 def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredImage:
-    """What Pillow and OpenCV can decode of the compressions that tifffile leaves to imagecodecs."""
+    """Decode a TIFF with OpenCV whose compression tifffile cannot decode without imagecodecs.
+
+    Raises:
+        DataError: If OpenCV cannot decode it either, or changes its shape or dtype.
+    """
     page = tiff.pages.first
     plain = (
         len(tiff.pages) == 1
@@ -255,7 +268,7 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
     jpeg = _decode_jpeg(image)
     if jpeg is not None:
         return StoredImage(_apply_orientation(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
-    # Reading it whole finds truncation, which OpenCV would fill with gray in silence.
+    # Loading all pixels detects truncation, which OpenCV would silently fill with gray.
     image.load()
     if image.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
         return _decode_8bit(image)
@@ -268,13 +281,13 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
             f"{path} is a {image.format} image of mode {image.mode}, which is not read; store "
             "it as PNG of 8 or 16 bits, or as TIFF"
         )
-    if raw_mode.startswith("LA"):  # OpenCV makes color of gray with alpha
+    if raw_mode.startswith("LA"):  # OpenCV converts gray with alpha to color with alpha
         array = array[:, :, [0, 3]]
     return StoredImage(_apply_orientation(array, orientation), _LAYOUTS[array.shape[2]])
 
 
 def _check_not_animated(path: Path, image: Image.Image) -> None:
-    # Photographs of some cameras (MPO) hold a preview beside the image: that is no animation.
+    # MPO is not in the list: the second image of such photographs is a preview, not a frame.
     if image.format in _ANIMATED and getattr(image, "is_animated", False):
         frames = getattr(image, "n_frames", "several")
         raise DataError(
@@ -284,7 +297,11 @@ def _check_not_animated(path: Path, image: Image.Image) -> None:
 
 
 def _decode_jpeg(image: Image.Image) -> Array | None:
-    """`(h, w, C)` of a JPEG, as stored (not turned); None where it is for Pillow to judge."""
+    """Return the `(h, w, C)` pixels of an ordinary JPEG, without applying its orientation.
+
+    None if the image is not a JPEG, has an unusual color space, or is damaged; Pillow then decodes
+    it or reports the damage.
+    """
     colors = _JPEG_COLORS.get(image.mode) if image.format == "JPEG" else None
     if colors is None:
         return None
@@ -292,16 +309,16 @@ def _decode_jpeg(image: Image.Image) -> Array | None:
     stream.seek(0)
     try:
         array = simplejpeg.decode_jpeg(stream.read(), colors, strict=True)
-    except ValueError:  # every warning too: truncation, damage, bytes that belong nowhere
+    except ValueError:  # strict: also raised for warnings (truncation, damage, extraneous bytes)
         return None
     return np.asarray(array) if array.shape[:2] == (image.height, image.width) else None
 
 
 def _decode_8bit(image: Image.Image) -> StoredImage:
-    # `exif_transpose` copies what is upright already.
+    # `exif_transpose` would copy an image that is already upright.
     is_upright = image.getexif().get(ORIENTATION, 1) == 1
     upright = image if is_upright else ImageOps.exif_transpose(image)
-    if upright.mode in ("P", "PA"):  # Indices mean nothing without their palette.
+    if upright.mode in ("P", "PA"):  # indices have no meaning without the palette
         has_alpha = upright.mode == "PA" or "transparency" in upright.info
         upright = upright.convert("RGBA" if has_alpha else "RGB")
     elif upright.mode not in ("L", "LA", "RGB", "RGBA"):
@@ -312,7 +329,7 @@ def _decode_8bit(image: Image.Image) -> StoredImage:
 
 
 def _decode_deep_gray(image: Image.Image, raw_mode: str) -> Array:
-    """`(h, w, 1)` uint16, int32 or float32, upright."""
+    """Return `(h, w, 1)` uint16, int32 or float32 pixels, upright."""
     array = np.asarray(ImageOps.exif_transpose(image))
     # Older releases of Pillow decode 16-bit PNGs to 32 bits.
     is_unsigned_16 = "16" in raw_mode and "S" not in raw_mode
@@ -321,7 +338,7 @@ def _decode_deep_gray(image: Image.Image, raw_mode: str) -> Array:
 
 
 def _decode_with_opencv(content: bytes) -> Array | None:
-    """Decode a file's bytes as `(h, w, C)` in the file's own type, as stored (not turned)."""
+    """Decode the bytes of a file as `(h, w, C)` with its dtype, without applying its orientation."""
     try:
         array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -336,7 +353,7 @@ def _decode_with_opencv(content: bytes) -> Array | None:
 
 
 def _apply_orientation(array: Array, orientation: int) -> Array:
-    """`(h, w, C)` turned as EXIF's orientation (1..8) asks."""
+    """Rotate and flip a `(h, w, C)` array according to its EXIF orientation (1 to 8)."""
     if orientation in (5, 6, 7, 8):
         array = array.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -350,10 +367,15 @@ def _apply_orientation(array: Array, orientation: int) -> Array:
 
 
 def convert_channels(stored_image: StoredImage, channels: int, path: Path) -> Array:
-    """The channels that are wanted of a decoded image, or of a part of it; see `read_image`.
+    """Convert a decoded image, or a crop of it, to a number of channels; see `read_image`.
+
+    Args:
+        stored_image: Decoded image.
+        channels: Requested number of channels.
+        path: Path of the image, for the error message.
 
     Raises:
-        DataError: If it has others.
+        DataError: If its channels cannot be converted to the requested number.
     """
     pixels, layout = stored_image.pixels, stored_image.layout
     if pixels.shape[2] == channels:
@@ -375,9 +397,9 @@ def convert_channels(stored_image: StoredImage, channels: int, path: Path) -> Ar
 
 
 def rgb_to_luminance(pixels: Array) -> Array:
-    """`(h, w, 3)` RGB as `(h, w, 1)` in the same type: the luma of ITU-R BT.601."""
+    """Convert `(h, w, 3)` RGB to `(h, w, 1)` luma (ITU-R BT.601) of the same dtype."""
     if pixels.dtype == np.uint8:
-        # Fixed point of 16 bits, so that gray is what Pillow makes of the same image.
+        # 16-bit fixed point, so that the result is identical to that of Pillow.
         weights = np.asarray([19595, 38470, 7471], dtype=np.uint32)
         return np.asarray(((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[:, :, None])
     gray = pixels @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32)

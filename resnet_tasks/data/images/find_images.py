@@ -1,4 +1,4 @@
-"""Search for image files by path, folder and pattern, and unique output names for them."""
+"""Search for image files by path, folder and pattern, and generation of unique output names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def find_files(
     """Find files by path, in folders (sorted) and by pattern (`*`, `?`, `[`, `**`).
 
     Args:
-        paths: Files with any suffix, folders and patterns.
+        paths: Paths of files with any suffix, folders, and patterns.
         endings: Suffixes of the requested files in folders, in lower case.
         recursive: Whether to search folders recursively.
 
@@ -77,10 +77,10 @@ def describe_search(paths: Iterable[Path]) -> str:
 
 
 def make_output_names(files: Sequence[Path]) -> list[str]:
-    """Return one output name per file: its stem, numbered if stems repeat."""
+    """Return one output name per file: its stem, with a number if the stem is already used."""
     names: list[str] = []
     used_names: set[str] = set()
-    numbers: dict[str, int] = {}  # next candidate per stem: thousands of files may share one
+    numbers: dict[str, int] = {}  # next number per stem, since thousands of files may share one stem
     for file in files:
         name, number = file.stem, numbers.get(file.stem, 2)
         while name in used_names:

@@ -1,4 +1,4 @@
-"""Image files, opened and measured, but not decoded into pixels."""
+"""Opening of image files, and reading of their size and orientation without decoding pixels."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import tifffile
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy"})
-"""How image files end; a file named by itself may end as it likes."""
+"""Suffixes of image files in folders; a file that is given by its path may have any suffix."""
 ORIENTATION = 274
-"""EXIF's and TIFF's tag."""
+"""Number of the orientation tag in EXIF and TIFF."""
 TURNED = (5, 6, 7, 8)
-"""Orientations that turn an image by 90 degrees."""
+"""EXIF orientations that swap height and width."""
 NEEDED_CODECS = "imagecodecs"
-"""What tifffile names where it cannot decode a compression by itself."""
+"""Package that tifffile names in the error for a compression it cannot decode without it."""
 DAMAGE = (
     OSError,
     EOFError,
@@ -56,33 +56,34 @@ DAMAGE = (
     zlib.error,
     lzma.LZMAError,
 )
-"""What readers raise on files that are damaged.
+"""Exceptions that image readers raise for damaged files.
 
-tifffile's own error is a `ValueError`, those of imagecodecs are `RuntimeError`s.
+The errors of tifffile are `ValueError`s, those of imagecodecs are `RuntimeError`s.
 """
 MOST_WIDE = 1 << 25
-"""Pixels of a line that Pillow decodes in every mode; beyond, it says that memory is short."""
+"""Maximum width in pixels: for wider images Pillow reports a misleading lack of memory."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of a PNG's texts that may hold an orientation."""
+"""Keywords of PNG text chunks that may contain an orientation."""
 
 
 @contextmanager
 def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image without decoding it, and without a warning about its size.
+    """Open an image without decoding it, and without Pillow's warning about its size.
 
-    Only regular files are opened, and only formats that `image_formats` allows, by content.
+    Only regular files in the formats that `image_formats` allows are opened. The format is
+    recognized by content.
 
     Args:
-        path: Path of the image, or its bytes.
-        max_pixels: Most pixels allowed; None: twice Pillow's own limit, as Pillow does.
+        path: Path of the image, or its bytes as a stream.
+        max_pixels: Maximum number of pixels; None: twice Pillow's limit, as in Pillow.
 
     Raises:
-        DecompressionBombError: If the image is larger.
+        DecompressionBombError: If the image has more pixels.
         UnidentifiedImageError: If its format is not allowed.
-        OSError: If its lines are longer than `MOST_WIDE`, its header is damaged, or it is no
-            regular file.
+        OSError: If it is wider than `MOST_WIDE`, its header is damaged, or it is not a regular
+            file.
     """
     previous_limit = Image.MAX_IMAGE_PIXELS
     with ExitStack() as stack:
@@ -90,7 +91,7 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            # Some formats are held to it when they are decoded, not when they are opened.
+            # Some decoders check this limit on decoding, not on opening.
             Image.MAX_IMAGE_PIXELS = previous_limit if max_pixels is None else max_pixels
             with _open_identified(stream, max_pixels) as image:
                 if image.width > MOST_WIDE:
@@ -103,7 +104,7 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
 
 
 def _open_identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
-    """Open a stream with the one decoder of its format."""
+    """Open a stream with the decoder of its format only."""
     start = read_start(stream)
     kind = require_format(start)
     if kind == NUMPY:
@@ -125,22 +126,22 @@ def _open_identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
 
 
 def get_raw_mode(image: Image.Image) -> str:
-    """Return Pillow's name of the layout of stored pixels; "" where there is none.
+    """Return Pillow's name of the layout of the stored pixels, or "" if there is none.
 
-    Decoding discards it.
+    It is available only before the image is decoded.
     """
     tiles = getattr(image, "tile", None)
-    # Numbers may follow the name: lengths and positions, or the name of a predictor.
+    # The options are the name alone, or a tuple that begins with the name.
     options = tiles[0][3] if tiles else ""
     return str(options[0] if isinstance(options, tuple) and options else options)
 
 
 def try_read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
-    """(height, width) of an image as people see it; None where it cannot be read.
+    """Return the (height, width) of the upright image, or None if it cannot be read.
 
     Args:
-        path: Of the image.
-        decode: Decode it whole, which finds damage behind the header.
+        path: Path of the image.
+        decode: Whether to decode all pixels, which detects damage after the header.
     """
     try:
         return read_image_size(path, decode=decode)
@@ -149,19 +150,19 @@ def try_read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int] 
 
 
 def read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
-    """(height, width) of an image as people see it.
+    """Return the (height, width) of the upright image, that is, with its EXIF orientation applied.
 
     Args:
-        path: Of the image.
-        decode: As for `stored_size`.
+        path: Path of the image.
+        decode: Whether to decode all pixels, which detects damage after the header.
 
     Raises:
-        DataError: If it is not there or no image.
-        Exception: Any of `DAMAGE`, or Pillow's `DecompressionBombError`, where it cannot be read.
+        DataError: If the file does not exist or is not an image.
+        Exception: Any of `DAMAGE`, or Pillow's `DecompressionBombError`, if it cannot be read.
     """
     kind = detect_file_kind(path)
     if kind == "numpy":
-        array = memmap_array(path)  # its length is checked
+        array = memmap_array(path)  # raises if the file is too short
         return (int(array.shape[0]), int(array.shape[1]))
     if kind == "tiff":
         return _read_tiff_size(path, decode)
@@ -190,20 +191,20 @@ def _read_tiff_size(path: Path, decode: bool) -> tuple[int, int]:
 
 
 def detect_file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
-    """Return how an image file starts, whatever its name.
+    """Return the kind of an image file according to its first bytes, regardless of its name.
 
     Raises:
-        DataError: If it cannot be opened or read, or is no regular file.
+        DataError: If it cannot be opened or read, or is not a regular file.
     """
     with open_image_file(path) as stream:
         try:
             return stream_kind(stream)
-        except OSError as error:  # a bad disk, say, or a file of /proc
+        except OSError as error:  # for example a faulty disk, or a file in /proc
             raise DataError(f"image {path} cannot be read: {error}") from None
 
 
 def stream_kind(stream: IO[bytes]) -> Literal["numpy", "tiff", "other"]:
-    """Return how an opened image file starts, and rewind it."""
+    """Return the kind of an opened image file according to its first bytes, and rewind it."""
     kind = identify_format(read_start(stream))
     if kind == NUMPY:
         return "numpy"
@@ -214,7 +215,7 @@ def open_image_file(path: Path) -> BinaryIO:
     """Open an image file for reading.
 
     Raises:
-        DataError: If it cannot be opened, or is no regular file.
+        DataError: If it cannot be opened, or is not a regular file.
     """
     try:
         return open_regular_file(path)
@@ -225,10 +226,10 @@ def open_image_file(path: Path) -> BinaryIO:
 
 
 def memmap_array(path: Path) -> NDArray[Any]:
-    """The array of a file that `numpy.save` wrote, not yet read.
+    """Return the array of a `.npy` file as a read-only memory map.
 
     Raises:
-        DataError: If it is no image.
+        DataError: If its shape or dtype is not that of an image.
     """
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uif" or 0 in array.shape:
@@ -240,11 +241,14 @@ def memmap_array(path: Path) -> NDArray[Any]:
 
 
 def get_single_series(tiff: tifffile.TiffFile, path: Path) -> Any:
-    """The one full image of a file; thumbnails, overviews and transparency masks are no others.
+    """Return the only full-size image of a TIFF.
+
+    Thumbnails, overviews and transparency masks are ignored.
 
     Raises:
-        DataError: If there are several.
+        DataError: If there is not exactly one.
     """
+    # Bits of NewSubfileType: 1 is a reduced-resolution image, 4 a transparency mask.
     candidates = [series for series in tiff.series if not int(series.keyframe.subfiletype) & 0b101]
     if len(candidates) != 1:
         shapes = ", ".join(f"{series.shape} {series.dtype}" for series in candidates[:3])
@@ -257,13 +261,13 @@ def get_single_series(tiff: tifffile.TiffFile, path: Path) -> Any:
 
 
 def read_tiff_orientation(tiff: tifffile.TiffFile) -> int:
-    """EXIF's orientation, 1..8."""
+    """Return the orientation of the first page of a TIFF, 1 to 8; 1 if it has none."""
     tag = tiff.pages.first.tags.get(ORIENTATION)
     return 1 if tag is None else int(tag.value)
 
 
 def read_orientation(path: Path) -> int:
-    """EXIF's orientation of an image, 1..8; 1 where it has none or cannot be read."""
+    """Return the EXIF orientation of an image, 1 to 8; 1 if it has none or cannot be read."""
     try:
         kind = detect_file_kind(path)
         if kind == "numpy":
@@ -279,9 +283,10 @@ def read_orientation(path: Path) -> int:
 
 
 def _read_pillow_orientation(image: Image.Image, path: Path) -> int:
-    """What EXIF or XMP says, as Pillow's `getexif` gives it.
+    """Return the orientation in EXIF or XMP, as Pillow's `getexif` does.
 
-    Pillow decodes a whole PNG for what may follow its pixels; here its chunks are looked at.
+    For a PNG, Pillow decodes all pixels to reach the metadata that may follow them. This function
+    skips from chunk to chunk instead.
 
     Raises:
         OSError: If a PNG ends before its last chunk.
@@ -293,12 +298,15 @@ def _read_pillow_orientation(image: Image.Image, path: Path) -> int:
         return int(image.getexif().get(ORIENTATION, 1))
     if late is not None:
         image.info["exif"] = b"Exif\0\0" + late
-    # Not the method of PNGs, which decodes.
+    # The base class method: the one of PNG files decodes the image.
     return int(Image.Image.getexif(image).get(ORIENTATION, 1))
 
 
 def _read_late_png_chunks(path: Path) -> tuple[bytes | None, bool]:
-    """EXIF behind the pixels of a PNG, and whether a text there may hold an orientation.
+    """Read the metadata that follows the pixels of a PNG.
+
+    Returns:
+        The EXIF data, or None, and whether a text chunk may contain an orientation.
 
     Raises:
         OSError: If the file ends before its last chunk.

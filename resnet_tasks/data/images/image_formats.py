@@ -1,8 +1,9 @@
-"""Image formats, recognized by content, and the sizes that their headers declare.
+"""Recognition of image formats by content, and check of the sizes that headers declare.
 
-A file's name says nothing about its content, and a decoder that tries every format it knows also
-tries those that run programs or allocate before they check. So only formats of an allow-list reach
-a decoder, each its own, and only after the declared size is checked.
+The name of a file is no evidence of its content. A decoder that tries all formats also tries those
+that run programs or allocate memory before they check the size. Therefore only files in an allowed
+format reach a decoder, only the decoder of that format, and only after the declared size is
+checked.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from resnet_tasks.data.images.declared_sizes import (
 NUMPY = "numpy"
 TIFF = "TIFF"
 READABLE = "PNG, JPEG, TIFF, BMP, WebP, GIF, AVIF, npy"
-"""Allowed formats, for messages."""
+"""Names of the allowed formats, for error messages."""
 START_LENGTH = 32
-"""Bytes that identify a format and hold the declared size of most."""
+"""Number of bytes that identify a format; for most formats they contain the declared size."""
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -69,11 +70,11 @@ _HEIF_BRANDS = (b"mif1", b"msf1", b"heic", b"heix", b"hevc")
 
 
 class OversizedImageError(Image.DecompressionBombError):
-    """A header that declares more pixels than allowed.
+    """Error for a header that declares more pixels than allowed.
 
     Args:
         size: (height, width), pixels.
-        limit: Pixels.
+        limit: Maximum number of pixels.
     """
 
     def __init__(self, size: tuple[int, int], limit: int) -> None:
@@ -93,10 +94,10 @@ def read_start(stream: IO[bytes]) -> bytes:
 
 
 def identify_format(start: bytes) -> str | None:
-    """Return the allowed format that a file starts as: Pillow's name, or `NUMPY`; None: none.
+    """Return the format of a file (Pillow's name or `NUMPY`), or None if it is not allowed.
 
     Args:
-        start: First `START_LENGTH` bytes.
+        start: First `START_LENGTH` bytes of the file.
     """
     for signature, name in _SIGNATURES:
         if start.startswith(signature):
@@ -109,16 +110,16 @@ def identify_format(start: bytes) -> str | None:
 def _is_avif(start: bytes) -> bool:
     if start[4:8] != b"ftyp":
         return False
-    # Some writers name the container first; the compatible brands follow.
+    # Some writers give the container as the major brand, followed by the compatible brands.
     compatible = start[8:12] in _HEIF_BRANDS[:2] and any(b in start[16:] for b in _AVIF_BRANDS)
     return start[8:12] in _AVIF_BRANDS or compatible
 
 
 def require_format(start: bytes) -> str:
-    """Return the allowed format that a file starts as; see `identify_format`.
+    """Return the format of a file, which must be allowed; see `identify_format`.
 
     Raises:
-        UnidentifiedImageError: If it is another, whose name is given where it is known.
+        UnidentifiedImageError: If it is not allowed; the message names the format if it is known.
     """
     name = identify_format(start)
     if name is None:
@@ -141,16 +142,16 @@ def _describe_foreign(start: bytes) -> str:
 
 
 def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int | None) -> None:
-    """Check what a header declares, before a decoder allocates anything for it.
+    """Check the size that a header declares, before a decoder allocates memory for it.
 
-    TIFF and AVIF keep their sizes elsewhere; their decoders allocate nothing when they are opened.
-    `check_tiff_length` checks a TIFF.
+    TIFF and AVIF are not checked here: their first bytes do not contain the size, and their
+    decoders allocate nothing on opening. `check_tiff_length` checks a TIFF.
 
     Args:
-        stream: The file; its position is kept.
-        start: First `START_LENGTH` bytes.
-        kind: Format, as from `identify_format`.
-        limit: Pixels; None: no limit.
+        stream: Image file; its position is restored.
+        start: First `START_LENGTH` bytes of the file.
+        kind: Format, as returned by `identify_format`.
+        limit: Maximum number of pixels; None: no limit.
 
     Raises:
         OversizedImageError: If the size exceeds the limit.
@@ -159,7 +160,7 @@ def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int |
     try:
         size = _parse_declared_size(start, kind)
     except struct.error:
-        return  # truncated: the decoder finds out
+        return  # truncated: the decoder reports it
     declared = measure_declared_size(stream, start, kind, size)
     size = size if declared is None else declared.size
     if size is not None and limit is not None and size[0] * size[1] > limit:
@@ -169,7 +170,7 @@ def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int |
 
 
 def _parse_declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
-    """Return (height, width) of a header; None where the start of the file does not hold them."""
+    """Return the (height, width) in a header; None if the first bytes do not contain it."""
     if kind == "PNG":
         width, height = struct.unpack_from(">II", start, 16)
     elif kind == "GIF":
@@ -181,4 +182,4 @@ def _parse_declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
         return parse_webp_size(start)
     else:
         return None
-    return abs(height), abs(width)  # a negative height: the first row is at the top
+    return abs(height), abs(width)  # a BMP with a negative height stores the top row first

@@ -1,4 +1,4 @@
-"""Reading of files whose pixels are class ids, exactly as they are stored.
+"""Reading of images whose pixels are class ids, exactly as they are stored.
 
 Training, `data check`, `data stats`, evaluation and conversion all read label maps here, so that
 they accept and reject the same files.
@@ -26,16 +26,16 @@ from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
 
 ROUNDING = 1e-3
-"""Largest distance of a float from the whole number that it stands for."""
+"""Maximum distance of a stored float from the whole number that it represents."""
 MAX_ID = 65535
 """Largest class id that a label map can hold."""
 UNREADABLE = (Image.DecompressionBombError, *DAMAGE)
-"""Exceptions of readers on a file that is damaged, too large or no image."""
+"""Exceptions that readers raise for a file that is damaged, too large or not an image."""
 
 _SHOWN_DIGITS = 7
-# Pillow reads int8 as uint8 and uint32 as int32, and does not know the other types.
+# Pillow reads int8 as uint8 and uint32 as int32, and does not support the other types.
 _PILLOW_TIFF_TYPES = ("uint8", "uint16", "int16", "int32", "float32", "bool")
-# Of TIFFs that declare 0 as white it knows these in either byte order.
+# Types of TIFFs that declare 0 as white, which Pillow reads in both byte orders.
 _PILLOW_INVERTED_TYPES = ("uint8", "bool")
 _WHITE_IS_ZERO = 0
 # Pillow inverts gray where the file declares 0 as white (I), and stretches 2 and 4 bits to 255.
@@ -44,15 +44,15 @@ _STRETCH = {"": 1, "2": 85, "4": 17}
 
 
 def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.integer[Any]]:
-    """Read the stored values of a label map; of a palette image the indices, never the colors.
+    """Read the stored values of a label map; for a palette image the indices, not the colors.
 
     Args:
-        path: Single-channel or palette image in a lossless format. Floats are rounded where they
-            are at most `ROUNDING` off a whole number.
-        max_pixels: As in `open_image`.
+        path: Path of a single-channel or palette image in a lossless format. Floats within
+            `ROUNDING` of a whole number are rounded.
+        max_pixels: Maximum number of pixels; None: twice Pillow's limit.
 
     Returns:
-        `(height, width)` stored values in the type of the file; floats as uint8 or uint16.
+        `(height, width)` stored values with the dtype of the file; floats as uint8 or uint16.
 
     Raises:
         DataError: If the file is missing, unreadable or lossy, holds several images or channels,
@@ -98,10 +98,15 @@ def require_lossless(path: Path, role: str) -> None:
 
 
 def require_single_image(path: Path, role: str, num_images: int) -> None:
-    """Reject a file of several pages or frames, of which only one would be used.
+    """Reject a file with several pages or frames, of which only one would be used.
+
+    Args:
+        path: Path of the file, for the error message.
+        role: Role of the file for the error message, such as "label map".
+        num_images: Number of pages or frames in the file.
 
     Raises:
-        DataError: If there are several.
+        DataError: If `num_images` is not 1.
     """
     if num_images != 1:
         raise DataError(
@@ -116,9 +121,9 @@ def round_ids(
     """Return stored values as whole numbers; integers are returned as they are.
 
     Args:
-        values: `(height, width)` or `(height, width, channels)` of any real type.
-        path: Path of the file, for the message.
-        role: Role of the file for the message, such as "label map".
+        values: `(height, width)` or `(height, width, channels)` of any real dtype.
+        path: Path of the file, for the error message.
+        role: Role of the file for the error message, such as "label map".
 
     Raises:
         DataError: If a float is not finite, not within `ROUNDING` of a whole number, or outside
@@ -132,7 +137,7 @@ def round_ids(
         raise DataError(f"{role} {path} holds {values.dtype}; its values must be whole numbers")
     finite = np.isfinite(values)
     rounded = np.rint(np.where(finite, values, -1.0).astype(np.float64))
-    # 1.001 as float32 is 1.0010000467.
+    # The margin accepts 1.001 as float32, which is 1.0010000467.
     is_near = np.abs(rounded - np.where(finite, values, -1.0)) <= ROUNDING * (1 + 1e-4)
     is_id = finite & is_near & (rounded >= 0) & (rounded <= MAX_ID)
     if not is_id.all():
@@ -149,7 +154,7 @@ def round_ids(
 
 
 def _merge_equal_channels(values: NDArray[Any]) -> NDArray[Any]:
-    """Return one of the equal channels that WebP, which has no gray, makes of a label map."""
+    """Return one channel of a label map stored as WebP, which stores gray as 3 equal channels."""
     is_gray = values.ndim == 3 and (values[..., :3] == values[..., :1]).all()
     is_opaque = is_gray and (values[..., 3:] == 255).all()
     return values[..., 0] if is_opaque else values
@@ -163,13 +168,13 @@ def _several_channels(path: Path, channels: int, shape: str = "") -> str:
 
 
 def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
-    """Read the stored values of a TIFF, whatever they look like: also where it declares 0 as white.
+    """Read the stored values of a TIFF; they are not inverted if it declares 0 as white.
 
     Overviews and transparency masks are skipped.
 
     Args:
         path: Path of the file.
-        max_pixels: As in `open_image`.
+        max_pixels: Maximum number of pixels; None: twice Pillow's limit.
 
     Returns:
         `(height, width)` values.
@@ -201,9 +206,9 @@ def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
 
 
 def _load_stored_values(image: Image.Image) -> NDArray[Any]:
-    """Decode an opened image, without the changes that Pillow makes for display."""
+    """Decode an opened image and undo the changes that Pillow makes for display."""
     raw_mode = get_raw_mode(image)
-    image.load()  # numpy hides errors of decoding in an array without pixels.
+    image.load()  # numpy would hide decoding errors in an array without pixels
     values = np.asarray(image)
     change = _CHANGED_GRAY.fullmatch(raw_mode)
     if change is None:
@@ -215,10 +220,15 @@ def _load_stored_values(image: Image.Image) -> NDArray[Any]:
 
 
 def find_only_page(tiff: Any, path: Path, role: str) -> tuple[int, Any]:
-    """Return the index and the page of the one full-size image of an open TIFF.
+    """Return the index and the page of the only full-size image of an open TIFF.
+
+    Args:
+        tiff: Open TIFF.
+        path: Path of the file, for the error message.
+        role: Role of the file for the error message, such as "label map".
 
     Raises:
-        DataError: If there are several.
+        DataError: If there are several full-size images.
         OSError: If there is none.
     """
     full = [
@@ -230,7 +240,7 @@ def find_only_page(tiff: Any, path: Path, role: str) -> tuple[int, Any]:
         raise OSError("it holds no image")
     require_single_image(path, role, len(full))
     index, page = full[0]
-    # ImageJ keeps a stack behind the record of its first image.
+    # ImageJ writes a whole stack after the directory entry of its first image.
     stack_size = max(
         (int(np.prod(series.shape)) for series in tiff.series if index == 0), default=0
     )

@@ -44,7 +44,7 @@ _LOSSLESS_TIFF = frozenset(
 
 
 def find_lossy_format(file: Path | IO[bytes]) -> str | None:
-    """Return the name of the lossy format that a file is stored in, or None.
+    """Return the name of the lossy format of a file, or None if it is lossless.
 
     JPEG 2000, AVIF, HEIC and JPEG XL also have lossless modes, but a file does not reliably state
     which one its encoder used. They therefore count as lossy.
@@ -54,7 +54,7 @@ def find_lossy_format(file: Path | IO[bytes]) -> str | None:
 
     Raises:
         OSError: If the file cannot be read.
-        Exception: Any of `DAMAGE` if a TIFF is damaged.
+        Exception: Any of `image_files.DAMAGE` if a TIFF is damaged.
     """
     if isinstance(file, Path):
         with open_regular_file(file) as stream:

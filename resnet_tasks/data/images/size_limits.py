@@ -1,4 +1,4 @@
-"""Limits on what an image may declare, checked before anything is decoded."""
+"""Limits on the declared size of an image, checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     import tifffile
 
 MAX_CHANNELS = 64
-"""Most channels of an image; the recipe's limit."""
+"""Maximum number of channels of an image, equal to the limit of `data.channels`."""
 
 
 def refuse_large(path: Path, size: tuple[int, int], channels: int, limit: int) -> None:
-    """Check that an image is small enough to be decoded.
+    """Reject an image that is too large to be decoded.
 
     Args:
-        path: Path of the image, for the message.
+        path: Path of the image, for the error message.
         size: (height, width), pixels.
         channels: Number of channels.
-        limit: Most pixels allowed.
+        limit: Maximum number of pixels.
 
     Raises:
         DataError: If it has more pixels than allowed, or more channels than `MAX_CHANNELS`.
@@ -40,17 +40,17 @@ def refuse_large(path: Path, size: tuple[int, int], channels: int, limit: int) -
 
 
 def refuse_large_tiles(path: Path, tiff: tifffile.TiffFile, limit: int) -> None:
-    """Check that the tiles of a TIFF are no larger than an image may be.
+    """Reject a TIFF whose tiles have more pixels than an image may have.
 
-    A tile is decoded as a unit, even where the image covers a corner of it.
+    A tile is decoded as a unit, even if the image covers only a corner of it.
 
     Args:
-        path: Path of the image, for the message.
-        tiff: The opened file.
-        limit: Most pixels allowed.
+        path: Path of the image, for the error message.
+        tiff: Opened TIFF file.
+        limit: Maximum number of pixels.
 
     Raises:
-        DataError: If they are.
+        DataError: If a tile has more pixels than the limit.
     """
     page = tiff.pages.first
     if page.is_tiled and page.tilewidth * page.tilelength * page.tiledepth > limit:

@@ -1,7 +1,7 @@
-"""Decompression of TIFFs within the size that they declare.
+"""Decompression of TIFFs, limited to the size that they declare.
 
-Without imagecodecs, tifffile inflates a strip or tile to whatever its data says, however small the
-declared image is: a file of 1 MB takes 1 GB.
+Without imagecodecs, tifffile decompresses a strip or tile completely, however small the declared
+image is, so that a file of 1 MB can require 1 GB of memory.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 _DEFLATE = (8, 32946, 50013)
 _LZMA = 34925
 _ZSTD = (34926, 50000)
-_SLACK = 1 << 26  # bytes; some writers fill the last strip up to the height of the others
+_SLACK = 1 << 26  # bytes; some writers pad the last strip to the height of the others
 
 
 def open_tiff(file: Path | IO[bytes], *, check_length: bool = True) -> tifffile.TiffFile:
-    """Open a TIFF, whose strips and tiles are then decompressed within limits.
+    """Open a TIFF whose strips and tiles are decompressed within limits.
 
     Args:
         file: Path of the file, or its bytes as a stream.
-        check_length: Whether to check that it can hold what it declares; False where it is known.
+        check_length: Whether to check that the file is long enough for the pixels it declares.
 
     Raises:
         Exception: Any of `image_files.DAMAGE` if it is damaged.
     """
     limit_inflation()
-    # Imported where there is a TIFF: results files are read without any image, in a fraction of a
-    # second, of which this import would be a part.
+    # Imported only for a TIFF: commands that read results files without images finish in a fraction
+    # of a second, and this import would slow them down noticeably.
     tiff: tifffile.TiffFile = import_module("tifffile").TiffFile(file)
     if check_length:
         try:
@@ -51,8 +51,8 @@ def open_tiff(file: Path | IO[bytes], *, check_length: bool = True) -> tifffile.
 
 @cache
 def limit_inflation() -> None:
-    """Make tifffile stop where a strip or tile exceeds its declared size by far."""
-    if find_spec("imagecodecs") is not None:  # stops by itself
+    """Make tifffile raise an error if a strip or tile far exceeds its declared size."""
+    if find_spec("imagecodecs") is not None:  # imagecodecs has this limit
         return
     decoders: dict[int, Callable[..., bytes]] = dict.fromkeys(_DEFLATE, _inflate)
     decoders[_LZMA] = _decode_lzma
@@ -64,12 +64,12 @@ def limit_inflation() -> None:
 
 
 class _Decoders(dict[int, Callable[..., bytes]]):
-    """Decoders by TIFF's number of the compression; others come from tifffile, errors included.
+    """Mapping from TIFF compression numbers to decoders, with those of tifffile as the default.
 
     Args:
-        own: Decoders of this module.
-        default_decoders: Those of tifffile.
-        absent: Numbers without a decoder.
+        own: Decoders of this module by compression number.
+        default_decoders: Decoders of tifffile by compression number; it raises for unknown ones.
+        absent: Compression numbers without a decoder.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class _Decoders(dict[int, Callable[..., bytes]]):
 
     def __missing__(self, code: int) -> Callable[..., bytes]:
         if code in self._absent:
-            # tifffile fails to import its own, with no error that stands for a missing codec.
+            # tifffile would fail to import its decoder without naming the missing package.
             name = import_module("tifffile").COMPRESSION(code).name
             raise KeyError(f"{name} compression requires the 'imagecodecs' package")
         return self._default_decoders[code]  # type: ignore[no-any-return]
@@ -122,15 +122,15 @@ def _decode_zstd(data: bytes, /, *, out: Any = None, **_: Any) -> bytes:
 
 
 def _decompress_bounded(decoder: Any, data: bytes, declared: int) -> bytes:
-    """Decompress a strip or tile.
+    """Decompress a strip or tile within its declared size.
 
     Args:
-        decoder: Of zlib, lzma or zstd.
+        decoder: Decompressor object of zlib, lzma or zstd.
         data: Compressed bytes.
-        declared: Bytes that the image needs of it.
+        declared: Number of decompressed bytes according to the header.
 
     Raises:
-        ValueError: If it is much larger, or ends early.
+        ValueError: If it exceeds the declared size by more than `_SLACK`, or ends early.
     """
     most = declared + _SLACK
     content: bytes = decoder.decompress(data, most + 1)
