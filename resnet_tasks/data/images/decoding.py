@@ -200,7 +200,7 @@ def get_tiff_layout(page: Any, pages: int) -> ChannelLayout:
     """Return the channel layout of a TIFF.
 
     Args:
-        page: First page of the TIFF; all pages have the same format.
+        page: Page of the TIFF; all pages have the same format.
         pages: Number of pages.
     """
     samples, is_color = page.samplesperpixel, int(page.photometric) == 2
@@ -338,7 +338,7 @@ def _decode_deep_gray(image: Image.Image, raw_mode: str) -> Array:
 
 
 def _decode_with_opencv(content: bytes) -> Array | None:
-    """Decode the bytes of a file as `(h, w, C)` with its dtype, without applying its orientation."""
+    """Decode the bytes of a file to `(h, w, C)`, without changing its dtype or orientation."""
     try:
         array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

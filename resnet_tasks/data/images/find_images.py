@@ -80,7 +80,7 @@ def make_output_names(files: Sequence[Path]) -> list[str]:
     """Return one output name per file: its stem, with a number if the stem is already used."""
     names: list[str] = []
     used_names: set[str] = set()
-    numbers: dict[str, int] = {}  # next number per stem, since thousands of files may share one stem
+    numbers: dict[str, int] = {}  # next number per stem; thousands of files may share one
     for file in files:
         name, number = file.stem, numbers.get(file.stem, 2)
         while name in used_names:
