@@ -162,7 +162,7 @@ class Perspective(albumentations.Perspective):  # type: ignore[misc]
         return {**sampled_params, "matrix_bbox": edges}
 
 
-# --- boxes: around the pixels that a distortion takes from inside the original box
+# --- boxes: enclose the pixels whose source lies inside the original box
 
 
 def _around(masks: Iterable[Array], bboxes: Array) -> Array:

@@ -102,7 +102,7 @@ class CocoFile:
         yield from self.iter_map_files()
 
     def iter_map_files(self) -> Iterator[Path]:
-        """Semantic maps that the file names."""
+        """Yield the paths of the semantic maps that the file refers to."""
         for optional_fields in self.images.iter_optional_fields():
             if (name := optional_fields.get("semantic")) is not None:
                 yield self.sem_seg_root / name
@@ -126,9 +126,12 @@ class CocoFile:
             raise DataError(_format_missing_files(self, missing))
 
     def find_lossy_maps(self) -> tuple[tuple[Path, str], ...]:
-        """Find semantic maps in a lossy format, and its name, from the headers alone.
+        """Find semantic maps in a lossy format, by their headers.
 
-        Files that are missing or damaged are not among them.
+        Files that are missing or damaged are ignored.
+
+        Returns:
+            (path, name of the lossy format) of each such map.
         """
         lossy = []
         for path in dict.fromkeys(self.iter_map_files()):
@@ -144,10 +147,10 @@ class CocoFile:
         """Check that semantic maps are stored in formats that keep their values.
 
         Args:
-            allowed: Number of them that may be lossy, as that many images may be skipped.
+            allowed: Maximum number of lossy maps, whose images are skipped.
 
         Raises:
-            DataError: With the number of lossy ones and the first of them.
+            DataError: If more maps are lossy. The message has their number and the first path.
         """
         lossy = self.find_lossy_maps()
         if len(lossy) > allowed:

@@ -18,7 +18,7 @@ from resnet_tasks.files.atomic import json_text
 from resnet_tasks.files.json_files import parse_json, read_json_bytes
 
 LISTS = ("images", "annotations")
-"""Keys with many entries."""
+"""Keys whose lists have many entries and are decoded record by record."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _Ids(msgspec.Struct):
 def write_content(
     stream: TextIO, top: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]
 ) -> None:
-    """Write a COCO file with one record per line, leaving undecoded records unchanged.
+    """Write a COCO file with one record per line; undecoded records are copied unchanged.
 
     Args:
         stream: Text stream to write to.
