@@ -1,6 +1,6 @@
-"""Files of a user, opened only where they are regular files, so that no read can block.
+"""Opening of user-supplied paths only if they are regular files, so that no read can block.
 
-Texts that a user names may also come from a pipe (`<(find ...)`) while something writes to it.
+Text files such as lists may also be pipes (`<(find ...)`), which are read until the writer ends.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def open_regular_file(path: Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading.
 
     Args:
-        path: Path of the file; its name need not be UTF-8.
+        path: Path of the file, whose name need not be valid UTF-8.
 
     Raises:
         FileNotFoundError: If it does not exist.
-        OSError: If it is a FIFO, a socket, a device or a folder, has a name that no file can
-            have, or cannot be opened.
+        OSError: If it is a FIFO, a socket, a device or a folder, has an invalid name, or cannot be
+            opened.
     """
-    # The stream keeps the path as its name, which readers such as tifffile need.
+    # `open` rather than `os.fdopen`: readers such as tifffile need the path as name of the stream.
     stream = _open(path)
     mode = os.fstat(stream.fileno()).st_mode
     if not stat.S_ISREG(mode):
@@ -58,7 +58,7 @@ def _open(path: Path) -> BinaryIO:
             mode = os.stat(path).st_mode  # noqa: PTH116
             raise OSError(_describe_kind(mode, "only regular files are read")) from None
         raise
-    except ValueError as error:  # a zero byte, or a character that no name can hold
+    except ValueError as error:  # a zero byte, or a character that cannot be encoded
         raise OSError(f"no file can have this name ({error})") from None
 
 
@@ -67,24 +67,24 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def read_regular_file(path: Path) -> bytes:
-    """Read a regular file; see `open_regular_file`."""
+    """Return the content of a regular file; see `open_regular_file`."""
     with open_regular_file(path) as stream:
         return stream.read()
 
 
 def read_file_or_pipe(path: Path, max_bytes: int | None = None) -> bytes:
-    """Read a regular file, or a pipe until its writers close it.
+    """Return the content of a regular file, or of a pipe until its writers close it.
 
     Args:
         path: Path of the file.
-        max_bytes: Most bytes allowed; None: no limit.
+        max_bytes: Maximum number of bytes; None: no limit.
 
     Raises:
         FileNotFoundError: If it does not exist.
         IsADirectoryError: If it is a folder.
-        OSError: If it is of another kind, larger, or a pipe that nothing was written to.
+        OSError: If it is a socket or a device, exceeds `max_bytes`, or is a pipe without content.
     """
-    if os.path.isdir(path):  # noqa: PTH112 - a name that no file can have is none
+    if os.path.isdir(path):  # noqa: PTH112 - returns False for an invalid name
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with _open(path) as stream:
         descriptor = stream.fileno()
@@ -104,11 +104,11 @@ def read_file_or_pipe(path: Path, max_bytes: int | None = None) -> bytes:
 
 
 def _read_chunk(descriptor: int) -> bytes:
-    """Return what can be read next; nothing at the end, or where a pipe has no writer."""
+    """Return the next bytes; empty at the end of a file, or if a pipe has no writer."""
     while True:
         try:
             return os.read(descriptor, _CHUNK)
-        except BlockingIOError:  # A pipe has a writer that has not written yet.
+        except BlockingIOError:  # the pipe has a writer that has not written yet
             waiting = select.poll()
             waiting.register(descriptor, select.POLLIN)
             waiting.poll()

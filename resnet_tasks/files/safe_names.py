@@ -1,7 +1,7 @@
 """Validation of names that become part of a path: heads, splits, and output files of converters.
 
-Recipes, run folders, export manifests and hub repositories may come from others. A name in them
-must not lead out of the folder that its files belong in, nor collide with another file there.
+Recipes, run folders, export manifests and hub repositories may come from untrusted sources. A name
+in them must not lead outside the folder of its files, nor collide with another file there.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from resnet_tasks.errors import DataError
 Value = TypeVar("Value")
 
 MAX_LENGTH = 64
-"""Maximum number of characters of a name: with suffixes it must fit 255 bytes of a file name."""
+"""Maximum number of characters of a name, so that with suffixes it fits a 255-byte file name."""
 MAX_QUOTED = 120
-"""Maximum number of characters of a name that a message quotes."""
+"""Maximum number of characters of a name that an error message quotes."""
 RESERVED_HEADS = {
     "unreadable_images": "unreadable_images.jsonl",
     "images": "images.json",
@@ -28,11 +28,11 @@ RESERVED_HEADS = {
     "backbone": "the backbone in extend.freeze and in checkpoints",
     "pyramid": "the pyramid in extend.freeze and in checkpoints",
 }
-"""Name that no head can have -> its present use: files that `predict` writes next to those of the
-heads, and parts of a model."""
+"""Reserved head name -> its use, either a file that `predict` writes next to those of the heads or
+a part of the model."""
 _HEAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
-"""Device names of Windows, which are reserved with any extension."""
+"""Windows device names, which are reserved with any extension."""
 _SPECIAL = frozenset('/\\:*?"<>|')
 """Path separators, and characters that file names on Windows cannot contain."""
 
@@ -48,7 +48,8 @@ def require_head_names(
         error: Class of the error to raise.
 
     Raises:
-        error: If a name is no plain file name, is reserved, or differs from another in case only.
+        error: If a name is not a plain file name, is reserved, or differs from another only in
+            case.
     """
     prefix, names_by_key = f"{location}: " if location else "", dict[str, str]()
     for name in names:
@@ -89,7 +90,7 @@ def require_file_name(
     """Require a name that a file or a folder can have on any operating system.
 
     Args:
-        name: One part of a path, without extension; letters of any script.
+        name: Single component of a path, without extension; letters of any script are allowed.
         description: Kind of name, such as `split`.
         location: Location of the name, such as a file and a key; prefix of the error message.
         error: Class of the error to raise.

@@ -1,4 +1,4 @@
-"""Names of the folders below `evaluations/`: built from a request, and read back as its split."""
+"""Names of the folders below `evaluations/`, and the split that a name refers to."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def build_evaluation_name(
 
 
 def parse_evaluated_split(name: str) -> Split | None:
-    """Return the split that an evaluation folder is named after; None for another file."""
+    """Return the split that an evaluation folder is named after, or None for a file."""
     first_word = name.partition("-")[0]
     return next((split for split in get_args(Split) if split == first_word), None)

@@ -348,7 +348,8 @@ def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
     """Check that images exist and label maps are lossless, up to the allowed number of exceptions.
 
     Raises:
-        DataError: With the number of missing or lossy files and the first of them.
+        DataError: If more files are missing or lossy than allowed; the message has their number and
+            the first path.
     """
     if "semantic" in dataset.fields:
         for file in dataset.files:

@@ -1,4 +1,4 @@
-"""What is predicted: images and videos by path, folder, pattern or list, in a fixed order."""
+"""Inputs of a prediction: images and videos by path, folder, pattern or list, in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_file_or_pipe
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
-"""How video files end."""
+"""Suffixes of video files."""
 _MAX_LIST = 1 << 28
-"""Bytes; millions of paths."""
+"""Maximum number of bytes of a list file, enough for millions of paths."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image or a video.
+    """Image or video to predict.
 
     Attributes:
-        path: Of the file.
-        name: Of what is written for it, without an ending; its own among all sources.
+        path: Path of the file.
+        name: Name of its output files without suffix, unique among all sources.
     """
 
     path: Path
@@ -32,17 +32,17 @@ class Source:
 
     @property
     def is_video(self) -> bool:
-        """Whether it has frames."""
+        """Video according to its suffix, rather than an image."""
         return self.path.suffix.lower() in VIDEOS
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is predicted as one: some images that go through the model together, or a video.
+    """Unit of work: a batch of images that pass through the model together, or one video.
 
     Attributes:
-        number: From 0, in the order of the sources.
-        sources: Images, or one video.
+        number: Index of the unit in the order of the sources, from 0.
+        sources: Images of the batch, or the video.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Unit:
 
     @property
     def video(self) -> Source | None:
-        """The video; None of images."""
+        """Video of the unit; None for a batch of images."""
         first = self.sources[0]
         return first if first.is_video else None
 
@@ -58,19 +58,19 @@ class Unit:
 def find_sources(
     paths: Iterable[Path], *, recursive: bool = False, list_file: Path | None = None
 ) -> tuple[list[Source], int]:
-    """Images and videos by `find_files`, and those that a list names.
+    """Find images and videos by path, folder, pattern and list; see `find_files`.
 
     Args:
-        paths: Files, folders and patterns.
-        recursive: Search folders below folders too.
-        list_file: A text file that names one more on each line; empty lines and those that begin
-            with # count for nothing.
+        paths: Paths of files, folders, and patterns.
+        recursive: Whether to search folders recursively.
+        list_file: Path of a text file with one additional path per line. Empty lines and lines
+            that begin with # are ignored.
 
     Returns:
-        The sources, and how many files and folders in the folders were passed over.
+        The sources, and the number of files and folders in the folders that were skipped.
 
     Raises:
-        DataError: If a path does not exist, or nothing is found.
+        DataError: If a path does not exist, the list cannot be read, or nothing is found.
     """
     requested_paths = [*paths, *_read_list(list_file)]
     files, num_skipped = find_files(requested_paths, SUFFIXES | VIDEOS, recursive=recursive)
@@ -90,7 +90,7 @@ def _read_list(list_file: Path | None) -> list[Path]:
     if list_file is None:
         return []
     try:
-        # Names of files need not be UTF-8.
+        # File names need not be valid UTF-8.
         text = read_file_or_pipe(list_file, _MAX_LIST).decode("utf-8", errors="surrogateescape")
         if "\0" in text:
             raise OSError("it holds a zero byte")
@@ -103,10 +103,10 @@ def _read_list(list_file: Path | None) -> list[Path]:
 
 
 def group_into_units(sources: Sequence[Source], batch_size: int) -> Iterator[Unit]:
-    """Images that follow one another, `batch_size` at a time; each video by itself.
+    """Yield batches of up to `batch_size` consecutive images, and each video as a separate unit.
 
-    What goes through the model together does not depend on where a restart begins, nor on who
-    predicts it.
+    The composition of the batches depends neither on the position at which a stream is resumed nor
+    on the worker that predicts a batch, so that the predictions are the same.
     """
     number, pending = 0, list[Source]()
     for source in sources:
@@ -123,7 +123,7 @@ def group_into_units(sources: Sequence[Source], batch_size: int) -> Iterator[Uni
 
 
 def compute_digest(sources: Sequence[Source]) -> str:
-    """Of the paths, in their order."""
+    """Return the hex BLAKE2b digest of the absolute paths of the sources, in order."""
     hasher = hashlib.blake2b(digest_size=16)
     for source in sources:
         hasher.update(str(source.path.absolute()).encode("utf-8", "surrogateescape") + b"\0")
