@@ -1,8 +1,8 @@
-"""The datasets that can be prepared by name, each a small YAML file, and conversion by format.
+"""Preparation of known datasets by name, and conversion of other datasets by format.
 
-`prepare("bccd", source, out)` is what `resnet-tasks data prepare bccd` runs; `convert("voc",
-source, out)` is `resnet-tasks data convert voc`. Nothing is downloaded. A dataset is a file in
-`data_sets/`, or any file of that form whose path is given instead of a name.
+`resnet-tasks data prepare bccd` runs `prepare("bccd", source, out)`, and `resnet-tasks data convert
+voc` runs `convert("voc", source, out)`. Nothing is downloaded. A dataset is described by a small
+YAML file in `data_sets/`, or by another such file whose path is given instead of a name.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
 from resnet_tasks.registry import suggest_nearest
 
 DATASETS_FOLDER = Path(__file__).with_name("data_sets")
-"""Folder of the known datasets."""
+"""Folder of the YAML files of the known datasets."""
 
 Source = Path | Sequence[Path] | None
-"""A folder, an archive, several archives that belong together, or nothing."""
+"""Folder, archive, several archives of one dataset, or None for generated datasets."""
 Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One dataset known by name.
+    """Description of a dataset.
 
     Attributes:
-        name: Of its file.
-        format: Name of its format.
-        origin: Where it comes from.
-        options: Arguments of the converter that belong to this dataset.
-        by_hand: What the user must download and do; empty where nothing is needed.
-        expects: Relative path that its source has, `*` allowed -> what lies there.
+        name: Stem of its YAML file.
+        format: Name of its format, a key of `FORMATS`.
+        origin: Title, homepage, license, citation and notes.
+        options: Arguments of the converter for this dataset.
+        by_hand: Instructions on the files to download; empty if the dataset is generated.
+        expects: Relative path in its source, which may contain `*` -> description of the content.
         recipes: Names of the shipped recipes for it.
-        verified: Whether this conversion has run on the publisher's own files.
+        verified: Whether the conversion was run on the original files of the publisher.
     """
 
     name: str
@@ -64,7 +64,7 @@ class DatasetSpec:
 
 
 class DatasetFile(BaseModel):
-    """What the YAML of a dataset may say; see `DataSet` and `Origin`."""
+    """Schema of the YAML file of a dataset; see `DatasetSpec` and `DatasetProvenance`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -83,27 +83,28 @@ class DatasetFile(BaseModel):
 
 @cache
 def load_datasets() -> Mapping[str, DatasetSpec]:
-    """All shipped datasets by name, in order of their names.
+    """Return all shipped datasets by name, in alphabetical order.
 
     Raises:
-        DataError: If one of the files is wrong.
+        DataError: If one of the files is invalid.
     """
     return {file.stem: read_dataset(file) for file in sorted(DATASETS_FOLDER.glob("*.yaml"))}
 
 
 def read_dataset(file: Path) -> DatasetSpec:
-    """Reads the YAML of one dataset.
+    """Read the YAML file of a dataset.
 
     Raises:
-        DataError: With every problem of the file, one a line: line, key, what was given.
-        RecipeError: If it is no YAML.
+        DataError: If the file cannot be read or is invalid. The message lists all problems, one per
+            line, with line number, key and value.
+        RecipeError: If it is not valid YAML.
     """
     try:
         document = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the dataset {file} cannot be read ({error}); give a YAML file") from None
     try:
-        # JSON mode takes lists for tuples and is strict in all else.
+        # JSON mode accepts lists for tuples; otherwise it is as strict as Python mode.
         dataset_file = DatasetFile.model_validate_json(json.dumps(document.value))
     except ValidationError as error:
         raise DataError(
@@ -146,10 +147,13 @@ def _format_problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...]
 
 
 def find_dataset(name: str) -> DatasetSpec:
-    """The dataset called `name`, or described by the YAML file of that path.
+    """Return a shipped dataset by name, or the dataset that a YAML file describes.
+
+    Args:
+        name: Name of a shipped dataset, or path of a YAML file.
 
     Raises:
-        DataError: If there is none, or its file is wrong.
+        DataError: If there is no such dataset, or its file is invalid.
     """
     datasets = load_datasets()
     if name in datasets:
@@ -169,24 +173,24 @@ def prepare(
     progress: Progress | None = None,
     **options: Any,
 ) -> DataCard:
-    """Converts a dataset known by name and writes its data card.
+    """Convert a known dataset and write its data card.
 
     Args:
-        name: Of a shipped dataset, or the path of a YAML file that describes one.
+        name: Name of a shipped dataset, or path of a YAML file that describes one.
         source: Folder that the dataset was unpacked to, its archive, or several archives (zip,
-            tar, tar.gz, tar.xz, tar.bz2), whose images are then copied; `None` for those that are
-            drawn.
-        out: Folder for the result; appears when complete.
-        overwrite: Replace an earlier conversion in `out`.
-        progress: Called with (done, total) after each image; before that with the bytes of
-            archives.
-        **options: Options of the dataset's format that replace its own.
+            tar, tar.gz, tar.xz, tar.bz2), whose images are then copied; None for generated
+            datasets.
+        out: Path of the output folder, which is created when the conversion is complete.
+        overwrite: Whether to replace an earlier conversion in `out`.
+        progress: Function called with (done, total), first for the bytes of archives, then after
+            each image.
+        **options: Options of the dataset's format, which override those of the dataset.
 
     Returns:
-        The card, which is also `out/data_card.md`.
+        The data card, which is also written to `out/data_card.md`.
 
     Raises:
-        DataError: If the name, an option or anything in the source is wrong.
+        DataError: If the name, an option or the source is invalid.
     """
     dataset = find_dataset(name)
     format_ = FORMATS.get(dataset.format)
@@ -205,22 +209,22 @@ def convert(
     progress: Progress | None = None,
     **options: Any,
 ) -> DataCard:
-    """Converts a folder of a known format and writes its data card.
+    """Convert a folder of a known format and write its data card.
 
     Args:
-        format_name: Key of `FORMATS`.
-        source: Folder, archive or archives to read, as for `prepare`; `None` for formats that are
-            drawn.
-        out: Folder for the result; appears when complete.
-        overwrite: Replace an earlier conversion in `out`.
-        progress: As for `prepare`.
+        format_name: Name of the format, a key of `FORMATS`.
+        source: Folder, archive or archives to read, see `prepare`; None for formats that are
+            generated.
+        out: Path of the output folder, which is created when the conversion is complete.
+        overwrite: Whether to replace an earlier conversion in `out`.
+        progress: Function called with (done, total); see `prepare`.
         **options: Options of the format (`FORMATS.get(format_name).options`).
 
     Returns:
-        The card, which is also `out/data_card.md`.
+        The data card, which is also written to `out/data_card.md`.
 
     Raises:
-        DataError: If an option or anything in the source is wrong.
+        DataError: If an option or the source is invalid.
         ResnetTasksError: If there is no such format.
     """
     format_ = FORMATS.get(format_name)
@@ -279,10 +283,11 @@ def _convert_unwrapped(
     progress: Progress | None,
     options: Mapping[str, Any],
 ) -> tuple[SplitSummary, ...]:
-    """Converts a source, or what it wraps in folders that hold nothing else.
+    """Convert a source folder, or a folder nested in it as the only entry of its parent.
 
     Raises:
-        DataError: What is wrong with the source, and with the innermost that was tried.
+        DataError: If no folder can be converted. The message has the errors of the source and of
+            the innermost folder that was tried.
     """
     messages: list[str] = []
     for candidate in (source, *unwrap_folders(source)):
@@ -290,13 +295,13 @@ def _convert_unwrapped(
             return format_.convert(candidate, folder, progress=progress, **options)
         except DataError as error:
             messages.append(str(error))
-            if any(folder.iterdir()):  # it got further than to look for its parts
+            if any(folder.iterdir()):  # the converter recognized the folder and failed later
                 break
     raise DataError("; and ".join(dict.fromkeys((messages[0], messages[-1]))))
 
 
 def _require_outside(out: Path, source: Path) -> None:
-    """Refuses an output that the next conversion would read as part of its source."""
+    """Reject an output folder that the next conversion would read as part of its source."""
     if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
         raise DataError(
             f"the output folder {out} lies inside the source {source}, whose images a later "
@@ -305,7 +310,7 @@ def _require_outside(out: Path, source: Path) -> None:
 
 
 def _require_disjoint(splits: Sequence[SplitSummary]) -> None:
-    """Refuses splits that share images: what is evaluated would have been trained on."""
+    """Reject splits that share images, which would leak training images into the evaluation."""
     for one, other in combinations(splits, 2):
         if shared := sorted(one.image_paths & other.image_paths):
             raise DataError(
@@ -322,9 +327,9 @@ def _open_sources(
     progress: Progress | None,
     options: Mapping[str, Any],
 ) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """The folder to convert and the options to do it with.
+    """Yield the folder to convert and the options of the conversion; archives are unpacked.
 
-    What is unpacked from an archive goes away in the end, so that its images must be copied.
+    Unpacked archives are deleted at the end, so that their images must be copied.
     """
     archives = [path for path in sources if is_archive(path)]
     if not archives and len(sources) == 1:
@@ -347,7 +352,7 @@ def _open_sources(
     with unpack_to_temporary_folder(archives, out, progress=progress) as folder:
         try:
             yield folder, {**options, **copy_options}
-        except DataError as error:  # the folder is gone when the message is read
+        except DataError as error:  # the message must not name the temporary folder
             called = " + ".join(map(str, archives))
             raise DataError(str(error).replace(str(folder), called)) from error
 

@@ -1,11 +1,11 @@
-"""Images with one mask each, white where the one class is: Kvasir-SEG, ISIC 2018 task 1.
+"""Converter for images with one binary mask each, such as Kvasir-SEG and ISIC 2018 task 1.
 
-    ROOT/images/NAME.jpg   images; which folders, by split, is an option
-    ROOT/masks/NAME.jpg    their masks, of the same name, with a suffix where the dataset has one
-    ROOT/train.txt         names, one a line, where one folder holds all splits; same for val, test
+    ROOT/images/NAME.jpg   images; the folders of each split are an option
+    ROOT/masks/NAME.jpg    masks with the names of the images, plus a suffix in some datasets
+    ROOT/train.txt         names, one per line, if one folder holds all splits; same for val, test
 
-The values in the files decide which of their two levels is the class (`mask_reading`). Masks that
-were stored as JPEG have no clean values: they are accepted where they are clearly black and white.
+The values in the files decide which of their two levels is the class (`mask_foreground`). The
+values of masks in JPEG are inexact; such masks are accepted if they are clearly black and white.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from resnet_tasks.files.json_files import read_json
 
 @dataclass(frozen=True)
 class ImageMaskFolders:
-    """Where the images and the masks of a split lie, relative to the source.
+    """Folders of the images and masks of a split, relative to the source.
 
     Attributes:
         images: Folder of the images.
@@ -55,18 +55,18 @@ class ImageMaskFolders:
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How masks are named and read.
+    """Naming and interpretation of masks.
 
     Attributes:
-        suffix: What follows the image's name in the name of its mask.
+        suffix: Text that follows the stem of the image in the stem of its mask.
         threshold: Lowest gray value, 1 to 255, of pixels that belong to the class; None: the values
             in the files decide.
-        foreground: `auto`: the values in the files decide. `color`: what is not black. `alpha`:
-            what is opaque. `index`: what is not index 0 of the palette. A value or an RGB color:
-            that of the class.
-        objects: Whether the whole mask is one object or every connected component is one.
-        boxes: JSON with the boxes of all images, as Kvasir-SEG has it: these are the objects
-            then, each with the pixels inside its box.
+        foreground: Pixels of the class. `auto`: the values in the files decide; `color`: pixels
+            that are not black; `alpha`: opaque pixels; `index`: pixels other than palette index 0; a
+            value or an RGB color: pixels of that value or color.
+        objects: `whole`: the mask is one object; `components`: every connected component is one.
+        boxes: Path, relative to the source, of a JSON file with the boxes of all images, as in
+            Kvasir-SEG. Each box is then an object with the mask's pixels inside the box.
     """
 
     suffix: str = ""
@@ -78,7 +78,7 @@ class MaskRule:
 
 @dataclass(frozen=True)
 class _ImageRecord:
-    """One image of a split."""
+    """Image of a split with its mask, and its boxes and size according to the file of boxes."""
 
     image: Path
     mask: Path
@@ -98,31 +98,32 @@ def convert_binary_masks(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every split to COCO JSON with label maps, masks and boxes.
+    """Convert every split to COCO JSON with label maps, masks and boxes.
 
     Pixels of the background are unlabeled (0) in the label maps; a recipe makes them a class
-    with `background: true`. An empty mask is an image that was looked at and holds nothing; it is
-    listed in a warning, as is a mask that covers its image.
+    with `background: true`. The image of an empty mask is written as an annotated image without
+    objects. Empty masks and masks that cover the whole image are listed in a warning.
 
     Args:
-        source: Folder that holds the folders.
-        out: Folder for the JSON files and `semantic/`.
-        category: What the masks show.
-        folders: Split -> folders. Where `train` is the only one, lists `train.txt`, `val.txt`,
-            `test.txt` in the source, or else `val_fraction`,
-            divide it.
-        masks: How masks are named and read.
-        val_fraction: Share of the images, 0 to 1, that becomes val, drawn by name.
-        copy_images: Copy the images next to the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        source: Path of the folder that contains `folders`.
+        out: Path of the folder for the JSON files and `semantic/`.
+        category: Name of the class that the masks show.
+        folders: Split -> folders. If `train` is the only one, it is divided by the lists
+            `train.txt`, `val.txt` and `test.txt` in the source, or else by `val_fraction`.
+        masks: Naming and interpretation of the masks.
+        val_fraction: Fraction of the images, from 0 to below 1, that are held out as val. They are
+            drawn at random with a fixed seed.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, which is written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written files of each split.
 
     Raises:
-        DataError: If a folder or file is missing or unreadable, a mask's size is not its
-            image's, or a mask has several interpretations; the message names it.
+        DataError: If an option is out of range, a folder or file is missing or unreadable, the
+            sizes of a mask and its image differ, or a mask has several interpretations. The message
+            names the file.
     """
     is_threshold = masks.threshold is None or 1 <= masks.threshold <= 255
     if not is_threshold or not 0 <= val_fraction < 1:
@@ -145,7 +146,7 @@ def convert_binary_masks(
     splits = _list_splits(source, folders, masks.suffix, boxes)
     if len(splits) == 1:
         splits = _divide_images(source, splits["train"], val_fraction)
-    # All masks are read twice: what one of one color means shows in the others.
+    # All masks are read twice: the meaning of a mask with a single color depends on the others.
     count = ProgressCounter(2 * sum(map(len, splits.values())), progress)
     reader = MaskReader(masks.foreground, masks.threshold, allow_lossy=True, group="masks")
     records = [record for part in splits.values() for record in part]
@@ -205,7 +206,7 @@ def _list_splits(
 def _divide_images(
     source: Path, images: Sequence[_ImageRecord], val_fraction: float
 ) -> dict[str, list[_ImageRecord]]:
-    """One folder's images by the lists next to it, else by a share of their names."""
+    """Divide the images of one folder by the lists in the source, or else at random."""
     by_name = {record.image.stem: record for record in images}
     if lists := find_split_lists(source):
         names = {split: read_names(file) for split, file in lists.items()}
@@ -297,10 +298,13 @@ def _add_image(
 
 
 def _check_mask_size(record: _ImageRecord) -> _ImageRecord:
-    """Return a record whose mask has its image's size by the headers, so that it can be decoded.
+    """Return a record after checking by the headers that mask and image have the same size.
+
+    This prevents decoding a mask of excessive size. Height and width may be swapped, since the EXIF
+    orientation of one of the two files may rotate it.
 
     Raises:
-        DataError: If it has another size; orientation may turn one of the two.
+        DataError: If the sizes differ.
     """
     size, mask_size = measure_image_size(record.image), try_read_image_size(record.mask)
     if mask_size is not None and sorted(mask_size) != sorted(size):
@@ -326,7 +330,7 @@ def _add_boxes(
     boxes: Sequence[tuple[float, float, float, float]],
     file: str,
 ) -> None:
-    """Every box an object, with the mask's pixels inside it."""
+    """Add every box as an object with the mask's pixels inside it."""
     for corners in boxes:
         x, y, width, height = clip_box(corners, mask.shape)
         part = np.zeros_like(mask)
@@ -340,7 +344,7 @@ def _add_boxes(
 
 
 def read_binary_mask(file: Path, threshold: int | None = None) -> NDArray[np.bool_]:
-    """Read one mask by itself, `(height, width)` bool.
+    """Return the `(height, width)` bool foreground of a single mask.
 
     Args:
         file: Path of the mask.

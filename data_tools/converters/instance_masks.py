@@ -1,10 +1,10 @@
-"""One folder per image with one mask PNG per object, as the Data Science Bowl 2018 has it.
+"""Converter for one folder per image with one mask per object, as in Data Science Bowl 2018.
 
     ROOT/stage1_train/ID/images/ID.png    the image
-    ROOT/stage1_train/ID/masks/*.png      one object each, not black (or opaque) where it is
-    ROOT/train.txt                        ids, one a line; same for `val` and `test`
+    ROOT/stage1_train/ID/masks/*.png      one object each, whose pixels are not black (or opaque)
+    ROOT/train.txt                        ids, one per line; same for `val` and `test`
 
-Without lists everything is the split `train`. The folder of ids may also be ROOT itself.
+Without lists all images belong to the split `train`. The folder of ids may also be ROOT itself.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from resnet_tasks.errors import DataError
 
 IDS_FOLDER = "stage1_train"
 CONTOUR = "contour"
-"""Name of the class of rims."""
+"""Name of the class of object contours."""
 
 
 def convert_instance_masks(
@@ -51,33 +51,34 @@ def convert_instance_masks(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every native split to COCO JSON with masks, boxes and label maps.
+    """Convert every split of the source to COCO JSON with masks, boxes and label maps.
 
     Pixels in no mask are unlabeled (0) in the label maps; a recipe makes them a class with
     `background: true`. Empty masks are skipped and listed in the summary, as are hidden files and
     those of operating systems; images without a mask file are listed in a warning.
 
     Args:
-        source: Folder that holds the folder of ids and the lists.
-        out: Folder for the JSON files and `semantic/`.
-        category: What every object is.
-        contour: Width in pixels of the rim of every object that the label maps (not the masks and
-            boxes) show as a separate class, `CONTOUR`, so that objects that touch stay apart; it
-            lies inside the object, and none runs along the edge of the image. 0: no such class.
-        foreground: `auto`: the values in the mask files decide. `color`: what is not
-            black. `alpha`: what is opaque. `index`: what is not index 0 of the palette. A value or
-            an RGB color: that of the objects.
-        copy_images: Copy the images next to the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        source: Path of the folder that contains the folder of ids and the lists.
+        out: Path of the folder for the JSON files and `semantic/`.
+        category: Name of the class of all objects.
+        contour: Width in pixels of the contour of every object, which is a separate class
+            (`CONTOUR`) in the label maps, but not in masks and boxes, so that adjacent objects
+            remain separable. It lies inside the object, and the image border has none. 0: no such
+            class.
+        foreground: Pixels of the object. `auto`: the values in the files decide; `color`: pixels
+            that are not black; `alpha`: opaque pixels; `index`: pixels other than palette index 0;
+            a value or an RGB color: pixels of that value or color.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, which is written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written files of each split.
 
     Raises:
-        DataError: If a folder or file is missing or unreadable, a mask's size is not its image's
-            (the message names it), a folder of masks holds what is no image, or `contour` is
-            negative.
+        DataError: If a folder or file is missing or unreadable, the sizes of a mask and its image
+            differ (the message names the mask), a folder of masks contains a file that is not an
+            image, or `contour` is negative.
     """
     if contour < 0:
         raise DataError(f"contour is {contour}, but is a width in pixels; give 0 or more")
@@ -132,7 +133,7 @@ def _list_mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[
     folders = (folder / name / "masks" for names in splits.values() for name in names)
     files: list[Path] = []
     for masks_folder in filter(Path.is_dir, folders):
-        list_unread_files(masks_folder)  # Rejects what would be missing without notice.
+        list_unread_files(masks_folder)  # raises for files that would otherwise be skipped silently
         files.extend(index_images_by_stem(masks_folder).values())
     return files
 
@@ -158,7 +159,7 @@ def _add_image(
     mask_files = list(index_images_by_stem(folder / "masks").values())
     coverage.add_image(folder.name, len(mask_files))
     for file in mask_files:
-        declared = try_read_image_size(file)  # before it is decoded, whatever its size
+        declared = try_read_image_size(file)  # before decoding: it may be huge
         if declared is not None and sorted(declared) != sorted(size):
             raise DataError(_format_other_size(file, declared, size))
         mask = reader.read(file)
@@ -180,9 +181,16 @@ def _format_other_size(file: Path, actual: tuple[int, ...], size: tuple[int, int
 
 
 def compute_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """The pixels of an object that lie within `width` pixels of its outside, diagonals included.
+    """Return the pixels of an object within `width` pixels (including diagonals) of its outside.
 
-    The edge of the image is no outside: the object may go on there.
+    The area beyond the image border does not count as outside, since the object may continue there.
+
+    Args:
+        mask: `(height, width)` bool mask of the object.
+        width: Width of the contour in pixels.
+
+    Returns:
+        `(height, width)` bool mask of the contour.
     """
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     eroded = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE)
@@ -191,7 +199,7 @@ def compute_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 
 def read_mask(file: Path) -> NDArray[np.bool_]:
-    """Read one mask by itself, `(height, width)` bool; see `mask_reading`.
+    """Return the `(height, width)` bool foreground of a single mask; see `mask_foreground`.
 
     Raises:
         DataError: If the file cannot be read or has several interpretations.

@@ -1,11 +1,12 @@
-"""Folders of images with class-index PNGs next to them, as CamVid comes with SegNet.
+"""Converter for folders of images and class-index PNGs, as in the CamVid of SegNet.
 
     ROOT/train/NAME.png        images (any common suffix)
-    ROOT/trainannot/NAME.png   the index of each pixel's class, counted from 0
-    ROOT/train.txt             pairs `image label_map`, one a line; same for `val` and `test`
+    ROOT/trainannot/NAME.png   class index of each pixel, from 0
+    ROOT/train.txt             pairs `image label_map`, one per line; same for `val` and `test`
 
-Published lists carry path prefixes of the machine they were made on, and copies of a dataset
-differ in the images' suffix: a path is tried from its end, with any suffix.
+Published lists contain path prefixes of the machine where they were created, and copies of a
+dataset differ in the suffix of the images. Leading parts of a listed path are therefore removed
+until a file exists, with any image suffix.
 """
 
 from __future__ import annotations
@@ -47,25 +48,26 @@ def convert_label_maps(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts every native split to COCO JSON with label maps.
+    """Convert every split of the source to COCO JSON with label maps.
 
     Args:
-        source: Folder that holds `train.txt`, `train/`, `trainannot/` and so on.
-        out: Folder for the JSON files and `semantic/`.
-        classes: What index 0, 1, ... means; the ids of the output are one higher.
+        source: Path of the folder that contains `train.txt`, `train/`, `trainannot/` and so on.
+        out: Path of the folder for the JSON files and `semantic/`.
+        classes: Classes of the indices 0, 1, ...; the category ids of the output are one higher.
         void: Index of pixels that are neither trained on nor evaluated.
-        boxes: Also draw a box around every connected component of a thing class. These boxes are
-            derived: objects of one class that touch share a box, an object in parts has several.
-        copy_images: Copy the images next to the JSON instead of referring to them.
-        license_name: License of the data, for the JSON.
-        progress: Called with (done, total) after each image.
+        boxes: Whether to also write a box for every connected component of a thing class. Such
+            boxes are derived: touching objects of one class share a box, and an object that
+            consists of several parts has several boxes.
+        copy_images: Whether to copy the images next to the JSON instead of referring to them.
+        license_name: License of the data, which is written to the JSON.
+        progress: Function called with (done, total) after each image.
 
     Returns:
-        What was written, by split.
+        Summary of the written files of each split.
 
     Raises:
-        DataError: If a folder, list or file is missing, sizes differ, or a label map holds an
-            index that is no class; the message names the file.
+        DataError: If a folder, list or file is missing, sizes differ, or a label map contains an
+            index without a class. The message names the file.
     """
     require_parts(source, ())
     pairs = {split: split_pairs for split in SPLITS if (split_pairs := find_pairs(source, split))}
@@ -105,21 +107,24 @@ def convert_named_label_maps(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """`convert_label_maps` with classes by name.
+    """Convert label maps whose classes are given by name; see `convert_label_maps`.
 
     Args:
-        source: As there.
-        out: As there.
-        classes: The names of index 0, 1, ... in order.
-        things: Those of them that come in objects.
-        void: As there.
-        boxes: As there.
-        copy_images: As there.
-        license_name: As there.
-        progress: As there.
+        source: Path of the folder to convert; see `convert_label_maps`.
+        out: Path of the output folder.
+        classes: Names of the classes of the indices 0, 1, ... in order.
+        things: Names of the thing classes, a subset of `classes`.
+        void: Index of void pixels; None if there are none.
+        boxes: Whether to also write boxes; see `convert_label_maps`.
+        copy_images: Whether to copy the images.
+        license_name: License of the data.
+        progress: Function called with (done, total) after each image.
+
+    Returns:
+        Summary of the written files of each split.
 
     Raises:
-        DataError: If there are no classes, a thing is none of them, or the source is wrong.
+        DataError: If there are no classes, a thing is not a class, or the source is invalid.
     """
     return convert_label_maps(
         source,
@@ -136,10 +141,15 @@ def convert_named_label_maps(
 def build_categories(
     classes: Sequence[str], things: Sequence[str], source: Path
 ) -> list[CategorySpec]:
-    """Categories in the order of `classes`; `things` are those that come in objects.
+    """Return the categories of classes, in the same order.
+
+    Args:
+        classes: Names of the classes.
+        things: Names of the thing classes, a subset of `classes`.
+        source: Path of the source, for the error message.
 
     Raises:
-        DataError: If there are no classes or a thing is none of them.
+        DataError: If there are no classes, or a thing is not a class.
     """
     if not classes:
         raise DataError(
@@ -152,10 +162,12 @@ def build_categories(
 
 
 def find_pairs(source: Path, split: str) -> list[Pair]:
-    """(image, label map) files of a split: by its list, else by equal names; empty if absent.
+    """Return the (image, label map) paths of a split, by its list or else by equal names.
+
+    The result is empty if the source does not contain the split.
 
     Raises:
-        DataError: If a listed file is missing or a line is no pair.
+        DataError: If a listed file is missing, a line is not a pair, or an image has no label map.
     """
     images, maps = source / split, source / f"{split}annot"
     list_file = source / f"{split}.txt"
@@ -196,7 +208,10 @@ def _resolve_path(source: Path, name: str, list_file: Path) -> Path:
 
 
 def _build_id_table(num_classes: int, void: int | None) -> NDArray[np.int64]:
-    """Category id by stored index; -1 where the index means nothing. A last entry stays -1."""
+    """Return the `(num_indices + 1,)` category id of each stored index, -1 for unknown indices.
+
+    The additional last entry is always -1; unknown indices are looked up there as `table[-1]`.
+    """
     table = np.full(max(num_classes, (void or 0) + 1) + 1, -1, dtype=np.int64)
     table[:num_classes] = np.arange(1, num_classes + 1)
     if void is not None:
@@ -207,10 +222,16 @@ def _build_id_table(num_classes: int, void: int | None) -> NDArray[np.int64]:
 def indices_to_category_ids(
     indices: NDArray[np.integer[Any]], table: NDArray[np.int64], file: Path
 ) -> NDArray[np.int64]:
-    """`(height, width)` stored indices -> category ids.
+    """Convert `(height, width)` stored indices to category ids.
+
+    Args:
+        indices: `(height, width)` stored class indices.
+        table: Category id of each index, from `_build_id_table`.
+        file: Path of the label map, for the error message.
 
     Raises:
-        DataError: If an index is not in the table; it names the file, the values and the pixels.
+        DataError: If an index is unknown. The message has the file, the values and the numbers of
+            pixels.
     """
     is_in_table = (indices >= 0) & (indices < len(table))
     ids: NDArray[np.int64] = table[np.where(is_in_table, indices.astype(np.int64), -1)]
@@ -235,15 +256,14 @@ def add_image_with_map(
     *,
     box_categories: Sequence[CategorySpec],
 ) -> None:
-    """Adds an image with its label map.
+    """Add an image with its label map to a split.
 
     Args:
-        writer: Of the split.
-        image: The file.
+        writer: Writer of the split.
+        image: Path of the image.
         ids: `(height, width)` category ids.
-        box_categories: Categories in order of their ids, from 1: each connected component of a
-            thing among
-            them gets a box, small ones as crowd. Empty: no boxes.
+        box_categories: Categories in the order of their ids, from 1. Each connected component of a
+            thing class gets a box, which is a crowd if the component is small. Empty: no boxes.
     """
     image_id = writer.add_image(image)
     writer.add_semantic(image_id, ids)

@@ -17,7 +17,7 @@ _DECODER = json.JSONDecoder()
 
 
 def stream_objects(file: Path, key: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON list one after the other.
+    """Yield the objects of a JSON list one by one.
 
     Args:
         file: Path of a JSON file that contains a list of objects, or an object that contains the
@@ -42,7 +42,7 @@ def stream_objects_with_progress(
         key: Key of the list; see `stream_objects`.
 
     Raises:
-        DataError: As in `stream_objects`.
+        DataError: If `stream_objects` would raise it.
     """
     try:
         size = max(1, file.stat().st_size)

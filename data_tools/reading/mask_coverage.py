@@ -11,10 +11,10 @@ _SHOWN = 6
 
 
 class MaskCoverage:
-    """Count of the masks of a split that have one level only.
+    """Counter of the masks of a split that have only one level.
 
-    An image without objects is legitimate, and so is one that shows nothing else; both are also
-    what a mask looks like that was read in the wrong way. They are therefore always listed.
+    Empty and full masks are legitimate, but a mask that was misinterpreted looks the same. They are
+    therefore always listed.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class MaskCoverage:
             self._full.append(path.as_posix())
 
     def add_image(self, name: str, num_masks: int) -> None:
-        """Count an image that may have any number of mask files."""
+        """Count an image with its number of mask files."""
         self._num_images += 1
         if num_masks == 0:
             self._without_mask.append(name)
 
     def warnings(self) -> tuple[str, ...]:
-        """Return a sentence for each kind of mask that was counted."""
+        """Return one warning for each kind of problem that was counted."""
         kinds = (
             (self._without_mask, f"{self._num_images} images have no mask file"),
             (self._empty, f"{self._total} masks are empty (no pixel is foreground)"),

@@ -1,8 +1,8 @@
-"""Decision which pixels of a mask file are foreground, from the values that are in the file.
+"""Detection of the foreground pixels of a mask file from the values in the file.
 
-A mask has two levels. Its background is black, transparent or palette index 0; its foreground is
-whatever the other level is: 1, 255, 65535, red, opaque. A file in which that is not unique is
-rejected with its interpretations instead of a guess, which would write an empty or a full mask.
+A mask has two levels. Its background is black, transparent or palette index 0. Its foreground is
+the other level, such as 1, 255, 65535, red or opaque. A file with several interpretations is
+rejected, and the error lists them, since a wrong guess would write an empty or a full mask.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Reading(NamedTuple):
     """Interpretation of one file.
 
     Attributes:
-        mask: `(height, width)` foreground; None where the file has one level only.
+        mask: `(height, width)` bool foreground; None if the file has only one level.
         carrier: Part of the file that carries the mask: color, alpha or index.
-        level: Foreground color, where color carries the mask.
+        level: Foreground color if the carrier is color, else None.
     """
 
     mask: Mask | None
@@ -51,20 +51,20 @@ class Reading(NamedTuple):
 
 @dataclass
 class MaskReader:
-    """Reader of the masks of one dataset, which all have one encoding.
+    """Reader of the masks of one dataset, which all have the same encoding.
 
-    `survey` looks at every file once. `read` can then also interpret files of one level (nothing
-    but object, or nothing but background) as their neighbors are.
+    `survey` reads every file once. Afterwards `read` can also interpret files with one level (only
+    foreground or only background) according to the encoding of the other files.
 
     Args:
         foreground: Part of the files that carries the mask, or the foreground's value or color;
             `auto` decides from the values.
-        threshold: Lowest gray value, 1 to 255, of foreground; None decides from the values.
+        threshold: Lowest gray value of the foreground, 1 to 255; None decides from the values.
         one_level: Whether all files must have the same foreground value.
-        allow_lossy: Whether JPEG and its like are accepted where they are clearly two levels.
-        group: Name of the option that holds the others, for messages.
-        files: All files of the dataset. They are surveyed where the first file has one level only
-            and several interpretations; `survey` does it at once.
+        allow_lossy: Whether to accept JPEG and other lossy formats if there are clearly two levels.
+        group: Name of the option that contains the mask options, for error messages.
+        files: All files of the dataset. They are surveyed on demand, when `read` meets the first
+            file with one level and several interpretations.
     """
 
     foreground: Foreground = "auto"
@@ -75,16 +75,16 @@ class MaskReader:
     files: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        """Start without evidence."""
+        """Initialize the carriers and levels that the survey collects."""
         self._unread = self.files
         self._carriers: dict[str, Path] = {}
         self._levels: dict[Level, Path] = {}
 
     def survey(self, paths: Iterable[Path]) -> None:
-        """Look at all files of the dataset and collect what their foreground looks like.
+        """Read all files of the dataset and collect the carriers and levels of their foreground.
 
         Raises:
-            DataError: If a file is unreadable or unclear, or two files contradict each other.
+            DataError: If a file is unreadable or ambiguous, or two files contradict each other.
         """
         self._unread = ()
         if self.foreground != "auto" or self.threshold is not None:
@@ -108,7 +108,7 @@ class MaskReader:
                 )
 
     def read(self, path: Path) -> Mask:
-        """Return the `(height, width)` foreground of a mask file.
+        """Return the `(height, width)` bool foreground of a mask file.
 
         Raises:
             DataError: If the file is unreadable or has several interpretations.
@@ -124,11 +124,11 @@ class MaskReader:
         return self._fill(image) if reading.mask is None else reading.mask
 
     def _option(self, name: str, value: str) -> str:
-        """Return an option as it is given on the command line."""
+        """Return an option in the syntax of the command line."""
         return f"{self.group}={{{name}: {value}}}" if self.group else f"{name}={value}"
 
     def _require_one_scale(self, image: MaskImage) -> None:
-        """Reject a file that declares 0 as white: writers disagree on whether its values follow."""
+        """Reject a file that declares 0 as white: not all writers invert the values accordingly."""
         if image.white_is_zero:
             value = image.color.max() or 255
             raise DataError(
@@ -138,7 +138,7 @@ class MaskReader:
                 f"{self._option('foreground', str(value))} or {self._option('foreground', '0')}"
             )
 
-    # --- by option
+    # --- Foreground from an option
 
     def _cut(self, image: MaskImage, threshold: int) -> Mask:
         gray = image.gray_of_8_bits()
@@ -171,7 +171,7 @@ class MaskReader:
             return np.asarray(image.codes != 0) if split is None else split[0]
         return np.asarray(image.codes != 0)
 
-    # --- by values
+    # --- Foreground from the values
 
     def _interpret(self, image: MaskImage) -> Reading:
         return self._explain(image, lambda: self._interpret_parts(image))
@@ -201,7 +201,7 @@ class MaskReader:
         return Reading(None, "color") if split is None else Reading(split[0], "color", split[1])
 
     def _fill(self, image: MaskImage) -> Mask:
-        """Return a full or an empty mask for a file of one level, as the other files have it."""
+        """Return a full or an empty mask for a file with one level, as the other files suggest."""
         is_full = self._explain(image, lambda: self._is_full(image))
         return np.full(image.size, is_full, np.bool_)
 
@@ -221,7 +221,7 @@ class MaskReader:
             )
             raise Unclear(f"it has one level only: {readings}")
         if image.is_lossy:
-            split_color(image)  # Rejects a level that is neither black nor white.
+            split_color(image)  # raises for a level that is neither black nor white
         is_full = by_part.get(only, by_part["color"])
         if is_full and only == "color" and self._levels and not image.is_lossy:
             self._require_level(image)
@@ -260,7 +260,7 @@ def _interpret_palette(image: MaskImage) -> Reading:
 
 
 def _interpret_alpha(image: MaskImage) -> Reading:
-    """Interpret a file whose opacity varies: it must not contradict what its colors show."""
+    """Interpret a file whose opacity varies, which must not contradict its colors."""
     assert image.alpha is not None
     visible = image.alpha >= image.alpha_max / 2
     codes = image.codes
@@ -291,7 +291,7 @@ def _interpret_alpha(image: MaskImage) -> Reading:
 
 
 def _are_similar(image: MaskImage, selected: Mask) -> bool:
-    """Return whether the colors of some pixels differ by no more than rounding."""
+    """Return whether the colors of the selected pixels differ by less than `_SIMILAR`."""
     colors = image.color.reshape(*image.size, -1)[selected]
     return bool((np.ptp(colors, axis=0) <= _SIMILAR * image.color_max / 255).all())
 

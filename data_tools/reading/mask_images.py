@@ -25,12 +25,12 @@ from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
 
 Values = NDArray[np.integer[Any]]
-"""Pixels in the type of the file: widened before arithmetic that could overflow."""
+"""Pixels with the dtype of the file, to be widened before arithmetic that could overflow."""
 
 _WHITE_IS_ZERO = 0
-"""TIFF's photometric interpretation of gray values that rise from white to black."""
+"""Photometric interpretation of TIFFs whose gray values increase from white to black."""
 _GRAY_TOLERANCE = 12
-"""Difference between channels that JPEG leaves in gray, on the scale of 8 bits."""
+"""Maximum difference between the channels of a gray image after JPEG compression, of 255."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class MaskImage:
     Attributes:
         path: Path of the file.
         color: `(height, width)` gray values or `(height, width, 3)` RGB, as stored.
-        color_max: Value of white: 255 where no value is above, else the limit of the type.
-        alpha: `(height, width)` opacity; None where the file has none or is opaque everywhere.
+        color_max: Value of white: 255 if no value is larger, else 65535 or the largest value.
+        alpha: `(height, width)` opacity; None if the file has no alpha or is fully opaque.
         alpha_max: Value of full opacity.
         indices: `(height, width)` palette indices; None without a palette.
         is_lossy: Whether the format changes values.
-        white_is_zero: Whether the file declares its value 0 as white, so that value and appearance
-            contradict each other; `color` then holds the values.
+        white_is_zero: Whether the file declares the value 0 as white, so that values and appearance
+            contradict each other. `color` then contains the stored values.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class MaskImage:
 
     @property
     def codes(self) -> Values:
-        """`(height, width)` one number per color; 0 is black."""
+        """`(height, width)` integer that identifies the color of each pixel; 0 is black."""
         if self.color.ndim == 2:
             return self.color
         color = self.color.astype(np.int64)
@@ -74,21 +74,21 @@ class MaskImage:
         return red << 2 * shift | green << shift | blue
 
     def gray_of_8_bits(self) -> NDArray[np.float64]:
-        """`(height, width)` gray values, 0 to 255."""
+        """Return the `(height, width)` gray values on a scale of 0 to 255."""
         gray = self.color if self.color.ndim == 2 else rgb_to_luminance(self.color)[..., 0]
         return np.asarray(gray * (255.0 / self.color_max), np.float64)
 
 
 def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
-    """Decode a mask file at full precision, EXIF orientation applied.
+    """Decode a mask file at full precision and apply its EXIF orientation.
 
     Args:
         path: Path of the file.
-        allow_lossy: Whether JPEG and its like are accepted.
+        allow_lossy: Whether to accept JPEG and other lossy formats.
 
     Raises:
-        DataError: If the file is missing, unreadable, lossy where that is not accepted, holds
-            several images, or values that are not whole numbers from 0 on.
+        DataError: If the file is missing, unreadable, or lossy without `allow_lossy`, or if it
+            contains several images or values that are not whole numbers of at least 0.
     """
     if not is_file(path):
         raise DataError(f"the mask {path} is missing; add it")
@@ -121,10 +121,13 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
 
 
 def _read_white_is_zero(path: Path) -> tuple[Values | None, bool]:
-    """Return the stored gray values of a TIFF that declares 0 as white, and whether that counts.
+    """Read the gray values of a TIFF that declares 0 as white.
 
-    `tifffile.imwrite` declares it for every array of booleans unless told otherwise, without
-    inverting the values: there it says nothing.
+    `tifffile.imwrite` by default declares 0 as white for every boolean array without inverting its
+    values. In a 1-bit file by tifffile the declaration is therefore ignored.
+
+    Returns:
+        The stored values, None for other files, and whether the declaration is to be respected.
     """
     if detect_file_kind(path) != "tiff":
         return None, False
@@ -151,11 +154,11 @@ def _read_palette(path: Path) -> tuple[Values | None, Any]:
             is_plain = image.mode in ("L", "RGB", "I;16")
             return None, image.info.get("transparency") if is_plain else None
     except OSError:
-        return None, None  # A kind of TIFF that only tifffile reads.
+        return None, None  # a TIFF that only tifffile can read
 
 
 def _split_alpha(image: StoredImage, path: Path, key: Any) -> tuple[Values, Values | None]:
-    """Return color and opacity; gray that is stored as RGB becomes one channel."""
+    """Return color and opacity; gray that is stored as RGB is reduced to one channel."""
     if image.layout == "bands":
         raise DataError(
             f"the mask {path} has {image.pixels.shape[2]} channels that are not colors; store "
@@ -186,8 +189,8 @@ def _without_equal_channels(pixels: Values) -> Values:
 
 
 def count_values(values: Values) -> tuple[Values, Values]:
-    """Return the distinct values in rising order, and the number of pixels of each."""
-    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:  # Sorting takes ten times as long.
+    """Return the distinct values in ascending order, and the number of pixels of each."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:  # `np.unique` takes 10x as long
         counts = np.bincount(values.ravel())
         present = np.flatnonzero(counts)
         return present, counts[present]
@@ -195,7 +198,7 @@ def count_values(values: Values) -> tuple[Values, Values]:
 
 
 def is_nearly_gray(image: MaskImage) -> bool:
-    """Return whether the channels differ by no more than what JPEG does to gray."""
+    """Return whether the channels differ by no more than those of a gray JPEG."""
     if image.color.ndim == 2:
         return True
     spread = np.ptp(image.color, axis=2)
@@ -203,7 +206,7 @@ def is_nearly_gray(image: MaskImage) -> bool:
 
 
 def _largest_value(values: Values) -> int:
-    """Return the value of white: it follows from the values, as files of 16 bits may end at 255."""
+    """Return the value of white, from the values since 16-bit files may use only 0 to 255."""
     largest = int(values.max(initial=0))
     if largest <= 255:
         return 255

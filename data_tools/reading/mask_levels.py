@@ -13,30 +13,30 @@ Level = tuple[int, ...]
 """Gray value, or RGB, of the foreground."""
 
 _DARK, _BRIGHT = 1 / 8, 7 / 8
-"""Shares of white up to which a value is black with noise, and from which it is white."""
+"""Fractions of white: up to the first a value is noisy black, from the second it is white."""
 _SHOWN = 6
 _FLAT = 24
-"""Largest difference between neighbors of one level in a JPEG; edges have several times that."""
+"""Maximum difference in a 3 x 3 block of one level in a JPEG; edges have several times that."""
 _LEAST_SHARE = 0.01
-"""Share of the pixels that makes a level of gray of a JPEG more than a blurred edge."""
+"""Fraction of pixels above which gray in a JPEG is a level rather than a blurred edge."""
 _HUE_SPREAD = 64
-"""Largest range of a channel over the bright pixels of one color in a JPEG."""
+"""Maximum range of a channel (5th to 95th percentile) over bright JPEG pixels of one color."""
 _MIXTURE = 6
-"""Largest distance of an edge pixel from a mixture of black and the foreground's color."""
+"""Maximum distance of an edge pixel from a mixture of black and the foreground color."""
 
 
 class Unclear(Exception):  # noqa: N818 - the text of a `DataError` in the making
-    """Several interpretations of a file; the text names them."""
+    """Error for a file with several interpretations, which its text lists."""
 
 
 def split_color(image: MaskImage) -> tuple[Mask, Level] | None:
     """Separate foreground from black by color.
 
     Returns:
-        The `(height, width)` mask and the color of the foreground; None where all pixels are equal.
+        The `(height, width)` bool mask and the foreground color; None if all pixels are equal.
 
     Raises:
-        Unclear: If there are several levels or none of two is black.
+        Unclear: If there are more than two levels, or none of them is black.
     """
     if image.color.ndim == 2:
         split = split_gray(image.color, image.color_max, is_lossy=image.is_lossy)
@@ -55,7 +55,7 @@ def split_color(image: MaskImage) -> tuple[Mask, Level] | None:
     if len(levels) > 1:
         raise Unclear(f"several colors besides black, one class each? {_list_colors(levels)}")
     level = levels[0] if len(levels) else colors[colors.max(axis=1).argmax()]
-    # Edges that a drawing program smoothed are mixtures of black and the foreground.
+    # Edges with antialiasing are mixtures of black and the foreground color.
     shares = (colors @ level) / float(level @ level)
     distance = np.abs(colors - shares[:, None] * level).max(axis=1)
     if level.max() < image.color_max / 2 or distance.max() > _MIXTURE or shares.max() > 1.05:
@@ -65,12 +65,18 @@ def split_color(image: MaskImage) -> tuple[Mask, Level] | None:
 
 
 def split_gray(values: Values, white: int, *, is_lossy: bool) -> tuple[Mask, int] | None:
-    """Separate foreground from 0; see `split_color`.
+    """Separate the foreground of gray values or opacities from 0; see `split_color`.
 
     Args:
         values: `(height, width)` gray values or opacities.
         white: Value of white.
         is_lossy: Whether the format may have changed values.
+
+    Returns:
+        The `(height, width)` bool mask and the foreground value; None if all pixels are equal.
+
+    Raises:
+        Unclear: If there are more than two levels, or none of them is black.
     """
     present, counts = count_values(values)
     if is_lossy:
@@ -93,7 +99,7 @@ def split_gray(values: Values, white: int, *, is_lossy: bool) -> tuple[Mask, int
 
 
 def name_level(value: int, white: int) -> int:
-    """Return a gray value such that white is 255 at every depth."""
+    """Return a gray value, with white as 255 at any bit depth."""
     return 255 if white in (255, 65535) and value >= _BRIGHT * white else value
 
 
@@ -101,7 +107,7 @@ def split_alpha(image: MaskImage) -> Mask:
     """Separate opaque from transparent pixels of a file whose opacity varies.
 
     Raises:
-        Unclear: If there are several levels of opacity.
+        Unclear: If there are not exactly two levels of opacity.
     """
     assert image.alpha is not None
     try:
@@ -114,15 +120,16 @@ def split_alpha(image: MaskImage) -> Mask:
 
 
 def split_indices(indices: Values) -> Mask | None:
-    """Separate palette index 0 from one other; None where others are present."""
+    """Return the mask of the only index other than 0; None for any other set of indices."""
     present, _ = count_values(indices)
     return indices != 0 if len(present) == 2 and present[0] == 0 else None
 
 
 def _find_gray_problem(values: Values, present: Values, white: int) -> str:
-    """Return why more than two values are not black, white and the edges between; '' if they are.
+    """Return the reason why more than two values are not black, white and edges between them.
 
-    Edges are thin: a value between that fills a block of 3 x 3 pixels is a separate level.
+    Edges are thin, so that an intermediate value that fills a block of 3 x 3 pixels is a separate
+    level. The reason is empty if there is no such problem.
     """
     share = present / white
     if present[0] > _DARK * white or share[-1] < _BRIGHT:
@@ -135,7 +142,7 @@ def _find_gray_problem(values: Values, present: Values, white: int) -> str:
     if len(present) == 3 and not is_middle[1]:
         return "and the second and third could be two classes, or a class and void"
     is_dark_level = is_level & (share <= _DARK) & (present > 0)
-    # Noise of an earlier JPEG lies on both sides; class ids next to a void of 255 do not.
+    # Noise of an earlier JPEG yields several bright values; class ids with void 255 have only one.
     if is_dark_level.any() and (share >= _BRIGHT).sum() < 2:
         return "and the small ones fill areas next to a single bright one: class ids and void?"
     return ""
@@ -172,14 +179,14 @@ def _split_lossy_color(image: MaskImage) -> tuple[Mask, Level] | None:
     if (spread[1] - spread[0] > _HUE_SPREAD).any():
         raise Unclear("the bright pixels have several colors, one class each?")
     split = split_gray(brightest, image.color_max, is_lossy=True)
-    # Compression changes the color from file to file; its strongest channels are what stays.
+    # Compression changes the color from file to file, but not its strongest channels.
     typical = np.median(bright, axis=0) if len(bright) else np.zeros(3)
     level = tuple(np.where(typical >= image.color_max / 2, 255, 0).tolist())
     return None if split is None else (split[0], level)
 
 
 def _is_flat(values: Values, tolerance: int = 0) -> Mask:
-    """`(height, width)` bool: all of the 3 x 3 pixels around are equal, up to a tolerance."""
+    """Return a `(height, width)` mask of pixels whose 3 x 3 block is equal up to a tolerance."""
     low = ndimage.minimum_filter(values, 3, mode="nearest")
     high = ndimage.maximum_filter(values, 3, mode="nearest")
     return np.asarray(high - low <= tolerance)

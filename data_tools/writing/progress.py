@@ -57,7 +57,7 @@ class EstimatedCounter:
         self._report(round(self._done * sum(self._sizes) / num_bytes))
 
     def finish_file(self) -> None:
-        """Go on to the next file; after the last one, the total is the number of counted images."""
+        """Proceed to the next file; after the last one, report the exact total."""
         self._num_files += 1
         if self._num_files == len(self._sizes):
             self._report(self._done)
