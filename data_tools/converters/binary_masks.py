@@ -62,8 +62,8 @@ class MaskRule:
         threshold: Lowest gray value, 1 to 255, of pixels that belong to the class; None: the values
             in the files decide.
         foreground: Pixels of the class. `auto`: the values in the files decide; `color`: pixels
-            that are not black; `alpha`: opaque pixels; `index`: pixels other than palette index 0; a
-            value or an RGB color: pixels of that value or color.
+            that are not black; `alpha`: opaque pixels; `index`: pixels other than palette index 0;
+            a value or an RGB color: pixels of that value or color.
         objects: `whole`: the mask is one object; `components`: every connected component is one.
         boxes: Path, relative to the source, of a JSON file with the boxes of all images, as in
             Kvasir-SEG. Each box is then an object with the mask's pixels inside the box.
