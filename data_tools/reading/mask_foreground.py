@@ -32,7 +32,7 @@ Foreground = Literal["auto", "color", "alpha", "index"] | int | tuple[int, int, 
 """Part of the file that carries the mask, or the value or RGB color of the foreground."""
 
 _SIMILAR = 8
-"""Difference on the scale of 8 bits below which two colors count as one."""
+"""Maximum difference, on a scale of 0 to 255, between colors that count as one."""
 
 
 class Reading(NamedTuple):
@@ -291,7 +291,7 @@ def _interpret_alpha(image: MaskImage) -> Reading:
 
 
 def _are_similar(image: MaskImage, selected: Mask) -> bool:
-    """Return whether the colors of the selected pixels differ by less than `_SIMILAR`."""
+    """Return whether the colors of the selected pixels differ by at most `_SIMILAR`."""
     colors = image.color.reshape(*image.size, -1)[selected]
     return bool((np.ptp(colors, axis=0) <= _SIMILAR * image.color_max / 255).all())
 

@@ -36,7 +36,7 @@ def split_color(image: MaskImage) -> tuple[Mask, Level] | None:
         The `(height, width)` bool mask and the foreground color; None if all pixels are equal.
 
     Raises:
-        Unclear: If there are more than two levels, or none of them is black.
+        Unclear: If there are more than two levels (besides smooth edges), or none is black.
     """
     if image.color.ndim == 2:
         split = split_gray(image.color, image.color_max, is_lossy=image.is_lossy)
@@ -76,7 +76,7 @@ def split_gray(values: Values, white: int, *, is_lossy: bool) -> tuple[Mask, int
         The `(height, width)` bool mask and the foreground value; None if all pixels are equal.
 
     Raises:
-        Unclear: If there are more than two levels, or none of them is black.
+        Unclear: If there are more than two levels (besides smooth edges), or none is black.
     """
     present, counts = count_values(values)
     if is_lossy:
@@ -107,7 +107,7 @@ def split_alpha(image: MaskImage) -> Mask:
     """Separate opaque from transparent pixels of a file whose opacity varies.
 
     Raises:
-        Unclear: If there are not exactly two levels of opacity.
+        Unclear: If there is one level of opacity, or more than two.
     """
     assert image.alpha is not None
     try:

@@ -222,7 +222,7 @@ def _can_hold(page: Any, row: int, rows: int, length: int) -> bool:
 
 
 def _has_webp_size(tiff: Any, page: Any) -> bool:
-    """Return whether the first strip or tile of a WebP page has the declared size.
+    """Return whether the first strip or tile of a WebP page fits the declared width and height.
 
     True for other compressions.
     """
