@@ -119,7 +119,9 @@ def test_commands_on_how_good_it_is(workplace: Path, monkeypatch: pytest.MonkeyP
         made = CliRunner().invoke(app, words)
         if "operating-point" in line:  # one epoch finds nothing: there is none to choose
             assert made.exit_code == 2, made.output
-            assert "nothing to choose" in made.output or "choose thresholds with" in made.output
+            assert (
+                "no threshold to choose" in made.output or "choose thresholds with" in made.output
+            )
         else:
             assert made.exit_code == 0, f"{line}: {made.output}{made.exception}"
     assert (workplace / "comparison.html").is_file()

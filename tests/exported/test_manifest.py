@@ -80,7 +80,7 @@ def test_what_goes_into_the_graph() -> None:
         13107,
         65535,
     ]
-    with pytest.raises(DataError, match="a holds values that are not finite"):
+    with pytest.raises(DataError, match="a contains values that are not finite"):
         PixelRange.from_preparation(window).prepare(window, np.asarray([[np.nan]]), "a")
     resized = Preparation(1, Resize(1, 3), window.intensity)
     assert PixelRange.from_preparation(resized) == PixelRange(0, 1)

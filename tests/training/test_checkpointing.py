@@ -77,7 +77,7 @@ def test_resume_with_other_settings_names_them(
 ) -> None:
     once = one_epoch(tiny_model(), shapes, tmp_path)
     other = once.model_copy(update={"learning_rate": 0.5})
-    with pytest.raises(RunError, match=r"training\.learning_rate was 0\.001, is 0\.5"):
+    with pytest.raises(RunError, match=r"training\.learning_rate was 0\.001, now 0\.5"):
         finetune(tiny_model(), shapes, None, other, out=tmp_path, resume=True, **QUIET)
 
 
