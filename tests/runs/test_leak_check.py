@@ -103,7 +103,7 @@ def test_paths_outside_are_taken_from_sources_that_say_so(folder: Path) -> None:
     val = json.loads((folder / "val.json").read_text())
     val["images"][0]["file_name"] = "../elsewhere/0.png"
     (folder / "val.json").write_text(json.dumps(val))
-    with pytest.raises(DataError, match="set `allow_outside: true` beside `annotations:`"):
+    with pytest.raises(DataError, match="set `allow_outside: true` next to `annotations:`"):
         read_split(recipe(folder), "val")
     made = recipe(folder, val=[{"annotations": "val.json", "allow_outside": True}])
     assert read_split(made, "val")[0].images[0].file_name == "../elsewhere/0.png"

@@ -38,7 +38,7 @@ def check(folder: Path, root: str, text: str) -> None:
 def test_local_paths_of_any_system_are_found(tmp_path: Path, root: str, text: str) -> None:
     with pytest.raises(HubError) as error:
         check(tmp_path, root, f"DATA = {text}\n")
-    assert f"names the folder {root} of this machine" in str(error.value)
+    assert f"contains the local path {root}, which" in str(error.value)
 
 
 @pytest.mark.parametrize(
