@@ -107,7 +107,7 @@ def test_nifti_with_label_maps(tmp_path: Path) -> None:
     options = ("val_fraction=0.34", "empty_slices=0")
     said = run("data", "convert", "nifti", tmp_path / "in", tmp_path / "ct", *options)
     assert "train: 2 images" in said
-    assert "left out: 2 objects" in said
+    assert "skipped: 2 objects" in said
     head = (
         "organs: {type: unet, background: true, options: {decoder_channels: [32, 16, 16, 16, 16]}}"
     )
