@@ -167,10 +167,14 @@ def test_a_detector_of_torchvision_fills_it(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(RecipeError, match="pyramid: no head reads P2, P3, P4, P5, P6; take it out"):
+    with pytest.raises(
+        RecipeError, match="pyramid: no head reads P2, P3, P4, P5, P6; remove pyramid"
+    ):
         build(recipe({"scene": {"type": "unet"}}))
     asks = {"type": "fpn", "options": {"pyramid_channels": 64}}
-    with pytest.raises(RecipeError, match=r"shares a pyramid of 32 channels, .* is 64; leave that"):
+    with pytest.raises(
+        RecipeError, match=r"shares a pyramid of 32 channels, .* is 64; remove that"
+    ):
         build(recipe({"scene": asks}))
     with pytest.raises(RecipeError, match=r"pyramid: the strides"):
         check_recipe(

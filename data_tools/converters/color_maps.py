@@ -34,7 +34,8 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
-from resnet_tasks.data.images.decoding import convert_channels, decode_image
+from resnet_tasks.data.images.channels import convert_channels
+from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.data.images.image_files import DAMAGE
 from resnet_tasks.data.images.label_files import require_lossless, require_single_image
 from resnet_tasks.errors import DataError

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from data_tools.reading.image_io import READ_ERRORS
 from data_tools.reading.source_folder import is_file
-from resnet_tasks.data.images.decoding import StoredImage, decode_image, rgb_to_luminance
+from resnet_tasks.data.images.channels import StoredImage, rgb_to_luminance
+from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.data.images.image_files import detect_file_kind, open_image
 from resnet_tasks.data.images.label_files import (
     find_only_page,

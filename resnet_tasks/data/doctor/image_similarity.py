@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.images.decoding import StoredImage
+from resnet_tasks.data.images.channels import StoredImage
 
 SIDE = 16
 HASH_BYTES = SIDE * SIDE // 8

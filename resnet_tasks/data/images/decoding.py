@@ -9,17 +9,16 @@ channels are never dropped silently.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import cv2
 import numpy as np
 import simplejpeg
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from resnet_tasks.data.images.channels import Array, ChannelLayout, StoredImage, convert_channels
 from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
@@ -43,8 +42,6 @@ MAX_PIXELS = 178_956_970
 
 Larger images may be decompression bombs and are rejected before they are decoded.
 """
-Array = NDArray[Any]
-ChannelLayout = Literal["gray", "gray and alpha", "color", "color and alpha", "bands"]
 
 _DEEP_GRAY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
@@ -59,22 +56,6 @@ _LAYOUTS: dict[int, ChannelLayout] = {
     3: "color",
     4: "color and alpha",
 }
-_ALPHA_AFTER: dict[str, ChannelLayout] = {"gray and alpha": "gray", "color and alpha": "color"}
-
-
-@dataclass(frozen=True)
-class StoredImage:
-    """Decoded image file.
-
-    Attributes:
-        pixels: `(height, width, C)` array with the dtype of the file, upright; color in RGB order.
-        layout: Meaning of the channels; `bands` if the file does not specify it.
-        pages: Number of pages of the file, which are concatenated along the channels.
-    """
-
-    pixels: Array
-    layout: ChannelLayout
-    pages: int = 1
 
 
 def read_image(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> Array:
@@ -361,48 +342,3 @@ def _apply_orientation(array: Array, orientation: int) -> Array:
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
     return array
-
-
-# --- Channels
-
-
-def convert_channels(stored_image: StoredImage, channels: int, path: Path) -> Array:
-    """Convert a decoded image, or a crop of it, to a number of channels; see `read_image`.
-
-    Args:
-        stored_image: Decoded image.
-        channels: Requested number of channels.
-        path: Path of the image, for the error message.
-
-    Raises:
-        DataError: If its channels cannot be converted to the requested number.
-    """
-    pixels, layout = stored_image.pixels, stored_image.layout
-    if pixels.shape[2] == channels:
-        return np.ascontiguousarray(pixels)
-    if channels in (1, 3) and layout in _ALPHA_AFTER:
-        pixels, layout = pixels[:, :, :-1], _ALPHA_AFTER[layout]
-    if pixels.shape[2] == channels:
-        return np.ascontiguousarray(pixels)
-    if channels == 3 and layout == "gray":
-        return np.repeat(pixels, 3, axis=2)
-    if channels == 1 and layout == "color":
-        return rgb_to_luminance(pixels)
-    present = stored_image.pixels.shape[2]
-    pages = f" in {stored_image.pages} pages" if stored_image.pages > 1 else ""
-    raise DataError(
-        f"{path} has {present} channel(s){pages} ({stored_image.layout}), the recipe asks for "
-        f"data.channels={channels}; set data.channels={present}"
-    )
-
-
-def rgb_to_luminance(pixels: Array) -> Array:
-    """Convert `(h, w, 3)` RGB to `(h, w, 1)` luma (ITU-R BT.601) of the same dtype."""
-    if pixels.dtype == np.uint8:
-        # 16-bit fixed point, so that the result is identical to that of Pillow.
-        weights = np.asarray([19595, 38470, 7471], dtype=np.uint32)
-        return np.asarray(((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[:, :, None])
-    gray = pixels @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32)
-    if pixels.dtype.kind != "f":
-        gray = np.rint(gray)
-    return np.asarray(gray.astype(pixels.dtype)[:, :, None])

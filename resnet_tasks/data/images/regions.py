@@ -15,11 +15,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from resnet_tasks.data.images.channels import ChannelLayout, StoredImage, convert_channels
 from resnet_tasks.data.images.decoding import (
     MAX_PIXELS,
-    ChannelLayout,
-    StoredImage,
-    convert_channels,
     get_tiff_layout,
     read_image,
     to_native_byte_order,

@@ -17,7 +17,8 @@ from resnet_tasks.data.doctor.image_similarity import (
     difference_hash,
     find_near_duplicates,
 )
-from resnet_tasks.data.images.decoding import StoredImage, decode_image
+from resnet_tasks.data.images.channels import StoredImage
+from resnet_tasks.data.images.decoding import decode_image
 
 
 def hashed(pixels: np.ndarray) -> np.ndarray:
