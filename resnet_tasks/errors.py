@@ -55,3 +55,8 @@ class MemoryLimitError(ResnetTasksError):
 
 class HubError(ResnetTasksError):
     """Model hub that cannot be reached or refuses, or a repository that is not a run."""
+
+
+def format_error(error: BaseException) -> str:
+    """Return the message of an exception on one line, or the name of its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_error
 
 _TYPES = {"I64": np.int64, "I32": np.int32, "F64": np.float64, "U8": np.uint8, "BOOL": np.bool_}
 _MOST_HEADER = 1 << 28
@@ -143,7 +143,7 @@ def _map_file(path: Path) -> MappedColumns:
         if not isinstance(metadata["checksum"], int):
             raise ValueError("no checksum")
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = format_error(error)
         raise DataError(f"{path} is damaged: {reason}") from None
     return MappedColumns(path, metadata, arrays)
 

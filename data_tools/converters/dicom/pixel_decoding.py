@@ -15,8 +15,8 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from data_tools.converters.dicom.pydicom_errors import format_error, format_uid
-from resnet_tasks.errors import DataError
+from data_tools.converters.dicom.pydicom_errors import format_uid
+from resnet_tasks.errors import DataError, format_error
 
 Array = NDArray[Any]
 

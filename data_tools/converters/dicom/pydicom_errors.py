@@ -12,7 +12,7 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import UID
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_error
 
 DECODER_ERRORS = (
     AttributeError,
@@ -55,11 +55,6 @@ def convert_errors(path: Path) -> Iterator[None]:
         raise
     except DECODER_ERRORS as error:
         raise DataError(f"the DICOM file {path} cannot be read: {format_error(error)}") from None
-
-
-def format_error(error: BaseException) -> str:
-    """Return the message of an error on one line, or its type if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def format_uid(uid: UID) -> str:

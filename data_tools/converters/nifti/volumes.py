@@ -33,7 +33,7 @@ from data_tools.converters.nifti.gzip_voxels import (
 )
 from data_tools.converters.nifti.layouts import Case
 from data_tools.writing.lossless_images import choose_smallest_dtype
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_error
 
 try:
     import nibabel
@@ -309,5 +309,5 @@ def _convert_errors(path: Path) -> Iterator[None]:
     except READER_ERRORS as error:
         if is_gzip_name(path) and path.is_file():
             verify_gzip(path)  # if a bit of the header flipped, the checksum error is clearer
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = format_error(error)
         raise DataError(f"the volume {path} cannot be read: {reason}") from None

@@ -120,26 +120,23 @@ def _between_edges(matrix: Array) -> Array:
     return np.asarray(to_edges @ matrix @ np.linalg.inv(to_edges))
 
 
-class Affine(albumentations.Affine):  # type: ignore[misc]
+class _BoxesByPixelMatrix(albumentations.DualTransform):  # type: ignore[misc]
+    """Mixin of affine transforms that moves the boxes by the matrix of the pixels."""
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the matrix and use the matrix of the pixels for the boxes."""
+        sampled_params = super().get_params_dependent_on_data(params, data)
+        return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
+
+
+class Affine(_BoxesByPixelMatrix, albumentations.Affine):  # type: ignore[misc]
     """`albumentations.Affine` whose boxes follow the pixels, including with `fit_output`."""
 
-    def get_params_dependent_on_data(
-        self, params: dict[str, Any], data: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Draw the matrix and use the matrix of the pixels for the boxes."""
-        sampled_params = super().get_params_dependent_on_data(params, data)
-        return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
 
-
-class SafeRotate(albumentations.SafeRotate):  # type: ignore[misc]
+class SafeRotate(_BoxesByPixelMatrix, albumentations.SafeRotate):  # type: ignore[misc]
     """`albumentations.SafeRotate` whose boxes follow the pixels."""
-
-    def get_params_dependent_on_data(
-        self, params: dict[str, Any], data: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Draw the matrix and use the matrix of the pixels for the boxes."""
-        sampled_params = super().get_params_dependent_on_data(params, data)
-        return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
 
 
 class Perspective(albumentations.Perspective):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.augmentation import color
 from resnet_tasks.data.augmentation.aligned import ALIGNED
 from resnet_tasks.data.images.preprocessing import to_unit_range
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import RecipeError, format_error
 from resnet_tasks.registry import find_nearest, suggest_nearest
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
 from resnet_tasks.structures.targets import Target
@@ -174,7 +174,7 @@ class Augmentation:
         except _REFUSALS as error:
             raise RecipeError(
                 f"augment: albumentations rejects a {image.dtype} image of shape {image.shape}: "
-                f"{_format_error(error)}; remove that transform"
+                f"{format_error(error)}; remove that transform"
             ) from None
         augmented = outputs["image"]
         kind = np.float32 if self._makes_values else image.dtype
@@ -260,10 +260,6 @@ def _is_image(output: Any, channels: int, kind: Any = np.float32) -> bool:
         and output.ndim == 3
         and output.shape[2] == channels
     )
-
-
-def _format_error(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _require_channels(

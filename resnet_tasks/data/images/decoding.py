@@ -34,7 +34,7 @@ from resnet_tasks.data.images.image_files import (
 from resnet_tasks.data.images.image_formats import OversizedImageError
 from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
 from resnet_tasks.data.images.tiff_inflation import open_tiff
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_error
 from resnet_tasks.files.regular_files import read_regular_file
 
 MAX_PIXELS = 178_956_970
@@ -103,11 +103,7 @@ def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredImage:
                         return _decode_tiff(tiff, path, limit)
             return _decode_with_pillow(path, stream, limit)
     except DAMAGE as error:
-        raise DataError(f"image {path} cannot be read: {_format_error(error)}") from None
-
-
-def _format_error(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"image {path} cannot be read: {format_error(error)}") from None
 
 
 # --- numpy
