@@ -46,7 +46,7 @@ from resnet_tasks.exported.engines import open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import ExportedHead, PixelRange
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import resolve_precision
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import Batch
 
 CPU = torch.device("cpu")

@@ -21,10 +21,11 @@ from resnet_tasks.evaluation.numerics.weighted_means import (
     ratio,
 )
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric, as_array
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import (BACKGROUND, VOID, GroundTruth, Metric)
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import SegmentationMap
+    from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.structures.evaluation import as_array
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from resnet_tasks.exported.manifest import ExportedHead
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 Outputs = Mapping[str, NDArray[Any]]
 

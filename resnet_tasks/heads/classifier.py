@@ -32,7 +32,7 @@ from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions import Classification
+from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.read import to_coco_results
 from resnet_tasks.files.safe_names import require_head_names
-from resnet_tasks.structures.evaluation import as_array
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.visualization.drawing import draw_prediction, resize_prediction
 from resnet_tasks.visualization.thumbnails import encode_and_write, write_image
 

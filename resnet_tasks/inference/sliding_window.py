@@ -20,7 +20,7 @@ from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.inference.merge_boxes import WindowDetections, merge_detections
 from resnet_tasks.inference.merge_maps import BlendedMap, Keep, get_window_logits
 from resnet_tasks.model import Raw, TaskModel
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import Batch, collate
 from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION
 

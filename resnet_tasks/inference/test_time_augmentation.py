@@ -21,8 +21,10 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures.evaluation import as_array
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.samples import Batch, Sample
 
 SCALES = (0.75, 1.0, 1.25)

@@ -165,7 +165,3 @@ class DetailedEvaluator(Protocol):
         ...
 
 
-def as_array(values: Any) -> NDArray[Any]:
-    """Convert a tensor on any device, or anything numpy accepts, to a numpy array."""
-    detach = getattr(values, "detach", None)
-    return np.asarray(values if detach is None else detach().cpu().numpy())

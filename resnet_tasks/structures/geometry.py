@@ -1,20 +1,14 @@
 """Mapping between an original image and its place in a batch; for tensors and numpy arrays.
 
-The module works without torch, so that exported models predict without it. `samples` registers the
-resize of tensors.
+The module works without torch, so that exported models predict without it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import singledispatch
-from typing import Any, TypeVar
+from typing import Any
 
-import cv2
-import numpy as np
-
-Array = TypeVar("Array")
-"""Type of a tensor or a numpy array."""
+from resnet_tasks.structures.arrays import Array, array_like, flip_and_resize
 
 
 @dataclass(frozen=True)
@@ -96,45 +90,12 @@ class Geometry:
         return resized_map
 
     def _get_scales(self, like: Any) -> Any:
-        return _array_like(like, (self.scale[1], self.scale[0], self.scale[1], self.scale[0]))
+        return array_like(like, (self.scale[1], self.scale[0], self.scale[1], self.scale[0]))
 
     def _get_offsets(self, like: Any) -> Any:
-        return _array_like(like, (self.offset[1], self.offset[0], self.offset[1], self.offset[0]))
+        return array_like(like, (self.offset[1], self.offset[0], self.offset[1], self.offset[0]))
 
 
-@singledispatch
-def flip_and_resize(dense: Any, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
-    """Convert `(C, h, w)` values to float32, flip them, then resize them bilinearly.
-
-    The resize maps pixel centers at half-integers.
-
-    Args:
-        dense: `(C, h, w)` numpy array; other types are registered by the modules that import them.
-        flips: Axes to flip: 0 for rows, 1 for columns.
-        size: (height, width) of the result.
-    """
-    raise TypeError(
-        f"dense values of type {type(dense).__name__} cannot be flipped ({flips}) and resized to "
-        f"{size}; give an array or a tensor"
-    )
-
-
-@flip_and_resize.register
-def _(dense: np.ndarray, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
-    values = np.flip(dense.astype(np.float32, copy=False), tuple(axis + 1 for axis in flips))
-    if values.shape[1:] == size:
-        return values
-    planes = [
-        cv2.resize(np.ascontiguousarray(plane), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-        for plane in values
-    ]
-    return np.stack(planes)
-
-
-def _array_like(array: Any, values: tuple[float, ...]) -> Any:
-    """Return `values` as an array of the same type, dtype and device as `array`."""
-    make = getattr(array, "new_tensor", None)
-    return np.asarray(values, dtype=array.dtype) if make is None else make(values)
 
 
 def _sort_and_clip(boxes: Any, size: tuple[int, int]) -> Any:
@@ -143,5 +104,5 @@ def _sort_and_clip(boxes: Any, size: tuple[int, int]) -> Any:
     ordered[:, 2:] = boxes[:, 2:].clip(min=boxes[:, :2])
     height, width = size
     return ordered.clip(
-        _array_like(boxes, (0, 0, 0, 0)), _array_like(boxes, (width, height, width, height))
+        array_like(boxes, (0, 0, 0, 0)), array_like(boxes, (width, height, width, height))
     )

@@ -18,23 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import resnet_tasks.structures.tensors  # noqa: F401  # registers functions of `arrays` for tensors
 from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.structures.evaluation import VOID
-from resnet_tasks.structures.geometry import Geometry, flip_and_resize
+from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import Task
-
-
-# Registered here because `geometry` must not import torch.
-@flip_and_resize.register
-def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
-    values = dense.float()
-    if flips:
-        values = values.flip([axis + 1 for axis in flips])
-    if tuple(values.shape[1:]) == size:
-        return values
-    return F.interpolate(values[None], size=list(size), mode="bilinear", align_corners=False)[0]
 
 
 @dataclass(frozen=True)
@@ -138,18 +127,20 @@ class Batch:
         pinned = tuple(target.pin_memory() for target in self.targets)
         return replace(self, images=self.images.pin_memory(), targets=pinned)
 
-    def find_annotated(self, task: Task, table: LabelTable | None = None) -> tuple[int, ...]:
-        """Return the positions of the images with all annotations that `task` needs.
+    def find_annotated(
+        self, fields: Sequence[str], table: LabelTable | None = None
+    ) -> tuple[int, ...]:
+        """Return the positions of the images that are annotated with all of some fields.
 
         Args:
-            task: Task of the head.
+            fields: Fields of `Target` that the head's task requires.
             table: Label table of the head; None: not used. With a table, images on which none of
                 the head's classes was annotated are excluded.
         """
         return tuple(
             i
             for i, target in enumerate(self.targets)
-            if target.has_fields_for(task)
+            if target.has_fields(fields)
             and (table is None or table.has_annotated_classes(target))
         )
 

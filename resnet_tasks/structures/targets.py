@@ -8,14 +8,12 @@ indices into the categories of the dataset; inside a head, into the classes of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from resnet_tasks.structures.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,9 @@ class Target:
     unannotated: Tensor | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def has_fields_for(self, task: Task) -> bool:
-        """Return whether all annotations that `task` needs are present."""
-        return all(
-            getattr(self, name, None) is not None or name in self.extra
-            for name in task.target_fields
-        )
+    def has_fields(self, fields: Iterable[str]) -> bool:
+        """Return whether the image is annotated with all of these fields."""
+        return all(getattr(self, name, None) is not None or name in self.extra for name in fields)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """Return the same target on `device`."""

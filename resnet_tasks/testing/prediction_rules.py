@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.testing.head_under_test import HeadUnderTest
 
 

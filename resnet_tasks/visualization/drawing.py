@@ -11,9 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.images.intensity import resize_labels
-from resnet_tasks.structures.evaluation import VOID, GroundTruth, as_array
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.label_maps import resize_labels
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import (VOID, GroundTruth)
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 Pixels = NDArray[np.uint8]
 

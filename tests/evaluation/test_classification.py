@@ -18,7 +18,7 @@ from resnet_tasks.structures.evaluation import (
     GroundTruth,
     ResamplableEvaluator,
 )
-from resnet_tasks.structures.predictions import Classification
+from resnet_tasks.structures.predictions.classification import Classification
 
 ABC = ("a", "b", "c")
 

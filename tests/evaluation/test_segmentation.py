@@ -12,7 +12,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.evaluation import VOID, GroundTruth
-from resnet_tasks.structures.predictions import SegmentationMap
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 
 def predicted(labels: list[list[int]]) -> SegmentationMap:

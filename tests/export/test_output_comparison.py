@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from resnet_tasks.export.output_comparison import OutputDifference, Tolerance, compare_predictions
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 ALLOWED = Tolerance(box=1.0, score=0.1, unmatched=0.25, pixels=0.25)
 

@@ -24,7 +24,8 @@ from resnet_tasks.layers.segmentation_losses import cross_entropy
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions import Detections, SegmentationMap
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.structures.tasks import SEMANTIC_SEGMENTATION, Task

@@ -17,7 +17,9 @@ from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.inference.prediction_writer import PredictionWriter, filter_by_score
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.visualization.thumbnails import to_canvas, write_image
 
 

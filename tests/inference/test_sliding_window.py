@@ -28,7 +28,7 @@ from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.visualization.thumbnails import MAX_DRAWING_SIDE, make_overview
 from tests.support.paths import ROOT
 from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels

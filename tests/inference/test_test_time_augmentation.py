@@ -25,7 +25,8 @@ from resnet_tasks.inference.test_time_augmentation import (
 )
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions import Classification, Detections
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target
 from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels

@@ -19,7 +19,8 @@ from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.run import Run, load
-from resnet_tasks.structures.predictions import Detections, SegmentationMap
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from tests.support.consoles import heard, quiet
 from tests.support.interrupting import killed_at

@@ -11,7 +11,7 @@ from resnet_tasks.heads.base import Head
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions import SegmentationMap
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.tasks import DETECTION, SEMANTIC_SEGMENTATION
 

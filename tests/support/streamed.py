@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
-from resnet_tasks.structures.predictions import Detections, SegmentationMap
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 
 @dataclass

@@ -20,7 +20,7 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.runs.run import load
-from resnet_tasks.structures.predictions import Classification
+from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 
 SMALL = ("backbone.name=resnet10t", "training.batch_size=4", "training.precision=fp32")

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from resnet_tasks.structures.evaluation import IGNORED, VOID, GroundTruth
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.visualization.drawing import (
     as_rgb8,
     draw_boxes,

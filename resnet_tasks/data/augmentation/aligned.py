@@ -18,7 +18,7 @@ from albumentations.augmentations.crops import functional as crops
 from albumentations.augmentations.geometric import functional as geometric
 from numpy.typing import NDArray
 
-from resnet_tasks.data.images.intensity import resize_labels
+from resnet_tasks.structures.label_maps import resize_labels
 
 Array = NDArray[Any]
 

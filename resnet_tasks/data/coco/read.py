@@ -19,10 +19,10 @@ from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.coco.top_level import parse_annotated_kinds
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.evaluation import as_array
+from resnet_tasks.structures.arrays import as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import Detections
+    from resnet_tasks.structures.predictions.detections import Detections
 
 
 def read_coco(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.problems import Id
-from resnet_tasks.structures.evaluation import as_array
+from resnet_tasks.structures.arrays import as_array
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,8 @@ from resnet_tasks.data.coco.semantic_maps import read_map_values, values_to_labe
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.samples import as_tensor
 from resnet_tasks.data.images.image_cache import fits_in_memory
-from resnet_tasks.data.images.intensity import resize_labels, resize_pixels
+from resnet_tasks.structures.label_maps import resize_labels
+from resnet_tasks.data.images.intensity import resize_pixels
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.data.sampling.sample_keys import Key, unpack_key

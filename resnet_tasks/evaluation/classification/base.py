@@ -22,10 +22,11 @@ from resnet_tasks.evaluation.numerics.ranking import (
     average_defined_rows,
     safe_divide,
 )
-from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import (GroundTruth, Metric)
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import Classification
+    from resnet_tasks.structures.predictions.classification import Classification
 
 
 NUM_BINS = 15  # Guo et al. 2017, section 2

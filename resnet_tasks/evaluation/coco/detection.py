@@ -19,10 +19,11 @@ from resnet_tasks.evaluation.coco.evaluator import CocoEvaluator
 from resnet_tasks.evaluation.coco.image_blocks import ImageBlock, build_objects, build_truth_objects
 from resnet_tasks.evaluation.coco.matching import Matches, Pairs, find_box_pairs, match_detections
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures.evaluation import GroundTruth, as_array
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import GroundTruth
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import Detections
+    from resnet_tasks.structures.predictions.detections import Detections
 
 
 class DetectionEvaluator(CocoEvaluator):

@@ -30,7 +30,8 @@ from resnet_tasks.evaluation.coco.matching import (
     match_detections,
     select_pairs,
 )
-from resnet_tasks.structures.evaluation import GroundTruth, as_array
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import GroundTruth
 
 _OTHER_IDS = 1 << 40
 """First id for images whose id is not a nonnegative integer; these images sort after all others."""

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.evaluation import GroundTruth, as_array
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import GroundTruth
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import Detections
+    from resnet_tasks.structures.predictions.detections import Detections
 
 Floats = NDArray[np.float64]
 

@@ -37,7 +37,7 @@ from resnet_tasks.registry import EXTRA_EVALUATORS
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import Detections
+    from resnet_tasks.structures.predictions.detections import Detections
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -43,7 +43,7 @@ from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import Detections
+    from resnet_tasks.structures.predictions.detections import Detections
 
 LEAST_IOU = {"car": 0.7, "pedestrian": 0.5, "cyclist": 0.5}  # development kit
 OTHER_IOU = 0.5

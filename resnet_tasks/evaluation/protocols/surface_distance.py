@@ -34,7 +34,7 @@ from resnet_tasks.registry import EXTRA_EVALUATORS
 from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions import SegmentationMap
+    from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

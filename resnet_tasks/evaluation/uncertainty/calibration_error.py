@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.matching import find_box_pairs, match_greedily, rank_within_groups
-from resnet_tasks.structures.evaluation import VOID, GroundTruth, Metric, as_array
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import (VOID, GroundTruth, Metric)
 
 if TYPE_CHECKING:
     from resnet_tasks.structures.evaluation import Evaluator
-    from resnet_tasks.structures.predictions import Detections, SegmentationMap
+    from resnet_tasks.structures.predictions.detections import Detections
+    from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 NUM_BINS = 15  # Guo et al. 2017, section 2
 HIT_IOU = 0.5

@@ -29,8 +29,11 @@ from resnet_tasks.evaluation.uncertainty.calibration_error import (
     extract_detection_decisions,
     extract_pixel_decisions,
 )
-from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import (GroundTruth, Metric)
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 LEAST_DECISIONS = 50
 """Minimum number of decisions for a fit."""

@@ -27,7 +27,7 @@ from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.tasks import DETECTION, Task
 

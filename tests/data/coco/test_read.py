@@ -20,7 +20,7 @@ from resnet_tasks.data.coco.read import read_coco, to_coco_results
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.doctor.check import CheckOptions, check_coco
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 
 SMALL: dict[str, Any] = {
     "info": {"description": "two images, three categories with gapped, unsorted ids"},

@@ -31,7 +31,7 @@ from resnet_tasks.recipe.load import load_data_settings, load_recipe
 from resnet_tasks.recipe.schema.data import NormalizeRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.run import Run, load
-from resnet_tasks.structures.predictions import SegmentationMap
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.samples import collate
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from resnet_tasks.visualization.drawing import draw_prediction

@@ -20,7 +20,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]

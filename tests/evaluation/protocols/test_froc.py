@@ -16,7 +16,7 @@ from resnet_tasks.evaluation.protocols.froc import (
     compute_froc_curve,
 )
 from resnet_tasks.structures.evaluation import DetailedEvaluator, GroundTruth, ResamplableEvaluator
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 
 LESION = (10.0, 10.0, 20.0, 20.0)
 OTHER = (50.0, 50.0, 20.0, 20.0)

@@ -12,7 +12,7 @@ import torch
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator, KittiOptions
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 
 Box = Sequence[float]
 CLASSES = ("Car", "Pedestrian")

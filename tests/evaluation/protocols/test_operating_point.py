@@ -14,7 +14,7 @@ from resnet_tasks.evaluation.protocols.operating_point import (
     get_label_thresholds,
 )
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 
 
 def place(number: int) -> list[float]:

@@ -18,7 +18,7 @@ from resnet_tasks.evaluation.protocols.surface_distance import (
     extract_outline,
 )
 from resnet_tasks.structures.evaluation import VOID, GroundTruth
-from resnet_tasks.structures.predictions import SegmentationMap
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 BG = ("background", "organ")
 

@@ -13,7 +13,8 @@ from resnet_tasks.evaluation.uncertainty.calibration_error import (
     compute_ece,
 )
 from resnet_tasks.structures.evaluation import VOID, GroundTruth, ResamplableEvaluator
-from resnet_tasks.structures.predictions import Detections, SegmentationMap
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 
 def two_pixels(

@@ -15,7 +15,9 @@ from resnet_tasks.evaluation.uncertainty.temperature_scaling import (
     TemperatureScaling,
 )
 from resnet_tasks.structures.evaluation import VOID, GroundTruth
-from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 
 def overconfident_map(seed: int, factor: float) -> tuple[SegmentationMap, GroundTruth]:

@@ -24,7 +24,7 @@ from resnet_tasks.heads.rcnn.matching import NEGATIVE, NEITHER, CandidateSampler
 from resnet_tasks.heads.rcnn.roi import BoxHead
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
 

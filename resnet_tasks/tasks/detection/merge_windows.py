@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from resnet_tasks.structures.evaluation import as_array
-from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.arrays import array_like, as_array
+from resnet_tasks.structures.predictions.detections import Detections
+
 
 Floats = NDArray[np.float64]
 Frame = tuple[float, float, float, float]
@@ -100,9 +100,9 @@ def merge_detections(
     kept_labels = np.repeat(kinds, [len(merged[1]) for merged in merged_classes])
     order = np.argsort(-kept_scores, kind="stable")
     return Detections(
-        torch.from_numpy(kept_boxes[order]).to(like.boxes),
-        torch.from_numpy(kept_scores[order]).to(like.scores),
-        torch.from_numpy(kept_labels[order]).to(like.labels),
+        array_like(like.boxes, kept_boxes[order]),
+        array_like(like.scores, kept_scores[order]),
+        array_like(like.labels, kept_labels[order]),
     )
 
 

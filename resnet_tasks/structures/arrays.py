@@ -1,0 +1,107 @@
+"""Functions on arrays that are numpy arrays or torch tensors, without importing torch.
+
+`tensors` registers the versions for torch tensors. It is imported wherever tensors are made
+(`samples`), so that code here runs on exported models in a process without torch.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = TypeVar("Array")
+"""Type of a tensor or a numpy array."""
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """Convert a tensor on any device, or anything numpy accepts, to a numpy array."""
+    detach = getattr(values, "detach", None)
+    return np.asarray(values if detach is None else detach().cpu().numpy())
+
+
+def array_like(array: Any, values: Any) -> Any:
+    """Return `values` as an array of the same type, dtype and device as `array`."""
+    make = getattr(array, "new_tensor", None)
+    return np.asarray(values, dtype=array.dtype) if make is None else make(values)
+
+
+@singledispatch
+def as_float32(values: Any) -> Any:
+    """Return the values as float32, in an array of the same type."""
+    raise TypeError(_describe_type(values))
+
+
+@singledispatch
+def softmax(logits: Any, axis: int) -> Any:
+    """Return the softmax of float logits along `axis`."""
+    raise TypeError(_describe_type(logits))
+
+
+@singledispatch
+def sigmoid(logits: Any) -> Any:
+    """Return the logistic function of every value."""
+    raise TypeError(_describe_type(logits))
+
+
+@singledispatch
+def argsort_descending(scores: Any) -> Any:
+    """Return the indices that sort `(N,)` scores from high to low; ties keep their order."""
+    raise TypeError(_describe_type(scores))
+
+
+@singledispatch
+def flip_and_resize(dense: Any, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
+    """Convert `(C, h, w)` values to float32, flip them, then resize them bilinearly.
+
+    The resize maps pixel centers at half-integers.
+
+    Args:
+        dense: `(C, h, w)` array.
+        flips: Axes to flip: 0 for rows, 1 for columns.
+        size: (height, width) of the result.
+    """
+    raise TypeError(f"{_describe_type(dense)} (flips {flips}, size {size})")
+
+
+def _describe_type(values: Any) -> str:
+    return f"values of type {type(values).__name__} are neither a numpy array nor a tensor"
+
+
+@as_float32.register
+def _(values: np.ndarray) -> Any:
+    return values.astype(np.float32, copy=False)
+
+
+@softmax.register
+def _(logits: np.ndarray, axis: int) -> Any:
+    probs = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    probs /= probs.sum(axis=axis, keepdims=True)
+    return probs
+
+
+@sigmoid.register
+def _(logits: np.ndarray) -> Any:
+    # One branch would overflow for large negative logits.
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+
+
+@argsort_descending.register
+def _(scores: np.ndarray) -> Any:
+    return np.argsort(-scores, kind="stable")
+
+
+@flip_and_resize.register
+def _(dense: np.ndarray, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
+    values = np.flip(dense.astype(np.float32, copy=False), tuple(axis + 1 for axis in flips))
+    if values.shape[1:] == size:
+        return values
+    planes = [
+        cv2.resize(np.ascontiguousarray(plane), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        for plane in values
+    ]
+    return np.stack(planes)

@@ -1,0 +1,1 @@
+"""Predictions for one image: how they are filtered, drawn, written and compared."""

@@ -1,0 +1,44 @@
+"""Versions of the functions of `arrays` for torch tensors, on any device."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnet_tasks.structures.arrays import (
+    argsort_descending,
+    as_float32,
+    flip_and_resize,
+    sigmoid,
+    softmax,
+)
+
+
+@as_float32.register
+def _(values: Tensor) -> Tensor:
+    return values.float()
+
+
+@softmax.register
+def _(logits: Tensor, axis: int) -> Tensor:
+    return logits.softmax(dim=axis)
+
+
+@sigmoid.register
+def _(logits: Tensor) -> Tensor:
+    return logits.sigmoid()
+
+
+@argsort_descending.register
+def _(scores: Tensor) -> Tensor:
+    return scores.sort(descending=True, stable=True).indices
+
+
+@flip_and_resize.register
+def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    values = dense.float()
+    if flips:
+        values = values.flip([axis + 1 for axis in flips])
+    if tuple(values.shape[1:]) == size:
+        return values
+    return F.interpolate(values[None], size=list(size), mode="bilinear", align_corners=False)[0]

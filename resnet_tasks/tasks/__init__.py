@@ -1,0 +1,1 @@
+"""Built-in tasks: declared outputs of a head -> predictions, and everything that follows."""

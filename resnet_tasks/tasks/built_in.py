@@ -1,0 +1,9 @@
+"""Modules of the built-in tasks, whose import registers them; a new one must be added here."""
+
+from __future__ import annotations
+
+from resnet_tasks.tasks.classification import task as classification
+from resnet_tasks.tasks.detection import task as detection
+from resnet_tasks.tasks.semantic_segmentation import task as semantic_segmentation
+
+BUILT_IN_TASKS = (classification, detection, semantic_segmentation)

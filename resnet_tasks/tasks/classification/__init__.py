@@ -1,0 +1,1 @@
+"""Classification of whole images, single-label and multi-label."""

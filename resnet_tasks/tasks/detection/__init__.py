@@ -1,0 +1,1 @@
+"""Detection: boxes, classes and scores of objects."""
