@@ -5,7 +5,7 @@ Shape glossary: `B` batch size, `C` channels, `H, W` padded batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, overload
 
 import torch
@@ -23,7 +23,7 @@ from resnet_tasks.structures.samples import Batch
 
 Losses = dict[str, LossTerm]
 Raw = dict[str, dict[str, Tensor]]
-Adjustment = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+HeadOutputs = dict[str, dict[str, Tensor]]
 
 
 class Backbone(Protocol):
@@ -55,8 +55,6 @@ class TaskModel(nn.Module):
         RecipeError: If there is no head, or a head's name cannot be the name of a torch module.
 
     Attributes:
-        adjustments: Head name -> function that `predict` applies to the raw output before it is
-            decoded, such as a calibration; empty by default.
         frozen: Names of the frozen parts: `backbone`, `pyramid` or names of heads; see `freeze`.
     """
 
@@ -94,7 +92,6 @@ class TaskModel(nn.Module):
         }
         self.loss_weights = {name: (loss_weights or {}).get(name, 1.0) for name in heads}
         self.lr_scales = {name: (lr_scales or {}).get(name, 1.0) for name in heads}
-        self.adjustments: dict[str, Adjustment] = {}
         self.frozen: tuple[str, ...] = ()
         self.register_buffer("mean", torch.tensor(backbone.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))
@@ -190,7 +187,8 @@ class TaskModel(nn.Module):
         losses: Losses = {}
         for name in self.trained_heads:
             head = self.named_heads[name]
-            positions = batch.find_annotated(head.task, self.label_tables[name])
+            fields = head.task_spec.required_fields
+            positions = batch.find_annotated(fields, self.label_tables[name])
             if not positions:
                 continue
             view = batch.make_view(self.label_tables[name], positions)
@@ -274,19 +272,22 @@ class TaskModel(nn.Module):
         Returns:
             Head name -> one prediction per image (`Detections`, `SegmentationMap`, ...).
         """
-        raw = self.predict_raw(batch, precision=precision)
+        outputs = self.compute_outputs(batch, precision=precision)
         return {
-            name: head.decode(raw[name], batch.geometries)
+            name: head.task_spec.decode(outputs[name], batch.geometries)
             for name, head in self.named_heads.items()
         }
 
     @torch.inference_mode()
-    def predict_raw(self, batch: Batch, *, precision: str = "fp32") -> Raw:
-        """Compute the adjusted raw outputs of every head in evaluation mode, for `predict`.
+    def compute_outputs(self, batch: Batch, *, precision: str = "fp32") -> HeadOutputs:
+        """Compute the declared outputs of every head in evaluation mode.
 
         Args:
             batch: Images to predict; targets are ignored.
             precision: `fp32`, `bf16` or `fp16`.
+
+        Returns:
+            Head name -> output name -> tensor, in pixels of the batch; see `Task.outputs`.
         """
         was_training = self.training
         self.eval()
@@ -295,9 +296,10 @@ class TaskModel(nn.Module):
                 raw: Raw = self(batch.to(self.device), mode="raw")
         finally:
             self.train(was_training)
-        for name, adjust in self.adjustments.items():
-            raw[name] = adjust(raw[name])
-        return raw
+        sizes = torch.tensor(
+            [geometry.input_size for geometry in batch.geometries], device=self.device
+        )
+        return {name: head.outputs(raw[name], sizes) for name, head in self.named_heads.items()}
 
 
 def _select_rows(features: Mapping[str, Tensor], positions: Sequence[int]) -> dict[str, Tensor]:

@@ -168,6 +168,12 @@ def _predict_exported(
     from resnet_tasks.exported.exported_model import ExportedModel
     from resnet_tasks.inference.streaming.stream import predict_all
 
-    predictor = ExportedModel.open(export).to_stream_predictor(max_pixels)
-    predict_all(predictor, request, out, settings=predictor.settings, options=options)
+    model = ExportedModel.open(export)
+    predict_all(
+        model.to_stream_predictor(max_pixels),
+        request,
+        out,
+        settings=model.get_stream_settings(max_pixels),
+        options=options,
+    )
     typer.echo(f"written to {out}")

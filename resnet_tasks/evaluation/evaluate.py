@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.sampling.dataset_protocols import HasGroups
 from resnet_tasks.errors import HeadError
 from resnet_tasks.evaluation.evaluators import Evaluators, build_evaluators
-from resnet_tasks.evaluation.ground_truth import build_truth, is_annotated
+from resnet_tasks.evaluation.ground_truth import build_truth
 from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
     Resampling,
@@ -20,14 +20,18 @@ from resnet_tasks.evaluation.uncertainty.bootstrap import (
     resample_heads,
 )
 from resnet_tasks.inference.predict_dataset import (
-    ImagePrediction,
     ProcessGroup,
     SingleProcess,
     predict_dataset,
 )
-from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
+from resnet_tasks.inference.predict_images import as_predictor
+from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.evaluation import DetailedEvaluator, Metric
+from resnet_tasks.structures.image_result import ImageResult
+from resnet_tasks.structures.input_images import HeadInfo
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.predictions.base import Prediction
 from resnet_tasks.structures.samples import Sample
 
 
@@ -73,7 +77,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Predictor,
+    model: TaskModel | Predictor,
     dataset: Dataset[Sample],
     *,
     batch_size: int = 8,
@@ -81,19 +85,18 @@ def evaluate(
     workers: int = 0,
     evaluators: Evaluators | None = None,
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
-    on_image: Callable[[int, dict[str, Any]], None] | None = None,
+    on_image: Callable[[int, Mapping[str, Prediction]], None] | None = None,
     process_group: ProcessGroup = SingleProcess(),  # noqa: B008  # frozen
 ) -> Evaluation:
     """Compute the metrics of every head of `model` on `dataset`, with 95 % intervals.
 
     Args:
-        model: `TaskModel` on its device, whose mode is restored afterwards, or a `TtaPredictor` or
-            `SlidingWindows` that wraps one.
+        model: `TaskModel` on its device, whose mode is restored afterwards, or a predictor.
         dataset: Samples without augmentation. The ground truth of a `CocoDataset` is read from its
             annotation files; that of any other dataset is the targets of its samples, mapped back
             to the original frame.
-        batch_size: Images per forward pass; `SlidingWindows` predicts one image at a time.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        batch_size: Images per forward pass; a predictor of windows predicts one image at a time.
+        precision: `auto`, `fp32`, `bf16` or `fp16`, for a `TaskModel`; a predictor has its own.
         workers: Number of loader processes.
         evaluators: Evaluators of each head; default: `build_evaluators` of the model's heads.
         bootstrap: Options of the intervals; None: no intervals.
@@ -104,25 +107,20 @@ def evaluate(
     Raises:
         HeadError: If two evaluators of a head have a metric with the same name.
     """
-    heads = unwrap_model(model).named_heads
+    predictor = as_predictor(model, precision)
+    heads = predictor.heads
     evaluator_set = _EvaluatorSet(build_evaluators(heads) if evaluators is None else evaluators)
-    predictions = predict_dataset(
-        model,
-        dataset,
-        batch_size,
-        precision=precision,
-        workers=workers,
-        process_group=process_group,
-    )
-    for prediction in predictions:
-        evaluator_set.update(unwrap_model(model), dataset, prediction)
+    for index, result in predict_dataset(
+        predictor, dataset, batch_size, workers=workers, process_group=process_group
+    ):
+        evaluator_set.update(heads, dataset, index, result)
         if on_image is not None:
-            on_image(prediction[0], prediction[2])
+            on_image(index, result)
     return evaluator_set.build_evaluation(bootstrap)
 
 
 def evaluate_folds(
-    parts: Iterable[tuple[Predictor, Dataset[Sample]]],
+    parts: Iterable[tuple[TaskModel | Predictor, Dataset[Sample]]],
     evaluators: Evaluators,
     *,
     batch_size: int = 8,
@@ -148,8 +146,9 @@ def evaluate_folds(
     """
     evaluator_set = _EvaluatorSet(evaluators)
     for model, dataset in parts:
-        for prediction in predict_dataset(model, dataset, batch_size, precision=precision):
-            evaluator_set.update(unwrap_model(model), dataset, prediction)
+        predictor = as_predictor(model, precision)
+        for index, result in predict_dataset(predictor, dataset, batch_size):
+            evaluator_set.update(predictor.heads, dataset, index, result)
     return evaluator_set.build_evaluation(bootstrap)
 
 
@@ -170,20 +169,24 @@ class _EvaluatorSet:
     groups: dict[int | str, str] = field(default_factory=dict)
 
     def update(
-        self, model: TaskModel, dataset: Dataset[Sample], prediction: ImagePrediction
+        self,
+        heads: Mapping[str, HeadInfo],
+        dataset: Dataset[Sample],
+        index: int,
+        result: ImageResult,
     ) -> None:
         """Add the predictions for one image of a dataset."""
-        index, image_id, head_predictions = prediction
-        self.image_ids.append(image_id)
+        self.image_ids.append(result.image_id)
         group = dataset.group(index) if isinstance(dataset, HasGroups) else None
         if group is not None:
-            self.groups[image_id] = group
-        for name, head in model.named_heads.items():
-            truth = build_truth(dataset, index, model.label_tables[name])
-            if is_annotated(head.task, truth):
+            self.groups[result.image_id] = group
+        for name, head in heads.items():
+            table = head.label_table or LabelTable.identity(head.classes)
+            truth = build_truth(dataset, index, table)
+            if head.task_spec.is_annotated(truth):
                 self.evaluated_heads.add(name)
                 for evaluator in self.evaluators.get(name, ()):
-                    evaluator.update(head_predictions[name], truth)
+                    evaluator.update(result[name], truth)
 
     def build_evaluation(self, bootstrap: Bootstrap | None) -> Evaluation:
         """Compute all metrics over the added images."""

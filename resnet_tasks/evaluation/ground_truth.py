@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.augmentation.transforms import decode_labels, encode_labels
 from resnet_tasks.data.coco.records import boxes_to_xywh
-from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.tasks import Task

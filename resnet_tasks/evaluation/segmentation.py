@@ -22,7 +22,7 @@ from resnet_tasks.evaluation.numerics.weighted_means import (
 )
 from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.arrays import as_array
-from resnet_tasks.structures.evaluation import (BACKGROUND, VOID, GroundTruth, Metric)
+from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric
 
 if TYPE_CHECKING:
     from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap

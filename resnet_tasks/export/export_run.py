@@ -20,16 +20,16 @@ from resnet_tasks.export.model_comparison import (
     compare_with_model,
     load_comparison_images,
 )
-from resnet_tasks.export.output_comparison import EXACT, Tolerance
+from resnet_tasks.export.output_comparison import EXACT
 from resnet_tasks.export.quantization import Int8Options, quantize_and_evaluate
 from resnet_tasks.export.write_graphs import write_onnx, write_openvino
 from resnet_tasks.exported.engines import PACKAGES, import_extra
 from resnet_tasks.exported.manifest import GRAPHS, ExportedHead, Manifest, PixelRange
 from resnet_tasks.files.atomic import make_folder
-from resnet_tasks.heads.classifier import MULTI_LABEL
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.run import Run
+from resnet_tasks.structures.predictions.comparison import Tolerance
 
 Format = Literal["onnx", "openvino"]
 
@@ -127,10 +127,9 @@ def _build_manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -
     heads = {
         name: ExportedHead(
             recipe.heads[name].type,
-            head.task.name,
+            head.task,
             head.classes,
             run.category_ids[name],
-            head.evaluator_name == MULTI_LABEL,
             getattr(head.options, "score_threshold", None),
         )
         for name, head in model.named_heads.items()

@@ -30,8 +30,8 @@ def measure_latency(
     manifest.write(folder)
     exported = ExportedModel.open(folder)
     timed: dict[str, Callable[[], object]] = {
-        "pytorch_fp32_ms": lambda: model.predict_raw(batch, precision="fp32"),
-        f"pytorch_{precision}_ms": lambda: model.predict_raw(batch, precision=precision),
+        "pytorch_fp32_ms": lambda: model.compute_outputs(batch, precision="fp32"),
+        f"pytorch_{precision}_ms": lambda: model.compute_outputs(batch, precision=precision),
         "export_ms": lambda: exported.engine.run(feed["images"], feed["sizes"]),
     }
     size = list(batch.padded_size)

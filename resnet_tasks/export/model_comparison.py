@@ -14,17 +14,17 @@ from rich.console import Console
 from resnet_tasks.data.datasets.samples import make_sample
 from resnet_tasks.data.images.find_images import find_images
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.export.output_comparison import (
-    ROUNDED,
-    OutputDifference,
-    Tolerance,
-    compare_predictions,
-)
+from resnet_tasks.export.output_comparison import ROUNDED, compare_predictions
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import Manifest
+from resnet_tasks.inference.outputs_model import OutputsModel
+from resnet_tasks.inference.predictor import FileHandle, WholeImagePredictor
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.structures.image_result import ImageResult
+from resnet_tasks.structures.predictions.comparison import OutputDifference, Tolerance
 from resnet_tasks.structures.samples import Batch, collate
 
 Image = tuple[str, NDArray[Any]]
@@ -107,20 +107,18 @@ def compare_with_model(
     parts = list(_iterate_batches(images))
     with track_progress(console, "Predicting with the model", len(parts)) as advance:
         for part in parts:
-            expected += _predict(model, manifest, part)
+            expected += _predict(TorchOutputs(model, "fp32"), manifest, part)
             advance()
     comparison: dict[str, Any] = {"images": [name for name, _ in images]}
     for precision, allowed in engines.items():
         manifest.write(folder)
         exported = ExportedModel.open(folder, precision=precision)
-        exported_predictions: list[dict[str, Any]] = []
+        exported_predictions: list[ImageResult] = []
         with track_progress(
             console, f"Predicting with the export ({precision})", len(parts)
         ) as advance:
             for part in parts:
-                exported_predictions += exported.predict(
-                    [image for _, image in part], [name for name, _ in part]
-                )
+                exported_predictions += _predict(exported, manifest, part)
                 advance()
         differences = compare_predictions(expected, exported_predictions, allowed)
         good = all(difference.is_within(allowed) for difference in differences.values())
@@ -155,12 +153,10 @@ def _describe_excess(
     )
 
 
-def _predict(model: TaskModel, manifest: Manifest, images: Sequence[Image]) -> list[dict[str, Any]]:
-    predictions = model.predict(collate_batch(manifest, images), precision="fp32")
-    return [
-        {name: head_predictions[i] for name, head_predictions in predictions.items()}
-        for i in range(len(images))
-    ]
+def _predict(model: OutputsModel, manifest: Manifest, images: Sequence[Image]) -> list[ImageResult]:
+    predictor = WholeImagePredictor(model)
+    handles = [FileHandle(image, manifest.preparation, name) for name, image in images]
+    return predictor.predict([predictor.prepare(handle) for handle in handles])
 
 
 def collate_batch(manifest: Manifest, images: Sequence[Image]) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
-from resnet_tasks.evaluation.evaluators import MAIN_METRIC
 from resnet_tasks.evaluation.metric_tables import metric_to_json
 from resnet_tasks.export.model_comparison import Image
 from resnet_tasks.exported.engines import import_extra
 from resnet_tasks.exported.exported_model import ExportedModel, collate_images
 from resnet_tasks.exported.manifest import Manifest
+from resnet_tasks.inference.predictor import FileHandle, WholeImagePredictor
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.evaluation import Metric
-from resnet_tasks.structures.samples import Batch, Sample
+from resnet_tasks.structures.input_images import HeadInfo, InputImage
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.tasks import Outputs
 
 Feed = dict[str, NDArray[Any]]
 
@@ -80,33 +83,21 @@ def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
     partial.replace(graph)
 
 
-class EngineModel(TaskModel):
-    """Model whose predictions come from an exported graph, for the evaluation of exports.
+@dataclass(frozen=True)
+class _LabeledExport:
+    """Exported model with the label tables of the model that it was exported from.
 
-    Args:
-        model: Model that provides heads and label tables; its modules are shared, not copied.
-        exported: Exported model that predicts.
+    Attributes:
+        exported: Exported model.
+        heads: Head name -> description, with its label table.
     """
 
     exported: ExportedModel
+    heads: Mapping[str, HeadInfo]
 
-    def __init__(self, model: TaskModel, exported: ExportedModel) -> None:
-        self.__dict__.update(vars(model))
-        self.__dict__["exported"] = exported
-
-    def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:  # noqa: ARG002
-        """Return the predictions of every head, computed by the engine in its own precision."""
-        images = self.exported.manifest.pixels.scale_from_unit(
-            np.ascontiguousarray(batch.images.numpy())
-        )
-        sizes = np.asarray([geometry.input_size for geometry in batch.geometries], np.int64)
-        predictions = self.exported.decode_outputs(
-            self.exported.engine.run(images, sizes), batch.geometries
-        )
-        return {
-            name: [image_predictions[name] for image_predictions in predictions]
-            for name in self.named_heads
-        }
+    def outputs(self, images: Sequence[InputImage]) -> dict[str, Outputs]:
+        """Compute the outputs of the exported graph."""
+        return self.exported.outputs(images)
 
 
 def evaluate_export(
@@ -118,10 +109,9 @@ def evaluate_export(
 ) -> Evaluation:
     """Evaluate an exported model with the evaluators of the model's heads, without intervals."""
     return evaluate(
-        EngineModel(model, exported),
+        WholeImagePredictor(_LabeledExport(exported, TorchOutputs(model).heads)),
         dataset,
         batch_size=1,
-        precision="fp32",
         bootstrap=None,
         on_image=lambda *_: on_image(),
     )
@@ -129,10 +119,9 @@ def evaluate_export(
 
 def build_feed(manifest: Manifest, images: Sequence[Image]) -> Feed:
     """Return the inputs of the exported graph for stored images."""
-    prepared = [
-        manifest.pixels.prepare(manifest.preparation, image, name) for name, image in images
-    ]
-    batched_images, sizes = collate_images(prepared, manifest.multiple)
+    inputs = [FileHandle(image, manifest.preparation, name).read() for name, image in images]
+    pixels = [manifest.pixels.convert(image.pixels) for image in inputs]
+    batched_images, sizes = collate_images(pixels, manifest.multiple)
     return {"images": batched_images, "sizes": sizes}
 
 
@@ -163,11 +152,7 @@ def quantize_and_evaluate(
     console.print(f"calibrating on {len(train)} training images")
     quantize(folder / manifest.graph, _CalibrationFeed(manifest, train), len(train))
     after = measure_metrics("Evaluating int8")
-    main = {
-        f"{name}/{MAIN_METRIC[head.evaluator_name]}"
-        for name, head in model.named_heads.items()
-        if head.evaluator_name in MAIN_METRIC
-    }
+    main = {f"{name}/{head.task_spec.main_metric}" for name, head in model.named_heads.items()}
     fallen = {
         name: (before[name].value, after[name].value)
         for name in sorted(main & before.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.errors import RunError
-from resnet_tasks.exported.decode_outputs import decode
+from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
+from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
+from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
-from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
-from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
+from resnet_tasks.structures.image_result import ImageResult
+from resnet_tasks.structures.input_images import HeadInfo, InputImage
+from resnet_tasks.structures.tasks import Outputs
+from resnet_tasks.tasks.built_in import BUILT_IN_TASKS
+
+assert BUILT_IN_TASKS, "the import registers the tasks of exported heads"
 
 
 def is_exported(folder: Path) -> bool:
@@ -61,18 +67,30 @@ class ExportedModel:
         return cls(manifest, open_engine(graph, precision=resolved_precision, threads=threads))
 
     @property
-    def classes(self) -> dict[str, tuple[str, ...]]:
-        """Head name -> class names, in label order."""
-        return {name: head.classes for name, head in self.manifest.heads.items()}
+    def heads(self) -> dict[str, HeadInfo]:
+        """Head name -> task, class names and category ids."""
+        return {
+            name: HeadInfo(head.task, head.classes, head.category_ids)
+            for name, head in self.manifest.heads.items()
+        }
 
-    @property
-    def category_ids(self) -> dict[str, tuple[int, ...]]:
-        """Head name -> category id of every label."""
-        return {name: head.category_ids for name, head in self.manifest.heads.items()}
+    def outputs(self, images: Sequence[InputImage]) -> dict[str, Outputs]:
+        """Compute the declared outputs of every head for a batch of images."""
+        pixels = [self.manifest.pixels.convert(image.pixels) for image in images]
+        found = self.engine.run(*collate_images(pixels, self.manifest.multiple))
+        return {name: select_head_outputs(found, name) for name in self.manifest.heads}
+
+    def build_predictor(self) -> Predictor:
+        """Return the predictor of this model, with the windows of its recipe if it has any."""
+        windows = self.manifest.windows
+        if windows is None:
+            return WholeImagePredictor(self)
+        grid = WindowGrid(windows["height"], windows["width"], windows["overlap"])
+        return SlidingWindowPredictor(self, grid, iou=windows["nms_iou"])
 
     def predict(
         self, images: Sequence[NDArray[Any]], names: Sequence[str] = ()
-    ) -> list[dict[str, Any]]:
+    ) -> list[ImageResult]:
         """Return the predictions for images in memory, which are processed as one batch.
 
         Args:
@@ -80,8 +98,7 @@ class ExportedModel:
             names: Names of the images in error messages; default: their positions.
 
         Returns:
-            Per image: head name -> `Detections`, `SegmentationMap` (both in pixels of that image)
-            or `Classification`, all with numpy arrays.
+            Predictions of every head for each image, in original pixels, with numpy arrays.
 
         Raises:
             DataError: If an image does not fit the model.
@@ -89,32 +106,13 @@ class ExportedModel:
         if not images:
             return []
         image_names = names or [f"image {i}" for i in range(len(images))]
-        preparation, pixels = self.manifest.preparation, self.manifest.pixels
-        prepared = [
-            pixels.prepare(preparation, image, name)
-            for image, name in zip(images, image_names, strict=True)
-        ]
-        geometries = [
-            Geometry.from_resize(
-                (image.shape[0], image.shape[1]), (values.shape[0], values.shape[1])
-            )
-            for image, values in zip(images, prepared, strict=True)
-        ]
-        batch, sizes = collate_images(prepared, self.manifest.multiple)
-        return self.decode_outputs(self.engine.run(batch, sizes), geometries)
-
-    def decode_outputs(
-        self, outputs: dict[str, NDArray[Any]], geometries: Sequence[Geometry]
-    ) -> list[dict[str, Any]]:
-        """Decode the outputs of the graph into one dict of head name -> prediction per image."""
-        predictions = {
-            name: decode(head, select_head_outputs(outputs, name), geometries)
-            for name, head in self.manifest.heads.items()
-        }
-        return [
-            {name: head_predictions[i] for name, head_predictions in predictions.items()}
-            for i in range(len(geometries))
-        ]
+        predictor, preparation = self.build_predictor(), self.manifest.preparation
+        return predictor.predict(
+            [
+                predictor.prepare(FileHandle(image, preparation, name))
+                for image, name in zip(images, image_names, strict=True)
+            ]
+        )
 
     def predict_paths(
         self,
@@ -138,92 +136,41 @@ class ExportedModel:
 
         Raises:
             DataError: If there is no image, or no image can be read.
-            RunError: If the folder cannot be written to, or the run predicts in windows.
+            RunError: If the folder cannot be written to.
         """
-        predictor = self.to_stream_predictor(max_pixels)
         predict_all(
-            predictor,
+            self.to_stream_predictor(max_pixels),
             PredictionRequest(tuple(paths)),
             out,
-            settings=predictor.settings,
+            settings=self.get_stream_settings(max_pixels),
             options=StreamOptions(score),
             console=console,
         )
         return out
 
-    def to_stream_predictor(self, max_pixels: int | None = None) -> ExportStreamPredictor:
+    def to_stream_predictor(self, max_pixels: int | None = None) -> PredictorStream:
         """Return this model as a predictor for streams of images.
 
         Args:
             max_pixels: Maximum number of pixels per image; larger images are refused; None: the
                 limit of the recipe.
-
-        Raises:
-            RunError: If the run predicts in windows.
         """
-        if self.manifest.windows is not None:
-            raise RunError(
-                "this model was trained on windows of large images, which `predict` merges only "
-                "with the run folder; use the run folder, or run the graph on your own windows"
-            )
-        if max_pixels is None:
-            return ExportStreamPredictor(self)
-        limited = replace(self.manifest.preparation, max_pixels=max_pixels)
-        return ExportStreamPredictor(
-            replace(self, manifest=replace(self.manifest, preparation=limited))
+        manifest = self.manifest
+        limit = max_pixels or manifest.preparation.max_pixels
+        return PredictorStream(
+            self.build_predictor(),
+            replace(manifest.preparation, max_pixels=limit),
+            manifest.categories,
+            batch_size=1,
         )
 
-
-@dataclass(frozen=True)
-class ExportStreamPredictor:
-    """Exported model as a `StreamPredictor`.
-
-    Attributes:
-        model: Exported model that predicts.
-        batch_size: Number of images per batch.
-    """
-
-    model: ExportedModel
-    batch_size: int = 1
-
-    @property
-    def preparation(self) -> Preparation:
-        """Preparation that turns images into inputs of the model."""
-        return self.model.manifest.preparation
-
-    @property
-    def classes(self) -> dict[str, tuple[str, ...]]:
-        """Head name -> class names, in label order."""
-        return self.model.classes
-
-    @property
-    def category_ids(self) -> dict[str, tuple[int, ...]]:
-        """Head name -> category id of every label."""
-        return self.model.category_ids
-
-    @property
-    def categories(self) -> Sequence[Mapping[str, Any]]:
-        """Categories of the dataset in COCO format."""
-        return self.model.manifest.categories
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings that affect a stream's results; a restart with other settings is refused."""
-        manifest = repr(replace(self.model.manifest, preparation=Preparation())).encode()
+    def get_stream_settings(self, max_pixels: int | None = None) -> dict[str, Any]:
+        """Return the settings that affect a stream's results; see `Run.get_stream_settings`."""
+        manifest = repr(replace(self.manifest, preparation=Preparation())).encode()
         return {
             "export": hashlib.sha256(manifest).hexdigest(),
-            "max_pixels": self.preparation.max_pixels,
+            "max_pixels": max_pixels or self.manifest.preparation.max_pixels,
         }
-
-    def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
-        """Read one image; see `StreamPredictor`."""
-        image = self.preparation.read(source) if isinstance(source, Path) else source
-        return ReadyImage(self.preparation.open_image(image, name), image)
-
-    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
-        """Return head name -> prediction per image; see `StreamPredictor`."""
-        names = [ready_image.image.name for ready_image in images]
-        return self.model.predict([ready_image.ready for ready_image in images], names)
 
 
 def collate_images(

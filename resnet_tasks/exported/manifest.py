@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.data.images.preprocessing import Preparation, to_unit_range
-from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
 
 FILE = "export.json"
-LAYOUT = 1
+LAYOUT = 2
 """Format version of the file."""
 GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
 """Format -> name of the graph file."""
@@ -62,23 +62,11 @@ class PixelRange:
         )
         return scaled
 
-    def prepare(
-        self, preparation: Preparation, image: NDArray[Any], name: str
-    ) -> NDArray[np.float32]:
-        """Return one stored image as `(h', w', C)` float32 in the range that the graph takes.
-
-        Raises:
-            DataError: If its shape or its values do not fit the model.
-        """
-        image = preparation.convert_channels(image, name)
-        if self.clip:
-            if not np.isfinite(image).all():
-                raise DataError(f"{name} contains values that are not finite; repair the file")
-            return image.astype(np.float32)
-        values = preparation.prepare_pixels(image, name)
-        if values.dtype == np.uint8 and (self.low, self.high) == (0.0, 255.0):
-            return values.astype(np.float32)
-        return self.scale_from_unit(to_unit_range(values))
+    def convert(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Convert the pixels of an `InputImage` to float32 in the range that the graph takes."""
+        if pixels.dtype == np.uint8 and (self.low, self.high) == (0.0, 255.0):
+            return pixels.astype(np.float32)
+        return self.scale_from_unit(to_unit_range(pixels))
 
 
 @dataclass(frozen=True)
@@ -87,11 +75,9 @@ class ExportedHead:
 
     Attributes:
         type: Head type in recipes.
-        task: `detection` (outputs `boxes`, `scores`, `labels`), `semantic_segmentation` (`logits`)
-            or `classification` (`probs`).
+        task: Name of the head's task, which declares its outputs.
         classes: Class names, in label order.
         category_ids: Category id of every label.
-        multi_label: Whether the head is a classifier whose classes are independent of each other.
         score_threshold: Minimum score of detections; None for heads without detections.
     """
 
@@ -99,7 +85,6 @@ class ExportedHead:
     task: str
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
-    multi_label: bool = False
     score_threshold: float | None = None
 
 
@@ -118,7 +103,7 @@ class Manifest:
         precision: Default precision of the engine: `auto` (bf16 if hardware and engine support it)
             or `fp32`.
         is_int8: Whether weights and activations are quantized.
-        windows: Sliding windows of the recipe, which `predict` does not support for exports; None:
+        windows: Sliding windows of the recipe: `height`, `width`, `overlap` and `nms_iou`; None:
             whole images.
         metadata: Source run, versions, tolerance, comparison and metrics, for information only.
     """

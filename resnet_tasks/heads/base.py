@@ -1,6 +1,7 @@
 """The contract of a head: the only plug point of the package.
 
-A head turns the features of a backbone into losses and predictions. It gets `dict[str,
+A head turns the features of a backbone into losses and into the outputs that its task declares. The
+task decodes them to predictions; a head never sees the original images. It gets `dict[str,
 FeatureSpec]` when it is built and `dict[str, Tensor]` when it runs, but never a backbone. None of
 its methods reads `self.training` to choose the type of its result.
 """
@@ -15,13 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.registry import EVALUATORS, Registry, suggest_nearest
-from resnet_tasks.structures.evaluation import Evaluator
+from resnet_tasks.registry import Registry, suggest_nearest
 from resnet_tasks.structures.feature_spec import FeatureSpec
-from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
-from resnet_tasks.structures.tasks import Task
+from resnet_tasks.structures.tasks import Task, get_task
 
 
 class HeadOptions(BaseModel):
@@ -42,12 +41,13 @@ def _format_option_error(error: Any, head: type[Head]) -> str:
 class Head(nn.Module, ABC):
     """Module that maps features to losses and to predictions.
 
-    A subclass sets the three class attributes, calls `super().__init__` and implements `loss`,
-    `forward` and `decode`.
+    A subclass sets the three class attributes, calls `super().__init__` and implements `loss` and
+    `forward`, and `outputs` if the raw output is not yet what the task declares.
 
     Attributes:
         Options: Class of the head's options, a frozen pydantic model.
-        task: Task of the head; names the target fields that its loss needs.
+        task: Name of the head's task, which declares its outputs and the annotations that its loss
+            needs.
         in_levels: Feature levels that the head reads, finest first.
 
     Args:
@@ -60,7 +60,7 @@ class Head(nn.Module, ABC):
     """
 
     Options: ClassVar[type[HeadOptions]] = HeadOptions
-    task: ClassVar[Task]
+    task: ClassVar[str]
     in_levels: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -120,9 +120,22 @@ class Head(nn.Module, ABC):
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the raw output: traceable, with the same names and ranks for every input."""
 
-    @abstractmethod
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        """Decode the raw output to one prediction per image, in pixels of the original image."""
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        """Convert the raw output to the outputs that the head's task declares.
+
+        The default returns the raw output. The method is traceable, like `forward`: its shapes
+        depend on the shapes of its inputs only. Non-maximum suppression belongs here.
+
+        Args:
+            raw: Result of `forward`.
+            sizes: `(B, 2)` int64 (height, width) of each image inside the padded batch. Outputs
+                describe the image, not its padding.
+
+        Returns:
+            Output name -> tensor, in pixels of the batch; see `Task.outputs`.
+        """
+        del sizes
+        return dict(raw)
 
     def prepare_for_inference(self) -> None:
         """Precompute what `forward` would otherwise recompute in every call with constant weights.
@@ -130,15 +143,20 @@ class Head(nn.Module, ABC):
         It is called on heads that only predict afterwards. Their outputs stay identical to the bit.
         """
 
-    @property
-    def evaluator_name(self) -> str:
-        """Key of the head's evaluator in `registry.EVALUATORS`; by default the name of its task."""
-        return self.task.name
+    @classmethod
+    def find_task(cls, options: Mapping[str, Any] | HeadOptions | None = None) -> Task:
+        """Return the task of a head with these options, before it is built.
 
-    def make_evaluator(self) -> Evaluator:
-        """Create an evaluator for this head: the registered one, unless a subclass overrides it."""
-        evaluator: Evaluator = EVALUATORS.get(self.evaluator_name)(self.classes)
-        return evaluator
+        Raises:
+            HeadError: If no task of that name is registered, or an option is invalid.
+        """
+        del options
+        return get_task(cls.task)
+
+    @property
+    def task_spec(self) -> Task:
+        """Task of this head."""
+        return get_task(self.task)
 
 
 HEADS: Registry[type[Head]] = Registry("head", group="resnet_tasks.heads")

@@ -30,14 +30,12 @@ from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.segmentation_losses import cross_entropy
 from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.feature_spec import FeatureSpec
-from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.samples import BatchView
-from resnet_tasks.structures.tasks import CLASSIFICATION, Task
+from resnet_tasks.structures.tasks import Task, get_task
 
-MULTI_LABEL = "multi_label_classification"
-"""Key of the evaluator for heads with the option `multi_label`."""
+MULTI_LABEL_TASK = "multi_label_classification"
+"""Task of heads with the option `multi_label`."""
 
 
 class ClassifierOptions(HeadOptions):
@@ -76,7 +74,7 @@ class Classifier(Head):
     """
 
     Options: ClassVar[type[HeadOptions]] = ClassifierOptions
-    task: ClassVar[Task] = CLASSIFICATION
+    task: ClassVar[str] = "classification"
     in_levels: ClassVar[tuple[str, ...]] = ("C5",)
     options: ClassifierOptions
     class_weights: Tensor | None
@@ -88,6 +86,7 @@ class Classifier(Head):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
+        self.task = type(self).find_task(self.options).name  # type: ignore[misc]
         if len(self.classes) < 2 and not self.options.multi_label:
             raise HeadError(
                 f"head {type(self).__name__} has the one class {self.classes[0]!r}, which every "
@@ -104,10 +103,11 @@ class Classifier(Head):
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
 
-    @property
-    def evaluator_name(self) -> str:
-        """Key of the evaluator; multi-label and single-label heads have different metrics."""
-        return MULTI_LABEL if self.options.multi_label else self.task.name
+    @classmethod
+    def find_task(cls, options: Mapping[str, Any] | HeadOptions | None = None) -> Task:
+        """Return the task: classification with one label per image, or with any number."""
+        is_multi_label = cls.parse_options(options).multi_label
+        return get_task(MULTI_LABEL_TASK if is_multi_label else cls.task)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `{"logits": (B, K, H5, W5)}` float32: class activation maps, padding included."""
@@ -168,16 +168,9 @@ class Classifier(Head):
             )
         }
 
-    def decode(
-        self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
-    ) -> list[Classification]:
-        """Decode one `Classification` per image: softmax, or sigmoids with `multi_label`."""
-        logits = self.pool_logits(
-            raw["logits"].float(), [geometry.input_size for geometry in geometries]
-        )
-        if self.options.multi_label:
-            return [Classification(probs, is_multi_label=True) for probs in logits.sigmoid()]
-        return [Classification(probs) for probs in logits.softmax(dim=1)]
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        """Return `{"logits": (B, K)}` float32, pooled over each image."""
+        return {"logits": self.pool_logits(raw["logits"].float(), sizes)}
 
     def _binary_cross_entropy(self, logits: Tensor, view: BatchView) -> LossTerm:
         target_probs = torch.zeros_like(logits)

@@ -10,7 +10,7 @@ detections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,21 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
-from resnet_tasks.errors import DataError, HeadError
+from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample, collate
+from resnet_tasks.structures.tasks import ExplainedOutput, ExplainedQuestion, Outputs
 
 Method = Literal["gradcam", "hirescam"]
-MIN_OVERLAP = 0.5
-"""Minimum IoU of a detection with the requested box."""
-
-SATURATED = 1e-6
-"""Distance of a score from 0 or 1 below which its float32 gradient is lost to rounding."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +70,6 @@ class Explanation:
     class_name: str
     box: tuple[float, float, float, float] | None
     evidence: float
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """Scalar with gradient, and the label and box of the prediction that it belongs to."""
-
-    value: Tensor
-    label: int
-    box: tuple[float, float, float, float] | None = None
 
 
 def explain(
@@ -129,7 +115,9 @@ def explain(
         images = model.normalize(batch.images, [sample.geometry.input_size])
         features = model.compute_features(images.requires_grad_())
         raw = head_module({name: feature.float() for name, feature in features.items()})
-        evidence = _compute_evidence(head_module, raw, sample.geometry, resolved_query, head)
+        sizes = torch.tensor([sample.geometry.input_size], device=device)
+        outputs = head_module.outputs(raw, sizes)
+        evidence = _select_explained(head_module, outputs, sample.geometry, resolved_query, head)
         (gradient,) = torch.autograd.grad(evidence.value, features[level], allow_unused=True)
     if gradient is None:
         raise HeadError(
@@ -175,14 +163,9 @@ def _enable_full_graph(model: TaskModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _compute_evidence(
-    head: Head, raw: Mapping[str, Tensor], geometry: Geometry, query: ExplanationQuery, name: str
-) -> _Evidence:
-    evidence_fn = EVIDENCE.get(head.task.name)
-    if evidence_fn is None:
-        raise HeadError(
-            f"head {name} has the task {head.task.name}; supported tasks are {', '.join(EVIDENCE)}"
-        )
+def _select_explained(
+    head: Head, outputs: Outputs, geometry: Geometry, query: ExplanationQuery, name: str
+) -> ExplainedOutput:
     label = None
     if query.class_name is not None:
         if query.class_name not in head.classes:
@@ -192,111 +175,8 @@ def _compute_evidence(
                 f"{', '.join(head.classes)}{hint}"
             )
         label = head.classes.index(query.class_name)
-    return evidence_fn(head, raw, geometry, label, query.box)
-
-
-def _compute_detection_evidence(
-    head: Head,
-    raw: Mapping[str, Tensor],
-    geometry: Geometry,
-    label: int | None,
-    box: tuple[float, float, float, float] | None,
-) -> _Evidence:
-    """Return the log-odds of a detection's score.
-
-    Unlike the gradient of the score, the gradient of the log-odds does not vanish for scores near
-    1.
-    """
-    usable = raw["valid"][0]
-    if label is not None:
-        usable = usable & (raw["labels"][0] == label)
-    class_name = "object" if label is None else head.classes[label]
-    if not usable.any():
-        raise DataError(
-            f"there is no {class_name} among the detections; choose another class or box"
-        )
-    boxes = geometry.boxes_to_original(raw["boxes"][0].detach().float())
-    rank = raw["scores"][0].detach().float()
-    if box is not None:
-        overlap = box_iou(boxes.new_tensor([box]), boxes)[0]
-        usable = usable & (overlap >= MIN_OVERLAP)
-        if not usable.any():
-            best = overlap[raw["valid"][0]].max().item()
-            class_hint = "" if label is None else f" of {class_name}"
-            raise DataError(
-                f"no detection{class_hint} overlaps the box {list(box)} by {MIN_OVERLAP} or more "
-                "(the "
-                f"nearest detection: {best:.2f}); give a box as predict writes it"
-            )
-        rank = overlap
-    index = int(rank.masked_fill(~usable, -1.0).argmax())
-    score = raw["scores"][0][index].float()
-    corners = boxes[index].tolist()
-    if not SATURATED < score.detach() < 1 - SATURATED:
-        raise DataError(
-            f"the score of the {head.classes[int(raw['labels'][0][index])]} at "
-            f"{[round(coordinate, 1) for coordinate in corners]} is {score.item():.7f}, where "
-            "float32 leaves no gradient to explain it with; choose another box or class"
-        )
-    value = torch.logit(score)
-    return _Evidence(
-        value, int(raw["labels"][0][index]), (corners[0], corners[1], corners[2], corners[3])
-    )
-
-
-def _compute_pixel_evidence(
-    head: Head,
-    raw: Mapping[str, Tensor],
-    geometry: Geometry,
-    label: int | None,
-    box: tuple[float, float, float, float] | None,
-) -> _Evidence:
-    """Return the mean logit of a class over its pixels, restricted to a box if one is given."""
-    height, width = geometry.input_size
-    logits = raw["logits"][0, :, :height, :width].float()
-    labels = logits.detach().argmax(dim=0)
-    region = torch.ones_like(labels, dtype=torch.bool)
-    if box is not None:
-        limits = geometry.boxes_to_input(logits.new_tensor([box]))[0].round().int().tolist()
-        region[:] = False
-        region[limits[1] : limits[3], limits[0] : limits[2]] = True
-    if not region.any():
-        raise DataError(f"the box {list(box or ())} holds no pixel of the image")
-    if label is None:
-        counts = torch.bincount(labels[region], minlength=len(head.classes))
-        if head.classes[0] == "background" and counts[1:].any():
-            counts[0] = 0
-        label = int(counts.argmax())
-    class_pixels = region & (labels == label)
-    if not class_pixels.any():
-        raise DataError(
-            f"no pixel there is predicted as {head.classes[label]}; choose another class or box"
-        )
-    return _Evidence(logits[label][class_pixels].mean(), label, box)
-
-
-def _compute_image_evidence(
-    head: Head,
-    raw: Mapping[str, Tensor],
-    geometry: Geometry,
-    label: int | None,
-    box: tuple[float, float, float, float] | None,
-) -> _Evidence:
-    """Return the logit of a class of the whole image."""
-    if box is not None:
-        raise DataError("a head that classifies whole images has no boxes; remove the box")
-    classifier: Any = head
-    logits = classifier.pool_logits(raw["logits"].float(), [geometry.input_size])[0]
-    class_index = int(logits.argmax()) if label is None else label
-    return _Evidence(logits[class_index], class_index)
-
-
-EVIDENCE: dict[str, Callable[..., _Evidence]] = {
-    "detection": _compute_detection_evidence,
-    "semantic_segmentation": _compute_pixel_evidence,
-    "classification": _compute_image_evidence,
-}
-"""Task name -> function that computes the explained logit of a head."""
+    question = ExplainedQuestion(label, query.box, head.classes)
+    return head.task_spec.select_explained(outputs, geometry, question)
 
 
 def _compute_heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:

@@ -9,35 +9,49 @@ from typing import Any
 from numpy.typing import NDArray
 
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
-from resnet_tasks.inference.test_time_augmentation import Predictor
+from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
+from resnet_tasks.inference.torch_outputs import TorchOutputs
+from resnet_tasks.model import TaskModel
+from resnet_tasks.structures.image_result import ImageResult
+
+
+def as_predictor(model: TaskModel | Predictor, precision: str = "auto") -> Predictor:
+    """Return a predictor of whole images for a model; a predictor is returned as it is."""
+    if isinstance(model, TaskModel):
+        return WholeImagePredictor(TorchOutputs(model, precision))
+    return model
 
 
 def predict_images(
-    model: Predictor,
+    model: TaskModel | Predictor,
     images: Sequence[NDArray[Any] | Path],
     preparation: Preparation,
     *,
     precision: str = "auto",
     names: Sequence[str] = (),
-) -> list[dict[str, Any]]:
+) -> list[ImageResult]:
     """Predict a few images, which form one batch.
 
     Args:
-        model: `TaskModel` in any mode, or a `TtaPredictor` or `SlidingWindows` that wraps one. With
-            `SlidingWindows`, files are read in regions if their format allows it.
+        model: `TaskModel` in any mode, or a predictor. A `SlidingWindowPredictor` reads files in
+            regions if their format allows it.
         images: `(h, w, C)` arrays in RGB order, or paths of image files.
         preparation: Preparation of the model's images.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`, for a `TaskModel`; a predictor has its own.
         names: Names of the images in messages; default: their paths or positions.
 
     Returns:
-        Head name -> prediction in pixels of the original image, for each image.
+        Predictions of every head in pixels of the original image, for each image.
     """
     if not images:
         return []
     image_names = names or [
         str(image) if isinstance(image, Path) else f"image {i}" for i, image in enumerate(images)
     ]
-    predictor = ModelPredictor(model, preparation, precision=precision)
-    return predictor.predict([*map(predictor.read, images, image_names)])
+    predictor = as_predictor(model, precision)
+    return predictor.predict(
+        [
+            predictor.prepare(FileHandle(image, preparation, name))
+            for image, name in zip(images, image_names, strict=True)
+        ]
+    )

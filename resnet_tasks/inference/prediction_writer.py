@@ -9,13 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco.read import to_coco_results
 from resnet_tasks.files.safe_names import require_head_names
-from resnet_tasks.structures.arrays import as_array
-from resnet_tasks.structures.predictions.classification import Classification
-from resnet_tasks.structures.predictions.detections import Detections
-from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
-from resnet_tasks.visualization.drawing import draw_prediction, resize_prediction
+from resnet_tasks.structures.predictions.base import Prediction
+from resnet_tasks.visualization.drawing import draw_prediction
 from resnet_tasks.visualization.thumbnails import encode_and_write, write_image
 
 
@@ -54,7 +50,7 @@ class PredictionWriter:
         self._thresholds = thresholds or {}
         self.results: dict[str, list[dict[str, Any]]] = {}
 
-    def write(self, image_id: int | str, name: str, predictions: Mapping[str, Any]) -> None:
+    def write(self, image_id: int | str, name: str, predictions: Mapping[str, Prediction]) -> None:
         """Write the semantic maps of one image, and collect its other predictions in `results`.
 
         Args:
@@ -63,23 +59,19 @@ class PredictionWriter:
             predictions: Head name -> prediction, in pixels of the original image.
         """
         for head, prediction in predictions.items():
-            if isinstance(prediction, Detections):
-                detections = self._filter_by_score(head, prediction)
-                ids = self._ids[head]
-                self.results.setdefault(head, []).extend(to_coco_results(detections, image_id, ids))
-            elif isinstance(prediction, SegmentationMap):
-                self._write_map(self.folder / head / f"{name}.png", prediction, self._ids[head])
-            elif isinstance(prediction, Classification):
-                entry = classification_to_result(
-                    prediction, image_id, self._ids[head], self._least or 0.0
-                )
-                self.results.setdefault(head, []).append(entry)
+            filtered, ids = self._filter_by_score(head, prediction), self._ids[head]
+            entries = filtered.to_results(image_id, ids, self._least or 0.0)
+            if entries is not None:
+                self.results.setdefault(head, []).extend(entries)
+            label_image = filtered.to_label_image(ids)
+            if label_image is not None:
+                encode_and_write(self.folder / head / f"{name}.png", label_image)
 
     def draw(
         self,
         name: str,
         image: NDArray[np.uint8],
-        predictions: Mapping[str, Any],
+        predictions: Mapping[str, Prediction],
         size: tuple[int, int] | None = None,
     ) -> Path:
         """Draw the predictions of all heads on an RGB image, and write the drawing.
@@ -97,7 +89,7 @@ class PredictionWriter:
         if size is not None and size != image_size:
             ratio = (image_size[0] / size[0], image_size[1] / size[1])
             predictions = {
-                head: resize_prediction(prediction, ratio, image_size)
+                head: prediction.resize(ratio, image_size)
                 for head, prediction in predictions.items()
             }
         path = self.folder / "overlays" / f"{name}.png"
@@ -113,59 +105,6 @@ class PredictionWriter:
         write_image(path, draw_prediction(image, filtered, self._classes, least_score=scores))
         return path
 
-    def _filter_by_score(self, head: str, detections: Detections) -> Detections:
-        if head in self._thresholds:
-            return filter_by_score(
-                detections, np.asarray(self._thresholds[head])[as_array(detections.labels)]
-            )
-        return detections if self._least is None else filter_by_score(detections, self._least)
-
-    @staticmethod
-    def _write_map(path: Path, prediction: SegmentationMap, ids: Sequence[int]) -> None:
-        table = np.asarray(ids, dtype=np.uint8 if max(ids) < 255 else np.uint16)
-        encode_and_write(path, table[as_array(prediction.labels)])
-
-
-def classification_to_result(
-    classification: Classification,
-    image_id: int | str,
-    ids: Sequence[int],
-    least_score: float = 0.0,
-) -> dict[str, Any]:
-    """Convert a classification to a JSON entry `{image_id, category_ids, scores}`.
-
-    The classes are sorted by falling probability.
-
-    Args:
-        classification: Prediction to convert.
-        image_id: Id of the image.
-        ids: Category id of every label.
-        least_score: Minimum probability of the listed classes.
-    """
-    probs = as_array(classification.probs)
-    order = np.argsort(-probs, kind="stable").tolist()
-    scores = {label: round(float(probs[label]), 6) for label in order}
-    kept_labels = [label for label in order if scores[label] >= least_score]
-    return {
-        "image_id": image_id,
-        "category_ids": [ids[label] for label in kept_labels],
-        "scores": [scores[label] for label in kept_labels],
-    }
-
-
-def filter_by_score(
-    detections: Detections, least_score: float | NDArray[np.floating[Any]]
-) -> Detections:
-    """Return the detections with a score of at least `least_score`.
-
-    Args:
-        detections: Detections to filter.
-        least_score: Minimum score for all detections, or `(N,)` minimum scores, one per detection.
-    """
-    scores = as_array(detections.scores)
-    kept_indices = np.flatnonzero(scores >= np.asarray(least_score, scores.dtype))
-    return Detections(
-        detections.boxes[kept_indices],
-        detections.scores[kept_indices],
-        detections.labels[kept_indices],
-    )
+    def _filter_by_score(self, head: str, prediction: Prediction) -> Prediction:
+        limit = self._thresholds.get(head, self._least)
+        return prediction if limit is None else prediction.filter_by_score(limit)

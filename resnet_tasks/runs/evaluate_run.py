@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_recipe_intensity, build_resize
+from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
@@ -29,20 +30,19 @@ from resnet_tasks.evaluation.metric_tables import (
 )
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
-from resnet_tasks.heads.base import HEADS
 from resnet_tasks.inference.prediction_writer import PredictionWriter
-from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
+from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.predictions.base import Prediction
 from resnet_tasks.visualization.drawing import (
     compute_readable_scale,
     draw_prediction,
     draw_truth,
     join_side_by_side,
-    resize_prediction,
     resize_truth,
 )
 from resnet_tasks.visualization.thumbnails import make_overview, write_image
@@ -82,10 +82,10 @@ def evaluate_and_save(
     rendered_indices = set(
         np.linspace(0, len(dataset) - 1, min(num_drawings, len(dataset))).astype(int)
     )
-    options, heads = recipe.evaluation, unwrap_model(model).named_heads
+    options, heads = recipe.evaluation, model.heads
     with track_progress(console, "Evaluating", len(dataset)) as advance:
 
-        def save_predictions(index: int, predictions: dict[str, Any]) -> None:
+        def save_predictions(index: int, predictions: Mapping[str, Prediction]) -> None:
             writer.write(dataset.image_id(index), names[index], predictions)
             if index in rendered_indices:
                 path = folder / "images" / f"{names[index]}.png"
@@ -98,7 +98,6 @@ def evaluate_and_save(
             model,
             dataset,
             batch_size=options.batch_size or recipe.training.batch_size,
-            precision=recipe.training.precision,
             evaluators=add_calibration_evaluators(
                 build_evaluators(heads, backend=options.backend, extra=options.extra), heads
             ),
@@ -156,7 +155,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, metadata: Mapping[str
 def _draw_comparison(
     dataset: CocoDataset,
     index: int,
-    predictions: dict[str, Any],
+    predictions: Mapping[str, Prediction],
     *,
     recipe: Recipe,
     labels: Labels,
@@ -164,7 +163,7 @@ def _draw_comparison(
 ) -> None:
     image = make_overview(build_preparation(recipe).open_image(dataset.path(index)))
     classes = {name: head_labels.classes for name, head_labels in labels.heads.items()}
-    fields = {name: HEADS.get(head.type).task.target_fields for name, head in recipe.heads.items()}
+    fields = {name: get_head_task(name, head).fields for name, head in recipe.heads.items()}
     truths = {
         name: _keep_fields(dataset.truth(index, head_labels.table), fields[name])
         for name, head_labels in labels.heads.items()
@@ -179,7 +178,7 @@ def _draw_comparison(
             name: resize_truth(head_truth, ratio, size) for name, head_truth in truths.items()
         }
         predictions = {
-            name: resize_prediction(head_prediction, ratio, size)
+            name: head_prediction.resize(ratio, size)
             for name, head_prediction in predictions.items()
         }
     box_heads = {name for name in truths if "semantic" not in fields[name]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import Any
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
-from resnet_tasks.inference.merge_maps import Keep
-from resnet_tasks.inference.sliding_window import SlidingWindows
-from resnet_tasks.inference.test_time_augmentation import Predictor, TtaPredictor, TtaViews
-from resnet_tasks.model import TaskModel
+from resnet_tasks.inference.outputs_model import CalibratedOutputs, OutputsModel
+from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor
+from resnet_tasks.inference.sliding_window import Keep, SlidingWindowPredictor
+from resnet_tasks.inference.test_time_augmentation import TtaPredictor, TtaViews
 from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 
 CALIBRATION_FILE = "calibration.json"
@@ -54,16 +53,16 @@ class InferenceOptions:
 
     def build_predictor(
         self,
-        model: TaskModel,
+        model: OutputsModel,
         calibration: Mapping[str, TemperatureScaling],
         *,
         batch_size: int = 4,
         keep: Keep = "labels",
     ) -> Predictor:
-        """Return `model` wrapped with the options; `model` itself if none is set.
+        """Return the predictor of a model with these options.
 
         Args:
-            model: Trained model; it is not changed.
+            model: Trained model.
             calibration: Head name -> scaling; used if `calibrated`.
             batch_size: Number of windows per forward pass.
             keep: Values per pixel to keep for semantic maps that are predicted in windows:
@@ -75,34 +74,36 @@ class InferenceOptions:
         """
         views = TtaViews.from_name(self.tta_views)
         if self.calibrated:
-            model = copy.copy(model)  # shares all weights
-            model.adjustments = {**model.adjustments, **calibration}
-        if self.windows is None:
-            return TtaPredictor(model, views) if len(views) > 1 else model
-        if len(views) > 1:
+            model = CalibratedOutputs(model, calibration)
+        predictor = build_window_predictor(model, self.windows, batch_size=batch_size, keep=keep)
+        if len(views) == 1:
+            return predictor
+        if self.windows is not None:
             raise DataError(
                 f"test-time augmentation ({self.tta_views}) cannot be combined with windows "
                 "(data.tiles, evaluation.sliding, --tiles); use only one of them"
             )
-        return add_sliding_windows(model, self.windows, batch_size=batch_size, keep=keep)
+        return TtaPredictor(predictor, views)
 
 
 PLAIN_INFERENCE = InferenceOptions()
 """Options of a single forward pass without further steps."""
 
 
-def add_sliding_windows(
-    model: TaskModel, sliding: SlidingRecipe | None, *, batch_size: int, keep: Keep = "labels"
-) -> TaskModel | SlidingWindows:
-    """Return a predictor that uses the windows of a recipe; `model` itself if the recipe has none.
+def build_window_predictor(
+    model: OutputsModel, sliding: SlidingRecipe | None, *, batch_size: int, keep: Keep = "labels"
+) -> Predictor:
+    """Return a predictor with the windows of a recipe; of whole images if the recipe has none.
 
     Raises:
         HeadError: If a head classifies whole images.
     """
     if sliding is None:
-        return model
+        return WholeImagePredictor(model)
     windows = WindowGrid(sliding.height, sliding.width, sliding.overlap)
-    return SlidingWindows(model, windows, batch_size=batch_size, iou=sliding.nms_iou, keep=keep)
+    return SlidingWindowPredictor(
+        model, windows, batch_size=batch_size, iou=sliding.nms_iou, keep=keep
+    )
 
 
 def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:

@@ -19,19 +19,20 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.evaluation.evaluate import Evaluation
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
-from resnet_tasks.inference.merge_maps import Keep
 from resnet_tasks.inference.predict_images import predict_images
-from resnet_tasks.inference.sliding_window import SlidingWindows
-from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.predictor import Predictor
+from resnet_tasks.inference.sliding_window import Keep
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
-from resnet_tasks.inference.test_time_augmentation import Predictor
+from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.checkpoint import load_model_weights, load_weights_into
 from resnet_tasks.runs.evaluate_run import check_categories, evaluate_and_save, weights_sha256
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions, read_calibration
 from resnet_tasks.runs.leak_check import require_unseen
 from resnet_tasks.runs.run_directory import RunDirectory
-from resnet_tasks.runtime.devices import resolve_device, resolve_precision
+from resnet_tasks.runtime.devices import resolve_device
+from resnet_tasks.structures.image_result import ImageResult
 
 Images = NDArray[Any] | str | Path
 STREAM_BATCH_SIZE = 4
@@ -96,8 +97,9 @@ class Run(RunDirectory):
             replace(inference, windows=inference.windows or self.recipe.sliding),
             self.recipe,
         )
+        model = self._load_prediction_model(checkpoint)
         return inference.build_predictor(
-            self._load_prediction_model(checkpoint),
+            TorchOutputs(model, recipe.training.precision, self.category_ids),
             self.load_calibration(checkpoint, inference),
             batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
             keep=keep,
@@ -121,7 +123,7 @@ class Run(RunDirectory):
         *,
         checkpoint: str = "last",
         inference: InferenceOptions = PLAIN_INFERENCE,
-    ) -> dict[str, Any]:
+    ) -> ImageResult:
         """Return the predictions of all heads for one image.
 
         Args:
@@ -131,20 +133,11 @@ class Run(RunDirectory):
             inference: Calibration, test-time augmentation views and windows.
 
         Returns:
-            Head name -> `Detections`, `SegmentationMap` (both in pixels of that image) or
-            `Classification`.
+            Head name -> prediction, in pixels of that image.
         """
-        preparation = self.preparation
-        precision = self.recipe.training.precision
-        model = self.build_predictor(checkpoint, inference)
-        if isinstance(image, (str, Path)):
-            if isinstance(model, SlidingWindows):  # large files are read region by region
-                resolved_precision = resolve_precision(precision, model.model.device)
-                return model.predict(
-                    preparation.open_image(Path(image)), precision=resolved_precision
-                )
-            image = preparation.read(Path(image))
-        return predict_images(model, [image], preparation, precision=precision)[0]
+        source = Path(image) if isinstance(image, str) else image
+        predictor = self.build_predictor(checkpoint, inference)
+        return predict_images(predictor, [source], self.preparation)[0]
 
     def predict_paths(
         self,
@@ -194,21 +187,15 @@ class Run(RunDirectory):
         checkpoint: str = "last",
         inference: InferenceOptions = PLAIN_INFERENCE,
         max_pixels: int | None = None,
-    ) -> ModelPredictor:
+    ) -> PredictorStream:
         """Return the trained model as a predictor for streams of images; see `predict_paths`."""
-        model, limit = (
-            self.build_predictor(checkpoint, inference),
-            max_pixels or self.recipe.data.max_pixels,
-        )
+        predictor = self.build_predictor(checkpoint, inference)
         # Windows go through the model together, and big images should not wait in memory.
-        batch_size = 1 if isinstance(model, SlidingWindows) else self.recipe.evaluation.batch_size
-        return ModelPredictor(
-            model,
-            replace(self.preparation, max_pixels=limit),
-            self.classes,
-            self.category_ids,
+        batch_size = 1 if predictor.reads_regions else self.recipe.evaluation.batch_size
+        return PredictorStream(
+            predictor,
+            replace(self.preparation, max_pixels=max_pixels or self.recipe.data.max_pixels),
             self.labels.categories.to_json(),
-            precision=self.recipe.training.precision,
             batch_size=batch_size or STREAM_BATCH_SIZE,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 from resnet_tasks.runs.run import Run
 
@@ -29,7 +29,7 @@ class RunPredictorFactory:
     max_pixels: int | None = None
     trust_plugins: bool = False
 
-    def __call__(self) -> ModelPredictor:
+    def __call__(self) -> PredictorStream:
         """Open the run and return its predictor.
 
         Raises:

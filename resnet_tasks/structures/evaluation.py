@@ -163,5 +163,3 @@ class DetailedEvaluator(Protocol):
             highest confidence of any error in it. `notes`: list of sentences.
         """
         ...
-
-

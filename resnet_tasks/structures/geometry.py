@@ -96,8 +96,6 @@ class Geometry:
         return array_like(like, (self.offset[1], self.offset[0], self.offset[1], self.offset[0]))
 
 
-
-
 def _sort_and_clip(boxes: Any, size: tuple[int, int]) -> Any:
     """Order the corners (a flip swaps them) and clip them to `size`."""
     ordered = boxes.clip(max=boxes[:, [2, 3, 0, 1]])

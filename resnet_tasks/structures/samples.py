@@ -140,8 +140,7 @@ class Batch:
         return tuple(
             i
             for i, target in enumerate(self.targets)
-            if target.has_fields(fields)
-            and (table is None or table.has_annotated_classes(target))
+            if target.has_fields(fields) and (table is None or table.has_annotated_classes(target))
         )
 
     def make_view(self, table: LabelTable, positions: Sequence[int] | None = None) -> BatchView:

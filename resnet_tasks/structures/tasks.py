@@ -10,7 +10,7 @@ Shape glossary: `B` images, `D` detections, `K` classes, `H, W` the padded batch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -286,5 +286,3 @@ def get_task(name: str) -> Task:
         return TASKS.get(name)
     except ResnetTasksError as error:
         raise HeadError(str(error)) from None
-
-

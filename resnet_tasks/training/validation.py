@@ -13,8 +13,9 @@ from resnet_tasks.evaluation.evaluators import (
     choose_best_metric,
     select_extra,
 )
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
-from resnet_tasks.runs.inference_options import add_sliding_windows
+from resnet_tasks.runs.inference_options import build_window_predictor
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.state.train_state import TrainState
@@ -68,10 +69,13 @@ class Validation:
         train_state.processes.broadcast_buffers(model)
         extra = select_extra(model.named_heads, self.best_metric, recipe.extra)
         evaluation = evaluate(
-            add_sliding_windows(model, recipe.sliding, batch_size=self.batch_size),
+            build_window_predictor(
+                TorchOutputs(model, train_state.precision),
+                recipe.sliding,
+                batch_size=self.batch_size,
+            ),
             self._data,
             batch_size=self.batch_size,
-            precision=train_state.precision,
             evaluators=build_evaluators(model.named_heads, backend=recipe.backend, extra=extra),
             bootstrap=None,  # the loop needs values only
             process_group=train_state.processes,

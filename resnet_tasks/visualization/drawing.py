@@ -11,12 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tasks.structures.evaluation import VOID, GroundTruth
 from resnet_tasks.structures.label_maps import resize_labels
-from resnet_tasks.structures.arrays import as_array
-from resnet_tasks.structures.evaluation import (VOID, GroundTruth)
-from resnet_tasks.structures.predictions.classification import Classification
-from resnet_tasks.structures.predictions.detections import Detections
-from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.predictions.base import TEXT, Prediction
 
 Pixels = NDArray[np.uint8]
 
@@ -134,9 +131,58 @@ def _write_text(
     )
 
 
+class ImageCanvas:
+    """RGB image that predictions and ground truth are drawn on, in pixels of the image.
+
+    Args:
+        image: `(height, width, 3)` uint8 RGB; it is not changed.
+        scale: Integer factor by which the drawing is larger than the image.
+    """
+
+    def __init__(self, image: Pixels, scale: int = 1) -> None:
+        self._pixels = _enlarge(image, scale)
+        self._scale = scale
+        self._lines: list[tuple[str, int]] = []
+
+    def draw_map(self, labels: NDArray[Any], classes: Sequence[str]) -> None:
+        """Blend an `(h, w)` label map over the image; see the function `draw_map`."""
+        self._pixels = draw_map(self._pixels, _enlarge(labels, self._scale), classes)
+
+    def draw_masks(
+        self, masks: Sequence[tuple[int, int, NDArray[Any]]], labels: NDArray[Any]
+    ) -> None:
+        """Blend masks over the image, each given as (left, top, `(h, w)` bool bitmap)."""
+        canvas = self._pixels.copy()
+        for (left, top, bitmap), label in zip(masks, labels, strict=True):
+            mask = _enlarge(bitmap, self._scale)
+            y, x = top * self._scale, left * self._scale
+            region = canvas[y : y + mask.shape[0], x : x + mask.shape[1]]
+            color = np.asarray(get_label_color(int(label)), np.float32)
+            region[mask] = (0.55 * region[mask] + 0.45 * color).astype(np.uint8)
+        self._pixels = canvas
+
+    def draw_boxes(
+        self,
+        boxes: NDArray[Any],
+        labels: NDArray[Any],
+        classes: Sequence[str],
+        scores: NDArray[Any] | None,
+    ) -> None:
+        """Draw `(N, 4)` xyxy boxes with class names; see the function `draw_boxes`."""
+        self._pixels = draw_boxes(self._pixels, boxes * self._scale, labels, classes, scores)
+
+    def write_line(self, text: str, label: int = 0) -> None:
+        """Write a line of text at the top left, in the color of a label."""
+        self._lines.append((text, label))
+
+    def finish(self) -> Pixels:
+        """Return the drawing."""
+        return draw_lines(self._pixels, self._lines) if self._lines else self._pixels
+
+
 def draw_prediction(
     image: Pixels,
-    predictions: Mapping[str, Any],
+    predictions: Mapping[str, Prediction],
     classes: Mapping[str, Sequence[str]],
     *,
     least_score: float | Mapping[str, float] = 0.5,
@@ -144,62 +190,23 @@ def draw_prediction(
 ) -> Pixels:
     """Draw the predictions of all heads on one image.
 
-    Label maps are drawn first, boxes over them, and image-level labels as text.
+    Label maps are drawn first, objects over them, and image-level labels as text.
 
     Args:
         image: `(height, width, 3)` uint8 RGB, the original image.
-        predictions: Head name -> `Detections`, `SegmentationMap` or `Classification` (the best
-            three classes, or the predicted labels of a multi-label head). Other types are ignored.
+        predictions: Head name -> prediction.
         classes: Head name -> class names.
-        least_score: Minimum score of drawn boxes; one for all heads, or head name -> score.
+        least_score: Minimum score of drawn objects and labels; one for all heads, or head name ->
+            score.
         scale: Integer factor by which the drawing is larger than the image.
     """
-    canvas = _enlarge(image, scale)
-    least = (
-        dict.fromkeys(predictions, least_score)
-        if isinstance(least_score, float | int)
-        else least_score
-    )
-    for name, prediction in predictions.items():
-        if isinstance(prediction, SegmentationMap):
-            labels = _enlarge(as_array(prediction.labels), scale)
-            canvas = draw_map(canvas, labels, classes[name])
-    for name, prediction in predictions.items():
-        if isinstance(prediction, Detections):
-            boxes, labels, scores = map(
-                as_array, (prediction.boxes, prediction.labels, prediction.scores)
-            )
-            selected = scores >= least[name]
-            canvas = draw_boxes(
-                canvas, boxes[selected] * scale, labels[selected], classes[name], scores[selected]
-            )
-    lines = [
-        (
-            (
-                f"{_format_head_prefix(name, predictions)}{classes[name][label]} "
-                f"{float(classification.probs[label]):.2f}"
-            ),
-            label,
-        )
-        for name, classification in predictions.items()
-        if isinstance(classification, Classification)
-        for label in _select_labels(classification, least[name])
-    ]
-    return draw_lines(canvas, lines) if lines else canvas
-
-
-def _select_labels(classification: Classification, least_score: float) -> list[int]:
-    """Return the labels to write, sorted by falling probability."""
-    order: list[int] = np.argsort(-as_array(classification.probs), kind="stable").tolist()
-    if not classification.is_multi_label:
-        return order[:3]
-    return [label for label in order if float(classification.probs[label]) >= least_score][:5]
-
-
-def _format_head_prefix(name: str, predictions: Mapping[str, Any]) -> str:
-    """Return the head's name as a prefix if several heads write labels, else an empty string."""
-    kinds = sum(isinstance(prediction, Classification) for prediction in predictions.values())
-    return f"{name}: " if kinds > 1 else ""
+    canvas = ImageCanvas(image, scale)
+    num_texts = sum(prediction.drawing_order == TEXT for prediction in predictions.values())
+    for name, prediction in sorted(predictions.items(), key=lambda item: item[1].drawing_order):
+        least = least_score if isinstance(least_score, float | int) else least_score[name]
+        prefix = f"{name}: " if num_texts > 1 else ""
+        prediction.draw(canvas, classes[name], least, prefix)
+    return canvas.finish()
 
 
 def draw_truth(
@@ -239,29 +246,10 @@ def draw_truth(
     return draw_lines(canvas, lines) if lines else canvas
 
 
-def resize_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[int, int]) -> Any:
-    """Map a prediction to the frame of a smaller drawing of its image.
-
-    Args:
-        prediction: `Detections` or `SegmentationMap` in pixels of the image; other types are
-            returned unchanged.
-        ratio: (y, x) pixels of the drawing per pixel of the image.
-        size: (height, width) of the drawing, pixels.
-    """
-    if isinstance(prediction, Detections):
-        boxes: Any = as_array(prediction.boxes)
-        factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]], boxes.dtype)
-        return replace(prediction, boxes=boxes * factor)
-    if isinstance(prediction, SegmentationMap):
-        labels: Any = _sample_labels(as_array(prediction.labels), size)
-        return SegmentationMap(labels, None)
-    return prediction
-
-
 def resize_truth(
     truth: GroundTruth, ratio: tuple[float, float], size: tuple[int, int]
 ) -> GroundTruth:
-    """Map ground truth to the frame of a smaller drawing; arguments as in `resize_prediction`."""
+    """Map ground truth to the frame of a smaller drawing; arguments as in `Prediction.resize`."""
     factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]])
     return replace(
         truth,

@@ -8,21 +8,15 @@ every skipped entry is counted in `CocoFile.problems`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from resnet_tasks.data.coco.cache import open_cache
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.parse import parse_coco
-from resnet_tasks.data.coco.problems import Findings, Id
-from resnet_tasks.data.coco.records import boxes_to_xywh
+from resnet_tasks.data.coco.problems import Findings
 from resnet_tasks.data.coco.top_level import parse_annotated_kinds
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.arrays import as_array
-
-if TYPE_CHECKING:
-    from resnet_tasks.structures.predictions.detections import Detections
 
 
 def read_coco(
@@ -79,22 +73,3 @@ def read_coco(
     if cache is None or "missing_size" in findings:  # sizes come from images, which may change
         return coco
     return cache.store(coco, images_root)
-
-
-def to_coco_results(
-    detections: Detections, image_id: Id, category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Return the entries of a COCO results file for one image, numbers at full precision.
-
-    Args:
-        detections: Detections in pixels of the original image.
-        image_id: Id of the image in the COCO file.
-        category_ids: Category id of each label index of the detections.
-    """
-    boxes = boxes_to_xywh(detections.boxes).tolist()
-    scores = as_array(detections.scores).astype("float64").tolist()
-    labels = as_array(detections.labels).tolist()
-    return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-        for box, score, label in zip(boxes, scores, labels, strict=True)
-    ]

@@ -12,9 +12,9 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.pixel_labels import has_pixel_labels, read_pixel_labels
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.images.image_cache import DecodedImage
-from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.errors import DataError
+from resnet_tasks.structures.label_maps import resize_labels
 
 
 def open_stored_image(

@@ -13,8 +13,8 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.data.datasets.ground_truth import collect_image_labels
-from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.targets import Target
 
 

@@ -24,7 +24,6 @@ from resnet_tasks.data.coco.semantic_maps import read_map_values, values_to_labe
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.samples import as_tensor
 from resnet_tasks.data.images.image_cache import fits_in_memory
-from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.data.images.intensity import resize_pixels
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import Tile, WindowGrid
@@ -32,6 +31,7 @@ from resnet_tasks.data.sampling.sample_keys import Key, unpack_key
 from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.structures.evaluation import BACKGROUND, UNLABELED
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
 

@@ -158,5 +158,3 @@ def resize_pixels(image: Array, size: tuple[int, int]) -> Array:
         return np.concatenate([resize_pixels(part, size) for part in parts], axis=2)
     resized = cv2.resize(image, (size[1], size[0]), interpolation=mode)
     return np.asarray(resized[:, :, None] if resized.ndim == 2 else resized)
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
@@ -128,16 +128,16 @@ class _BatchSampler:
         return len(self._batches)
 
 
-class _ErrorCatchingDataset(Dataset[Sample | ResnetTasksError]):
+class _ErrorCatchingDataset(Dataset[Any]):
     """Dataset that returns errors in the data instead of raising them.
 
     An error raised in a worker would reach the user as a traceback.
     """
 
-    def __init__(self, dataset: Dataset[Sample]) -> None:
+    def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, key: Any) -> Sample | ResnetTasksError:
+    def __getitem__(self, key: Any) -> Any:
         try:
             return self._dataset[key]
         except ResnetTasksError as error:
@@ -175,6 +175,11 @@ def _make_placeholder(channels: int) -> Sample:
     return Sample(torch.zeros(channels, *size), Geometry(size, size), "none")
 
 
+def _raise_or_list(items: Sequence[Any]) -> Any:
+    """Return the items as a list, or the first error among them."""
+    return next((item for item in items if isinstance(item, ResnetTasksError)), list(items))
+
+
 class Loader:
     """Iterable of batches in order, made by worker processes or in this process.
 
@@ -188,7 +193,7 @@ class Loader:
     def __len__(self) -> int:
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         for batch in self._loader:
             if isinstance(batch, ResnetTasksError):
                 raise batch
@@ -217,13 +222,43 @@ def make_loader(
         start_method: Start method of the workers: `fork`, `spawn`, `forkserver`; None: the default
             of the system.
     """
+    return _build_loader(
+        dataset.as_uint8() if isinstance(dataset, SupportsUint8) else dataset,
+        batches,
+        _Collate(_get_placeholder_channels(dataset)),
+        workers=workers,
+        pin_memory=pin_memory,
+        start_method=start_method,
+    )
+
+
+def make_item_loader(
+    dataset: Dataset[Any], batches: Sequence[Sequence[Key]], *, workers: int = 0
+) -> Loader:
+    """Return a loader of lists of items, in the order of the given batches.
+
+    Args:
+        dataset: Dataset of items by key.
+        batches: Keys of each list.
+        workers: Number of worker processes; 0 loads in this process.
+    """
+    return _build_loader(dataset, batches, _raise_or_list, workers=workers)
+
+
+def _build_loader(
+    dataset: Dataset[Any],
+    batches: Sequence[Sequence[Key]],
+    collate_items: Callable[[Sequence[Any]], Any],
+    *,
+    workers: int,
+    pin_memory: bool = False,
+    start_method: str | None = None,
+) -> Loader:
     return Loader(
         DataLoader(
-            _ErrorCatchingDataset(
-                dataset.as_uint8() if isinstance(dataset, SupportsUint8) else dataset
-            ),
+            _ErrorCatchingDataset(dataset),
             batch_sampler=_BatchSampler(batches),  # type: ignore[arg-type]
-            collate_fn=_Collate(_get_placeholder_channels(dataset)),
+            collate_fn=collate_items,
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=start_method if workers else None,

@@ -23,7 +23,7 @@ from resnet_tasks.evaluation.numerics.ranking import (
     safe_divide,
 )
 from resnet_tasks.structures.arrays import as_array
-from resnet_tasks.structures.evaluation import (GroundTruth, Metric)
+from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
 if TYPE_CHECKING:
     from resnet_tasks.structures.predictions.classification import Classification

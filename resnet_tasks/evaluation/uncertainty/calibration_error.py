@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.matching import find_box_pairs, match_greedily, rank_within_groups
 from resnet_tasks.structures.arrays import as_array
-from resnet_tasks.structures.evaluation import (VOID, GroundTruth, Metric)
+from resnet_tasks.structures.evaluation import VOID, GroundTruth, Metric
 
 if TYPE_CHECKING:
     from resnet_tasks.structures.evaluation import Evaluator

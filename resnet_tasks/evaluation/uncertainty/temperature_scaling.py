@@ -30,7 +30,7 @@ from resnet_tasks.evaluation.uncertainty.calibration_error import (
     extract_pixel_decisions,
 )
 from resnet_tasks.structures.arrays import as_array
-from resnet_tasks.structures.evaluation import (GroundTruth, Metric)
+from resnet_tasks.structures.evaluation import GroundTruth, Metric
 from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap

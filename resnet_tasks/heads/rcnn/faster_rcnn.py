@@ -25,11 +25,8 @@ from resnet_tasks.heads.rcnn.rpn import AnchorShapes, RegionProposalNetwork
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid, get_shared_channels
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures.feature_spec import FeatureSpec
-from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import BatchView
-from resnet_tasks.structures.tasks import DETECTION, Task
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -125,7 +122,7 @@ class FasterRCNN(Head):
     """
 
     Options: ClassVar[type[HeadOptions]] = FasterRCNNOptions
-    task: ClassVar[Task] = DETECTION
+    task: ClassVar[str] = "detection"
     in_levels: ClassVar[tuple[str, ...]] = ("C2", "C3", "C4", "C5")
 
     def __init__(
@@ -229,25 +226,12 @@ class FasterRCNN(Head):
             detections_per_image=self.options.detections_per_image,
         )
 
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Detections]:
-        """Decode the detections to pixels of the original images, best first.
-
-        Boxes are clipped to the image. Boxes that lie entirely in the padding are dropped.
-        """
-        decoded = []
-        for index, geometry in enumerate(geometries):
-            valid = raw["valid"][index]
-            boxes = raw["boxes"][index][valid].float()
-            height, width = geometry.input_size
-            limit = boxes.new_tensor([width, height, width, height])
-            boxes = geometry.boxes_to_original(torch.minimum(boxes.clamp(min=0), limit))
-            keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-            scores, order = (
-                raw["scores"][index][valid][keep].float().sort(descending=True, stable=True)
-            )
-            labels = raw["labels"][index][valid][keep][order]
-            decoded.append(Detections(boxes[keep][order], scores, labels))
-        return decoded
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        """Clip the detections to their images; those entirely in the padding become invalid."""
+        limits = sizes.flip(1).repeat(1, 2)[:, None].to(raw["boxes"].dtype)
+        boxes = torch.minimum(raw["boxes"].float().clamp(min=0), limits)
+        valid = raw["valid"] & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+        return {**raw, "boxes": boxes, "scores": raw["scores"].float(), "valid": valid}
 
     def _compute_pyramid(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         pyramid = features if self.fpn is None else self.fpn(features)

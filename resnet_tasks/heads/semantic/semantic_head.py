@@ -1,6 +1,6 @@
-"""Base of the semantic heads: classifier, losses, and mapping to the original image.
+"""Base of the semantic heads: classifier and losses.
 
-Shape glossary: `B` batch size, `K` classes, `H, W` padded image, `h, w` original image.
+Shape glossary: `B` batch size, `K` classes, `H, W` padded image.
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.per_image_losses import compute_terms_per_image
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.structures.feature_spec import FeatureSpec
-from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.samples import BatchView
-from resnet_tasks.structures.tasks import SEMANTIC_SEGMENTATION, Task
 
 LOSSES = ("cross_entropy", "dice", "focal")
 
@@ -78,7 +75,7 @@ class SemanticHead(Head):
     """
 
     Options: ClassVar[type[HeadOptions]] = SemanticOptions
-    task: ClassVar[Task] = SEMANTIC_SEGMENTATION
+    task: ClassVar[str] = "semantic_segmentation"
     options: SemanticOptions
     class_weights: Tensor | None
 
@@ -147,19 +144,6 @@ class SemanticHead(Head):
                     logits, labels, gamma=options.focal_gamma, class_weights=weights
                 )
         return terms
-
-    def decode(
-        self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
-    ) -> list[SegmentationMap]:
-        """Decode one `SegmentationMap` per image, `(h, w)` of the original image.
-
-        The logits are resized before the softmax, because resized probabilities blur the borders.
-        """
-        maps = []
-        for logits, geometry in zip(raw["logits"], geometries, strict=True):
-            probs = geometry.map_to_original(logits).softmax(dim=0)
-            maps.append(SegmentationMap(labels=probs.argmax(dim=0), probs=probs))
-        return maps
 
     def _get_padded_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
         finest = self.in_levels[0]

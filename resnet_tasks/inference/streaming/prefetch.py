@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.inference.predictor import Prepared
 from resnet_tasks.inference.streaming.sources import Source, Unit
 from resnet_tasks.inference.streaming.stream_journal import Key
-from resnet_tasks.inference.streaming.stream_predictor import ReadyImage, StreamPredictor
+from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
 from resnet_tasks.inference.streaming.videos import read_frames
 
 Item = TypeVar("Item")
@@ -34,7 +35,7 @@ class LoadedFrame:
     """
 
     source: Source
-    image: ReadyImage | None
+    image: Prepared | None
     number: int | None = None
     seconds: float | None = None
     reason: str = ""

@@ -25,6 +25,7 @@ from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.files.folder_lock import lock_folder
 from resnet_tasks.files.safe_names import require_head_names
 from resnet_tasks.inference.prediction_writer import PredictionWriter
+from resnet_tasks.inference.predictor import Prepared
 from resnet_tasks.inference.streaming.prefetch import LoadedBatch, LoadedFrame, prefetch_batches
 from resnet_tasks.inference.streaming.sources import (
     Source,
@@ -43,6 +44,7 @@ from resnet_tasks.inference.streaming.stream_journal import (
 from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
 from resnet_tasks.inference.streaming.videos import count_announced_frames
 from resnet_tasks.runtime.cpu_count import count_usable_cores
+from resnet_tasks.structures.predictions.base import Prediction
 
 WRITING = 2
 """Number of batches that may wait to be drawn and written while the model continues."""
@@ -66,6 +68,9 @@ class StreamOptions:
     every: int = 1
     threads: int | None = None
 
+
+FramePrediction = Mapping[str, Prediction] | str
+"""Head name -> prediction, or the reason why a frame cannot be predicted."""
 
 DoneBatches = frozenset[Key]
 """Finished batches, each as (unit, batch in the unit)."""
@@ -142,13 +147,13 @@ def _finish_batch(batch: LoadedBatch, jobs: Sequence[Future[FrameResult]]) -> Ba
 
 def _predict_frames(
     frames: Sequence[LoadedFrame], predictor: StreamPredictor
-) -> list[dict[str, Any] | str]:
+) -> list[FramePrediction]:
     """Predict a batch; a frame that cannot be predicted gets the reason instead of a prediction."""
     images = [frame.image for frame in frames if frame.image is not None]
     if not images:
         return [frame.reason for frame in frames]
     try:
-        predictions: Iterator[dict[str, Any] | str] = iter(predictor.predict(images))
+        predictions: Iterator[FramePrediction] = iter(predictor.predict(images))
     except DataError as error:
         # Files that are read in regions can fail during prediction. Predict the images one by one
         # to find the ones that fail.
@@ -159,7 +164,7 @@ def _predict_frames(
     return [frame.reason if frame.image is None else next(predictions) for frame in frames]
 
 
-def _predict_single(predictor: StreamPredictor, image: Any) -> dict[str, Any] | str:
+def _predict_single(predictor: StreamPredictor, image: Prepared) -> FramePrediction:
     try:
         return predictor.predict([image])[0]
     except DataError as error:
@@ -168,7 +173,7 @@ def _predict_single(predictor: StreamPredictor, image: Any) -> dict[str, Any] | 
 
 def _write_frame(
     frame: LoadedFrame,
-    prediction: dict[str, Any] | str,
+    prediction: FramePrediction,
     predictor: StreamPredictor,
     out: Path,
     options: StreamOptions,

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
-from resnet_tasks.visualization.thumbnails import make_overview
-
-
-@dataclass(frozen=True)
-class ReadyImage:
-    """Image that is ready for prediction.
-
-    Attributes:
-        image: Image as stored, for drawings.
-        ready: Input of the predictor.
-    """
-
-    image: PreparedImage
-    ready: Any
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the stored image after EXIF orientation, pixels."""
-        return self.image.original_size
-
-    def render_overview(self) -> NDArray[np.uint8]:
-        """Render the image as `(h', w', 3)` uint8 RGB for drawings."""
-        return make_overview(self.image)
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.inference.predictor import FileHandle, Predictor, Prepared
+from resnet_tasks.structures.predictions.base import Prediction
 
 
 class StreamPredictor(Protocol):
@@ -58,7 +36,7 @@ class StreamPredictor(Protocol):
     @property
     def categories(self) -> Sequence[Mapping[str, Any]]: ...  # noqa: D102
 
-    def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
+    def read(self, source: Path | NDArray[Any], name: str) -> Prepared:
         """Read and prepare an image file or a frame; called by several threads at once.
 
         Args:
@@ -70,7 +48,7 @@ class StreamPredictor(Protocol):
         """
         ...
 
-    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[Prepared]) -> Sequence[Mapping[str, Prediction]]:
         """Predict images.
 
         Returns:
@@ -80,3 +58,45 @@ class StreamPredictor(Protocol):
             DataError: If an image cannot be read.
         """
         ...
+
+
+@dataclass(frozen=True)
+class PredictorStream:
+    """`StreamPredictor` that wraps a predictor, whether of a torch model or of an export.
+
+    Attributes:
+        predictor: Wrapped predictor.
+        preparation: Preparation of the model's images.
+        categories: Categories of the dataset, as in a COCO file.
+        batch_size: Images per forward pass.
+    """
+
+    predictor: Predictor
+    preparation: Preparation
+    categories: Sequence[Mapping[str, Any]] = ()
+    batch_size: int = 4
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Head name -> class names, in label order."""
+        return {name: head.classes for name, head in self.predictor.heads.items()}
+
+    @property
+    def category_ids(self) -> dict[str, tuple[int, ...]]:
+        """Head name -> category id of every label."""
+        return {name: head.category_ids for name, head in self.predictor.heads.items()}
+
+    def read(self, source: Path | NDArray[Any], name: str) -> Prepared:
+        """Read and prepare an image; see `StreamPredictor.read`.
+
+        A file that is predicted in regions is only opened here, and read during prediction.
+        """
+        handle = FileHandle(source, self.preparation, name)
+        if self.predictor.reads_regions:
+            return self.predictor.prepare(handle)
+        decoded = handle.load()  # the same pixels serve the prediction and the drawing
+        return replace(self.predictor.prepare(decoded), image=decoded.open())
+
+    def predict(self, images: Sequence[Prepared]) -> Sequence[Mapping[str, Prediction]]:
+        """Predict images; see `StreamPredictor.predict`."""
+        return self.predictor.predict(images)

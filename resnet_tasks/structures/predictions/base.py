@@ -70,9 +70,7 @@ class Prediction(ABC):
         """
 
     @abstractmethod
-    def compare(
-        self, other: Any, tolerance: Tolerance, difference: OutputDifference
-    ) -> None:
+    def compare(self, other: Any, tolerance: Tolerance, difference: OutputDifference) -> None:
         """Add the differences to another prediction for the same image to `difference`.
 
         Args:
@@ -102,9 +100,7 @@ class Prediction(ABC):
         del category_ids
         return None
 
-    def filter_by_score(
-        self: AnyPrediction, min_score: float | Sequence[float]
-    ) -> AnyPrediction:
+    def filter_by_score(self: AnyPrediction, min_score: float | Sequence[float]) -> AnyPrediction:
         """Return the objects with a minimum score; predictions without objects are unchanged.
 
         Args:

@@ -77,9 +77,7 @@ class Classification(Prediction):
             }
         ]
 
-    def compare(
-        self, other: Any, tolerance: Tolerance, difference: OutputDifference
-    ) -> None:
+    def compare(self, other: Any, tolerance: Tolerance, difference: OutputDifference) -> None:
         """Compare the probabilities of the classes."""
         del tolerance
         difference.add_score_gap(np.abs(as_array(self.probs) - as_array(other.probs)).max())

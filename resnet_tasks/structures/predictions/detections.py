@@ -50,9 +50,7 @@ class Detections(Prediction):
             labels=self.labels[indices],
         )
 
-    def filter_by_score(
-        self: AnyDetections, min_score: float | Sequence[float]
-    ) -> AnyDetections:
+    def filter_by_score(self: AnyDetections, min_score: float | Sequence[float]) -> AnyDetections:
         """Return the objects with a minimum score, given for all objects or per label."""
         scores = as_array(self.scores)
         limits = np.asarray(min_score, scores.dtype)
@@ -92,9 +90,7 @@ class Detections(Prediction):
             for box, score, label in zip(boxes, scores, labels, strict=True)
         ]
 
-    def compare(
-        self, other: Any, tolerance: Tolerance, difference: OutputDifference
-    ) -> None:
+    def compare(self, other: Any, tolerance: Tolerance, difference: OutputDifference) -> None:
         """Match objects of the same class within the tolerance, greedily by distance."""
         for index, match in self._match(other, tolerance, difference):
             self._compare_pair(index, other, match, difference)

@@ -58,9 +58,7 @@ class SegmentationMap(Prediction):
         table = np.asarray(category_ids, dtype=np.uint8 if max(category_ids) < 255 else np.uint16)
         return table[as_array(self.labels)]
 
-    def compare(
-        self, other: Any, tolerance: Tolerance, difference: OutputDifference
-    ) -> None:
+    def compare(self, other: Any, tolerance: Tolerance, difference: OutputDifference) -> None:
         """Compare the class and the probabilities of every pixel."""
         del tolerance
         labels, other_labels = as_array(self.labels), as_array(other.labels)

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from resnet_tasks.structures.arrays import array_like, as_array
 from resnet_tasks.structures.predictions.detections import Detections
 
-
 Floats = NDArray[np.float64]
 Frame = tuple[float, float, float, float]
 
