@@ -97,11 +97,8 @@ def _format_origin(item: object) -> str:
     return f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', repr(item))}"
 
 
-EVALUATORS: Registry[Callable[[tuple[str, ...]], Any]] = Registry("evaluator")
-"""Registry of factories by task name; each takes the class names and returns an `Evaluator`."""
-
 EXTRA_EVALUATORS: Registry[Any] = Registry("evaluator", group="resnet_tasks.evaluators")
 """Registry of additional evaluators by their name under `evaluation.extra` of a recipe.
 
-See `evaluation.extra.ExtraEvaluator`.
+See `evaluation.protocols.registry.ExtraEvaluator`.
 """

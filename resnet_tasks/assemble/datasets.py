@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_tasks.assemble.heads import get_head_class
+from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.data.augmentation.copy_paste import CopyPaste
 from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.categories import CategoryMap
@@ -18,7 +18,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema.data import IntensityRecipe, SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures.tasks import CLASSIFICATION, Task
+from resnet_tasks.structures.tasks import Task
 
 
 def build_dataset(
@@ -26,11 +26,11 @@ def build_dataset(
 ) -> CocoDataset:
     """Build the dataset of the given files as the recipe prepares it; augment if `training`."""
     data = recipe.data
-    tasks = [get_head_class(name, head).task for name, head in recipe.heads.items()]
+    tasks = [get_head_task(name, head) for name, head in recipe.heads.items()]
     dataset = CocoDataset(
         files,
         categories=categories,
-        fields=sorted({field for task in tasks for field in task.target_fields}),
+        fields=sorted({field for task in tasks for field in task.fields}),
         resize=build_resize(recipe),
         intensity=build_recipe_intensity(recipe),
         channels=data.channels,
@@ -102,7 +102,7 @@ def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]
     Raises:
         RecipeError: If either condition is violated.
     """
-    if CLASSIFICATION in tasks:
+    if any(task.is_whole_image for task in tasks):
         raise RecipeError(
             "data.copy_paste changes the content of an image, so that its image-level labels "
             "become wrong; remove data.copy_paste or the classifier"

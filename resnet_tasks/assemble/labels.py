@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_tasks.assemble.heads import get_head_class
+from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
@@ -15,7 +15,7 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.evaluation import ABSENT, BACKGROUND, IGNORED, VOID
 from resnet_tasks.structures.label_table import LabelTable
-from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION, Task
+from resnet_tasks.structures.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def build_labels(recipe: Recipe, categories: CategoryMap) -> Labels:
     return Labels(
         categories,
         {
-            name: _build_head_labels(name, head, get_head_class(name, head).task, categories)
+            name: _build_head_labels(name, head, get_head_task(name, head), categories)
             for name, head in recipe.heads.items()
         },
     )
@@ -98,21 +98,21 @@ def _build_head_labels(
     name: str, head: HeadRecipe, task: Task, categories: CategoryMap
 ) -> HeadLabels:
     names = list(categories.names)
-    semantic = task == SEMANTIC_SEGMENTATION
-    if head.background and not semantic:
+    if head.background and not task.has_background:
         raise RecipeError(
             f"heads.{name}.background: only semantic heads have a background class, the task of "
             f"this head is {task.name}"
         )
-    if semantic and head.others == BACKGROUND and not head.background:
+    if task.has_background and head.others == BACKGROUND and not head.background:
         raise RecipeError(
             f"heads.{name}.others is background, which needs heads.{name}.background: true"
         )
     class_names = head.classes
     if class_names is None:
-        takes_all = semantic or task == CLASSIFICATION
         class_names = tuple(
-            category.name for category in categories.categories if takes_all or category.is_thing
+            category.name
+            for category in categories.categories
+            if task.includes_stuff or category.is_thing
         )
     for class_name in class_names:
         if class_name not in names:
@@ -134,7 +134,7 @@ def _build_head_labels(
     first = int(head.background)
     unknown = IGNORED
     if head.others == BACKGROUND:
-        unknown = 0 if semantic else ABSENT
+        unknown = 0 if task.has_background else ABSENT
     positions = {label_name: i + first for i, label_name in enumerate(class_names)}
     classes = ((BACKGROUND,) if head.background else ()) + tuple(class_names)
     ids = ((0,) if head.background else ()) + tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnet_tasks.assemble.heads import get_head_class
+from resnet_tasks.assemble.heads import get_head_class, get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.sampling.rare_classes import NAMED_WEIGHTS, compute_class_weights
@@ -45,8 +45,8 @@ def fill_in_class_weights(
     """
     heads = dict(recipe.heads)
     for name, method in find_measured_weights(recipe).items():
-        table, task = labels.heads[name].table, get_head_class(name, heads[name]).task
-        weights = compute_class_weights(method, count_classes(train, table, task, advance))
+        table, fields = labels.heads[name].table, get_head_task(name, heads[name]).required_fields
+        weights = compute_class_weights(method, count_classes(train, table, fields, advance))
         weights_by_class = dict(zip(labels.heads[name].classes, weights, strict=True))
         options = {**heads[name].options, "class_weights": weights_by_class}
         heads[name] = heads[name].model_copy(update={"options": options})

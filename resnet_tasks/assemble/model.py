@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnet_tasks.assemble.heads import get_head_class
+from resnet_tasks.assemble.heads import get_head_class, get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.measured_settings import find_measured_weights
 from resnet_tasks.backbone.family import ResNetSpec
@@ -15,7 +15,6 @@ from resnet_tasks.model_weights.fill_model import fill_model
 from resnet_tasks.recipe.schema.data import NormalizeRecipe
 from resnet_tasks.recipe.schema.model import BackboneRecipe, ModelWeightsRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.structures.tasks import CLASSIFICATION
 
 
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:
@@ -159,7 +158,7 @@ def _find_whole_image_heads(recipe: Recipe) -> list[str]:
         f"recipe {recipe.name}: heads.{name} classifies whole images, but {cause} "
         f"cuts them into parts; remove {cause} or the head"
         for name, head in recipe.heads.items()
-        if get_head_class(name, head).task == CLASSIFICATION
+        if get_head_task(name, head).is_whole_image
     ]
 
 

@@ -39,7 +39,7 @@ def heads() -> None:
     assert BUILT_IN_HEADS  # the import registers the built-in heads
     for name in HEADS:
         head = HEADS.get(name)
-        typer.echo(f"{name}: {head.task.name}, reads {', '.join(head.in_levels)}")
+        typer.echo(f"{name}: {head.task}, reads {', '.join(head.in_levels)}")
         for option, field in head.Options.model_fields.items():
             default = field.get_default(call_default_factory=True)
             printable = list(default) if isinstance(default, tuple) else default

@@ -6,26 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.evaluation import segmentation
-from resnet_tasks.evaluation.classification import multi_label, single_label
-from resnet_tasks.evaluation.coco import detection
-from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.evaluation.protocols import froc, kitti
 from resnet_tasks.evaluation.protocols import surface_distance as surfaces
 from resnet_tasks.evaluation.protocols.registry import build_extra_evaluator
-from resnet_tasks.evaluation.uncertainty.calibration_error import build_calibration_evaluator
 from resnet_tasks.heads.base import Head
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures.evaluation import Evaluator
-
-MAIN_METRIC = {
-    "detection": "AP",
-    "semantic_segmentation": "mIoU",
-    "classification": "top1",
-    "multi_label_classification": "AUROC",
-}
-"""Evaluator name -> metric that selects the best checkpoint unless the recipe sets one."""
-
+from resnet_tasks.structures.evaluation import BackendEvaluator, Evaluator
 
 Evaluators = Mapping[str, Sequence[Evaluator]]
 """Head name -> its evaluators; each of them receives every image that is annotated for the head."""
@@ -35,35 +21,37 @@ Extra = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
 """Head name -> name of an additional evaluator -> its options; None: default options."""
 
 
-BUILT_IN_EVALUATORS = (single_label, multi_label, detection, segmentation, froc, kitti, surfaces)
-"""Modules of the built-in evaluators, whose import registers them; a new one must be added here."""
+BUILT_IN_EVALUATORS = (froc, kitti, surfaces)
+"""Modules of the additional evaluators, whose import registers them; a new one must be added here.
+"""
 
 
 def build_evaluators(
     heads: Mapping[str, Head], *, backend: str = "hotcoco", extra: Extra | None = None
 ) -> Evaluators:
-    """Create the evaluators of every head: the default evaluator, then the additional ones.
+    """Create the evaluators of every head: that of its task, then the additional ones.
 
     Args:
         heads: Head name -> head.
-        backend: Backend of the box evaluation, `hotcoco` or `pycocotools`; both give the same
-            numbers.
+        backend: Backend of COCO's metrics, `hotcoco` or `pycocotools`; both give the same numbers.
         extra: Additional evaluators.
 
     Raises:
         RecipeError: If an additional evaluator or its head is unknown, or an option is invalid; the
             message lists all problems.
     """
-    evaluators = {name: [head.make_evaluator()] for name, head in heads.items()}
-    for head_evaluators in evaluators.values():
-        if isinstance(head_evaluators[0], DetectionEvaluator):
-            head_evaluators[0].backend = backend
+    evaluators = {
+        name: [head.task_spec.build_evaluator(head.classes)] for name, head in heads.items()
+    }
+    for evaluator, *_ in evaluators.values():
+        if isinstance(evaluator, BackendEvaluator):
+            evaluator.backend = backend
     problems = []
     for name, head_extra in (extra or {}).items():
         if name not in heads:
             problems.append(f"evaluation.extra.{name}: the heads are {', '.join(heads)}")
             continue
-        classes, task = heads[name].classes, heads[name].task.name
+        classes, task = heads[name].classes, heads[name].task_spec
         for evaluator_name, options in head_extra.items():
             try:
                 evaluator = build_extra_evaluator(
@@ -97,11 +85,10 @@ def select_extra(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
 
 
 def add_calibration_evaluators(evaluators: Evaluators, heads: Mapping[str, Head]) -> Evaluators:
-    """Add a calibration evaluator to every head that uses the default evaluator of its task."""
+    """Add a calibration evaluator to every head whose task has a separate one."""
     added = {
-        name: build_calibration_evaluator(head.task.name, head.classes)
+        name: head.task_spec.build_calibration_evaluator(head.classes)
         for name, head in heads.items()
-        if not _has_own_evaluator(head)
     }
     return {
         name: [*head_evaluators, extra]
@@ -122,35 +109,33 @@ def choose_best_metric(
         extra: Additional evaluators, whose metrics can also be chosen.
 
     Returns:
-        `head/metric`; empty if no head has a known metric.
+        `head/metric`.
 
     Raises:
         RecipeError: If the requested metric does not exist, or an additional evaluator is invalid.
     """
     evaluators = build_evaluators(heads, extra=extra)
-    if requested is not None and requested.split("/")[0] not in heads:
+    main_metrics = {name: name_main_metric(name, head) for name, head in heads.items()}
+    if requested is None:
+        return next(iter(main_metrics.values()))
+    if requested.split("/")[0] not in heads:
         raise RecipeError(f"evaluation.best is {requested!r}; the heads are {', '.join(heads)}")
-    if requested is not None and _has_own_evaluator(heads[requested.split("/")[0]]):
-        return requested  # a custom `compute` may fail without images
-    tasks = {
-        f"{name}/{metric}": head.evaluator_name
-        for name, head in heads.items()
-        if not _has_own_evaluator(head)
+    if requested in main_metrics.values():
+        return requested
+    metrics = [
+        f"{name}/{metric}"
+        for name in heads
         for evaluator in evaluators[name]
         for metric in evaluator.compute()
-    }
-    if requested is None:
-        mains = (
-            metric for metric, task in tasks.items() if metric.endswith(f"/{MAIN_METRIC.get(task)}")
-        )
-        return next(mains, next(iter(tasks), ""))
-    if requested not in tasks:
-        hint = suggest_nearest(requested, tasks)
+    ]
+    if requested not in metrics:
+        hint = suggest_nearest(requested, metrics)
         raise RecipeError(
-            f"evaluation.best is {requested!r}; metrics are: {', '.join(tasks)}{hint}"
+            f"evaluation.best is {requested!r}; metrics are: {', '.join(metrics)}{hint}"
         )
     return requested
 
 
-def _has_own_evaluator(head: Head) -> bool:
-    return type(head).make_evaluator is not Head.make_evaluator
+def name_main_metric(name: str, head: Head) -> str:
+    """Return the main metric of a head as `head/metric`."""
+    return f"{name}/{head.task_spec.main_metric}"

@@ -15,7 +15,6 @@ from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample
-from resnet_tasks.structures.tasks import Task
 
 
 def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> GroundTruth:
@@ -45,14 +44,3 @@ def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> Grou
         crowd=crowd.numpy(),
         areas=xywh[:, 2] * xywh[:, 3],
     )
-
-
-def is_annotated(task: Task, truth: GroundTruth) -> bool:
-    """Return whether an image has all annotations that a task needs."""
-    present = {
-        "boxes": truth.boxes_xywh,
-        "labels": truth.labels,
-        "semantic": truth.semantic,
-        "image_labels": truth.image_labels,
-    }
-    return all(present.get(name) is not None or name in truth.extra for name in task.target_fields)

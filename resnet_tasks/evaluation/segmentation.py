@@ -20,7 +20,6 @@ from resnet_tasks.evaluation.numerics.weighted_means import (
     flatten_class_values,
     ratio,
 )
-from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric
 
@@ -252,9 +251,3 @@ def _average_over_images(
     """Average `(P, K)` values over images: the mean over classes of each image, and every class."""
     overall = average_over_images(average_defined(values, axis=1), counts)
     return flatten_class_values(name, overall, average_over_images(values, counts), classes)
-
-
-@EVALUATORS.register("semantic_segmentation")
-def build_segmentation_evaluator(classes: tuple[str, ...]) -> SegmentationEvaluator:
-    """Create the evaluator of a semantic segmentation head."""
-    return SegmentationEvaluator(classes)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
+from resnet_tasks.evaluation.evaluators import name_main_metric
 from resnet_tasks.evaluation.metric_tables import metric_to_json
 from resnet_tasks.export.model_comparison import Image
 from resnet_tasks.exported.engines import import_extra
@@ -152,7 +153,7 @@ def quantize_and_evaluate(
     console.print(f"calibrating on {len(train)} training images")
     quantize(folder / manifest.graph, _CalibrationFeed(manifest, train), len(train))
     after = measure_metrics("Evaluating int8")
-    main = {f"{name}/{head.task_spec.main_metric}" for name, head in model.named_heads.items()}
+    main = {name_main_metric(name, head) for name, head in model.named_heads.items()}
     fallen = {
         name: (before[name].value, after[name].value)
         for name in sorted(main & before.keys())

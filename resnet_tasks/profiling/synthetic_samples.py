@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import Task
 
 SIZE = (480, 640)
 """(height, width) of the images if the recipe has neither `data.resize` nor `data.tiles`."""
@@ -36,7 +35,7 @@ class SyntheticSamples(Dataset[Sample]):
         channels: Number of channels of the images.
         size: (height, width) of the images, in pixels.
         categories: Number of categories to sample labels from.
-        tasks: Tasks whose target fields are generated.
+        fields: Fields of `Target` that are generated.
     """
 
     def __init__(
@@ -46,13 +45,13 @@ class SyntheticSamples(Dataset[Sample]):
         channels: int,
         size: tuple[int, int],
         categories: int,
-        tasks: Sequence[Task],
+        fields: Iterable[str],
     ) -> None:
         self._length = length
         self._channels = channels
         self._size = size
         self._categories = categories
-        self._fields = {field for task in tasks for field in task.target_fields}
+        self._fields = frozenset(fields)
 
     def __len__(self) -> int:
         return self._length
@@ -107,6 +106,6 @@ def build_synthetic_setup(recipe: Recipe) -> tuple[TaskModel, SyntheticSamples]:
         channels=recipe.data.channels,
         size=SIZE if box is None else (box.height, box.width),
         categories=len(categories),
-        tasks=[head.task for head in model.named_heads.values()],
+        fields={field for head in model.named_heads.values() for field in head.task_spec.fields},
     )
     return model, samples

@@ -21,17 +21,14 @@ from resnet_tasks.evaluation.evaluators import (
     build_evaluators,
 )
 from resnet_tasks.evaluation.metric_tables import compute_sha256, format_number
-from resnet_tasks.evaluation.uncertainty.temperature_scaling import (
-    DECISIONS,
-    DecisionCollector,
-    TemperatureScaling,
-)
+from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
 from resnet_tasks.runs.evaluate_run import collect_versions, weights_sha256
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE, InferenceOptions
 from resnet_tasks.runs.run import Run
 from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.structures.tasks import DecisionCollector
 
 ERRORS = ("ECE", "D_ECE")
 """Calibration errors: expected calibration error (ECE) and its detection form (D_ECE)."""
@@ -42,7 +39,7 @@ class HeadCalibration:
     """Calibration of one head, with its error before and after.
 
     Attributes:
-        scaling: Scaling of the head's raw output.
+        scaling: Scaling of the head's outputs.
         number: Number of decisions (pixels, detections or images) that the scaling was fitted to.
         before: `ECE` or `D_ECE` -> value without the scaling, on the images that it was fitted to.
         after: `ECE` or `D_ECE` -> value with the scaling, on the same images.
@@ -85,12 +82,12 @@ def calibrate(
     dataset = run.load_dataset(split, data_root=data_root)
     model = run.load_model(checkpoint)
     collectors: dict[str, DecisionCollector] = {
-        name: DECISIONS[head.task.name]()
+        name: collector
         for name, head in model.named_heads.items()
-        if head.task.name in DECISIONS
+        if (collector := head.task_spec.build_decision_collector()) is not None
     }
     reasons = {
-        name: f"calibration of {head.task.name} is not supported"
+        name: f"calibration of {head.task} is not supported"
         for name, head in model.named_heads.items()
         if name not in collectors
     }

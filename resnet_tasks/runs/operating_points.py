@@ -57,7 +57,7 @@ def choose_operating_points(
     evaluators = {
         name: [FrocEvaluator(head.classes, options)]
         for name, head in model.named_heads.items()
-        if head.task.name == FrocEvaluator.task
+        if FrocEvaluator.task in head.task_spec.evaluator_families
     }
     if not evaluators:
         raise RunError(

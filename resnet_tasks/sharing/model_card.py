@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.backbone.catalog import forbids_commercial_use
 from resnet_tasks.backbone.weights_folders import read_license
 from resnet_tasks.errors import HubError
@@ -18,14 +19,6 @@ from resnet_tasks.report.run_view import EvaluationView, MetricView, RunView, Sc
 from resnet_tasks.sharing.contents import build_shared_recipe, strip_paths
 from resnet_tasks.structures.evaluation import HEADLINE
 
-TASKS = {
-    "detection": "object-detection",
-    "instance_segmentation": "image-segmentation",
-    "semantic_segmentation": "image-segmentation",
-    "classification": "image-classification",
-    "multi_label_classification": "image-classification",
-}
-"""Task name -> pipeline tag of the hub."""
 LICENSES = (
     "apache-2.0",
     "mit",
@@ -109,9 +102,9 @@ def _build_metadata(
     # Heads of plugins are not registered here, because no code of the run is executed.
     types = [head.type for head in view.recipe.heads.values()]
     tasks = [
-        TASKS.get(HEADS.get(head_type).task.name)
-        for head_type in types
-        if head_type in HEADS.list_names()
+        get_head_task(name, head).pipeline_tag
+        for name, head in view.recipe.heads.items()
+        if head.type in HEADS.list_names()
     ]
     task_names = [task for task in dict.fromkeys(tasks) if task is not None]
     stated: dict[str, Any] = {}

@@ -48,6 +48,19 @@ def sigmoid(logits: Any) -> Any:
 
 
 @singledispatch
+def logit(probs: Any) -> Any:
+    """Return the inverse of the logistic function of every value, 0 < value < 1."""
+    raise TypeError(_describe_type(probs))
+
+
+@singledispatch
+def where(condition: Any, values: Any, other: Any) -> Any:
+    """Return `values` where a bool array is True, else `other`; all three of the same type."""
+    del values, other
+    raise TypeError(_describe_type(condition))
+
+
+@singledispatch
 def argsort_descending(scores: Any) -> Any:
     """Return the indices that sort `(N,)` scores from high to low; ties keep their order."""
     raise TypeError(_describe_type(scores))
@@ -88,6 +101,16 @@ def _(logits: np.ndarray) -> Any:
     # One branch would overflow for large negative logits.
     small = np.exp(-np.abs(logits))
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+
+
+@logit.register
+def _(probs: np.ndarray) -> Any:
+    return np.log(probs) - np.log1p(-probs)
+
+
+@where.register
+def _(condition: np.ndarray, values: Any, other: Any) -> Any:
+    return np.where(condition, values, other)
 
 
 @argsort_descending.register

@@ -113,12 +113,26 @@ class Evaluator(Protocol):
     """Sentence for the metrics file that defines the metrics and the counting rules."""
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
-        """Add the prediction (output of the head's `decode`) and ground truth of one image."""
+        """Add the prediction (from `decode` of the head's task) and ground truth of one image."""
         ...
 
     def compute(self) -> dict[str, Metric]:
-        """Return all metrics over the images added so far, under the project's fixed names."""
+        """Return all metrics over the images added so far, under the project's fixed names.
+
+        Without any image, the names are the same and the values None.
+        """
         ...
+
+
+@runtime_checkable
+class BackendEvaluator(Protocol):
+    """Evaluator that several backends can compute, all with the same numbers.
+
+    Attributes:
+        backend: Name of the backend; set before the first image.
+    """
+
+    backend: str
 
 
 @runtime_checkable

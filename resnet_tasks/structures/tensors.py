@@ -9,8 +9,10 @@ from resnet_tasks.structures.arrays import (
     argsort_descending,
     as_float32,
     flip_and_resize,
+    logit,
     sigmoid,
     softmax,
+    where,
 )
 
 
@@ -27,6 +29,16 @@ def _(logits: Tensor, axis: int) -> Tensor:
 @sigmoid.register
 def _(logits: Tensor) -> Tensor:
     return logits.sigmoid()
+
+
+@logit.register
+def _(probs: Tensor) -> Tensor:
+    return probs.logit()
+
+
+@where.register
+def _(condition: Tensor, values: Tensor, other: Tensor) -> Tensor:
+    return values.where(condition, other)
 
 
 @argsort_descending.register

@@ -8,9 +8,9 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.evaluators import (
-    MAIN_METRIC,
     build_evaluators,
     choose_best_metric,
+    name_main_metric,
     select_extra,
 )
 from resnet_tasks.inference.torch_outputs import TorchOutputs
@@ -85,7 +85,7 @@ class Validation:
     def select_headline_metrics(self, metrics: Mapping[str, Metric]) -> list[str]:
         """Return the name of the main metric of every head; without any, the first metric."""
         heads = self._train_state.plain_model.named_heads.items()
-        names = [f"{name}/{MAIN_METRIC.get(head.evaluator_name, '')}" for name, head in heads]
+        names = [name_main_metric(name, head) for name, head in heads]
         available = [name for name in names if name in metrics]
         return available or list(metrics)[:1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +23,6 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import Task
 
 
 class AnnotatedImages:
@@ -156,20 +155,21 @@ class AnnotatedImages:
         file, record = self.record(index)
         return map_image_labels(file, record, table.mapping)
 
-    def annotates(self, task: Task) -> bool:
-        """Return whether any of the files has the annotations that `task` needs.
+    def annotates(self, fields: Iterable[str]) -> bool:
+        """Return whether the files have the annotations for all of some fields of `Target`.
 
-        Target fields that this package does not define count as annotated.
+        Fields that this package does not define count as annotated.
         """
-        return _has_annotations_for({kind for file in self.files for kind in file.annotated}, task)
+        present = {kind for file in self.files for kind in file.annotated}
+        return _has_annotations_for(present, fields)
 
     @staticmethod
-    def file_annotates(file: CocoFile, task: Task) -> bool:
-        """Return whether a file has the annotations that `task` needs.
+    def file_annotates(file: CocoFile, fields: Iterable[str]) -> bool:
+        """Return whether a file has the annotations for all of some fields of `Target`.
 
-        Target fields that this package does not define count as annotated.
+        Fields that this package does not define count as annotated.
         """
-        return _has_annotations_for(set(file.annotated), task)
+        return _has_annotations_for(set(file.annotated), fields)
 
     def count_objects(self) -> dict[str, int]:
         """Return category name -> number of objects, without crowds."""
@@ -177,15 +177,15 @@ class AnnotatedImages:
         return dict(zip(self.categories.names, np.asarray(totals).tolist(), strict=True))
 
 
-def _has_annotations_for(present: set[str], task: Task) -> bool:
-    """Return whether these kinds of annotations cover the target fields of a task."""
+def _has_annotations_for(present: set[str], fields: Iterable[str]) -> bool:
+    """Return whether these kinds of annotations cover some fields of `Target`."""
     sources = {
         "boxes": {"boxes"},
         "labels": {"boxes"},
         "semantic": {"semantic", "masks"},
         "image_labels": {"image"},
     }
-    return all(sources.get(name, present) & present for name in task.target_fields)
+    return all(sources.get(name, present) & present for name in fields)
 
 
 def _find_unannotated(

@@ -7,7 +7,7 @@ LeVeque: Updating formulae and a pairwise algorithm for computing sample varianc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,6 @@ from resnet_tasks.data.sampling.rare_classes import ClassCounts
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
 from resnet_tasks.structures.label_table import LabelTable
-from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel."""
@@ -201,14 +200,15 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
 
 
 def count_classes(
-    dataset: CocoDataset, table: LabelTable, task: Task, advance: Advance | None = None
+    dataset: CocoDataset, table: LabelTable, fields: Collection[str], advance: Advance | None = None
 ) -> ClassCounts:
     """Return the frequency of a head's classes in a training epoch, as pixels or image labels.
 
     Args:
         dataset: Dataset whose label maps are read.
         table: Mapping from the dataset's categories to the labels of the head.
-        task: Task of the head, classification or semantic segmentation.
+        fields: Fields of `Target` that the head's task requires: image labels are counted if
+            `image_labels` is among them, else pixels.
         advance: Progress callback.
 
     Raises:
@@ -216,7 +216,7 @@ def count_classes(
     """
 
     def read_labels(index: int) -> NDArray[Any]:
-        if task == CLASSIFICATION:
+        if "image_labels" in fields:
             return np.asarray(dataset.image_labels(index, table) or (), np.int64)
         semantic = dataset.truth(index, table).semantic
         return np.zeros(0, np.int64) if semantic is None else semantic

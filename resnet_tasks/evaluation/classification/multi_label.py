@@ -22,7 +22,6 @@ from resnet_tasks.evaluation.numerics.ranking import (
     average_precision,
     safe_divide,
 )
-from resnet_tasks.registry import EVALUATORS
 
 
 class MultiLabelEvaluator(BaseClassificationEvaluator):
@@ -97,9 +96,3 @@ def _compute_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], weights:
     present = weights @ truth
     f1 = safe_divide(2 * (weights @ (predicted & truth)), present + weights @ predicted)
     return np.where(present > 0, f1, np.nan)
-
-
-@EVALUATORS.register("multi_label_classification")
-def build_multi_label_evaluator(classes: tuple[str, ...]) -> MultiLabelEvaluator:
-    """Create the evaluator of a multi-label head."""
-    return MultiLabelEvaluator(classes)

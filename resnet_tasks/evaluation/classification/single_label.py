@@ -18,7 +18,6 @@ from resnet_tasks.evaluation.classification.base import (
     Values,
 )
 from resnet_tasks.evaluation.numerics.ranking import Floats, safe_divide
-from resnet_tasks.registry import EVALUATORS
 
 LARGEST_CONFUSION = 200
 """Maximum number of classes for which `details` contains the confusion matrix."""
@@ -120,9 +119,3 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
     def _score_images(self) -> tuple[Floats, Floats]:
         best, is_right = self._compute_confidence()
         return self._get_true_probs().astype(np.float64), np.where(is_right, 0.0, best)[:, 0]
-
-
-@EVALUATORS.register("classification")
-def build_classification_evaluator(classes: tuple[str, ...]) -> ClassificationEvaluator:
-    """Create the evaluator of a single-label head."""
-    return ClassificationEvaluator(classes)

@@ -18,7 +18,6 @@ from resnet_tasks.evaluation.coco.diagnostics import compute_error_types
 from resnet_tasks.evaluation.coco.evaluator import CocoEvaluator
 from resnet_tasks.evaluation.coco.image_blocks import ImageBlock, build_objects, build_truth_objects
 from resnet_tasks.evaluation.coco.matching import Matches, Pairs, find_box_pairs, match_detections
-from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import GroundTruth
 
@@ -147,9 +146,3 @@ class DetectionEvaluator(CocoEvaluator):
         return compute_error_types(
             match_with_hotcoco(self._build_backend_inputs(), self.max_detections)
         )
-
-
-@EVALUATORS.register("detection")
-def build_detection_evaluator(classes: tuple[str, ...]) -> DetectionEvaluator:
-    """Create the evaluator of a detection head."""
-    return DetectionEvaluator(classes)

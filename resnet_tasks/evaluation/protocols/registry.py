@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
 from resnet_tasks.structures.evaluation import Evaluator
+from resnet_tasks.structures.tasks import Task
 
 
 class EvaluatorOptions(BaseModel):
@@ -35,7 +36,7 @@ class ExtraEvaluator(Protocol):
 
 
 def build_extra_evaluator(
-    name: str, options: Mapping[str, Any] | None, *, classes: Sequence[str], task: str
+    name: str, options: Mapping[str, Any] | None, *, classes: Sequence[str], task: Task
 ) -> Evaluator:
     """Create an additional evaluator for one head.
 
@@ -43,7 +44,7 @@ def build_extra_evaluator(
         name: Key in `EXTRA_EVALUATORS`.
         options: Options of the evaluator; None: its defaults.
         classes: Class names of the head, in label order.
-        task: Name of the head's task.
+        task: Task of the head.
 
     Raises:
         RecipeError: If the evaluator does not exist or belongs to another task, or an option is
@@ -53,15 +54,16 @@ def build_extra_evaluator(
         evaluator_class: ExtraEvaluator = EXTRA_EVALUATORS.get(name)
     except ResnetTasksError as error:
         raise RecipeError(str(error)) from None
-    if evaluator_class.task != task:
+    accepted_tasks = (task.name, *task.evaluator_families)
+    if evaluator_class.task not in accepted_tasks:
         fitting = [
             evaluator_name
             for evaluator_name in EXTRA_EVALUATORS
-            if EXTRA_EVALUATORS.get(evaluator_name).task == task
+            if EXTRA_EVALUATORS.get(evaluator_name).task in accepted_tasks
         ]
         raise RecipeError(
             f"evaluator {name!r} evaluates {evaluator_class.task}, but the task of the head is "
-            f"{task}; its evaluators are: {', '.join(fitting) or 'none'}"
+            f"{task.name}; its evaluators are: {', '.join(fitting) or 'none'}"
         )
     try:
         return evaluator_class(classes, evaluator_class.Options.model_validate(dict(options or {})))

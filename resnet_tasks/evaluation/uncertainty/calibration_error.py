@@ -24,7 +24,6 @@ from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import VOID, GroundTruth, Metric
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures.evaluation import Evaluator
     from resnet_tasks.structures.predictions.detections import Detections
     from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
@@ -234,16 +233,3 @@ def extract_detection_decisions(
     on_crowd = np.zeros(len(scores), np.bool_)
     on_crowd[is_hit] = crowd[matched_indices[is_hit]]
     return scores[~on_crowd], is_hit[~on_crowd]
-
-
-CALIBRATION: dict[str, type[PixelCalibration] | type[DetectionCalibration]] = {
-    "semantic_segmentation": PixelCalibration,
-    "detection": DetectionCalibration,
-}
-"""Task name -> calibration evaluator; classification evaluators already include the ECE."""
-
-
-def build_calibration_evaluator(task: str, classes: Sequence[str]) -> Evaluator | None:
-    """Create the calibration evaluator of a task; None if the task has no separate one."""
-    evaluator_class = CALIBRATION.get(task)
-    return None if evaluator_class is None else evaluator_class(classes)

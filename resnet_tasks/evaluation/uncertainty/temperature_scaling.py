@@ -4,7 +4,7 @@ Logits are divided by a temperature (Guo et al., On Calibration of Modern Neural
 2017, section 4.2). Scores of detections, which are also biased, pass through a logistic function of
 their logits (Platt 1999; Küppers et al., CVPR workshops 2020). Both preserve the order: no class
 and no ranking of detections changes, hence no AP and no mIoU. The parameters are fitted on decoded
-predictions and applied to the raw tensors of `forward`, before any further step.
+predictions and applied to the outputs that the head's task declares, before they are decoded.
 
 Shape glossary: `N` decisions (pixels, detections, images), `K` classes.
 """
@@ -18,22 +18,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_expit, log_softmax, logit
-from torch import Tensor
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.uncertainty.calibration_error import (
     extract_detection_decisions,
     extract_pixel_decisions,
 )
-from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.arrays import as_array, as_float32, sigmoid, where
+from resnet_tasks.structures.arrays import logit as array_logit
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.tasks import Outputs
 
 LEAST_DECISIONS = 50
 """Minimum number of decisions for a fit."""
@@ -48,15 +48,14 @@ STEEPEST = 20.0
 TINY = 1e-7  # probabilities closer to 0 or 1 have no finite logit in float32
 
 Floats = NDArray[np.float64]
-RawHead = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TemperatureScaling:
-    """Scaling of one head's raw output.
+    """Scaling of one head's outputs.
 
     Attributes:
-        field: Name of the scaled raw output: `logits` or `scores`.
+        field: Name of the scaled output: `logits` or `scores`.
         slope: Factor of the logits, 1 / temperature; above 0.
         intercept: Offset added to the scaled logits; 0 for `logits`.
     """
@@ -70,23 +69,25 @@ class TemperatureScaling:
         """Temperature, 1 / slope; above 1 if the model is overconfident."""
         return 1 / self.slope
 
-    def __call__(self, raw: RawHead) -> dict[str, Tensor]:
-        """Return `raw` with the field scaled.
+    def __call__(self, outputs: Outputs) -> dict[str, Any]:
+        """Return the outputs of the head, arrays or tensors, with the field scaled.
+
+        Scores are scaled only where the output `valid` is True; without it, where they are above 0.
 
         Raises:
-            DataError: If the head's raw output has no such field.
+            DataError: If the head has no such output.
         """
-        if self.field not in raw:
+        if self.field not in outputs:
             raise DataError(
-                f"the head's raw output has no {self.field!r} to calibrate (it has "
-                f"{', '.join(raw)}); calibrate the run again, or continue without calibration"
+                f"the head has no output {self.field!r} to calibrate (it has "
+                f"{', '.join(outputs)}); calibrate the run again, or continue without calibration"
             )
-        values = raw[self.field].float()
+        values = as_float32(outputs[self.field])
         if self.field == "logits":
-            return {**raw, "logits": values * self.slope}
-        bounded = values.clamp(TINY, 1 - TINY)
-        scaled = torch.sigmoid(torch.logit(bounded) * self.slope + self.intercept)
-        return {**raw, "scores": torch.where(values > 0, scaled, values)}  # 0 is padding
+            return {**outputs, "logits": values * self.slope}
+        logits = array_logit(values.clip(TINY, 1 - TINY))
+        scaled = sigmoid(logits * self.slope + self.intercept)
+        return {**outputs, "scores": where(outputs.get("valid", values > 0), scaled, values)}
 
     def to_json(self) -> dict[str, Any]:
         """Convert the scaling to its entry in `calibration.json`."""
@@ -103,7 +104,7 @@ class TemperatureScaling:
         return cls(str(plain["field"]), float(plain["slope"]), float(plain["intercept"]))
 
 
-class DecisionCollector(ABC):
+class TemperatureCollector(ABC):
     """Collector of a head's decisions, to which a scaling is fitted.
 
     It has the interface of an evaluator, so that `evaluate` fills it.
@@ -144,7 +145,7 @@ class DecisionCollector(ABC):
             )
 
 
-class PixelDecisionCollector(DecisionCollector):
+class PixelDecisionCollector(TemperatureCollector):
     """Collector of a random sample of each image's pixels, seeded by the image id."""
 
     def __init__(self) -> None:
@@ -179,7 +180,7 @@ class PixelDecisionCollector(DecisionCollector):
         )
 
 
-class ClassDecisionCollector(DecisionCollector):
+class ClassDecisionCollector(TemperatureCollector):
     """Collector of images of a classifier, or of image-class pairs of a multi-label classifier."""
 
     def __init__(self) -> None:
@@ -214,7 +215,7 @@ class ClassDecisionCollector(DecisionCollector):
         )
 
 
-class DetectionDecisionCollector(DecisionCollector):
+class DetectionDecisionCollector(TemperatureCollector):
     """Collector of detections and their hits, as counted by `DetectionCalibration`."""
 
     def __init__(self) -> None:
@@ -236,14 +237,6 @@ class DetectionDecisionCollector(DecisionCollector):
         return TemperatureScaling(
             "scores", *_fit_logistic(np.concatenate(self._scores), hits, has_intercept=True)
         )
-
-
-DECISIONS: dict[str, type[DecisionCollector]] = {
-    "classification": ClassDecisionCollector,
-    "detection": DetectionDecisionCollector,
-    "semantic_segmentation": PixelDecisionCollector,
-}
-"""Task name -> collector of the decisions that its scaling is fitted to."""
 
 
 def _create_generator(image_id: int | str) -> np.random.Generator:

@@ -37,6 +37,7 @@ class ClassificationTask(Task):
     outputs: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"logits": ("B", "K")}
     prediction: ClassVar[type[Prediction]] = Classification
     main_metric: ClassVar[str] = "top1"
+    evaluator_families: ClassVar[tuple[str, ...]] = ("classification",)
     is_whole_image: ClassVar[bool] = True
     pipeline_tag: ClassVar[str | None] = "image-classification"
 
@@ -76,6 +77,7 @@ class MultiLabelClassificationTask(ClassificationTask):
 
     name: ClassVar[str] = "multi_label_classification"
     main_metric: ClassVar[str] = "AUROC"
+    evaluator_families: ClassVar[tuple[str, ...]] = ("multi_label_classification", "classification")
 
     def decode(self, outputs: Outputs, geometries: Sequence[Geometry]) -> list[Classification]:
         """Convert the logit of every class to a probability."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.label_table import LabelTable
-from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION, SEMANTIC_SEGMENTATION, Task
+from resnet_tasks.structures.tasks import Task
 
 
 def require_annotations(
@@ -34,16 +33,16 @@ def require_annotations(
     notes: list[str] = []
     frozen = () if recipe.extend is None else recipe.extend.freeze or ()
     for name, head in recipe.heads.items():
-        task = HEADS.get(head.type).task
-        needs = ", ".join(task.target_fields)
-        if name not in frozen and not train.annotates(task):
+        task = get_head_task(name, head)
+        needs = ", ".join(task.required_fields)
+        if name not in frozen and not train.annotates(task.required_fields):
             is_old = recipe.extend is not None and name in recipe.extend.heads
             remedy = "name it in extend.freeze" if is_old else "remove the head"
             raise RecipeError(
                 f"heads.{name}: no file under data.train annotates what {task.name} needs "
                 f"({needs}); {remedy}, or add data that does"
             )
-        if name == best and not val.annotates(task):
+        if name == best and not val.annotates(task.required_fields):
             raise RecipeError(
                 f"evaluation.best: no file under data.val annotates what head {name} needs "
                 f"({needs}); name a metric of another head"
@@ -77,7 +76,7 @@ def _check_partial_annotations(
     missing_by_file = {
         str(file.path): _list_missing_classes(table, unknown)
         for file, unknown in zip(train.files, train.unannotated, strict=True)
-        if file.images and train.file_annotates(file, task)
+        if file.images and train.file_annotates(file, task.required_fields)
     }
     for name in table.classes:
         if missing_by_file and all(name in class_names for class_names in missing_by_file.values()):
@@ -88,8 +87,8 @@ def _check_partial_annotations(
             )
     # These heads learn background, and only from images annotated for all classes: elsewhere a
     # region without annotation may be an object of a missing class.
-    has_rest = task == DETECTION or (task == SEMANTIC_SEGMENTATION and table.unlabeled != VOID)
-    if has_rest and missing_by_file and all(missing_by_file.values()):
+    learns_background = task.learns_background(table)
+    if learns_background and missing_by_file and all(missing_by_file.values()):
         details = "; ".join(
             f"{file} lacks {', '.join(class_names)}"
             for file, class_names in missing_by_file.items()
@@ -101,19 +100,20 @@ def _check_partial_annotations(
             "categories in data.train[i].categories"
         )
     notes = []
-    if has_rest or task == CLASSIFICATION:
+    if learns_background or task.is_whole_image:
         notes = [
             f"train: {file} was not annotated for {', '.join(names)}: {head} does not learn from "
             "their absence"
             for file, names in missing_by_file.items()
             if names and len(names) < len(head_labels)
         ]
-    if has_rest:
+    if learns_background:
         notes += [
             f"val: {file.path} does not list {', '.join(names)}: predictions of these classes by "
             f"{head} on its images count as wrong"
             for file, unknown in zip(val.files, val.unannotated, strict=True)
-            if (names := _list_missing_classes(table, unknown)) and val.file_annotates(file, task)
+            if (names := _list_missing_classes(table, unknown))
+            and val.file_annotates(file, task.required_fields)
         ]
     return notes
 
