@@ -38,6 +38,7 @@ def as_float32(values: Any) -> Any:
 @singledispatch
 def softmax(logits: Any, axis: int) -> Any:
     """Return the softmax of float logits along `axis`."""
+    del axis
     raise TypeError(_describe_type(logits))
 
 

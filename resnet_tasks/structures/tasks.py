@@ -138,10 +138,13 @@ class Task(ABC):
             that `Target` does not have is looked up in `Target.extra`.
         optional_fields: Further fields that the loss reads where an image has them.
         outputs: Declared outputs: name -> axes, with `B` first. A letter stands for a length that
-            may differ between inputs, a number for a fixed length.
+            may differ between inputs, a number for a fixed length. `B` images, `K` classes and
+            `H, W` have the same meaning in every task.
+        output_types: Name of the dtype of outputs that are not float32.
         prediction: Type of the predictions.
         main_metric: Metric that selects the best checkpoint unless the recipe names one.
-        evaluator_families: Names of the tasks whose additional evaluators accept the predictions.
+        evaluator_families: Names of the tasks whose additional evaluators accept the predictions,
+            besides those of this task.
         is_whole_image: Whether a prediction describes the image as a whole, so that an image must
             not be cut into windows or changed by copy-paste.
         has_background: Whether a class `background` may be inserted at label 0.
@@ -154,6 +157,7 @@ class Task(ABC):
     required_fields: ClassVar[tuple[str, ...]]
     optional_fields: ClassVar[tuple[str, ...]] = ()
     outputs: ClassVar[Mapping[str, tuple[str | int, ...]]]
+    output_types: ClassVar[Mapping[str, str]] = {}
     prediction: ClassVar[type[Prediction]]
     main_metric: ClassVar[str]
     evaluator_families: ClassVar[tuple[str, ...]] = ()

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.structures.tasks import Task
 from resnet_tasks.testing.head_under_test import HeadUnderTest
 from resnet_tasks.testing.random_batches import random_features
 
 
 def check_declarations(subject: HeadUnderTest) -> None:
-    """Require a task, input levels and strict options on the class."""
+    """Require the name of a task, input levels and strict options on the class."""
     task = getattr(subject.head_class, "task", None)
     levels = getattr(subject.head_class, "in_levels", None)
-    subject.require(isinstance(task, Task), f"`task` must be a Task, got {task!r}")
-    assert isinstance(task, Task)
+    subject.require(isinstance(task, str), f"`task` must be the name of a task, got {task!r}")
+    with subject.report_failures("find_task"):
+        fields = subject.task.required_fields
     subject.require(
-        len(task.target_fields) > 0,
-        "`task.target_fields` is empty, so the head would learn from images without annotations",
+        len(fields) > 0,
+        f"the task {subject.task.name} has no `required_fields`, so the head would learn from "
+        "images without annotations",
     )
     subject.require(
         isinstance(levels, tuple) and len(levels) > 0,

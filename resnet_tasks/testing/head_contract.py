@@ -13,6 +13,7 @@ import torch
 
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
 from resnet_tasks.structures.feature_spec import FeatureSpec
+from resnet_tasks.tasks.built_in import BUILT_IN_TASKS
 from resnet_tasks.testing.forward_rules import (
     check_declarations,
     check_forward_determinism,
@@ -30,7 +31,7 @@ from resnet_tasks.testing.loss_rules import (
     check_loss_terms,
     check_unannotated_images,
 )
-from resnet_tasks.testing.prediction_rules import check_decoding
+from resnet_tasks.testing.prediction_rules import check_outputs, check_predictions
 from resnet_tasks.testing.random_batches import TargetMaker, random_target, resnet_specs
 
 RULES: tuple[Callable[[HeadUnderTest], None], ...] = (
@@ -44,7 +45,8 @@ RULES: tuple[Callable[[HeadUnderTest], None], ...] = (
     check_unannotated_images,
     check_loss_additivity,
     check_loss_seeds,
-    check_decoding,
+    check_outputs,
+    check_predictions,
     check_bfloat16,
     check_saving_and_loading,
 )
@@ -67,12 +69,12 @@ def check_head(
         classes: Class names of the head.
         specs: Channels and stride of the offered levels; default: those of a narrow ResNet.
         targets: Function that makes the target of an image. It is needed if the task reads its
-            fields from `Target.extra`. The rules on images without objects are skipped then, and
-            for a task unknown to this package also the rules on the type of a prediction.
+            fields from `Target.extra`. The rule on images without objects is skipped then.
 
     Raises:
         AssertionError: If a rule is broken; the message states the rule and the actual result.
     """
+    assert BUILT_IN_TASKS  # the import registers the built-in tasks
     head_class = HEADS.get(head) if isinstance(head, str) else head
     subject = HeadUnderTest(
         head_class,

@@ -14,6 +14,7 @@ from resnet_tasks.heads.base import Head, HeadOptions
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Batch, BatchView
+from resnet_tasks.structures.tasks import Task
 from resnet_tasks.testing.random_batches import TargetMaker, random_batch, random_features
 
 
@@ -41,6 +42,11 @@ class HeadUnderTest:
     def name(self) -> str:
         """Class name of the head, for error messages."""
         return self.head_class.__name__
+
+    @property
+    def task(self) -> Task:
+        """Task of the head with these options."""
+        return self.head_class.find_task(self.options)
 
     def build(self, *, training: bool, seed: int = 0) -> Head:
         """Build the head; the same seed gives the same weights."""

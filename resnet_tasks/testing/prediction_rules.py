@@ -1,113 +1,90 @@
-"""Rules on decoded predictions: types, shapes, ranges and original pixels."""
+"""Rules on the outputs that a head's task declares, and on the predictions decoded from them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions.classification import Classification
-from resnet_tasks.structures.predictions.detections import Detections
-from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.samples import Batch
 from resnet_tasks.testing.head_under_test import HeadUnderTest
 
 
-def check_decoding(subject: HeadUnderTest) -> None:
-    """Require one valid prediction per image from `decode`."""
-    head, batch = subject.build(training=False), subject.make_batch()
-    raw = head(subject.make_features(batch))
-    with subject.report_failures("decode"), torch.no_grad():
-        predictions = head.decode(raw, batch.geometries)
+def check_outputs(subject: HeadUnderTest) -> None:
+    """Require exactly the outputs that the task declares, with their axes and types."""
+    task, batch = subject.task, subject.make_batch()
+    outputs = _compute_outputs(subject, batch)
+    declared = ", ".join(task.outputs)
+    subject.require(
+        isinstance(outputs, dict)
+        and set(outputs) == set(task.outputs)
+        and all(isinstance(output, Tensor) for output in outputs.values()),
+        f"outputs must give a dict of exactly the tensors that the task {task.name} declares "
+        f"({declared}), got {_describe_outputs(outputs)}",
+    )
+    height, width = batch.padded_size
+    lengths = {"B": len(batch), "K": len(subject.classes), "H": height, "W": width}
+    for name, axes in task.outputs.items():
+        shape = tuple(outputs[name].shape)
+        # A letter that is not known before takes the length of its first axis.
+        if len(shape) == len(axes):
+            for axis, length in zip(axes, shape, strict=True):
+                lengths.setdefault(str(axis), axis if isinstance(axis, int) else length)
+        subject.require(
+            len(shape) == len(axes)
+            and all(lengths[str(axis)] == length for axis, length in zip(axes, shape, strict=True)),
+            f"output {name!r} must have the axes ({', '.join(map(str, axes))}) that the task "
+            f"declares, where {_describe_lengths(lengths)}, got shape {shape}",
+        )
+        dtype = task.output_types.get(name, "float32")
+        subject.require(
+            outputs[name].dtype == getattr(torch, dtype),
+            f"output {name!r} must be {dtype}, got {outputs[name].dtype}",
+        )
+    for name, output in _compute_outputs(subject, batch, seed=1).items():
+        subject.require(
+            output.shape == outputs[name].shape,
+            f"the shape of output {name!r} must depend on the sizes of the inputs only, but other "
+            f"features of the same size change {tuple(outputs[name].shape)} to "
+            f"{tuple(output.shape)}",
+        )
+
+
+def check_predictions(subject: HeadUnderTest) -> None:
+    """Require that the outputs decode into one valid prediction per image."""
+    task, batch = subject.task, subject.make_batch()
+    outputs = _compute_outputs(subject, batch)
+    with subject.report_failures(f"decode of the task {task.name}"):
+        predictions: Any = task.decode(outputs, batch.geometries)
     subject.require(
         isinstance(predictions, list) and len(predictions) == len(batch),
         f"decode must give a list of one prediction per image ({len(batch)}), got "
-        f"{type(predictions).__name__} of {len(predictions)}",
+        f"{predictions!r:.80}",
     )
     for prediction, geometry in zip(predictions, batch.geometries, strict=True):
-        if head.task.name == "detection":
-            _require_detections(subject, prediction, geometry)
-        elif head.task.name == "semantic_segmentation":
-            _require_segmentation_map(subject, prediction, geometry)
-        elif head.task.name == "classification":
-            _require_classification(subject, prediction)
+        subject.require(
+            isinstance(prediction, task.prediction),
+            f"the task {task.name} must decode into {task.prediction.__name__}, got "
+            f"{type(prediction).__name__}",
+        )
+        problem = prediction.find_problem(geometry.original_size, len(subject.classes))
+        subject.require(problem is None, f"{problem}")
 
 
-def _require_detections(subject: HeadUnderTest, prediction: Any, geometry: Geometry) -> None:
-    subject.require(
-        isinstance(prediction, Detections),
-        f"a detection head must decode into Detections, got {type(prediction).__name__}",
-    )
-    height, width = geometry.original_size
-    boxes, scores, labels = prediction.boxes, prediction.scores, prediction.labels
-    subject.require(
-        boxes.shape == (len(scores), 4) and labels.shape == scores.shape == (len(scores),),
-        "boxes, scores and labels must have the shapes (N, 4), (N,) and (N,), got "
-        f"{tuple(boxes.shape)}, {tuple(scores.shape)} and {tuple(labels.shape)}",
-    )
-    subject.require(
-        boxes.dtype == scores.dtype == torch.float32 and labels.dtype == torch.int64,
-        "boxes and scores must be float32 and labels int64, got "
-        f"{boxes.dtype}, {scores.dtype} and {labels.dtype}",
-    )
-    inside = (boxes >= 0) & (boxes <= boxes.new_tensor([width, height, width, height]))
-    ordered = (boxes[:, :2] < boxes[:, 2:]).all()
-    subject.require(
-        bool(inside.all()) and bool(ordered),
-        f"decoded boxes must be xyxy inside the original image of {height} x {width} pixels",
-    )
-    subject.require(
-        bool(((scores >= 0) & (scores <= 1)).all()) and bool((scores.diff() <= 0).all()),
-        "scores must lie in 0..1 and be in descending order",
-    )
-    subject.require(
-        bool(((labels >= 0) & (labels < len(subject.classes))).all()),
-        f"labels must be indices into the {len(subject.classes)} classes",
-    )
+def _compute_outputs(subject: HeadUnderTest, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
+    head = subject.build(training=False)
+    sizes = torch.tensor([geometry.input_size for geometry in batch.geometries])
+    with subject.report_failures("outputs"), torch.no_grad():
+        return head.outputs(head(subject.make_features(batch, seed)), sizes)
 
 
-def _require_segmentation_map(subject: HeadUnderTest, prediction: Any, geometry: Geometry) -> None:
-    subject.require(
-        isinstance(prediction, SegmentationMap),
-        f"a semantic head must decode into SegmentationMap, got {type(prediction).__name__}",
-    )
-    labels, probs = prediction.labels, prediction.probs
-    shape = (len(subject.classes), *geometry.original_size)
-    subject.require(
-        tuple(labels.shape) == shape[1:] and tuple(probs.shape) == shape,
-        f"labels and probs must have the original image's size, {shape[1:]} and {shape}, "
-        f"got {tuple(labels.shape)} and {tuple(probs.shape)}",
-    )
-    subject.require(
-        labels.dtype == torch.int64 and probs.dtype == torch.float32,
-        f"labels must be int64 and probs float32, got {labels.dtype} and {probs.dtype}",
-    )
-    subject.require(
-        bool(((labels >= 0) & (labels < len(subject.classes))).all()),
-        f"labels must be indices into the {len(subject.classes)} classes",
-    )
-    subject.require(
-        bool((probs.sum(dim=0) - 1).abs().max() < 1e-4) and bool((probs >= 0).all()),
-        "the probabilities of a pixel must lie in 0..1 and sum to 1 over classes",
-    )
+def _describe_outputs(outputs: Any) -> str:
+    if not isinstance(outputs, Mapping):
+        return type(outputs).__name__
+    return ", ".join(f"{name} ({type(output).__name__})" for name, output in outputs.items())
 
 
-def _require_classification(subject: HeadUnderTest, prediction: Any) -> None:
-    subject.require(
-        isinstance(prediction, Classification),
-        f"a classification head must decode into Classification, got {type(prediction).__name__}",
-    )
-    probs, shape = prediction.probs, (len(subject.classes),)
-    subject.require(
-        tuple(probs.shape) == shape and probs.dtype == torch.float32,
-        f"probs must be float32 of shape {shape}, one per class, got {probs.dtype} of shape "
-        f"{tuple(probs.shape)}",
-    )
-    subject.require(
-        bool(((probs >= 0) & (probs <= 1)).all()), "the probabilities of an image must lie in 0..1"
-    )
-    subject.require(
-        prediction.is_multi_label or abs(float(probs.sum()) - 1) < 1e-4,
-        f"the probabilities of an image must sum to 1 unless `is_multi_label`, got "
-        f"{float(probs.sum()):.6g}",
-    )
+def _describe_lengths(lengths: Mapping[str, int]) -> str:
+    return ", ".join(f"{axis} is {length}" for axis, length in lengths.items() if axis.isalpha())

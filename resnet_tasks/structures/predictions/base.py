@@ -79,6 +79,16 @@ class Prediction(ABC):
             difference: Differences of the head, which are updated.
         """
 
+    def find_problem(self, size: tuple[int, int], num_classes: int) -> str | None:
+        """Return a sentence on the first broken rule of the type, or None if there is none.
+
+        Args:
+            size: (height, width) of the original image, pixels.
+            num_classes: Number of classes of the head.
+        """
+        del size, num_classes
+        return None
+
     def to_results(
         self, image_id: int | str, category_ids: Sequence[int], min_score: float = 0.0
     ) -> list[dict[str, Any]] | None:
@@ -120,3 +130,8 @@ class Prediction(ABC):
         """
         del ratio, size
         return self
+
+
+def are_labels(labels: NDArray[Any], num_classes: int) -> bool:
+    """Return whether all values are indices into the classes of a head."""
+    return bool(((labels >= 0) & (labels < num_classes)).all())

@@ -81,3 +81,21 @@ class Classification(Prediction):
         """Compare the probabilities of the classes."""
         del tolerance
         difference.add_score_gap(np.abs(as_array(self.probs) - as_array(other.probs)).max())
+
+    def find_problem(self, size: tuple[int, int], num_classes: int) -> str | None:
+        """Check the shape, type and values of the probabilities."""
+        del size
+        probs = as_array(self.probs)
+        if probs.shape != (num_classes,) or probs.dtype != np.float32:
+            return (
+                f"probs must be float32 of shape {(num_classes,)}, one per class, got "
+                f"{probs.dtype} of shape {probs.shape}"
+            )
+        if not ((probs >= 0) & (probs <= 1)).all():
+            return "the probabilities of an image must lie in 0..1"
+        if not self.is_multi_label and not abs(float(probs.sum()) - 1) < 1e-4:
+            return (
+                "the probabilities of an image must sum to 1 unless `is_multi_label`, got "
+                f"{float(probs.sum()):.6g}"
+            )
+        return None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.structures.arrays import as_array
-from resnet_tasks.structures.predictions.base import OBJECTS, Canvas, Prediction
+from resnet_tasks.structures.predictions.base import OBJECTS, Canvas, Prediction, are_labels
 from resnet_tasks.structures.predictions.comparison import OutputDifference, Tolerance
 
 if TYPE_CHECKING:
@@ -129,3 +129,29 @@ class Detections(Prediction):
         difference.unmatched += int(free.sum())
         difference.unmatched_scores += float(other_scores[free].sum())
         return pairs
+
+    def find_problem(self, size: tuple[int, int], num_classes: int) -> str | None:
+        """Check shapes, types, the range of all values, and the order of the scores."""
+        boxes, scores, labels = map(as_array, (self.boxes, self.scores, self.labels))
+        number = len(scores)
+        if boxes.shape != (number, 4) or not labels.shape == scores.shape == (number,):
+            return (
+                "boxes, scores and labels must have the shapes (N, 4), (N,) and (N,), got "
+                f"{boxes.shape}, {scores.shape} and {labels.shape}"
+            )
+        if not boxes.dtype == scores.dtype == np.float32 or labels.dtype != np.int64:
+            return (
+                "boxes and scores must be float32 and labels int64, got "
+                f"{boxes.dtype}, {scores.dtype} and {labels.dtype}"
+            )
+        is_inside = (boxes >= 0) & (boxes <= np.asarray([size[1], size[0]] * 2, np.float32))
+        if not is_inside.all() or not (boxes[:, :2] < boxes[:, 2:]).all():
+            return (
+                f"decoded boxes must be xyxy inside the original image of {size[0]} x {size[1]} "
+                "pixels"
+            )
+        if not ((scores >= 0) & (scores <= 1)).all() or (np.diff(scores) > 0).any():
+            return "scores must lie in 0..1 and be in descending order"
+        if not are_labels(labels, num_classes):
+            return f"labels must be indices into the {num_classes} classes"
+        return None

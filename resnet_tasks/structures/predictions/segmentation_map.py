@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.label_maps import resize_labels
-from resnet_tasks.structures.predictions.base import MAPS, Canvas, Prediction
+from resnet_tasks.structures.predictions.base import MAPS, Canvas, Prediction, are_labels
 from resnet_tasks.structures.predictions.comparison import OutputDifference, Tolerance
 
 if TYPE_CHECKING:
@@ -67,3 +67,25 @@ class SegmentationMap(Prediction):
             difference.add_score_gap(gaps.max(axis=0).mean())
         difference.differing_pixels += int((labels != other_labels).sum())
         difference.compared_pixels += labels.size
+
+    def find_problem(self, size: tuple[int, int], num_classes: int) -> str | None:
+        """Check shapes, types and values of the labels, and of the probabilities if present."""
+        labels, shape = as_array(self.labels), (num_classes, *size)
+        if labels.shape != size or labels.dtype.kind not in "iu":
+            return (
+                f"labels must be integers of the original image's size {size}, got {labels.dtype} "
+                f"of shape {labels.shape}"
+            )
+        if not are_labels(labels, num_classes):
+            return f"labels must be indices into the {num_classes} classes"
+        if self.probs is None:
+            return None
+        probs = as_array(self.probs)
+        if probs.shape != shape or probs.dtype != np.float32:
+            return (
+                f"probs must be float32 and have the original image's size, {shape}, got "
+                f"{probs.dtype} of shape {probs.shape}"
+            )
+        if (probs < 0).any() or not np.abs(probs.sum(axis=0) - 1).max() < 1e-4:
+            return "the probabilities of a pixel must lie in 0..1 and sum to 1 over classes"
+        return None

@@ -51,6 +51,7 @@ class DetectionTask(Task):
         "labels": ("B", "D"),
         "valid": ("B", "D"),
     }
+    output_types: ClassVar[Mapping[str, str]] = {"labels": "int64", "valid": "bool"}
     prediction: ClassVar[type[Prediction]] = Detections
     main_metric: ClassVar[str] = "AP"
     evaluator_families: ClassVar[tuple[str, ...]] = ("detection",)
