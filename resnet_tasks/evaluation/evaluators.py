@@ -9,9 +9,9 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation.protocols import froc, kitti
 from resnet_tasks.evaluation.protocols import surface_distance as surfaces
 from resnet_tasks.evaluation.protocols.registry import build_extra_evaluator
-from resnet_tasks.heads.base import Head
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.evaluation import BackendEvaluator, Evaluator
+from resnet_tasks.structures.tasks import DescribedHead
 
 Evaluators = Mapping[str, Sequence[Evaluator]]
 """Head name -> its evaluators; each of them receives every image that is annotated for the head."""
@@ -27,7 +27,7 @@ BUILT_IN_EVALUATORS = (froc, kitti, surfaces)
 
 
 def build_evaluators(
-    heads: Mapping[str, Head], *, backend: str = "hotcoco", extra: Extra | None = None
+    heads: Mapping[str, DescribedHead], *, backend: str = "hotcoco", extra: Extra | None = None
 ) -> Evaluators:
     """Create the evaluators of every head: that of its task, then the additional ones.
 
@@ -65,7 +65,7 @@ def build_evaluators(
     return evaluators
 
 
-def select_extra(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
+def select_extra(heads: Mapping[str, DescribedHead], metric: str, extra: Extra) -> Extra:
     """Return the additional evaluator that provides a metric; empty if the default evaluator does.
 
     Args:
@@ -84,7 +84,9 @@ def select_extra(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
     return {}
 
 
-def add_calibration_evaluators(evaluators: Evaluators, heads: Mapping[str, Head]) -> Evaluators:
+def add_calibration_evaluators(
+    evaluators: Evaluators, heads: Mapping[str, DescribedHead]
+) -> Evaluators:
     """Add a calibration evaluator to every head whose task has a separate one."""
     added = {
         name: head.task_spec.build_calibration_evaluator(head.classes)
@@ -99,7 +101,7 @@ def add_calibration_evaluators(evaluators: Evaluators, heads: Mapping[str, Head]
 
 
 def choose_best_metric(
-    heads: Mapping[str, Head], requested: str | None, extra: Extra | None = None
+    heads: Mapping[str, DescribedHead], requested: str | None, extra: Extra | None = None
 ) -> str:
     """Choose the metric that selects the best checkpoint, before training starts.
 
@@ -136,6 +138,6 @@ def choose_best_metric(
     return requested
 
 
-def name_main_metric(name: str, head: Head) -> str:
+def name_main_metric(name: str, head: DescribedHead) -> str:
     """Return the main metric of a head as `head/metric`."""
     return f"{name}/{head.task_spec.main_metric}"

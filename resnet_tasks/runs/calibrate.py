@@ -23,7 +23,8 @@ from resnet_tasks.evaluation.evaluators import (
 from resnet_tasks.evaluation.metric_tables import compute_sha256, format_number
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
 from resnet_tasks.files.atomic import write_json
-from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
+from resnet_tasks.inference.predictor import Predictor
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.runs.evaluate_run import collect_versions, weights_sha256
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE, InferenceOptions
 from resnet_tasks.runs.run import Run
@@ -107,7 +108,12 @@ def calibrate(
     console.print("evaluating the calibrated model", highlight=False)
     inference = InferenceOptions(calibrated=True, windows=run.recipe.sliding)
     after = _compute_metrics(
-        run, inference.build_predictor(model, scalings, keep="confidence"), dataset, {}
+        run,
+        inference.build_predictor(
+            TorchOutputs(model, run.recipe.training.precision), scalings, keep="confidence"
+        ),
+        dataset,
+        {},
     )
     calibrations = {
         name: HeadCalibration(
@@ -128,7 +134,7 @@ def _compute_metrics(
     dataset: CocoDataset,
     collectors: Mapping[str, DecisionCollector],
 ) -> Mapping[str, Metric]:
-    heads = unwrap_model(predictor).named_heads
+    heads = predictor.heads
     evaluators = add_calibration_evaluators(
         build_evaluators(heads, backend=run.recipe.evaluation.backend), heads
     )
@@ -140,7 +146,6 @@ def _compute_metrics(
         predictor,
         dataset,
         batch_size=run.recipe.evaluation.batch_size or run.recipe.training.batch_size,
-        precision=run.recipe.training.precision,
         evaluators=both,
         bootstrap=None,
     ).metrics

@@ -72,7 +72,6 @@ def choose_operating_points(
         run.build_predictor(checkpoint),
         build_dataset(run.recipe, files, run.labels.categories),
         batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
-        precision=recipe.training.precision,
         evaluators=evaluators,
         bootstrap=None,
     )

@@ -264,6 +264,20 @@ class Task(ABC):
         )
 
 
+class DescribedHead(Protocol):
+    """Head as evaluators see it: `heads.base.Head`, or the `HeadInfo` of a predictor."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        ...
+
+    @property
+    def task_spec(self) -> Task:
+        """Task of the head."""
+        ...
+
+
 TASKS: Registry[Task] = Registry("task", group="resnet_tasks.tasks")
 """Registry of tasks by name."""
 

@@ -56,7 +56,7 @@ class SegmentationMap(Prediction):
     def to_label_image(self, category_ids: Sequence[int]) -> NDArray[Any]:
         """Return the `(height, width)` category ids, as uint8 if they fit, else uint16."""
         table = np.asarray(category_ids, dtype=np.uint8 if max(category_ids) < 255 else np.uint16)
-        return table[as_array(self.labels)]
+        return np.asarray(table[as_array(self.labels)])
 
     def compare(self, other: Any, tolerance: Tolerance, difference: OutputDifference) -> None:
         """Compare the class and the probabilities of every pixel."""

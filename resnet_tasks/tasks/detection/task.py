@@ -136,7 +136,9 @@ def select_explained_score(
     boxes = geometry.boxes_to_original(as_array(outputs["boxes"][0]).astype(np.float32))
     rank = as_array(outputs["scores"][0]).astype(np.float32)
     if question.box is not None:
-        overlap = compute_overlaps(np.asarray([question.box], np.float64), boxes)[0][0]
+        overlap = compute_overlaps(
+            np.asarray([question.box], np.float64), boxes.astype(np.float64)
+        )[0][0]
         usable = usable & (overlap >= MIN_OVERLAP)
         if not usable.any():
             best = overlap[is_valid].max()

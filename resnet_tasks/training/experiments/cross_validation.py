@@ -21,7 +21,7 @@ from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build
 from resnet_tasks.evaluation.metric_tables import compute_sha256, metric_to_json
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
-from resnet_tasks.inference.test_time_augmentation import Predictor
+from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.data import FoldsRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -201,7 +201,7 @@ def _evaluate_pooled(repeats: Sequence[RepeatedRun], folds: Folds) -> Evaluation
 
 def _iter_models_and_datasets(
     repeats: Sequence[RepeatedRun], folds: Folds, dataset: CocoDataset, labels: Labels
-) -> Iterator[tuple[Predictor, CocoDataset]]:
+) -> Iterator[tuple[TaskModel, CocoDataset]]:
     for i, repeat in enumerate(repeats):
         # `Run.open` would reject a run with plugins; they are already loaded with the recipe.
         run = Run.reopen(repeat.folder, load_recipe(repeat.folder / "recipe.yaml"), labels)
