@@ -55,14 +55,14 @@ def _find_task_literals(tree: ast.AST, *, may_assign: bool) -> list[tuple[int, s
             continue
         if may_assign and isinstance(target, ast.Name) and target.id.lower().endswith("task"):
             allowed.add(text)
-    return [
+    return sorted(
         (node.lineno, node.value)
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and node.value in names
         and node not in allowed
-    ]
+    )
 
 
 def _find_type_tests(tree: ast.AST) -> list[int]:
