@@ -10,9 +10,9 @@ import torch
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
-from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.evaluation import VOID, GroundTruth
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.tasks import get_task
 
 
 def predicted(labels: list[list[int]]) -> SegmentationMap:
@@ -194,7 +194,7 @@ def test_broken_input_names_the_image() -> None:
     assert evaluator.confusion.sum() == 0
 
 
-def test_is_registered_and_says_what_it_does() -> None:
-    evaluator = EVALUATORS.get("semantic_segmentation")(("a", "b"))
+def test_task_builds_it_and_it_says_what_it_does() -> None:
+    evaluator = get_task("semantic_segmentation").build_evaluator(("a", "b"))
     assert isinstance(evaluator, SegmentationEvaluator)
     assert "void pixels left out" in evaluator.protocol

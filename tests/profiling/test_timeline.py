@@ -18,7 +18,6 @@ from resnet_tasks.profiling.synthetic_samples import SyntheticSamples
 from resnet_tasks.profiling.timeline import BACKWARD, COUNTING, DATA, OTHER, Timeline, attach_probes
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.structures.tasks import DETECTION, SEMANTIC_SEGMENTATION
 
 CPU = torch.device("cpu")
 
@@ -83,7 +82,7 @@ def rehearsal(**options: object) -> TrialTraining:
         "scene": UNet(backbone.specs, ("a", "b"), {"decoder_channels": (8, 8, 8, 8, 8)}),
     }
     samples = SyntheticSamples(
-        8, channels=3, size=(64, 64), categories=2, tasks=(DETECTION, SEMANTIC_SEGMENTATION)
+        8, channels=3, size=(64, 64), categories=2, fields=("boxes", "labels", "semantic")
     )
     recipe = TrainingRecipe(
         batch_size=2, precision="fp32", device="cpu", trackers=(), ema=0.9, **options

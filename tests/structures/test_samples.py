@@ -13,7 +13,6 @@ from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION, SEMANTIC_SEGMENTATION
 
 
 def sample(height: int, width: int, target: Target, image_id: int = 0) -> Sample:
@@ -74,9 +73,9 @@ def test_annotated_tells_nothing_from_nothing_there() -> None:
     nothing_there = Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
     targets = [Target(), nothing_there, Target(semantic=torch.zeros(4, 4, dtype=torch.int64))]
     batch = collate([sample(4, 4, each, i) for i, each in enumerate(targets)])
-    assert batch.find_annotated(DETECTION) == (1,)
-    assert batch.find_annotated(SEMANTIC_SEGMENTATION) == (2,)
-    assert batch.find_annotated(CLASSIFICATION) == ()
+    assert batch.find_annotated(("boxes", "labels")) == (1,)
+    assert batch.find_annotated(("semantic",)) == (2,)
+    assert batch.find_annotated(("image_labels",)) == ()
 
 
 def test_view_is_cut_to_positions_and_translated() -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from resnet_tasks.heads.base import Head
 from resnet_tasks.structures.feature_spec import FeatureSpec
-from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.samples import BatchView
-from resnet_tasks.structures.tasks import DETECTION, SEMANTIC_SEGMENTATION
 
 
 class Pixels(nn.Module):
@@ -40,15 +36,10 @@ class PixelHead(Head):
 class PixelMapHead(PixelHead):
     """Gives logits of every pixel; a subclass writes `forward`."""
 
-    task = SEMANTIC_SEGMENTATION
-
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        pairs = zip(raw["logits"], geometries, strict=True)
-        maps = [geometry.map_to_original(logits).softmax(0) for logits, geometry in pairs]
-        return [SegmentationMap(each.argmax(0), each) for each in maps]
+    task = "semantic_segmentation"
 
 
 class PixelBoxHead(PixelHead):
-    """Finds boxes; a subclass writes `forward` and `decode`."""
+    """Finds boxes; a subclass writes `forward`, and `outputs` unless it gives what is declared."""
 
-    task = DETECTION
+    task = "detection"

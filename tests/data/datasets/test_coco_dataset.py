@@ -18,7 +18,6 @@ from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
-from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION
 from tests.support.hand_written import coco, labeled, made
 
 
@@ -82,8 +81,8 @@ def test_annotations_without_a_box_are_labels_of_the_whole_image(tmp_path: Path)
     found = [dataset[i].target for i in range(3)]
     assert [each.image_labels.tolist() for each in found] == [[0, 2], [], [1]]
     assert [each.labels.tolist() for each in found] == [[1], [], []]
-    assert dataset.annotates(CLASSIFICATION)
-    assert dataset.annotates(DETECTION)
+    assert dataset.annotates(("image_labels",))
+    assert dataset.annotates(("boxes", "labels"))
     flipped = CocoDataset(
         [file], categories=file.categories, augment=Augmentation([{"HorizontalFlip": {"p": 1.0}}])
     )

@@ -13,7 +13,6 @@ from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import IGNORED, VOID
 from resnet_tasks.structures.label_table import LabelTable
-from resnet_tasks.structures.tasks import CLASSIFICATION
 from tests.support.hand_written import IDENTITY, coco, labeled, made
 
 
@@ -63,7 +62,7 @@ def test_image_labels_are_not_annotated_unless_said(tmp_path: Path) -> None:
     assert file.count_problems() == {"no_box": 4}
     dataset = CocoDataset([file], categories=file.categories)
     assert dataset[0].target.image_labels is None
-    assert not dataset.annotates(CLASSIFICATION)
+    assert not dataset.annotates(("image_labels",))
     assert dataset.truth(0, LabelTable.identity(file.categories.names)).image_labels is None
 
 

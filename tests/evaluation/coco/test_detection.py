@@ -18,9 +18,9 @@ from pycocotools.cocoeval import COCOeval
 from resnet_tasks.data.coco.read import read_coco, to_coco_results
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
-from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.tasks import get_task
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
@@ -288,8 +288,8 @@ def test_broken_input_names_the_image() -> None:
         evaluator.backend = "other"
 
 
-def test_is_registered_and_says_what_it_does() -> None:
-    evaluator = EVALUATORS.get("detection")(("a",))
+def test_task_builds_it_and_it_says_what_it_does() -> None:
+    evaluator = get_task("detection").build_evaluator(("a",))
     assert isinstance(evaluator, DetectionEvaluator)
     assert evaluator.protocol.count(".") > 0
     assert "hotcoco" in evaluator.protocol

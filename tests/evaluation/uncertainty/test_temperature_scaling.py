@@ -107,6 +107,22 @@ def test_scaling_keeps_the_order_and_the_padding() -> None:
     assert torch.equal(TemperatureScaling("logits", 0.5)({"logits": logits})["logits"], logits / 2)
 
 
+def test_scaling_is_the_same_for_arrays_and_tensors_and_skips_empty_slots() -> None:
+    scores = np.array([[0.5, 0.8, 0.0, 1.0]], np.float32)
+    valid = np.array([[True, False, True, True]])
+    scaling = TemperatureScaling("scores", 2.0, 1.0)
+    array = scaling({"scores": scores, "valid": valid})["scores"]
+    tensor = scaling({"scores": torch.from_numpy(scores), "valid": torch.from_numpy(valid)})
+    assert array.dtype == np.float32
+    # sigmoid(2 logit(0.5) + 1); the second slot is empty; the third holds a real score of 0.
+    assert array[0, 0] == pytest.approx(1 / (1 + np.exp(-1)), rel=1e-6)
+    assert array[0, 1] == np.float32(0.8)
+    assert 0 < array[0, 2] < 1e-12
+    assert tensor["scores"].numpy() == pytest.approx(array, rel=1e-5)
+    halved = TemperatureScaling("logits", 0.5)({"logits": np.array([[4.0, -2.0]])})["logits"]
+    assert halved.tolist() == [[2.0, -1.0]]
+
+
 def test_scaling_comes_back_from_json_and_names_a_missing_field() -> None:
     scaling = TemperatureScaling("logits", 0.4)
     assert TemperatureScaling.from_json(scaling.to_json()) == scaling
