@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,56 +31,43 @@ def array_like(array: Any, values: Any) -> Any:
 @singledispatch
 def as_float32(values: Any) -> Any:
     """Return the values as float32, in an array of the same type."""
-    raise TypeError(_describe_type(values))
+    raise TypeError(describe_type(values))
 
 
 @singledispatch
 def softmax(logits: Any, axis: int) -> Any:
     """Return the softmax of float logits along `axis`."""
     del axis
-    raise TypeError(_describe_type(logits))
+    raise TypeError(describe_type(logits))
 
 
 @singledispatch
 def sigmoid(logits: Any) -> Any:
     """Return the logistic function of every value."""
-    raise TypeError(_describe_type(logits))
+    raise TypeError(describe_type(logits))
 
 
 @singledispatch
 def logit(probs: Any) -> Any:
     """Return the inverse of the logistic function of every value, 0 < value < 1."""
-    raise TypeError(_describe_type(probs))
+    raise TypeError(describe_type(probs))
 
 
 @singledispatch
 def where(condition: Any, values: Any, other: Any) -> Any:
     """Return `values` where a bool array is True, else `other`; all three of the same type."""
     del values, other
-    raise TypeError(_describe_type(condition))
+    raise TypeError(describe_type(condition))
 
 
 @singledispatch
 def argsort_descending(scores: Any) -> Any:
     """Return the indices that sort `(N,)` scores from high to low; ties keep their order."""
-    raise TypeError(_describe_type(scores))
+    raise TypeError(describe_type(scores))
 
 
-@singledispatch
-def flip_and_resize(dense: Any, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
-    """Convert `(C, h, w)` values to float32, flip them, then resize them bilinearly.
-
-    The resize maps pixel centers at half-integers.
-
-    Args:
-        dense: `(C, h, w)` array.
-        flips: Axes to flip: 0 for rows, 1 for columns.
-        size: (height, width) of the result.
-    """
-    raise TypeError(f"{_describe_type(dense)} (flips {flips}, size {size})")
-
-
-def _describe_type(values: Any) -> str:
+def describe_type(values: Any) -> str:
+    """Return the end of an error message on values without a registered function."""
     return f"values of type {type(values).__name__} are neither a numpy array nor a tensor"
 
 
@@ -117,15 +103,3 @@ def _(condition: np.ndarray, values: Any, other: Any) -> Any:
 @argsort_descending.register
 def _(scores: np.ndarray) -> Any:
     return np.argsort(-scores, kind="stable")
-
-
-@flip_and_resize.register
-def _(dense: np.ndarray, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
-    values = np.flip(dense.astype(np.float32, copy=False), tuple(axis + 1 for axis in flips))
-    if values.shape[1:] == size:
-        return values
-    planes = [
-        cv2.resize(np.ascontiguousarray(plane), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-        for plane in values
-    ]
-    return np.stack(planes)

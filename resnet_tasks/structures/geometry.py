@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_tasks.structures.arrays import Array, array_like, flip_and_resize
+from resnet_tasks.structures.arrays import Array, array_like
+from resnet_tasks.structures.resizing import flip_and_resize
 
 
 @dataclass(frozen=True)

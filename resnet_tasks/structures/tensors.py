@@ -1,4 +1,4 @@
-"""Versions of the functions of `arrays` for torch tensors, on any device."""
+"""Versions of the functions of `arrays` and `resizing` for torch tensors, on any device."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 from resnet_tasks.structures.arrays import (
     argsort_descending,
     as_float32,
-    flip_and_resize,
     logit,
     sigmoid,
     softmax,
     where,
 )
+from resnet_tasks.structures.resizing import flip_and_resize
 
 
 @as_float32.register

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.images.windows import compute_window_weights
 from resnet_tasks.errors import HeadError
-from resnet_tasks.structures.arrays import as_array, flip_and_resize, softmax
+from resnet_tasks.structures.arrays import as_array, softmax
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.resizing import flip_and_resize
 from resnet_tasks.structures.tasks import Outputs, WindowLayout
 
 ROWS_AT_ONCE = 64

@@ -127,7 +127,7 @@ def test_scaling_comes_back_from_json_and_names_a_missing_field() -> None:
     scaling = TemperatureScaling("logits", 0.4)
     assert TemperatureScaling.from_json(scaling.to_json()) == scaling
     assert scaling.to_json()["temperature"] == 2.5
-    with pytest.raises(DataError, match=r"no 'logits' to calibrate \(it has heat"):
+    with pytest.raises(DataError, match=r"no output 'logits' to calibrate \(it has heat"):
         scaling({"heat": torch.zeros(1)})
 
 
