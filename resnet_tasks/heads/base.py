@@ -143,6 +143,19 @@ class Head(nn.Module, ABC):
         It is called on heads that only predict afterwards. Their outputs stay identical to the bit.
         """
 
+    def check_labels(self, labels: Sequence[int], image_id: int | str) -> None:
+        """Check before training that the loss can learn from the image-level labels of an image.
+
+        It is called for every annotated image if the head's task requires image-level labels.
+
+        Args:
+            labels: Labels of the head, `IGNORED` for those that it does not know.
+            image_id: Id of the image, for the error message.
+
+        Raises:
+            DataError: If the loss would refuse the labels.
+        """
+
     @classmethod
     def find_task(cls, options: Mapping[str, Any] | HeadOptions | None = None) -> Task:
         """Return the task of a head with these options, before it is built.

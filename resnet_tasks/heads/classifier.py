@@ -103,6 +103,15 @@ class Classifier(Head):
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
 
+    def check_labels(self, labels: Sequence[int], image_id: int | str) -> None:
+        """Require exactly one known label, unless the head is multi-label.
+
+        Raises:
+            DataError: If there is no label, or more than one that the head knows.
+        """
+        if not self.options.multi_label:
+            get_single_label(labels, image_id)
+
     @classmethod
     def find_task(cls, options: Mapping[str, Any] | HeadOptions | None = None) -> Task:
         """Return the task: classification with one label per image, or with any number."""

@@ -183,6 +183,21 @@ class Task(ABC):
             geometries: Mapping of each image of the batch to its original.
         """
 
+    def find_output_problem(
+        self, outputs: Outputs, sizes: Sequence[tuple[int, int]], num_classes: int
+    ) -> str | None:
+        """Return a sentence on the first broken rule of the outputs' values, or None.
+
+        The contract test of a head calls it, after it has checked names, axes and types.
+
+        Args:
+            outputs: Declared outputs of a head.
+            sizes: (height, width) of each image inside the padded batch.
+            num_classes: Number of classes of the head.
+        """
+        del outputs, sizes, num_classes
+        return None
+
     @abstractmethod
     def build_evaluator(self, classes: Sequence[str]) -> Evaluator:
         """Create the default evaluator of a head with these classes."""

@@ -43,6 +43,9 @@ def check_outputs(subject: HeadUnderTest) -> None:
             outputs[name].dtype == getattr(torch, dtype),
             f"output {name!r} must be {dtype}, got {outputs[name].dtype}",
         )
+    sizes = [geometry.input_size for geometry in batch.geometries]
+    problem = task.find_output_problem(outputs, sizes, len(subject.classes))
+    subject.require(problem is None, f"{problem}")
     for name, output in _compute_outputs(subject, batch, seed=1).items():
         subject.require(
             output.shape == outputs[name].shape,

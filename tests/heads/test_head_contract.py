@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -21,14 +21,13 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
 from resnet_tasks.layers.segmentation_losses import cross_entropy
-from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.loss_term import LossTerm
-from resnet_tasks.structures.predictions.detections import Detections
-from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.predictions.base import Prediction
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import SEMANTIC_SEGMENTATION, Task
+from resnet_tasks.structures.tasks import Task, register_task
 from resnet_tasks.testing.head_contract import check_head
 from resnet_tasks.testing.random_batches import random_batch, resnet_specs
 
@@ -98,14 +97,15 @@ def test_gradients_reach_a_real_backbone(name: str, family: str) -> None:
     for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
         assert any(parameter.grad.ne(0).any() for parameter in stage.parameters())
     with torch.no_grad():
-        found = head.decode(head(features), batch.geometries)
-    assert len(found) == 2
+        sizes = torch.tensor([geometry.input_size for geometry in batch.geometries])
+        outputs = head.outputs(head(features), sizes)
+    assert len(head.task_spec.decode(outputs, batch.geometries)) == 2
 
 
 class Plain(Head):
     """A correct semantic head in a few lines; the broken ones below change one thing each."""
 
-    task = SEMANTIC_SEGMENTATION
+    task = "semantic_segmentation"
     in_levels = ("C3", "C5")
 
     def __init__(self, specs: Any, classes: Any, options: Any = None) -> None:
@@ -124,12 +124,31 @@ class Plain(Head):
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         return {"cross_entropy": cross_entropy(self(features)["logits"], view.semantic)}
 
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        maps = []
-        for logits, geometry in zip(raw["logits"], geometries, strict=True):
-            probs = geometry.map_to_original(logits).softmax(dim=0)
-            maps.append(SegmentationMap(probs.argmax(dim=0), probs))
-        return maps
+
+class ToyTask(Task):
+    """A semantic task of the tests; subclasses change one thing each."""
+
+    required_fields: ClassVar[tuple[str, ...]] = ("semantic",)
+    outputs: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"logits": ("B", "K", "H", "W")}
+    prediction: ClassVar[type[Prediction]] = Prediction
+    main_metric: ClassVar[str] = "error"
+
+    def decode(self, outputs: Any, geometries: Any) -> list[Any]:
+        raise NotImplementedError
+
+    def build_evaluator(self, classes: Sequence[str]) -> Evaluator:
+        raise NotImplementedError
+
+
+def register_toy_task(name: str, **changes: Any) -> None:
+    register_task(type(name, (ToyTask,), {"name": name, **changes}))
+
+
+register_toy_task("needs_nothing", required_fields=())
+register_toy_task("misspelled_field", required_fields=("semantik",))
+register_toy_task("fails", decode=lambda self, outputs, geometries: 1 // 0)
+register_toy_task("decodes_one", decode=lambda self, outputs, geometries: [outputs])
+register_toy_task("decodes_tensors", decode=lambda self, outputs, geometries: [*outputs["logits"]])
 
 
 def changed_loss(change: Callable[[Any, LossTerm, BatchView], Any]) -> dict[str, Any]:
@@ -155,24 +174,27 @@ def changed_forward(change: Callable[[Any, Tensor], Any]) -> dict[str, Any]:
     return {"forward": forward, "loss": loss}
 
 
-def changed_decode(change: Callable[[SegmentationMap], Any]) -> dict[str, Any]:
-    def decode(self: Plain, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> Any:
-        return [change(each) for each in Plain.decode(self, raw, geometries)]
-
-    return {"decode": decode}
+def changed_outputs(change: Callable[[Tensor], Any]) -> dict[str, Any]:
+    """Outputs whose logits went through `change`."""
+    return {"outputs": lambda self, raw, sizes: {"logits": change(raw["logits"])}}
 
 
-def boxes_of(*rows: Sequence[float], scores: Sequence[float] = (0.9,), label: int = 0) -> Any:
-    """A detection task whose decode gives the same objects for every image."""
-    found = Detections(
-        torch.tensor(rows).float(),
-        torch.tensor(scores),
-        torch.full((len(rows),), label, dtype=torch.int64),
-    )
-    return {
-        "task": Task("detection", ("boxes", "labels")),
-        "decode": lambda self, raw, geometries: [found for _ in geometries],
-    }
+def boxes_of(
+    *rows: Sequence[float], score: float = 0.9, label: int = 0, **changes: Any
+) -> dict[str, Any]:
+    """A detector that gives the same objects for every image; `changes` replace outputs."""
+
+    def outputs(self: Plain, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        shape = (len(sizes), len(rows))
+        detections = {
+            "boxes": torch.tensor(rows).float().expand(*shape, 4),
+            "scores": torch.full(shape, score),
+            "labels": torch.full(shape, label),
+            "valid": torch.ones(shape, dtype=torch.bool),
+        }
+        return detections | {name: change(detections[name]) for name, change in changes.items()}
+
+    return {"task": "detection", "outputs": outputs}
 
 
 def lax_init(self: Plain, specs: Any, classes: Any, options: Any = None) -> None:
@@ -233,8 +255,12 @@ def in_low_precision(self: Any, term: LossTerm, view: BatchView) -> LossTerm:
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "task of another type": ({"task": "semantic"}, "`task` must be a Task"),
-    "task without fields": ({"task": Task("own", ())}, "`task.target_fields` is empty"),
+    "task of another type": ({"task": None}, "`task` must be the name of a task"),
+    "unknown task": (
+        {"task": "detections"},
+        "unknown task 'detections'.* did you mean 'detection'",
+    ),
+    "task without fields": ({"task": "needs_nothing"}, "has no `required_fields`"),
     "levels in a list": ({"in_levels": ["C3"]}, "`in_levels` must be a tuple"),
     "lax options": ({"Options": LaxOptions}, "misspelled options"),
     "level made up": ({"__init__": lax_init}, "can be built without it"),
@@ -295,7 +321,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "NaN when empty": (changed_loss(nan_when_empty), "on images without objects"),
     "no graph when empty": (changed_loss(cut_when_empty), "on images without objects"),
     "raises when empty": (changed_loss(raises_when_empty), "raised RuntimeError: no pixels"),
-    "fields nobody gives": ({"task": Task("own", ("semantik",))}, "not annotated, but those"),
+    "fields nobody gives": ({"task": "misspelled_field"}, "not annotated, but those"),
     "state between calls": (
         changed_loss(counting),
         "must equal the totals over its images|differs between",
@@ -307,32 +333,43 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         ),
         "draw randomness from `view.seeds`",
     ),
-    "one prediction for all": (
-        {"decode": lambda self, raw, g: Plain.decode(self, raw, g)[:1]},
-        "one prediction per image",
+    "outputs raise": ({"outputs": lambda self, raw, s: 1 // 0}, "outputs raised ZeroDivisionError"),
+    "outputs in a list": (
+        {"outputs": lambda self, raw, s: list(raw.values())},
+        r"declares \(logits\), got list",
     ),
-    "decode raises": ({"decode": lambda self, raw, g: 1 // 0}, "decode raised ZeroDivisionError"),
-    "prediction of another type": (changed_decode(lambda m: m.labels), "into SegmentationMap"),
-    "input frame": (
+    "output of another name": (
+        {"outputs": lambda self, raw, s: {"masks": raw["logits"]}},
+        r"declares \(logits\), got masks \(Tensor\)",
+    ),
+    "output that is not declared": (
+        {"outputs": lambda self, raw, s: {**raw, "coarse": raw["logits"]}},
+        r"got logits \(Tensor\), coarse \(Tensor\)",
+    ),
+    "output that is no tensor": (changed_outputs(lambda x: x.tolist()), r"got logits \(list\)"),
+    "one output for all": (
+        changed_outputs(lambda x: x[:1]),
+        r"axes \(B, K, H, W\) .* B is 2, K is 3, H is 64, W is 96, got shape \(1, 3, 64, 96\)",
+    ),
+    "labels instead of logits": (changed_outputs(lambda x: x.argmax(1)), r"shape \(2, 64, 96\)"),
+    "coarse logits": (changed_outputs(lambda x: x[..., ::4, ::4]), r"shape \(2, 3, 16, 24\)"),
+    "output of another type": (
+        changed_outputs(lambda x: x.double()),
+        "output 'logits' must be float32, got torch.float64",
+    ),
+    "shape by values": (
         {
-            "decode": lambda self, raw, g: [
-                SegmentationMap(x.argmax(0), x.softmax(0)) for x in raw["logits"]
-            ]
+            "task": "detection",
+            "outputs": lambda self, raw, s: boxes_of(
+                *[(0, 0, 5, 5)] * int((raw["logits"] > 0).sum())
+            )["outputs"](self, raw, s),
         },
-        "must have the original image's size",
+        "must depend on the sizes of the inputs only",
     ),
-    "logits as probs": (
-        changed_decode(lambda m: SegmentationMap(m.labels, m.probs * 2)),
-        "sum to 1 over classes",
-    ),
-    "labels of another type": (
-        changed_decode(lambda m: SegmentationMap(m.labels.int(), m.probs)),
-        "labels must be int64",
-    ),
-    "labels out of range": (
-        changed_decode(lambda m: SegmentationMap(m.labels + 3, m.probs)),
-        "indices into the 3 classes",
-    ),
+    "decode raises": ({"task": "fails"}, "decode of the task fails raised ZeroDivisionError"),
+    "too few predictions": ({"task": "decodes_one"}, "one prediction per image"),
+    "prediction of another type": ({"task": "decodes_tensors"}, "into Prediction, got Tensor"),
+    "infinite logits": (changed_outputs(lambda x: x / 0), "sum to 1 over classes"),
     "no bfloat16": (
         changed_forward(
             lambda self, x: {"logits": x / 0 if torch.is_autocast_enabled("cpu") else x}
@@ -346,19 +383,25 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         },
         "changes when the state_dict is loaded",
     ),
-    "not detections": (
-        {"task": Task("detection", ("boxes",))},
-        "a detection head must decode into Detections",
-    ),
-    "boxes outside": (boxes_of((0, 0, 500, 20)), "inside the original image"),
-    "boxes as xywh": (boxes_of((30, 30, 5, 5)), "inside the original image"),
-    "rising scores": (
-        boxes_of((0, 0, 5, 5), (0, 0, 6, 6), scores=(0.1, 0.9)),
-        "scores must lie in 0..1 and be in descending order",
-    ),
+    "logits of a detector": ({"task": "detection"}, r"declares \(boxes, scores, labels, valid\)"),
+    "boxes in the padding": (boxes_of((0, 0, 90, 20)), "must lie inside the image of 61 x 83"),
+    "boxes as xywh": (boxes_of((30, 30, 5, 5)), "must be xyxy"),
+    "scores above 1": (boxes_of((0, 0, 5, 5), score=1.5), "'scores' must lie in 0..1"),
     "scores that do not fit": (
-        boxes_of((0, 0, 5, 5), scores=(0.9, 0.1)),
-        r"must have the shapes \(N, 4\), \(N,\) and \(N,\)",
+        boxes_of((0, 0, 5, 5), scores=lambda scores: scores.repeat(1, 2)),
+        r"'scores' must have the axes \(B, D\) .* D is 1, got shape \(2, 2\)",
+    ),
+    "boxes of three numbers": (
+        boxes_of((0, 0, 5, 5), boxes=lambda boxes: boxes[..., :3]),
+        r"'boxes' must have the axes \(B, D, 4\)",
+    ),
+    "narrow labels": (
+        boxes_of((0, 0, 5, 5), labels=lambda labels: labels.int()),
+        "output 'labels' must be int64, got torch.int32",
+    ),
+    "scores as flags": (
+        boxes_of((0, 0, 5, 5), valid=lambda valid: valid.float()),
+        "output 'valid' must be bool, got torch.float32",
     ),
     "background as a label": (boxes_of((0, 0, 5, 5), label=3), "indices into the 3 classes"),
 }
@@ -377,10 +420,34 @@ def test_each_breach_is_caught_and_named(case: str) -> None:
     assert str(caught.value).startswith("head Broken: ")
 
 
+class Count(Prediction):
+    """Number of objects of an image."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def draw(self, canvas: Any, classes: Any, min_score: float, prefix: str = "") -> None:
+        canvas.write_line(f"{prefix}{self.number:.1f}")
+
+    def compare(self, other: Any, tolerance: Any, difference: Any) -> None:
+        difference.add_score_gap(abs(self.number - other.number))
+
+
+@register_task
+class CountingTask(ToyTask):
+    name = "counting"
+    required_fields = ("number",)
+    outputs: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"number": ("B",)}
+    prediction = Count
+
+    def decode(self, outputs: Any, geometries: Any) -> list[Any]:
+        return [Count(float(number)) for number in outputs["number"]]
+
+
 class Counter(Head):
     """A task of the user's own, with a target field in `extra`: how many objects there are."""
 
-    task = Task("counting", ("number",))
+    task = "counting"
     in_levels = ("C5",)
 
     def __init__(self, specs: Any, classes: Any, options: Any = None) -> None:
@@ -394,9 +461,6 @@ class Counter(Head):
         truth = torch.tensor([float(target.extra["number"]) for target in view.targets])
         errors = (self(features)["number"].float() - truth).square()
         return {"squared_error": LossTerm(errors.sum(), torch.tensor(float(len(view))))}
-
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        return raw["number"].tolist()
 
 
 def test_a_task_of_ones_own_brings_its_targets() -> None:

@@ -18,7 +18,7 @@ from resnet_tasks.evaluation.uncertainty.temperature_scaling import DetectionDec
 from resnet_tasks.structures.arrays import argsort_descending, as_array, as_float32
 from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions.base import Prediction
+from resnet_tasks.structures.predictions.base import Prediction, are_labels
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.tasks import (
     DecisionCollector,
@@ -63,6 +63,28 @@ class DetectionTask(Task):
         return [
             select_valid(outputs, index, geometry)[0] for index, geometry in enumerate(geometries)
         ]
+
+    def find_output_problem(
+        self, outputs: Outputs, sizes: Sequence[tuple[int, int]], num_classes: int
+    ) -> str | None:
+        """Check the boxes, scores and labels of all valid slots."""
+        for index, (height, width) in enumerate(sizes):
+            valid = as_array(outputs["valid"][index])
+            boxes, scores, labels = (
+                as_array(outputs[name][index])[valid] for name in ("boxes", "scores", "labels")
+            )
+            if not (boxes[:, :2] <= boxes[:, 2:]).all():
+                return "output 'boxes' must be xyxy, with x1 <= x2 and y1 <= y2"
+            if not ((boxes >= 0) & (boxes <= [width, height] * 2)).all():
+                return (
+                    "output 'boxes' must lie inside the image of "
+                    f"{height} x {width} pixels, without its padding; clip them to `sizes`"
+                )
+            if not ((scores >= 0) & (scores <= 1)).all():
+                return "output 'scores' must lie in 0..1"
+            if not are_labels(labels, num_classes):
+                return f"output 'labels' must be indices into the {num_classes} classes"
+        return None
 
     def build_evaluator(self, classes: Sequence[str]) -> Evaluator:
         """Create the evaluator of COCO's box metrics."""

@@ -1,4 +1,4 @@
-"""Check before training that the labels of all images fit the classifiers of a model."""
+"""Check before training that the labels of all images fit the heads of a model."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Iterable
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
-from resnet_tasks.heads.classifier import Classifier, get_single_label
 from resnet_tasks.model import TaskModel
 
 
 def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> None:
-    """Require one label per annotated image for every trained single-label classifier.
+    """Require image-level labels that every trained head can learn from (`Head.check_labels`).
 
     Args:
-        model: Model whose classifiers are checked.
+        model: Model whose heads are checked.
         datasets: Training and validation data.
 
     Raises:
-        DataError: If an annotated image has no label, or more than one that the classifier knows;
-            the message names the first such image and counts the others.
+        DataError: If a head refuses the labels of an annotated image; the message names the first
+            such image and counts the others.
     """
     all_datasets = tuple(datasets)
     for name in model.trained_heads:
         head = model.named_heads[name]
-        if not isinstance(head, Classifier) or head.options.multi_label:
+        if "image_labels" not in head.task_spec.required_fields:
             continue
         problems = []
         for dataset in all_datasets:
@@ -33,7 +32,7 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
                 if labels is None:
                     continue
                 try:
-                    get_single_label(labels, dataset.image_id(index))
+                    head.check_labels(labels, dataset.image_id(index))
                 except DataError as error:
                     problems.append(str(error))
         if problems:
