@@ -41,13 +41,13 @@ from benchmarks.harness.side_by_side import (
 from resnet_tasks.export.graph import ExportGraph
 from resnet_tasks.export.quantization import Feed, quantize
 from resnet_tasks.export.write_graphs import write_onnx, write_openvino
-from resnet_tasks.exported.decode_outputs import decode
 from resnet_tasks.exported.engines import open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import ExportedHead, PixelRange
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import Batch
+from resnet_tasks.structures.tasks import get_task
 
 CPU = torch.device("cpu")
 DETECTOR_GOAL, PIXELS_GOAL, INT8_GOAL = 5.0, 5.5, 1.3
@@ -129,7 +129,7 @@ def _build_detector(backbone: str, batch: Batch, shape: str) -> ExportComparison
         model=model,
         peer=detectors.PEER,
         theirs=detectors.make_peer_forward(theirs, batch, "fp32"),
-        postprocess=lambda outputs: decode(head, outputs, batch.geometries),
+        postprocess=lambda outputs: get_task(head.task).decode(outputs, batch.geometries),
         check=check,
         goal=DETECTOR_GOAL,
     )

@@ -27,8 +27,9 @@ from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.inference.prediction_writer import PredictionWriter
-from resnet_tasks.inference.sliding_window import SlidingWindows
-from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
+from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 
 CLASSES = tuple(f"class {i}" for i in range(19))
@@ -67,10 +68,11 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         }
         windows = WindowGrid(options.window, options.window, options.overlap)
         model = TaskModel(backbone, heads).eval()
-        sliding = SlidingWindows(model, windows, batch_size=options.batch_size)
+        outputs = TorchOutputs(model, options.precision)
+        sliding = SlidingWindowPredictor(outputs, windows, batch_size=options.batch_size)
         _print_peak("model built")
         peak_before, started = _measure_peak(), time.monotonic()
-        predictor = ModelPredictor(sliding, Preparation(), precision=options.precision)
+        predictor = PredictorStream(sliding, Preparation())
         image = predictor.read(path, "big")
         (predictions,) = predictor.predict([image])
         count = len(windows.make_tiles((options.side, options.side)))

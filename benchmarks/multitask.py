@@ -183,7 +183,7 @@ def require_same_outputs(models: Mapping[str, TaskModel], batch: Batch) -> str:
         DataError: If the outputs differ.
     """
     both_model = models["both"]
-    expected = both_model.predict_raw(batch)
+    expected = both_model.compute_outputs(batch)
     max_difference = 0.0
     for name in ("boxes", "pixels"):
         state = {
@@ -192,7 +192,7 @@ def require_same_outputs(models: Mapping[str, TaskModel], batch: Batch) -> str:
             if key in models[name].state_dict()
         }
         models[name].load_state_dict(state)
-        for field, value in models[name].predict_raw(batch)[name].items():
+        for field, value in models[name].compute_outputs(batch)[name].items():
             output = expected[name][field]
             max_difference = max(
                 max_difference, require_close(f"{name}/{field} of both", output, value, 1e-4)

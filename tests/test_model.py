@@ -222,10 +222,10 @@ def test_ready_to_predict_says_the_same_to_the_bit(precision: str) -> None:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.uniform_(norm.running_mean, -0.1, 0.1)
     given = random_batch(image_sizes=[(64, 96), (50, 90)])
-    wanted = whole.predict_raw(given, precision=precision)
+    wanted = whole.compute_outputs(given, precision=precision)
     ready = copy.deepcopy(whole).prepare_for_inference()
     assert not any(isinstance(each, FoldedBatchNorm2d) for each in ready.modules())
-    found = ready.predict_raw(given, precision=precision)
+    found = ready.compute_outputs(given, precision=precision)
     for head, fields in wanted.items():
         for name, value in fields.items():
             assert torch.equal(found[head][name], value), f"{head}/{name}"

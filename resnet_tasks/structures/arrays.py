@@ -29,6 +29,13 @@ def array_like(array: Any, values: Any) -> Any:
 
 
 @singledispatch
+def from_array_like(like: Any, values: NDArray[Any]) -> Any:
+    """Return a numpy array as an array of the type of `like`; a tensor stays on the CPU."""
+    del values
+    raise TypeError(describe_type(like))
+
+
+@singledispatch
 def as_float32(values: Any) -> Any:
     """Return the values as float32, in an array of the same type."""
     raise TypeError(describe_type(values))
@@ -69,6 +76,12 @@ def argsort_descending(scores: Any) -> Any:
 def describe_type(values: Any) -> str:
     """Return the end of an error message on values without a registered function."""
     return f"values of type {type(values).__name__} are neither a numpy array nor a tensor"
+
+
+@from_array_like.register
+def _(like: np.ndarray, values: NDArray[Any]) -> Any:
+    del like
+    return values
 
 
 @as_float32.register

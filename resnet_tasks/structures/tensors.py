@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.structures.arrays import (
     argsort_descending,
     as_float32,
+    from_array_like,
     logit,
     sigmoid,
     softmax,
     where,
 )
 from resnet_tasks.structures.resizing import flip_and_resize
+
+
+@from_array_like.register
+def _(like: Tensor, values: NDArray[Any]) -> Tensor:
+    del like
+    return torch.from_numpy(values)
 
 
 @as_float32.register

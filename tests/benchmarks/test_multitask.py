@@ -36,7 +36,8 @@ def test_heads_that_give_other_outputs_together_are_refused() -> None:
     }
     batch = generate_street_batch((64, 96), 1)
     assert "apart" in require_same_outputs(models, batch)
-    models["pixels"].adjustments["pixels"] = lambda raw: {"logits": raw["logits"] + 1}
+    made = models["pixels"].named_heads["pixels"]
+    made.outputs = lambda raw, _: {"logits": raw["logits"] + 1}  # type: ignore[method-assign]
     with pytest.raises(DataError, match="pixels/logits of both"):
         require_same_outputs(models, batch)
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tasks.export.output_comparison import OutputDifference, Tolerance, compare_predictions
+from resnet_tasks.export.output_comparison import compare_predictions
 from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.predictions.comparison import OutputDifference, Tolerance
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 

@@ -22,7 +22,6 @@ from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import BatchView, Sample, collate
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import CLASSIFICATION
 from resnet_tasks.testing.head_contract import check_head
 
 CLASSES = ("cat", "dog", "owl")
@@ -197,7 +196,7 @@ def test_two_heads_share_partially_labeled_images() -> None:
         for i, target in enumerate((boxed, named))
     ]
     batch = collate(samples)
-    assert batch.find_annotated(CLASSIFICATION) == (1,)
+    assert batch.find_annotated(("image_labels",)) == (1,)
     losses = model(batch, mode="loss")
     assert losses["kind/cross_entropy"].count == 1
     assert any(key.startswith("objects/") for key in losses)
@@ -207,14 +206,16 @@ def test_two_heads_share_partially_labeled_images() -> None:
 
 def test_contract_catches_a_head_that_forgets_the_softmax() -> None:
     class Raw(Classifier):
-        def decode(self, raw: Any, geometries: Any) -> Any:
-            found = super().decode(raw, geometries)
-            return [type(each)(each.probs / 2) for each in found]
+        def outputs(self, raw: Any, sizes: Any) -> Any:
+            return raw
 
-    with pytest.raises(AssertionError, match=r"must sum to 1 unless .is_multi_label"):
+    with pytest.raises(AssertionError, match=r"logits"):
         check_head(Raw)
 
 
-def test_names_of_its_evaluators() -> None:
-    assert "top1" in head().make_evaluator().compute()
-    assert "subset_accuracy" in head(multi_label=True).make_evaluator().compute()
+def test_evaluators_of_its_tasks() -> None:
+    def metrics(made: Classifier) -> Any:
+        return made.task_spec.build_evaluator(made.classes).compute()
+
+    assert "top1" in metrics(head())
+    assert "subset_accuracy" in metrics(head(multi_label=True))

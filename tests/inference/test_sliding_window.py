@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -18,20 +18,23 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
-from resnet_tasks.errors import DataError, HeadError
+from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.inference.merge_maps import BlendedMap
 from resnet_tasks.inference.predict_images import predict_images
-from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.classification import Classification
+from resnet_tasks.structures.tasks import Outputs, Task, WindowLayout, register_task
+from resnet_tasks.tasks.semantic_segmentation.merge_windows import BlendedMap
 from resnet_tasks.visualization.thumbnails import MAX_DRAWING_SIDE, make_overview
+from tests.support.decoding import decode
 from tests.support.paths import ROOT
-from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels
+from tests.support.pixel_heads import PixelBoxHead, PixelHead, PixelMapHead, Pixels
 
 
 class Equivariant(PixelMapHead):
@@ -49,17 +52,18 @@ class BrightBlobs(PixelBoxHead):
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"red": features["C1"][:, 0]}
 
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        decoded = []
-        for red, geometry in zip(raw["red"], geometries, strict=True):
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        count, made = len(sizes), 20
+        boxes, valid = torch.zeros(count, made, 4), torch.zeros(count, made, dtype=torch.bool)
+        for row, found, red in zip(boxes, valid, raw["red"], strict=True):
             bright = (red > 0.5).numpy().astype(np.uint8)
             number, _, stats, _ = cv2.connectedComponentsWithStats(bright)
             x, y, width, height = stats[1:, :4].T
-            boxes = torch.from_numpy(np.stack((x, y, x + width, y + height), axis=1)).float()
-            scores = torch.linspace(0.9, 0.6, number - 1)
-            labels = torch.zeros(number - 1).long()
-            decoded.append(Detections(geometry.boxes_to_original(boxes), scores, labels))
-        return decoded
+            row[: number - 1] = torch.from_numpy(np.stack((x, y, x + width, y + height), axis=1))
+            found[: number - 1] = True
+        scores = torch.linspace(0.9, 0.6, made).expand(count, made)
+        labels = torch.zeros(count, made, dtype=torch.int64)
+        return {"boxes": boxes, "scores": scores, "labels": labels, "valid": valid}
 
 
 CLASSES = ("a", "b", "c")
@@ -89,7 +93,8 @@ def noise(size: tuple[int, int], seed: int = 0) -> Any:
 
 
 def sliding(model: TaskModel, window: int = 64, overlap: float = 0.25, **more: Any) -> Any:
-    return SlidingWindows(model, WindowGrid(window, window, overlap), **more)
+    grid = WindowGrid(window, window, overlap)
+    return SlidingWindowPredictor(TorchOutputs(model, "fp32"), grid, **more)
 
 
 # --- One window
@@ -137,12 +142,15 @@ def test_a_resized_map_comes_back_in_bands_as_it_does_whole(size: tuple[int, int
     """Logits of a 97 x 131 input, brought to smaller, equal and larger originals."""
     head = toy(scene=Equivariant).named_heads["scene"]
     logits = torch.randn(3, 97, 131, generator=torch.Generator().manual_seed(0))
-    (expected,) = head.decode({"logits": logits[None]}, [Geometry.from_resize(size, (97, 131))])
+    (expected,) = decode(head, {"logits": logits[None]}, [Geometry.from_resize(size, (97, 131))])
     windows = WindowGrid(32, 64, 0.25)
-    blended = BlendedMap(head, windows, (97, 131), size, keep="probs")
-    for tile in windows.make_tiles((97, 131)):
+    whole = (97, 131)
+    starts = windows.compute_row_starts(whole), windows.compute_column_starts(whole)
+    layout = WindowLayout(whole, size, *map(tuple, starts), (32, 64), 0.5, "probs", 3)
+    blended = BlendedMap("scene", layout)
+    for tile in windows.make_tiles(whole):
         padded = nn.functional.pad(logits[:, tile.rows, tile.columns], (0, 3, 0, 5), value=9.0)
-        blended.add(tile, padded)
+        blended.add([tile.box], {"logits": padded[None]}, [Geometry(tile.size, tile.size)])
     made = blended.finish()
     assert made.labels.shape == size
     assert made.probs is not None
@@ -216,9 +224,28 @@ def test_a_head_that_sees_images_as_a_whole_is_refused() -> None:
         sliding(model)
 
 
-class Strange(BrightBlobs):
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        return ["?" for _ in geometries]
+class Mean(PixelHead):
+    """Gives what no windows can be merged for."""
+
+    task = "mean_of_the_image"
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"mean": features["C1"].mean(dim=(1, 2, 3))}
+
+
+@register_task
+class MeanTask(Task):
+    name = "mean_of_the_image"
+    required_fields = ("mean",)
+    outputs: ClassVar = {"mean": ("B",)}
+    prediction = Classification
+    main_metric = "error"
+
+    def decode(self, outputs: Outputs, geometries: Sequence[Geometry]) -> list[Any]:
+        raise NotImplementedError
+
+    def build_evaluator(self, classes: Sequence[str]) -> Any:
+        raise NotImplementedError
 
 
 class Coarse(Equivariant):
@@ -228,8 +255,8 @@ class Coarse(Equivariant):
 
 def test_predictions_that_cannot_be_put_together_are_told() -> None:
     image = noise((80, 80))
-    with pytest.raises(DataError, match="head x: predictions of type str cannot be merged"):
-        predict_images(sliding(toy(x=Strange)), [image], Preparation())
+    with pytest.raises(HeadError, match="head x: predictions of type Classification cannot"):
+        predict_images(sliding(toy(x=Mean)), [image], Preparation())
     with pytest.raises(HeadError, match=r"head y: .* shape \(B, 3, 64, 64\), .* \(4, 3, 32, 32\)"):
         predict_images(sliding(toy(y=Coarse)), [image], Preparation())
 

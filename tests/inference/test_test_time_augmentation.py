@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,21 +15,17 @@ from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.inference.predict_images import predict_images
-from resnet_tasks.inference.test_time_augmentation import (
-    TtaPredictor,
-    TtaViews,
-    flip_batch,
-    fuse_detections,
-    merge_views,
-    rescale_dataset,
-)
+from resnet_tasks.inference.predict_images import as_predictor, predict_images
+from resnet_tasks.inference.test_time_augmentation import TtaPredictor, TtaViews
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.input_images import InputImage
 from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.predictions.detections import Detections
-from resnet_tasks.structures.samples import Sample, collate
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import get_task
+from resnet_tasks.tasks.detection.merge_views import fuse_detections
 from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 
 
@@ -50,13 +47,13 @@ class BrightBox(PixelBoxHead):
             low = torch.stack((columns.min(), rows.min()))
             boxes.append(torch.cat((low, columns.max()[None] + 1, rows.max()[None] + 1)).float())
             scores.append(red[red > 0.5].mean())
-        return {"boxes": torch.stack(boxes)[:, None], "scores": torch.stack(scores)[:, None]}
-
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        return [
-            Detections(geometry.boxes_to_original(boxes), scores, torch.zeros(1).long())
-            for boxes, scores, geometry in zip(raw["boxes"], raw["scores"], geometries, strict=True)
-        ]
+        found = torch.ones(len(boxes), 1)
+        return {
+            "boxes": torch.stack(boxes)[:, None],
+            "scores": torch.stack(scores)[:, None],
+            "labels": found.long() * 0,
+            "valid": found.bool(),
+        }
 
 
 @pytest.fixture
@@ -78,62 +75,62 @@ def make_image(seed: int = 0, size: tuple[int, int] = (30, 50)) -> Tensor:
     return image
 
 
-def batch_of(*images: Tensor) -> Any:
-    def sample(i: int, image: Tensor) -> Sample:
-        size = (int(image.shape[1]), int(image.shape[2]))
-        return Sample(image, Geometry(size, size), i)
-
-    return collate([sample(i, image) for i, image in enumerate(images)])
+def predict(predictor: Any, *images: Tensor) -> list[Any]:
+    arrays = [(image * 255).byte().permute(1, 2, 0).numpy() for image in images]
+    return predict_images(predictor, arrays, Preparation(), precision="fp32")
 
 
-def test_a_mirrored_batch_leads_back_to_the_same_place() -> None:
-    """Twice mirrored is the batch itself, padding stays, and points keep their place."""
-    batch = batch_of(make_image(), make_image(1, (32, 40)))
-    once, twice = flip_batch(batch), flip_batch(flip_batch(batch))
-    assert torch.equal(twice.images, batch.images)
-    assert twice.geometries == batch.geometries
-    assert torch.equal(once.images[1, :, :32, :40], batch.images[1, :, :32, :40].flip(-1))
-    assert (once.images[1, :, :, 40:] == 0).all()
+def views(model: TaskModel, kind: str | None) -> TtaPredictor:
+    return TtaPredictor(as_predictor(model, "fp32"), TtaViews.from_name(kind))
+
+
+def test_a_mirrored_image_leads_back_to_the_same_place() -> None:
+    """Twice mirrored is the image itself, and points keep their place."""
+    image = InputImage(make_image().permute(1, 2, 0).numpy(), Geometry((30, 50), (30, 50)))
+    once, twice = image.flip(), image.flip().flip()
+    assert np.array_equal(twice.pixels, image.pixels)
+    assert twice.geometry == image.geometry
+    assert np.array_equal(once.pixels, image.pixels[:, ::-1])
     box = torch.tensor([[3.0, 4.0, 10.0, 12.0]])
-    there = once.geometries[0].boxes_to_input(box)
+    there = once.geometry.boxes_to_input(box)
     assert there.tolist() == [[40.0, 4.0, 47.0, 12.0]]
-    assert torch.equal(once.geometries[0].boxes_to_original(there), box)
+    assert torch.equal(once.geometry.boxes_to_original(there), box)
 
 
 def test_a_model_without_a_side_gives_the_same_with_flips(model: TaskModel) -> None:
-    batch = batch_of(make_image(), make_image(2))
-    plain = model.predict(batch)
-    flipped = TtaPredictor(model, TtaViews.from_name("flips")).predict([batch])
-    for one, other in zip(plain["scene"], flipped["scene"], strict=True):
+    images = (make_image(), make_image(2))
+    for plain, flipped in zip(
+        predict(model, *images), predict(views(model, "flips"), *images), strict=True
+    ):
+        one, other = plain["scene"], flipped["scene"]
         assert torch.equal(one.labels, other.labels)
         assert torch.allclose(one.probs, other.probs, atol=1e-6)
-    for one, other in zip(plain["objects"], flipped["objects"], strict=True):
+        one, other = plain["objects"], flipped["objects"]
         assert torch.allclose(one.boxes, other.boxes, atol=1e-4)
         assert torch.allclose(one.scores, other.scores, atol=1e-6)
         assert one.boxes.shape == other.boxes.shape == (1, 4)
 
 
 def test_a_single_view_is_the_plain_prediction_to_the_bit(model: TaskModel) -> None:
-    batch = batch_of(make_image())
-    plain, single = model.predict(batch), TtaPredictor(model, TtaViews()).predict([batch])
-    assert torch.equal(plain["scene"][0].probs, single["scene"][0].probs)
-    assert torch.equal(plain["objects"][0].boxes, single["objects"][0].boxes)
-    assert torch.equal(plain["objects"][0].scores, single["objects"][0].scores)
+    (plain,), (single,) = predict(model, make_image()), predict(views(model, None), make_image())
+    assert torch.equal(plain["scene"].probs, single["scene"].probs)
+    assert torch.equal(plain["objects"].boxes, single["objects"].boxes)
+    assert torch.equal(plain["objects"].scores, single["objects"].scores)
 
 
 def test_other_sizes_go_through_the_preparation_and_come_back(model: TaskModel) -> None:
     image = (make_image(0, (60, 100)) * 255).byte().permute(1, 2, 0).numpy()
     seen: list[tuple[int, int]] = []
-    predict = model.predict
+    compute = model.compute_outputs
 
-    def watched(batch: Any, *, precision: str) -> dict[str, list[Any]]:
+    def watched(batch: Any, *, precision: str) -> Any:
         seen.append(batch.geometries[0].input_size)
-        return predict(batch, precision=precision)
+        return compute(batch, precision=precision)
 
-    model.predict = watched  # type: ignore[method-assign, assignment]
-    many = TtaPredictor(model, TtaViews.from_name("flips+scales"))
+    model.compute_outputs = watched  # type: ignore[method-assign]
+    many = views(model, "flips+scales")
     preparation = Preparation(resize=Resize(48, 80))
-    (found,) = predict_images(many, [image], preparation, precision="fp32")
+    (found,) = predict_images(many, [image], preparation)
     assert seen == [(36, 60), (36, 60), (48, 80), (48, 80), (60, 100), (60, 100)]
     assert found["scene"].labels.shape == (60, 100)
     assert found["objects"].boxes[0].tolist() == pytest.approx([4, 5, 20, 15], abs=1.5)
@@ -175,10 +172,9 @@ def test_nothing_found_and_zero_scores() -> None:
 
 
 def test_probabilities_are_averaged() -> None:
-    views = [Classification(torch.tensor([0.9, 0.1])), Classification(torch.tensor([0.3, 0.7]))]
-    assert merge_views(views).probs.tolist() == pytest.approx([0.6, 0.4])
-    with pytest.raises(DataError, match="type str cannot be merged"):
-        merge_views(["a", "b"])
+    found = [Classification(torch.tensor([0.9, 0.1])), Classification(torch.tensor([0.3, 0.7]))]
+    merged = get_task("classification").merge_views(found)
+    assert merged.probs.tolist() == pytest.approx([0.6, 0.4])
 
 
 class _Fixed(Dataset[Sample]):
@@ -193,12 +189,10 @@ class _Fixed(Dataset[Sample]):
 
 def test_evaluation_of_views(model: TaskModel) -> None:
     plain = evaluate(model, _Fixed(), precision="fp32", bootstrap=None).metrics
-    flips = TtaPredictor(model, TtaViews.from_name("flips"))
-    found = evaluate(flips, _Fixed(), precision="fp32", bootstrap=None).metrics
+    found = evaluate(views(model, "flips"), _Fixed(), bootstrap=None).metrics
     assert found["scene/mIoU"].value == plain["scene/mIoU"].value == 1.0
     with pytest.raises(DataError, match="_Fixed has no at_scale"):
-        evaluate(TtaPredictor(model, TtaViews.from_name("scales")), _Fixed(), bootstrap=None)
-    assert rescale_dataset(_Fixed(), 1.0).__class__ is _Fixed
+        evaluate(views(model, "scales"), _Fixed(), bootstrap=None)
 
 
 def test_names_of_views() -> None:

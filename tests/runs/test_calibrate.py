@@ -10,6 +10,8 @@ import pytest
 
 from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.inference.outputs_model import CalibratedOutputs
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.runs.calibrate import build_calibration_table, calibrate
@@ -88,9 +90,9 @@ def test_a_calibration_is_asked_for_and_holds_for_its_weights_alone(run: Run, ro
         run.evaluate(data_root=root, inference=CALIBRATED, console=quiet())
     calibrate(run, data_root=root, console=quiet())
     plain, scaled = run.build_predictor(), run.build_predictor(inference=CALIBRATED)
-    assert plain is run.build_predictor()  # built once; off unless asked for
-    assert not plain.adjustments
-    assert plain is not scaled
+    assert isinstance(plain.model, TorchOutputs)  # off unless asked for
+    assert isinstance(scaled.model, CalibratedOutputs)
+    assert plain.model.model is scaled.model.model.model  # built once
     file = run.directory / "calibration.json"
     text = file.read_text()
     file.write_text(text.replace('"slope"', '"slop"'))

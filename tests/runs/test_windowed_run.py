@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.outputs_model import CalibratedOutputs
+from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 from resnet_tasks.runs.calibrate import calibrate
 from resnet_tasks.runs.inference_options import InferenceOptions
@@ -37,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_recipe_s_windows_hold_in_training_evaluation_and_prediction(run: Run) -> None:
     assert run.recipe.sliding == SlidingRecipe(height=64, width=64, overlap=0.5)
-    assert isinstance(run.build_predictor(), SlidingWindows)
+    assert isinstance(run.build_predictor(), SlidingWindowPredictor)
     metrics = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
     assert metrics["windows"] == {"height": 64, "width": 64, "overlap": 0.5, "nms_iou": 0.5}
     assert metrics["metrics"]["scene/mIoU"]["value"] is not None
@@ -85,8 +86,9 @@ def test_pixels_are_calibrated_window_by_window(run: Run) -> None:
     )
     assert "scene" in done
     calibrated = run.build_predictor(inference=InferenceOptions(calibrated=True), keep="confidence")
-    assert isinstance(calibrated, SlidingWindows)
-    assert set(calibrated.model.adjustments) == set(done)
+    assert isinstance(calibrated, SlidingWindowPredictor)
+    assert isinstance(calibrated.model, CalibratedOutputs)
+    assert set(calibrated.model.scalings) == set(done)
 
 
 def test_what_does_not_go_together_is_told_in_a_sentence(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
+from resnet_tasks.inference.predictor import Prepared
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
@@ -30,18 +30,18 @@ class MeanPredictor:
     category_ids: ClassVar = {"objects": (3, 90), "scene": (1, 2)}
     categories: ClassVar = ({"id": 3, "name": "a"}, {"id": 90, "name": "b"})
 
-    def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
+    def read(self, source: Path | NDArray[Any], name: str) -> Prepared:
         image = self.preparation.read(source) if isinstance(source, Path) else source
-        return ReadyImage(self.preparation.open_image(image, name), image)
+        return Prepared(0, name, image.shape[:2], image, self.preparation.open_image(image, name))
 
-    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
         self.seen.append(len(images))
         found = []
         for each in images:
             height, width = each.size
             boxes = torch.tensor([[1.0, 2.0, width / 2, height / 2]])
-            score = torch.tensor([float(each.ready.mean()) / 255])
-            bright = torch.from_numpy((each.ready.mean(axis=2) > 127).astype(np.int64))
+            score = torch.tensor([float(each.inputs.mean()) / 255])
+            bright = torch.from_numpy((each.inputs.mean(axis=2) > 127).astype(np.int64))
             found.append(
                 {
                     "objects": Detections(boxes, score, torch.tensor([1])),

@@ -13,7 +13,7 @@ from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.split_files import read_split
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 from resnet_tasks.runs.run import load
@@ -56,7 +56,7 @@ def test_a_killed_run_on_tiles_resumes_to_the_same_weights(data: Path, tmp_path:
     assert whole == parts
     run = load(tmp_path / "whole")
     assert run.recipe.sliding == SlidingRecipe(height=64, width=64, overlap=0.1)
-    assert isinstance(run.build_predictor(), SlidingWindows)
+    assert isinstance(run.build_predictor(), SlidingWindowPredictor)
     metrics = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
     assert metrics["windows"]["height"] == 64
     assert metrics["images"] == 2

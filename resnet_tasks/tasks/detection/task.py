@@ -15,7 +15,7 @@ from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.evaluation.numerics.box_overlap import compute_overlaps
 from resnet_tasks.evaluation.uncertainty.calibration_error import DetectionCalibration
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import DetectionDecisionCollector
-from resnet_tasks.structures.arrays import argsort_descending, as_array, as_float32
+from resnet_tasks.structures.arrays import argsort_descending, as_array, as_float32, logit
 from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.predictions.base import Prediction, are_labels
@@ -181,7 +181,7 @@ def select_explained_score(
             "float32 leaves no gradient to explain it with; choose another box or class"
         )
     return ExplainedOutput(
-        (score / (1 - score)).log(),
+        logit(score),
         int(labels[index]),
         (corners[0], corners[1], corners[2], corners[3]),
     )

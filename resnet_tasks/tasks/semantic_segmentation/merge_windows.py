@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.images.windows import compute_window_weights
 from resnet_tasks.errors import HeadError
-from resnet_tasks.structures.arrays import as_array, softmax
+from resnet_tasks.structures.arrays import as_array, from_array_like, softmax
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.resizing import flip_and_resize
 from resnet_tasks.structures.tasks import Outputs, WindowLayout
@@ -75,6 +75,7 @@ class BlendedMap:
                 f"{largest[0]}, {largest[1]}), the head gives {got}; predict whole images, or "
                 "resize the logits to the size of the image in `forward`"
             )
+        self._decoder.like = logits
         for box, window in zip(boxes, as_array(logits), strict=True):
             self._add_window(box, window)
 
@@ -124,6 +125,7 @@ class _RowDecoder:
             self._kept_scores = np.zeros(shape, np.float32)
         self._tail = np.zeros((layout.num_classes, 0, self._size[1]), np.float32)
         # Rows of the tail are those that the next original row may still need.
+        self.like: Any = self._tail  # array of the type that predictions have
         self._first = 0  # prepared row of the first tail row
         self._num_done = 0  # decoded original rows
 
@@ -145,7 +147,9 @@ class _RowDecoder:
             fraction = (at[part] - low[part]).astype(np.float32)[:, None]
             above, below = logits[:, low[part] - self._first], logits[:, high[part] - self._first]
             mixed = above * (1 - fraction) + below * fraction
-            self._decode_rows(flip_and_resize(mixed, (), (mixed.shape[1], self._original[1])))
+            size = (mixed.shape[1], self._original[1])
+            resized = flip_and_resize(from_array_like(self.like, mixed), (), size)
+            self._decode_rows(as_array(resized))
         needed = int(low[ready]) if ready < len(low) else end
         self._tail = logits[:, max(0, needed - self._first) :].copy()
         self._first = max(needed, self._first)
@@ -153,9 +157,9 @@ class _RowDecoder:
     def build_map(self) -> SegmentationMap:
         """Return the decoded map."""
         assert self._num_done == self._original[0], "every row arrived"
-        fields: dict[str, Any] = {"labels": self._labels, "probs": None}
-        if self._keep != "labels":
-            fields[self._keep] = self._kept_scores
+        fields = {"labels": from_array_like(self.like, self._labels), "probs": None}
+        if self._kept_scores is not None:
+            fields[self._keep] = from_array_like(self.like, self._kept_scores)
         return SegmentationMap(**fields)
 
     def _decode_rows(self, rows: Floats) -> None:
@@ -164,7 +168,7 @@ class _RowDecoder:
             logits = rows[:, start : start + ROWS_AT_ONCE]
             target_rows = slice(self._num_done, self._num_done + logits.shape[1])
             self._num_done += logits.shape[1]
-            probs = softmax(logits, 0)
+            probs = as_array(softmax(from_array_like(self.like, logits), 0))
             labels = probs.argmax(axis=0)
             self._labels[target_rows] = labels
             if self._kept_scores is None:

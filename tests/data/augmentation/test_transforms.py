@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from resnet_tasks.data.augmentation.transforms import Augmentation, decode_labels, encode_labels
-from resnet_tasks.structures.label_maps import resize_labels
-from resnet_tasks.data.images.intensity import (Intensity, Resize, resize_pixels)
+from resnet_tasks.data.images.intensity import Intensity, Resize, resize_pixels
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
+from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.targets import Target
 
 RNG = np.random.default_rng(0)

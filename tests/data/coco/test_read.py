@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.data.coco.masks import decode_mask, is_rle
-from resnet_tasks.data.coco.read import read_coco, to_coco_results
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.doctor.check import CheckOptions, check_coco
 from resnet_tasks.errors import DataError
@@ -509,7 +509,7 @@ def test_results_round_trip_at_full_precision(tmp_path: Path) -> None:
         torch.tensor([0.9, 0.1]),
         torch.tensor([2, 0]),
     )
-    results = to_coco_results(detections, 7, coco.categories.ids)
+    results = detections.to_results(7, coco.categories.ids)
     path = written(tmp_path, results, "results.json")
     read = json.loads(path.read_text())
     assert read == results

@@ -16,12 +16,14 @@ from resnet_tasks.data.augmentation.copy_paste import CopyPaste
 from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.samples import as_tensor
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling
 from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
-from resnet_tasks.inference.test_time_augmentation import SCALES, flip_batch
+from resnet_tasks.inference.test_time_augmentation import SCALES
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.input_images import InputImage
 from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target
 from tests.support.scenes import LIMIT, SEEDS, SIZE, Array, centroid, require_aligned, scene
@@ -120,12 +122,10 @@ def test_views_lie_where_their_geometry_says(scale: float, *, is_mirrored: bool)
     into, back = [], []
     for seed in range(15):
         image, target = scene(seed)
-        values, geometry = preparation.prepare_image(image)
-        sample = Sample(
-            torch.from_numpy(values).permute(2, 0, 1), geometry, seed, "scene", Target()
-        )
+        made = InputImage(*preparation.prepare_image(image))
+        made = made.flip() if is_mirrored else made
+        sample = Sample(as_tensor(made.pixels), made.geometry, seed, "scene", Target())
         batch = collate([sample])
-        batch = flip_batch(batch) if is_mirrored else batch
         view, geometry = batch.images[0], batch.geometries[0]
         assert target.boxes is not None
         boxes = geometry.boxes_to_input(target.boxes).numpy()

@@ -24,8 +24,8 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.inference.predict_images import predict_images
-from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.predict_images import as_predictor, predict_images
+from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_data_settings, load_recipe
 from resnet_tasks.recipe.schema.data import NormalizeRecipe
@@ -117,7 +117,7 @@ def test_from_file_to_tensor_to_prediction(
     assert sample.image.dtype == torch.float32
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), exact)
     model, preparation = small_model(channels), Preparation(channels)
-    image = ModelPredictor(model, preparation).read(path, "a")
+    image = PredictorStream(as_predictor(model), preparation).read(path, "a")
     assert np.array_equal(image.render_overview(), to_canvas(pixels, preparation))
     from_file = predict_images(model, [path], preparation, precision="fp32")[0]
     in_memory = predict_images(model, [pixels], preparation, precision="fp32")[0]

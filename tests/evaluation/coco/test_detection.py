@@ -15,7 +15,7 @@ import torch
 from pycocotools.coco import COCO as REFERENCE
 from pycocotools.cocoeval import COCOeval
 
-from resnet_tasks.data.coco.read import read_coco, to_coco_results
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.structures.evaluation import GroundTruth
@@ -219,7 +219,7 @@ def test_equals_pycocotools_on_the_real_files(
         crowd = np.array([each.is_crowd for each in known], np.bool_)
         areas = np.array([each.area for each in known], np.float64)
         size = (record.height, record.width)
-        results += to_coco_results(detections, record.id, coco.categories.ids)
+        results += detections.to_results(record.id, coco.categories.ids)
         for evaluator in evaluators:
             evaluator.update(detections, GroundTruth(record.id, size, boxes, labels, crowd, areas))
     file = tmp_path / "results.json"

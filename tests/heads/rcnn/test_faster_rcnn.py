@@ -27,6 +27,7 @@ from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
+from tests.support.decoding import decode
 
 CLASSES = ("cat", "dog", "cow")
 SPECS = {f"C{k}": FeatureSpec(4 * k, 2**k) for k in (2, 3, 4, 5)}
@@ -137,7 +138,7 @@ def assert_same_detections(ours: list[Detections], theirs: list[dict[str, Tensor
 def detect(head: FasterRCNN, given: dict[str, Tensor], size: tuple[int, int]) -> list[Detections]:
     with torch.no_grad():
         raw = head(given)
-    return head.decode(raw, [Geometry.from_resize(size, size)] * len(raw["valid"]))
+    return decode(head, raw, [Geometry.from_resize(size, size)] * len(raw["valid"]))
 
 
 def test_equals_torchvisions_resnet50_detector() -> None:
@@ -502,7 +503,7 @@ def test_decode_returns_to_the_original_image() -> None:
         "labels": torch.tensor([[1, 2, 0, 0, 0]]),
         "valid": torch.tensor([[True, True, True, True, False]]),
     }
-    (found,) = head.decode(raw, [geometry])
+    (found,) = decode(head, raw, [geometry])
     clipped = torch.tensor([[0.0, 180.0, 40.0, 200.0]])
     torch.testing.assert_close(found.boxes, torch.cat((original.flip(0), clipped)))
     assert found.labels.tolist() == [2, 1, 0]

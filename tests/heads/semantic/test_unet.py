@@ -14,6 +14,7 @@ from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.testing.head_contract import check_head
 from resnet_tasks.testing.random_batches import random_batch, random_features, resnet_specs
+from tests.support.decoding import decode
 
 SPECS = resnet_specs(16)
 ALL_TERMS = {"loss": "cross_entropy+dice+focal"}
@@ -95,7 +96,7 @@ def test_one_class_means_everything_is_it() -> None:
     total.backward()
     assert total.item() == pytest.approx(0, abs=1e-6)
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
-    found = head.decode(head(features), [Geometry((64, 96), (64, 96))])[0]
+    found = decode(head, head(features), [Geometry((64, 96), (64, 96))])[0]
     assert (found.labels == 0).all()
     assert (found.probs == 1).all()
 
@@ -129,7 +130,7 @@ class TestDecode:
         # A 2 x 2 image in a batch padded to 4 x 4; the padding says b everywhere.
         logits = torch.stack([torch.zeros(4, 4), torch.full((4, 4), 50.0)])
         logits[:, :2, :2] = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[0.0, 3.0], [0.0, 0.0]]])
-        found = self.head.decode({"logits": logits[None]}, [Geometry((2, 2), (2, 2))])[0]
+        found = decode(self.head, {"logits": logits[None]}, [Geometry((2, 2), (2, 2))])[0]
         # Equal logits go to the first class.
         assert found.labels.tolist() == [[0, 1], [0, 0]]
         e = torch.e
@@ -143,7 +144,7 @@ class TestDecode:
         logits = torch.zeros(1, 2, 2, 2)
         logits[0, 0, 0] = torch.tensor([4.0, -4.0])
         geometry = Geometry.from_resize((1, 4), (1, 2))
-        found = self.head.decode({"logits": logits}, [geometry])[0]
+        found = decode(self.head, {"logits": logits}, [geometry])[0]
         expected = torch.tensor([[4.0, 2.0, -2.0, -4.0]]).sigmoid()
         torch.testing.assert_close(found.probs[0], expected)
         assert found.labels.tolist() == [[0, 0, 1, 1]]
@@ -152,11 +153,11 @@ class TestDecode:
         logits = torch.zeros(1, 2, 1, 3)
         logits[0, 1, 0, 0] = 1.0
         geometry = Geometry((1, 3), (1, 3), (1.0, -1.0), (0.0, 3.0))
-        assert self.head.decode({"logits": logits}, [geometry])[0].labels.tolist() == [[0, 0, 1]]
+        assert decode(self.head, {"logits": logits}, [geometry])[0].labels.tolist() == [[0, 0, 1]]
 
     def test_is_float32_from_low_precision_logits(self) -> None:
         logits = torch.randn(1, 2, 4, 4).bfloat16()
-        found = self.head.decode({"logits": logits}, [Geometry((4, 4), (4, 4))])[0]
+        found = decode(self.head, {"logits": logits}, [Geometry((4, 4), (4, 4))])[0]
         assert found.probs.dtype == torch.float32
         assert found.labels.dtype == torch.int64
         torch.testing.assert_close(found.probs.sum(dim=0), torch.ones(4, 4))

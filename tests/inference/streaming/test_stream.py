@@ -22,6 +22,7 @@ from rich.console import Console
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.files.folder_lock import lock_folder
 from resnet_tasks.files.safe_names import RESERVED_HEADS
+from resnet_tasks.inference.predictor import Prepared
 from resnet_tasks.inference.streaming.sources import find_sources, group_into_units
 from resnet_tasks.inference.streaming.stream import (
     PredictionRequest,
@@ -30,7 +31,6 @@ from resnet_tasks.inference.streaming.stream import (
     predict_all,
     predict_units,
 )
-from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
 from tests.support.paths import ROOT
 from tests.support.streamed import MeanPredictor, image, tree, video
 
@@ -112,7 +112,7 @@ class Watching(MeanPredictor):
         self.out = out
         self.names: set[str] = set()
 
-    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
         self.names |= {each.name for each in self.out.iterdir()}
         return super().predict(images)
 
@@ -167,7 +167,7 @@ class _Stops(MeanPredictor):
 
     left = 0
 
-    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
@@ -262,14 +262,14 @@ def test_reading_is_ahead_but_bounded(tmp_path: Path) -> None:
     lock, open_now, most = threading.Lock(), 0, 0
 
     class Counting(MeanPredictor):
-        def read(self, source: Any, name: str) -> ReadyImage:
+        def read(self, source: Any, name: str) -> Prepared:
             nonlocal open_now, most
             with lock:
                 open_now += 1
                 most = max(most, open_now)
             return super().read(source, name)
 
-        def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+        def predict(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
             nonlocal open_now
             time.sleep(0.02)
             with lock:
@@ -298,14 +298,14 @@ def test_a_stream_that_is_left_ends_its_threads(tmp_path: Path, data: Path) -> N
 
 def test_bugs_of_a_model_are_not_taken_for_unreadable_images(tmp_path: Path, data: Path) -> None:
     class Broken(MeanPredictor):
-        def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+        def predict(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         predicted(tmp_path / "out", data, predictor=Broken())
 
     class Wrong(MeanPredictor):
-        def read(self, source: Any, name: str) -> ReadyImage:
+        def read(self, source: Any, name: str) -> Prepared:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -317,10 +317,10 @@ def test_what_is_read_late_fails_alone(tmp_path: Path, data: Path) -> None:
     """As files do that are read in parts while they are predicted."""
 
     class Late(MeanPredictor):
-        def read(self, source: Any, name: str) -> ReadyImage:
+        def read(self, source: Any, name: str) -> Prepared:
             return replace(super().read(source, name), ready=name)
 
-        def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+        def predict(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
             if any("1.png" in each.ready for each in images):
                 raise DataError("1.png is damaged further below")
             whole = [replace(each, ready=each.image.regions.read_all()) for each in images]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from resnet_tasks.data.images.windows import WindowGrid
-from resnet_tasks.inference.merge_boxes import WindowDetections, merge_detections
 from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.tasks.detection.merge_windows import WindowDetections, merge_detections
 
 Row = tuple[float, float, float, float, float, int]
 

@@ -14,15 +14,17 @@ from rich.console import Console
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.images.intensity import Resize
-from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.inference.predict_images import predict_images
-from resnet_tasks.inference.sliding_window import SlidingWindows
-from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.predict_images import as_predictor, predict_images
+from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor
+from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
+from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
 from resnet_tasks.inference.test_time_augmentation import TtaPredictor, TtaViews
+from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 
 PREPARATION = Preparation(3, Resize(64, 64))
@@ -44,9 +46,12 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def stream_predictor(model: Any) -> ModelPredictor:
-    ids = {"scene": (1, 2)}
-    return ModelPredictor(model, PREPARATION, {"scene": ("a", "b")}, ids, (), "fp32", batch_size=2)
+def outputs(model: TaskModel) -> TorchOutputs:
+    return TorchOutputs(model, "fp32", {"scene": (1, 2)})
+
+
+def stream_predictor(predictor: Predictor) -> PredictorStream:
+    return PredictorStream(predictor, PREPARATION, batch_size=2)
 
 
 def streamed(model: Any, images: list[Path], out: Path) -> list[np.ndarray]:
@@ -66,10 +71,12 @@ def streamed(model: Any, images: list[Path], out: Path) -> list[np.ndarray]:
 def test_maps_are_those_of_arrays(
     model: TaskModel, images: list[Path], tmp_path: Path, kind: str | None
 ) -> None:
-    made = model if kind is None else TtaPredictor(model, TtaViews.from_name(kind))
+    made: Predictor = WholeImagePredictor(outputs(model))
+    if kind is not None:
+        made = TtaPredictor(made, TtaViews.from_name(kind))
     arrays = [PREPARATION.read(path) for path in images]
-    first = predict_images(made, arrays[:2], PREPARATION, precision="fp32")
-    last = predict_images(made, arrays[2:], PREPARATION, precision="fp32")
+    first = predict_images(made, arrays[:2], PREPARATION)
+    last = predict_images(made, arrays[2:], PREPARATION)
     found = streamed(made, images, tmp_path / "out")
     for expected, each in zip([*first, *last], found, strict=True):
         assert np.array_equal(expected["scene"].labels.numpy() + 1, each)
@@ -77,18 +84,21 @@ def test_maps_are_those_of_arrays(
 
 
 def test_windows_read_files_in_parts(model: TaskModel, images: list[Path], tmp_path: Path) -> None:
-    made = SlidingWindows(model, WindowGrid(64, 64, 0.25))
+    made = SlidingWindowPredictor(outputs(model), WindowGrid(64, 64, 0.25))
     predictor = stream_predictor(made)
-    assert predictor.read(images[0], "a").ready is None
+    assert isinstance(predictor.read(images[0], "a").inputs, PreparedImage)
     found = streamed(made, images, tmp_path / "out")
     for path, each in zip(images, found, strict=True):
-        whole = made.predict(PREPARATION.open_image(path), precision="fp32")["scene"].labels
+        (whole,) = predict_images(made, [path], PREPARATION)
+        whole = whole["scene"].labels
         assert np.array_equal(whole.numpy() + 1, each)
 
 
 def test_a_file_that_cannot_be_read_is_a_data_error(model: TaskModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"a\.png"):
-        stream_predictor(model).read(tmp_path / "a.png", "a.png")
+        stream_predictor(as_predictor(model)).read(tmp_path / "a.png", "a.png")
     with pytest.raises(DataError, match=r"frame 3 .*has shape \(8, 8, 5\)"):
-        stream_predictor(model).read(np.zeros((8, 8, 5), np.uint8), "frame 3 of a.mp4")
+        stream_predictor(as_predictor(model)).read(
+            np.zeros((8, 8, 5), np.uint8), "frame 3 of a.mp4"
+        )
