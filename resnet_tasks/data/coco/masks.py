@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from resnet_tasks.data.coco.problems import format_value
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
+from resnet_tasks.structures.run_lengths import decode_counts
 
 MAX_COORDINATE = 1e6
 """Largest coordinate in pixels. Rasterization walks along the outline, so a point far outside the
@@ -33,7 +34,7 @@ def decode_mask(
     Raises:
         DataError: If the segmentation is neither, or the run lengths have another size.
     """
-    runs = _decode_counts(encode_rle(segmentation, height, width)["counts"])
+    runs = decode_counts(encode_rle(segmentation, height, width)["counts"])
     assert runs is not None
     # Runs of background and object alternate in column-major order. pycocotools' own decoder is not
     # used because it warns with NumPy 2.
@@ -74,7 +75,7 @@ def decode_mask_in_tile(
         shifted = [_shift_polygon(polygon, left, top) for polygon in packed] or segmentation
         rows = bottom - top
         encoded = encode_rle(shifted, rows, right - left)
-    runs = _decode_counts(encoded["counts"])
+    runs = decode_counts(encoded["counts"])
     assert runs is not None
     ends = np.cumsum(runs)
     # Clip every run to the columns of the tile, so that columns outside it are never expanded.
@@ -136,38 +137,8 @@ def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
     if isinstance(counts, list):
         lengths = all(type(count) is int and count >= 0 for count in counts)
         return lengths and sum(counts) == height * width
-    runs = _decode_counts(counts) if isinstance(counts, str | bytes) else None
+    runs = decode_counts(counts) if isinstance(counts, str | bytes) else None
     return runs is not None and sum(runs) == height * width
-
-
-def _decode_counts(counts: str | bytes) -> list[int] | None:
-    """Return COCO's compressed run lengths as numbers, or None if they are malformed.
-
-    Each run is a little-endian sequence of 5-bit groups, each with a continuation bit and offset by
-    48. From the fourth run on, the difference to the run before the previous one is stored
-    (cocoapi, maskApi.c, rleToString).
-    """
-    encoded = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    runs: list[int] = []
-    value = shift = 0
-    for byte in encoded:
-        group = byte - 48
-        if not 0 <= group < 64:
-            return None
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            # The highest bit of the last group is the sign.
-            value -= 1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        if value < 0:
-            return None
-        runs.append(value)
-        value = shift = 0
-    return None if shift else runs
 
 
 def compute_mask_area(segmentation: Any, height: int, width: int) -> float:

@@ -1,0 +1,1 @@
+"""Instance segmentation: one box, score, class and mask per object."""
