@@ -23,8 +23,12 @@ ABSENT = -2
 """Entry of a `LabelTable` for categories whose objects count as background for the head."""
 
 HEADLINE = (
+    "mask_AP",
+    "mask_AP50",
     "AP",
     "AP50",
+    "box_AP",
+    "box_AP50",
     "mIoU",
     "Dice",
     "top1",

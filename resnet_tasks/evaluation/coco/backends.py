@@ -105,6 +105,25 @@ def match_with_hotcoco(inputs: BackendInputs, limits: tuple[int, ...]) -> Any:
     return run
 
 
+def match_masks_with_hotcoco(
+    images: list[dict[str, Any]],
+    classes: Sequence[str],
+    truth: list[dict[str, Any]],
+    detections: list[dict[str, Any]],
+    limits: tuple[int, ...],
+) -> Any:
+    """Return a hotcoco `COCOeval` over masks in COCO format that has matched its images."""
+    categories = build_category_records(classes)
+    run = hotcoco.COCOeval(
+        hotcoco.COCO(_build_dataset(images, categories, truth)),
+        hotcoco.COCO(_build_dataset(images, categories, detections)),
+        "segm",
+    )
+    run.params.maxDets = list(limits)
+    run.evaluate()
+    return run
+
+
 def compute_hotcoco_tables(truth: Any, detections: Any, limits: tuple[int, ...]) -> CocoTables:
     """Compute hotcoco's tables of two hotcoco datasets of boxes."""
     run = hotcoco.COCOeval(truth, detections, "bbox")

@@ -1,4 +1,7 @@
-"""COCO's twelve metrics for instance masks; masks are dropped once their image is matched."""
+"""COCO's twelve metrics for instance masks, matched image by image.
+
+Masks are dropped once their image is matched, unless error types are requested.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ from resnet_tasks.evaluation.coco.backends import (
     accumulate_tables,
     build_category_records,
     compute_pycocotools_tables,
+    match_masks_with_hotcoco,
 )
+from resnet_tasks.evaluation.coco.diagnostics import compute_error_types
 from resnet_tasks.evaluation.coco.evaluator import CocoEvaluator
 from resnet_tasks.evaluation.coco.image_blocks import ImageBlock, build_objects, build_truth_objects
 from resnet_tasks.evaluation.coco.matching import (
@@ -48,6 +53,8 @@ class InstanceMaskEvaluator(CocoEvaluator):
         backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
         max_detections: Limits of detections per image and class for the recalls, rising; the last
             one applies to all other metrics.
+        keeps_masks: Whether to keep the RLEs (some hundred bytes per mask), which the error types
+            of `details` need.
     """
 
     iou_type = "segm"
@@ -60,15 +67,17 @@ class InstanceMaskEvaluator(CocoEvaluator):
         *,
         backend: str = "hotcoco",
         max_detections: tuple[int, ...] = (1, 10, 100),
+        keeps_masks: bool = False,
     ) -> None:
         super().__init__(classes, backend=backend, max_detections=max_detections)
+        self._keeps_masks = keeps_masks
         parameters = hotcoco.Params("segm")
         parameters.max_dets = list(max_detections)
         self._stream = hotcoco.StreamingEval(
             build_category_records(self.classes), "segm", params=parameters
         )
         self._pairs: list[Pairs] = []
-        self._annotations: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+        self._counts: list[tuple[list[Any], list[Any]]] = []
         self._sizes: list[tuple[int, tuple[int, int]]] = []
         self._number = 0
 
@@ -111,7 +120,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
                 or label is invalid.
         """
         truth_objects, truth_boxes = build_truth_objects(truth)
-        truth_masks = _encode_truth_masks(truth)
+        truth_masks = encode_truth_masks(truth)
         encoded_masks = [_encode_mask(mask, truth) for mask in masks]
         areas = np.asarray([coco_mask.area(mask) for mask in encoded_masks], np.float64)
         if boxes is not None:
@@ -121,12 +130,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         self._add_block(
             ImageBlock((truth.image_id,), truth_objects, truth_boxes, detections, detection_boxes)
         )
-        crowd = truth_objects.crowd.tolist()
-        iou = np.asarray(primitives.mask_iou(encoded_masks, truth_masks, crowd)).reshape(
-            len(encoded_masks), len(truth_masks)
-        )
-        rows, columns = np.nonzero(iou >= SMALLEST_IOU)
-        self._pairs.append(Pairs(rows, columns, iou[rows, columns]))
+        self._pairs.append(find_mask_pairs(encoded_masks, truth_masks, truth_objects.crowd))
         self._send_to_backend(
             truth, (truth_objects, truth_masks), (detections, encoded_masks), boxes
         )
@@ -151,9 +155,9 @@ class InstanceMaskEvaluator(CocoEvaluator):
         if self.backend == "hotcoco":
             images = [{"id": number, "height": truth.size[0], "width": truth.size[1]}]
             self._stream.update(images, expected, results)
-        else:
-            self._annotations[0].extend(expected)
-            self._annotations[1].extend(results)
+        if self._keeps_masks or self.backend != "hotcoco":
+            kept = ([mask["counts"] for mask in masks] for _, masks in (annotated, detections))
+            self._counts.append((next(kept), next(kept)))
 
     def _compute_tables(self) -> CocoTables:
         if not self._blocks or not self.classes:
@@ -164,12 +168,28 @@ class InstanceMaskEvaluator(CocoEvaluator):
         if self.backend == "hotcoco":
             # `finalize` consumes its stream; the original can still receive images.
             return accumulate_tables(copy.copy(self._stream).finalize())
+        images, truth, detections = self._build_datasets()
+        limits = self.max_detections
+        return compute_pycocotools_tables(images, self.classes, truth, detections, limits, "segm")
+
+    def _build_datasets(self) -> tuple[list[dict[str, Any]], ...]:
+        """Build the COCO records of the images, the annotated objects and the detections."""
         images = [
             {"id": number, "height": size[0], "width": size[1]} for number, size in self._sizes
         ]
-        truth, detections = self._annotations
-        limits = self.max_detections
-        return compute_pycocotools_tables(images, self.classes, truth, detections, limits, "segm")
+        truth: list[dict[str, Any]] = []
+        detections: list[dict[str, Any]] = []
+        for block, counts, (number, size) in zip(
+            self._blocks, self._counts, self._sizes, strict=True
+        ):
+            truth_masks, detection_masks = (
+                [{"size": list(size), "counts": runs} for runs in object_counts]
+                for object_counts in counts
+            )
+            truth += _build_records(block.truth, truth_masks, number, len(truth) + 1)
+            first_id = len(detections) + 1
+            detections += _build_records(block.detections, detection_masks, number, first_id)
+        return images, truth, detections
 
     def _join_pairs(self) -> Pairs:
         starts = np.cumsum(
@@ -202,10 +222,38 @@ class InstanceMaskEvaluator(CocoEvaluator):
         return select_pairs(self._join_pairs(), is_kept)
 
     def _compute_error_types(self) -> tuple[dict[str, float], list[str]]:
-        return {}, ["Error types (TIDE) are not computed for masks, which are not stored."]
+        if not self._blocks or not self.classes:
+            return {}, []
+        if len(self._counts) < len(self._blocks):
+            return {}, ["Error types (TIDE) are not computed for masks, which are not stored."]
+        images, truth, detections = self._build_datasets()
+        run = match_masks_with_hotcoco(images, self.classes, truth, detections, self.max_detections)
+        return compute_error_types(run)
 
 
-def _encode_truth_masks(truth: GroundTruth) -> list[Any]:
+def find_mask_pairs(
+    detection_masks: Sequence[Any], truth_masks: Sequence[Any], crowd: NDArray[np.bool_]
+) -> Pairs:
+    """Find all pairs of masks of one image that overlap by at least one half.
+
+    Args:
+        detection_masks: Compressed RLE of every detection.
+        truth_masks: Compressed RLE of every annotated object.
+        crowd: `(G,)` bool, objects whose overlap is relative to the area of the detection.
+    """
+    iou = np.asarray(primitives.mask_iou(detection_masks, truth_masks, crowd.tolist()))
+    iou = iou.reshape(len(detection_masks), len(truth_masks))
+    rows, columns = np.nonzero(iou >= SMALLEST_IOU)
+    return Pairs(rows, columns, iou[rows, columns])
+
+
+def encode_truth_masks(truth: GroundTruth) -> list[Any]:
+    """Return the compressed RLE of every annotated object of an image.
+
+    Raises:
+        DataError: If the masks of the image are not annotated, an object has no mask, or a mask is
+            invalid.
+    """
     segmentations = truth.segmentations
     if segmentations is None or len(segmentations) != len(
         truth.labels if truth.labels is not None else ()

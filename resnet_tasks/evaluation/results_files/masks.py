@@ -31,7 +31,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     """
     expected = read_truth_columns(truth, kind="mask")
     detections = read_result_columns(results, expected, kind="mask")
-    evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend)
+    evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend, keeps_masks=True)
     number = len(expected.image_ids)
     truth_rows_by_image = _group_rows_by_image(expected.images, number)
     detection_rows_by_image = _group_rows_by_image(detections.images, number)
