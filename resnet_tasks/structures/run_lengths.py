@@ -152,6 +152,28 @@ def decode_bitmap(rle: Mapping[str, Any]) -> tuple[NDArray[np.bool_], int, int]:
     return np.ascontiguousarray(flags.reshape(width, height).T), left, top
 
 
+def resize_mask(rle: Mapping[str, Any], size: tuple[int, int]) -> Rle:
+    """Return the mask at the pixel centers of a resized image, as `resize_labels` samples them.
+
+    Args:
+        rle: Mask of the image.
+        size: (height, width) of the resized image, pixels.
+    """
+    bitmap, left, top = decode_bitmap(rle)
+    sources = [
+        (2 * np.arange(new) + 1) * old // (2 * new) - start
+        for new, old, start in zip(size, rle["size"], (top, left), strict=True)
+    ]
+    rows, columns = (
+        np.flatnonzero((source >= 0) & (source < length))
+        for source, length in zip(sources, bitmap.shape, strict=True)
+    )
+    if not len(rows) or not len(columns):
+        return encode_bitmap(np.zeros((0, 0), np.bool_), size)
+    sampled = bitmap[sources[0][rows]][:, sources[1][columns]]
+    return encode_bitmap(sampled, size, left=int(columns[0]), top=int(rows[0]))
+
+
 def encode_rectangle(box: Sequence[float], size: tuple[int, int]) -> Rle:
     """Compress the pixels whose centers lie in a box (xyxy, pixels), clipped to the image."""
     columns, rows = (compute_pixel_range(box[i], box[i + 2], size[1 - i]) for i in (0, 1))
@@ -223,6 +245,29 @@ def compute_mask_iou(rles: Sequence[Any], others: Sequence[Any]) -> NDArray[np.f
     crowd = [0] * len(others)
     compressed = [[_as_compressed(rle) for rle in masks] for masks in (rles, others)]
     return np.asarray(coco_mask.iou(*compressed, crowd)).reshape(len(rles), len(others))
+
+
+def compute_covered_fractions(
+    rles: Sequence[Mapping[str, Any]], other: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """Compute the `(N,)` fraction of each mask's pixels that lie in another mask.
+
+    The fraction of an empty mask is 0.
+    """
+    if not rles:
+        return np.zeros(0)
+    # For a crowd, COCO divides the intersection by the area of the first mask.
+    masks = [_as_compressed(rle) for rle in rles]
+    return np.asarray(coco_mask.iou(masks, [_as_compressed(other)], [1])).reshape(len(rles))
+
+
+def compute_tight_boxes(rles: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Compute the `(N, 4)` xyxy boxes around the pixels of masks; zeros for an empty mask."""
+    if not rles:
+        return np.zeros((0, 4))
+    boxes = np.asarray(coco_mask.toBbox([_as_compressed(rle) for rle in rles]), np.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def _as_compressed(rle: Mapping[str, Any]) -> Any:

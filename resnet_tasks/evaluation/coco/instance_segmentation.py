@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
-from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.evaluation import GroundTruth, Metric
 from resnet_tasks.structures.run_lengths import encode_rectangle
 
 Value = TypeVar("Value")
@@ -53,6 +54,7 @@ class InstanceSegmentationEvaluator:
         )
         self._has_masks: list[bool] = []
         self._num_unmasked_objects = 0
+        self._describe()
 
     @property
     def backend(self) -> str:
@@ -67,20 +69,13 @@ class InstanceSegmentationEvaluator:
     def backend(self, name: str) -> None:
         self._masks.backend = name
         self._boxes.backend = name
+        self._describe()
 
-    @property
-    def protocol(self) -> str:
-        """Sentences that define the metrics."""
-        return self._describe(self._masks.protocol, self._boxes.protocol)
-
-    @property
-    def rules(self) -> str:
-        """`protocol` for any backend, because both give the same numbers."""
-        return self._describe(self._masks.rules, self._boxes.rules)
-
-    @staticmethod
-    def _describe(masks: str, boxes: str) -> str:
-        return f"mask_*: {masks} {_UNMASKED_RULE} box_*: {boxes}"
+    def _describe(self) -> None:
+        """Compose the sentences on the metrics of both parts."""
+        masks, boxes = self._masks, self._boxes
+        self.protocol = f"mask_*: {masks.protocol} {_UNMASKED_RULE} box_*: {boxes.protocol}"
+        self.rules = f"mask_*: {masks.rules} {_UNMASKED_RULE} box_*: {boxes.rules}"
 
     @property
     def image_ids(self) -> tuple[int | str, ...]:

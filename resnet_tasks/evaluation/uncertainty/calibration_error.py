@@ -12,14 +12,19 @@ Shape glossary: `P` images, `R` resampled datasets, `M` bins, `N` decisions, `C`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.coco.matching import find_box_pairs, match_greedily, rank_within_groups
+from resnet_tasks.evaluation.coco.matching import (
+    Pairs,
+    find_box_pairs,
+    match_greedily,
+    rank_within_groups,
+)
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import VOID, GroundTruth, Metric
 
@@ -187,6 +192,13 @@ def extract_pixel_decisions(
     return confidence[valid].astype(np.float64), is_correct, valid
 
 
+Decisions = tuple[Floats, NDArray[np.bool_]]
+"""`(N,)` scores of detections, and `(N,)` whether each one finds an object."""
+FindPairs = Callable[[Any, GroundTruth, NDArray[np.bool_]], Pairs]
+"""Function from a prediction, the ground truth of its image and the `(G,)` crowd flags to the pairs
+of a detection and an object of its class that overlap by at least `HIT_IOU`."""
+
+
 class DetectionCalibration(_CalibrationEvaluator):
     """Calibration evaluator of detections; every detection outside crowds is a decision."""
 
@@ -206,10 +218,25 @@ class DetectionCalibration(_CalibrationEvaluator):
         self._add_decisions(truth.image_id, *extract_detection_decisions(prediction, truth))
 
 
+def find_box_hits(prediction: Any, truth: GroundTruth, crowd: NDArray[np.bool_]) -> Pairs:
+    """Find the pairs of boxes of one class that overlap by at least `HIT_IOU`; see `FindPairs`."""
+    assert truth.boxes_xywh is not None
+    assert truth.labels is not None
+    boxes = as_array(prediction.boxes).astype(np.float64).reshape(-1, 4)
+    xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
+    labels = as_array(prediction.labels).astype(np.int64)
+    return find_box_pairs(xywh, truth.boxes_xywh, crowd, keys=(labels, truth.labels))
+
+
 def extract_detection_decisions(
-    prediction: Detections, truth: GroundTruth
-) -> tuple[Floats, NDArray[np.bool_]]:
+    prediction: Detections, truth: GroundTruth, find_pairs: FindPairs = find_box_hits
+) -> Decisions:
     """Extract the decisions of the detections that do not lie on crowds.
+
+    Args:
+        prediction: Detections of the image.
+        truth: Ground truth of the image.
+        find_pairs: Overlap that makes a detection a hit.
 
     Returns:
         `(N,)` scores of these detections, and `(N,)` whether each one finds an object.
@@ -219,12 +246,10 @@ def extract_detection_decisions(
     """
     if truth.boxes_xywh is None or truth.labels is None:
         raise DataError(f"image {truth.image_id!r} has no annotated boxes; skip it")
-    boxes = as_array(prediction.boxes).astype(np.float64).reshape(-1, 4)
-    xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
     labels = as_array(prediction.labels).astype(np.int64)
     scores = as_array(prediction.scores).astype(np.float64)
     crowd = np.zeros(len(truth.labels), np.bool_) if truth.crowd is None else truth.crowd
-    pairs = find_box_pairs(xywh, truth.boxes_xywh, crowd, keys=(labels, truth.labels))
+    pairs = find_pairs(prediction, truth, crowd)
     rank = rank_within_groups(labels, scores)
     greedy = match_greedily(pairs, rank, crowd, crowd[:, None], thresholds=np.array([HIT_IOU]))
     matched_indices = np.full(len(scores), -1, np.int64)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from scipy.special import log_expit, log_softmax, logit
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.uncertainty.calibration_error import (
+    Decisions,
     extract_detection_decisions,
     extract_pixel_decisions,
 )
@@ -216,16 +217,24 @@ class ClassDecisionCollector(TemperatureCollector):
 
 
 class DetectionDecisionCollector(TemperatureCollector):
-    """Collector of detections and their hits, as counted by `DetectionCalibration`."""
+    """Collector of detections and their hits, as counted by `DetectionCalibration`.
 
-    def __init__(self) -> None:
+    Args:
+        extract: Function from the prediction and the ground truth of an image to the scores and
+            hits of its detections.
+    """
+
+    def __init__(
+        self, extract: Callable[[Any, GroundTruth], Decisions] = extract_detection_decisions
+    ) -> None:
         super().__init__()
+        self._extract = extract
         self._scores: list[Floats] = []
         self._hits: list[NDArray[np.bool_]] = []
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
         """Add one image."""
-        scores, hits = extract_detection_decisions(prediction, truth)
+        scores, hits = self._extract(prediction, truth)
         self._scores.append(scores)
         self._hits.append(hits)
         self.number += len(scores)

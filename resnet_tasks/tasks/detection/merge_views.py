@@ -17,6 +17,11 @@ FUSION_IOU = 0.55  # Solovyev et al. 2021
 
 
 def fuse_detections(views: Sequence[Detections]) -> Detections:
+    """Fuse detections of several views; see `fuse_with_members`."""
+    return fuse_with_members(views)[0]
+
+
+def fuse_with_members(views: Sequence[Detections]) -> tuple[Detections, list[list[int]]]:
     """Fuse detections of several views by weighted boxes fusion.
 
     Boxes of one object are replaced by their mean, weighted by score. The score is the sum over the
@@ -29,23 +34,26 @@ def fuse_detections(views: Sequence[Detections]) -> Detections:
         views: Detections of the same image, one or more views.
 
     Returns:
-        Detections sorted by falling score; at most as many as the view with the most detections.
+        Detections sorted by falling score, at most as many as the view with the most detections;
+        and the members of each one, as positions in the concatenated views.
     """
     boxes = np.concatenate([as_array(view.boxes).reshape(-1, 4) for view in views]).astype(float)
     scores = np.concatenate([as_array(view.scores) for view in views]).astype(float)
     labels = np.concatenate([as_array(view.labels) for view in views])
     sources = np.repeat(np.arange(len(views)), [len(view) for view in views])
     objects = _FusedObjects(len(scores), len(views))
-    for i in np.argsort(-scores, kind="stable"):
-        objects.add(boxes[i], scores[i], labels[i], sources[i])
+    members: list[list[int]] = [[] for _ in scores]
+    for i in np.argsort(-scores, kind="stable").tolist():
+        members[objects.add(boxes[i], scores[i], labels[i], sources[i])].append(i)
     totals = objects.totals[: objects.number] / len(views)
     best = np.argsort(-totals, kind="stable")[: max(len(view) for view in views)]
     like = views[0]
-    return Detections(
+    fused = Detections(
         array_like(like.boxes, objects.boxes[best]),
         array_like(like.scores, totals[best]),
         array_like(like.labels, objects.labels[best]),
     )
+    return fused, [members[i] for i in best.tolist()]
 
 
 class _FusedObjects:
@@ -63,8 +71,12 @@ class _FusedObjects:
         self.labels = np.zeros(capacity, np.int64)
         self.has_view = np.zeros((capacity, num_views), np.bool_)
 
-    def add(self, box: NDArray[np.float64], score: float, label: int, view: int) -> None:
-        """Add a box to the object of its class that it overlaps most, or create a new object."""
+    def add(self, box: NDArray[np.float64], score: float, label: int, view: int) -> int:
+        """Add a box to the object of its class that it overlaps most, or create a new object.
+
+        Returns:
+            Index of the object.
+        """
         overlaps = _compute_iou(self.boxes[: self.number], box)
         overlaps[self.labels[: self.number] != label] = 0.0
         overlaps[self.has_view[: self.number, view]] = 0.0
@@ -78,6 +90,7 @@ class _FusedObjects:
             self.boxes[index] += (box - self.boxes[index]) * (score / total)
         self.totals[index] = total
         self.has_view[index, view] = True
+        return index
 
 
 def _compute_iou(boxes: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ Shape glossary: `N` detections of all windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,10 @@ from resnet_tasks.structures.predictions.detections import Detections
 
 Floats = NDArray[np.float64]
 Frame = tuple[float, float, float, float]
+Agreement = Callable[
+    [Floats, int, NDArray[np.intp], NDArray[np.int64], Floats, int], NDArray[np.bool_]
+]
+"""Function that compares piece `i` with candidates; arguments as in `compare_extents`."""
 
 AT_BORDER = 0.01
 """Fraction of a box side; a box ends at a border that is nearer than this, or than
@@ -115,8 +119,8 @@ def _merge_class(
     iou: float,
 ) -> tuple[Floats, Floats]:
     """Merge the boxes and scores of one class."""
-    ends = _find_cut_sides(boxes, frames[sources], size)
-    groups = _group_pieces(boxes, ends, sources, frames)
+    ends = find_cut_sides(boxes, frames[sources], size)
+    groups = group_pieces(boxes, ends, sources, frames, compare_extents)
     hulls, best, is_piece, windows = [], [], [], []
     for group in groups:
         low, high = boxes[group, :2].min(axis=0), boxes[group, 2:].max(axis=0)
@@ -133,7 +137,7 @@ def _merge_class(
     )
 
 
-def _find_cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> NDArray[np.bool_]:
+def find_cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return whether each box ends at the left, top, right, bottom border of its window, `(N, 4)`.
 
     Borders of the image itself do not count.
@@ -145,10 +149,22 @@ def _find_cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> NDA
     return np.asarray((np.abs(boxes - frames) <= near) & inner)
 
 
-def _group_pieces(
-    boxes: Floats, ends: NDArray[np.bool_], sources: NDArray[np.int64], frames: Floats
+def group_pieces(
+    boxes: Floats,
+    ends: NDArray[np.bool_],
+    sources: NDArray[np.int64],
+    frames: Floats,
+    agreement: Agreement,
 ) -> list[list[int]]:
-    """Group the positions of boxes that are pieces of one object; every box is in one group."""
+    """Group the positions of boxes that are pieces of one object; every box is in one group.
+
+    Args:
+        boxes: `(N, 4)` xyxy, pixels of the original image.
+        ends: `(N, 4)` sides where a box is cut; see `find_cut_sides`.
+        sources: `(N,)` window of each box.
+        frames: `(W, 4)` xyxy of the windows.
+        agreement: Comparison of a piece with its possible continuations.
+    """
     parents = list(range(len(boxes)))
 
     def find_root(i: int) -> int:
@@ -162,8 +178,10 @@ def _group_pieces(
         first = np.flatnonzero(ends[:, axis + 2]).tolist()  # ends at the right (or lower) border
         second = np.flatnonzero(ends[:, axis])  # begins at the left (or upper) one
         for i in first:
-            for j in second[_find_continuations(boxes, i, second, sources, frames, axis)]:
-                parents[find_root(int(j))] = find_root(i)
+            candidates = second[_find_continuations(boxes, i, second, sources, frames, axis)]
+            agrees = agreement(boxes, i, candidates, sources, frames, axis)
+            for j in candidates[agrees].tolist():
+                parents[find_root(j)] = find_root(i)
     groups: dict[int, list[int]] = {}
     for i in range(len(boxes)):
         groups.setdefault(find_root(i), []).append(i)
@@ -178,9 +196,8 @@ def _find_continuations(
     frames: Floats,
     axis: int,
 ) -> NDArray[np.bool_]:
-    """Return which of `candidates` continue box `i` beyond a right (lower) window border."""
+    """Return which of `candidates` can continue box `i` beyond a right (lower) window border."""
     own_frame, other_frames = frames[sources[i]], frames[sources[candidates]]
-    along = 1 - axis
     low, high = axis, axis + 2
     near = LEAST_AT_BORDER
     # The other window extends beyond the border and starts further right (lower).
@@ -190,6 +207,32 @@ def _find_continuations(
     runs = (boxes[i, low] <= other_frames[:, low] + near) & (
         boxes[candidates, high] >= own_frame[high] - near
     )
+    return np.asarray(is_behind & touches & runs)
+
+
+def compare_extents(
+    boxes: Floats,
+    i: int,
+    candidates: NDArray[np.intp],
+    sources: NDArray[np.int64],
+    frames: Floats,
+    axis: int,
+) -> NDArray[np.bool_]:
+    """Return which of `candidates` have the same extent as box `i` along the border.
+
+    Args:
+        boxes: `(N, 4)` xyxy of all boxes, pixels of the original image.
+        i: Box that ends at the right (lower) border of its window.
+        candidates: `(C,)` boxes that begin at the left (upper) border of their windows.
+        sources: `(N,)` window of each box.
+        frames: `(W, 4)` xyxy of the windows.
+        axis: 0: the border is vertical; 1: it is horizontal.
+
+    Returns:
+        `(C,)` bool.
+    """
+    own_frame, other_frames = frames[sources[i]], frames[sources[candidates]]
+    along = 1 - axis
     # Extents along the border, clipped to the range that both windows cover.
     top = np.maximum(other_frames[:, along], own_frame[along])
     bottom = np.minimum(other_frames[:, along + 2], own_frame[along + 2])
@@ -200,8 +243,7 @@ def _find_continuations(
     mine, theirs = mine.clip(top, bottom), theirs.clip(top, bottom)
     shared = (np.minimum(mine[1], theirs[1]) - np.maximum(mine[0], theirs[0])).clip(min=0)
     union = np.maximum(mine[1], theirs[1]) - np.minimum(mine[0], theirs[0])
-    agrees = shared >= SAME_EXTENT * np.maximum(union, 1e-9)
-    return np.asarray(is_behind & touches & runs & agrees & (shared > 0))
+    return np.asarray((shared >= SAME_EXTENT * np.maximum(union, 1e-9)) & (shared > 0))
 
 
 def _suppress_duplicates(

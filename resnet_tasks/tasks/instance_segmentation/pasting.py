@@ -13,22 +13,23 @@ Shape glossary: `B` images, `D` instances per image, `M` mask cells per side, `w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from resnet_tasks.structures.evaluation import as_array
+from resnet_tasks.structures.arrays import as_array, as_float32, sigmoid
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
 from resnet_tasks.structures.run_lengths import (
     Rle,
     compute_pixel_range,
     encode_runs,
     find_runs,
 )
-from resnet_tasks.tasks.instance_segmentation.prediction import InstanceSegmentation
+from resnet_tasks.structures.tasks import Outputs
+from resnet_tasks.tasks.detection.task import select_valid
 
 MASK_THRESHOLD = 0.5
 """Minimum probability of an object pixel."""
@@ -37,41 +38,30 @@ _BLOCK_PIXELS = 1 << 19
 
 
 def decode_instances(
-    outputs: Mapping[str, Any], geometries: Sequence[Geometry]
+    outputs: Outputs, geometries: Sequence[Geometry]
 ) -> list[InstanceSegmentation]:
     """Decode the declared outputs to instances in pixels of the original images, best first.
 
-    Boxes are clipped to the image. Boxes without area inside the image are dropped.
+    Boxes are clipped to the image, masks keep the scale of the box before clipping. Boxes without
+    area inside the image are dropped.
 
     Args:
         outputs: `boxes` `(B, D, 4)` xyxy in input pixels, `scores` `(B, D)`, `labels` `(B, D)`,
             `valid` `(B, D)` and `mask_logits` `(B, D, M, M)`; arrays or tensors.
         geometries: Geometry of every image.
     """
-    arrays = {name: as_array(value) for name, value in outputs.items()}
     decoded = []
     for index, geometry in enumerate(geometries):
-        valid = np.flatnonzero(arrays["valid"][index])
-        boxes = arrays["boxes"][index][valid].astype(np.float32)
-        scores = arrays["scores"][index][valid].astype(np.float32)
-        height, width = geometry.input_size
-        limit = np.asarray([width, height, width, height], np.float32)
-        original = geometry.boxes_to_original(np.minimum(boxes.clip(min=0), limit))
-        is_inside = (original[:, 2:] > original[:, :2]).all(axis=1)
-        order = np.argsort(-scores[is_inside], kind="stable")
-        kept_indices = np.flatnonzero(is_inside)[order]
-        mask_logits = arrays["mask_logits"][index][valid[kept_indices]]
+        detections, slots = select_valid(outputs, index, geometry)
+        corners = _map_corners(as_array(as_float32(outputs["boxes"][index][slots])), geometry)
+        logits = as_array(as_float32(outputs["mask_logits"][index][slots]))
+        segmentations = tuple(
+            paste_mask(sigmoid(mask), box, geometry.original_size)
+            for mask, box in zip(logits, corners, strict=True)
+        )
         decoded.append(
             InstanceSegmentation(
-                original[kept_indices],
-                scores[kept_indices],
-                arrays["labels"][index][valid[kept_indices]].astype(np.int64),
-                tuple(
-                    paste_mask(expit(logits.astype(np.float32)), corners, geometry.original_size)
-                    for logits, corners in zip(
-                        mask_logits, _map_corners(boxes[kept_indices], geometry), strict=True
-                    )
-                ),
+                detections.boxes, detections.scores, detections.labels, segmentations
             )
         )
     return decoded

@@ -22,8 +22,8 @@ from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS
 from resnet_tasks.evaluation.coco.instance_segmentation import InstanceSegmentationEvaluator
 from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results_file
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
 from resnet_tasks.structures.run_lengths import encode_bitmap, encode_rectangle
-from resnet_tasks.tasks.instance_segmentation.prediction import InstanceSegmentation
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
@@ -100,7 +100,7 @@ def test_equals_pycocotools_on_the_results_file_of_real_objects(
         expected = build_truth(coco, record, record.id, range(len(names)))
         prediction = shift_instances(expected, rng)
         evaluator.update(prediction, expected)
-        results += prediction.to_coco_results(record.id, ids)
+        results += prediction.to_results(record.id, ids)
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results))
     metrics = evaluator.compute()
@@ -146,7 +146,7 @@ def test_equals_pycocotools_on_random_instances(tmp_path: Path) -> None:
         )
         prediction = shift_instances(expected, rng)
         evaluator.update(prediction, expected)
-        results += prediction.to_coco_results(image_id, (1, 2, 3))
+        results += prediction.to_results(image_id, (1, 2, 3))
         annotations += [
             {
                 "id": len(annotations) + number + 1,

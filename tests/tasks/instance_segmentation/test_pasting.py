@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+import resnet_tasks.structures.tensors  # noqa: F401  # registers tensors
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.tasks.instance_segmentation.pasting import decode_instances, paste_mask

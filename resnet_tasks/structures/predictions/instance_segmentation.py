@@ -1,0 +1,93 @@
+"""Detected objects of one image with their masks.
+
+Shape glossary: `N` objects, `h, w` the window of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from resnet_tasks.structures.arrays import as_array
+from resnet_tasks.structures.predictions.base import Canvas
+from resnet_tasks.structures.predictions.comparison import OutputDifference
+from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.run_lengths import (
+    Rle,
+    compute_area,
+    decode_bitmap,
+    intersect_masks,
+    resize_mask,
+    unite_masks,
+)
+
+
+@dataclass(frozen=True)
+class InstanceSegmentation(Detections):
+    """Detected objects of one image with their masks, sorted by falling score.
+
+    Masks stay compressed; a stack of bitmaps of the image is never made.
+
+    Attributes:
+        segmentations: `(N,)` masks, compressed COCO RLE of the original image; empty where no pixel
+            is part of the object.
+    """
+
+    segmentations: tuple[Rle, ...]
+
+    drawing_order: ClassVar[int] = Detections.drawing_order
+
+    def select(self, indices: Any) -> InstanceSegmentation:
+        """Return the objects at some indices, in that order."""
+        kept = as_array(indices)
+        positions = np.flatnonzero(kept) if kept.dtype == np.bool_ else kept
+        segmentations = tuple(self.segmentations[i] for i in positions.tolist())
+        return replace(super().select(indices), segmentations=segmentations)
+
+    def resize(self, ratio: tuple[float, float], size: tuple[int, int]) -> InstanceSegmentation:
+        """Return the objects in the frame of a reduced drawing."""
+        segmentations = tuple(resize_mask(rle, size) for rle in self.segmentations)
+        return replace(super().resize(ratio, size), segmentations=segmentations)
+
+    def draw(
+        self, canvas: Canvas, classes: Sequence[str], min_score: float, prefix: str = ""
+    ) -> None:
+        """Blend the masks over the image, and draw the boxes with class names and scores."""
+        drawn = np.flatnonzero(as_array(self.scores) >= min_score)
+        masks = [_decode_window(self.segmentations[i]) for i in drawn.tolist()]
+        canvas.draw_masks(masks, as_array(self.labels)[drawn])
+        super().draw(canvas, classes, min_score, prefix)
+
+    def to_results(
+        self, image_id: int | str, category_ids: Sequence[int], min_score: float = 0.0
+    ) -> list[dict[str, Any]]:
+        """Return the entries of a COCO results file, one per object, with box and mask."""
+        entries = super().to_results(image_id, category_ids, min_score)
+        return [
+            {
+                **entry,
+                "segmentation": {
+                    "size": list(rle["size"]),
+                    "counts": rle["counts"].decode("ascii"),
+                },
+            }
+            for entry, rle in zip(entries, self.segmentations, strict=True)
+        ]
+
+    def _compare_pair(
+        self, index: int, other: Any, match: int, difference: OutputDifference
+    ) -> None:
+        """Add the differences of two matched objects; of masks, the pixels of only one of them."""
+        super()._compare_pair(index, other, match, difference)
+        masks = (self.segmentations[index], other.segmentations[match])
+        union = compute_area(unite_masks(masks))
+        difference.compared_pixels += union
+        difference.differing_pixels += union - compute_area(intersect_masks(masks))
+
+
+def _decode_window(rle: Rle) -> tuple[int, int, Any]:
+    bitmap, left, top = decode_bitmap(rle)
+    return left, top, bitmap

@@ -1,0 +1,207 @@
+"""Merging of instances of overlapping windows, without duplicates and without cut objects.
+
+The steps are those of `detection.merge_windows`, with masks in place of boxes:
+
+1. *Join pieces.* An instance whose box ends at an inner border of its window is a piece. Two pieces
+   are joined if their boxes extend through the whole overlap of their windows and their masks agree
+   inside that overlap (IoU of at least 0.5; windows that only touch are compared by the extents of
+   the boxes). The mask of the object is the union of its pieces, the box their hull, the score
+   the highest one.
+2. *Drop duplicates.* Instances are visited by falling score, where a piece counts half its score.
+   An instance is dropped if its mask IoU with a kept instance of another window exceeds `iou`.
+3. *Drop pieces of whole objects.* A piece is also dropped if more than half of its pixels lie in a
+   kept instance of another window.
+
+Masks stay compressed. An instance without any pixel is compared by its box.
+
+Shape glossary: `N` instances of one class in all windows, `W` windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.structures.arrays import array_like, as_array
+from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
+from resnet_tasks.structures.run_lengths import (
+    Rle,
+    compute_area,
+    compute_covered_fractions,
+    compute_mask_iou,
+    compute_tight_boxes,
+    encode_rectangle,
+    intersect_masks,
+    unite_masks,
+)
+from resnet_tasks.tasks.detection.merge_windows import (
+    PIECE_INSIDE,
+    PIECE_SCORE,
+    SAME_EXTENT,
+    Floats,
+    Frame,
+    compare_extents,
+    find_cut_sides,
+    group_pieces,
+)
+
+
+@dataclass(frozen=True)
+class WindowInstances:
+    """Instances of one window.
+
+    Attributes:
+        instances: Instances in pixels of the original image.
+        frame: xyxy of the window, pixels of the original image.
+    """
+
+    instances: InstanceSegmentation
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """Instances of one class, with pieces joined.
+
+    Attributes:
+        boxes: `(N, 4)` xyxy, pixels of the original image.
+        scores: `(N,)`.
+        masks: `(N,)` masks.
+        is_piece: `(N,)` bool, True for pieces without a counterpart.
+        windows: `(N,)` window of each instance; -1 for joined pieces.
+    """
+
+    boxes: Floats
+    scores: Floats
+    masks: list[Rle]
+    is_piece: NDArray[np.bool_]
+    windows: NDArray[np.int64]
+
+
+def merge_instances(
+    windows: Sequence[WindowInstances], size: tuple[int, int], *, iou: float = 0.5
+) -> InstanceSegmentation:
+    """Merge the instances of overlapping windows into instances of the image.
+
+    Args:
+        windows: Instances of each window, at least one window.
+        size: (height, width) of the original image, pixels.
+        iou: Mask IoU above which instances of one class are the same object.
+
+    Returns:
+        Instances sorted by falling score; those of a single window unchanged.
+    """
+    like = windows[0].instances
+    if len(windows) == 1:
+        return like
+    boxes = np.concatenate([as_array(w.instances.boxes).reshape(-1, 4) for w in windows])
+    scores = np.concatenate([as_array(w.instances.scores) for w in windows]).astype(np.float64)
+    labels = np.concatenate([as_array(w.instances.labels) for w in windows])
+    masks = [mask for window in windows for mask in window.instances.segmentations]
+    sources = np.repeat(np.arange(len(windows)), [len(window.instances) for window in windows])
+    frames = np.asarray([window.frame for window in windows], np.float64)
+    kept_boxes, kept_scores, kept_labels = [np.zeros((0, 4))], [np.zeros(0)], [labels[:0]]
+    kept_masks: list[Rle] = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        objects = _join_pieces(
+            boxes[members].astype(np.float64),
+            scores[members],
+            [masks[i] for i in members.tolist()],
+            sources[members],
+            frames,
+            size,
+        )
+        kept_indices = _suppress_duplicates(objects, size, iou=iou)
+        kept_boxes.append(objects.boxes[kept_indices])
+        kept_scores.append(objects.scores[kept_indices])
+        kept_labels.append(np.full(len(kept_indices), label, labels.dtype))
+        kept_masks += [objects.masks[i] for i in kept_indices]
+    all_scores = np.concatenate(kept_scores)
+    order = np.argsort(-all_scores, kind="stable")
+    return InstanceSegmentation(
+        array_like(like.boxes, np.concatenate(kept_boxes)[order]),
+        array_like(like.scores, all_scores[order]),
+        array_like(like.labels, np.concatenate(kept_labels)[order]),
+        tuple(kept_masks[i] for i in order.tolist()),
+    )
+
+
+def _join_pieces(
+    boxes: Floats,
+    scores: Floats,
+    masks: list[Rle],
+    sources: NDArray[np.int64],
+    frames: Floats,
+    size: tuple[int, int],
+) -> _Objects:
+    """Apply step 1 to the instances of one class."""
+
+    def compare_masks(
+        all_boxes: Floats,
+        i: int,
+        candidates: NDArray[np.intp],
+        all_sources: NDArray[np.int64],
+        all_frames: Floats,
+        axis: int,
+    ) -> NDArray[np.bool_]:
+        agrees = compare_extents(all_boxes, i, candidates, all_sources, all_frames, axis)
+        for position, j in enumerate(candidates.tolist()):
+            own, other = all_frames[all_sources[i]], all_frames[all_sources[j]]
+            low, high = np.maximum(own[:2], other[:2]), np.minimum(own[2:], other[2:])
+            overlap = encode_rectangle([*low.tolist(), *high.tolist()], size)
+            parts = [intersect_masks([mask, overlap]) for mask in (masks[i], masks[j])]
+            if any(compute_area(part) for part in parts):
+                shared = compute_mask_iou(parts[:1], parts[1:])[0, 0]
+                agrees[position] = shared >= SAME_EXTENT
+        return agrees
+
+    ends = find_cut_sides(boxes, frames[sources], size)
+    groups = group_pieces(boxes, ends, sources, frames, compare_masks)
+    hulls = [
+        np.concatenate((boxes[group, :2].min(axis=0), boxes[group, 2:].max(axis=0)))
+        for group in groups
+    ]
+    return _Objects(
+        np.asarray(hulls).reshape(-1, 4),
+        np.asarray([scores[group].max() for group in groups]),
+        [unite_masks([masks[i] for i in group]) for group in groups],
+        np.asarray([len(group) == 1 and bool(ends[group[0]].any()) for group in groups], np.bool_),
+        np.asarray([int(sources[group[0]]) if len(group) == 1 else -1 for group in groups]),
+    )
+
+
+def _suppress_duplicates(objects: _Objects, size: tuple[int, int], *, iou: float) -> list[int]:
+    """Apply steps 2 and 3, and return the positions of the kept objects."""
+    areas = np.asarray([compute_area(mask) for mask in objects.masks], np.float64)
+    regions = [
+        mask if area else encode_rectangle(box, size)
+        for mask, area, box in zip(objects.masks, areas, objects.boxes.tolist(), strict=True)
+    ]
+    areas = np.asarray([compute_area(region) for region in regions], np.float64)
+    tight = compute_tight_boxes(regions)
+    windows, is_piece = objects.windows, objects.is_piece
+    rank = np.argsort(-objects.scores * np.where(is_piece, PIECE_SCORE, 1.0), kind="stable")
+    is_left = np.ones(len(rank), np.bool_)
+    kept_indices: list[int] = []
+    for position, i in enumerate(rank.tolist()):
+        if not is_left[i]:
+            continue
+        kept_indices.append(i)
+        others = rank[position + 1 :]
+        # The boxes around the pixels, so that few masks are compared.
+        touches = (
+            np.minimum(tight[others, 2:], tight[i, 2:])
+            > np.maximum(tight[others, :2], tight[i, :2])
+        ).all(axis=1)
+        is_foreign = (windows[others] != windows[i]) | (windows[i] == -1)
+        others = others[touches & is_foreign & is_left[others]]
+        covered = compute_covered_fractions([regions[j] for j in others.tolist()], regions[i])
+        shared = covered * areas[others]
+        is_same = shared > iou * np.maximum(areas[others] + areas[i] - shared, 1e-12)
+        is_part = is_piece[others] & (covered > PIECE_INSIDE)
+        is_left[others[is_same | is_part]] = False
+    return kept_indices
