@@ -31,8 +31,9 @@ from resnet_tasks.runs.run import Run
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.tasks import DecisionCollector
 
-ERRORS = ("ECE", "D_ECE")
-"""Calibration errors: expected calibration error (ECE) and its detection form (D_ECE)."""
+ERRORS = ("ECE", "D_ECE", "mask_D_ECE")
+"""Calibration errors: expected calibration error (ECE) and its detection form (D_ECE), with hits by
+box or by mask."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class HeadCalibration:
     Attributes:
         scaling: Scaling of the head's outputs.
         number: Number of decisions (pixels, detections or images) that the scaling was fitted to.
-        before: `ECE` or `D_ECE` -> value without the scaling, on the images that it was fitted to.
-        after: `ECE` or `D_ECE` -> value with the scaling, on the same images.
+        before: name in `ERRORS` -> value without the scaling, on the images that it was fitted to.
+        after: name in `ERRORS` -> value with the scaling, on the same images.
     """
 
     scaling: TemperatureScaling

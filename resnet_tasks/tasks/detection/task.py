@@ -173,7 +173,7 @@ def select_explained_score(
     index = int(np.where(usable, rank, -1.0).argmax())
     score = as_float32(outputs["scores"][0][index])
     corners = boxes[index].tolist()
-    value = float(score)
+    value = float(as_array(score))
     if not SATURATED < value < 1 - SATURATED:
         raise DataError(
             f"the score of the {question.classes[int(labels[index])]} at "

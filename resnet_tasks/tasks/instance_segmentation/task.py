@@ -48,9 +48,10 @@ class InstanceSegmentationTask(Task):
         **DetectionTask.outputs,
         "mask_logits": ("B", "D", "M", "M"),
     }
+    output_types: ClassVar[Mapping[str, str]] = DetectionTask.output_types
     prediction: ClassVar[type[Prediction]] = InstanceSegmentation
     main_metric: ClassVar[str] = "mask_AP"
-    evaluator_families: ClassVar[tuple[str, ...]] = ("detection", "instance_segmentation")
+    evaluator_families: ClassVar[tuple[str, ...]] = ("detection",)
     includes_stuff: ClassVar[bool] = False
     pipeline_tag: ClassVar[str | None] = "image-segmentation"
 

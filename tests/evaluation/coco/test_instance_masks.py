@@ -132,3 +132,19 @@ def resident_bytes() -> int:
     if not statm.exists():
         pytest.skip("resident memory is read from /proc")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_error_types_need_the_masks() -> None:
+    """IoU 0.3 with the only object: a localization error. Fixing it gains the whole AP."""
+    third = [[0.0, 0.0, 20.0, 0.0, 20.0, 6.0, 0.0, 6.0]]
+    for keeps_masks in (False, True):
+        evaluator = InstanceMaskEvaluator(("a",), keeps_masks=keeps_masks)
+        evaluator.update_masks([third], [0], [0.9], truth(SQUARE))
+        details = evaluator.details()
+        if not keeps_masks:
+            assert "error_types" not in details
+            assert "are not computed for masks" in details["notes"][0]
+            continue
+        assert details["error_types"]["Loc"] == pytest.approx(1.0)
+        assert details["error_types"]["Bkg"] == 0.0
+        assert evaluator.details() == details
