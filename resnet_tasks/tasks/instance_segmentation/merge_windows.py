@@ -182,26 +182,27 @@ def _suppress_duplicates(objects: _Objects, size: tuple[int, int], *, iou: float
         for mask, area, box in zip(objects.masks, areas, objects.boxes.tolist(), strict=True)
     ]
     areas = np.asarray([compute_area(region) for region in regions], np.float64)
-    tight = compute_tight_boxes(regions)
     windows, is_piece = objects.windows, objects.is_piece
     rank = np.argsort(-objects.scores * np.where(is_piece, PIECE_SCORE, 1.0), kind="stable")
+    # In order of the rank and by coordinate, so that slices are compared without copies.
+    x1, y1, x2, y2 = np.ascontiguousarray(compute_tight_boxes(regions)[rank].T)
     is_left = np.ones(len(rank), np.bool_)
     kept_indices: list[int] = []
     for position, i in enumerate(rank.tolist()):
-        if not is_left[i]:
+        if not is_left[position]:
             continue
         kept_indices.append(i)
-        others = rank[position + 1 :]
-        # The boxes around the pixels, so that few masks are compared.
-        touches = (
-            np.minimum(tight[others, 2:], tight[i, 2:])
-            > np.maximum(tight[others, :2], tight[i, :2])
-        ).all(axis=1)
+        after = slice(position + 1, None)
+        # The boxes around the pixels touch for few masks, and only these masks are compared.
+        touches = is_left[after] & (x1[after] < x2[position]) & (x2[after] > x1[position])
+        touches &= (y1[after] < y2[position]) & (y2[after] > y1[position])
+        places = position + 1 + np.flatnonzero(touches)
+        others = rank[places]
         is_foreign = (windows[others] != windows[i]) | (windows[i] == -1)
-        others = others[touches & is_foreign & is_left[others]]
+        places, others = places[is_foreign], others[is_foreign]
         covered = compute_covered_fractions([regions[j] for j in others.tolist()], regions[i])
         shared = covered * areas[others]
         is_same = shared > iou * np.maximum(areas[others] + areas[i] - shared, 1e-12)
         is_part = is_piece[others] & (covered > PIECE_INSIDE)
-        is_left[others[is_same | is_part]] = False
+        is_left[places[is_same | is_part]] = False
     return kept_indices

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
-from resnet_tasks.structures.run_lengths import encode_bitmap
+from resnet_tasks.structures.run_lengths import compute_mask_iou, encode_bitmap
 from resnet_tasks.tasks.instance_segmentation.merge_windows import WindowInstances, merge_instances
 
 Frame = tuple[int, int, int, int]
@@ -199,3 +201,23 @@ def test_perfect_instances_of_every_window_give_the_objects_back() -> None:
     found = bitmaps(merged, size)
     best: Sequence[float] = [max(compute_iou(a, b) for b in found) for a in objects]
     assert min(best) >= 0.99
+
+
+def test_real_nuclei_cut_by_windows_are_restored(shared_data: Path) -> None:
+    """Masks of the first images of the validation split, many of them touching."""
+    folder = shared_data / "dsb2018"
+    num_objects = 0
+    for image_id in (folder / "val.txt").read_text(encoding="utf-8").split()[:12]:
+        files = sorted((folder / "stage1_train" / image_id / "masks").glob("*.png"))
+        nuclei = [np.asarray(Image.open(file).convert("L")) > 0 for file in files]
+        nuclei = [nucleus for nucleus in nuclei if nucleus.sum() > 30]
+        size = (nuclei[0].shape[0], nuclei[0].shape[1])
+        grid = WindowGrid(max(96, size[0] // 3), max(96, size[1] // 3), 0.25)
+        rows = [(nucleus, 0.9, 0) for nucleus in nuclei]
+        merged = merge_instances([window(t.box, *rows) for t in grid.make_tiles(size)], size)
+        assert len(merged) == len(nuclei), image_id
+        expected = [encode_bitmap(nucleus, size) for nucleus in nuclei]
+        overlaps = compute_mask_iou(merged.segmentations, expected)
+        assert overlaps.max(axis=0).min() >= 0.99, image_id
+        num_objects += len(nuclei)
+    assert num_objects > 300
