@@ -156,8 +156,10 @@ class InstanceMaskEvaluator(CocoEvaluator):
             images = [{"id": number, "height": truth.size[0], "width": truth.size[1]}]
             self._stream.update(images, expected, results)
         if self._keeps_masks or self.backend != "hotcoco":
-            kept = ([mask["counts"] for mask in masks] for _, masks in (annotated, detections))
-            self._counts.append((next(kept), next(kept)))
+            truth_counts, detection_counts = (
+                [mask["counts"] for mask in masks] for _, masks in (annotated, detections)
+            )
+            self._counts.append((truth_counts, detection_counts))
 
     def _compute_tables(self) -> CocoTables:
         if not self._blocks or not self.classes:

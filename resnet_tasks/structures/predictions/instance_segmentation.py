@@ -42,8 +42,9 @@ class InstanceSegmentation(Detections):
 
     def select(self, indices: Any) -> InstanceSegmentation:
         """Return the objects at some indices, in that order."""
-        kept = as_array(indices)
-        positions = np.flatnonzero(kept) if kept.dtype == np.bool_ else kept
+        positions = as_array(indices)
+        if positions.dtype == np.bool_:
+            positions = np.flatnonzero(positions)
         segmentations = tuple(self.segmentations[i] for i in positions.tolist())
         return replace(super().select(indices), segmentations=segmentations)
 

@@ -37,8 +37,8 @@ class MaskCalibration(DetectionCalibration):
     protocol = (
         f"mask_D_ECE: {NUM_BINS} equal bins of the score; an instance comes true where its mask "
         f"finds an object of its class at IoU {HIT_IOU} by COCO's greedy rule, those on crowds are "
-        "left out; all instances that the head gives count (Küppers et al. 2020, confidence only); "
-        "images without annotated masks are left out, and the box of an object without a mask is a "
+        "excluded; all instances that the head gives count (Küppers et al. 2020, confidence only); "
+        "images without annotated masks are excluded, and the box of an object without a mask is a "
         "crowd region."
     )
 
@@ -62,7 +62,7 @@ class MaskCalibration(DetectionCalibration):
         details = super().details()
         if not self._num_skipped:
             return details
-        note = f"mask_D_ECE leaves out {self._num_skipped} images without annotated masks."
+        note = f"mask_D_ECE excludes {self._num_skipped} images without annotated masks."
         return {**details, "notes": [note]}
 
 
