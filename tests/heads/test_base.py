@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 from torch import Tensor, nn
@@ -9,10 +8,8 @@ from torch import Tensor, nn
 from resnet_tasks.errors import HeadError, ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions, register_head
 from resnet_tasks.structures.feature_spec import FeatureSpec
-from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
-from resnet_tasks.structures.tasks import DETECTION
 
 SPECS = {"C4": FeatureSpec(8, 16), "C5": FeatureSpec(16, 32)}
 
@@ -23,7 +20,7 @@ class SmallOptions(HeadOptions):
 
 class Small(Head):
     Options = SmallOptions
-    task = DETECTION
+    task = "detection"
     in_levels = ("C4",)
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
@@ -31,9 +28,6 @@ class Small(Head):
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {}
-
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        return []
 
 
 def test_keeps_only_the_levels_it_reads() -> None:

@@ -16,7 +16,8 @@ from resnet_tasks.structures.samples import Sample
 
 def as_tensor(values: NDArray[Any]) -> Tensor:
     """Convert a `(h, w, C)` array to a `(C, h, w)` tensor."""
-    return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
+    # Arrays of decoders may be read-only, which torch does not support: these are copied.
+    return torch.from_numpy(np.require(values, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def make_sample(
