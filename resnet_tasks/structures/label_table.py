@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_tasks.structures.evaluation import ABSENT, IGNORED, VOID
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.targets import Target
 
 REGION_MARGIN = 10_000.0
@@ -70,7 +71,7 @@ class LabelTable:
                 "ignore": ignore[is_kept],
             }
             if target.masks is not None:
-                changes["masks"] = target.masks[is_kept]
+                changes["masks"] = target.masks.select(is_kept)
             if missing is not None:
                 changes |= _add_ignore_region(changes, size)
         if target.semantic is not None:
@@ -104,19 +105,19 @@ class LabelTable:
         return torch.tensor(self.mapping, dtype=torch.int64, device=like.device)
 
 
-def _add_ignore_region(objects: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+def _add_ignore_region(objects: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """Append an ignore region that covers the whole image to the objects."""
     boxes, labels, ignore = (objects[name] for name in ("boxes", "labels", "ignore"))
     height, width = size
     region = boxes.new_tensor(
         [[-REGION_MARGIN, -REGION_MARGIN, width + REGION_MARGIN, height + REGION_MARGIN]]
     )
-    extended = {
+    extended: dict[str, Any] = {
         "boxes": torch.cat((boxes, region)),
         "labels": torch.cat((labels, labels.new_zeros(1))),
         "ignore": torch.cat((ignore, ignore.new_ones(1))),
     }
     if "masks" in objects:
-        masks = objects["masks"]
-        extended["masks"] = torch.cat((masks, masks.new_ones(1, *masks.shape[1:])))
+        without_mask = InstanceMasks.from_bitmaps([None], [(0, 0)]).to(boxes.device)
+        extended["masks"] = InstanceMasks.cat((objects["masks"], without_mask))
     return extended

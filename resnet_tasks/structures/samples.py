@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,7 +170,7 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
             level divides evenly.
 
     Returns:
-        Batch whose images are padded with 0, semantic maps with `VOID`, masks with False.
+        Batch whose images are padded with 0, semantic maps with `VOID`.
 
     Raises:
         DataError: If a box has no area and therefore no box deltas to learn.
@@ -217,16 +216,11 @@ def _require_areas(sample: Sample) -> None:
 
 
 def _pad_target(target: Target, height: int, width: int) -> Target:
-    changes: dict[str, Any] = {}
-    if target.semantic is not None:
-        h, w = target.semantic.shape
-        changes["semantic"] = F.pad(
-            target.semantic.long(), (0, width - w, 0, height - h), value=VOID
-        )
-    if target.masks is not None:
-        h, w = target.masks.shape[-2:]
-        changes["masks"] = F.pad(target.masks, (0, width - w, 0, height - h), value=False)
-    return replace(target, **changes) if changes else target
+    if target.semantic is None:
+        return target
+    h, w = target.semantic.shape
+    semantic = F.pad(target.semantic.long(), (0, width - w, 0, height - h), value=VOID)
+    return replace(target, semantic=semantic)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from resnet_tasks.structures.instance_masks import InstanceMasks
+
+Stored = TypeVar("Stored", Tensor, InstanceMasks)
+"""Type of a field that lives on a device."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Target:
         labels: `(N,)` int64.
         ignore: `(N,)` bool, True for crowds and ignore regions, which are neither positive nor
             negative.
-        masks: `(N, h, w)` bool.
+        masks: Bitmaps of the N objects in windows of the image. Objects without a mask may be among
+            them (`InstanceMasks.annotated`).
         semantic: `(h, w)` int64 label map with the special values `VOID` and `UNLABELED`. Padded
             with `VOID` to `(H, W)` inside a `Batch`; `VOID` is the only special value inside a
             `BatchView`.
@@ -41,7 +47,7 @@ class Target:
     boxes: Tensor | None = None
     labels: Tensor | None = None
     ignore: Tensor | None = None
-    masks: Tensor | None = None
+    masks: InstanceMasks | None = None
     semantic: Tensor | None = None
     image_labels: Tensor | None = None
     unannotated: Tensor | None = None
@@ -53,14 +59,24 @@ class Target:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """Return the same target on `device`."""
-        return self._map_tensors(lambda value: value.to(device, non_blocking=non_blocking))
+
+        def move(value: Stored) -> Stored:
+            return value.to(device, non_blocking=non_blocking)
+
+        return self._map_fields(move)
 
     def pin_memory(self) -> Target:
         """Return the same target in page-locked memory."""
-        return self._map_tensors(Tensor.pin_memory)
 
-    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> Target:
+        def pin(value: Stored) -> Stored:
+            return value.pin_memory()
+
+        return self._map_fields(pin)
+
+    def _map_fields(self, change: Callable[[Any], Any]) -> Target:
         changed: dict[str, Any] = {
-            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: change(value)
+            for name, value in vars(self).items()
+            if isinstance(value, (Tensor, InstanceMasks))
         }
         return replace(self, **changed)

@@ -13,6 +13,7 @@ from torch import Tensor
 from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.samples import Batch, Sample, collate
 from resnet_tasks.structures.targets import Target
 
@@ -69,6 +70,8 @@ def random_target(
 ) -> Target:
     """Make boxes, labels, masks and a semantic map that agree with each other, and an image label.
 
+    Each object is the ellipse that touches the sides of its box.
+
     Args:
         size: (height, width) of the image, at least 16 x 16.
         num_classes: Number of classes; labels are 0..num_classes-1.
@@ -87,19 +90,26 @@ def random_target(
     )
     boxes = torch.cat((corners, corners + sizes), dim=1)
     labels = sample_integers(0, num_classes, (objects,))
-    masks = torch.zeros(objects, height, width, dtype=torch.bool)
     semantic = torch.full(size, VOID)
-    for mask, (x1, y1, x2, y2), label in zip(masks, boxes.tolist(), labels, strict=True):
-        mask[y1:y2, x1:x2] = True
-        semantic[mask] = label
+    bitmaps = []
+    for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels, strict=True):
+        ellipse = _make_ellipse((y2 - y1, x2 - x1))
+        bitmaps.append(ellipse)
+        semantic[y1:y2, x1:x2][ellipse] = label
     return Target(
         boxes=boxes.float(),
         labels=labels,
         ignore=torch.zeros(objects, dtype=torch.bool),
-        masks=masks,
+        masks=InstanceMasks.from_bitmaps(bitmaps, [(x, y) for x, y, _, _ in boxes.tolist()]),
         semantic=semantic,
         image_labels=sample_integers(0, num_classes, (1,)),
     )
+
+
+def _make_ellipse(size: tuple[int, int]) -> Tensor:
+    """Return the `(h, w)` bool pixels whose centers lie in the ellipse that fills the rectangle."""
+    y, x = ((2 * torch.arange(length) + 1 - length) / length for length in size)
+    return y[:, None].square() + x.square() <= 1
 
 
 def random_batch(

@@ -29,29 +29,47 @@ _TRUNCATION_MARGIN = 1 / 256
 # --- label maps and masks: resized by the nearest pixel center
 
 
-class Resize(albumentations.Resize):  # type: ignore[misc]
+class _ResizedMasks:
+    """Mixin with exact masks for the transforms that resize the image."""
+
+    def compute_mask_size(self, size: tuple[int, int], /, **params: Any) -> tuple[int, int]:
+        """Return the (height, width) after the transform, which is that of the image.
+
+        Args:
+            size: (height, width) before the transform.
+            **params: Drawn parameters of the transform.
+        """
+        raise NotImplementedError
+
+    def apply_to_mask(self, mask: Array, **params: Any) -> Array:
+        """Resize a mask by the nearest pixel center."""
+        size = (mask.shape[0], mask.shape[1])
+        return resize_labels(mask, self.compute_mask_size(size, **params))
+
+
+class Resize(_ResizedMasks, albumentations.Resize):  # type: ignore[misc]
     """`albumentations.Resize` with exact masks."""
 
-    def apply_to_mask(self, mask: Array, **_: Any) -> Array:
-        """Resize a mask by the nearest pixel center."""
-        return resize_labels(mask, (self.height, self.width))
+    def compute_mask_size(self, _size: tuple[int, int], /, **_: Any) -> tuple[int, int]:
+        """Return the size of every output."""
+        return (self.height, self.width)
 
 
-class RandomScale(albumentations.RandomScale):  # type: ignore[misc]
+class RandomScale(_ResizedMasks, albumentations.RandomScale):  # type: ignore[misc]
     """`albumentations.RandomScale` with exact masks."""
 
-    def apply_to_mask(self, mask: Array, scale: float, **_: Any) -> Array:
-        """Resize a mask to the size of the image, which is rounded down."""
-        return resize_labels(mask, (int(mask.shape[0] * scale), int(mask.shape[1] * scale)))
+    def compute_mask_size(self, size: tuple[int, int], /, **params: Any) -> tuple[int, int]:
+        """Return the scaled size, rounded down."""
+        return (int(size[0] * params["scale"]), int(size[1] * params["scale"]))
 
 
-class _MaxSizeMasks:
+class _MaxSizeMasks(_ResizedMasks):
     """Mixin with exact masks for the transforms that scale to a longest or smallest side."""
 
-    def apply_to_mask(self, mask: Array, scale: float, **_: Any) -> Array:
-        """Resize a mask to the size of the image, which is rounded to nearest."""
-        height, width = (max(1, round(side * scale)) for side in mask.shape[:2])
-        return resize_labels(mask, (height, width))
+    def compute_mask_size(self, size: tuple[int, int], /, **params: Any) -> tuple[int, int]:
+        """Return the scaled size, rounded to nearest."""
+        height, width = (max(1, round(side * params["scale"])) for side in size)
+        return (height, width)
 
 
 class LongestMaxSize(_MaxSizeMasks, albumentations.LongestMaxSize):  # type: ignore[misc]

@@ -8,6 +8,7 @@ negative.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnet_tasks.data.augmentation.instance_masks import join_masks
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.targets import Target
 
 Image = tuple[NDArray[np.float32], Target]
@@ -50,11 +53,11 @@ class CopyPaste:
         pasted = self._sample_objects(other, size, rng)
         if pasted.masks is None or not len(pasted.masks):
             return into
-        covered = pasted.masks.any(dim=0)
+        covered = join_masks(pasted.masks, size) > 0
         composite = image.copy()
-        inside = covered.numpy()
-        composite[inside] = _crop_or_pad(pixels, size)[inside]
-        return composite, _merge_targets(self._occlude_objects(target, covered), pasted)
+        composite[covered] = _crop_or_pad(pixels, size)[covered]
+        visible_target = self._occlude_objects(target, torch.from_numpy(covered))
+        return composite, _merge_targets(visible_target, pasted)
 
     def _sample_objects(
         self, source: Target, size: tuple[int, int], rng: np.random.Generator
@@ -62,50 +65,51 @@ class CopyPaste:
         """Sample objects of `source`, cropped to the image."""
         if source.masks is None or source.boxes is None or source.labels is None:
             return Target()
-        masks = _crop_or_pad_masks(source.masks, size)
-        full_area, visible_area = (
-            mask_stack.flatten(1).sum(1) for mask_stack in (source.masks, masks)
-        )
+        masks = source.masks.crop((0, 0, size[1], size[0]))
+        full_area, visible_area = source.masks.count_pixels(), masks.count_pixels()
         usable = (visible_area > 0) & (visible_area >= self.min_visible * full_area)
         if source.ignore is not None:
             usable &= ~source.ignore
         selected = usable & torch.from_numpy(rng.random(len(usable)) < self.fraction)
         boxes = torch.where(
-            (visible_area < full_area)[:, None], _masks_to_boxes(masks), source.boxes
+            (visible_area < full_area)[:, None], masks.compute_boxes(), source.boxes
         )
         limit = boxes.new_tensor([size[1], size[0]] * 2)
         return Target(
             boxes=torch.minimum(boxes, limit)[selected],
             labels=source.labels[selected],
             ignore=torch.zeros(int(selected.sum()), dtype=torch.bool),
-            masks=masks[selected],
+            masks=masks.select(selected),
         )
 
     def _occlude_objects(self, target: Target, covered: Tensor) -> Target:
         """Return the target with its objects reduced to their visible parts."""
         if target.boxes is None or target.labels is None:
             return target
-        masks = target.masks
-        if masks is None:
-            masks = torch.zeros(len(target.boxes), *covered.shape, dtype=torch.bool)
-        has_mask = masks.flatten(1).any(1)
-        # The extent of an object without mask is its box.
-        extent = torch.where(
-            has_mask[:, None, None], masks, _boxes_to_masks(target.boxes, covered.shape)
-        )
-        visible = extent & ~covered
-        before, after = (mask_stack.flatten(1).sum(1) for mask_stack in (extent, visible))
+        extent = _boxes_to_masks(target.boxes, covered.shape)
+        has_mask = torch.zeros(len(extent), dtype=torch.bool)
+        if target.masks is not None:
+            has_mask = target.masks.count_pixels() > 0
+            # The extent of an object without mask is its box.
+            either = InstanceMasks.cat((target.masks, extent))
+            positions = torch.arange(len(extent))
+            extent = either.select(torch.where(has_mask, positions, positions + len(extent)))
+        visible = _subtract(extent, covered)
+        before, after = extent.count_pixels(), visible.count_pixels()
         changed = (after < before) & has_mask
-        boxes = torch.where(changed[:, None], _masks_to_boxes(visible), target.boxes)
+        boxes = torch.where(changed[:, None], visible.compute_boxes(), target.boxes)
         hidden = after < self.min_visible * before
         ignore = hidden if target.ignore is None else target.ignore | hidden
         is_visible = after > 0
+        masks = target.masks
+        if masks is not None:
+            masks = _subtract(masks, covered).select(is_visible)
         return replace(
             target,
             boxes=boxes[is_visible],
             labels=target.labels[is_visible],
             ignore=ignore[is_visible],
-            masks=None if target.masks is None else (target.masks & ~covered)[is_visible],
+            masks=masks,
         )
 
 
@@ -121,11 +125,13 @@ def _merge_targets(target: Target, pasted: Target) -> Target:
         changes["labels"] = torch.cat((target.labels, pasted.labels))
         changes["ignore"] = torch.cat((target.ignore, pasted.ignore))
         if target.masks is not None:
-            changes["masks"] = torch.cat((target.masks, pasted.masks))
+            changes["masks"] = InstanceMasks.cat((target.masks, pasted.masks))
     if target.semantic is not None:
         semantic = target.semantic.clone()
-        for mask, label in zip(pasted.masks, pasted.labels, strict=True):
-            semantic[mask] = label
+        for bitmap, (x1, y1, x2, y2), label in zip(
+            pasted.masks.bitmaps, pasted.masks.windows.tolist(), pasted.labels, strict=True
+        ):
+            semantic[y1:y2, x1:x2][bitmap] = label
         changes["semantic"] = semantic
     return replace(target, **changes)
 
@@ -138,27 +144,25 @@ def _crop_or_pad(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[
     return padded
 
 
-def _crop_or_pad_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    padded = torch.zeros(len(masks), *size, dtype=torch.bool)
-    height, width = min(size[0], masks.shape[1]), min(size[1], masks.shape[2])
-    padded[:, :height, :width] = masks[:, :height, :width]
-    return padded
+def _subtract(masks: InstanceMasks, covered: Tensor) -> InstanceMasks:
+    """Return the masks without the pixels that are `(h, w)` bool `covered`."""
+    windows = masks.windows.tolist()
+    pixels = [
+        bitmap & ~covered[y1:y2, x1:x2]
+        for bitmap, (x1, y1, x2, y2) in zip(masks.bitmaps, windows, strict=True)
+    ]
+    flat = torch.cat([part.reshape(-1) for part in pixels]) if pixels else masks.pixels
+    return replace(masks, pixels=flat)
 
 
-def _masks_to_boxes(masks: Tensor) -> Tensor:
-    """Return the `(N, 4)` float32 xyxy bounding box of each mask, zeros for an empty mask."""
-    boxes = torch.zeros(len(masks), 4)
-    for i, mask in enumerate(masks):
-        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
-        if len(rows):
-            low, high = (columns[0], rows[0]), (columns[-1] + 1, rows[-1] + 1)
-            boxes[i] = torch.cat((*low, *high)).float()
-    return boxes
-
-
-def _boxes_to_masks(boxes: Tensor, size: torch.Size) -> Tensor:
-    """Return `(N, h, w)` bool masks of the pixels whose centers are inside each box."""
-    y, x = (torch.arange(length) + 0.5 for length in size)
-    columns = (x >= boxes[:, :1]) & (x < boxes[:, 2:3])
-    rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:])
-    return rows[:, :, None] & columns[:, None, :]
+def _boxes_to_masks(boxes: Tensor, size: Sequence[int]) -> InstanceMasks:
+    """Return the masks of the pixels whose centers are inside each box."""
+    y_centers, x_centers = (torch.arange(length) + 0.5 for length in size)
+    columns = torch.searchsorted(x_centers, boxes[:, 0::2].contiguous()).tolist()
+    rows = torch.searchsorted(y_centers, boxes[:, 1::2].contiguous()).tolist()
+    bitmaps = [
+        torch.ones(y2 - y1, x2 - x1, dtype=torch.bool)
+        for (x1, x2), (y1, y2) in zip(columns, rows, strict=True)
+    ]
+    corners = [(x1, y1) for (x1, _), (y1, _) in zip(columns, rows, strict=True)]
+    return InstanceMasks.from_bitmaps(bitmaps, corners)

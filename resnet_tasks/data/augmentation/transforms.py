@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.augmentation import color
 from resnet_tasks.data.augmentation.aligned import ALIGNED
+from resnet_tasks.data.augmentation.instance_masks import join_masks, transform_masks
 from resnet_tasks.data.images.preprocessing import to_unit_range
 from resnet_tasks.errors import RecipeError, format_error
 from resnet_tasks.registry import find_nearest, suggest_nearest
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.targets import Target
 
 Array = NDArray[Any]
@@ -123,6 +125,10 @@ class Augmentation:
             transforms.insert(moves, _UnitRange())
         bounded = (*_EXACT_MOVES, *_FASTER_TRANSFORMS.values(), _UnitRange)
         self._keeps_objects = all(_keeps_objects(transform) for transform in transforms)
+        # It crops around one of the mask pixels if there is no label map.
+        self._needs_masks = any(
+            type(transform) is albumentations.CropNonEmptyMaskIfExists for transform in transforms
+        )
         self._may_leave_range = not all(type(transform) in bounded for transform in transforms)
         with warnings.catch_warnings():
             # Boxes are passed even if all transforms only change pixels, which raises a warning.
@@ -165,8 +171,8 @@ class Augmentation:
         inputs["index"] = np.arange(len(boxes))
         if target.semantic is not None:
             inputs["mask"] = encode_labels(target.semantic.numpy())
-        if target.masks is not None and len(target.masks):
-            inputs["masks"] = target.masks.numpy().astype(np.uint8)
+        if self._needs_masks and "mask" not in inputs and target.masks is not None:
+            inputs["masks"] = join_masks(target.masks, image.shape[:2])[None]
         try:
             outputs = (
                 self._apply_transforms(inputs) if self._keeps_objects else self._compose(**inputs)
@@ -186,7 +192,7 @@ class Augmentation:
             )
         if self._may_leave_range:
             augmented = np.clip(augmented, 0.0, 1.0)
-        return augmented, _update_target(target, inputs, outputs)
+        return augmented, self._update_target(target, inputs, outputs)
 
     def _apply_transforms(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the output of `Compose` for steps that never cut an object.
@@ -200,27 +206,37 @@ class Augmentation:
             outputs = transform(**outputs)
         return {**outputs, "bboxes": outputs["bboxes"] * _get_box_scale(outputs["image"])}
 
+    def _update_target(
+        self, target: Target, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> Target:
+        """Return the target with the transformed annotations."""
+        changes: dict[str, Any] = {}
+        masks = target.masks
+        if target.boxes is not None:
+            kept_indices = np.asarray(outputs["index"], dtype=np.int64).reshape(-1)
+            boxes = np.array(outputs["bboxes"], dtype=np.float32).reshape(-1, 4)
+            is_visible = _find_still_visible(boxes, inputs["bboxes"][kept_indices])
+            kept_indices = kept_indices[is_visible]
+            changes["boxes"] = torch.from_numpy(boxes[is_visible])
+            if not np.array_equal(kept_indices, inputs["index"]):
+                kept = torch.from_numpy(kept_indices)
+                for name in ("labels", "ignore"):
+                    values = getattr(target, name)
+                    changes[name] = None if values is None else values[kept]
+                masks = None if masks is None else masks.select(kept)
+        if masks is not None:
+            changes["masks"] = self._transform_masks(masks)
+        if target.semantic is not None:
+            changes["semantic"] = torch.from_numpy(decode_labels(outputs["mask"]))
+        return replace(target, **changes)
 
-def _update_target(target: Target, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Target:
-    """Return the target with the transformed annotations."""
-    changes: dict[str, Any] = {}
-    if target.boxes is not None:
-        kept_indices = np.asarray(outputs["index"], dtype=np.int64).reshape(-1)
-        boxes = np.array(outputs["bboxes"], dtype=np.float32).reshape(-1, 4)
-        is_visible = _find_still_visible(boxes, inputs["bboxes"][kept_indices])
-        kept_indices = kept_indices[is_visible]
-        changes["boxes"] = torch.from_numpy(boxes[is_visible])
-        if not np.array_equal(kept_indices, inputs["index"]):
-            for name in ("labels", "ignore"):
-                values = getattr(target, name)
-                changes[name] = None if values is None else values[torch.from_numpy(kept_indices)]
-        if "masks" in inputs:
-            changes["masks"] = torch.from_numpy(np.stack(list(outputs["masks"]))[kept_indices] > 0)
-    if target.masks is not None and not len(target.masks):
-        changes["masks"] = target.masks.new_zeros((0, *outputs["image"].shape[:2]))
-    if target.semantic is not None:
-        changes["semantic"] = torch.from_numpy(decode_labels(outputs["mask"]))
-    return replace(target, **changes)
+    def _transform_masks(self, masks: InstanceMasks) -> InstanceMasks:
+        """Apply the transforms to the masks with the parameters that were drawn for the image."""
+        for transform in self._compose.transforms:
+            params = transform.get_applied_params()  # empty if it was not applied
+            if params and not isinstance(transform, albumentations.ImageOnlyTransform):
+                masks = transform_masks(transform, masks, params)
+        return masks
 
 
 def _get_box_scale(image: Array) -> NDArray[np.float32]:

@@ -15,6 +15,8 @@ from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.run_lengths import decode_counts
 
+Ints = NDArray[np.int64]
+
 MAX_COORDINATE = 1e6
 """Largest coordinate in pixels. Rasterization walks along the outline, so a point far outside the
 image would exhaust the memory."""
@@ -61,34 +63,78 @@ def decode_mask_in_tile(
     Raises:
         DataError: If the segmentation is invalid; see `decode_mask`.
     """
-    bottom, right = tile.top + tile.height, tile.left + tile.width
-    if isinstance(segmentation, dict):
-        encoded, top, left, rows = encode_rle(segmentation, height, width), 0, 0, height
-    else:
-        # The frame starts at the outline, so that no coordinate that was positive becomes negative:
-        # COCO rounds negative coordinates differently.
-        packed = [polygon for polygon in map(pack_polygon, segmentation) if polygon is not None]
-        least_x = min((min(polygon[0::2]) for polygon in packed), default=0.0)
-        least_y = min((min(polygon[1::2]) for polygon in packed), default=0.0)
-        left = min(max(0, math.floor(least_x)), tile.left)
-        top = min(max(0, math.floor(least_y)), tile.top)
-        shifted = [_shift_polygon(polygon, left, top) for polygon in packed] or segmentation
-        rows = bottom - top
-        encoded = encode_rle(shifted, rows, right - left)
-    runs = decode_counts(encoded["counts"])
+    pixels, (x, y) = decode_mask_window(segmentation, height, width, tile)
+    mask = np.zeros(tile.size, np.bool_)
+    top, left = y - tile.top, x - tile.left
+    mask[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return mask
+
+
+def decode_mask_window(
+    segmentation: list[Any] | dict[str, Any], height: int, width: int, tile: Tile | None = None
+) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """Return the mask of an object in its bounding box.
+
+    The pixels are those of `decode_mask`. The mask of the full image is never allocated.
+
+    Args:
+        segmentation: Segmentation of the object; see `decode_mask`.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        tile: Tile of the image that the mask is cut to; None: the full image.
+
+    Returns:
+        `(h, w)` bool mask in the bounding box of its pixels inside the tile, and the (x, y) of its
+        top left pixel in the image. Without pixels inside the tile, `h` and `w` are 0.
+
+    Raises:
+        DataError: If the segmentation is invalid; see `decode_mask`.
+    """
+    runs = decode_counts(encode_rle(segmentation, height, width)["counts"])
     assert runs is not None
+    if tile is None:
+        tile = Tile.from_size((height, width))
+    columns, tops, bottoms = _split_runs(runs, height, tile)
+    if not len(columns):
+        return np.zeros((0, 0), np.bool_), (tile.left, tile.top)
+    # The columns ascend because the runs do.
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    top, bottom = int(tops.min()), int(bottoms.max())
+    rows = bottom - top
+    # The running sum of +1 at the start and -1 after the end of every piece is 1 inside.
+    steps = np.zeros((right - left) * rows + 1, np.int8)
+    steps[(columns - left) * rows + tops - top] += 1
+    steps[(columns - left) * rows + bottoms - top] -= 1
+    mask = np.cumsum(steps[:-1], dtype=np.int8).view(np.bool_)
+    return np.ascontiguousarray(mask.reshape(right - left, rows).T), (left, top)
+
+
+def _split_runs(runs: list[int], height: int, tile: Tile) -> tuple[Ints, Ints, Ints]:
+    """Split the runs of the object at the borders of columns, and cut them to a tile.
+
+    Args:
+        runs: Lengths of alternating runs of background and object in column-major order.
+        height: Height of the image in pixels.
+        tile: Tile of the image.
+
+    Returns:
+        `(p,)` ascending column, first row and last row + 1 of every piece, pixels of the image.
+    """
     ends = np.cumsum(runs)
-    # Clip every run to the columns of the tile, so that columns outside it are never expanded.
-    first, last = (tile.left - left) * rows, (right - left) * rows
-    lengths = np.clip(ends, first, last) - np.clip(ends - runs, first, last)
-    flags = np.arange(len(runs)) % 2 == 1
-    columns = np.repeat(flags, lengths).reshape(tile.width, rows)
-    return np.ascontiguousarray(columns[:, tile.top - top : bottom - top].T)
-
-
-def _shift_polygon(polygon: array[float], left: int, top: int) -> array[float]:
-    points = np.asarray(polygon).reshape(-1, 2) - (left, top)
-    return array("d", points.ravel().tolist())
+    first, last = tile.left * height, (tile.left + tile.width) * height
+    starts, stops = np.clip(ends[:-1:2], first, last), np.clip(ends[1::2], first, last)
+    starts, stops = starts[starts < stops], stops[starts < stops]
+    first_columns, last_columns = starts // height, (stops - 1) // height
+    counts = last_columns - first_columns + 1
+    owners = np.repeat(np.arange(len(counts)), counts)
+    columns = np.arange(len(owners)) - (np.cumsum(counts) - counts - first_columns)[owners]
+    tops = np.where(columns == first_columns[owners], (starts % height)[owners], 0)
+    ends_here = columns == last_columns[owners]
+    bottoms = np.where(ends_here, ((stops - 1) % height)[owners] + 1, height)
+    tops = np.maximum(tops, tile.top)
+    bottoms = np.minimum(bottoms, tile.top + tile.height)
+    is_inside = tops < bottoms
+    return columns[is_inside], tops[is_inside], bottoms[is_inside]
 
 
 def encode_rle(segmentation: Any, height: int, width: int) -> Any:

@@ -23,6 +23,7 @@ from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.data.coco.semantic_maps import read_map_values, values_to_labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.samples import as_tensor
+from resnet_tasks.data.datasets.targets import build_masks
 from resnet_tasks.data.images.image_cache import fits_in_memory
 from resnet_tasks.data.images.intensity import resize_pixels
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
@@ -281,12 +282,7 @@ class TiledDataset(Dataset[Sample]):
             "ignore": torch.from_numpy(crowd | (share[visible_indices] < self.tiling.min_visible)),
         }
         if "masks" in self.images.fields and "masks" in file.annotated:
-            masks = [
-                _make_mask(annotation, record, tile, geometry.input_size)
-                for annotation in visible_annotations
-            ]
-            empty = np.zeros((0, *geometry.input_size), np.bool_)
-            fields["masks"] = torch.from_numpy(np.stack(masks) if masks else empty)
+            fields["masks"] = build_masks(visible_annotations, record, geometry.input_size, tile)
         return fields
 
     def _build_semantic(
@@ -368,15 +364,6 @@ def _make_boxes(annotations: Sequence[Annotation]) -> Floats:
     """Return the boxes of annotations, `(N, 4)` xyxy in pixels of the image."""
     xywh = np.asarray([annotation.bbox for annotation in annotations], np.float64).reshape(-1, 4)
     return np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
-
-
-def _make_mask(
-    annotation: Annotation, record: ImageRecord, tile: Tile, size: tuple[int, int]
-) -> NDArray[np.bool_]:
-    if annotation.segmentation is None:
-        return np.zeros(size, np.bool_)
-    visible_mask = decode_mask_in_tile(annotation.segmentation, record.height, record.width, tile)
-    return np.asarray(resize_labels(visible_mask.astype(np.uint8), size) > 0)
 
 
 def _cache_value(cache: OrderedDict[int, Any], index: int, value: Any, *, keep_all: bool) -> None:

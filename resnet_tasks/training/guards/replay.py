@@ -30,6 +30,7 @@ from resnet_tasks.runs.checkpoint import load_weights_file, load_weights_into
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.structures.targets import Target
@@ -37,7 +38,8 @@ from resnet_tasks.training.state.loss_reduction import LossModule, compute_means
 from resnet_tasks.training.state.precision import create_accelerator, use_deterministic_algorithms
 
 FORMAT = 1
-FIELDS = ("boxes", "labels", "ignore", "masks", "semantic", "image_labels", "unannotated")
+FIELDS = ("boxes", "labels", "ignore", "semantic", "image_labels", "unannotated")
+MASK_FIELDS = ("windows", "pixels", "annotated")
 MAX_REPLAYS = 3
 """Maximum number of replays that a run saves: each takes as much disk space as the model."""
 
@@ -150,6 +152,8 @@ def _batch_to_record(batch: Batch, prefix: str, tensors: dict[str, Tensor]) -> d
     for i, target in enumerate(batch.targets):
         fields = {name: getattr(target, name) for name in FIELDS}
         extra = {f"extra.{name}": value for name, value in target.extra.items()}
+        if target.masks is not None:
+            fields |= {f"masks.{name}": getattr(target.masks, name) for name in MASK_FIELDS}
         for name, value in {**fields, **extra}.items():
             if isinstance(value, Tensor):
                 tensors[f"{prefix}.{i}.{name}"] = value.detach().cpu().contiguous()
@@ -170,7 +174,10 @@ def _batch_from_record(
         own = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
         extra = {name[6:]: t for name, t in own.items() if name.startswith("extra.")}
         fields = {name: tensor for name, tensor in own.items() if name in FIELDS}
-        targets.append(Target(**fields, extra=extra))
+        masks = {name: own[f"masks.{name}"] for name in MASK_FIELDS if f"masks.{name}" in own}
+        targets.append(
+            Target(**fields, masks=InstanceMasks(**masks) if masks else None, extra=extra)
+        )
     images = tensors[f"{prefix}.images"].contiguous(memory_format=torch.channels_last)
     return Batch(
         images=images,
