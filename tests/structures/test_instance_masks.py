@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from resnet_tasks.data.images.intensity import resize_labels
+from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.instance_masks import InstanceMasks
 from tests.support.mask_stacks import from_stack, to_stack
 

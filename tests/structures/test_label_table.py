@@ -8,6 +8,7 @@ import torch
 from resnet_tasks.structures.evaluation import ABSENT, IGNORED, UNLABELED, VOID
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.targets import Target
+from tests.support.mask_stacks import from_stack
 
 
 def test_label_table_ignores_unknown_objects_and_removes_absent_ones() -> None:
@@ -16,7 +17,7 @@ def test_label_table_ignores_unknown_objects_and_removes_absent_ones() -> None:
         boxes=torch.arange(20.0).reshape(5, 4),
         labels=torch.tensor([0, 1, 2, 3, 2]),
         ignore=torch.tensor([False, False, False, False, True]),
-        masks=torch.eye(5, dtype=torch.bool)[:, :, None],
+        masks=from_stack(torch.eye(5, dtype=torch.bool)[:, :, None]),
     )
     seen = table.apply(target)
     assert seen.boxes is not None
@@ -26,7 +27,8 @@ def test_label_table_ignores_unknown_objects_and_removes_absent_ones() -> None:
     assert seen.boxes[:, 0].tolist() == [0, 4, 8, 16]
     assert seen.labels[~seen.ignore].tolist() == [1, 0]
     assert seen.ignore.tolist() == [False, True, False, True]
-    assert seen.masks[:, :, 0].int().argmax(1).tolist() == [0, 1, 2, 4]
+    assert seen.masks.windows[:, 1].tolist() == [0, 1, 2, 4]
+    assert seen.masks.pixels.tolist() == [True] * 4
     assert target.labels is not None
     assert target.labels.tolist() == [0, 1, 2, 3, 2]  # the batch keeps its own labels
 

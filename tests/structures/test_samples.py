@@ -13,6 +13,7 @@ from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target
+from tests.support.mask_stacks import from_stack, to_stack
 
 
 def sample(height: int, width: int, target: Target, image_id: int = 0) -> Sample:
@@ -22,7 +23,7 @@ def sample(height: int, width: int, target: Target, image_id: int = 0) -> Sample
 
 
 def test_collate_pads_right_and_below() -> None:
-    masks = torch.ones(2, 5, 33, dtype=torch.bool)
+    masks = from_stack(torch.ones(2, 5, 33, dtype=torch.bool))
     first = Target(semantic=torch.zeros(5, 33, dtype=torch.int64), masks=masks)
     batch = collate([sample(5, 33, first), sample(40, 7, Target(), 1)])
     assert batch.images.shape == (2, 3, 64, 64)
@@ -35,9 +36,8 @@ def test_collate_pads_right_and_below() -> None:
     assert target.masks is not None
     assert (target.semantic[:5, :33] == 0).all()
     assert (target.semantic == VOID).sum() == 64 * 64 - 5 * 33
-    assert target.masks.shape == (2, 64, 64)
-    assert target.masks.dtype == torch.bool
-    assert target.masks.sum() == 2 * 5 * 33
+    assert target.masks.windows.tolist() == [[0, 0, 33, 5]] * 2
+    assert to_stack(target.masks, batch.padded_size).sum() == 2 * 5 * 33
     assert batch.targets[1].semantic is None
     assert batch.seeds == (100, 101)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from resnet_tasks.structures.targets import Target
+from tests.support.mask_stacks import from_stack, to_stack
 
 SIZE = (96, 120)
 LIMIT = 0.05
@@ -51,7 +52,7 @@ def scene(seed: int, size: tuple[int, int] = SIZE) -> tuple[NDArray[np.float32],
         torch.tensor(boxes, dtype=torch.float32),
         torch.arange(1, 10),
         torch.zeros(9, dtype=torch.bool),
-        torch.from_numpy(np.stack(masks)),
+        from_stack(torch.from_numpy(np.stack(masks))),
         torch.from_numpy(semantic),
     )
     return np.repeat(image[:, :, None], 3, axis=2).astype(np.float32), target
@@ -76,7 +77,8 @@ def offsets(image: Array, target: Target) -> list[NDArray[np.float64]]:
     assert target.masks is not None
     assert target.boxes is not None
     semantic, measured = target.semantic.numpy(), []
-    for label, mask, box in zip(target.labels.tolist(), target.masks, target.boxes, strict=True):
+    masks = to_stack(target.masks, target.semantic.shape)
+    for label, mask, box in zip(target.labels.tolist(), masks, target.boxes, strict=True):
         pixels = semantic == label
         near = ndimage.binary_dilation(pixels, iterations=3)
         border = near[[0, -1]].any() or near[:, [0, -1]].any()

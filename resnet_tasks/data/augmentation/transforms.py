@@ -58,6 +58,9 @@ _EXACT_MOVES = (
 """Transforms that move values without creating new ones. Their results on uint8 and float images
 are equal."""
 
+_MASK_READERS = (albumentations.CropNonEmptyMaskIfExists, albumentations.PixelDropout)
+"""Transforms whose parameters depend on the instance masks if there is no label map."""
+
 _FASTER_TRANSFORMS = {
     transform_class.__name__: transform_class
     for transform_class in (color.ColorJitter, color.RandomBrightnessContrast)
@@ -125,10 +128,7 @@ class Augmentation:
             transforms.insert(moves, _UnitRange())
         bounded = (*_EXACT_MOVES, *_FASTER_TRANSFORMS.values(), _UnitRange)
         self._keeps_objects = all(_keeps_objects(transform) for transform in transforms)
-        # It crops around one of the mask pixels if there is no label map.
-        self._needs_masks = any(
-            type(transform) is albumentations.CropNonEmptyMaskIfExists for transform in transforms
-        )
+        self._needs_masks = any(isinstance(transform, _MASK_READERS) for transform in transforms)
         self._may_leave_range = not all(type(transform) in bounded for transform in transforms)
         with warnings.catch_warnings():
             # Boxes are passed even if all transforms only change pixels, which raises a warning.

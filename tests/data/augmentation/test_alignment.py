@@ -20,6 +20,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.presets import PRESETS
 from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.targets import Target
+from tests.support.mask_stacks import to_stack
 from tests.support.paths import ROOT
 from tests.support.scenes import LIMIT, SEEDS, SIZE, centroid, covered, require_aligned, scene
 
@@ -59,7 +60,7 @@ def test_resized_images_keep_their_center(size: tuple[int, int], kind: Any) -> N
     for seed in range(20):
         image, target = scene(seed)
         assert target.masks is not None
-        for mask in target.masks.numpy():
+        for mask in to_stack(target.masks, SIZE).numpy():
             near = ndimage.binary_dilation(mask, iterations=2)[:, :, None]
             one = (image * near * (255 if kind == np.uint8 else 1)).round(5).astype(kind)
             factor = np.array(size) / SIZE

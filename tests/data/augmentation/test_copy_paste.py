@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from PIL import Image
 from resnet_tasks.data.augmentation.copy_paste import CopyPaste
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.targets import Target
+from tests.support.mask_stacks import from_stack, to_stack
 
 ALL = CopyPaste(p=1.0, fraction=1.0, min_visible=0.3)
 
@@ -33,7 +36,7 @@ def target(
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         labels=torch.arange(len(boxes)),
         ignore=torch.zeros(len(boxes), dtype=torch.bool),
-        masks=torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool),
+        masks=from_stack(torch.stack(masks) if masks else torch.zeros(0, *size).bool()),
         **more,
     )
 
@@ -56,11 +59,14 @@ def test_trimmed_hidden_and_untouched_by_hand() -> None:
     assert made.boxes.tolist() == expected
     assert made.labels.tolist() == [0, 2, 3, 0]
     assert made.ignore.tolist() == [False] * 4
-    assert [int(each.sum()) for each in made.masks] == [16, 8, 16, 60]
+    assert made.masks.count_pixels().tolist() == [16, 8, 16, 60]
+    parts = to_stack(made.masks, (10, 20))
+    assert torch.equal(parts[0], rectangle(0, 0, 4, 4))
+    assert torch.equal(parts[3], rectangle(4, 0, 10, 10))
     assert (made.semantic == torch.where(rectangle(4, 0, 10, 10), 0, 9)).all()
     assert (semantic == 9).all()  # what was given is not changed
     assert into.masks is not None
-    assert int(into.masks[0].sum()) == 32
+    assert int(into.masks.count_pixels()[0]) == 32
 
 
 def test_what_is_hardly_visible_is_ignored() -> None:
@@ -71,11 +77,11 @@ def test_what_is_hardly_visible_is_ignored() -> None:
 
 def test_objects_without_masks_go_by_their_boxes() -> None:
     into = target((0, 0, 4, 4), (0, 0, 20, 10), (12, 0, 15, 3))
-    assert into.masks is not None
-    into.masks[:] = False
+    into = replace(into, masks=InstanceMasks.from_bitmaps([None] * 3, [(0, 0)] * 3))
     _, made = pasted(into, target((0, 0, 5, 5)))
     assert made.boxes.tolist() == [[0, 0, 20, 10], [12, 0, 15, 3], [0, 0, 5, 5]]
-    assert [int(each.sum()) for each in made.masks] == [0, 0, 25]
+    assert made.masks.count_pixels().tolist() == [0, 0, 25]
+    assert made.masks.annotated.tolist() == [False, False, True]
 
 
 def test_frames_of_other_sizes() -> None:
@@ -86,7 +92,7 @@ def test_frames_of_other_sizes() -> None:
     smaller = target((0, 0, 3, 3), size=(5, 5))
     _, made = pasted(target(), smaller, size=(5, 5))
     assert made.boxes.tolist() == [[0, 0, 3, 3]]
-    assert made.masks.shape == (1, 10, 20)
+    assert made.masks.windows.tolist() == [[0, 0, 3, 3]]
 
 
 def test_what_stays_behind() -> None:
@@ -94,7 +100,9 @@ def test_what_stays_behind() -> None:
     assert source.ignore is not None
     assert source.masks is not None
     source.ignore[0] = True
-    source.masks[1] = False
+    bitmaps = [*source.masks.bitmaps[:1], None, *source.masks.bitmaps[2:]]
+    corners = [(0, 0), (4, 4), (8, 8)]
+    source = replace(source, masks=InstanceMasks.from_bitmaps(bitmaps, corners))
     _, made = pasted(target(), source)
     assert made.boxes.tolist() == [[8, 8, 9, 9]]
     into = target((0, 0, 2, 2))
@@ -165,7 +173,7 @@ def test_only_what_was_asked_for_is_handed_over(folder: Path) -> None:
     assert found.ignore is None
     found = dataset(folder, fields=("boxes", "masks"))[0].target
     assert found.masks is not None
-    assert found.masks.flatten(1).sum(1).tolist() == [16, 16]
+    assert found.masks.count_pixels().tolist() == [16, 16]
 
 
 def test_a_bad_source_is_left_alone_where_that_is_wished(folder: Path) -> None:

@@ -15,7 +15,9 @@ from resnet_tasks.data.images.intensity import Intensity, Resize, resize_pixels
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
 from resnet_tasks.structures.label_maps import resize_labels
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.targets import Target
+from tests.support.mask_stacks import from_stack, to_stack
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
@@ -152,7 +154,8 @@ def scene() -> tuple[Any, Target]:
     semantic[masks[1]] = VOID
     boxes = torch.tensor([[0.0, 0, 1, 2], [4, 3, 6, 4]])
     labels, ignore = torch.tensor([5, 6]), torch.tensor([False, True])
-    return image, Target(boxes, labels, ignore, masks, semantic, extra={"patient": 3})
+    fields = (boxes, labels, ignore, from_stack(masks), semantic)
+    return image, Target(*fields, extra={"patient": 3})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_everything_flips_together(name: str, axis: int, expected: list[Any]) ->
     assert torch.allclose(moved.boxes, torch.tensor(expected).float(), atol=1e-5)
     assert moved.labels.tolist() == [5, 6]
     assert moved.ignore.tolist() == [False, True]
-    assert torch.equal(moved.masks, target.masks.flip(axis + 1))
+    assert torch.equal(to_stack(moved.masks, (4, 6)), to_stack(target.masks, (4, 6)).flip(axis + 1))
     assert torch.equal(moved.semantic, target.semantic.flip(axis))
     assert moved.extra == {"patient": 3}
 
@@ -194,7 +197,7 @@ def test_crop_drops_an_object_with_all_of_its_fields() -> None:
     assert torch.allclose(left.boxes, torch.tensor([[1.0, 2, 3, 3]]), atol=1e-5)
     assert left.labels.tolist() == [6]
     assert left.ignore.tolist() == [True]
-    assert left.masks.int().tolist() == [[[0, 0, 0], [0, 0, 0], [0, 1, 1]]]
+    assert to_stack(left.masks, (3, 3)).int().tolist() == [[[0, 0, 0], [0, 0, 0], [0, 1, 1]]]
     assert left.semantic.shape == (3, 3)
 
 
@@ -263,14 +266,14 @@ def test_empty_boxes_and_absent_fields_stay_so() -> None:
     image = np.zeros((4, 6, 3), np.float32)
     crop = Augmentation([{"Crop": {"x_min": 0, "y_min": 0, "x_max": 3, "y_max": 3, "p": 1.0}}])
     none = torch.zeros(0, dtype=torch.int64)
-    empty = Target(torch.zeros(0, 4), none, none.bool(), torch.zeros(0, 4, 6, dtype=torch.bool))
+    empty = Target(torch.zeros(0, 4), none, none.bool(), InstanceMasks.from_bitmaps([], []))
     made = crop(image, empty, 0)[1]
     assert made.boxes is not None
     assert made.labels is not None
     assert made.masks is not None
     assert made.boxes.shape == (0, 4)
     assert made.labels.shape == (0,)
-    assert made.masks.shape == (0, 3, 3)
+    assert len(made.masks) == 0
     assert made.semantic is None
     unannotated = crop(image, Target(), 0)[1]
     assert unannotated.boxes is None
@@ -435,7 +438,7 @@ def test_the_short_way_is_that_of_compose(steps: list, *, is_short: bool) -> Non
             [[1.0, 2.0, 9.5, 8.0], [15.0, 4.0, 29.0, 19.5], [20.3, 0.1, 44.0, 31.0]]
         ),
         labels=torch.tensor([3, 1, 2]),
-        masks=torch.from_numpy(RNG.random((3, 20, 30)) > 0.5),
+        masks=from_stack(torch.from_numpy(RNG.random((3, 20, 30)) > 0.5)),
         semantic=torch.from_numpy(RNG.integers(0, 4, (20, 30))),
     )
     augment, always = Augmentation(steps), Augmentation(steps)
@@ -445,8 +448,10 @@ def test_the_short_way_is_that_of_compose(steps: list, *, is_short: bool) -> Non
         (made, one), (expected, other) = (each(image, target, seed) for each in (augment, always))
         np.testing.assert_array_equal(made, expected)
         torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=1e-5)
-        for name in ("labels", "masks", "semantic"):
+        for name in ("labels", "semantic"):
             assert torch.equal(getattr(one, name), getattr(other, name))
+        first, second = (to_stack(each.masks, made.shape[:2]) for each in (one, other))
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("steps", [[{"HorizontalFlip": {"p": 1.0}}], [{"Affine": {"p": 1.0}}]])

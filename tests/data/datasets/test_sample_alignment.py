@@ -24,8 +24,10 @@ from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.inference.test_time_augmentation import SCALES
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.input_images import InputImage
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target
+from tests.support.mask_stacks import to_stack
 from tests.support.scenes import LIMIT, SEEDS, SIZE, Array, centroid, require_aligned, scene
 
 
@@ -47,7 +49,8 @@ def write_scenes(folder: Path, count: int, size: tuple[int, int] = SIZE) -> Path
             {"id": seed, "file_name": f"{seed}.png", "height": size[0], "width": size[1]}
             | {"sem_seg_file_name": f"{seed}_labels.png"}
         )
-        for i, (mask, box) in enumerate(zip(target.masks.numpy(), target.boxes, strict=True)):
+        masks = to_stack(target.masks, size).numpy()
+        for i, (mask, box) in enumerate(zip(masks, target.boxes, strict=True)):
             flat = mask.T.ravel().astype(np.int8)
             runs = np.diff([0, *np.flatnonzero(np.diff(flat)) + 1, flat.size]).tolist()
             left, top, right, bottom = box.tolist()

@@ -23,6 +23,7 @@ from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
 from resnet_tasks.data.sampling.loaders import make_loader, make_training_batches
 from resnet_tasks.errors import DataError, ImageError
+from tests.support.mask_stacks import to_stack
 
 SIZE = (128, 192)
 CATEGORIES = [{"id": 1, "name": "car"}, {"id": 2, "name": "background"}, {"id": 5, "name": "ship"}]
@@ -163,8 +164,9 @@ def test_masks_and_drawn_maps_are_cut_like_the_image(tmp_path: Path) -> None:
         assert target.semantic is not None
         assert target.masks is not None
         assert torch.equal(target.semantic, whole.semantic[tile.rows, tile.columns])
-        shown = whole.masks[:, tile.rows, tile.columns]
-        assert torch.equal(target.masks, shown[shown.flatten(1).any(dim=1)])
+        shown = to_stack(whole.masks, SIZE)[:, tile.rows, tile.columns]
+        cut = to_stack(target.masks, tile.size)
+        assert torch.equal(cut, shown[shown.flatten(1).any(dim=1)])
 
 
 def test_a_semantic_map_is_cut_like_the_image(tmp_path: Path) -> None:
