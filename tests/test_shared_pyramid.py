@@ -176,6 +176,9 @@ def test_what_does_not_fit_is_refused() -> None:
         RecipeError, match=r"shares a pyramid of 32 channels, .* is 64; remove that"
     ):
         build(recipe({"scene": asks}))
+    told = r"FasterRCNN needs a pyramid with pooled extra levels, but P6 .* is convolved; set"
+    with pytest.raises(RecipeError, match=told):
+        build(recipe({"objects": OBJECTS}, pyramid={"extra_levels": "convolved"}))
     with pytest.raises(RecipeError, match=r"pyramid: the strides"):
         check_recipe(
             recipe(

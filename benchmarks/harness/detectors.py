@@ -255,7 +255,7 @@ def require_same_stages(
     )
     with autocast(batch.images.device, precision):
         levels = list(head._compute_pyramid(ours.compute_features(images)))
-        our_objectness = head.rpn(levels, batch.padded_size).objectness_logits
+        our_objectness = torch.cat(head.rpn(levels, batch.padded_size).objectness_logits, dim=1)
         logits, _ = head.roi_heads(levels[:-1], torch.cat(boxes), image_indices.to(images.device))
         features = theirs.backbone(images)
         objectness, _ = theirs.rpn.head(list(features.values()))

@@ -172,6 +172,8 @@ def _build_shared_pyramid(recipe: Recipe, backbone: ResNet) -> FeaturePyramid | 
         return None
     levels = {level: spec for level, spec in backbone.specs.items() if level != "C1"}
     try:
-        return FeaturePyramid(levels, recipe.pyramid.channels)
+        return FeaturePyramid(
+            levels, recipe.pyramid.channels, extra_levels=recipe.pyramid.extra_levels
+        )
     except HeadError as error:
         raise RecipeError(f"recipe {recipe.name}: pyramid: {error}") from None

@@ -18,9 +18,9 @@ from torch import Tensor, distributed, nn
 from resnet_tasks.backbone.family import CUSTOM, LEVELS, ResNetSpec, build_trunk
 from resnet_tasks.backbone.pretrained import IMAGENET_MEAN, IMAGENET_STD, LoadReport, load_weights
 from resnet_tasks.errors import ResnetTasksError, WeightsError
-from resnet_tasks.layers.compact_max_pool import save_indices_as_int32
+from resnet_tasks.layers.efficiency.compact_max_pool import save_indices_as_int32
+from resnet_tasks.layers.efficiency.gradient_checkpointing import run_checkpointed
 from resnet_tasks.layers.folded_norms import fold_norms
-from resnet_tasks.layers.gradient_checkpointing import run_checkpointed
 from resnet_tasks.layers.norms import (
     batch_to_group_norm,
     batch_to_sync_norm,

@@ -15,6 +15,8 @@ OPSET = 18
 """ONNX opset version; RoiAlign supports the required box coordinates from opset 16 on."""
 TRACED_SIZE = (96, 128)
 """(height, width) of the traced images, pixels; the graph accepts any multiple of 32."""
+OTHER_SIZE = (160, 192)
+"""(height, width) of images that show which axes of the outputs follow the size of the images."""
 
 
 def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
@@ -34,11 +36,11 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
     checker = import_extra("onnx").checker
     images = torch.rand(2, channels, *TRACED_SIZE)
     sizes = torch.tensor([TRACED_SIZE, (TRACED_SIZE[0] - 9, TRACED_SIZE[1] - 17)])
-    free = {0: "batch"}
     with torch.no_grad(), warnings.catch_warnings():
         # Tracing warns about shapes that become constant; the comparison detects wrong ones.
         warnings.simplefilter("ignore")
-        graph(images, sizes)
+        others = graph(torch.rand(2, channels, *OTHER_SIZE), torch.tensor([OTHER_SIZE] * 2))
+        outputs = graph(images, sizes)
         try:
             torch.onnx.export(
                 graph,
@@ -49,11 +51,13 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
                 input_names=["images", "sizes"],
                 output_names=list(graph.output_names),
                 dynamic_axes={
-                    "images": {**free, 2: "height", 3: "width"},
-                    "sizes": free,
+                    "images": {0: "batch", 2: "height", 3: "width"},
+                    "sizes": {0: "batch"},
                     **{
-                        name: {**free, 2: "height", 3: "width"} if name.endswith("logits") else free
-                        for name in graph.output_names
+                        name: _find_free_axes(name, output, other)
+                        for name, output, other in zip(
+                            graph.output_names, outputs, others, strict=True
+                        )
                     },
                 },
             )
@@ -63,6 +67,18 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
                 f"torch {torch.__version__} cannot write this model as ONNX: {reason}"
             ) from error
     checker.check_model(str(path))
+
+
+def _find_free_axes(name: str, output: torch.Tensor, other: torch.Tensor) -> dict[int, str]:
+    """Return axis -> name for the batch axis and all axes whose length differs between outputs."""
+    pairs = enumerate(zip(output.shape, other.shape, strict=True))
+    names = {2: "height", 3: "width"} if output.shape[2:] == TRACED_SIZE else {}
+    free = {
+        axis: names.get(axis, f"{name}_axis_{axis}")
+        for axis, (length, other_length) in pairs
+        if length != other_length
+    }
+    return {0: "batch", **free}
 
 
 def write_openvino(onnx_file: Path, path: Path) -> None:

@@ -1,14 +1,16 @@
-"""Feature pyramid: C2..C5 -> P2..P6, every level with the same channels.
+"""Feature pyramid: C2..C5 -> P2..P6 or P2..P7, every level with the same channels.
 
-Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, section 3.
-Parameter names are torchvision's, so that its checkpoints load.
+Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, section 3; Lin et al.,
+RetinaNet, ICCV 2017, section 4 (convolved levels). Parameter names are torchvision's, so that its
+checkpoints load.
 
 Shape glossary: `B` batch size, `Hk, Wk` cells of level k.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,13 @@ from torch.nn import functional as F
 from resnet_tasks.errors import HeadError
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures.feature_spec import FeatureSpec
+
+ExtraLevels = Literal["pooled", "convolved"]
+"""Variant of a pyramid: how the levels above its coarsest input are computed.
+
+- `pooled`: one level, every second cell of the one below (P6 of Faster R-CNN and Mask R-CNN).
+- `convolved`: two levels, 3x3 convolutions of stride 2 (P6 and P7 of RetinaNet and FCOS).
+"""
 
 
 def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None, who: str) -> int:
@@ -44,29 +53,77 @@ def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None,
     return shared
 
 
+def has_shared_pyramid(
+    specs: Mapping[str, FeatureSpec], levels: Sequence[str], variant: ExtraLevels, who: str
+) -> bool:
+    """Return whether the offered levels include a shared pyramid that a head can read.
+
+    Args:
+        specs: Channels, stride and variant of all offered levels.
+        levels: Pyramid levels that the head reads.
+        variant: Variant of the extra levels that the head needs.
+        who: Name of the head, for error messages.
+
+    Returns:
+        True if all levels are offered; False if there is no shared pyramid.
+
+    Raises:
+        HeadError: If the shared pyramid is of another variant.
+    """
+    for level, spec in specs.items():
+        if spec.variant not in ("", variant):
+            raise HeadError(
+                f"{who} needs a pyramid with {variant} extra levels, but {level} of the shared "
+                f"pyramid is {spec.variant}; set pyramid.extra_levels={variant}, or remove pyramid"
+            )
+    return all(level in specs for level in levels)
+
+
+class ConvolvedLevels(nn.Module):
+    """Two levels above a pyramid, 3x3 convolutions of stride 2; torchvision's `LastLevelP6P7`.
+
+    Args:
+        channels: Channels of every level.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, coarsest: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the coarsest level `(B, channels, H, W)` to the two levels above it."""
+        p6 = self.p6(coarsest)
+        return p6, self.p7(F.relu(p6))
+
+
 class FeaturePyramid(nn.Module):
     """Top-down pyramid with lateral connections.
 
-    Level `Ck` becomes `Pk`. Unless `extra_level` is False, one coarser level is subsampled from the
-    coarsest one (P6 of the paper's footnote 1).
+    Level `Ck` becomes `Pk`. Above the coarsest one follow the levels of `extra_levels`.
 
     Attributes:
-        specs: Channels and stride of the levels that `forward` returns, finest first.
+        specs: Channels, stride and variant of the levels that `forward` returns, finest first.
 
     Args:
         specs: Channels and stride of the levels `C2`, `C3`, ... to build on, finest first; each
             stride is twice the previous one.
         channels: Channels of every pyramid level.
-        extra_level: Whether to add the subsampled level.
+        extra_levels: Variant of the levels above the coarsest input; None: no such levels.
 
     Raises:
         HeadError: If a stride is not twice the previous one.
     """
 
     def __init__(
-        self, specs: Mapping[str, FeatureSpec], channels: int = 256, *, extra_level: bool = True
+        self,
+        specs: Mapping[str, FeatureSpec],
+        channels: int = 256,
+        *,
+        extra_levels: ExtraLevels | None = "pooled",
     ) -> None:
         super().__init__()
+        assert extra_levels is None or extra_levels in get_args(ExtraLevels)
         check_strides(specs, "a feature pyramid")
         self.in_levels = tuple(specs)
         self.inner_blocks = nn.ModuleList(
@@ -78,11 +135,15 @@ class FeaturePyramid(nn.Module):
         self.specs = {
             f"P{level[1:]}": FeatureSpec(channels, spec.stride) for level, spec in specs.items()
         }
-        self.extra_level = ""
-        if extra_level:
-            last = self.in_levels[-1]
-            self.extra_level = f"P{int(last[1:]) + 1}"
-            self.specs[self.extra_level] = FeatureSpec(channels, 2 * specs[last].stride)
+        self.extra_levels = extra_levels
+        last = self.in_levels[-1]
+        self.coarsest = f"P{last[1:]}"
+        for step in range({None: 0, "pooled": 1, "convolved": 2}[extra_levels]):
+            self.specs[f"P{int(last[1:]) + 1 + step}"] = FeatureSpec(
+                channels, specs[last].stride * 2 ** (step + 1), extra_levels or ""
+            )
+        if extra_levels == "convolved":
+            self.extra_blocks = ConvolvedLevels(channels)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -107,8 +168,14 @@ class FeaturePyramid(nn.Module):
                 lateral = lateral + F.interpolate(top, size=lateral.shape[-2:], mode="nearest")
             top = lateral
             pyramid[f"P{level[1:]}"] = self.layer_blocks[index](lateral)
-        pyramid = {name: pyramid[name] for name in self.specs if name in pyramid}
-        if self.extra_level:
-            last = f"P{self.in_levels[-1][1:]}"
-            pyramid[self.extra_level] = F.max_pool2d(pyramid[last], kernel_size=1, stride=2)
-        return pyramid
+        extra_names = list(self.specs)[len(self.in_levels) :]
+        pyramid |= zip(extra_names, self._compute_extra_levels(pyramid[self.coarsest]), strict=True)
+        return {name: pyramid[name] for name in self.specs}
+
+    def _compute_extra_levels(self, coarsest: Tensor) -> tuple[Tensor, ...]:
+        if self.extra_levels == "pooled":
+            return (F.max_pool2d(coarsest, kernel_size=1, stride=2),)
+        if self.extra_levels == "convolved":
+            p6, p7 = self.extra_blocks(coarsest)
+            return p6, p7
+        return ()

@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from resnet_tasks.layers.recomputation import apply_with_recomputation
+from resnet_tasks.layers.efficiency.recomputation import apply_with_recomputation
 
 
 class FoldingConv2d(nn.Conv2d):

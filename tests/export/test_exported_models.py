@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
-from resnet_tasks.errors import HeadError, RunError
+from resnet_tasks.errors import RunError
 from resnet_tasks.export.export_run import ExportResult, export_run
 from resnet_tasks.export.export_tables import build_export_tables
 from resnet_tasks.export.graph import ExportGraph
@@ -31,7 +32,6 @@ from resnet_tasks.export.quantization import Int8Options
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import PixelRange
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.run import Run
 
@@ -229,21 +229,30 @@ def test_what_cannot_be_done_is_one_sentence(
     assert (told.exit_code, "require --int8" in " ".join(told.stderr.split())) == (2, True)
 
 
-class MyUNet(UNet):
-    """A semantic head of a user's own gives logits as the others do."""
+class Shifted(FasterRCNN):
+    """Detector of a user whose outputs differ from those of its base class."""
+
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        outputs = super().outputs(raw, sizes)
+        return {**outputs, "boxes": outputs["boxes"] + 3.0, "size": sizes.float()}
 
 
-class MyDetector(FasterRCNN):
-    """May give something else than its base class."""
-
-
-def test_other_heads_are_refused() -> None:
+def test_heads_of_users_are_exported_with_their_own_outputs() -> None:
     backbone = ResNet("resnet10t", weights="none")
-    ExportGraph(TaskModel(backbone, {"a": MyUNet(backbone.specs, "xy")}), PixelRange(0, 255))
-    model = TaskModel(backbone, {"a": MyDetector(backbone.specs, "xy")})
-    told = "head a is a MyDetector, which cannot be exported; the heads that can are "
-    with pytest.raises(HeadError, match=told):
-        ExportGraph(model, PixelRange(0, 255))
+    head = Shifted(backbone.specs, "xy", {"rpn_post_nms": (20, 20), "pyramid_channels": 16})
+    graph = ExportGraph(TaskModel(backbone, {"a": head}), PixelRange(0, 255)).eval()
+    images, sizes = torch.rand(1, 3, 64, 96) * 255, torch.tensor([[60, 90]])
+    with torch.no_grad():
+        outputs = dict(
+            zip(("boxes", "scores", "labels", "valid", "size"), graph(images, sizes), strict=True)
+        )
+        features = graph.model.compute_features(graph._normalize(images, sizes))
+        raw = graph.model.named_heads["a"](features)
+    assert graph.output_names == tuple(f"a.{name}" for name in outputs)
+    assert outputs["size"].tolist() == [[60.0, 90.0]]
+    assert outputs["valid"].any()
+    expected = FasterRCNN.outputs(head, raw, sizes)["boxes"] + 3.0
+    torch.testing.assert_close(outputs["boxes"], expected)
 
 
 def test_windows_of_intensity_are_inside_the_graph(run: Run) -> None:

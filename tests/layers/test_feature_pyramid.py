@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import (
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.layers.feature_pyramid import FeaturePyramid
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid, has_shared_pyramid
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
 SPECS = {f"C{k}": FeatureSpec(4 * k, 2**k) for k in (2, 3, 4, 5)}
@@ -41,10 +45,39 @@ def test_specs_describe_what_comes_out() -> None:
 
 
 def test_extra_level_can_be_left_out() -> None:
-    assert list(FeaturePyramid(SPECS, 8, extra_level=False).specs) == ["P2", "P3", "P4", "P5"]
+    assert list(FeaturePyramid(SPECS, 8, extra_levels=None).specs) == ["P2", "P3", "P4", "P5"]
 
 
 def test_dilated_strides_are_refused() -> None:
     dilated = {**SPECS, "C5": FeatureSpec(20, 16)}
     with pytest.raises(HeadError, match=r"must double.*C4 16, C5 16"):
         FeaturePyramid(dilated, 8)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 32)])
+def test_convolved_levels_equal_torchvision(size: tuple[int, int]) -> None:
+    channels = [spec.channels for spec in SPECS.values()]
+    theirs = FeaturePyramidNetwork(channels, 8, LastLevelP6P7(8, 8))
+    ours = FeaturePyramid(SPECS, 8, extra_levels="convolved")
+    ours.load_state_dict(theirs.state_dict())
+    given = features(*size)
+    got, expected = ours(given), list(theirs(dict(given)).values())
+    assert list(got) == list(ours.specs) == ["P2", "P3", "P4", "P5", "P6", "P7"]
+    for mine, yours in zip(got.values(), expected, strict=True):
+        torch.testing.assert_close(mine, yours)
+    assert ours.specs["P7"] == FeatureSpec(8, 128, "convolved")
+
+
+def test_a_pyramid_from_c3_ends_at_p7() -> None:
+    levels = {level: SPECS[level] for level in ("C3", "C4", "C5")}
+    pyramid = FeaturePyramid(levels, 8, extra_levels="convolved")
+    assert list(pyramid.specs) == ["P3", "P4", "P5", "P6", "P7"]
+
+
+def test_another_variant_is_refused_by_both_names() -> None:
+    pooled = {**SPECS, **FeaturePyramid(SPECS, 8).specs}
+    assert has_shared_pyramid(pooled, ("P2", "P6"), "pooled", "head A")
+    assert not has_shared_pyramid(SPECS, ("P2", "P6"), "pooled", "head A")
+    told = r"head A needs a pyramid with convolved extra levels, but P6 .* is pooled; set pyramid\."
+    with pytest.raises(HeadError, match=told):
+        has_shared_pyramid(pooled, ("P3", "P7"), "convolved", "head A")

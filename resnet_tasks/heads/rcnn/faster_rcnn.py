@@ -19,11 +19,19 @@ from torch import Tensor
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
-from resnet_tasks.heads.rcnn.matching import CandidateSampler
-from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads
-from resnet_tasks.heads.rcnn.rpn import AnchorShapes, RegionProposalNetwork
-from resnet_tasks.layers.feature_pyramid import FeaturePyramid, get_shared_channels
+from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads, SampledRois
+from resnet_tasks.heads.rcnn.rpn import RegionProposalNetwork
+from resnet_tasks.layers.anchors import AnchorShapes
+from resnet_tasks.layers.box_coders import clip_boxes
+from resnet_tasks.layers.feature_pyramid import (
+    FeaturePyramid,
+    get_shared_channels,
+    has_shared_pyramid,
+)
+from resnet_tasks.layers.matchers import IouMatcher
+from resnet_tasks.layers.samplers import CandidateSampler
 from resnet_tasks.layers.strides import check_strides
+from resnet_tasks.layers.tracing import argsort_falling, get_size, stack_numbers
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
@@ -131,7 +139,8 @@ class FasterRCNN(Head):
         classes: Sequence[str],
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
-        shared = all(level in specs for level in PYRAMID_LEVELS)
+        name = f"head {type(self).__name__}"
+        shared = has_shared_pyramid(specs, PYRAMID_LEVELS, "pooled", name)
         if shared:
             self.in_levels = PYRAMID_LEVELS  # type: ignore[misc]
         super().__init__(specs, classes, options)
@@ -144,40 +153,43 @@ class FasterRCNN(Head):
             if "pyramid_channels" in parsed_options.model_fields_set
             else None
         )
-        channels = get_shared_channels(pyramid, requested_channels, "head FasterRCNN")
+        channels = get_shared_channels(pyramid, requested_channels, name)
         strides = [spec.stride for spec in pyramid.values()]
         self.finest_stride = strides[0]
         self.rpn = RegionProposalNetwork(
             channels,
             _build_anchors(parsed_options),
             sampling=CandidateSampler(
-                foreground_iou=parsed_options.rpn_fg_iou,
-                background_iou=parsed_options.rpn_bg_iou,
-                size=parsed_options.rpn_batch_size,
-                positive_fraction=parsed_options.rpn_positive_fraction,
-                best_is_positive=True,
+                IouMatcher(
+                    parsed_options.rpn_fg_iou, parsed_options.rpn_bg_iou, best_is_positive=True
+                ),
+                parsed_options.rpn_batch_size,
+                parsed_options.rpn_positive_fraction,
             ),
             nms_iou=parsed_options.rpn_nms_iou,
             box_loss=parsed_options.box_loss,
         )
-        self.roi_heads = RoiHeads(
+        self.roi_heads = self._build_roi_heads(channels, strides[:-1])  # P6: proposals only
+
+    def _build_roi_heads(self, channels: int, strides: Sequence[int]) -> RoiHeads:
+        """Build the second stage on levels of the given channels and strides."""
+        options: FasterRCNNOptions = self.options
+        return RoiHeads(
             BoxHead(
-                channels * parsed_options.roi_output_size**2,
-                parsed_options.box_head_channels,
-                parsed_options.box_head_dropout,
+                channels * options.roi_output_size**2,
+                options.box_head_channels,
+                options.box_head_dropout,
             ),
-            strides[:-1],  # P6 is used for proposals only
+            strides,
             len(self.classes),
-            output_size=parsed_options.roi_output_size,
-            sampling_ratio=parsed_options.roi_sampling_ratio,
+            output_size=options.roi_output_size,
+            sampling_ratio=options.roi_sampling_ratio,
             sampling=CandidateSampler(
-                foreground_iou=parsed_options.roi_fg_iou,
-                background_iou=parsed_options.roi_bg_iou,
-                size=parsed_options.roi_batch_size,
-                positive_fraction=parsed_options.roi_positive_fraction,
-                best_is_positive=False,
+                IouMatcher(options.roi_fg_iou, options.roi_bg_iou),
+                options.roi_batch_size,
+                options.roi_positive_fraction,
             ),
-            box_loss=parsed_options.box_loss,
+            box_loss=options.box_loss,
         )
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
@@ -186,18 +198,25 @@ class FasterRCNN(Head):
         Anchors and proposals are sampled with `view.seeds`.
         """
         levels = self._compute_pyramid(features)
+        rois, terms = self._compute_first_stage(levels, view)
+        return {**terms, **self.roi_heads.loss(levels[:-1], rois)}
+
+    def _compute_first_stage(
+        self, levels: Sequence[Tensor], view: BatchView
+    ) -> tuple[SampledRois, dict[str, LossTerm]]:
+        """Sample the proposals for the second stage, and compute the loss terms of the first."""
         output = self.rpn.forward_without_grad(levels, self._get_padded_size(levels))
-        limits = output.anchors.new_tensor([(width, height) for height, width in view.image_sizes])
+        limits = levels[0].new_tensor(
+            [(width, height) for height, width in view.image_sizes], dtype=torch.float32
+        )
         proposals, valid = self.rpn.select_proposals(
             output,
             limits,
             before_nms=self.options.rpn_pre_nms[0],
             after_nms=self.options.rpn_post_nms[0],
         )
-        return {
-            **self.rpn.loss(output.anchors, levels, view),
-            **self.roi_heads.loss(levels[:-1], proposals, valid, view),
-        }
+        terms = self.rpn.loss(torch.cat(output.anchors), levels, view)
+        return self.roi_heads.sample(proposals, valid, view), terms
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Detect objects: apply score threshold and NMS, and pad to `detections_per_image` (D).
@@ -206,10 +225,12 @@ class FasterRCNN(Head):
             `boxes` `(B, D, 4)` float32 xyxy in input pixels, clipped to the padded batch; `scores`
             `(B, D)` float32 in descending order; `labels` `(B, D)` int64; `valid` `(B, D)` bool.
         """
-        levels = self._compute_pyramid(features)
+        return self._detect(self._compute_pyramid(features))
+
+    def _detect(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
         height, width = self._get_padded_size(levels)
         output = self.rpn(levels, (height, width))
-        limits = output.anchors.new_tensor([[width, height]]).expand(len(levels[0]), 2)
+        limits = stack_numbers((width, height), levels[0].device)[None].float()
         proposals, valid = self.rpn.select_proposals(
             output,
             limits,
@@ -227,19 +248,39 @@ class FasterRCNN(Head):
         )
 
     def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
-        """Clip the detections to their images; those entirely in the padding become invalid."""
-        limits = sizes.flip(1).repeat(1, 2)[:, None].to(raw["boxes"].dtype)
-        boxes = torch.minimum(raw["boxes"].float().clamp(min=0), limits)
+        """Clip the detections to the images, best first.
+
+        Boxes that lie entirely in the padding of the batch become invalid.
+
+        Args:
+            raw: Result of `forward`.
+            sizes: `(B, 2)` int64, (height, width) of each image inside the padded batch.
+
+        Returns:
+            `boxes` `(B, D, 4)` float32 xyxy in input pixels; `scores` `(B, D)` float32, falling;
+            `labels` `(B, D)` int64; `valid` `(B, D)` bool. Slots without a detection come last and
+            hold zeros.
+        """
+        boxes = clip_boxes(raw["boxes"].float(), sizes.flip(1)[:, None].float())
         valid = raw["valid"] & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
-        return {**raw, "boxes": boxes, "scores": raw["scores"].float(), "valid": valid}
+        scores = torch.where(valid, raw["scores"].float(), -1.0)
+        order = argsort_falling(scores)
+        valid = valid.gather(1, order)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return {
+            "boxes": torch.where(valid[..., None], boxes, 0.0),
+            "scores": torch.where(valid, scores.gather(1, order), 0.0),
+            "labels": torch.where(valid, raw["labels"].gather(1, order), 0),
+            "valid": valid,
+        }
 
     def _compute_pyramid(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         pyramid = features if self.fpn is None else self.fpn(features)
         return [pyramid[level] for level in PYRAMID_LEVELS]
 
-    def _get_padded_size(self, levels: Sequence[Tensor]) -> tuple[int, int]:
-        finest = levels[0]
-        return (finest.shape[2] * self.finest_stride, finest.shape[3] * self.finest_stride)
+    def _get_padded_size(self, levels: Sequence[Tensor]) -> tuple[int | Tensor, int | Tensor]:
+        height, width = (get_size(levels[0], axis) * self.finest_stride for axis in (2, 3))
+        return height, width
 
 
 def _build_anchors(options: FasterRCNNOptions) -> AnchorShapes:

@@ -10,27 +10,56 @@ Shape glossary: `B` images, `K` classes, `R` proposals per image, `Q` proposals 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import batched_nms
 
-from resnet_tasks.heads.rcnn.matching import (
-    CandidateSampler,
-    compute_box_loss,
-    extract_objects,
-    make_generator,
-)
+from resnet_tasks.layers.box_coders import BoxCoder, clip_boxes, has_min_size
+from resnet_tasks.layers.detection_losses import BoxLoss, compute_box_loss
 from resnet_tasks.layers.dropout import sample_unit_mask
+from resnet_tasks.layers.matchers import extract_objects
+from resnet_tasks.layers.nms import compute_nms_mask
 from resnet_tasks.layers.roi_align import multilevel_roi_align
+from resnet_tasks.layers.roi_layers import apply_to_rois
+from resnet_tasks.layers.samplers import CandidateSampler, make_generator
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
 MIN_SIZE = 1e-2  # pixels, as in torchvision's RoIHeads
+INVALID = -1.0
+"""Score of an empty slot."""
 STAGE = 1
 """Number that separates the random draws of this stage from those of the first stage."""
+
+
+@dataclass(frozen=True)
+class SampledRois:
+    """Proposals that the loss of the second stage is computed on, image by image.
+
+    In every image the positives come first.
+
+    Attributes:
+        boxes: `(Q, 4)` float32 xyxy, input pixels.
+        images: `(Q,)` int64, index of the image of each box.
+        classes: `(Q,)` int64, 0 for the background, else the label of the object plus 1.
+        counts: Number of boxes of each image.
+        positives: `(P,)` int64, positions of the boxes with an object.
+        objects: `(P,)` int64 for each positive, index of its object among those of its image that
+            are not ignored.
+        target_boxes: `(P, 4)` float32 xyxy, boxes of these objects.
+        generators: Random generators of the images.
+    """
+
+    boxes: Tensor
+    images: Tensor
+    classes: Tensor
+    counts: tuple[int, ...]
+    positives: Tensor
+    objects: Tensor
+    target_boxes: Tensor
+    generators: tuple[torch.Generator, ...]
 
 
 class BoxHead(nn.Module):
@@ -121,11 +150,12 @@ class RoiHeads(nn.Module):
         output_size: int,
         sampling_ratio: int,
         sampling: CandidateSampler,
-        box_loss: str,
+        box_loss: BoxLoss,
     ) -> None:
         super().__init__()
         self.box_head = box_head
         self.box_predictor = BoxPredictor(box_head.fc7.out_features, num_classes)
+        self.num_classes = num_classes
         self.strides = tuple(strides)
         self.output_size = output_size
         self.sampling_ratio = sampling_ratio
@@ -162,19 +192,17 @@ class RoiHeads(nn.Module):
         logits, deltas = self.box_predictor(self.box_head(pooled, dropout_masks))
         return logits, deltas
 
-    def loss(
-        self, levels: Sequence[Tensor], proposals: Tensor, valid: Tensor, view: BatchView
-    ) -> dict[str, LossTerm]:
-        """Compute `roi_classification` and `roi_box`, both per sampled proposal.
+    @torch.no_grad()
+    def sample(self, proposals: Tensor, valid: Tensor, view: BatchView) -> SampledRois:
+        """Sample the proposals for the loss.
 
         Args:
-            levels: `(B, channels, Hk, Wk)` each, finest first.
             proposals: `(B, R, 4)` float32 xyxy, input pixels.
             valid: `(B, R)` bool, False for padding.
             view: Batch with the labels of this head.
         """
-        sampled_boxes, images, classes, target_boxes = [], [], [], []
-        generators = [make_generator(seed, STAGE) for seed in view.seeds]
+        sampled_boxes, images, classes, objects, target_boxes = [], [], [], [], []
+        generators = tuple(make_generator(seed, STAGE) for seed in view.seeds)
         for image, target in enumerate(view.targets):
             boxes, labels, ignored = extract_objects(target)
             # As in torchvision, the true boxes are candidates too, so that there are positives
@@ -187,25 +215,43 @@ class RoiHeads(nn.Module):
             images.append(labels.new_full((len(sampled_boxes[-1]),), image))
             background = torch.zeros_like(negative)
             classes.append(torch.cat((labels[matched_indices] + 1, background)))
+            objects.append(matched_indices)
             target_boxes.append(boxes[matched_indices])
-        rois, target_classes = torch.cat(sampled_boxes), torch.cat(classes)
-        counts = [len(image_boxes) for image_boxes in sampled_boxes]
+        all_classes = torch.cat(classes)
+        return SampledRois(
+            boxes=torch.cat(sampled_boxes),
+            images=torch.cat(images),
+            classes=all_classes,
+            counts=tuple(len(image_boxes) for image_boxes in sampled_boxes),
+            positives=torch.where(all_classes > 0)[0],
+            objects=torch.cat(objects),
+            target_boxes=torch.cat(target_boxes),
+            generators=generators,
+        )
+
+    def loss(self, levels: Sequence[Tensor], rois: SampledRois) -> dict[str, LossTerm]:
+        """Compute `roi_classification` and `roi_box`, both per sampled proposal.
+
+        Args:
+            levels: `(B, channels, Hk, Wk)` each, finest first.
+            rois: Result of `sample`.
+        """
         dropout_masks = (
-            self.box_head.sample_dropout_masks(counts, generators, levels[0])
+            self.box_head.sample_dropout_masks(rois.counts, rois.generators, levels[0])
             if self.training
             else None
         )
-        logits, deltas = self(levels, rois, torch.cat(images), dropout_masks)
-        classification = F.cross_entropy(logits, target_classes, reduction="sum")
-        positive = torch.where(target_classes > 0)[0]
+        logits, deltas = self(levels, rois.boxes, rois.images, dropout_masks)
+        classification = F.cross_entropy(logits, rois.classes, reduction="sum")
+        positives = rois.positives
         box = compute_box_loss(
-            deltas[positive, target_classes[positive]],
-            rois[positive],
-            torch.cat(target_boxes),
+            deltas[positives, rois.classes[positives]],
+            rois.boxes[positives],
+            rois.target_boxes,
             self.coder,
             self.box_loss,
         )
-        count = classification.new_tensor(float(len(rois)))
+        count = classification.new_tensor(float(len(rois.boxes)))
         return {
             "roi_classification": LossTerm(classification, count),
             "roi_box": LossTerm(box, count),
@@ -228,58 +274,67 @@ class RoiHeads(nn.Module):
             levels: `(B, channels, Hk, Wk)` each, finest first.
             proposals: `(B, R, 4)` float32 xyxy, input pixels.
             valid: `(B, R)` bool, False for padding.
-            limits: `(B, 2)` float32, (width, height) that boxes are clipped to.
+            limits: `(B, 2)` or `(1, 2)` float32, (width, height) that boxes are clipped to.
             score_threshold: Lower limit of the score of a detection, exclusive.
             nms_iou: IoU above which two detections of one class are duplicates.
             detections_per_image: Number D of detections per image, padding included.
 
         Returns:
             `boxes` `(B, D, 4)` float32 xyxy in input pixels, `scores` `(B, D)` float32, `labels`
-            `(B, D)` int64 and `valid` `(B, D)` bool.
+            `(B, D)` int64 and `valid` `(B, D)` bool; zeros in slots without a detection.
         """
-        images = valid.nonzero()[:, 0]
-        rois = proposals[valid]
-        logits, deltas = self(levels, rois, images)
-        probs = logits.softmax(dim=1)[:, 1:]
-        rows, labels = (probs > score_threshold).nonzero(as_tuple=True)
-        scores, images = probs[rows, labels], images[rows]
-        boxes = self.coder.decode_single(deltas[rows, labels + 1], rois[rows])
-        boxes = torch.minimum(boxes.clamp(min=0), limits.repeat(1, 2)[images])
-        large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIZE).all(dim=1)
-        kept_indices = torch.where(large)[0]
-        # One NMS call for all images and classes: boxes of different groups never suppress others.
-        groups = images * probs.shape[1] + labels
-        kept_indices = kept_indices[
-            batched_nms(boxes[kept_indices], scores[kept_indices], groups[kept_indices], nms_iou)
-        ]
-        return _pad(
-            images[kept_indices],
-            {
-                "boxes": boxes[kept_indices],
-                "scores": scores[kept_indices],
-                "labels": labels[kept_indices],
-            },
-            len(proposals),
-            detections_per_image,
+        logits, deltas = apply_to_rois(
+            self._predict,
+            levels,
+            self.strides,
+            proposals,
+            valid,
+            output_size=self.output_size,
+            sampling_ratio=self.sampling_ratio,
         )
+        probs = logits.softmax(dim=2)[..., 1:].transpose(1, 2)  # (B, K, R)
+        boxes = self.coder.decode(deltas[:, :, 1:], proposals[:, :, None])
+        boxes = clip_boxes(boxes, limits[:, None, None]).transpose(1, 2)  # (B, K, R, 4)
+        is_candidate = valid[:, None] & (probs > score_threshold) & has_min_size(boxes, MIN_SIZE)
+        scores = torch.where(is_candidate, probs, INVALID)
+        survives = compute_nms_mask(
+            boxes.flatten(0, 1),
+            scores.flatten(0, 1),
+            iou_threshold=nms_iou,
+            score_threshold=0.0,
+        )
+        scores = torch.where(survives.view_as(scores), scores, INVALID).flatten(1)
+        # Slots are a constant of the graph; fewer candidates than slots are padded.
+        number = proposals.shape[1]
+        count = min(detections_per_image, self.num_classes * int(number))
+        best, order = scores.topk(count, dim=1)
+        is_detection = best > 0
+        detections = {
+            "boxes": boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4)),
+            "scores": best,
+            "labels": torch.div(order, number, rounding_mode="trunc"),
+        }
+        missing = detections_per_image - count
+        padded = {
+            name: _pad_slots(values.masked_fill(~_align(is_detection, values), 0), missing)
+            for name, values in detections.items()
+        }
+        return {**padded, "valid": _pad_slots(is_detection, missing)}
+
+    def _predict(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pooled features `(Q, C, S, S)` to class logits and box deltas."""
+        pooled = pooled.flatten(1)  # the same name, so that the unflattened tensor is freed
+        logits, deltas = self.box_predictor(self.box_head(pooled))
+        return logits, deltas
 
 
-def _pad(
-    images: Tensor, fields: dict[str, Tensor], num_images: int, size: int
-) -> dict[str, Tensor]:
-    """Pad the rows of all images, best first, to `(B, size, ...)` per field and add `valid`."""
-    order = images.argsort(stable=True)
-    images = images[order]
-    counts = torch.bincount(images, minlength=num_images)
-    starts = counts.cumsum(0) - counts
-    ranks = torch.arange(len(order), device=order.device) - starts[images]
-    fits = ranks < size
-    order, place = order[fits], images[fits] * size + ranks[fits]
-    padded = {}
-    for name, values in fields.items():
-        empty = values.new_zeros((num_images * size, *values.shape[1:]))
-        filled = empty.index_copy(0, place, values[order])
-        padded[name] = filled.view(num_images, size, *values.shape[1:])
-    slots = torch.arange(size, device=counts.device)
-    padded["valid"] = slots[None, :] < counts[:, None]
-    return padded
+def _align(mask: Tensor, values: Tensor) -> Tensor:
+    """Append axes of length 1 to a `(B, D)` mask until it has as many as `values`."""
+    return mask[(...,) + (None,) * (values.ndim - mask.ndim)]
+
+
+def _pad_slots(values: Tensor, missing: int) -> Tensor:
+    """Append `missing` slots of zeros to the second axis of `(B, D, ...)`."""
+    if missing == 0:
+        return values
+    return torch.cat((values, torch.zeros_like(values[:, :1]).repeat_interleave(missing, 1)), dim=1)

@@ -7,114 +7,49 @@ The loss reads a few hundred of tens of thousands of anchors. The complete maps 
 computed without an autograd graph, for the proposals. The loss recomputes the outputs at its cells
 only: values and gradients are the same, without the backward of convolutions over whole levels.
 
-Shape glossary: `B` images, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all
-levels, `T` candidates before NMS, `R` proposals.
+Shape glossary: `B` images, `L` levels, `A` anchors per cell, `Hk, Wk` cells and `Mk` anchors of
+level k, `M` anchors of all levels, `T` candidates per level before NMS, `R` proposals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import batched_nms
 
-from resnet_tasks.heads.rcnn.matching import (
-    CandidateSampler,
-    compute_box_loss,
-    extract_objects,
-    make_generator,
-)
-from resnet_tasks.layers.tracing import is_traced
+from resnet_tasks.layers.anchors import AnchorShapes
+from resnet_tasks.layers.box_coders import BoxCoder, clip_boxes, has_min_size
+from resnet_tasks.layers.detection_losses import BoxLoss, compute_box_loss
+from resnet_tasks.layers.matchers import extract_objects
+from resnet_tasks.layers.nms import compute_nms_mask
+from resnet_tasks.layers.samplers import CandidateSampler, make_generator
+from resnet_tasks.layers.tracing import FILLER, select_top
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
 MIN_SIZE = 1e-3  # pixels, as in torchvision's RegionProposalNetwork
+INVALID = -1.0
+"""Score of an empty slot."""
 STAGE = 0
 """Number that separates the random draws of this stage from those of the second stage."""
 
 
 @dataclass(frozen=True)
-class AnchorShapes:
-    """Anchor shapes of every level.
-
-    Attributes:
-        sizes: Sides of the square anchors of each level, input pixels.
-        aspect_ratios: Height / width of the anchors, shared by all levels.
-    """
-
-    sizes: tuple[tuple[float, ...], ...]
-    aspect_ratios: tuple[float, ...]
-
-    @property
-    def per_cell(self) -> int:
-        """Number of anchors per cell, the same on every level."""
-        return len(self.sizes[0]) * len(self.aspect_ratios)
-
-    def generate(
-        self, cells: tuple[tuple[int, int], ...], padded_size: tuple[int, int], device: torch.device
-    ) -> Tensor:
-        """Generate all anchors of a batch.
-
-        Args:
-            cells: (rows, columns) of each level.
-            padded_size: (height, width) of the batch in pixels.
-            device: Device of the result.
-
-        Returns:
-            `(M, 4)` float32 xyxy, input pixels; ordered by level, row, column and shape.
-        """
-        if is_traced():
-            return _make_anchors(self, cells, padded_size, device)
-        return _make_cached_anchors(self, cells, padded_size, device)
-
-
-def _make_anchors(
-    anchors: AnchorShapes,
-    cells: tuple[tuple[int, int], ...],
-    padded_size: tuple[int, int],
-    device: torch.device,
-) -> Tensor:
-    generator = AnchorGenerator(anchors.sizes, (anchors.aspect_ratios,) * len(anchors.sizes))
-    generator.set_cell_anchors(torch.float32, device)
-    # torchvision's step for P6 is rounded if the level below has an odd size. The rounding is kept,
-    # because torchvision's checkpoints were trained with it.
-    steps = [(padded_size[0] // rows, padded_size[1] // columns) for rows, columns in cells]
-    return torch.cat(generator.grid_anchors([list(size) for size in cells], steps))
-
-
-@lru_cache(maxsize=32)
-def _make_cached_anchors(
-    anchors: AnchorShapes,
-    cells: tuple[tuple[int, int], ...],
-    padded_size: tuple[int, int],
-    device: torch.device,
-) -> Tensor:
-    # Tensors that are created in inference mode could not be saved for a later backward.
-    with torch.inference_mode(mode=False):
-        return _make_anchors(anchors, cells, padded_size, device)
-
-
-@dataclass(frozen=True)
 class RpnOutput:
-    """Output of the first stage for every anchor.
+    """Output of the first stage for every anchor, per level.
 
     Attributes:
-        objectness_logits: `(B, M)` in the dtype of the features.
-        box_deltas: `(B, M, 4)` in the dtype of the features.
-        anchors: `(M, 4)` float32 xyxy, input pixels.
-        per_level: Number of anchors of each level; the numbers sum to M.
+        objectness_logits: `(B, Mk)` each, in the dtype of the features.
+        box_deltas: `(B, Mk, 4)` each, in the dtype of the features.
+        anchors: `(Mk, 4)` float32 xyxy each, input pixels.
     """
 
-    objectness_logits: Tensor
-    box_deltas: Tensor
-    anchors: Tensor
-    per_level: tuple[int, ...]
+    objectness_logits: tuple[Tensor, ...]
+    box_deltas: tuple[Tensor, ...]
+    anchors: tuple[Tensor, ...]
 
 
 class RpnHead(nn.Module):
@@ -213,7 +148,7 @@ class RegionProposalNetwork(nn.Module):
         *,
         sampling: CandidateSampler,
         nms_iou: float,
-        box_loss: str,
+        box_loss: BoxLoss,
     ) -> None:
         super().__init__()
         self.head = RpnHead(channels, anchors.per_cell)
@@ -223,7 +158,9 @@ class RegionProposalNetwork(nn.Module):
         self.nms_iou = nms_iou
         self.box_loss = box_loss
 
-    def forward(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> RpnOutput:
+    def forward(
+        self, levels: Sequence[Tensor], padded_size: tuple[int | Tensor, int | Tensor]
+    ) -> RpnOutput:
         """Predict objectness and box deltas of every anchor.
 
         Args:
@@ -231,12 +168,10 @@ class RegionProposalNetwork(nn.Module):
             padded_size: (height, width) of the batch in pixels.
         """
         outputs = [self.head(level) for level in levels]
-        cells = tuple((level.shape[2], level.shape[3]) for level in levels)
         return RpnOutput(
-            objectness_logits=torch.cat([logits for logits, _ in outputs], dim=1),
-            box_deltas=torch.cat([deltas for _, deltas in outputs], dim=1),
-            anchors=self.anchors.generate(cells, padded_size, levels[0].device),
-            per_level=tuple(logits.shape[1] for logits, _ in outputs),
+            objectness_logits=tuple(logits for logits, _ in outputs),
+            box_deltas=tuple(deltas for _, deltas in outputs),
+            anchors=self.anchors.generate(levels, padded_size),
         )
 
     @torch.no_grad()
@@ -247,47 +182,49 @@ class RegionProposalNetwork(nn.Module):
 
         Args:
             output: Result of `forward`.
-            limits: `(B, 2)` float32, (width, height) that boxes are clipped to.
-            before_nms: Candidates per level before NMS.
-            after_nms: Proposals per image after NMS.
+            limits: `(B, 2)` or `(1, 2)` float32, (width, height) that boxes are clipped to.
+            before_nms: Candidates T per level before NMS.
+            after_nms: Maximum number of proposals per image after NMS.
 
         Returns:
-            Boxes `(B, R, 4)` float32 xyxy in input pixels, and `(B, R)` bool, False for padding.
+            Boxes `(B, R, 4)` float32 xyxy in input pixels, and `(B, R)` bool, False in slots
+            without a proposal; R is the smaller one of `after_nms` and L * T.
         """
-        scores, boxes, levels = self._select_candidates(output, before_nms)
-        limits = limits[:, None, :].repeat(1, 1, 2)
-        boxes = torch.minimum(boxes.clamp(min=0), limits)
-        sides = boxes[..., 2:] - boxes[..., :2]
-        # Boxes that are too small (or not finite) come last, so that they suppress no other box.
-        scores = scores.masked_fill(~(sides >= MIN_SIZE).all(dim=2), -1.0)
-        images = torch.arange(len(boxes), device=boxes.device)[:, None]
-        groups = (images * len(output.per_level) + levels).flatten()
-        kept_indices = batched_nms(boxes.flatten(0, 1), scores.flatten(), groups, self.nms_iou)
-        survives = torch.zeros_like(groups, dtype=torch.bool)
-        survives[kept_indices] = True
-        scores = scores.masked_fill(~survives.view_as(scores), -1.0)
-        best, order = scores.topk(min(after_nms, scores.shape[1]), dim=1)
-        return boxes.gather(1, order[..., None].expand(-1, -1, 4)), best >= 0
+        scores, boxes = self._select_candidates(output, before_nms)
+        boxes = clip_boxes(boxes, limits[:, None, None])
+        # Boxes that are too small (or not finite) must not suppress others.
+        scores = torch.where(has_min_size(boxes, MIN_SIZE), scores, INVALID)
+        survives = compute_nms_mask(
+            boxes.flatten(0, 1),
+            scores.flatten(0, 1),
+            iou_threshold=self.nms_iou,
+            score_threshold=INVALID / 2,
+        )
+        scores = torch.where(survives.view_as(scores), scores, INVALID).flatten(1)
+        best, order = scores.topk(min(after_nms, before_nms * len(output.anchors)), dim=1)
+        proposals = boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
+        return proposals, best >= 0
 
-    def _select_candidates(
-        self, output: RpnOutput, per_level: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Select the best anchors per level: scores `(B, T)`, boxes `(B, T, 4)`, levels `(T,)`."""
-        logits = output.objectness_logits.float()
-        selected, levels, first = [], [], 0
-        for level, count in enumerate(output.per_level):
-            best = logits[:, first : first + count].topk(min(per_level, count), dim=1).indices
-            selected.append(best + first)
-            levels.append(torch.full_like(best[0], level))
-            first += count
-        index = torch.cat(selected, dim=1)
-        spread = index[..., None].expand(-1, -1, 4)
-        deltas = output.box_deltas.gather(1, spread).float()
-        boxes = self.coder.decode_single(deltas.flatten(0, 1), output.anchors[index].flatten(0, 1))
-        return logits.gather(1, index).sigmoid(), boxes.view_as(deltas), torch.cat(levels)
+    def _select_candidates(self, output: RpnOutput, count: int) -> tuple[Tensor, Tensor]:
+        """Select the best anchors per level: scores `(B, L, T)` and boxes `(B, L, T, 4)`.
+
+        Scores are `INVALID` in slots beyond the number of anchors of a level.
+        """
+        logits, deltas, anchors = [], [], []
+        for level_logits, level_deltas, level_anchors in zip(
+            output.objectness_logits, output.box_deltas, output.anchors, strict=True
+        ):
+            best, positions = select_top(level_logits.float(), count)
+            logits.append(best)
+            deltas.append(level_deltas.gather(1, positions[..., None].expand(-1, -1, 4)))
+            anchors.append(level_anchors[positions])
+        best_logits = torch.stack(logits, dim=1)
+        scores = torch.where(best_logits > FILLER, best_logits.sigmoid(), INVALID)
+        boxes = self.coder.decode(torch.stack(deltas, dim=1).float(), torch.stack(anchors, dim=1))
+        return scores, boxes
 
     def forward_without_grad(
-        self, levels: Sequence[Tensor], padded_size: tuple[int, int]
+        self, levels: Sequence[Tensor], padded_size: tuple[int | Tensor, int | Tensor]
     ) -> RpnOutput:
         """Run `forward` without gradients, for the proposals; `loss` computes the gradients."""
         # Autocast caches cast weights. Those cast here have no graph, and `loss` would reuse them.

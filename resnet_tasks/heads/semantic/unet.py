@@ -22,16 +22,16 @@ from torch.nn import functional as F
 
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic.semantic_head import SemanticHead, SemanticOptions
-from resnet_tasks.layers.folded_norms import FoldingConv2d, fold_norms
-from resnet_tasks.layers.norms import batch_to_group_norm
-from resnet_tasks.layers.recomputation import apply_with_recomputation
-from resnet_tasks.layers.strides import check_strides
-from resnet_tasks.layers.upsampled_conv import (
+from resnet_tasks.layers.efficiency.recomputation import apply_with_recomputation
+from resnet_tasks.layers.efficiency.upsampled_conv import (
     SummedFilters,
     can_double,
     convolve_upsampled,
     make_summed_filters,
 )
+from resnet_tasks.layers.folded_norms import FoldingConv2d, fold_norms
+from resnet_tasks.layers.norms import batch_to_group_norm
+from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
 Channels = Annotated[int, Field(ge=1)]

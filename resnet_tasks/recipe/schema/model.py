@@ -86,9 +86,16 @@ class BackboneRecipe(RecipeModel):
 
 
 class PyramidRecipe(RecipeModel):
-    """A feature pyramid P2..P6 over C2..C5 that heads share."""
+    """A feature pyramid P2..P6 or P2..P7 over C2..C5 that heads share."""
 
     channels: Annotated[int, Field(ge=1)] = Field(256, description="Channels of every level")
+    extra_levels: Literal["pooled", "convolved"] = Field(
+        "pooled",
+        description=(
+            "Levels above P5: pooled is one, P6 (faster_rcnn, mask_rcnn); convolved are two, P6 "
+            "and P7, with weights (RetinaNet, FCOS)"
+        ),
+    )
 
 
 class ExtendRecipe(RecipeModel):

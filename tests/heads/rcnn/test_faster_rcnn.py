@@ -20,7 +20,6 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN, split_torchvision_state_dict
-from resnet_tasks.heads.rcnn.matching import NEGATIVE, NEITHER, CandidateSampler
 from resnet_tasks.heads.rcnn.roi import BoxHead
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
@@ -241,14 +240,14 @@ def test_first_stage_says_the_same_at_single_cells(size: tuple[int, int]) -> Non
     assert isinstance(head, FasterRCNN)
     pyramid = head._compute_pyramid(features(size=size))
     whole = head.rpn(pyramid, size)
-    per_image = len(whole.anchors) // 3
+    per_image = len(torch.cat(whole.anchors)) // 3
     everywhere = torch.arange(2 * per_image).flip(0)
     logits, deltas = head.rpn.head.predict_cells(
         pyramid, everywhere // per_image, everywhere % per_image
     )
-    wanted = whole.objectness_logits.reshape(-1, 3)[everywhere]
+    wanted = torch.cat(whole.objectness_logits, 1).reshape(-1, 3)[everywhere]
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-4)
-    wanted = whole.box_deltas.reshape(-1, 3, 4)[everywhere]
+    wanted = torch.cat(whole.box_deltas, 1).reshape(-1, 3, 4)[everywhere]
     torch.testing.assert_close(deltas, wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -378,26 +377,6 @@ def test_dropout_of_the_box_head_by_hand() -> None:
     pooled = torch.randn(500, 2)
     hidden = head.fc6(pooled).relu() * factors[0]
     assert torch.equal(head(pooled, factors), head.fc7(hidden).relu() * factors[1])
-
-
-def test_ignore_regions_are_neither_positive_nor_negative() -> None:
-    sampling = CandidateSampler(0.5, 0.5, 100, 0.5, best_is_positive=False)
-    candidates = torch.tensor(
-        [
-            [0.0, 0.0, 10.0, 10.0],  # the object
-            [50.0, 50.0, 60.0, 60.0],  # inside the region
-            [50.0, 50.0, 110.0, 60.0],  # 50 of 60 columns inside: 0.83
-            [80.0, 50.0, 140.0, 60.0],  # 20 of 60 columns inside: 0.33
-            [200.0, 200.0, 210.0, 210.0],  # elsewhere
-            [0.0, 0.0, 10.0, 4.0],  # IoU 0.4 with the object
-        ]
-    )
-    region = torch.tensor([[40.0, 40.0, 100.0, 100.0]])
-    matches = sampling.match(candidates, candidates[:1], region)
-    assert matches.tolist() == [0, NEITHER, NEITHER, NEGATIVE, NEGATIVE, NEGATIVE]
-    # An object inside an ignore region stays an object.
-    everywhere = torch.tensor([[0.0, 0.0, 300.0, 300.0]])
-    assert sampling.match(candidates, candidates[:1], everywhere).tolist() == [0] + [NEITHER] * 5
 
 
 def test_ignored_objects_are_not_learned_and_not_proposed() -> None:

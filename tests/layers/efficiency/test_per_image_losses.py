@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.layers.per_image_losses import compute_terms_per_image
+from resnet_tasks.layers.efficiency.per_image_losses import compute_terms_per_image
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.runs.model_cost import measure_peak_bytes
 from resnet_tasks.structures.evaluation import VOID

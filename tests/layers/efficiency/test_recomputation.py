@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_tasks.layers.recomputation import apply_with_recomputation
+from resnet_tasks.layers.efficiency.recomputation import apply_with_recomputation
 from resnet_tasks.runs.model_cost import measure_peak_bytes
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.layers.compact_max_pool import save_indices_as_int32
+from resnet_tasks.layers.efficiency.compact_max_pool import save_indices_as_int32
 from resnet_tasks.runs.model_cost import measure_peak_bytes
 
 

@@ -9,7 +9,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.heads.semantic import unet
-from resnet_tasks.layers.upsampled_conv import can_double, convolve_upsampled, make_summed_filters
+from resnet_tasks.layers.efficiency.upsampled_conv import (
+    can_double,
+    convolve_upsampled,
+    make_summed_filters,
+)
 from resnet_tasks.testing.random_batches import random_features, resnet_specs
 
 
