@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.instance_masks import InstanceMasks
+from resnet_tasks.structures.label_maps import resize_labels
 from tests.support.mask_stacks import from_stack, to_stack
 
 SIZE = (13, 17)

@@ -14,8 +14,8 @@ from resnet_tasks.data.augmentation.transforms import Augmentation, decode_label
 from resnet_tasks.data.images.intensity import Intensity, Resize, resize_pixels
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
-from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.instance_masks import InstanceMasks
+from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.targets import Target
 from tests.support.mask_stacks import from_stack, to_stack
 
