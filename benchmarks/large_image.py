@@ -82,7 +82,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         out = PredictionWriter(Path(folder), dict.fromkeys(heads, CLASSES), ids)
         out.write(1, "big", predictions)
         out.draw("big", image.render_overview(), predictions, image.size)
-        _print_peak(f"written and drawn, {len(out.results["objects"])} detections")
+        _print_peak(f"written and drawn, {len(out.results['objects'])} detections")
     work = f"one image of {options.side:,} x {options.side:,} ({options.format}) in windows"
     rows = [
         BenchmarkRow(work, "alone", "", seconds, None, "s"),

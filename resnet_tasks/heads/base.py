@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
+from resnet_tasks.heads.foreign_weights import ForeignWeights
 from resnet_tasks.registry import Registry, suggest_nearest
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.loss_term import LossTerm
@@ -49,6 +50,7 @@ class Head(nn.Module, ABC):
         task: Name of the head's task, which declares its outputs and the annotations that its loss
             needs.
         in_levels: Feature levels that the head reads, finest first.
+        foreign_weights: Way in which the head reads models of other libraries; default: none.
 
     Args:
         specs: Channels and stride of every level that the backbone (or a shared pyramid) offers.
@@ -62,6 +64,7 @@ class Head(nn.Module, ABC):
     Options: ClassVar[type[HeadOptions]] = HeadOptions
     task: ClassVar[str]
     in_levels: ClassVar[tuple[str, ...]]
+    foreign_weights: ClassVar[ForeignWeights] = ForeignWeights()
 
     def __init__(
         self,

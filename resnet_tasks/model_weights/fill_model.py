@@ -18,15 +18,12 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.backbone.weights_request import MODEL_KEY, WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.heads.base import Head
-from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.foreign_weights import ForeignModel
 from resnet_tasks.model import TaskModel
-from resnet_tasks.model_weights.foreign_models import ModelFile, absorb_epsilon, split_model
+from resnet_tasks.model_weights.foreign_models import absorb_epsilon, split_for_heads
 from resnet_tasks.model_weights.infer_options import find_differing_options, suggest_options
-from resnet_tasks.model_weights.predictor_rows import select_predictor_rows
 
 _COUNTER = "num_batches_tracked"
-_OWN_PYRAMID = "fpn."
-"""Prefix of the tensor names of a detector's pyramid."""
 _FORMS = (
     "torchvision:ENUM of a detector (torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1), "
     "hf-hub:REPO, https://...#sha256=HEX, a .safetensors, .pth or .pt file, or a folder that "
@@ -45,13 +42,13 @@ def fill_model(
     """Fill the backbone and one head of a new model.
 
     Only tensors that depend on the classes may keep their random initialization (see
-    `predictor_rows.select_predictor_rows`).
+    `ForeignWeights.select_predictor_rows`).
 
     Args:
         model: Model whose backbone is a `ResNet`. It also takes over mean, std, license and report.
         spec: `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`, a file, or a folder with
-            `model.safetensors`: a Faster R-CNN of torchvision, or a U-Net or FPN of
-            segmentation_models_pytorch.
+            `model.safetensors`: a whole model that a head of `model` can read (see
+            `Head.foreign_weights`), such as a Faster R-CNN of torchvision.
         head: Name of the head; default: the only one that fits.
         in_channels: Channels of an image.
         accept_license: Whether to accept weights that forbid commercial use.
@@ -68,12 +65,15 @@ def fill_model(
     backbone: Any = model.backbone
     assert isinstance(backbone, ResNet), "whole models are loaded into the package's own backbones"
     origin = _resolve_weights(request, backbone.name, accept_license)
-    file = split_model(read_checkpoint(origin.file), request)
-    name = _choose_head(model, file, head, request)
-    _check_upsampling(origin.file.with_name("config.json"), request)
+    files = split_for_heads(read_checkpoint(origin.file), model.named_heads, request)
+    name = _choose_head(list(files), head, request)
+    file = files[name]
+    _check_configuration(model.named_heads[name], origin.file.with_name("config.json"), request)
     notes = absorb_epsilon(file.backbone, compute_sha256(origin.file))
     layout = convert_layout(strip_prefixes(file.backbone, origin.file), str(request))
-    rows, predictor_notes = select_predictor_rows(model.named_heads[name], file, name)
+    rows, predictor_notes = model.named_heads[name].foreign_weights.select_predictor_rows(
+        model.named_heads[name], file, name
+    )
     # The head is checked before anything is filled, so that an error leaves the model as it was.
     own = _collect_tensors(model, name)
     filled, missing, unused = _fit_head(
@@ -126,61 +126,60 @@ def _resolve_weights(request: WeightsRequest, name: str, accept_license: bool) -
     return find_weights(request, name, accept_license)
 
 
-def _check_upsampling(config: Path, request: WeightsRequest) -> None:
-    """Refuse smp decoders with another upsampling than ours, which the tensors do not reveal."""
+def _check_configuration(head: Head, config: Path, request: WeightsRequest) -> None:
+    """Refuse models whose configuration, next to the tensors, does not fit the head."""
     try:
         content: Any = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    way = content.get("decoder_interpolation") if isinstance(content, dict) else None
-    if way not in (None, "nearest"):
-        raise WeightsError(
-            f"{request}: {config.name} says that its decoder upsamples by {way!r}, but the "
-            "decoders of this package upsample by 'nearest'; choose a model that was "
-            "trained with 'nearest'"
-        )
+    if not isinstance(content, dict):
+        return
+    problem = head.foreign_weights.check_configuration(content)
+    if problem is not None:
+        raise WeightsError(f"{request}: {config.name} {problem}")
 
 
-def _choose_head(
-    model: TaskModel, file: ModelFile, requested: str | None, request: WeightsRequest
-) -> str:
-    fitting = [name for name, head in model.named_heads.items() if isinstance(head, file.head_type)]
+def _choose_head(fitting: list[str], requested: str | None, request: WeightsRequest) -> str:
+    """Choose the head to fill among those that can read the file.
+
+    Raises:
+        WeightsError: If several heads fit and none of them is requested.
+    """
     if requested is not None and requested in fitting:
         return requested
     if requested is None and len(fitting) == 1:
         return fitting[0]
-    if fitting:
-        raise WeightsError(
-            f"{request} fits the heads {', '.join(fitting)}; choose one with "
-            f"model_weights={{source: {request.spec}, head: {fitting[0]}}}"
-        )
-    available = ", ".join(f"{k} ({type(v).__name__})" for k, v in model.named_heads.items())
     raise WeightsError(
-        f"{request} holds {file.kind}, which needs a head {file.head_type.__name__}; the recipe "
-        f"has {available}"
+        f"{request} fits the heads {', '.join(fitting)}; choose one with "
+        f"model_weights={{source: {request.spec}, head: {fitting[0]}}}"
     )
 
 
 def _collect_tensors(model: TaskModel, head: str) -> dict[str, Tensor]:
     """Collect the tensors to fill: a head's, and a shared pyramid's under the head's names."""
     own: dict[str, Tensor] = dict(model.named_heads[head].state_dict())
-    if model.pyramid is not None and isinstance(model.named_heads[head], FasterRCNN):
-        own |= {
-            f"{_OWN_PYRAMID}{key}": tensor for key, tensor in model.pyramid.state_dict().items()
-        }
+    prefix = _get_pyramid_prefix(model, head)
+    if prefix and model.pyramid is not None:
+        own |= {f"{prefix}{key}": tensor for key, tensor in model.pyramid.state_dict().items()}
     return own
 
 
+def _get_pyramid_prefix(model: TaskModel, head: str) -> str:
+    """Return the prefix of a shared pyramid's tensors in the file; "" if the head has its own."""
+    return "" if model.pyramid is None else model.named_heads[head].foreign_weights.pyramid
+
+
 def _build_full_name(model: TaskModel, head: str, key: str) -> str:
-    if model.pyramid is not None and key.startswith(_OWN_PYRAMID):
-        return f"pyramid.{key.removeprefix(_OWN_PYRAMID)}"
+    prefix = _get_pyramid_prefix(model, head)
+    if prefix and key.startswith(prefix):
+        return f"pyramid.{key.removeprefix(prefix)}"
     return f"heads.{head}.{key}"
 
 
 def _fit_head(
     head: Head,
     own: dict[str, Tensor],
-    file: ModelFile,
+    file: ForeignModel,
     rows: dict[str, Tensor] | None,
     *,
     request: WeightsRequest,

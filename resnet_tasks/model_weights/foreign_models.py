@@ -1,18 +1,15 @@
-"""Models of other libraries, split into a backbone and a head under the names of this package."""
+"""Recognition of models of other libraries, and their conversion to the norms of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
-from resnet_tasks.heads.base import Head
-from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN, split_torchvision_state_dict
-from resnet_tasks.heads.semantic.fpn import SemanticFPN
-from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.heads.base import HEADS, Head
+from resnet_tasks.heads.foreign_weights import ForeignModel
 
 ZERO_EPSILON = ("258fb6c6", "bf2d0c1e", "fc266e95")
 """First digits of the sha256 of torchvision checkpoints whose norms have an epsilon of 0.
@@ -25,70 +22,43 @@ EPSILON = 1e-5
 _WRAPPERS = ("module.", "model.")
 
 
-@dataclass(frozen=True)
-class ModelFile:
-    """Tensors of a whole model, split into backbone and head.
+def split_for_heads(
+    tensors: Mapping[str, Tensor], heads: Mapping[str, Head], request: WeightsRequest
+) -> dict[str, ForeignModel]:
+    """Split a model for every head that can read it: head name -> backbone and head.
 
-    Attributes:
-        kind: Library and model, for error messages.
-        head_type: Class of the head that the tensors fit.
-        backbone: Tensors under the names of a backbone.
-        head: Tensors under the names of the head.
-        predictor: Prefix of the names of the tensors that depend on the classes.
-        extras: Prefixes of tensors that only other heads have, such as mask branches.
-    """
-
-    kind: str
-    head_type: type[Head]
-    backbone: dict[str, Tensor]
-    head: dict[str, Tensor]
-    predictor: str
-    extras: tuple[str, ...]
-
-
-def split_model(tensors: Mapping[str, Tensor], request: WeightsRequest) -> ModelFile:
-    """Split a model of a known layout into backbone and head.
+    Args:
+        tensors: Tensors of the file.
+        heads: Name -> head of the model that is filled.
+        request: Source of the weights, for error messages.
 
     Raises:
-        WeightsError: If the layout is unknown.
+        WeightsError: If no head can read the model; the message names the head that can.
     """
     tensors = _strip_wrapper_prefix(tensors)
-    parts = {key.split(".")[0] for key in tensors}
-    if {"backbone", "rpn", "roi_heads"} <= parts:
-        detector_tensors = {k: v for k, v in tensors.items() if k.split(".")[0] != "transform"}
-        body, head = split_torchvision_state_dict(detector_tensors)
-        return ModelFile(
-            "torchvision's Faster R-CNN",
-            FasterRCNN,
-            body,
-            head,
-            "roi_heads.box_predictor.",
-            ("roi_heads.mask_", "roi_heads.keypoint_"),
-        )
-    if {"encoder", "decoder", "segmentation_head"} <= parts:
-        encoder: dict[str, Tensor] = {}
-        head = {}
-        for key, value in tensors.items():
-            part, _, suffix = key.partition(".")
-            if part == "encoder":
-                encoder[suffix] = value
-            else:
-                head[f"classifier.{suffix}" if part == "segmentation_head" else key] = value
-        for kind, head_type, sign in (("U-Net", UNet, "blocks.0."), ("FPN", SemanticFPN, "p5.")):
-            if any(key.startswith(f"decoder.{sign}") for key in head):
-                kind_text = f"a {kind} of segmentation_models_pytorch"
-                extras = ("classification_head.",)
-                return ModelFile(kind_text, head_type, encoder, head, "classifier.", extras)
-    if {"backbone", "heads"} <= parts:
+    models = {name: head.foreign_weights.split(tensors) for name, head in heads.items()}
+    fitting = {name: model for name, model in models.items() if model is not None}
+    if fitting:
+        return fitting
+    head_classes = [HEADS.get(name) for name in HEADS]
+    for head_class in head_classes:
+        model = head_class.foreign_weights.split(tensors)
+        if model is not None:
+            available = ", ".join(f"{name} ({type(head).__name__})" for name, head in heads.items())
+            raise WeightsError(
+                f"{request} holds {model.kind}, which needs a head {head_class.__name__}; the "
+                f"recipe has {available}"
+            )
+    if {"backbone", "heads"} <= {key.split(".")[0] for key in tensors}:
         raise WeightsError(
             f"{request} holds a model of a run of this package; load its backbone with "
             f"backbone.weights={request.spec}"
         )
+    sources = [head_class.foreign_weights.source for head_class in head_classes]
     first_names = ", ".join(list(tensors)[:3])
     raise WeightsError(
-        f"{request} is not a supported whole model (a Faster R-CNN of torchvision, a U-Net or FPN "
-        f"of segmentation_models_pytorch): its names begin with {first_names}; weights of a "
-        "backbone alone belong under backbone.weights"
+        f"{request} is not a supported whole model ({', '.join(filter(None, sources))}): its names "
+        f"begin with {first_names}; weights of a backbone alone belong under backbone.weights"
     )
 
 

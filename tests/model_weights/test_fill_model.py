@@ -27,8 +27,8 @@ from resnet_tasks.assemble.model import build_model
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import WeightsError
+from resnet_tasks.heads.rcnn.foreign_weights import COCO_NAMES
 from resnet_tasks.model import TaskModel
-from resnet_tasks.model_weights.predictor_rows import COCO_NAMES
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample, collate

@@ -9,7 +9,6 @@ Shape glossary: `B` batch size, `H, W` padded batch, `D` detections per image.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,6 +18,8 @@ from torch import Tensor
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
+from resnet_tasks.heads.foreign_weights import ForeignWeights
+from resnet_tasks.heads.rcnn.foreign_weights import TorchvisionDetector
 from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads, SampledRois
 from resnet_tasks.heads.rcnn.rpn import RegionProposalNetwork
 from resnet_tasks.layers.anchors import AnchorShapes
@@ -132,6 +133,7 @@ class FasterRCNN(Head):
     Options: ClassVar[type[HeadOptions]] = FasterRCNNOptions
     task: ClassVar[str] = "detection"
     in_levels: ClassVar[tuple[str, ...]] = ("C2", "C3", "C4", "C5")
+    foreign_weights: ClassVar[ForeignWeights] = TorchvisionDetector()
 
     def __init__(
         self,
@@ -302,49 +304,3 @@ def _build_anchors(options: FasterRCNNOptions) -> AnchorShapes:
             f"{options.anchor_sizes}; the levels share one classifier"
         )
     return AnchorShapes(sizes, options.aspect_ratios)
-
-
-_OLD_NAMES = re.compile(
-    r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+|rpn\.head\.conv)\.(weight|bias)$"
-)
-
-
-def _rename_key(match: re.Match[str]) -> str:
-    middle = "0.0" if match[1].endswith("conv") else "0"
-    return f"{match[1]}.{middle}.{match[2]}"
-
-
-def split_torchvision_state_dict(
-    state: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split the weights of torchvision's `fasterrcnn_resnet50_fpn` into backbone and head.
-
-    The published checkpoint has older names for the pyramid and the first convolution of the RPN;
-    they are converted to the current ones.
-
-    Args:
-        state: State dict of the whole torchvision model.
-
-    Returns:
-        Weights of the ResNet under torchvision's names (`conv1.weight`, `layer1.0...`), and weights
-        of the head under the names of `FasterRCNN`.
-
-    Raises:
-        HeadError: If a key belongs to neither.
-    """
-    body: dict[str, Tensor] = {}
-    head: dict[str, Tensor] = {}
-    state = {_OLD_NAMES.sub(_rename_key, key): value for key, value in state.items()}
-    for key, value in state.items():
-        if key.startswith("backbone.body."):
-            body[key.removeprefix("backbone.body.")] = value
-        elif key.startswith("backbone.fpn."):
-            head[key.removeprefix("backbone.")] = value
-        elif key.startswith(("rpn.", "roi_heads.")):
-            head[key] = value
-        else:
-            raise HeadError(
-                f"{key!r} is not a weight of torchvision's Faster R-CNN; expected keys below "
-                "backbone.body, backbone.fpn, rpn and roi_heads"
-            )
-    return body, head

@@ -24,6 +24,8 @@ from segmentation_models_pytorch.decoders.fpn.decoder import (
 from torch import Tensor, nn
 
 from resnet_tasks.heads.base import HeadOptions, register_head
+from resnet_tasks.heads.foreign_weights import ForeignWeights
+from resnet_tasks.heads.semantic.foreign_weights import SmpFPN
 from resnet_tasks.heads.semantic.semantic_head import SemanticHead, SemanticOptions
 from resnet_tasks.layers.feature_pyramid import get_shared_channels
 from resnet_tasks.layers.strides import check_strides
@@ -70,6 +72,7 @@ class SemanticFPN(SemanticHead):
 
     Options: ClassVar[type[HeadOptions]] = FPNOptions
     in_levels: ClassVar[tuple[str, ...]] = ("C2", "C3", "C4", "C5")
+    foreign_weights: ClassVar[ForeignWeights] = SmpFPN()
     options: FPNOptions
 
     def __init__(

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_tasks.heads.base import HeadOptions, register_head
+from resnet_tasks.heads.foreign_weights import ForeignWeights
+from resnet_tasks.heads.semantic.foreign_weights import SmpUNet
 from resnet_tasks.heads.semantic.semantic_head import SemanticHead, SemanticOptions
 from resnet_tasks.layers.efficiency.recomputation import apply_with_recomputation
 from resnet_tasks.layers.efficiency.upsampled_conv import (
@@ -74,6 +76,7 @@ class UNet(SemanticHead):
 
     Options: ClassVar[type[HeadOptions]] = UNetOptions
     in_levels: ClassVar[tuple[str, ...]] = ("C1", "C2", "C3", "C4", "C5")
+    foreign_weights: ClassVar[ForeignWeights] = SmpUNet()
     options: UNetOptions
 
     def __init__(

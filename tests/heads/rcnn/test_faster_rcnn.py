@@ -19,7 +19,8 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN, split_torchvision_state_dict
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.foreign_weights import split_torchvision_state_dict
 from resnet_tasks.heads.rcnn.roi import BoxHead
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
