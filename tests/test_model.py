@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RecipeError
@@ -28,7 +29,6 @@ from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import Batch, BatchView, Sample, collate
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION
 from resnet_tasks.testing.random_batches import random_batch
 
 
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
 class Pixels(Head):
     """Squared distance of every cell to its label."""
 
-    task = SEMANTIC_SEGMENTATION
+    task = "semantic_segmentation"
     in_levels = ("C5",)
 
     def __init__(self, specs: Mapping[str, FeatureSpec], classes: Sequence[str]) -> None:
@@ -69,20 +69,24 @@ class Pixels(Head):
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"values": self.layer(features["C5"])}
 
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        pairs = zip(raw["values"], geometries, strict=True)
-        return [(values, geometry.original_size, self.training) for values, geometry in pairs]
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        """Logits of class b against class a, for every pixel."""
+        logits = F.interpolate(raw["values"], scale_factor=32.0)
+        return {"logits": torch.cat((-logits, logits), dim=1)}
 
 
 class Image(Pixels):
     """Squared distance of the mean to the first image label."""
 
-    task = CLASSIFICATION
+    task = "classification"
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         found = self.layer(features["C5"]).mean(dim=(1, 2, 3))
         labels = torch.stack([each.image_labels[0] for each in view.targets])  # type: ignore[index]
         return {"square": LossTerm(((found - labels) ** 2).sum(), torch.tensor(len(view)))}
+
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        return {"logits": super().outputs(raw, sizes)["logits"].mean(dim=(2, 3))}
 
 
 def model(**options: Any) -> TaskModel:
@@ -198,7 +202,8 @@ def test_predict_restores_the_mode_also_after_an_error(training: bool) -> None:
     whole = model().train(training)
     found = whole.predict(batch(Target(), Target(), size=(20, 30)))
     assert list(found) == ["pixels", "image"]
-    assert [each[1] for each in found["pixels"]] == [(20, 30), (20, 30)]
+    assert [tuple(each.labels.shape) for each in found["pixels"]] == [(20, 30), (20, 30)]
+    assert [tuple(each.probs.shape) for each in found["image"]] == [(2,), (2,)]
     assert all(each.training is training for each in whole.modules())
     broken = batch(Target())
     object.__setattr__(broken, "images", torch.zeros(1, 5, 32, 32))
