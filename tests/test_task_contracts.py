@@ -88,22 +88,25 @@ def _find_type_tests(tree: ast.AST) -> list[int]:
     ]
 
 
+HEAD_BASES = ("resnet_tasks.heads.base", "resnet_tasks.heads.foreign_weights")
+"""Modules of `heads` that know no concrete head."""
+
+
 def _find_head_imports(tree: ast.AST) -> list[str]:
-    """Return the imported modules of `heads`, except `heads.base`."""
+    """Return the imported modules of concrete heads."""
     modules: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            # Without the name that is imported from the base module.
-            is_base = module == "resnet_tasks.heads.base"
+            # Without the name that is imported from a base module.
+            is_base = module in HEAD_BASES
             modules += [module if is_base else f"{module}.{alias.name}" for alias in node.names]
-    base = "resnet_tasks.heads.base"
     return [
         module
         for module in modules
-        if f"{module}.".startswith("resnet_tasks.heads.") and module != base
+        if f"{module}.".startswith("resnet_tasks.heads.") and module not in HEAD_BASES
     ]
 
 

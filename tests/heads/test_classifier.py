@@ -23,6 +23,7 @@ from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import BatchView, Sample, collate
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.testing.head_contract import check_head
+from tests.support.decoding import decode
 
 CLASSES = ("cat", "dog", "owl")
 SPECS = {"C5": FeatureSpec(4, 32)}
@@ -70,7 +71,7 @@ def test_every_option_keeps_the_contract(options: dict[str, Any]) -> None:
 def test_pooling_after_the_linear_layer_is_the_usual_head() -> None:
     made, level = head(), torch.randn(2, 4, 2, 2)
     geometry = Geometry((64, 64), (64, 64))
-    found = made.decode(made({"C5": level}), [geometry, geometry])
+    found = decode(made, made({"C5": level}), [geometry, geometry])
     expected = plain_logits(made, level).softmax(dim=1)
     assert torch.allclose(torch.stack([each.probs for each in found]), expected, atol=1e-6)
     assert [each.labels.tolist() for each in found] == expected.argmax(1)[:, None].tolist()
@@ -83,8 +84,8 @@ def test_cells_of_the_padding_are_not_read(pooling: str) -> None:
     padded = torch.full((1, 4, 3, 2), 1e6)
     padded[:, :, :2, :1] = level
     geometry = Geometry((33, 32), (33, 32))
-    alone = made.decode(made({"C5": level}), [geometry])[0].probs
-    assert torch.equal(made.decode(made({"C5": padded}), [geometry])[0].probs, alone)
+    alone = decode(made, made({"C5": level}), [geometry])[0].probs
+    assert torch.equal(decode(made, made({"C5": padded}), [geometry])[0].probs, alone)
     one = view([1], sizes=((33, 32),))
     losses = [made.loss({"C5": each}, one)["cross_entropy"].sum for each in (level, padded)]
     assert torch.equal(*losses)
@@ -126,7 +127,7 @@ def test_binary_cross_entropy_by_hand() -> None:
         (terms * torch.tensor([1, 2, 0])).sum().item(), rel=1e-5
     )
     assert term.count.item() == 6.0
-    found = made.decode(made({"C5": level}), [Geometry((64, 64), (64, 64))] * 2)
+    found = decode(made, made({"C5": level}), [Geometry((64, 64), (64, 64))] * 2)
     assert torch.allclose(torch.stack([each.probs for each in found]), probs, atol=1e-6)
     assert all(each.is_multi_label for each in found)
     assert found[0].labels.tolist() == sorted(

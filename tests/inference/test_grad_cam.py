@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,6 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample
-from resnet_tasks.structures.tasks import DETECTION, SEMANTIC_SEGMENTATION
 
 BRIGHT = (40, 8, 56, 24)  # xyxy, input pixels: what the model looks for
 DARK = (8, 40, 24, 56)
@@ -44,7 +43,7 @@ class Looks(nn.Module):
 class Boxes(Head):
     """Scores of two fixed boxes: how bright the first is, how dark the second."""
 
-    task, in_levels = DETECTION, ("C5",)
+    task, in_levels = "detection", ("C5",)
 
     def loss(self, features: Any, view: Any) -> Any:
         raise NotImplementedError
@@ -64,16 +63,12 @@ class Boxes(Head):
             "valid": torch.ones(1, 2, dtype=torch.bool),
         }
 
-    def decode(self, raw: Any, geometries: Sequence[Geometry]) -> list[Any]:
-        raise NotImplementedError
-
 
 class Pixels(Head):
     """Logits of `background`, `bright`, `dark`."""
 
-    task, in_levels = SEMANTIC_SEGMENTATION, ("C5",)
+    task, in_levels = "semantic_segmentation", ("C5",)
     loss = Boxes.loss
-    decode = Boxes.decode
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         level = features["C5"]

@@ -16,7 +16,7 @@ from resnet_tasks.data.images.find_images import find_images, make_output_names
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.prediction_writer import PredictionWriter, filter_by_score
+from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
@@ -54,7 +54,7 @@ def detections() -> Detections:
 def test_results_have_the_ids_of_the_file(tmp_path: Path) -> None:
     writer = PredictionWriter(tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)})
     writer.write(17, "x", {"objects": detections()})
-    writer.write("p/2", "y", {"objects": filter_by_score(detections(), 0.5)})
+    writer.write("p/2", "y", {"objects": detections().filter_by_score(0.5)})
     first = {"image_id": 17, "category_id": 90, "bbox": [1, 2, 3, 6], "score": 0.75}
     second = {"image_id": 17, "category_id": 3, "bbox": [0, 0, 2, 2], "score": 0.25}
     assert writer.results == {"objects": [first, second, {**first, "image_id": "p/2"}]}

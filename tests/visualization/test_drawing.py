@@ -55,10 +55,10 @@ def test_box_has_its_color_and_the_image_stays() -> None:
     assert np.array_equal(none, GRAY)
 
 
-def test_weak_detections_and_unknown_kinds_are_not_drawn() -> None:
+def test_weak_detections_are_not_drawn() -> None:
     boxes = torch.tensor([[10.0, 30, 40, 50]])
     found = Detections(boxes, torch.tensor([0.4]), torch.tensor([0]))
-    predictions = {"objects": found, "other": object()}
+    predictions = {"objects": found}
     assert np.array_equal(draw_prediction(GRAY, predictions, {"objects": ("a",)}), GRAY)
     drawn = draw_prediction(GRAY, predictions, {"objects": ("a",)}, least_score=0.3)
     assert tuple(drawn[50, 25]) == get_label_color(0)

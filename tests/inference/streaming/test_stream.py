@@ -318,12 +318,12 @@ def test_what_is_read_late_fails_alone(tmp_path: Path, data: Path) -> None:
 
     class Late(MeanPredictor):
         def read(self, source: Any, name: str) -> Prepared:
-            return replace(super().read(source, name), ready=name)
+            return replace(super().read(source, name), inputs=name)
 
         def predict(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
-            if any("1.png" in each.ready for each in images):
+            if any("1.png" in each.inputs for each in images):
                 raise DataError("1.png is damaged further below")
-            whole = [replace(each, ready=each.image.regions.read_all()) for each in images]
+            whole = [replace(each, inputs=each.image.regions.read_all()) for each in images]
             return super().predict(whole)
 
     done, _ = predicted(tmp_path / "out", data / "0.png", data / "1.png", predictor=Late())
