@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ Ints = NDArray[np.int64]
 MAX_COORDINATE = 1e6
 """Largest coordinate in pixels. Rasterization walks along the outline, so a point far outside the
 image would exhaust the memory."""
+
+
+MAX_ENCODED_PIXELS = 2**31 - 1
+"""Largest size of an image in pixels whose polygons pycocotools can encode: it counts in 32 bits.
+
+In larger images the origin is moved to the polygons. This is not done in others, because the
+rounding of shifted coordinates moves single pixels of the outline.
+"""
 
 
 def decode_mask(
@@ -90,11 +99,14 @@ def decode_mask_window(
     Raises:
         DataError: If the segmentation is invalid; see `decode_mask`.
     """
-    runs = decode_counts(encode_rle(segmentation, height, width)["counts"])
+    tile = Tile.from_size((height, width)) if tile is None else tile
+    frame = Tile.from_size((height, width))
+    if height * width > MAX_ENCODED_PIXELS and not isinstance(segmentation, dict):
+        segmentation, frame = _shift_polygons(segmentation, frame, tile)
+    runs = decode_counts(encode_rle(segmentation, *frame.size)["counts"])
     assert runs is not None
-    if tile is None:
-        tile = Tile.from_size((height, width))
-    columns, tops, bottoms = _split_runs(runs, height, tile)
+    shifted_tile = replace(tile, top=tile.top - frame.top, left=tile.left - frame.left)
+    columns, tops, bottoms = _split_runs(runs, frame.height, shifted_tile)
     if not len(columns):
         return np.zeros((0, 0), np.bool_), (tile.left, tile.top)
     # The columns ascend because the runs do.
@@ -106,7 +118,37 @@ def decode_mask_window(
     steps[(columns - left) * rows + tops - top] += 1
     steps[(columns - left) * rows + bottoms - top] -= 1
     mask = np.cumsum(steps[:-1], dtype=np.int8).view(np.bool_)
-    return np.ascontiguousarray(mask.reshape(right - left, rows).T), (left, top)
+    pixels = np.ascontiguousarray(mask.reshape(right - left, rows).T)
+    return pixels, (left + frame.left, top + frame.top)
+
+
+def _shift_polygons(polygons: list[Any], frame: Tile, tile: Tile) -> tuple[list[Any], Tile]:
+    """Move the origin of polygons close to them.
+
+    Args:
+        polygons: Polygons in pixels of the image.
+        frame: Tile of the full image.
+        tile: Tile of the image in which the mask is needed.
+
+    Returns:
+        Polygons in pixels of a smaller frame, and this frame of the image, which holds all their
+        pixels inside the tile.
+    """
+    packed = [polygon for polygon in map(pack_polygon, polygons) if polygon is not None]
+    if not packed:
+        return polygons, frame
+    x, y = (np.concatenate([np.asarray(polygon)[axis::2] for polygon in packed]) for axis in (0, 1))
+    # The frame starts at the outline, so that no coordinate that was positive becomes negative:
+    # COCO rounds negative coordinates differently.
+    left = min(max(0, math.floor(x.min())), tile.left + tile.width - 1)
+    top = min(max(0, math.floor(y.min())), tile.top + tile.height - 1)
+    right = min(max(left + 1, math.ceil(x.max()) + 1), tile.left + tile.width)
+    bottom = min(max(top + 1, math.ceil(y.max()) + 1), tile.top + tile.height)
+    shifted = []
+    for polygon in packed:
+        points = np.asarray(polygon).reshape(-1, 2) - (left, top)
+        shifted.append(array("d", points.ravel().tolist()))
+    return shifted, Tile(top, left, bottom - top, right - left)
 
 
 def _split_runs(runs: list[int], height: int, tile: Tile) -> tuple[Ints, Ints, Ints]:

@@ -151,7 +151,7 @@ def test_pasted_objects_are_aligned(size: tuple[int, int]) -> None:
             torch.zeros(0, 4),
             torch.zeros(0, dtype=torch.int64),
             torch.zeros(0, dtype=torch.bool),
-            torch.zeros(0, *size, dtype=torch.bool),
+            InstanceMasks.from_bitmaps([], []),
             torch.zeros(size, dtype=torch.int64),
         )
         blank = np.zeros((*size, 3), np.float32)
