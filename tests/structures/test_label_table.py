@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from resnet_tasks.structures.evaluation import ABSENT, IGNORED, UNLABELED, VOID
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.targets import Target
 from tests.support.mask_stacks import from_stack
@@ -58,3 +59,20 @@ def test_identity_table_changes_nothing() -> None:
     seen = LabelTable.identity(("a", "b")).apply(target)
     assert seen.labels is not None
     assert seen.labels.tolist() == [1, 0]
+
+
+def test_ignore_region_of_the_whole_image_has_no_mask() -> None:
+    target = Target(
+        boxes=torch.tensor([[1.0, 1, 3, 3]]),
+        labels=torch.tensor([0]),
+        ignore=torch.tensor([False]),
+        masks=InstanceMasks.from_bitmaps([torch.ones(2, 2, dtype=torch.bool)], [(1, 1)]),
+        unannotated=torch.tensor([1]),
+    )
+    seen = LabelTable.identity(("a", "b")).apply(target, (8, 9))
+    assert seen.ignore is not None
+    assert seen.masks is not None
+    assert seen.ignore.tolist() == [False, True]
+    assert seen.masks.annotated.tolist() == [True, False]
+    assert seen.masks.windows.tolist() == [[1, 1, 3, 3], [0, 0, 0, 0]]
+    assert len(seen.masks.pixels) == 4

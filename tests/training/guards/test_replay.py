@@ -21,10 +21,13 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint
-from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.instance_masks import InstanceMasks
+from resnet_tasks.structures.samples import Sample, collate
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.finetune_recipe import finetune_recipe
-from resnet_tasks.training.guards.replay import read_replay, replay
+from resnet_tasks.training.guards.replay import RecordedStep, read_replay, replay, write_replay
 from resnet_tasks.training.state.train_state import TrainState
 from tests.support.consoles import heard, quiet
 
@@ -138,3 +141,19 @@ def test_replay_on_the_command_line_needs_nothing_but_the_folder(
     result = CliRunner().invoke(app, ["replay", str(folder / "replay.json")])
     assert result.exit_code == 0, result.output
     assert "a value is not finite again" in result.output
+
+
+def test_masks_are_kept(tiny_model: Build, tmp_path: Path) -> None:
+    bitmap = torch.tensor([[True, False, True]])
+    masks = InstanceMasks.from_bitmaps([bitmap, None], [(2, 3), (0, 0)])
+    geometry, image = Geometry((8, 8), (8, 8)), torch.zeros(3, 8, 8)
+    samples = [Sample(image, geometry, i, "", Target(masks=m)) for i, m in enumerate((masks, None))]
+    step = RecordedStep(0, 0, "fp32", False, 1, [], {}, "", [])
+    folder = write_replay(tmp_path, "update-0", tiny_model(), [collate(samples)], step)
+    assert folder is not None
+    first, second = read_replay(folder)[1][0].targets
+    assert first.masks is not None
+    assert first.masks.windows.tolist() == [[2, 3, 5, 4], [0, 0, 0, 0]]
+    assert first.masks.pixels.tolist() == [True, False, True]
+    assert first.masks.annotated.tolist() == [True, False]
+    assert second.masks is None
