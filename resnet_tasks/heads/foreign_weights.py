@@ -33,14 +33,14 @@ class ForeignModel:
         kind: Library and model, for error messages.
         backbone: Tensors under the names of a backbone.
         head: Tensors under the names of the head.
-        predictor: Prefix of the names of the tensors that depend on the classes.
+        predictor: Prefixes of the names of the tensors that depend on the classes.
         extras: Prefixes of tensors that only other heads have, such as mask branches.
     """
 
     kind: str
     backbone: dict[str, Tensor]
     head: dict[str, Tensor]
-    predictor: str
+    predictor: tuple[str, ...]
     extras: tuple[str, ...] = ()
 
 

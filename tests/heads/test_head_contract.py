@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import resnet_tasks.heads.classifier
-import resnet_tasks.heads.rcnn
+import resnet_tasks.heads.rcnn.faster_rcnn
+import resnet_tasks.heads.rcnn.mask_rcnn
 import resnet_tasks.heads.semantic.fpn
 import resnet_tasks.heads.semantic.unet  # noqa: F401  (they register their heads)
 from resnet_tasks.backbone.resnet import ResNet
@@ -48,6 +49,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "rpn_pre_nms": [100, 50],
         "rpn_post_nms": [50, 25],
         "roi_batch_size": 32,
+    },
+    "mask_rcnn": {
+        "anchor_sizes": [16, 32, 64, 128, 256],
+        "pyramid_channels": 32,
+        "box_head_channels": 64,
+        "rpn_pre_nms": [100, 50],
+        "rpn_post_nms": [50, 25],
+        "roi_batch_size": 32,
+        "mask_head_channels": [16, 16],
+        "mask_predictor_channels": 16,
     },
     "fpn": {"pyramid_channels": 32, "segmentation_channels": 64},
     "unet": {"decoder_channels": [64, 32, 16, 16, 8]},

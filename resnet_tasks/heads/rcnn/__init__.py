@@ -1,1 +1,1 @@
-"""Faster R-CNN: region proposal network, RoI heads and matching of boxes to targets."""
+"""Faster R-CNN and Mask R-CNN: region proposal network, RoI heads, box and mask branches."""

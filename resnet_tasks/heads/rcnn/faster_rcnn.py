@@ -20,7 +20,7 @@ from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
 from resnet_tasks.heads.foreign_weights import ForeignWeights
 from resnet_tasks.heads.rcnn.foreign_weights import TorchvisionDetector
-from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads, SampledRois
+from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads, SampledRois, sort_detections
 from resnet_tasks.heads.rcnn.rpn import RegionProposalNetwork
 from resnet_tasks.layers.anchors import AnchorShapes
 from resnet_tasks.layers.box_coders import clip_boxes
@@ -32,7 +32,7 @@ from resnet_tasks.layers.feature_pyramid import (
 from resnet_tasks.layers.matchers import IouMatcher
 from resnet_tasks.layers.samplers import CandidateSampler
 from resnet_tasks.layers.strides import check_strides
-from resnet_tasks.layers.tracing import argsort_falling, get_size, stack_numbers
+from resnet_tasks.layers.tracing import get_size, stack_numbers
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
@@ -175,24 +175,31 @@ class FasterRCNN(Head):
 
     def _build_roi_heads(self, channels: int, strides: Sequence[int]) -> RoiHeads:
         """Build the second stage on levels of the given channels and strides."""
+        return RoiHeads(*self._get_roi_arguments(channels, strides), **self._get_roi_options())
+
+    def _get_roi_arguments(
+        self, channels: int, strides: Sequence[int]
+    ) -> tuple[BoxHead, Sequence[int], int]:
         options: FasterRCNNOptions = self.options
-        return RoiHeads(
-            BoxHead(
-                channels * options.roi_output_size**2,
-                options.box_head_channels,
-                options.box_head_dropout,
-            ),
-            strides,
-            len(self.classes),
-            output_size=options.roi_output_size,
-            sampling_ratio=options.roi_sampling_ratio,
-            sampling=CandidateSampler(
+        box_head = BoxHead(
+            channels * options.roi_output_size**2,
+            options.box_head_channels,
+            options.box_head_dropout,
+        )
+        return box_head, strides, len(self.classes)
+
+    def _get_roi_options(self) -> dict[str, Any]:
+        options: FasterRCNNOptions = self.options
+        return {
+            "output_size": options.roi_output_size,
+            "sampling_ratio": options.roi_sampling_ratio,
+            "sampling": CandidateSampler(
                 IouMatcher(options.roi_fg_iou, options.roi_bg_iou),
                 options.roi_batch_size,
                 options.roi_positive_fraction,
             ),
-            box_loss=options.box_loss,
-        )
+            "box_loss": options.box_loss,
+        }
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Compute the loss terms of both stages, normalized as in torchvision.
@@ -263,16 +270,16 @@ class FasterRCNN(Head):
             `labels` `(B, D)` int64; `valid` `(B, D)` bool. Slots without a detection come last and
             hold zeros.
         """
+        return sort_detections(self._clip(raw, sizes))
+
+    def _clip(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        """Clip the boxes to the images; boxes without an area become invalid."""
         boxes = clip_boxes(raw["boxes"].float(), sizes.flip(1)[:, None].float())
         valid = raw["valid"] & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
-        scores = torch.where(valid, raw["scores"].float(), -1.0)
-        order = argsort_falling(scores)
-        valid = valid.gather(1, order)
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         return {
-            "boxes": torch.where(valid[..., None], boxes, 0.0),
-            "scores": torch.where(valid, scores.gather(1, order), 0.0),
-            "labels": torch.where(valid, raw["labels"].gather(1, order), 0),
+            "boxes": boxes,
+            "scores": raw["scores"].float(),
+            "labels": raw["labels"],
             "valid": valid,
         }
 

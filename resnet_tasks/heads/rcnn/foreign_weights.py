@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -21,8 +22,13 @@ COCO_NAMES: tuple[str, ...] = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta
 """Names of the 91 rows of torchvision's COCO detectors: background, then names by category id."""
 NO_CLASS = ("__background__", "N/A")
 _BOX_PREDICTOR = "roi_heads.box_predictor."
-_OLD_NAMES = (
+_MASK_PREDICTOR = "roi_heads.mask_predictor.mask_fcn_logits."
+_OLD_NAMES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
+    (
+        re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d+)\.(weight|bias)$"),
+        lambda match: f"{match[1]}.{int(match[2]) - 1}.0.{match[3]}",
+    ),
     (re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
 )
 """Older names in torchvision's published checkpoints, and their current form."""
@@ -33,8 +39,8 @@ def split_torchvision_state_dict(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Split the weights of a two-stage detector of torchvision into backbone and head.
 
-    The published checkpoints have older names for the pyramid and the first convolution of the RPN;
-    they are converted to the current ones.
+    The published checkpoints have older names for the pyramid, the first convolution of the RPN and
+    the mask branch; they are converted to the current ones.
 
     Args:
         state: State dict of the whole torchvision model.
@@ -91,7 +97,7 @@ class TorchvisionDetector(ForeignWeights):
             "torchvision's Faster R-CNN",
             body,
             head,
-            _BOX_PREDICTOR,
+            (_BOX_PREDICTOR,),
             ("roi_heads.mask_", "roi_heads.keypoint_"),
         )
 
@@ -126,13 +132,12 @@ class TorchvisionDetector(ForeignWeights):
         notes = [note, *_describe_anchor_changes(head, name)]
         if row_indices is None:
             return None, notes
-        selected = {}
         rows = len(model.head[f"{_BOX_PREDICTOR}cls_score.bias"])
-        for part in ("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias"):
-            key = f"{_BOX_PREDICTOR}{part}"
-            value = model.head[key]
-            per_class = value.reshape(rows, -1, *value.shape[1:])[row_indices]
-            selected[key] = per_class.flatten(0, 1)
+        selected = {}
+        for key, value in model.head.items():
+            if key.startswith(model.predictor):
+                per_class = value.reshape(rows, -1, *value.shape[1:])[row_indices]
+                selected[key] = per_class.flatten(0, 1)
         return selected, notes
 
     @staticmethod
@@ -172,6 +177,44 @@ class TorchvisionDetector(ForeignWeights):
             None,
             f"heads.{name}: only the box predictor starts from random weights: {reason}",
         )
+
+
+class TorchvisionMaskDetector(TorchvisionDetector):
+    """Mask R-CNN of torchvision; the masks of the classes follow the rows of the box predictor."""
+
+    source = "a Mask R-CNN of torchvision"
+    mismatch_hint = (
+        ", as torchvision's V2 detectors are; MaskRCNN_ResNet50_FPN_Weights.COCO_V1 fits"
+    )
+
+    def split(self, tensors: Mapping[str, Tensor]) -> ForeignModel | None:
+        """Split a detector that has a mask branch."""
+        model = super().split(tensors)
+        if model is None or not any(key.startswith("roi_heads.mask_") for key in model.head):
+            return None
+        return replace(
+            model,
+            kind="torchvision's Mask R-CNN",
+            predictor=(_BOX_PREDICTOR, _MASK_PREDICTOR),
+            extras=("roi_heads.keypoint_",),
+        )
+
+    def infer_options(self, head: FilledHead, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Infer the options of the box branch and the channels of the mask branch."""
+        options = super().infer_options(head, tensors)
+        layers = [
+            tensors[key]
+            for index in range(len(tensors))
+            if (key := f"roi_heads.mask_head.{index}.0.weight") in tensors
+        ]
+        upsampling = tensors.get("roi_heads.mask_predictor.conv5_mask.weight")
+        if not layers or upsampling is None:
+            return options
+        return {
+            **options,
+            "mask_head_channels": tuple(len(layer) for layer in layers),
+            "mask_predictor_channels": upsampling.shape[1],
+        }
 
 
 def _describe_anchor_changes(head: FilledHead, name: str) -> list[str]:

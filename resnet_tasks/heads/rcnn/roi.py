@@ -24,6 +24,7 @@ from resnet_tasks.layers.nms import compute_nms_mask
 from resnet_tasks.layers.roi_align import multilevel_roi_align
 from resnet_tasks.layers.roi_layers import apply_to_rois
 from resnet_tasks.layers.samplers import CandidateSampler, make_generator
+from resnet_tasks.layers.tracing import argsort_falling
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
@@ -328,8 +329,23 @@ class RoiHeads(nn.Module):
         return logits, deltas
 
 
+def sort_detections(fields: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sort detections by falling score, with slots without a detection last and filled with zeros.
+
+    Args:
+        fields: `scores` `(B, D)`, `valid` `(B, D)` bool and further tensors `(B, D, ...)`.
+    """
+    order = argsort_falling(torch.where(fields["valid"], fields["scores"], INVALID))
+    valid = fields["valid"].gather(1, order)
+    result = {}
+    for name, values in fields.items():
+        index = _align(order, values).expand(-1, -1, *values.shape[2:])
+        result[name] = values.gather(1, index).masked_fill(~_align(valid, values), 0)
+    return result
+
+
 def _align(mask: Tensor, values: Tensor) -> Tensor:
-    """Append axes of length 1 to a `(B, D)` mask until it has as many as `values`."""
+    """Append axes of length 1 to a `(B, D)` tensor until it has as many as `values`."""
     return mask[(...,) + (None,) * (values.ndim - mask.ndim)]
 
 

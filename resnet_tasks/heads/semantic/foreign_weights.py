@@ -52,7 +52,7 @@ class SmpSegmenter(ForeignWeights):
                 encoder[suffix] = value
             else:
                 head[f"classifier.{suffix}" if part == "segmentation_head" else key] = value
-        return ForeignModel(self.source, encoder, head, "classifier.", ("classification_head.",))
+        return ForeignModel(self.source, encoder, head, ("classifier.",), ("classification_head.",))
 
     def select_predictor_rows(
         self, head: FilledHead, model: ForeignModel, name: str
