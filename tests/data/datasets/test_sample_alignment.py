@@ -24,6 +24,7 @@ from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.inference.test_time_augmentation import SCALES
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.input_images import InputImage
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target
 from tests.support.mask_stacks import to_stack

@@ -110,9 +110,7 @@ def test_equals_torchvisions_resnet50_model() -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("bn3.weight"):  # or features grow until all scores are 0 or 1
             nn.init.constant_(parameter, 0.2)
-        elif "bbox_pred.weight" in name:
-            nn.init.normal_(parameter, std=0.01)
-        elif "cls_logits.weight" in name:
+        elif "bbox_pred.weight" in name or "cls_logits.weight" in name:
             nn.init.normal_(parameter, std=0.01)
     nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.1)
     images = torch.rand(2, 3, 96, 128)
