@@ -1,1 +1,22 @@
-"""Layers and losses that several heads share."""
+"""Layers, box operations and losses that several heads share; building blocks for custom heads.
+
+| task | module |
+|---|---|
+| pyramid over C2..C5, with pooled or convolved levels above it | `feature_pyramid` |
+| tower of convolutions on every level | `towers` |
+| anchors, centers of cells | `anchors` |
+| boxes from deltas or distances, clipping | `box_coders` |
+| candidates to objects, ignore regions | `matchers` |
+| random candidates for the loss | `samplers` |
+| non-maximum suppression of all groups in one call | `nms` |
+| pooled features of boxes | `roi_align` |
+| layers on pooled boxes, in eager mode and in exported graphs | `roi_layers` |
+| mask targets of boxes | `mask_targets` |
+| focal, GIoU and smooth L1 losses | `detection_losses` |
+| cross entropy, focal and Dice losses of label maps | `segmentation_losses` |
+| dropout from the seeds of the images | `dropout` |
+| checks of strides, norms | `strides`, `norms` |
+| operations that a traced graph records for any input size | `tracing` |
+
+`efficiency/` and `folded_norms` save memory and time without changing results.
+"""

@@ -18,7 +18,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
-from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
+from torchvision.models.detection import (
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    maskrcnn_resnet50_fpn,
+)
 from torchvision.transforms._presets import ObjectDetection
 
 from resnet_tasks.assemble.check_recipe import check_recipe
@@ -274,6 +278,87 @@ def test_one_other_class_renews_the_box_predictor_only(
     own = model.heads["objects"].state_dict()
     key = "rpn.head.cls_logits.weight"
     assert torch.equal(own[key], small_detector[key])
+
+
+MASKS = {**LIGHT, "mask_head_channels": (8, 8), "mask_predictor_channels": 12}
+
+
+@pytest.fixture(scope="module")
+def small_masks() -> dict[str, Tensor]:
+    """A Mask R-CNN with few channels and COCO's 91 rows, under the names of old checkpoints."""
+    torch.manual_seed(2)
+    made = recipe(None, {"objects": {"type": "mask_rcnn", "options": MASKS}})
+    model = build(made, *(f"class {i}" for i in range(90)))
+    head = model.heads["objects"].state_dict()
+    tensors = {f"backbone.body.{k}": v for k, v in model.backbone.state_dict().items()}
+    for key, value in head.items():
+        old = f"backbone.{key}" if key.startswith("fpn.") else key
+        for index in range(2):
+            old = old.replace(f"mask_head.{index}.0.", f"mask_head.mask_fcn{index + 1}.")
+        tensors[old] = value
+    assert "roi_heads.mask_head.mask_fcn2.weight" in tensors
+    nn.init.normal_(tensors["roi_heads.mask_predictor.mask_fcn_logits.bias"])
+    return tensors
+
+
+def test_torchvisions_masks_keep_the_rows_of_the_classes(
+    small_masks: dict[str, Tensor], tmp_path: Path
+) -> None:
+    file = saved(small_masks, tmp_path)
+    model = build(
+        recipe(file, {"objects": {"type": "mask_rcnn", "options": MASKS}}), "person", "dog"
+    )
+    state = model.heads["objects"].state_dict()
+    rows = [0, COCO_NAMES.index("person"), COCO_NAMES.index("dog")]
+    for name in ("mask_predictor.mask_fcn_logits.bias", "mask_predictor.mask_fcn_logits.weight"):
+        assert torch.equal(state[f"roi_heads.{name}"], small_masks[f"roi_heads.{name}"][rows])
+    first = small_masks["roi_heads.mask_head.mask_fcn1.weight"]
+    assert torch.equal(state["roi_heads.mask_head.0.0.weight"], first)
+    report: Any = model.backbone.report
+    assert report.missing == report.unexpected == ()
+    assert report.source.endswith("torchvision's Mask R-CNN")
+    # Other classes start anew, the box branch and the masks alike.
+    model = build(recipe(file, {"objects": {"type": "mask_rcnn", "options": MASKS}}), "cell")
+    missing: Any = model.backbone.report
+    assert set(missing.missing) == {
+        f"heads.objects.roi_heads.{part}.{name}"
+        for part in (
+            "box_predictor.cls_score",
+            "box_predictor.bbox_pred",
+            "mask_predictor.mask_fcn_logits",
+        )
+        for name in ("weight", "bias")
+    }
+
+
+def test_masks_in_a_file_fit_detectors_and_boxes_do_not_fit_masks(
+    small_masks: dict[str, Tensor], small_detector: dict[str, Tensor], tmp_path: Path
+) -> None:
+    boxes_only = recipe(
+        saved(small_masks, tmp_path), {"objects": {"type": "faster_rcnn", "options": LIGHT}}
+    )
+    report: Any = build(boxes_only, "person").backbone.report
+    assert report.missing == ()
+    assert all(".mask_" in key for key in report.unexpected)
+    assert len(report.unexpected) == 8
+    masks = {"objects": {"type": "mask_rcnn", "options": MASKS}}
+    message = _message(recipe(saved(small_detector, tmp_path), masks), "person")
+    assert "holds torchvision's Faster R-CNN, which needs a head FasterRCNN" in message
+    other = {**MASKS, "mask_head_channels": (8,), "mask_predictor_channels": 8}
+    message = _message(
+        recipe(saved(small_masks, tmp_path), {"a": {"type": "mask_rcnn", "options": other}}), "x"
+    )
+    assert "heads.a.options.mask_head_channels=[8, 8]" in message
+    assert "heads.a.options.mask_predictor_channels=12" in message
+
+
+def test_a_mask_model_of_torchvisions_builder_loads_with_the_defaults(tmp_path: Path) -> None:
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
+    file = saved(theirs.state_dict(), tmp_path)
+    model = build(recipe(file, {"a": {"type": "mask_rcnn"}}, name="resnet50"), "x", "y", "z")
+    state = theirs.state_dict()
+    for key, value in model.heads["a"].state_dict().items():
+        assert torch.equal(value, state[f"backbone.{key}" if key.startswith("fpn.") else key]), key
 
 
 def test_coco_names_have_their_gaps() -> None:
