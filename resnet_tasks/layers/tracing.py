@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def is_traced() -> bool:
@@ -56,12 +57,29 @@ def select_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         Values `(B, count)`, falling, with `FILLER` in empty slots; and their positions
         `(B, count)` int64, inside 0..N-1 in empty slots too.
     """
-    empty = torch.full_like(values[:, :1], FILLER).expand(-1, count)
-    best, positions = torch.cat((values, empty), dim=1).topk(count, dim=1)
-    last = get_size(values, 1) - 1
-    if isinstance(last, Tensor):
-        return best, torch.minimum(positions, last)
-    return best, positions.clamp(max=last)
+    if is_traced():
+        # `topk` needs at least `count` values, but the graph may get an input with fewer of them.
+        empty = torch.full_like(values[:, :1], FILLER).expand(-1, count)
+        best, positions = torch.cat((values, empty), dim=1).topk(count, dim=1)
+        return best, torch.minimum(positions, torch.as_tensor(get_size(values, 1) - 1))
+    best, positions = values.topk(min(count, values.shape[1]), dim=1)
+    missing = (0, count - best.shape[1])
+    return F.pad(best, missing, value=FILLER), F.pad(positions, missing)
+
+
+def join_slots(values: Tensor, sizes: Sequence[int | Tensor]) -> Tensor:
+    """Concatenate the slots of all levels; in eager mode without slots that are always empty.
+
+    Args:
+        values: `(B, L, T, ...)`, slots of L levels.
+        sizes: Number of values of each level that its slots were filled from, see `select_top`.
+
+    Returns:
+        `(B, S, ...)`; S is L * T in a traced graph, whose shapes must not depend on the sizes.
+    """
+    if is_traced():
+        return values.flatten(1, 2)
+    return torch.cat([values[:, level, :size] for level, size in enumerate(sizes)], dim=1)
 
 
 def argsort_falling(scores: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from resnet_tasks.layers.tracing import (
     floor_divide,
     get_size,
     is_traced,
+    join_slots,
     select_top,
     stack_numbers,
 )
@@ -52,6 +53,12 @@ def test_the_largest_values_fill_a_fixed_number_of_slots() -> None:
     assert positions.max() == 2
 
 
+def test_slots_that_are_always_empty_are_dropped() -> None:
+    values = torch.arange(12.0).view(1, 2, 3, 2)
+    assert join_slots(values, (2, 9))[0, :, 0].tolist() == [0, 2, 6, 8, 10]
+    assert torch.equal(join_slots(values, (3, 3)), values.flatten(1, 2))
+
+
 class Measuring(nn.Module):
     """Sizes, quotients and orders, which a trace must not store as constants."""
 
@@ -59,7 +66,8 @@ class Measuring(nn.Module):
         height, width = get_size(values, 0), get_size(values, 1)
         best, positions = select_top(values, 4)
         numbers = stack_numbers((height, width, floor_divide(width, height)), values.device)
-        return numbers, best, positions, argsort_falling(best)
+        # Positions in empty slots are arbitrary.
+        return numbers, best, positions * (best > FILLER), argsort_falling(best)
 
 
 def test_a_trace_follows_other_sizes() -> None:

@@ -26,7 +26,7 @@ from resnet_tasks.layers.detection_losses import BoxLoss, compute_box_loss
 from resnet_tasks.layers.matchers import extract_objects
 from resnet_tasks.layers.nms import compute_nms_mask
 from resnet_tasks.layers.samplers import CandidateSampler, make_generator
-from resnet_tasks.layers.tracing import FILLER, select_top
+from resnet_tasks.layers.tracing import FILLER, get_size, join_slots, select_top
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
@@ -188,7 +188,7 @@ class RegionProposalNetwork(nn.Module):
 
         Returns:
             Boxes `(B, R, 4)` float32 xyxy in input pixels, and `(B, R)` bool, False in slots
-            without a proposal; R is the smaller one of `after_nms` and L * T.
+            without a proposal; R is at most `after_nms`.
         """
         scores, boxes = self._select_candidates(output, before_nms)
         boxes = clip_boxes(boxes, limits[:, None, None])
@@ -200,10 +200,11 @@ class RegionProposalNetwork(nn.Module):
             iou_threshold=self.nms_iou,
             score_threshold=INVALID / 2,
         )
-        scores = torch.where(survives.view_as(scores), scores, INVALID).flatten(1)
-        best, order = scores.topk(min(after_nms, before_nms * len(output.anchors)), dim=1)
-        proposals = boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
-        return proposals, best >= 0
+        scores = torch.where(survives.view_as(scores), scores, INVALID)
+        sizes = [get_size(level_anchors, 0) for level_anchors in output.anchors]
+        scores, boxes = join_slots(scores, sizes), join_slots(boxes, sizes)
+        best, order = scores.topk(min(after_nms, int(scores.shape[1])), dim=1)
+        return boxes.gather(1, order[..., None].expand(-1, -1, 4)), best >= 0
 
     def _select_candidates(self, output: RpnOutput, count: int) -> tuple[Tensor, Tensor]:
         """Select the best anchors per level: scores `(B, L, T)` and boxes `(B, L, T, 4)`.
