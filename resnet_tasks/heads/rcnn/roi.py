@@ -339,9 +339,11 @@ def sort_detections(fields: dict[str, Tensor]) -> dict[str, Tensor]:
     valid = fields["valid"].gather(1, order)
     result = {}
     for name, values in fields.items():
+        if name == "valid":  # sorted already; ONNX Runtime cannot fill bool tensors
+            continue
         index = _align(order, values).expand(-1, -1, *values.shape[2:])
         result[name] = values.gather(1, index).masked_fill(~_align(valid, values), 0)
-    return result
+    return {**result, "valid": valid}
 
 
 def _align(mask: Tensor, values: Tensor) -> Tensor:
