@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnet_tasks.assemble.labels import build_labels, create_placeholder_categories
+from resnet_tasks.assemble.labels import (
+    Labels,
+    build_combined_heads,
+    build_labels,
+    create_placeholder_categories,
+)
 from resnet_tasks.assemble.model import build_backbone, build_model, get_backbone_shape
 from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.backbone.family import ResNetSpec
@@ -15,6 +20,7 @@ from resnet_tasks.evaluation.evaluators import choose_best_metric
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.model import BackboneRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.structures.tasks import DescribedHead
 
 
 def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
@@ -64,7 +70,7 @@ def _build_and_check(recipe: Recipe, categories: CategoryMap) -> TaskModel:
         plain_recipe = recipe.model_copy(update={"backbone": plain})
         labels = build_labels(plain_recipe, categories)
         models.append(build_model(plain_recipe, labels, weights="unloaded"))
-        choose_best_metric(models[0].named_heads, recipe.evaluation.best, recipe.evaluation.extra)
+        require_best_metric(plain_recipe, labels, models[0])
 
     def build_augmentation() -> None:
         Augmentation(recipe.augment, recipe.data.channels)
@@ -77,3 +83,17 @@ def _build_and_check(recipe: Recipe, categories: CategoryMap) -> TaskModel:
     if problems:
         raise RecipeError("\n".join(problems))
     return models[0]
+
+
+def require_best_metric(recipe: Recipe, labels: Labels, model: TaskModel) -> None:
+    """Require that the metric that selects the best checkpoint exists.
+
+    Raises:
+        RecipeError: If it is no metric of any head or combiner.
+    """
+    combined = build_combined_heads(recipe, labels)
+    heads: dict[str, DescribedHead] = {
+        **model.named_heads,
+        **{name: head.info for name, head in combined.items()},
+    }
+    choose_best_metric(heads, recipe.evaluation.best, recipe.evaluation.extra)

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_tasks.assemble.combiners import build_combiners
 from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
+from resnet_tasks.inference.combiners import CombinedHead
 from resnet_tasks.recipe.schema.model import HeadRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.evaluation import ABSENT, BACKGROUND, IGNORED, VOID
+from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.tasks import Task
 
@@ -73,18 +76,41 @@ class Labels:
 
 
 def build_labels(recipe: Recipe, categories: CategoryMap) -> Labels:
-    """Build the labels of each head of the recipe from the dataset's categories.
+    """Build the labels of each head and combiner of the recipe from the dataset's categories.
 
     Raises:
         RecipeError: If a class is unknown, or an option does not fit the head's task.
     """
-    return Labels(
-        categories,
-        {
-            name: _build_head_labels(name, head, get_head_task(name, head), categories)
-            for name, head in recipe.heads.items()
-        },
-    )
+    heads = {
+        name: _build_head_labels(name, head, get_head_task(name, head), categories)
+        for name, head in recipe.heads.items()
+    }
+    combined = build_combined_heads(recipe, Labels(categories, heads))
+    for name, head in combined.items():
+        table = head.info.label_table
+        assert table is not None, "the table of a combined prediction comes from its classes"
+        heads[name] = HeadLabels(head.info.classes, head.info.category_ids, table)
+    return Labels(categories, heads)
+
+
+def build_combined_heads(recipe: Recipe, labels: Labels) -> dict[str, CombinedHead]:
+    """Build the combiners of a recipe on the labels of its heads.
+
+    Raises:
+        RecipeError: If a combiner is invalid; lists the problems of all combiners.
+    """
+    if not recipe.combine:
+        return {}
+    heads = {
+        name: HeadInfo(
+            get_head_task(name, head).name,
+            labels.heads[name].classes,
+            labels.heads[name].category_ids,
+            labels.heads[name].table,
+        )
+        for name, head in recipe.heads.items()
+    }
+    return build_combiners(recipe, labels.categories, heads)
 
 
 def create_placeholder_categories(recipe: Recipe) -> CategoryMap:

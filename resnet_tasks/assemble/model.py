@@ -34,7 +34,7 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         ResnetTasksError: If labels, weights, levels or options do not fit; the problems of all
             heads are reported together.
     """
-    if set(recipe.heads) != set(labels.heads):
+    if {*recipe.heads, *recipe.combine} != set(labels.heads):
         raise RunError(
             f"the recipe has the heads {', '.join(recipe.heads)}, but the classes (classes.json "
             f"of the run) are those of {', '.join(labels.heads)}; restore both files of the run "
@@ -53,7 +53,7 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
     model = TaskModel(
         backbone,
         _build_heads(recipe, labels, backbone, pyramid),
-        label_tables={name: head_labels.table for name, head_labels in labels.heads.items()},
+        label_tables={name: labels.heads[name].table for name in recipe.heads},
         loss_weights={name: head.loss_weight for name, head in recipe.heads.items()},
         lr_scales={name: head.lr_scale for name, head in recipe.heads.items()},
         pyramid=pyramid,

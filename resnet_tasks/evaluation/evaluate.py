@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.sampling.dataset_protocols import HasGroups
 from resnet_tasks.errors import HeadError
 from resnet_tasks.evaluation.evaluators import Evaluators, build_evaluators
-from resnet_tasks.evaluation.ground_truth import build_truth
+from resnet_tasks.evaluation.ground_truth import build_truth, get_label_table
 from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
     Resampling,
@@ -30,7 +30,6 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.evaluation import DetailedEvaluator, Metric
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.input_images import HeadInfo
-from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.predictions.base import Prediction
 from resnet_tasks.structures.samples import Sample
 
@@ -181,8 +180,7 @@ class _EvaluatorSet:
         if group is not None:
             self.groups[result.image_id] = group
         for name, head in heads.items():
-            table = head.label_table or LabelTable.identity(head.classes)
-            truth = build_truth(dataset, index, table)
+            truth = build_truth(dataset, index, get_label_table(head))
             if head.task_spec.is_annotated(truth):
                 self.evaluated_heads.add(name)
                 for evaluator in self.evaluators.get(name, ()):

@@ -12,9 +12,15 @@ from resnet_tasks.data.augmentation.transforms import decode_labels, encode_labe
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample
+
+
+def get_label_table(head: HeadInfo) -> LabelTable:
+    """Return the label table of a head; without one, its classes are the dataset's categories."""
+    return head.label_table or LabelTable.identity(head.classes)
 
 
 def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> GroundTruth:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from resnet_tasks.assemble.labels import build_combined_heads
 from resnet_tasks.errors import RunError
 from resnet_tasks.export.graph import ExportGraph
 from resnet_tasks.export.latency import measure_latency
@@ -24,7 +25,13 @@ from resnet_tasks.export.output_comparison import EXACT
 from resnet_tasks.export.quantization import Int8Options, quantize_and_evaluate
 from resnet_tasks.export.write_graphs import write_onnx, write_openvino
 from resnet_tasks.exported.engines import PACKAGES, import_extra
-from resnet_tasks.exported.manifest import GRAPHS, ExportedHead, Manifest, PixelRange
+from resnet_tasks.exported.manifest import (
+    GRAPHS,
+    ExportedCombiner,
+    ExportedHead,
+    Manifest,
+    PixelRange,
+)
 from resnet_tasks.files.atomic import make_folder
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.evaluate_run import weights_sha256
@@ -142,6 +149,16 @@ def _build_manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -
         pixels=PixelRange.from_preparation(preparation),
         normalization={"mean": tuple(model.mean.tolist()), "std": tuple(model.std.tolist())},
         windows=None if recipe.sliding is None else recipe.sliding.model_dump(),
+        combine={
+            name: ExportedCombiner(
+                recipe.combine[name].type,
+                head.roles,
+                recipe.combine[name].options,
+                head.info.classes,
+                head.info.category_ids,
+            )
+            for name, head in build_combined_heads(recipe, run.labels).items()
+        },
         metadata={
             "source": {
                 "recipe": recipe.name,

@@ -16,6 +16,7 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
+from resnet_tasks.inference.combiners import COMBINERS, CombinedHead, add_combiners
 from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
@@ -81,12 +82,23 @@ class ExportedModel:
         return {name: select_head_outputs(found, name) for name in self.manifest.heads}
 
     def build_predictor(self) -> Predictor:
-        """Return the predictor of this model, with the windows of its recipe if it has any."""
+        """Return the predictor of this model, with the windows and combiners of its recipe."""
         windows = self.manifest.windows
-        if windows is None:
-            return WholeImagePredictor(self)
-        grid = WindowGrid(windows["height"], windows["width"], windows["overlap"])
-        return SlidingWindowPredictor(self, grid, iou=windows["nms_iou"])
+        predictor: Predictor = WholeImagePredictor(self)
+        if windows is not None:
+            grid = WindowGrid(windows["height"], windows["width"], windows["overlap"])
+            predictor = SlidingWindowPredictor(self, grid, iou=windows["nms_iou"])
+        return add_combiners(predictor, self._build_combiners())
+
+    def _build_combiners(self) -> dict[str, CombinedHead]:
+        combined = {}
+        for name, exported in self.manifest.combine.items():
+            combiner_class = COMBINERS.get(exported.type)
+            heads = {role: self.heads[head] for role, head in exported.roles.items()}
+            combiner = combiner_class(heads, exported.options)
+            info = HeadInfo(combiner_class.task, exported.classes, exported.category_ids)
+            combined[name] = CombinedHead(combiner, exported.roles, info)
+        return combined
 
     def predict(
         self, images: Sequence[NDArray[Any]], names: Sequence[str] = ()

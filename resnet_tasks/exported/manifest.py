@@ -89,6 +89,25 @@ class ExportedHead:
 
 
 @dataclass(frozen=True)
+class ExportedCombiner:
+    """Combiner of the predictions of several heads.
+
+    Attributes:
+        type: Combiner type in recipes.
+        roles: Role -> name of the head in that role.
+        options: Options of the combiner.
+        classes: Class names of the combined prediction, in label order.
+        category_ids: Category id of every label.
+    """
+
+    type: str
+    roles: Mapping[str, str]
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Contents of `export.json`.
 
@@ -105,6 +124,7 @@ class Manifest:
         is_int8: Whether weights and activations are quantized.
         windows: Sliding windows of the recipe: `height`, `width`, `overlap` and `nms_iou`; None:
             whole images.
+        combine: Name -> combiner of the predictions of several heads.
         metadata: Source run, versions, tolerance, comparison and metrics, for information only.
     """
 
@@ -118,6 +138,7 @@ class Manifest:
     precision: str = "auto"
     is_int8: bool = False
     windows: Mapping[str, Any] | None = None
+    combine: Mapping[str, ExportedCombiner] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -152,6 +173,7 @@ class Manifest:
             "heads": {name: asdict(head) for name, head in self.heads.items()},
             "categories": list(self.categories),
             "windows": self.windows,
+            "combine": {name: asdict(combiner) for name, combiner in self.combine.items()},
             **self.metadata,
         }
         write_json(folder / FILE, value)
@@ -186,7 +208,8 @@ class Manifest:
 def _require_names(value: Mapping[str, Any], path: Path) -> None:
     """Check that names do not lead to files outside the export and its results."""
     require_head_names(value["heads"], f"{path}: heads", RunError)
-    for name, head in value["heads"].items():
+    require_head_names(value["combine"], f"{path}: combine", RunError)
+    for name, head in {**value["heads"], **value["combine"]}.items():
         require_class_names(head["classes"], f"{path}: heads.{name}.classes", RunError)
     expected = GRAPHS.get(value["format"])
     if expected is not None and value.get("graph", expected) != expected:
@@ -196,10 +219,9 @@ def _require_names(value: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _head_from_json(value: Mapping[str, Any]) -> ExportedHead:
-    lists = {name: tuple(value[name]) for name in ("classes", "category_ids")}
-    fields: dict[str, Any] = {**value, **lists}
-    return ExportedHead(**fields)
+def _with_tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a head or combiner, with tuples instead of lists."""
+    return {**value, **{name: tuple(value[name]) for name in ("classes", "category_ids")}}
 
 
 def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:
@@ -212,7 +234,7 @@ def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:
         Intensity(**steps["intensity"]),
         max_pixels=steps["max_pixels"],
     )
-    heads = {name: _head_from_json(head) for name, head in value["heads"].items()}
+    heads = {name: ExportedHead(**_with_tuples(head)) for name, head in value["heads"].items()}
     known_keys = ("layout", "format", "graph", "int8", "precision", "input", "preparation", "heads")
     return Manifest(
         format=value["format"],
@@ -227,9 +249,13 @@ def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:
         precision=value["precision"],
         is_int8=value["int8"],
         windows=value["windows"],
+        combine={
+            name: ExportedCombiner(**_with_tuples(combiner))
+            for name, combiner in value["combine"].items()
+        },
         metadata={
             key: extra
             for key, extra in value.items()
-            if key not in (*known_keys, "categories", "windows")
+            if key not in (*known_keys, "categories", "windows", "combine")
         },
     )

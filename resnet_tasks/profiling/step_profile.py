@@ -205,7 +205,7 @@ def create_trial(recipe: Recipe, model: TaskModel, samples: Dataset[Sample]) -> 
         model: Model of the recipe; trained in place.
         samples: Training samples.
     """
-    workers = None if recipe.data.workers == "auto" else recipe.data.workers
+    workers = recipe.data.num_workers
     return TrialTraining(model, samples, recipe.training, workers=workers)
 
 

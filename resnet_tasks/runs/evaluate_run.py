@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_recipe_intensity, build_resize
-from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
@@ -24,6 +23,7 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
+from resnet_tasks.evaluation.ground_truth import get_label_table
 from resnet_tasks.evaluation.metric_tables import (
     compute_sha256,
     metric_to_json,
@@ -37,6 +37,7 @@ from resnet_tasks.runs.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction
 from resnet_tasks.visualization.drawing import (
     compute_readable_scale,
@@ -89,9 +90,7 @@ def evaluate_and_save(
             writer.write(dataset.image_id(index), names[index], predictions)
             if index in rendered_indices:
                 path = folder / "images" / f"{names[index]}.png"
-                _draw_comparison(
-                    dataset, index, predictions, recipe=recipe, labels=labels, path=path
-                )
+                _draw_comparison(dataset, index, predictions, recipe=recipe, heads=heads, path=path)
             advance()
 
         evaluation = evaluate(
@@ -158,15 +157,15 @@ def _draw_comparison(
     predictions: Mapping[str, Prediction],
     *,
     recipe: Recipe,
-    labels: Labels,
+    heads: Mapping[str, HeadInfo],
     path: Path,
 ) -> None:
     image = make_overview(build_preparation(recipe).open_image(dataset.path(index)))
-    classes = {name: head_labels.classes for name, head_labels in labels.heads.items()}
-    fields = {name: get_head_task(name, head).fields for name, head in recipe.heads.items()}
+    classes = {name: head.classes for name, head in heads.items()}
+    fields = {name: head.task_spec.fields for name, head in heads.items()}
     truths = {
-        name: _keep_fields(dataset.truth(index, head_labels.table), fields[name])
-        for name, head_labels in labels.heads.items()
+        name: _keep_fields(dataset.truth(index, get_label_table(head)), fields[name])
+        for name, head in heads.items()
     }
     size, original_size = (
         (int(image.shape[0]), int(image.shape[1])),

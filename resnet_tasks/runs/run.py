@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
+from resnet_tasks.assemble.labels import build_combined_heads
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.split_files import Split, read_split
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.evaluation.evaluate import Evaluation
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
+from resnet_tasks.inference.combiners import add_combiners
 from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.inference.sliding_window import Keep
@@ -98,12 +100,13 @@ class Run(RunDirectory):
             self.recipe,
         )
         model = self._load_prediction_model(checkpoint)
-        return inference.build_predictor(
+        predictor = inference.build_predictor(
             TorchOutputs(model, recipe.training.precision, self.category_ids),
             self.load_calibration(checkpoint, inference),
             batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
             keep=keep,
         )
+        return add_combiners(predictor, build_combined_heads(recipe, self.labels))
 
     def load_calibration(
         self, checkpoint: str, inference: InferenceOptions

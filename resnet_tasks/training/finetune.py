@@ -40,7 +40,7 @@ from resnet_tasks.training.state.optimizer import compute_lr_factor
 from resnet_tasks.training.state.progress import TrainingProgress
 from resnet_tasks.training.state.train_state import TrainState
 from resnet_tasks.training.train_step import TrainStepRunner
-from resnet_tasks.training.validation import Validation
+from resnet_tasks.training.validation import EvaluationPlan, Validation
 
 
 class FineTuner:
@@ -53,7 +53,7 @@ class FineTuner:
         val: Validation samples; None: no evaluation.
         options: Options of the training loop.
         out: Path of the run folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.
-        evaluation: Options of the evaluation, and the metric that selects the best checkpoint.
+        evaluation: Options of the evaluation, and the combiners.
         console: Console for progress.
         workers: Number of loader workers; None: chosen for the machine.
         processes: Process group that trains the model; every process builds the same `FineTuner`.
@@ -71,7 +71,7 @@ class FineTuner:
         options: TrainingRecipe,
         *,
         out: Path,
-        evaluation: EvaluationRecipe,
+        evaluation: EvaluationPlan,
         console: Console,
         workers: int | None = None,
         processes: DistributedContext = SINGLE_PROCESS,
@@ -327,7 +327,7 @@ def finetune(
             val,
             options,
             out=folder,
-            evaluation=evaluation or EvaluationRecipe(),
+            evaluation=EvaluationPlan(evaluation or EvaluationRecipe()),
             console=processes.select_console(console or Console(stderr=True)),
             workers=workers,
             processes=processes,

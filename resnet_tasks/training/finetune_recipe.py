@@ -10,9 +10,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from resnet_tasks.assemble.check_recipe import check_recipe
+from resnet_tasks.assemble.check_recipe import check_recipe, require_best_metric
 from resnet_tasks.assemble.datasets import build_dataset, build_training_samples
-from resnet_tasks.assemble.labels import Labels, build_labels
+from resnet_tasks.assemble.labels import (
+    Labels,
+    build_combined_heads,
+    build_labels,
+)
 from resnet_tasks.assemble.measured_settings import (
     fill_in_class_weights,
     fill_in_constants,
@@ -23,7 +27,6 @@ from resnet_tasks.assemble.split_files import Split, add_fold_digest, merge_cate
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.evaluation.evaluators import choose_best_metric
 from resnet_tasks.evaluation.metric_tables import build_metric_tables
 from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel
@@ -41,6 +44,7 @@ from resnet_tasks.training.guards.annotation_coverage import require_annotations
 from resnet_tasks.training.guards.label_coverage import require_valid_labels
 from resnet_tasks.training.logging.trackers import require_trackers
 from resnet_tasks.training.state.balancing import LOSS_BALANCERS
+from resnet_tasks.training.validation import EvaluationPlan
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 MAX_PRINTED_NAMES = 4
@@ -131,7 +135,7 @@ def _finetune_in_all_processes(
         base.load_weights_into(model, labels)
     report_weights(console, model)
     report_norms(console, model, processes.count)
-    _require_runnable(recipe, model, train, val)
+    _require_runnable(recipe, labels, model, train, val)
     if dry_run and recipe.data.normalize == "data":
         console.print("normalize: measured when training starts, not with --dry-run")
     elif recipe.data.normalize == "data":
@@ -141,7 +145,7 @@ def _finetune_in_all_processes(
     if dry_run:
         sentence = f"{check_recipe(recipe, data_root)}; nothing was written (--dry-run)"
         trial = TrialTraining(
-            model, samples, recipe.training, workers=_resolve_workers(recipe), processes=processes
+            model, samples, recipe.training, workers=recipe.data.num_workers, processes=processes
         )
         console.print(build_dry_run_table(trial, recipe.name, len(val)))
         console.print(sentence)
@@ -151,7 +155,8 @@ def _finetune_in_all_processes(
         processes.run_on_main(lambda: enter_folder_lock(lock_stack, resume))
     else:
         run = _create_run(recipe, labels, processes, lock_stack, out)
-    fine_tuner = _build_fine_tuner(recipe, model, samples, val, run.directory, console, processes)
+    data = (samples, val)
+    fine_tuner = _build_fine_tuner(recipe, labels, model, data, run.directory, console, processes)
     if resume is not None:
         fine_tuner.resume()
     fine_tuner.run()
@@ -200,7 +205,7 @@ def _report_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console
 
 
 def _require_runnable(
-    recipe: Recipe, model: TaskModel, train: CocoDataset, val: CocoDataset
+    recipe: Recipe, labels: Labels, model: TaskModel, train: CocoDataset, val: CocoDataset
 ) -> None:
     """Reject a recipe that cannot run, before the run folder is created.
 
@@ -210,7 +215,7 @@ def _require_runnable(
     """
     require_valid_labels(model, (train, val))
     resolve_precision(recipe.training.precision, resolve_device(recipe.training.device))
-    choose_best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
+    require_best_metric(recipe, labels, model)
     require_trackers(recipe.training.trackers)
     try:
         LOSS_BALANCERS.get(recipe.training.balancing)
@@ -220,28 +225,24 @@ def _require_runnable(
 
 def _build_fine_tuner(
     recipe: Recipe,
+    labels: Labels,
     model: TaskModel,
-    train: CocoDataset | TiledDataset,
-    val: CocoDataset,
+    data: tuple[CocoDataset | TiledDataset, CocoDataset],
     out: Path,
     console: Console,
     processes: DistributedContext,
 ) -> FineTuner:
+    evaluation = recipe.evaluation.model_copy(update={"sliding": recipe.sliding})
     return FineTuner(
         model,
-        train,
-        val,
+        *data,
         recipe.training,
         out=out,
-        evaluation=recipe.evaluation.model_copy(update={"sliding": recipe.sliding}),
+        evaluation=EvaluationPlan(evaluation, build_combined_heads(recipe, labels)),
         console=console,
-        workers=_resolve_workers(recipe),
+        workers=recipe.data.num_workers,
         processes=processes,
     )
-
-
-def _resolve_workers(recipe: Recipe) -> int | None:
-    return None if recipe.data.workers == "auto" else recipe.data.workers
 
 
 def _evaluate_run(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch.utils.data import Dataset
 
@@ -13,12 +14,27 @@ from resnet_tasks.evaluation.evaluators import (
     name_main_metric,
     select_extra,
 )
+from resnet_tasks.inference.combiners import CombinedHead, add_combiners
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.runs.inference_options import build_window_predictor
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.tasks import DescribedHead
 from resnet_tasks.training.state.train_state import TrainState
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """Predictions that are evaluated after an epoch.
+
+    Attributes:
+        recipe: Options of the evaluation, and the metric that selects the best checkpoint.
+        combined: Name -> combiner, whose predictions are evaluated like those of heads.
+    """
+
+    recipe: EvaluationRecipe
+    combined: Mapping[str, CombinedHead] = field(default_factory=dict)
 
 
 class Validation:
@@ -27,8 +43,8 @@ class Validation:
     Args:
         data: Validation samples, without augmentation; None: no evaluation.
         train_state: Training state whose weights are evaluated: the averaged ones if there are any.
-        recipe: Options of the evaluation, and the metric that selects the best checkpoint.
-        batch_size: Images per forward pass if `recipe` does not set it.
+        plan: Options of the evaluation, and the combiners.
+        batch_size: Images per forward pass if the options do not set it.
 
     Attributes:
         best_metric: `head/metric` that selects the best checkpoint; empty: the first of
@@ -43,16 +59,20 @@ class Validation:
         self,
         data: Dataset[Sample] | None,
         train_state: TrainState,
-        recipe: EvaluationRecipe,
+        plan: EvaluationPlan,
         *,
         batch_size: int,
     ) -> None:
         self._data = data
         self._train_state = train_state
-        self._recipe = recipe
+        self._recipe = recipe = plan.recipe
         self.batch_size = recipe.batch_size or batch_size
-        heads = train_state.plain_model.named_heads
-        self.best_metric = choose_best_metric(heads, recipe.best, recipe.extra)
+        self._combined = plan.combined
+        self._heads: dict[str, DescribedHead] = {
+            **train_state.plain_model.named_heads,
+            **{name: head.info for name, head in self._combined.items()},
+        }
+        self.best_metric = choose_best_metric(self._heads, recipe.best, recipe.extra)
 
     @property
     def has_data(self) -> bool:
@@ -67,16 +87,15 @@ class Validation:
         # Every process has its own batch-norm statistics. Checkpoints have those of the main
         # process, so all processes must evaluate with them.
         train_state.processes.broadcast_buffers(model)
-        extra = select_extra(model.named_heads, self.best_metric, recipe.extra)
+        extra = select_extra(self._heads, self.best_metric, recipe.extra)
+        predictor = build_window_predictor(
+            TorchOutputs(model, train_state.precision), recipe.sliding, batch_size=self.batch_size
+        )
         evaluation = evaluate(
-            build_window_predictor(
-                TorchOutputs(model, train_state.precision),
-                recipe.sliding,
-                batch_size=self.batch_size,
-            ),
+            add_combiners(predictor, self._combined),
             self._data,
             batch_size=self.batch_size,
-            evaluators=build_evaluators(model.named_heads, backend=recipe.backend, extra=extra),
+            evaluators=build_evaluators(self._heads, backend=recipe.backend, extra=extra),
             bootstrap=None,  # the loop needs values only
             process_group=train_state.processes,
         )
@@ -84,7 +103,7 @@ class Validation:
 
     def select_headline_metrics(self, metrics: Mapping[str, Metric]) -> list[str]:
         """Return the name of the main metric of every head; without any, the first metric."""
-        heads = self._train_state.plain_model.named_heads.items()
+        heads = self._heads.items()
         names = [name_main_metric(name, head) for name, head in heads]
         available = [name for name in names if name in metrics]
         return available or list(metrics)[:1]

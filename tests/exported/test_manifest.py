@@ -82,7 +82,7 @@ def test_what_goes_into_the_graph() -> None:
     assert PixelRange.from_preparation(window) == PixelRange(80, 120, clip=True)
     # Values outside the window are clipped before the graph, which would clip them too.
     assert graph_input(window, np.asarray([[0, 90, 65535]], np.uint16)) == [80, 90, 120]
-    with pytest.raises(DataError, match="a contains values that are not finite"):
+    with pytest.raises(DataError, match="a holds values that are not finite"):
         graph_input(window, np.asarray([[np.nan]]))
     resized = Preparation(1, Resize(1, 3), window.intensity)
     assert PixelRange.from_preparation(resized) == PixelRange(0, 1)

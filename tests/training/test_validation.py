@@ -12,7 +12,7 @@ from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.training.state.train_state import TrainState
-from resnet_tasks.training.validation import Validation
+from resnet_tasks.training.validation import EvaluationPlan, Validation
 from tests.support.shapes import Shapes
 
 Build = Callable[..., TaskModel]
@@ -22,7 +22,7 @@ NAME = "objects/AP"
 
 def judge(model: TaskModel, **recipe: object) -> Validation:
     trainee = TrainState(model, OPTIONS)
-    return Validation(Shapes(2), trainee, EvaluationRecipe(**recipe), batch_size=2)
+    return Validation(Shapes(2), trainee, EvaluationPlan(EvaluationRecipe(**recipe)), batch_size=2)
 
 
 def test_the_first_heads_main_metric_chooses(tiny_model: Build) -> None:

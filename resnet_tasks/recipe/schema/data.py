@@ -206,6 +206,11 @@ class DataRecipe(RecipeModel):
         ),
     )
 
+    @property
+    def num_workers(self) -> int | None:
+        """Number of loader processes; None: chosen for the machine."""
+        return None if self.workers == "auto" else self.workers
+
     @model_validator(mode="after")
     def _check_tiles_and_pasting(self) -> DataRecipe:
         if self.copy_paste is not None and self.tiles is not None:

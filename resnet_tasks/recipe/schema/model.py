@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from resnet_tasks.recipe.schema.base import RecipeModel
 
@@ -141,3 +141,24 @@ class HeadRecipe(RecipeModel):
         False, description="Semantic heads: add a first class with this name for unlabeled pixels"
     )
     options: dict[str, Any] = Field({})
+
+
+class CombinerRecipe(RecipeModel):
+    """One named combiner: type, options, and a line `ROLE: HEAD` for every head that it reads."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="Name of the combiner")
+    options: dict[str, Any] = Field({})
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> CombinerRecipe:
+        for role, head in (self.model_extra or {}).items():
+            if not isinstance(head, str):
+                raise ValueError(f"{role} must be the name of a head, got {head!r}")
+        return self
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role -> name of the head in that role."""
+        return dict(self.model_extra or {})

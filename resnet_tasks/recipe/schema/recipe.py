@@ -16,6 +16,7 @@ from resnet_tasks.recipe.schema.data import DataRecipe
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe, SlidingRecipe
 from resnet_tasks.recipe.schema.model import (
     BackboneRecipe,
+    CombinerRecipe,
     ExtendRecipe,
     HeadRecipe,
     ModelWeightsRecipe,
@@ -54,6 +55,13 @@ class Recipe(RecipeModel):
         ),
     )
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1), AfterValidator(with_head_names)]
+    combine: Annotated[dict[str, CombinerRecipe], AfterValidator(with_head_names)] = Field(
+        {},
+        description=(
+            "Predictions made from those of several heads, by name; each is evaluated, drawn and "
+            "written like a head"
+        ),
+    )
     extend: ExtendRecipe | None = Field(
         None,
         description="Add the heads to a finished run, with the backbone and pyramid of that run",
@@ -80,11 +88,21 @@ class Recipe(RecipeModel):
 
     @model_validator(mode="after")
     def _check_best_head(self) -> Recipe:
-        best = self.evaluation.best
-        if best is not None and best.split("/")[0] not in self.heads:
+        best, names = self.evaluation.best, [*self.heads, *self.combine]
+        if best is not None and best.split("/")[0] not in names:
             raise ValueError(
-                f"evaluation.best is {best!r}, but the heads are {', '.join(self.heads)}; "
+                f"evaluation.best is {best!r}, but the heads are {', '.join(names)}; "
                 "write head/metric"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_combined_names(self) -> Recipe:
+        shared = [name for name in self.combine if name in self.heads]
+        if shared:
+            raise ValueError(
+                f"combine.{shared[0]} has the name of a head; rename it, because each needs a name "
+                "of its own"
             )
         return self
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from numpy.typing import NDArray
 
+from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.predictions.comparison import OutputDifference, Tolerance
 
 MAPS, OBJECTS, TEXT = 0, 1, 2
@@ -88,6 +90,13 @@ class Prediction(ABC):
         """
         del size, num_classes
         return None
+
+    def to_numpy(self: AnyPrediction) -> AnyPrediction:
+        """Return the prediction with numpy arrays on the CPU."""
+        arrays: dict[str, Any] = {
+            name: as_array(value) for name, value in vars(self).items() if hasattr(value, "detach")
+        }
+        return replace(cast("Any", self), **arrays) if arrays else self
 
     def to_results(
         self, image_id: int | str, category_ids: Sequence[int], min_score: float = 0.0
