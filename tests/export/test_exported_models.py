@@ -29,9 +29,12 @@ from resnet_tasks.export.graph import ExportGraph
 from resnet_tasks.export.model_comparison import ComparisonImages
 from resnet_tasks.export.output_comparison import EXACT, compare_predictions
 from resnet_tasks.export.quantization import Int8Options
+from resnet_tasks.export.write_graphs import write_onnx, write_openvino
+from resnet_tasks.exported.engines import open_engine
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import PixelRange
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.mask_rcnn import MaskRCNN
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.run import Run
 
@@ -253,6 +256,36 @@ def test_heads_of_users_are_exported_with_their_own_outputs() -> None:
     assert outputs["valid"].any()
     expected = FasterRCNN.outputs(head, raw, sizes)["boxes"] + 3.0
     torch.testing.assert_close(outputs["boxes"], expected)
+
+
+def test_masks_of_an_onnx_and_an_openvino_graph(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = ResNet("resnet10t", weights="none")
+    options = {
+        "pyramid_channels": 16,
+        "box_head_channels": 32,
+        "mask_head_channels": (16,),
+        "mask_predictor_channels": 16,
+        "rpn_post_nms": (40, 30),
+        "detections_per_image": 12,
+    }
+    head = MaskRCNN(backbone.specs, "xy", options)
+    torch.nn.init.normal_(head.roi_heads.box_predictor.cls_score.weight, std=0.3)
+    graph = ExportGraph(TaskModel(backbone, {"a": head}), PixelRange(0, 255)).eval()
+    write_onnx(graph, 3, tmp_path / "model.onnx")
+    write_openvino(tmp_path / "model.onnx", tmp_path / "model.xml")
+    for file in ("model.onnx", "model.xml"):
+        engine = open_engine(tmp_path / file, precision="fp32", threads=1)
+        for number, height, width in ((1, 64, 160), (2, 128, 96)):
+            images = 255 * torch.rand(number, 3, height, width)
+            sizes = torch.tensor([[height - 9, width - 5]] * number)
+            with torch.no_grad():
+                outputs = dict(zip(graph.output_names, graph(images, sizes), strict=True))
+            got = engine.run(images.numpy(), sizes.numpy())
+            assert outputs["a.valid"].sum() > 5
+            assert got["a.mask_logits"].shape == (number, 12, 28, 28)
+            for name, expected in outputs.items():
+                np.testing.assert_allclose(got[name], expected, atol=2e-3, err_msg=name)
 
 
 def test_windows_of_intensity_are_inside_the_graph(run: Run) -> None:

@@ -337,13 +337,12 @@ def sort_detections(fields: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     order = argsort_falling(torch.where(fields["valid"], fields["scores"], INVALID))
     valid = fields["valid"].gather(1, order)
-    result = {}
-    for name, values in fields.items():
-        if name == "valid":  # sorted already; ONNX Runtime cannot fill bool tensors
-            continue
-        index = _align(order, values).expand(-1, -1, *values.shape[2:])
-        result[name] = values.gather(1, index).masked_fill(~_align(valid, values), 0)
-    return {**result, "valid": valid}
+    result = {**fields, "valid": valid}
+    for name in fields.keys() - {"valid"}:
+        index = _align(order, fields[name]).expand(-1, -1, *fields[name].shape[2:])
+        sorted_values = fields[name].gather(1, index)
+        result[name] = sorted_values.masked_fill(~_align(valid, sorted_values), 0)
+    return result
 
 
 def _align(mask: Tensor, values: Tensor) -> Tensor:
