@@ -49,7 +49,7 @@ class Head(nn.Module, ABC):
         Options: Class of the head's options, a frozen pydantic model.
         task: Name of the head's task, which declares its outputs and the annotations that its loss
             needs.
-        in_levels: Feature levels that the head reads, finest first.
+        in_levels: Feature levels that the head reads, finest first; see `levels`.
         foreign_weights: Way in which the head reads models of other libraries; default: none.
 
     Args:
@@ -75,6 +75,8 @@ class Head(nn.Module, ABC):
         super().__init__()
         if not classes:
             raise HeadError(f"head {type(self).__name__} needs at least one class, got none")
+        self.options = self.parse_options(options)
+        self.in_levels = self.levels(specs, self.options)  # type: ignore[misc]  # of this head
         missing = [level for level in self.in_levels if level not in specs]
         if missing:
             raise HeadError(
@@ -84,7 +86,23 @@ class Head(nn.Module, ABC):
             )
         self.specs = {level: specs[level] for level in self.in_levels}
         self.classes = tuple(classes)
-        self.options = self.parse_options(options)
+
+    @classmethod
+    def levels(
+        cls,
+        specs: Mapping[str, FeatureSpec],  # noqa: ARG003
+        options: Any,  # noqa: ARG003
+    ) -> tuple[str, ...]:
+        """Return the feature levels that a head reads; default: `in_levels` of the class.
+
+        Args:
+            specs: Channels and stride of every offered level.
+            options: Validated options of the head.
+
+        Raises:
+            HeadError: If the head cannot read the offered levels.
+        """
+        return cls.in_levels
 
     @classmethod
     def parse_options(cls, options: HeadOptions | Mapping[str, Any] | None) -> Any:

@@ -141,11 +141,8 @@ class FasterRCNN(Head):
         classes: Sequence[str],
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
-        name = f"head {type(self).__name__}"
-        shared = has_shared_pyramid(specs, PYRAMID_LEVELS, "pooled", name)
-        if shared:
-            self.in_levels = PYRAMID_LEVELS  # type: ignore[misc]
         super().__init__(specs, classes, options)
+        shared = self.in_levels == PYRAMID_LEVELS
         parsed_options: FasterRCNNOptions = self.options
         check_strides(self.specs, "Faster R-CNN's levels")
         self.fpn = None if shared else FeaturePyramid(self.specs, parsed_options.pyramid_channels)
@@ -155,6 +152,7 @@ class FasterRCNN(Head):
             if "pyramid_channels" in parsed_options.model_fields_set
             else None
         )
+        name = f"head {type(self).__name__}"
         channels = get_shared_channels(pyramid, requested_channels, name)
         strides = [spec.stride for spec in pyramid.values()]
         self.finest_stride = strides[0]
@@ -200,6 +198,13 @@ class FasterRCNN(Head):
             ),
             "box_loss": options.box_loss,
         }
+
+    @classmethod
+    def levels(cls, specs: Mapping[str, FeatureSpec], options: Any) -> tuple[str, ...]:
+        """Return the levels of a shared pyramid if there is one, else those of the backbone."""
+        if has_shared_pyramid(specs, PYRAMID_LEVELS, "pooled", f"head {cls.__name__}"):
+            return PYRAMID_LEVELS
+        return super().levels(specs, options)
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Compute the loss terms of both stages, normalized as in torchvision.

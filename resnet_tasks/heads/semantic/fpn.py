@@ -81,14 +81,19 @@ class SemanticFPN(SemanticHead):
         classes: Sequence[str],
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
-        shared = all(level in specs for level in PYRAMID_LEVELS)
-        if shared:
-            self.in_levels = PYRAMID_LEVELS  # type: ignore[misc]
         super().__init__(specs, classes, options)
+        shared = self.in_levels == PYRAMID_LEVELS
         check_strides(self.specs, f"head {type(self).__name__}")
         self.decoder = self._build_branches() if shared else self._build_decoder()
         initialize_decoder(self.decoder)
         self._add_classifier(self.decoder.out_channels, kernel_size=1)
+
+    @classmethod
+    def levels(cls, specs: Mapping[str, FeatureSpec], options: Any) -> tuple[str, ...]:
+        """Return the levels of a shared pyramid if there is one, else those of the backbone."""
+        if all(level in specs for level in PYRAMID_LEVELS):
+            return PYRAMID_LEVELS
+        return super().levels(specs, options)
 
     def _build_decoder(self) -> FPNDecoder:
         return FPNDecoder(
