@@ -20,8 +20,9 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.targets import build_masks
-from resnet_tasks.data.images.intensity import Resize, resize_labels
+from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.images.windows import Tile
+from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.samples import collate
 from tests.support.hand_written import IDENTITY, coco, made
 from tests.support.mask_stacks import to_stack
