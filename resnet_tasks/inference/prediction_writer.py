@@ -28,6 +28,7 @@ class PredictionWriter:
             are written, and those with a score of at least 0.5 are drawn. The best three classes of
             a single-label classifier are always drawn.
         thresholds: Head name -> minimum detection score of every label; overrides `least_score`.
+        categories: Category names of the dataset, whose order determines the colors of drawings.
 
     Raises:
         DataError: If a head's name is not usable as a file name next to the other output files.
@@ -41,6 +42,7 @@ class PredictionWriter:
         *,
         least_score: float | None = None,
         thresholds: Mapping[str, Sequence[float]] | None = None,
+        categories: Sequence[str] = (),
     ) -> None:
         require_head_names(classes)
         self.folder = folder
@@ -48,6 +50,7 @@ class PredictionWriter:
         self._ids = category_ids
         self._least = least_score
         self._thresholds = thresholds or {}
+        self._categories = categories
         self.results: dict[str, list[dict[str, Any]]] = {}
 
     def write(self, image_id: int | str, name: str, predictions: Mapping[str, Prediction]) -> None:
@@ -102,7 +105,10 @@ class PredictionWriter:
             for head, prediction in predictions.items()
         }
         scores = {head: 0.0 if head in self._thresholds else least for head in predictions}
-        write_image(path, draw_prediction(image, filtered, self._classes, least_score=scores))
+        drawing = draw_prediction(
+            image, filtered, self._classes, least_score=scores, categories=self._categories
+        )
+        write_image(path, drawing)
         return path
 
     def _filter_by_score(self, head: str, prediction: Prediction) -> Prediction:

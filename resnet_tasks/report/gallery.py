@@ -16,7 +16,7 @@ from resnet_tasks.report.box_matching import group_boxes_by_image
 from resnet_tasks.report.image_choice import choose_images
 from resnet_tasks.report.image_layers import ImagePainter, ImageView, format_css_color
 from resnet_tasks.runs.evaluate_run import build_preparation
-from resnet_tasks.visualization.drawing import get_label_color
+from resnet_tasks.visualization.colors import assign_class_colors
 from resnet_tasks.visualization.thumbnails import to_canvas
 
 MAX_BYTES = 3_500_000
@@ -68,7 +68,7 @@ def draw_gallery(
     }
     maps = [head for head in labels.heads if (predictions / head).is_dir()]
     preparation = build_preparation(recipe)
-    colors = {name: get_label_color(i) for i, name in enumerate(labels.categories.names)}
+    colors = assign_class_colors(labels.categories.names)
     image_views: list[ImageView] = []
     missing: list[str] = []
     used_bytes = num_omitted = 0

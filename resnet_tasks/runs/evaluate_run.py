@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from time import strftime
@@ -36,7 +35,6 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runtime.progress import track_progress
-from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction
 from resnet_tasks.visualization.drawing import (
@@ -44,7 +42,6 @@ from resnet_tasks.visualization.drawing import (
     draw_prediction,
     draw_truth,
     join_side_by_side,
-    resize_truth,
 )
 from resnet_tasks.visualization.thumbnails import make_overview, write_image
 
@@ -162,10 +159,9 @@ def _draw_comparison(
 ) -> None:
     image = make_overview(build_preparation(recipe).open_image(dataset.path(index)))
     classes = {name: head.classes for name, head in heads.items()}
-    fields = {name: head.task_spec.fields for name, head in heads.items()}
+    tasks = {name: head.task_spec for name, head in heads.items()}
     truths = {
-        name: _keep_fields(dataset.truth(index, get_label_table(head)), fields[name])
-        for name, head in heads.items()
+        name: dataset.truth(index, get_label_table(head)) for name, head in heads.items()
     }
     size, original_size = (
         (int(image.shape[0]), int(image.shape[1])),
@@ -173,27 +169,14 @@ def _draw_comparison(
     )
     if size != original_size:
         ratio = (size[0] / original_size[0], size[1] / original_size[1])
-        truths = {
-            name: resize_truth(head_truth, ratio, size) for name, head_truth in truths.items()
-        }
         predictions = {
             name: head_prediction.resize(ratio, size)
             for name, head_prediction in predictions.items()
         }
-    box_heads = {name for name in truths if "semantic" not in fields[name]}
-    scale = compute_readable_scale(size)
-    truth = draw_truth(image, truths, classes, box_heads, scale=scale)
-    prediction = draw_prediction(image, predictions, classes, scale=scale)
+    scale, names = compute_readable_scale(size), labels.categories.names
+    truth = draw_truth(image, truths, classes, tasks, scale=scale, categories=names)
+    prediction = draw_prediction(image, predictions, classes, scale=scale, categories=names)
     write_image(path, join_side_by_side(truth, prediction, ("truth", "prediction")))
-
-
-def _keep_fields(truth: GroundTruth, fields: Collection[str]) -> GroundTruth:
-    """Return the ground truth reduced to the fields that a head is trained on."""
-    return replace(
-        truth,
-        boxes_xywh=truth.boxes_xywh if "boxes" in fields else None,
-        image_labels=truth.image_labels if "image_labels" in fields else None,
-    )
 
 
 def build_preparation(recipe: Recipe) -> Preparation:

@@ -18,7 +18,8 @@ from resnet_tasks.errors import DataError, HeadError, ResnetTasksError
 from resnet_tasks.registry import Registry
 from resnet_tasks.structures.evaluation import VOID, Evaluator, GroundTruth
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.predictions.base import Prediction
+from resnet_tasks.structures.predictions.base import Canvas, Prediction
+from resnet_tasks.structures.truth_drawing import draw_annotations
 
 if TYPE_CHECKING:
     from resnet_tasks.structures.label_table import LabelTable
@@ -255,6 +256,16 @@ class Task(ABC):
         """
         del outputs, geometry, question
         raise HeadError(f"predictions of the task {self.name} cannot be explained")
+
+    def draw_truth(self, canvas: Canvas, truth: GroundTruth, classes: Sequence[str]) -> None:
+        """Draw the annotations that the task reads, in the style of its predictions.
+
+        Args:
+            canvas: Drawing surface.
+            truth: Ground truth, with masks as compressed RLE.
+            classes: Class names of the head.
+        """
+        draw_annotations(canvas, truth, classes, self.fields)
 
     def learns_background(self, table: LabelTable) -> bool:
         """Return whether the head learns from regions without annotation.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,13 +13,15 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.label_table import LabelTable
-from resnet_tasks.visualization.drawing import draw_truth, resize_truth
+from resnet_tasks.structures.truth_drawing import draw_annotations
+from resnet_tasks.visualization.drawing import ImageCanvas, assign_class_colors, fit_truth
 from resnet_tasks.visualization.thumbnails import make_overview
 
 CELL = (270, 360)
 """(height, width) that an image of the sheet fits into, pixels."""
 CAPTION = 40
 GAP = 8
+_DRAWN_FIELDS = ("semantic", "masks", "boxes", "image_labels")
 
 Pixels = NDArray[np.uint8]
 
@@ -106,7 +107,7 @@ def draw_sheet(
 
 
 def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
-    """Draw an image, resized to its cell, with its pixel labels and boxes."""
+    """Draw an image, resized to its cell, with all its annotations."""
     prepared = dataset.prepare_image(index)
     original = prepared.original_size
     scale = min(CELL[0] / original[0], CELL[1] / original[1])
@@ -116,14 +117,10 @@ def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
     small = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=mode), np.uint8)
     names = dataset.categories.names
     truth = dataset.truth(index, LabelTable.identity(names))
-    truth = resize_truth(truth, (size[0] / original[0], size[1] / original[1]), size)
-    pixels = replace(truth, image_labels=None)
-    return draw_truth(
-        small,
-        {"pixels": pixels, "objects": truth},
-        {"pixels": names, "objects": names},
-        {"objects"},
-    )
+    canvas = ImageCanvas(small, colors=assign_class_colors(names))
+    canvas.set_classes(names)
+    draw_annotations(canvas, fit_truth(truth, _DRAWN_FIELDS, size), names, _DRAWN_FIELDS)
+    return canvas.finish()
 
 
 def _write_caption(

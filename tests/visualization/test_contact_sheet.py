@@ -14,8 +14,8 @@ from resnet_tasks.cli.app import app
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
+from resnet_tasks.visualization.colors import get_label_color
 from resnet_tasks.visualization.contact_sheet import CAPTION, CELL, GAP, choose_images, draw_sheet
-from resnet_tasks.visualization.drawing import get_label_color
 
 
 @pytest.fixture

@@ -189,6 +189,7 @@ def _write_frame(
         predictor.category_ids,
         least_score=options.score,
         thresholds=options.thresholds,
+        categories=[category["name"] for category in predictor.categories],
     )
     writer.write(0, frame.name, prediction)
     if options.draw:

@@ -14,7 +14,8 @@ from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.predictions.comparison import OutputDifference, Tolerance
 from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
 from resnet_tasks.structures.run_lengths import encode_bitmap, encode_rectangle, resize_mask
-from resnet_tasks.visualization.drawing import ImageCanvas, get_label_color
+from resnet_tasks.visualization.canvas import ImageCanvas
+from resnet_tasks.visualization.colors import get_label_color
 
 SIZE = (40, 50)
 BOXES = [[0, 0, 10, 8], [10, 10, 30, 30], [20, 0, 50, 40]]
@@ -76,6 +77,7 @@ def test_resized_instances_are_in_the_frame_of_the_drawing() -> None:
 
 def test_drawing_fills_the_masks_above_the_score() -> None:
     canvas = ImageCanvas(np.zeros((*SIZE, 3), np.uint8))
+    canvas.set_classes(("a", "b"))
     empty = encode_bitmap(np.zeros(SIZE, np.bool_), SIZE)
     instances = build_instances()
     instances = replace(instances, segmentations=(empty, *instances.segmentations[1:]))
