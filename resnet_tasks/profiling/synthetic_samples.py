@@ -14,6 +14,7 @@ from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.instance_masks import InstanceMasks, make_ellipse
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
 
@@ -26,7 +27,7 @@ CELLS = 8
 
 
 class SyntheticSamples(Dataset[Sample]):
-    """Dataset of noise images with random boxes, label maps and labels.
+    """Dataset of noise images with random boxes, masks, label maps and labels.
 
     A sample is a function of its position only.
 
@@ -76,12 +77,21 @@ class SyntheticSamples(Dataset[Sample]):
             fields["boxes"] = torch.cat((corner, corner + sides), dim=1)
             fields["labels"] = sample_labels(NUM_OBJECTS)
             fields["ignore"] = torch.zeros(NUM_OBJECTS, dtype=torch.bool)
+            if "masks" in self._fields:
+                fields["masks"] = _fill_boxes_with_ellipses(fields["boxes"])
         if "semantic" in self._fields:
             patches = sample_labels(1, 1, CELLS, CELLS).float()
             fields["semantic"] = F.interpolate(patches, self._size)[0, 0].long()
         if "image_labels" in self._fields:
             fields["image_labels"] = sample_labels(1)
         return fields
+
+
+def _fill_boxes_with_ellipses(boxes: torch.Tensor) -> InstanceMasks:
+    """Return an elliptic mask for each box, in the smallest window of pixels around it."""
+    windows = torch.cat((boxes[:, :2].floor(), boxes[:, 2:].ceil()), dim=1).long().tolist()
+    bitmaps = [make_ellipse((y2 - y1, x2 - x1)) for x1, y1, x2, y2 in windows]
+    return InstanceMasks.from_bitmaps(bitmaps, [(x, y) for x, y, _, _ in windows])
 
 
 def build_synthetic_setup(recipe: Recipe) -> tuple[TaskModel, SyntheticSamples]:

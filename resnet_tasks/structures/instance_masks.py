@@ -270,6 +270,12 @@ class InstanceMasks:
         return _join([change(bitmap) for bitmap in self.bitmaps], corners, self.annotated)
 
 
+def make_ellipse(size: tuple[int, int]) -> Tensor:
+    """Return the `(h, w)` bool pixels whose centers lie in the ellipse that fills the rectangle."""
+    y, x = ((2 * torch.arange(length) + 1 - length) / length for length in size)
+    return y[:, None].square() + x.square() <= 1
+
+
 def _join(
     bitmaps: Sequence[Tensor], corners: Sequence[tuple[int, int]], annotated: Tensor
 ) -> InstanceMasks:

@@ -13,7 +13,7 @@ from torch import Tensor
 from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.instance_masks import InstanceMasks
+from resnet_tasks.structures.instance_masks import InstanceMasks, make_ellipse
 from resnet_tasks.structures.samples import Batch, Sample, collate
 from resnet_tasks.structures.targets import Target
 
@@ -93,7 +93,7 @@ def random_target(
     semantic = torch.full(size, VOID)
     bitmaps = []
     for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels, strict=True):
-        ellipse = _make_ellipse((y2 - y1, x2 - x1))
+        ellipse = make_ellipse((y2 - y1, x2 - x1))
         bitmaps.append(ellipse)
         semantic[y1:y2, x1:x2][ellipse] = label
     return Target(
@@ -104,12 +104,6 @@ def random_target(
         semantic=semantic,
         image_labels=sample_integers(0, num_classes, (1,)),
     )
-
-
-def _make_ellipse(size: tuple[int, int]) -> Tensor:
-    """Return the `(h, w)` bool pixels whose centers lie in the ellipse that fills the rectangle."""
-    y, x = ((2 * torch.arange(length) + 1 - length) / length for length in size)
-    return y[:, None].square() + x.square() <= 1
 
 
 def random_batch(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.evaluation.ground_truth import build_truth
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
@@ -24,6 +27,7 @@ class Mirrored(Dataset[Sample]):
         target = Target(
             boxes=torch.tensor([[12.0, 0.0, 16.0, 8.0]]),
             labels=torch.tensor([1]),
+            masks=InstanceMasks.from_bitmaps([torch.ones(4, 4, dtype=torch.bool)], [(12, 0)]),
             semantic=semantic,
         )
         geometry = Geometry((4, 8), (8, 16), scale=(2.0, -2.0), offset=(0.0, 16.0))
@@ -38,3 +42,7 @@ def test_boxes_and_pixels_come_back_through_a_mirror() -> None:
     assert truth.semantic.shape == (4, 8)
     assert (truth.semantic[:, :2] == 1).all()
     assert (truth.semantic[:, 2:] == 0).all()
+    assert truth.segmentations is not None
+    mask = np.zeros((4, 8), np.bool_)
+    mask[:2, :2] = True
+    assert np.array_equal(decode_mask(truth.segmentations[0], 4, 8), mask)

@@ -19,6 +19,7 @@ from resnet_tasks.structures.run_lengths import (
     Rle,
     compute_area,
     decode_bitmap,
+    decode_counts,
     intersect_masks,
     resize_mask,
     unite_masks,
@@ -77,6 +78,30 @@ class InstanceSegmentation(Detections):
             }
             for entry, rle in zip(entries, self.segmentations, strict=True)
         ]
+
+    def find_problem(self, size: tuple[int, int], num_classes: int) -> str | None:
+        """Check the rules of `Detections`, the number of masks, and the size of each mask."""
+        problem = super().find_problem(size, num_classes)
+        if problem is not None:
+            return problem
+        if len(self.segmentations) != len(self):
+            return (
+                f"segmentations must hold one mask per box, got {len(self.segmentations)} masks "
+                f"for {len(self)} boxes"
+            )
+        for index, rle in enumerate(self.segmentations):
+            if tuple(rle["size"]) != size:
+                return (
+                    f"the size of a mask must be the original image's, {list(size)}, got "
+                    f"{list(rle['size'])} for mask {index}"
+                )
+            counts = decode_counts(rle["counts"]) if isinstance(rle["counts"], bytes) else None
+            if counts is None or sum(counts) != size[0] * size[1]:
+                return (
+                    "the counts of a mask must be compressed run lengths (bytes) of all pixels of "
+                    f"the image, which those of mask {index} are not"
+                )
+        return None
 
     def _compare_pair(
         self, index: int, other: Any, match: int, difference: OutputDifference

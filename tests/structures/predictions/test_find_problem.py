@@ -11,7 +11,9 @@ import torch
 
 from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.run_lengths import encode_rectangle
 
 SIZE, NUM_CLASSES = (10, 20), 2
 
@@ -23,6 +25,15 @@ def boxes(*rows: tuple[float, ...], scores: Any = None, labels: Any = None) -> D
         torch.linspace(0.9, 0.1, number) if scores is None else scores,
         torch.zeros(number, dtype=torch.int64) if labels is None else labels,
     )
+
+
+def instances(*rles: Any) -> InstanceSegmentation:
+    """Two objects with these masks."""
+    objects = boxes((0, 0, 20, 10), (1, 2, 3, 4))
+    return InstanceSegmentation(objects.boxes, objects.scores, objects.labels, rles)
+
+
+RLE = encode_rectangle([0, 0, 20, 10], SIZE)
 
 
 def pixels(share: float = 0.25, **changes: Any) -> SegmentationMap:
@@ -37,6 +48,7 @@ def pixels(share: float = 0.25, **changes: Any) -> SegmentationMap:
     [
         boxes(),
         boxes((0, 0, 20, 10), (1, 2, 3, 4)),
+        instances(RLE, encode_rectangle([1, 2, 1, 2], SIZE)),
         pixels(),
         pixels(probs=None, labels=np.ones(SIZE, np.uint8)),
         Classification(torch.tensor([0.25, 0.75])),
@@ -61,6 +73,13 @@ def test_valid_predictions_have_no_problem(prediction: Any) -> None:
         (boxes((0, 0, 1, 1), (0, 0, 2, 2), scores=torch.tensor([0.1, 0.9])), "descending"),
         (boxes((0, 0, 1, 1), scores=torch.tensor([float("nan")])), "must lie in 0..1"),
         (boxes((0, 0, 1, 1), labels=torch.tensor([2])), "indices into the 2 classes"),
+        (instances(RLE), "one mask per box, got 1 masks for 2 boxes"),
+        (
+            instances(RLE, encode_rectangle([0, 0, 5, 5], (20, 10))),
+            r"original image's, \[10, 20\], got \[20, 10\] for mask 1",
+        ),
+        (instances(RLE, {**RLE, "counts": RLE["counts"].decode()}), r"\(bytes\).* mask 1 are not"),
+        (instances({**RLE, "counts": b"01"}, RLE), "all pixels of .* mask 0"),
         (pixels(labels=np.zeros((20, 10), np.int64)), r"size \(10, 20\), got int64 of .*20, 10"),
         (pixels(labels=np.zeros(SIZE, np.float32)), "labels must be integers"),
         (pixels(labels=np.full(SIZE, -1)), "indices into the 2 classes"),
