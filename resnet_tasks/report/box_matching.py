@@ -1,8 +1,8 @@
-"""Matching of the predicted boxes of an image with its ground truth."""
+"""Matching of the predicted objects of an image with its ground truth, by boxes or masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.assemble.labels import HeadLabels
+from resnet_tasks.evaluation.coco.instance_masks import encode_truth_masks
+from resnet_tasks.evaluation.coco.instance_segmentation import has_masks, ignore_unmasked_objects
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.run_lengths import compute_area, compute_covered_fractions
 
 LEAST_SCORE = 0.05
 """Minimum score of the boxes in the page."""
 MAX_BOXES = 100
 """Maximum number of boxes per image and head; the boxes with the highest scores are kept."""
 HIT_IOU = 0.5
-"""Minimum IoU with a ground-truth box of the same class for a predicted box to count as a hit."""
+"""Minimum IoU with a true object of the same class for a predicted object to count as a hit."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,15 @@ class PredictedBoxes:
         scores: `(N,)` float64, 0 to 1.
         hits: `(N,)` int64, index of the matched ground-truth box; -1: no match, -2: in a crowd
             region.
+        masks: Mask of every object as compressed run lengths; empty if the head predicts boxes
+            only.
     """
 
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     scores: NDArray[np.float64]
     hits: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    masks: tuple[Mapping[str, Any], ...] = ()
 
 
 def group_boxes_by_image(
@@ -48,7 +54,7 @@ def group_boxes_by_image(
         head: Labels of the head.
     """
     table = {category: label for label, category in enumerate(head.category_ids)}
-    rows: dict[int | str, list[tuple[float, list[float], int]]] = {}
+    rows: dict[int | str, list[tuple[float, list[float], int, Any]]] = {}
     for detection in results:
         if (
             "bbox" in detection
@@ -59,6 +65,7 @@ def group_boxes_by_image(
                 float(detection["score"]),
                 list(detection["bbox"]),
                 table[detection["category_id"]],
+                detection.get("segmentation"),
             )
             rows.setdefault(detection["image_id"], []).append(row)
     boxes_by_image = {}
@@ -68,23 +75,31 @@ def group_boxes_by_image(
             np.asarray([row[1] for row in best], np.float64).reshape(-1, 4),
             np.asarray([row[2] for row in best], np.int64),
             np.asarray([row[0] for row in best], np.float64),
+            masks=() if any(row[3] is None for row in best) else tuple(row[3] for row in best),
         )
     return boxes_by_image
 
 
 def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int64]:
-    """Match predicted boxes with ground-truth boxes, greedily by score and one to one.
+    """Match predicted objects with true objects, greedily by score and one to one.
+
+    Masks are compared where the head predicts them and the image has them, boxes otherwise.
 
     Returns:
-        `(N,)` int64 index of the ground-truth box; -1 if no free box of the same class has an IoU
-        of at least 0.5; -2 if in that case at least half of the predicted box lies in a crowd
+        `(N,)` int64 index of the true object; -1 if no free object of the same class has an IoU of
+        at least 0.5; -2 if in that case at least half of the predicted object lies in a crowd
         region of its class.
     """
     hits = np.full(len(predicted.boxes), -1, np.int64)
     if truth.boxes_xywh is None or truth.labels is None or not len(truth.labels):
         return hits
+    if predicted.masks and has_masks(truth):
+        truth, _ = ignore_unmasked_objects(truth)
+        inter, area, other_area = _compute_mask_overlaps(predicted.masks, encode_truth_masks(truth))
+    else:
+        inter, area, other_area = _compute_overlaps(predicted.boxes, truth.boxes_xywh)
+    assert truth.labels is not None
     crowd = truth.crowd if truth.crowd is not None else np.zeros(len(truth.labels), np.bool_)
-    inter, area, other_area = _compute_overlaps(predicted.boxes, truth.boxes_xywh)
     iou = inter / np.maximum(area[:, None] + other_area[None] - inter, 1e-12)
     is_free = ~crowd
     for i, label in enumerate(predicted.labels):
@@ -106,3 +121,14 @@ def _compute_overlaps(
     high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
     sides = np.clip(high - low, 0, None)
     return sides[..., 0] * sides[..., 1], a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
+
+
+def _compute_mask_overlaps(
+    masks: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return intersections `(N, M)` and areas `(N,)`, `(M,)` of masks, pixels."""
+    areas, other_areas = (
+        np.asarray([compute_area(mask) for mask in part], np.float64) for part in (masks, others)
+    )
+    covered = np.stack([compute_covered_fractions(masks, other) for other in others], axis=1)
+    return covered * areas[:, None], areas, other_areas

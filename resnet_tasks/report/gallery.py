@@ -31,6 +31,7 @@ class Gallery:
     classes: tuple[tuple[str, str], ...] = ()
     has_boxes: bool = False
     has_maps: bool = False
+    has_masks: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -66,6 +67,7 @@ def draw_gallery(
         for head, head_results in results.items()
         if head not in classified
     }
+    masked = {head for head in boxes if any("segmentation" in row for row in results[head])}
     maps = [head for head in labels.heads if (predictions / head).is_dir()]
     preparation = build_preparation(recipe)
     colors = assign_class_colors(labels.categories.names)
@@ -86,7 +88,9 @@ def draw_gallery(
                 file = predictions / head / f"{names[choice.index]}.png"
                 painter.add_maps(head_labels, truth, file)
             if head in boxes:
-                painter.add_boxes(head_labels, truth, boxes[head].get(image_id))
+                painter.add_boxes(
+                    head_labels, truth, boxes[head].get(image_id), has_masks=head in masked
+                )
             if head in classified:
                 painter.add_classes(head, head_labels, truth, classified[head].get(image_id))
         view = painter.build_view(path.name, image_id, choice.reasons)
@@ -103,4 +107,6 @@ def draw_gallery(
     legend = tuple(
         (name, format_css_color(color)) for name, color in colors.items() if name in shown_classes
     )
-    return Gallery(tuple(image_views), legend, bool(boxes), bool(maps), tuple(notes))
+    return Gallery(
+        tuple(image_views), legend, bool(boxes), bool(maps), bool(masked), notes=tuple(notes)
+    )

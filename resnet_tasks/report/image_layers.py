@@ -12,10 +12,12 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from resnet_tasks.assemble.labels import HeadLabels
+from resnet_tasks.data.coco.masks import encode_rle
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.report.box_matching import PredictedBoxes, match_boxes
 from resnet_tasks.report.charts import make_element
 from resnet_tasks.report.embedded_images import encode_jpeg, encode_png, shrink_label_map
+from resnet_tasks.report.mask_outlines import trace_mask
 from resnet_tasks.structures.evaluation import VOID, GroundTruth
 
 Color = tuple[int, int, int]
@@ -60,9 +62,10 @@ def format_css_color(color: Color) -> str:
 
 @dataclass
 class _Layers:
-    """Layers over an image; maps are below boxes."""
+    """Layers over an image; maps are below masks, masks below boxes."""
 
     maps: list[Markup] = field(default_factory=list)
+    masks: list[Markup] = field(default_factory=list)
     boxes: list[Markup] = field(default_factory=list)
 
 
@@ -99,12 +102,21 @@ class ImagePainter:
             self._prediction.maps.append(self._render_image(uri, "differences"))
 
     def add_boxes(
-        self, head: HeadLabels, truth: GroundTruth, predicted: PredictedBoxes | None
+        self,
+        head: HeadLabels,
+        truth: GroundTruth,
+        predicted: PredictedBoxes | None,
+        *,
+        has_masks: bool = False,
     ) -> None:
-        """Add the boxes of ground truth and prediction, marked as matched or not."""
+        """Add the boxes of ground truth and prediction, marked as matched or not.
+
+        If the head predicts masks, those of prediction and ground truth are added too.
+        """
         if predicted is None:
             predicted = PredictedBoxes(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))
         hits = match_boxes(predicted, truth)
+        true_masks = self._encode_true_masks(truth) if has_masks else ()
         if truth.boxes_xywh is not None and truth.labels is not None:
             # The page's slider compares `data-score`: a truth box counts as missed while its match
             # scores less than the slider. Crowds (2.0) are never missed, unmatched boxes always.
@@ -117,29 +129,27 @@ class ImagePainter:
                 kind = "truth crowd" if is_crowd else "truth"
                 name = head.classes[int(label)] + (" (crowd)" if is_crowd else "")
                 wrong = " missed" if score < START_SCORE else ""
+                style = self._format_box_style(head, label)
                 self._truth.boxes.append(
-                    self._render_box(
-                        box,
-                        self._format_box_style(head, label),
-                        name,
-                        class_=f"boxes {kind}{wrong}",
-                        score=score,
-                    )
+                    self._render_box(box, style, name, class_=f"boxes {kind}{wrong}", score=score)
                 )
+                if true_masks:
+                    self._truth.masks += self._render_mask(
+                        true_masks[i], style, class_=f"masks {kind}{wrong}", score=score
+                    )
         for i, (box, label) in enumerate(zip(predicted.boxes, predicted.labels, strict=True)):
             score = float(predicted.scores[i])
             kind = "found wrong" if hits[i] == -1 else "found"
             hidden = " below" if score < START_SCORE else ""
             name = f"{head.classes[int(label)]} {score:.2f}"
+            style = self._format_box_style(head, label)
             self._prediction.boxes.append(
-                self._render_box(
-                    box,
-                    self._format_box_style(head, label),
-                    name,
-                    class_=f"boxes {kind}{hidden}",
-                    score=score,
-                )
+                self._render_box(box, style, name, class_=f"boxes {kind}{hidden}", score=score)
             )
+            if predicted.masks:
+                self._prediction.masks += self._render_mask(
+                    predicted.masks[i], style, class_=f"masks {kind}{hidden}", score=score
+                )
 
     def add_classes(
         self, name: str, head: HeadLabels, truth: GroundTruth, predicted: Mapping[str, Any] | None
@@ -177,7 +187,7 @@ class ImagePainter:
         return ImageView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
 
     def _render_svg(self, image: Markup, layers: _Layers, label: str) -> Markup:
-        inner = image + Markup("").join((*layers.maps, *layers.boxes))
+        inner = image + Markup("").join((*layers.maps, *layers.masks, *layers.boxes))
         box = f"0 0 {self._width} {self._height}"
         return make_element("svg", inner, viewBox=box, role="img", class_="panel", aria_label=label)
 
@@ -209,6 +219,22 @@ class ImagePainter:
             height=self._height,
             preserveAspectRatio="none",
         )
+
+    def _encode_true_masks(self, truth: GroundTruth) -> tuple[Mapping[str, Any] | None, ...]:
+        return tuple(
+            None if segmentation is None else encode_rle(segmentation, *truth.size)
+            for segmentation in truth.segmentations or ()
+        )
+
+    def _render_mask(
+        self, mask: Mapping[str, Any] | None, color: str, *, class_: str, score: float
+    ) -> list[Markup]:
+        """Return the outline of a mask; nothing for a mask without pixels."""
+        outline = "" if mask is None else trace_mask(mask)
+        if not outline:
+            return []
+        path = make_element("path", d=outline)
+        return [make_element("g", path, class_=class_, style=color, data_score=f"{score:.4f}")]
 
     def _render_box(
         self, box: NDArray[np.float64], color: str, name: str, *, class_: str, score: float

@@ -67,11 +67,14 @@ def draw_boxes(
         # `ascontiguousarray` does not copy an array that is already contiguous.
         canvas = canvas.copy()
     palette = build_palette(classes, colors)
-    thickest = max(1, round(min(image.shape[:2]) / 240))
+    thickness = max(1, round(min(image.shape[:2]) / 240))
+    if len(boxes):
+        # Thick lines would hide small objects.
+        median_side = float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1)))
+        thickness = min(thickness, max(1, round(median_side / 16)))
     texts = _describe_boxes(labels, classes, scores)
     for box, label in zip(boxes, labels, strict=True):
         x1, y1, x2, y2 = (round(float(value)) for value in box)
-        thickness = min(thickest, max(1, round(min(x2 - x1, y2 - y1) / 16)))
         cv2.rectangle(canvas, (x1, y1), (x2, y2), palette[int(label)], thickness)
     # Text comes last, so that no box crosses it.
     for box, label, text in zip(boxes, labels, texts if with_text else [], strict=with_text):

@@ -36,16 +36,17 @@
       for (const article of gallery.querySelectorAll("article")) {
         let right = 0, wrong = 0, missed = 0;
         const home = article.querySelector(".pair") || document.querySelector("#viewer .pair");
-        for (const each of home.querySelectorAll(".boxes")) {
+        for (const each of home.querySelectorAll(".boxes, .masks")) {
           const score = Number(each.dataset.score);
+          const counts = each.classList.contains("boxes"); // a mask belongs to a counted box
           if (each.classList.contains("truth")) {
             const isMissed = score < least;
             each.classList.toggle("missed", isMissed);
-            missed += isMissed;
+            missed += counts && isMissed;
           } else {
             const isBelow = score < least;
             each.classList.toggle("below", isBelow);
-            if (!isBelow) each.classList.contains("wrong") ? wrong++ : right++;
+            if (counts && !isBelow) each.classList.contains("wrong") ? wrong++ : right++;
           }
         }
         article.querySelector(".tally").textContent =
