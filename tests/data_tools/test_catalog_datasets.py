@@ -26,13 +26,19 @@ SMALL = (
     "data.workers=0",
     "data.resize={height: 64, width: 96}",
 )
+NARROW_DETECTOR = {
+    "pyramid_channels": 16,
+    "box_head_channels": 32,
+    "rpn_pre_nms": "[50, 50]",
+    "rpn_post_nms": "[20, 20]",
+    "roi_batch_size": 16,
+}
 NARROW = {
-    "faster_rcnn": {
-        "pyramid_channels": 16,
-        "box_head_channels": 32,
-        "rpn_pre_nms": "[50, 50]",
-        "rpn_post_nms": "[20, 20]",
-        "roi_batch_size": 16,
+    "faster_rcnn": NARROW_DETECTOR,
+    "mask_rcnn": {
+        **NARROW_DETECTOR,
+        "mask_head_channels": "[16, 16]",
+        "mask_predictor_channels": 16,
     },
     "unet": {"decoder_channels": "[32, 16, 16, 16, 16]"},
 }
