@@ -182,6 +182,7 @@ def _has_annotations_for(present: set[str], fields: Iterable[str]) -> bool:
     sources = {
         "boxes": {"boxes"},
         "labels": {"boxes"},
+        "masks": {"masks"},
         "semantic": {"semantic", "masks"},
         "image_labels": {"image"},
     }

@@ -63,7 +63,7 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
         files: Sequence[CocoFile],
         *,
         categories: CategoryMap,
-        fields: Sequence[str] = ("boxes", "semantic", "image_labels"),
+        fields: Sequence[str] = ("boxes", "masks", "semantic", "image_labels"),
         resize: Resize | None = None,
         intensity: Intensity | None = None,
         channels: int = 3,

@@ -23,7 +23,8 @@ def require_annotations(
         val: Validation data.
 
     Returns:
-        Notes for the user on sources that are not annotated for all classes of a head.
+        Notes for the user on sources that are not annotated for all classes of a head, or not
+        with everything that it can learn.
 
     Raises:
         RecipeError: If a head, or one of its classes, is annotated in no training file, or the head
@@ -49,7 +50,32 @@ def require_annotations(
             )
         if name in frozen:
             continue
+        notes += _check_optional_fields(name, task, train)
         notes += _check_partial_annotations(name, task, labels.heads[name].table, train, val)
+    return notes
+
+
+def _check_optional_fields(head: str, task: Task, train: CocoDataset) -> list[str]:
+    """Return notes on training files without the annotations that a head can do without."""
+    notes = []
+    for field in task.optional_fields:
+        lacking = [
+            str(file.path)
+            for file in train.files
+            if train.file_annotates(file, task.required_fields)
+            and not train.file_annotates(file, (field,))
+        ]
+        if lacking and not train.annotates((field,)):
+            notes.append(
+                f"train: no file annotates {field}: {head} does not learn them, and the {field} "
+                "that it predicts will be meaningless"
+            )
+        else:
+            notes += [
+                f"train: {path} does not annotate {field}: {head} learns only "
+                f"{', '.join(task.required_fields)} from it"
+                for path in lacking
+            ]
     return notes
 
 

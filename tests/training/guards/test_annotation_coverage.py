@@ -61,11 +61,14 @@ def write_source(
             record["sem_seg_file_name"] = f"{name}{i}_map.png"
         images.append(record)
         if "boxes" in kinds:
+            corners = [8, 8, 38, 8, 38, 38, 8, 38]
+            masks = {"segmentation": [corners]} if "masks" in kinds else {}
             annotations.append(
                 {
                     "id": i,
                     "image_id": i,
                     "category_id": categories[0]["id"],
+                    **masks,
                     "bbox": [8, 8, 30, 30],
                     "area": 900,
                     "iscrowd": 0,
@@ -198,6 +201,27 @@ def test_partial_sources_are_told_of(data: Path) -> None:
     (note,) = fit(Recipe.model_validate_json(json.dumps(made)), data)
     assert note.startswith("val: ")
     assert "does not list bus" in note
+
+
+def test_sources_without_masks_are_reported(data: Path) -> None:
+    write_source(data / "mixed", "masks", 2, [CAR], "boxes", "masks")
+    heads = {"cars": {"type": "mask_rcnn", "options": LIGHT, "classes": ["car"]}}
+    val = {"annotations": "masks.json"}
+    boxes, masks = {"annotations": "boxes.json"}, {"annotations": "masks.json"}
+
+    def report(*sources: dict[str, Any]) -> list[str]:
+        values = recipe(*sources, heads=heads).model_dump(mode="json")
+        values["data"]["val"] = [val]
+        return fit(Recipe.model_validate_json(json.dumps(values)), data)
+
+    assert report(masks) == []
+    (note,) = report(boxes, masks)
+    assert note.endswith("boxes.json does not annotate masks: cars learns only boxes, labels from it")
+    (note,) = report(boxes)
+    assert note == (
+        "train: no file annotates masks: cars does not learn them, and the masks that it predicts "
+        "will be meaningless"
+    )
 
 
 def test_what_no_source_can_teach_is_refused(data: Path) -> None:
