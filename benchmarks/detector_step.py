@@ -1,7 +1,7 @@
-"""Training step of Faster R-CNN, ours and torchvision's, with the same layers and samples.
+"""Training step of Faster and Mask R-CNN, ours and torchvision's, with the same layers and samples.
 
     python -m benchmarks detector_step                     # ResNet-18 and 50, 2 x 480x640
-    python -m benchmarks detector_step --backbones resnet18 --precisions fp32
+    python -m benchmarks detector_step --heads mask_rcnn --backbones resnet18 --precisions fp32
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: torchvision's model
 with its defaults, in fp32 and channels-first, against ours in channels-last and the precision that
@@ -10,7 +10,8 @@ sizes, options, optimizer and averaging, against torchvision's Faster R-CNN with
 and image size and otherwise its defaults.
 
 A step consists of losses, gradients and an optimizer step with a learning rate of 0, so that every
-step is the same. The losses are compared with all anchors and proposals sampled.
+step is the same. The losses are compared with all anchors and proposals sampled. The masks are
+ellipses in the boxes, the same pixels for both: in windows for ours, in stacks of maps for the peer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness.detectors import (
+    DETECTORS,
     PEER,
     build_our_detector,
     build_peer_detector,
@@ -41,8 +43,14 @@ from benchmarks.harness.side_by_side import THINGS, BenchmarkPair, generate_stre
 from benchmarks.shipped_recipes import RecipeStep
 from resnet_tasks.runtime.devices import resolve_device
 
-GOALS = {"resnet18": {"fp32": 1.35, "bf16": 1.8}, "resnet50": {"fp32": 1.2, "bf16": 1.5}}
-AS_IT_COMES, RECIPE_GOAL = 2.8, 4.5
+GOALS = {
+    ("faster_rcnn", "resnet18"): {"fp32": 1.35, "bf16": 1.8},
+    ("faster_rcnn", "resnet50"): {"fp32": 1.2, "bf16": 1.5},
+    ("mask_rcnn", "resnet18"): {"fp32": 1.3, "bf16": 1.3},
+    ("mask_rcnn", "resnet50"): {"fp32": 1.3, "bf16": 1.3},
+}
+AS_IT_COMES = {"faster_rcnn": 2.8}
+RECIPE_GOAL = 4.5
 MEMORY, MEMORY_AS_IT_COMES = 0.85, 0.6
 
 
@@ -54,6 +62,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """
     parser = make_model_parser("detector_step", __doc__, size=(480, 640), batch=2)
     parser.add_argument("--backbones", nargs="*", default=["resnet18", "resnet50"])
+    parser.add_argument("--heads", nargs="*", choices=tuple(DETECTORS), default=tuple(DETECTORS))
     parser.add_argument(
         "--recipe", default="medical/bccd_faster_rcnn_resnet18", help="as shipped; '' for none"
     )
@@ -63,10 +72,10 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _build_pairs(options: argparse.Namespace, device: torch.device) -> Iterator[BenchmarkPair]:
-    for backbone in options.backbones:
-        yield from _build_comparison(backbone, options, device).iterate_pairs(
-            options.precisions, device
-        )
+    for head in options.heads:
+        for backbone in options.backbones:
+            comparison = _build_comparison(head, backbone, options, device)
+            yield from comparison.iterate_pairs(options.precisions, device)
     if options.recipe:
         step = RecipeStep(options.recipe, len(THINGS), device)
         reference = build_our_detector(step.backbone, step.batch)
@@ -77,16 +86,17 @@ def _build_pairs(options: argparse.Namespace, device: torch.device) -> Iterator[
 
 
 def _build_comparison(
-    backbone: str, options: argparse.Namespace, device: torch.device
+    head: str, backbone: str, options: argparse.Namespace, device: torch.device
 ) -> ModelComparison:
-    batch = generate_street_batch(tuple(options.size), options.batch).to(device)
-    ours = build_our_detector(backbone, batch)
+    size = tuple(options.size)
+    batch = generate_street_batch(size, options.batch, has_masks=head == "mask_rcnn").to(device)
+    ours = build_our_detector(backbone, batch, head)
     # The peer's resizing would change nothing at this size and is skipped.
     theirs = build_peer_detector(backbone, ours, _skip_resize=True).to(device)
     require_same_trainable(ours, theirs)
     height, width = options.size
     return ModelComparison(
-        work=f"Faster R-CNN {backbone} training step, {options.batch} x {height}x{width}",
+        work=f"{DETECTORS[head][0]} {backbone} training step, {options.batch} x {height}x{width}",
         peer=PEER,
         ours=ours,
         theirs=theirs,
@@ -94,5 +104,7 @@ def _build_comparison(
         their_work=lambda precision: make_peer_step(theirs, batch, precision),
         check=lambda precision: require_same_losses(ours, theirs, batch, precision),
         shared_parts="layers, proposals and samples",
-        goals=Goals(GOALS.get(backbone, {}), AS_IT_COMES, MEMORY, MEMORY_AS_IT_COMES),
+        goals=Goals(
+            GOALS.get((head, backbone), {}), AS_IT_COMES.get(head), MEMORY, MEMORY_AS_IT_COMES
+        ),
     )

@@ -1,4 +1,6 @@
-"""Two Faster R-CNN detectors, torchvision's and ours, with the same weights, settings and images.
+"""Two detectors, torchvision's and ours, with the same weights, settings and images.
+
+They are Faster R-CNN or Mask R-CNN.
 
 Norms are frozen, as in torchvision. Their statistics are those of the images, so that features have
 the scale of trained ones. The weights that determine boxes and classes have a large standard
@@ -7,6 +9,7 @@ deviation, so that scores differ and boxes move.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import box_iou
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -29,11 +33,13 @@ from benchmarks.harness.side_by_side import (
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.mask_rcnn import MaskRCNN
 from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import autocast
 from resnet_tasks.structures.evaluation import ABSENT
 from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import Batch
 
 PEER = f"torchvision {version('torchvision')}"
@@ -46,15 +52,22 @@ LOSSES = {
     "rpn_box": "loss_rpn_box_reg",
     "roi_classification": "loss_classifier",
     "roi_box": "loss_box_reg",
+    "mask": "loss_mask",
 }
+DETECTORS: dict[str, tuple[str, type[FasterRCNN]]] = {
+    "faster_rcnn": ("Faster R-CNN", FasterRCNN),
+    "mask_rcnn": ("Mask R-CNN", MaskRCNN),
+}
+"""Type of a head -> name of the model, and class of the head."""
 
 
-def build_our_detector(backbone: str, batch: Batch) -> TaskModel:
-    """Build our Faster R-CNN with its defaults, which are torchvision's, in training mode.
+def build_our_detector(backbone: str, batch: Batch, head: str = "faster_rcnn") -> TaskModel:
+    """Build our detector with its defaults, which are torchvision's, in training mode.
 
     Args:
         backbone: Name of the ResNet.
         batch: Batch whose statistics the norms get; the model is moved to its device.
+        head: Type of the head, a key of `DETECTORS`.
     """
     device = batch.images.device
     warmup_model = TaskModel(
@@ -68,10 +81,10 @@ def build_our_detector(backbone: str, batch: Batch) -> TaskModel:
     frozen = ResNet(backbone, weights="unloaded", frozen_stages=FROZEN_STAGES, norm="frozen")
     frozen.load_state_dict(warmup_model.backbone.state_dict())
     torch.manual_seed(1)
-    head = FasterRCNN(frozen.specs, THINGS)
-    _initialize_wide(head)
+    detector = DETECTORS[head][1](frozen.specs, THINGS)
+    _initialize_wide(detector)
     table = LabelTable(THINGS, (*range(len(THINGS)), *(ABSENT,) * 8))
-    return TaskModel(frozen, {"boxes": head}, label_tables={"boxes": table}).to(device).train()
+    return TaskModel(frozen, {"boxes": detector}, label_tables={"boxes": table}).to(device).train()
 
 
 def _build_random_resnet(name: str) -> ResNet:
@@ -98,17 +111,19 @@ def _initialize_wide(head: FasterRCNN) -> None:
 
 
 def build_peer_detector(backbone: str, ours: TaskModel, **options: Any) -> TorchvisionFasterRCNN:
-    """Build torchvision's Faster R-CNN with the weights of our detector, in training mode.
+    """Build torchvision's detector of the same kind with the weights of ours, in training mode.
 
     Args:
         backbone: Name of the ResNet.
         ours: Result of `build_our_detector` for the same name.
-        options: Options of torchvision's `FasterRCNN`.
+        options: Options of torchvision's `FasterRCNN` or `MaskRCNN`.
     """
     body = resnet_fpn_backbone(
         backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
     )
-    detector = TorchvisionFasterRCNN(body, num_classes=len(THINGS) + 1, **options)
+    is_mask_rcnn = isinstance(ours.named_heads["boxes"], MaskRCNN)
+    build = TorchvisionMaskRCNN if is_mask_rcnn else TorchvisionFasterRCNN
+    detector = build(body, num_classes=len(THINGS) + 1, **options)
     state = {f"backbone.body.{key}": value for key, value in _get_state(ours.backbone).items()}
     for key, value in ours.named_heads["boxes"].state_dict().items():
         state[f"backbone.{key}" if key.startswith("fpn.") else key] = value
@@ -129,12 +144,20 @@ def unpad_images(batch: Batch) -> list[Tensor]:
 
 
 def to_peer_targets(batch: Batch) -> list[dict[str, Tensor]]:
-    """Convert the boxes of a batch to torchvision's targets, whose class 0 is the background."""
+    """Convert the objects of a batch to torchvision's targets, whose class 0 is the background.
+
+    Masks become `(N, H, W)` stacks of the same pixels.
+    """
     peer_targets = []
-    for target in batch.targets:
+    for target, geometry in zip(batch.targets, batch.geometries, strict=True):
         assert target.boxes is not None
         assert target.labels is not None
         peer_targets.append({"boxes": target.boxes, "labels": target.labels + 1})
+        if target.masks is not None:
+            stack = [
+                target.masks.rasterize(i, geometry.input_size) for i in range(len(target.masks))
+            ]
+            peer_targets[-1]["masks"] = torch.stack(stack).to(torch.uint8)
     return peer_targets
 
 
@@ -185,22 +208,30 @@ def require_same_losses(
             stage.sampling = sampling
         for sampler, sampler_settings in zip(samplers, theirs_before, strict=True):
             sampler.batch_size_per_image, sampler.positive_fraction = sampler_settings
+    names = [name for name in LOSSES if f"boxes/{name}" in our_losses]
     max_difference = require_close(
         f"losses in {precision}",
-        flatten_tensors([our_losses[f"boxes/{name}"].mean() for name in LOSSES]),
-        flatten_tensors([peer_losses[name] for name in LOSSES.values()]),
+        flatten_tensors([our_losses[f"boxes/{name}"].mean() for name in names]),
+        flatten_tensors([peer_losses[LOSSES[name]] for name in names]),
         get_tolerance(precision),
     )
-    return f"the 4 losses {max_difference:.1g} apart"
+    assert len(names) == len(peer_losses), "every loss is compared"
+    return f"the {len(names)} losses {max_difference:.1g} apart"
 
 
 def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Make a forward of our model, from the batch to detections in original pixels."""
+    """Make a forward of our model, from the batch to detections in original pixels.
+
+    Masks are pasted into the original image and compressed (COCO RLE).
+    """
     return lambda: model.predict(batch, precision=precision)["boxes"]
 
 
 def make_peer_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
-    """Make a forward of torchvision's model, called as in its documentation."""
+    """Make a forward of torchvision's model, called as in its documentation.
+
+    Masks are pasted into a stack of maps of the original image.
+    """
     images = unpad_images(batch)
     return make_inference(lambda: model(images), batch.images.device, precision)
 
@@ -219,9 +250,7 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
     assert isinstance(peer_batch, list)
     num_matched = total = 0
     for our_detections, peer_detections in zip(our_batch, peer_batch, strict=True):
-        is_match = box_iou(peer_detections["boxes"], our_detections.boxes) >= 0.99
-        is_match &= (peer_detections["scores"][:, None] - our_detections.scores[None]).abs() <= 0.01
-        is_match &= peer_detections["labels"][:, None] == our_detections.labels[None] + 1
+        is_match = match_detections(our_detections, peer_detections)
         num_matched += int(is_match.any(dim=1).sum())
         total += len(is_match)
     fraction = num_matched / max(total, 1)
@@ -233,11 +262,21 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
     return f"{fraction:.0%} of the peer's {total} detections among ours"
 
 
+def match_detections(ours: Detections, theirs: Mapping[str, Tensor]) -> Tensor:
+    """Return the `(M, N)` bool matches of the peer's M detections with our N."""
+    is_match = box_iou(theirs["boxes"], ours.boxes) >= 0.99
+    is_match &= (theirs["scores"][:, None] - ours.scores[None]).abs() <= 0.01
+    is_match &= theirs["labels"][:, None] == ours.labels[None] + 1
+    return is_match
+
+
 @torch.no_grad()
 def require_same_stages(
     ours: TaskModel, theirs: TorchvisionFasterRCNN, batch: Batch, precision: str
 ) -> str:
-    """Compare pyramid, objectness and class logits of the same boxes, and describe the difference.
+    """Compare the outputs of the stages for the same boxes, and describe the difference.
+
+    They are pyramid, objectness, class logits and, of Mask R-CNN, mask logits.
 
     This check is for precisions whose rounding changes the selection among many nearly equal random
     boxes.
@@ -245,34 +284,52 @@ def require_same_stages(
     Raises:
         DataError: If they differ by more than the precision explains.
     """
+    with autocast(batch.images.device, precision):
+        stages = _compute_stages(ours, theirs, batch)
+    tolerance = get_tolerance(precision)
+    max_difference = max(
+        require_close(f"{name} in {precision}", our_output, peer_output, tolerance)
+        for name, (our_output, peer_output) in stages.items()
+    )
+    *names, last = stages
+    return f"{', '.join(names)} and {last} at most {max_difference:.1g} apart"
+
+
+def _compute_stages(
+    ours: TaskModel, theirs: TorchvisionFasterRCNN, batch: Batch
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Compute the outputs of the stages of both models, the later ones for the true boxes."""
     head = ours.named_heads["boxes"]
     assert isinstance(head, FasterRCNN)
     sizes = [geometry.input_size for geometry in batch.geometries]
     images = ours.normalize(batch.images, sizes)
-    boxes = [target["boxes"] for target in to_peer_targets(batch)]
+    targets = to_peer_targets(batch)
+    boxes, labels = ([target[name] for target in targets] for name in ("boxes", "labels"))
     image_indices = torch.arange(len(boxes)).repeat_interleave(
         torch.tensor([len(b) for b in boxes])
     )
-    with autocast(batch.images.device, precision):
-        levels = list(head._compute_pyramid(ours.compute_features(images)))
-        our_objectness = torch.cat(head.rpn(levels, batch.padded_size).objectness_logits, dim=1)
-        logits, _ = head.roi_heads(levels[:-1], torch.cat(boxes), image_indices.to(images.device))
-        features = theirs.backbone(images)
-        objectness, _ = theirs.rpn.head(list(features.values()))
-        pooled = theirs.roi_heads.box_roi_pool(features, boxes, sizes)
-        classes, _ = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
+    levels = list(head._compute_pyramid(ours.compute_features(images)))
+    our_objectness = torch.cat(head.rpn(levels, batch.padded_size).objectness_logits, dim=1)
+    logits, _ = head.roi_heads(levels[:-1], torch.cat(boxes), image_indices.to(images.device))
+    features = theirs.backbone(images)
+    objectness, _ = theirs.rpn.head(list(features.values()))
     peer_objectness = torch.cat(
         [level_logits.permute(0, 2, 3, 1).flatten(1) for level_logits in objectness], dim=1
     )
-    tolerance = get_tolerance(precision)
-    max_difference = max(
-        require_close(
-            f"pyramid in {precision}",
-            flatten_tensors(levels),
-            flatten_tensors(list(features.values())),
-            tolerance,
-        ),
-        require_close(f"objectness in {precision}", our_objectness, peer_objectness, tolerance),
-        require_close(f"class logits in {precision}", logits, classes, tolerance),
-    )
-    return f"pyramid, objectness and class logits at most {max_difference:.1g} apart"
+    pooled = theirs.roi_heads.box_roi_pool(features, boxes, sizes)
+    classes, _ = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
+    stages = {
+        "pyramid": (flatten_tensors(levels), flatten_tensors(list(features.values()))),
+        "objectness": (our_objectness, peer_objectness),
+        "class logits": (logits, classes),
+    }
+    if isinstance(head, MaskRCNN):
+        our_boxes, our_labels = torch.stack(boxes), torch.stack(labels) - 1
+        masks = head.roi_heads.predict_masks(
+            levels[:-1], our_boxes, our_labels, torch.ones_like(our_labels, dtype=torch.bool)
+        )
+        peer_rois = theirs.roi_heads.mask_roi_pool(features, boxes, sizes)
+        peer_masks = theirs.roi_heads.mask_predictor(theirs.roi_heads.mask_head(peer_rois))
+        rows = torch.arange(len(peer_masks), device=images.device)
+        stages["mask logits"] = (masks.flatten(0, 1), peer_masks[rows, torch.cat(labels)])
+    return stages

@@ -24,7 +24,7 @@ class Goals:
 
     Attributes:
         same_precision: Precision -> least speedup.
-        as_it_comes: Least speedup with each model's own defaults.
+        as_it_comes: Least speedup with each model's own defaults; None without a goal.
         memory: Greatest share of the peer's memory at the same precision; None if memory is not
             measured.
         memory_as_it_comes: Greatest share of the peer's memory with each model's own defaults; None
@@ -32,7 +32,7 @@ class Goals:
     """
 
     same_precision: Mapping[str, float]
-    as_it_comes: float
+    as_it_comes: float | None
     memory: float | None = None
     memory_as_it_comes: float | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -14,6 +16,7 @@ from benchmarks.harness import measurement as measuring
 from resnet_tasks.errors import DataError
 from resnet_tasks.runs.model_cost import measure_peak_bytes, time_interleaved
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.samples import Batch, Sample, collate
 from resnet_tasks.structures.targets import Target
 
@@ -42,8 +45,25 @@ def measure_medians(
 
 
 def measure_peaks(works: Mapping[str, Work], device: torch.device) -> dict[str, int]:
-    """Return the peak bytes of tensors of each work, in addition to those that existed before."""
-    return {name: measure_peak_bytes(work, device) for name, work in works.items()}
+    """Return the peak bytes of each work, in addition to those that existed before.
+
+    The peak of tensors and that of Python's and NumPy's memory are added, which is an upper bound
+    where they occur at different times.
+    """
+    return {
+        name: measure_peak_bytes(work, device) + _measure_array_peak(work)
+        for name, work in works.items()
+    }
+
+
+def _measure_array_peak(work: Work) -> int:
+    """Return the peak of the bytes that a work allocates through Python, NumPy's arrays included."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def generate_street_batch(
@@ -52,6 +72,7 @@ def generate_street_batch(
     *,
     things: int = len(THINGS),
     surfaces: int = len(SURFACES),
+    has_masks: bool = False,
 ) -> Batch:
     """Generate images of noise with eight boxes and a label map each, the same in every call.
 
@@ -60,7 +81,7 @@ def generate_street_batch(
         num_images: Number of images.
         things: Number of classes of the boxes.
         surfaces: Number of classes of the pixels.
-        surfaces: Classes of the pixels.
+        has_masks: Whether the objects have masks: the ellipses that touch the sides of their boxes.
     """
     generator = torch.Generator().manual_seed(0)
     height, width = size
@@ -68,20 +89,34 @@ def generate_street_batch(
     for number in range(num_images):
         corners = torch.rand(8, 2, generator=generator) * torch.tensor([width, height]) * 0.7
         sides = torch.tensor([width, height]) * 0.25
+        boxes = torch.cat((corners, corners + sides), dim=1)
         samples.append(
             Sample(
                 torch.rand(3, *size, generator=generator),
                 Geometry(size, size),
                 number,
                 target=Target(
-                    boxes=torch.cat((corners, corners + sides), dim=1),
+                    boxes=boxes,
                     labels=torch.randint(0, things, (8,), generator=generator),
                     ignore=torch.zeros(8, dtype=torch.bool),
+                    masks=_draw_ellipses(boxes) if has_masks else None,
                     semantic=torch.randint(0, surfaces, size, generator=generator),
                 ),
             )
         )
     return collate(samples)
+
+
+def _draw_ellipses(boxes: Tensor) -> InstanceMasks:
+    """Draw the ellipse that touches the sides of each box, `(N, 4)` xyxy inside the image."""
+    bitmaps, corners = [], []
+    for x1, y1, x2, y2 in boxes.tolist():
+        left, top = math.floor(x1), math.floor(y1)
+        x = (torch.arange(left, math.ceil(x2)) + 0.5 - (x1 + x2) / 2) / ((x2 - x1) / 2)
+        y = (torch.arange(top, math.ceil(y2)) + 0.5 - (y1 + y2) / 2) / ((y2 - y1) / 2)
+        bitmaps.append(y[:, None] ** 2 + x[None] ** 2 <= 1)
+        corners.append((left, top))
+    return InstanceMasks.from_bitmaps(bitmaps, corners)
 
 
 def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: float) -> float:
