@@ -10,8 +10,8 @@ sizes, options, optimizer and averaging, against torchvision's Faster R-CNN with
 and image size and otherwise its defaults.
 
 A step consists of losses, gradients and an optimizer step with a learning rate of 0, so that every
-step is the same. The losses are compared with all anchors and proposals sampled. The masks are
-ellipses in the boxes, the same pixels for both: in windows for ours, in stacks of maps for the peer.
+step is the same. The losses are compared with all anchors and proposals sampled. The masks of the
+objects are the same pixels for both: in windows for ours, in stacks of maps for the peer.
 """
 
 from __future__ import annotations

@@ -264,10 +264,9 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
 
 def match_detections(ours: Detections, theirs: Mapping[str, Tensor]) -> Tensor:
     """Return the `(M, N)` bool matches of the peer's M detections with our N."""
-    is_match = box_iou(theirs["boxes"], ours.boxes) >= 0.99
+    is_match: Tensor = box_iou(theirs["boxes"], ours.boxes) >= 0.99
     is_match &= (theirs["scores"][:, None] - ours.scores[None]).abs() <= 0.01
-    is_match &= theirs["labels"][:, None] == ours.labels[None] + 1
-    return is_match
+    return is_match & (theirs["labels"][:, None] == ours.labels[None] + 1)
 
 
 @torch.no_grad()

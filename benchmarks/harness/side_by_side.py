@@ -57,7 +57,7 @@ def measure_peaks(works: Mapping[str, Work], device: torch.device) -> dict[str, 
 
 
 def _measure_array_peak(work: Work) -> int:
-    """Return the peak of the bytes that a work allocates through Python, NumPy's arrays included."""
+    """Return the peak of the bytes that a work allocates through Python, arrays included."""
     tracemalloc.start()
     try:
         work()

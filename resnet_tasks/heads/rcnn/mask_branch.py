@@ -21,8 +21,12 @@ from resnet_tasks.heads.rcnn.roi import RoiHeads, SampledRois
 from resnet_tasks.layers.mask_targets import sample_masks
 from resnet_tasks.layers.roi_align import multilevel_roi_align
 from resnet_tasks.layers.roi_layers import apply_to_rois
+from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
+
+BLOCK_BOXES = 32
+"""Number of boxes whose masks are predicted together."""
 
 
 class MaskHead(nn.Sequential):
@@ -80,7 +84,7 @@ class MaskPredictor(nn.Module):
         Returns:
             `(Q, M, M)` float32 logits.
         """
-        upsampled = F.relu(self.conv5_mask(hidden))
+        upsampled = F.relu(self.conv5_mask(hidden), inplace=True)
         weights = self.mask_fcn_logits.weight.flatten(1)[classes][..., None]  # (Q, C, 1)
         bias = self.mask_fcn_logits.bias
         assert bias is not None
@@ -186,7 +190,7 @@ class MaskRoiHeads(RoiHeads):
             detection.
         """
         (logits,) = apply_to_rois(
-            lambda pooled, own: (self.mask_predictor(self.mask_head(pooled), own + 1),),
+            self._predict_in_blocks,
             levels,
             self.strides,
             boxes,
@@ -196,6 +200,18 @@ class MaskRoiHeads(RoiHeads):
             sampling_ratio=self.sampling_ratio,
         )
         return logits.masked_fill(~valid[..., None, None], 0.0)
+
+    def _predict_in_blocks(self, pooled: Tensor, labels: Tensor) -> tuple[Tensor]:
+        """Map pooled features `(Q, C, S, S)` and labels `(Q,)` to mask logits `(Q, M, M)`.
+
+        Blocks of boxes bound the memory of the upsampled map, which takes most of it. A traced
+        graph, whose shapes must not depend on the data, computes all boxes at once.
+        """
+        if is_traced():
+            return (self.mask_predictor(self.mask_head(pooled), labels + 1),)
+        blocks = zip(pooled.split(BLOCK_BOXES), (labels + 1).split(BLOCK_BOXES), strict=True)
+        logits = [self.mask_predictor(self.mask_head(block), own) for block, own in blocks]
+        return (torch.cat(logits),)
 
 
 def crop_masks(logits: Tensor, boxes: Tensor, cropped_boxes: Tensor) -> Tensor:
