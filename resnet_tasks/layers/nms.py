@@ -1,6 +1,7 @@
 """Non-maximum suppression of many groups in one call, in eager mode and in exported graphs.
 
-Shape glossary: `G` groups (a level of an image, or a class of an image), `N` boxes per group.
+Shape glossary: `G` groups (a level of an image, or a class of an image), `N` boxes per group, `B`
+images, `M` anchors or points of an image, `K` classes, `D` detections per image.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
-from resnet_tasks.layers.tracing import is_traced
+from resnet_tasks.layers.box_coders import clip_boxes, has_min_size
+from resnet_tasks.layers.tracing import FILLER, is_traced, select_top
+
+MIN_SIZE = 1e-3
+"""Side of the smallest detection after clipping, pixels."""
 
 
 def compute_nms_mask(
@@ -45,6 +50,61 @@ def compute_nms_mask(
     mask = torch.zeros_like(flat_scores, dtype=torch.bool)
     mask[candidates[kept_indices]] = True
     return mask.view_as(scores)
+
+
+def select_detections(
+    boxes: Tensor,
+    scores: Tensor,
+    sizes: Tensor,
+    *,
+    score_threshold: float,
+    nms_iou: float,
+    candidates: int,
+    detections_per_image: int,
+) -> dict[str, Tensor]:
+    """Select the detections of a one-stage detector: the declared outputs of detection.
+
+    The best pairs of box and class become candidates, are clipped to their image, and pass through
+    non-maximum suppression inside their class.
+
+    Args:
+        boxes: `(B, M, 4)` float32 xyxy, input pixels.
+        scores: `(B, M, K)` float32, 0..1.
+        sizes: `(B, 2)` int64, (height, width) of each image inside the padded batch.
+        score_threshold: Lower limit of the score of a detection, exclusive.
+        nms_iou: IoU above which two detections of one class are duplicates.
+        candidates: Maximum number of candidates per image before suppression.
+        detections_per_image: Number D of slots per image.
+
+    Returns:
+        `boxes` `(B, D, 4)` float32 xyxy, inside the images; `scores` `(B, D)` float32, falling;
+        `labels` `(B, D)` int64; `valid` `(B, D)` bool. Slots without a detection come last and hold
+        zeros.
+    """
+    number = scores.shape[2]
+    best, index = select_top(scores.flatten(1), candidates)
+    labels = index % number
+    rows = torch.div(index, number, rounding_mode="trunc")
+    candidate_boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
+    candidate_boxes = clip_boxes(candidate_boxes, sizes.flip(1)[:, None].to(boxes.dtype))
+    best = torch.where(has_min_size(candidate_boxes, MIN_SIZE), best, FILLER)
+    # Every class gets a region of its own, so that boxes of different classes do not overlap.
+    shift = (labels * sizes.max()).to(boxes.dtype)
+    survives = compute_nms_mask(
+        candidate_boxes + shift[..., None],
+        best,
+        iou_threshold=nms_iou,
+        score_threshold=score_threshold,
+    )
+    best, order = select_top(torch.where(survives, best, FILLER), detections_per_image)
+    valid = best > FILLER
+    found = candidate_boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    return {
+        "boxes": torch.where(valid[..., None], found, 0.0),
+        "scores": torch.where(valid, best, 0.0),
+        "labels": torch.where(valid, labels.gather(1, order), 0),
+        "valid": valid,
+    }
 
 
 class _NonMaxSuppression(torch.autograd.Function):

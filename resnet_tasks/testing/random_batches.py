@@ -45,7 +45,7 @@ def random_features(
     padded_size: tuple[int, int] = (64, 96),
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Make random features: level -> `(B, channels, H/stride, W/stride)`.
+    """Make random features: level -> `(B, channels, H/stride, W/stride)`, rounded up.
 
     They are not negative, as after a ReLU, and require a gradient.
 
@@ -58,7 +58,8 @@ def random_features(
     generator = torch.Generator().manual_seed(seed)
     features = {}
     for level, spec in specs.items():
-        shape = (batch_size, spec.channels, *(size // spec.stride for size in padded_size))
+        # Rounded up, as strided convolutions do: P6 and P7 have larger strides than the batch.
+        shape = (batch_size, spec.channels, *(-(-size // spec.stride) for size in padded_size))
         values = torch.randn(shape, generator=generator).relu()
         values = values.contiguous(memory_format=torch.channels_last)
         features[level] = values.requires_grad_()
