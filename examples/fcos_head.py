@@ -49,8 +49,8 @@ class FCOS(Head):
         """Predict logits `(B, M, K)`, boxes `(B, M, 4)` and centerness `(B, M)` at all points."""
         parts, levels = [], [features[level] for level in LEVELS]
         for i, points in enumerate(generate_points(levels, self.strides)):
-            logits = self.classify(self.class_tower(levels[i])).float().flatten(2).mT
-            values = self.regress(self.box_tower(levels[i])).float().flatten(2).mT
+            logits = self.classify(self.class_tower(levels[i])).float().flatten(2).transpose(1, 2)
+            values = self.regress(self.box_tower(levels[i])).float().flatten(2).transpose(1, 2)
             distances = (self.scales[i] * values[..., :4]).clamp(max=MAX_LOG_SCALE).exp()
             boxes = PointCoder(self.strides[i]).decode(distances, points)
             where = F.pad(points, (0, 1), value=self.strides[i]).expand_as(values[..., :3])

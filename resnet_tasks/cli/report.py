@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, open_run, print_message
-from resnet_tasks.errors import ResnetTasksError, RunError
+from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
 
 Evaluation = Annotated[
     str | None,
@@ -71,7 +71,7 @@ def compare(
         try:
             loaded_runs = [open_run(run, trust_plugins) for run in runs]
             page = make_comparison(views, evaluation, measure_run_costs(loaded_runs, size))
-        except RunError as error:
+        except (RunError, RecipeError) as error:
             print_message(
                 f"costs are not measured, because not all models can be run: {error}", "note:"
             )

@@ -6,8 +6,10 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
@@ -31,7 +33,20 @@ def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -
             f"recipe {recipe.name} wants to run this code on your machine: "
             f"{', '.join(recipe.plugins)}; read the code, and if you trust it, pass --trust-plugins"
         )
-    for plugin in recipe.plugins:
+    run_plugins(recipe.plugins, base_dir)
+
+
+def run_plugins(plugins: Sequence[str], base_dir: Path | None = None) -> None:
+    """Run plugins in order, each at most once per process; the user agreed to it.
+
+    Args:
+        plugins: Python files, relative to `base_dir`, or names of modules.
+        base_dir: Folder that relative paths start from; default: the working directory.
+
+    Raises:
+        RecipeError: If a plugin is missing or fails.
+    """
+    for plugin in plugins:
         try:
             if plugin.endswith(".py"):
                 _run_file((base_dir or Path()) / plugin)
@@ -58,10 +73,10 @@ def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]
 def _run_file(path: Path) -> None:
     if not path.is_file():
         raise RecipeError(f"plugin {path} does not exist; correct `plugins` in the recipe")
-    # Named by content, so that the copy in a run folder counts as the same plugin.
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    name = f"resnet_tasks_plugin_{path.stem}_{digest}"
-    if name in sys.modules:
+    content = path.read_bytes()
+    # Named by content and not by path, so that the copy in a run folder counts as the same plugin.
+    name = f"resnet_tasks_plugin_{hashlib.sha256(content).hexdigest()[:12]}"
+    if name in sys.modules or _is_imported(path.name, content):
         return
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -73,3 +88,19 @@ def _run_file(path: Path) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+
+
+def _is_imported(name: str, content: bytes) -> bool:
+    """Return whether the user already imported a file of this name and content as a module.
+
+    Args:
+        name: File name; the number that run folders put before it is ignored.
+        content: Content of the file.
+    """
+    names = {name, re.sub(r"^\d+_", "", name)}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).name in names and Path(file).is_file():
+            if Path(file).read_bytes() == content:
+                return True
+    return False
