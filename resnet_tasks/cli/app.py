@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import pairwise
@@ -313,16 +313,24 @@ def run_plugins(recipe: Recipe, trusted: bool) -> None:
     if recipe.plugins:
         from resnet_tasks.recipe.plugins import load_plugins
 
-        load_plugins(recipe, trust=_confirm_plugins(recipe, trusted))
+        load_plugins(
+            recipe, trust=confirm_plugins(f"Recipe {recipe.name}", recipe.plugins, trusted)
+        )
 
 
-def _confirm_plugins(recipe: Recipe, trusted: bool) -> bool:
-    """Return whether the recipe's plugins may run; ask on a terminal."""
-    if trusted or not recipe.plugins or not sys.stdin.isatty():
+def confirm_plugins(source: str, plugins: Sequence[str], trusted: bool) -> bool:
+    """Return whether plugins may run; ask on a terminal.
+
+    Args:
+        source: Recipe or export that names the plugins, for the question.
+        plugins: Python files and modules.
+        trusted: Whether the user already agreed.
+    """
+    if trusted or not plugins or not sys.stdin.isatty():
         return trusted
-    plugin_list = "\n  ".join(recipe.plugins)
+    plugin_list = "\n  ".join(plugins)
     return typer.confirm(
-        f"Recipe {recipe.name} wants to run this code on your machine:\n  {plugin_list}\nRun it?"
+        f"{source} wants to run this code on your machine:\n  {plugin_list}\nRun it?"
     )
 
 
@@ -340,7 +348,8 @@ def open_run(run: Path, trusted: bool) -> Run:
             f"{run} is not a run folder: it has no recipe.yaml; create run folders with "
             "`resnet-tasks finetune`"
         )
-    trusted = _confirm_plugins(load_recipe(run / "recipe.yaml"), trusted)
+    recipe = load_recipe(run / "recipe.yaml")
+    trusted = confirm_plugins(f"Recipe {recipe.name}", recipe.plugins, trusted)
 
     from resnet_tasks.runs.run import Run
     from resnet_tasks.runtime.malloc import keep_freed_memory

@@ -17,6 +17,7 @@ from resnet_tasks.cli.app import (
     Tta,
     app,
     build_window_options,
+    confirm_plugins,
     open_run,
 )
 from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _EXPORT_PARAMETERS = {
     *("run", "images", "out", "score", "max_pixels"),
-    *("listed", "recursive", "overwrite", "draw", "every"),
+    *("listed", "recursive", "overwrite", "draw", "every", "trust_plugins"),
 }
 
 
@@ -110,7 +111,15 @@ def predict(
     request = PredictionRequest(tuple(images or ()), recursive, listed, overwrite)
     if loaded_run is None:
         options = StreamOptions(score, draw=draw, every=every)
-        _predict_exported(ctx, run, request, folder, options=options, max_pixels=max_pixels)
+        _predict_exported(
+            ctx,
+            run,
+            request,
+            folder,
+            options=options,
+            max_pixels=max_pixels,
+            trust_plugins=trust_plugins,
+        )
         return
 
     from resnet_tasks.runs.inference_options import InferenceOptions
@@ -153,8 +162,9 @@ def _predict_exported(
     *,
     options: StreamOptions,
     max_pixels: int | None,
+    trust_plugins: bool,
 ) -> None:
-    """Predict with an exported model, without loading torch.
+    """Predict with an exported model, without loading torch (unless a plugin does).
 
     Raises:
         DataError: If an option is given that only a run supports.
@@ -166,9 +176,14 @@ def _predict_exported(
             "use the run folder instead"
         )
     from resnet_tasks.exported.exported_model import ExportedModel
+    from resnet_tasks.exported.manifest import Manifest
+    from resnet_tasks.exported.plugins import list_missing_heads
     from resnet_tasks.inference.streaming.stream import predict_all
 
-    model = ExportedModel.open(export)
+    manifest = Manifest.read(export)
+    plugins = manifest.plugins if list_missing_heads(manifest) else ()
+    trusted = confirm_plugins(f"Export {export}", plugins, trust_plugins)
+    model = ExportedModel.open(export, trust_plugins=trusted)
     predict_all(
         model.to_stream_predictor(max_pixels),
         request,

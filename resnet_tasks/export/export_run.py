@@ -34,10 +34,13 @@ from resnet_tasks.exported.manifest import (
 )
 from resnet_tasks.files.atomic import make_folder
 from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.plugins import copy_plugins
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.run import Run
 from resnet_tasks.structures.predictions.comparison import Tolerance
 
+PACKAGE = __name__.partition(".")[0]
+"""Name of the package of the built-in tasks."""
 Format = Literal["onnx", "openvino"]
 
 
@@ -104,6 +107,7 @@ def export_run(
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial)
     try:
+        manifest = replace(manifest, plugins=_copy_plugins(run, model, partial))
         _write_graph(graph, manifest, partial)
         metadata, manifest = compare_with_model(
             model, manifest, partial, images, tolerance, console
@@ -169,6 +173,18 @@ def _build_manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -
             "versions": _collect_versions(),
         },
     )
+
+
+def _copy_plugins(run: Run, model: TaskModel, folder: Path) -> tuple[str, ...]:
+    """Copy the plugins of the run into the export if they register the task of a head."""
+    tasks = [head.task_spec for head in model.named_heads.values()]
+    if all(type(task).__module__.startswith(f"{PACKAGE}.") for task in tasks):
+        return ()
+    plugins = tuple(
+        str(run.directory / plugin) if plugin.endswith(".py") else plugin
+        for plugin in run.recipe.plugins
+    )
+    return copy_plugins(plugins, folder)
 
 
 def _collect_versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.inference.combiners import COMBINERS, CombinedHead, add_combiners
+from resnet_tasks.exported.plugins import load_tasks
 from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
@@ -48,7 +49,12 @@ class ExportedModel:
 
     @classmethod
     def open(
-        cls, folder: Path | str, *, precision: str | None = None, threads: int = 0
+        cls,
+        folder: Path | str,
+        *,
+        precision: str | None = None,
+        threads: int = 0,
+        trust_plugins: bool = False,
     ) -> ExportedModel:
         """Open an exported folder.
 
@@ -56,13 +62,17 @@ class ExportedModel:
             folder: Path of a folder that `resnet-tasks export` created.
             precision: `auto` or `fp32`; None: the precision that the export found accurate enough.
             threads: Maximum number of threads; 0: `OMP_NUM_THREADS`, else one per core.
+            trust_plugins: Whether to run the plugins of the export if the task of a head is not
+                registered.
 
         Raises:
             DataError: If the precision is unknown.
-            RunError: If the folder holds no export or a damaged one, or its engine is not
-                installed.
+            RecipeError: If a plugin fails.
+            RunError: If the folder holds no export or a damaged one, its engine is not installed,
+                or the task of a head is not registered.
         """
         manifest = Manifest.read(Path(folder))
+        load_tasks(manifest, Path(folder), trust=trust_plugins)
         resolved_precision = manifest.precision if precision is None else precision
         graph = Path(folder) / manifest.graph
         return cls(manifest, open_engine(graph, precision=resolved_precision, threads=threads))

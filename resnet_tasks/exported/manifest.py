@@ -125,6 +125,8 @@ class Manifest:
         windows: Sliding windows of the recipe: `height`, `width`, `overlap` and `nms_iou`; None:
             whole images.
         combine: Name -> combiner of the predictions of several heads.
+        plugins: Files of the export and modules that register the tasks of its heads; empty if all
+            tasks are built in.
         metadata: Source run, versions, tolerance, comparison and metrics, for information only.
     """
 
@@ -139,6 +141,7 @@ class Manifest:
     is_int8: bool = False
     windows: Mapping[str, Any] | None = None
     combine: Mapping[str, ExportedCombiner] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -174,6 +177,7 @@ class Manifest:
             "categories": list(self.categories),
             "windows": self.windows,
             "combine": {name: asdict(combiner) for name, combiner in self.combine.items()},
+            "plugins": list(self.plugins),
             **self.metadata,
         }
         write_json(folder / FILE, value)
@@ -253,9 +257,10 @@ def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:
             name: ExportedCombiner(**_with_tuples(combiner))
             for name, combiner in value["combine"].items()
         },
+        plugins=tuple(value.get("plugins", ())),
         metadata={
             key: extra
             for key, extra in value.items()
-            if key not in (*known_keys, "categories", "windows", "combine")
+            if key not in (*known_keys, "categories", "windows", "combine", "plugins")
         },
     )

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
+from resnet_tasks.files.atomic import write_text
 from resnet_tasks.recipe.schema.recipe import Recipe
+
+_COPY_NUMBER = re.compile(r"^\d+_")
+"""Start of the name of a copied plugin file: its position among the plugins."""
 
 
 def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -> None:
@@ -70,6 +74,27 @@ def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]
     )
 
 
+def copy_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Copy plugin files into the folder of a run or an export, which must be self-contained.
+
+    Args:
+        plugins: Absolute paths of Python files, or names of modules.
+        folder: Folder that receives the files, below `plugins`.
+
+    Returns:
+        Names of the plugins, with copied files relative to the folder.
+    """
+    copied_plugins = []
+    for number, plugin in enumerate(plugins):
+        if not plugin.endswith(".py"):
+            copied_plugins.append(plugin)
+            continue
+        name = f"plugins/{number}_{_COPY_NUMBER.sub('', Path(plugin).name)}"
+        write_text(folder / name, Path(plugin).read_text(encoding="utf-8"))
+        copied_plugins.append(name)
+    return tuple(copied_plugins)
+
+
 def _run_file(path: Path) -> None:
     if not path.is_file():
         raise RecipeError(f"plugin {path} does not exist; correct `plugins` in the recipe")
@@ -97,10 +122,7 @@ def _is_imported(name: str, content: bytes) -> bool:
         name: File name; the number that run folders put before it is ignored.
         content: Content of the file.
     """
-    names = {name, re.sub(r"^\d+_", "", name)}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and Path(file).name in names and Path(file).is_file():
-            if Path(file).read_bytes() == content:
-                return True
-    return False
+    names = {name, _COPY_NUMBER.sub("", name)}
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    paths = [Path(file) for file in files if file and Path(file).name in names]
+    return any(path.is_file() and path.read_bytes() == content for path in paths)

@@ -16,7 +16,7 @@ from resnet_tasks.report.page_fragments import PageFragment, build_fragment
 from resnet_tasks.report.run_view import EvaluationView, RunView, Score
 from resnet_tasks.report.sections import format_duration
 from resnet_tasks.runs.model_cost import CostComparison, ModelCost
-from resnet_tasks.structures.evaluation import HEADLINE
+from resnet_tasks.structures.evaluation import select_headline
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,7 @@ def _compare_classes(evaluations: Sequence[EvaluationView | None]) -> list[Compa
         ]
         if not with_classes:
             continue
-        name = next(
-            (headline for headline in HEADLINE if headline in with_classes), with_classes[0]
-        )
+        name = select_headline(with_classes)[0]
         metrics = [table.get(name) for table in tables]
         lower_is_better = any(metric.lower_is_better for metric in metrics if metric)
         classes = _merge_keys(metric.per_class if metric else {} for metric in metrics)
@@ -309,8 +307,9 @@ def list_headline_rows(page: ComparisonPage) -> list[tuple[str, tuple[str, ...]]
     """Return the headline metrics with their differences, then the costs, as console text."""
     rows = []
     for table in page.metrics:
+        headline = select_headline(name for name, _, _ in table.rows)
         for name, unit, cells in table.rows:
-            if name in HEADLINE:
+            if name in headline:
                 label = f"{table.title}/{name}" + (f", {unit}" if unit else "")
                 rows.append((label, tuple(map(_format_cell, cells))))
     return [*rows, *page.costs]

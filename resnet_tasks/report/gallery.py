@@ -57,15 +57,15 @@ def draw_gallery(
     ids = [dataset.image_id(i) for i in range(len(dataset))]
     names = make_output_names([dataset.path(i) for i in range(len(dataset))])
     choices, notes = choose_images(details, ids)
-    classified = {
-        head: {row["image_id"]: row for row in rows}
-        for head, rows in results.items()
-        if any("category_ids" in row for row in rows)
-    }
     boxes = {
         head: group_boxes_by_image(head_results, labels.heads[head])
         for head, head_results in results.items()
-        if head not in classified
+        if all("bbox" in row for row in head_results)
+    }
+    texts = {
+        head: _group_by_image(head_results)
+        for head, head_results in results.items()
+        if head not in boxes
     }
     masked = {head for head in boxes if any("segmentation" in row for row in results[head])}
     maps = [head for head in labels.heads if (predictions / head).is_dir()]
@@ -91,8 +91,8 @@ def draw_gallery(
                 painter.add_boxes(
                     head_labels, truth, boxes[head].get(image_id), has_masks=head in masked
                 )
-            if head in classified:
-                painter.add_classes(head, head_labels, truth, classified[head].get(image_id))
+            if head in texts:
+                painter.add_texts(head, head_labels, truth, texts[head].get(image_id, ()))
         view = painter.build_view(path.name, image_id, choice.reasons)
         if used_bytes + view.nbytes > MAX_BYTES:
             num_omitted += 1
@@ -107,6 +107,8 @@ def draw_gallery(
     legend = tuple(
         (name, format_css_color(color)) for name, color in colors.items() if name in shown_classes
     )
-    return Gallery(
-        tuple(image_views), legend, bool(boxes), bool(maps), bool(masked), notes=tuple(notes)
-    )
+                painter.add_boxes(
+                    head_labels, truth, boxes[head].get(image_id), has_masks=head in masked
+                )
+            if head in texts:
+                painter.add_texts(head, head_labels, truth, texts[head].get(image_id, ()))

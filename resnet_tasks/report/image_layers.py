@@ -151,7 +151,20 @@ class ImagePainter:
                     predicted.masks[i], style, class_=f"masks {kind}{hidden}", score=score
                 )
 
-    def add_classes(
+    def add_texts(
+        self,
+        name: str,
+        head: HeadLabels,
+        truth: GroundTruth,
+        results: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Add the results for the whole image as text: classes, or the values of a plugin."""
+        if all("category_ids" in row for row in results):
+            self._add_classes(name, head, truth, next(iter(results), None))
+        else:
+            self._add_values(name, head, results)
+
+    def _add_classes(
         self, name: str, head: HeadLabels, truth: GroundTruth, predicted: Mapping[str, Any] | None
     ) -> None:
         """Add the annotated classes of the image and its three best predicted classes, as text."""
@@ -168,6 +181,23 @@ class ImagePainter:
             for category_id, score in list(pairs)[:3]
         ]
         self._labels.append((name, expected, ", ".join(best) or "none"))
+
+    def _add_values(
+        self, name: str, head: HeadLabels, results: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add the results of a plugin's head as text: the values of every entry, by class."""
+        by_id = dict(zip(head.category_ids, head.classes, strict=True))
+        texts = []
+        for row in results:
+            values = [
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in row.items()
+                if key not in ("image_id", "category_id")
+            ]
+            category = row.get("category_id")
+            label = [str(by_id.get(category, category))] if category is not None else []
+            texts.append(" ".join([*label, *values]))
+        self._labels.append((name, "not drawn", ", ".join(texts) or "none"))
 
     def build_view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> ImageView:
         """Build the view of the finished image."""

@@ -13,7 +13,6 @@ evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, ima
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,7 +23,7 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
-from resnet_tasks.recipe.plugins import load_plugins
+from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.evaluate_run import build_preparation
 from resnet_tasks.runs.evaluation_names import build_evaluation_name
@@ -62,7 +61,7 @@ class RunDirectory:
         make_folder(directory)
         write_json(directory / "classes.json", labels.to_json())
         stored_recipe = recipe.model_copy(
-            update={"plugins": _copy_plugins(recipe.plugins, directory)}
+            update={"plugins": copy_plugins(recipe.plugins, directory)}
         )
         write_text(directory / "recipe.yaml", recipe_to_yaml(stored_recipe))
         return cls(directory, recipe, labels)
@@ -154,23 +153,6 @@ def _require_run_files(folder: Path) -> None:
                 f"{folder} is not a run folder: it has no {name}; runs are made by "
                 "`resnet-tasks finetune`"
             )
-
-
-def _copy_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """Copy plugin files into the run folder, which must be self-contained.
-
-    Returns:
-        Names of the plugins, with copied files relative to the run folder.
-    """
-    copied_plugins = []
-    for number, plugin in enumerate(plugins):
-        if not plugin.endswith(".py"):
-            copied_plugins.append(plugin)
-            continue
-        name = f"plugins/{number}_{Path(plugin).name}"
-        write_text(folder / name, Path(plugin).read_text(encoding="utf-8"))
-        copied_plugins.append(name)
-    return tuple(copied_plugins)
 
 
 def _read_labels(folder: Path) -> Labels:

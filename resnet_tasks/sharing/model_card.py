@@ -17,7 +17,7 @@ from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.report.run_view import EvaluationView, MetricView, RunView, Score
 from resnet_tasks.sharing.contents import build_shared_recipe, strip_paths
-from resnet_tasks.structures.evaluation import HEADLINE
+from resnet_tasks.structures.evaluation import select_headline
 
 LICENSES = (
     "apache-2.0",
@@ -185,7 +185,7 @@ def _iter_results(view: RunView) -> Iterator[str]:
 
 def _iter_class_tables(evaluation: EvaluationView) -> Iterator[str]:
     for head, metrics in evaluation.heads.items():
-        main = next((name for name in HEADLINE if name in metrics), None)
+        main = next(iter(select_headline(metrics)), None)
         if main is not None and len(metrics[main].per_class) > 1:
             rows = [
                 (label, _format_number(score), _format_interval(score))
@@ -263,8 +263,7 @@ def _list_split_evaluations(view: RunView) -> Sequence[EvaluationView]:
 def _iter_headline_metrics(evaluation: EvaluationView) -> Iterator[tuple[str, MetricView]]:
     """Yield `head/metric` and value of each head's headline metrics; all metrics if it has none."""
     for head, metrics in evaluation.heads.items():
-        metric_names = [name for name in HEADLINE if name in metrics] or list(metrics)
-        for name in metric_names:
+        for name in select_headline(metrics):
             yield f"{head}/{name}", metrics[name]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,6 +40,18 @@ HEADLINE = (
     "pixel_accuracy",
 )
 """Metrics that are reported first, the most informative first."""
+
+
+def select_headline(names: Iterable[str]) -> list[str]:
+    """Return the metrics of a head that are reported first, the most informative first.
+
+    A head of a plugin may have no metric of `HEADLINE`; then all of its metrics are returned.
+
+    Args:
+        names: Names of the head's metrics, without the name of the head.
+    """
+    metrics = list(names)
+    return [name for name in HEADLINE if name in metrics] or metrics
 
 
 @dataclass(frozen=True)
