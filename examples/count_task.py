@@ -124,7 +124,7 @@ class CountEvaluator:
 class CountingTask(Task):
     """Number of objects of every class in an image."""
 
-    name: ClassVar[str] = "counting"
+    name: ClassVar[str] = "object_counting"
     required_fields: ClassVar[tuple[str, ...]] = ("boxes", "labels")
     outputs: ClassVar[Mapping[str, tuple[str | int, ...]]] = {"counts": ("B", "K")}
     prediction: ClassVar[type[Prediction]] = ObjectCounts
@@ -166,7 +166,7 @@ class CountingTask(Task):
 class Counter(Head):
     """Density of objects in every cell of C5, whose sum is their number."""
 
-    task = "counting"
+    task = "object_counting"
     in_levels = ("C5",)
 
     def __init__(self, specs: Any, classes: Sequence[str], options: Any = None) -> None:
