@@ -22,7 +22,8 @@ from resnet_tasks.evaluation.numerics.weighted_means import (
     flatten_class_values,
 )
 from resnet_tasks.heads.base import Head, register_head
-from resnet_tasks.layers.matchers import extract_objects
+from resnet_tasks.layers.anchors import generate_points
+from resnet_tasks.layers.matchers import extract_objects, find_points_in_regions
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 from resnet_tasks.structures.geometry import Geometry
@@ -164,7 +165,10 @@ class CountingTask(Task):
 
 @register_head("counter")
 class Counter(Head):
-    """Density of objects in every cell of C5, whose sum is their number."""
+    """Density of objects in every cell of C5, whose sum is their number.
+
+    Cells in ignore regions teach nothing, because the number of objects there is not known.
+    """
 
     task = "object_counting"
     in_levels = ("C5",)
@@ -179,22 +183,31 @@ class Counter(Head):
 
     def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
         """Sum the densities over the cells of the image, `(B, K)`."""
+        return {"counts": self._sum_cells(raw["densities"], self._find_cells(raw, sizes))}
+
+    def _find_cells(self, raw: Mapping[str, Tensor], sizes: Tensor) -> Tensor:
+        """Return whether a part of the image lies in each cell, `(B, H5, W5)` bool."""
         densities, stride = raw["densities"], self.specs["C5"].stride
         rows, columns = (
             torch.arange(densities.shape[axis], device=densities.device) * stride for axis in (2, 3)
         )
-        inside = (rows[:, None] < sizes[:, 0, None, None]) & (columns < sizes[:, 1, None, None])
-        return {"counts": (densities * inside[:, None]).sum(dim=(2, 3))}
+        return (rows[:, None] < sizes[:, 0, None, None]) & (columns < sizes[:, 1, None, None])
+
+    def _sum_cells(self, densities: Tensor, cells: Tensor) -> Tensor:
+        return (densities * cells[:, None]).sum(dim=(2, 3))
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Compute the absolute error of the counts, over pairs of image and annotated class."""
-        sizes = torch.tensor(view.image_sizes, device=features["C5"].device)
-        counts = self.outputs(self(features), sizes)["counts"]
-        expected, known = torch.zeros_like(counts), torch.ones_like(counts)
+        raw = self(features)
+        cells = self._find_cells(raw, torch.tensor(view.image_sizes, device=features["C5"].device))
+        (centers,) = generate_points([features["C5"]], [self.specs["C5"].stride])
+        expected = torch.zeros(len(view), len(self.classes), device=centers.device)
+        known = torch.ones_like(expected)
         for i, target in enumerate(view.targets):
-            _, labels, _ = extract_objects(target)
+            _, labels, ignored = extract_objects(target)
             expected[i] = torch.bincount(labels, minlength=len(self.classes))
+            cells[i] &= ~find_points_in_regions(centers, ignored).view(cells[i].shape)
             if target.unannotated is not None:
                 known[i, target.unannotated] = 0.0
-        errors = (counts - expected).abs() * known
+        errors = (self._sum_cells(raw["densities"], cells) - expected).abs() * known
         return {"absolute_error": LossTerm(errors.sum(), known.sum())}

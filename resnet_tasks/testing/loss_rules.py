@@ -57,10 +57,10 @@ def check_gradients(subject: HeadUnderTest) -> None:
         )
 
 
-def check_images_without_objects(subject: HeadUnderTest) -> None:
+def check_images_without_objects(subject: HeadUnderTest) -> str | None:
     """Require finite losses and gradients on images that contain no objects."""
     if not subject.uses_default_targets:
-        return
+        return "the targets are given by `targets`"
 
     def make_empty_target(
         size: tuple[int, int], num_classes: int, generator: torch.Generator
@@ -79,6 +79,7 @@ def check_images_without_objects(subject: HeadUnderTest) -> None:
             gradient is None or bool(gradient.isfinite().all()),
             f"the gradient at level {level} is not finite on images without objects",
         )
+    return None
 
 
 def check_unannotated_images(subject: HeadUnderTest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -22,15 +23,17 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
 from resnet_tasks.layers.segmentation_losses import cross_entropy
-from resnet_tasks.structures.evaluation import Evaluator
+from resnet_tasks.structures.evaluation import VOID, Evaluator
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.predictions.base import Prediction
+from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.structures.tasks import Task, register_task
-from resnet_tasks.testing.head_contract import check_head
-from resnet_tasks.testing.random_batches import random_batch, resnet_specs
+from resnet_tasks.testing.head_contract import RULES, check_head
+from resnet_tasks.testing.head_under_test import HeadUnderTest
+from resnet_tasks.testing.random_batches import random_batch, random_target, resnet_specs
 
 FAMILIES = (
     "resnet18",
@@ -205,7 +208,25 @@ def boxes_of(
         }
         return detections | {name: change(detections[name]) for name, change in changes.items()}
 
-    return {"task": "detection", "outputs": outputs}
+    return {"task": "detection", "outputs": outputs, "loss": painted_loss()}
+
+
+def painted_loss(*, ignored: bool = False, background: int = VOID) -> Callable[..., Any]:
+    """A loss of the pixels inside boxes, of ignore regions too, or with a class for the others."""
+
+    def loss(self: Plain, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        painted = torch.full((len(view), *view.padded_size), background)
+        for label_map, target in zip(painted, view.targets, strict=True):
+            corners = target.boxes.long().clamp(min=0)
+            for (x1, y1, x2, y2), label, ignore in zip(
+                corners.tolist(), target.labels, target.ignore, strict=True
+            ):
+                if ignored or not ignore:
+                    label_map[y1:y2, x1:x2] = label
+        logits = Plain.forward(self, features)["logits"]
+        return {"cross_entropy": cross_entropy(logits, painted)}
+
+    return loss
 
 
 def lax_init(self: Plain, specs: Any, classes: Any, options: Any = None) -> None:
@@ -414,6 +435,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         boxes_of((0, 0, 5, 5), valid=lambda valid: valid.float()),
         "output 'valid' must be bool, got torch.float32",
     ),
+    "boxes as fractions": (boxes_of((0.1, 0.1, 0.5, 0.5)), "must be in pixels of the batch"),
     "background as a label": (boxes_of((0, 0, 5, 5), label=3), "indices into the 3 classes"),
 }
 
@@ -429,6 +451,176 @@ def test_each_breach_is_caught_and_named(case: str) -> None:
     with pytest.raises(AssertionError, match=message) as caught:
         check_head(type("Broken", (Plain,), changes))
     assert str(caught.value).startswith("head Broken: ")
+
+
+def find_broken_rules(head: type[Head]) -> dict[str, str]:
+    """Name of every rule that a head breaks -> the message."""
+    subject = HeadUnderTest(
+        head, resnet_specs(16), CLASSES, None, random_target, uses_default_targets=True
+    )
+    broken = {}
+    for rule in RULES:
+        try:
+            rule(subject)
+        except AssertionError as error:
+            broken[rule.__name__.removeprefix("check_")] = str(error)
+    return broken
+
+
+class Tagger(Plain):
+    """A correct head for several image-level labels, pooled over the cells of the image."""
+
+    task = "multi_label_classification"
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        fine = self.fine(self.norm(features["C3"])).float()
+        coarse = F.interpolate(self.coarse(features["C5"]).float(), scale_factor=4.0)
+        return {"logits": fine + coarse}
+
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        rows, columns = (torch.arange(raw["logits"].shape[axis]) * 8 for axis in (2, 3))
+        inside = (rows[:, None] < sizes[:, 0, None, None]) & (columns < sizes[:, 1, None, None])
+        total = (raw["logits"] * inside[:, None]).sum(dim=(2, 3))
+        return {"logits": total / inside.sum(dim=(1, 2))[:, None]}
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        return self.compare(features, view, lambda labels: labels[labels >= 0])
+
+    def compare(self, features: Any, view: BatchView, choose: Callable[[Tensor], Tensor]) -> Any:
+        logits = self.outputs(self(features), torch.tensor(view.image_sizes))["logits"]
+        expected = torch.zeros_like(logits)
+        for row, target in zip(expected, view.targets, strict=True):
+            row[choose(target.image_labels)] = 1.0
+        total = F.binary_cross_entropy_with_logits(logits, expected, reduction="sum")
+        return {"cross_entropy": LossTerm(total, torch.tensor(float(logits.numel())))}
+
+
+def decode_without_cropping(self: Task, outputs: Any, geometries: Any) -> list[SegmentationMap]:
+    maps = []
+    for logits, geometry in zip(outputs["logits"], geometries, strict=True):
+        size = geometry.original_size
+        probs = F.interpolate(logits[None], size=size, mode="bilinear")[0].softmax(dim=0)
+        maps.append(SegmentationMap(labels=probs.argmax(0), probs=probs))
+    return maps
+
+
+register_toy_task("uncropped", prediction=SegmentationMap, decode=decode_without_cropping)
+
+
+def pool_everything(self: Tagger, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+    return {"logits": raw["logits"].mean(dim=(2, 3))}
+
+
+def pool_in_python(self: Tagger, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+    pooled = [
+        logits[:, : -(-height // 8), : -(-width // 8)].mean(dim=(1, 2))
+        for logits, (height, width) in zip(raw["logits"], sizes.tolist(), strict=True)
+    ]
+    return {"logits": torch.stack(pooled)}
+
+
+def resize_to_a_constant(self: Plain, raw: Mapping[str, Tensor], sizes: Tensor) -> Any:
+    size = [int(side) for side in raw["logits"].shape[2:]]
+    return {"logits": F.interpolate(raw["logits"][..., ::2, ::2], size=size)}
+
+
+def learn_void_as_a_class(self: Plain, features: Any, view: BatchView) -> dict[str, LossTerm]:
+    logits = Plain.forward(self, features)["logits"]
+    return {"cross_entropy": cross_entropy(logits, view.semantic.clamp(min=0))}
+
+
+def learn_unknown_labels(self: Tagger, features: Any, view: BatchView) -> Any:
+    return self.compare(features, view, lambda labels: labels)  # -1 is the last class
+
+
+BOX = boxes_of((0, 0, 9, 9))
+ONE_RULE: dict[str, tuple[type[Plain], dict[str, Any], str, str]] = {
+    "void as a class": (
+        Plain,
+        {"loss": learn_void_as_a_class},
+        "void_pixels",
+        "void pixels must be neither a class nor background.* the sum of 'cross_entropy' is",
+    ),
+    "unknown labels as the last class": (
+        Tagger,
+        {"loss": learn_unknown_labels},
+        "unknown_image_labels",
+        r"\(IGNORED\) must not change the loss: sum of 'cross_entropy'",
+    ),
+    "ignore regions as objects": (
+        Plain,
+        {**BOX, "loss": painted_loss(ignored=True)},
+        "ignore_regions",
+        "ignore regions must be neither objects nor background",
+    ),
+    "ignore regions as background": (
+        Plain,
+        {**BOX, "loss": painted_loss(background=0)},
+        "ignore_regions",
+        "ignore regions must be neither objects nor background",
+    ),
+    "boxes that are not clipped": (
+        Plain,
+        boxes_of((0, 0, 40, 40)),
+        "padding",
+        "must be cropped with `sizes`.* must lie inside the image of 17 x 23",
+    ),
+    "maps with padding": (
+        Plain,
+        {"task": "uncropped"},
+        "padding",
+        "predictions of the task uncropped must not depend on the padding of its maps",
+    ),
+    "pooled padding": (
+        Tagger,
+        {"outputs": pool_everything},
+        "padding",
+        "output 'logits' must not depend on features in the padding",
+    ),
+    "sizes as Python numbers": (
+        Tagger,
+        {"outputs": pool_in_python},
+        "traced_outputs",
+        "its values differ from those of the head",
+    ),
+    "shapes as Python numbers": (
+        Plain,
+        {"outputs": resize_to_a_constant},
+        "traced_outputs",
+        r"its shape is \(2, 3, 64, 96\) instead of \(2, 3, 128, 160\)",
+    ),
+    "operator that ONNX does not have": (
+        Plain,
+        changed_outputs(lambda x: x.mT.contiguous().mT),
+        "onnx_operators",
+        "export to ONNX raised .*aten::mT",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE_RULE)
+def test_a_wrong_head_breaks_exactly_one_rule(case: str) -> None:
+    base, changes, rule, message = ONE_RULE[case]
+    if rule == "onnx_operators":
+        pytest.importorskip("onnx", reason="the extra `export` is not installed")
+    assert find_broken_rules(base) == {}
+    broken = find_broken_rules(type("Broken", (base,), changes))
+    assert list(broken) == [rule], broken
+    assert re.search(message, broken[rule]), broken[rule]
+
+
+def test_the_rules_that_were_checked_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    rules = check_head(Plain)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [str(rule) for rule in rules]
+    assert len(lines) == len(RULES)
+    reasons = {rule.name: rule.skipped for rule in rules}
+    assert reasons["void pixels"] is None
+    assert reasons["ignore regions"] == "the task semantic_segmentation reads no boxes"
+    assert "ok       gradients: finite gradients at every input level" in "\n".join(lines)
+    assert "skipped  ignore regions: the task semantic_segmentation reads" in "\n".join(lines)
+    assert check_head(Plain, quiet=True) == rules
+    assert capsys.readouterr().out == ""
 
 
 class Count(Prediction):
@@ -466,11 +658,17 @@ class Counter(Head):
         self.linear = nn.Linear(self.specs["C5"].channels, 1)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"number": self.linear(features["C5"].mean(dim=(2, 3)))[:, 0]}
+        return {"densities": self.linear(features["C5"].movedim(1, 3))[..., 0]}
+
+    def outputs(self, raw: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
+        rows, columns = (torch.arange(raw["densities"].shape[axis]) * 32 for axis in (1, 2))
+        inside = (rows[:, None] < sizes[:, 0, None, None]) & (columns < sizes[:, 1, None, None])
+        return {"number": (raw["densities"] * inside).sum(dim=(1, 2))}
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         truth = torch.tensor([float(target.extra["number"]) for target in view.targets])
-        errors = (self(features)["number"].float() - truth).square()
+        outputs = self.outputs(self(features), torch.tensor(view.image_sizes))
+        errors = (outputs["number"].float() - truth).square()
         return {"squared_error": LossTerm(errors.sum(), torch.tensor(float(len(view))))}
 
 

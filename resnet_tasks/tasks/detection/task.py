@@ -82,6 +82,11 @@ class DetectionTask(Task):
                 )
             if not ((scores >= 0) & (scores <= 1)).all():
                 return "output 'scores' must lie in 0..1"
+            if len(boxes) and boxes.max() <= 1:
+                return (
+                    "output 'boxes' must be in pixels of the batch; all corners of an image are "
+                    "at most 1, as if they were fractions of its size"
+                )
             if not are_labels(labels, num_classes):
                 return f"output 'labels' must be indices into the {num_classes} classes"
         return None
