@@ -12,8 +12,8 @@ from resnet_tasks.data.augmentation.transforms import decode_labels, encode_labe
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.label_table import LabelTable

@@ -16,8 +16,8 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
-from resnet_tasks.inference.combiners import COMBINERS, CombinedHead, add_combiners
 from resnet_tasks.exported.plugins import load_tasks
+from resnet_tasks.inference.combiners import COMBINERS, CombinedHead, add_combiners
 from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all

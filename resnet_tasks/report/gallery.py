@@ -107,8 +107,16 @@ def draw_gallery(
     legend = tuple(
         (name, format_css_color(color)) for name, color in colors.items() if name in shown_classes
     )
-                painter.add_boxes(
-                    head_labels, truth, boxes[head].get(image_id), has_masks=head in masked
-                )
-            if head in texts:
-                painter.add_texts(head, head_labels, truth, texts[head].get(image_id, ()))
+    return Gallery(
+        tuple(image_views), legend, bool(boxes), bool(maps), bool(masked), notes=tuple(notes)
+    )
+
+
+def _group_by_image(
+    results: Sequence[Mapping[str, Any]],
+) -> dict[int | str, list[Mapping[str, Any]]]:
+    """Return image id -> results."""
+    groups: dict[int | str, list[Mapping[str, Any]]] = {}
+    for row in results:
+        groups.setdefault(row["image_id"], []).append(row)
+    return groups

@@ -160,9 +160,7 @@ def _draw_comparison(
     image = make_overview(build_preparation(recipe).open_image(dataset.path(index)))
     classes = {name: head.classes for name, head in heads.items()}
     tasks = {name: head.task_spec for name, head in heads.items()}
-    truths = {
-        name: dataset.truth(index, get_label_table(head)) for name, head in heads.items()
-    }
+    truths = {name: dataset.truth(index, get_label_table(head)) for name, head in heads.items()}
     size, original_size = (
         (int(image.shape[0]), int(image.shape[1])),
         next(iter(truths.values())).size,
@@ -173,7 +171,7 @@ def _draw_comparison(
             name: head_prediction.resize(ratio, size)
             for name, head_prediction in predictions.items()
         }
-    scale, names = compute_readable_scale(size), labels.categories.names
+    scale, names = compute_readable_scale(size), dataset.categories.names
     truth = draw_truth(image, truths, classes, tasks, scale=scale, categories=names)
     prediction = draw_prediction(image, predictions, classes, scale=scale, categories=names)
     write_image(path, join_side_by_side(truth, prediction, ("truth", "prediction")))

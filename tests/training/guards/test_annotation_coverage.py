@@ -216,7 +216,9 @@ def test_sources_without_masks_are_reported(data: Path) -> None:
 
     assert report(masks) == []
     (note,) = report(boxes, masks)
-    assert note.endswith("boxes.json does not annotate masks: cars learns only boxes, labels from it")
+    assert note.endswith(
+        "boxes.json does not annotate masks: cars learns only boxes, labels from it"
+    )
     (note,) = report(boxes)
     assert note == (
         "train: no file annotates masks: cars does not learn them, and the masks that it predicts "
