@@ -97,6 +97,7 @@ def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int
         truth, _ = ignore_unmasked_objects(truth)
         inter, area, other_area = _compute_mask_overlaps(predicted.masks, encode_truth_masks(truth))
     else:
+        assert truth.boxes_xywh is not None
         inter, area, other_area = _compute_overlaps(predicted.boxes, truth.boxes_xywh)
     assert truth.labels is not None
     crowd = truth.crowd if truth.crowd is not None else np.zeros(len(truth.labels), np.bool_)

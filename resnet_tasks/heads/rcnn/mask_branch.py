@@ -209,7 +209,9 @@ class MaskRoiHeads(RoiHeads):
         """
         if is_traced():
             return (self.mask_predictor(self.mask_head(pooled), labels + 1),)
-        blocks = zip(pooled.split(BLOCK_BOXES), (labels + 1).split(BLOCK_BOXES), strict=True)
+        blocks = zip(
+            torch.split(pooled, BLOCK_BOXES), torch.split(labels + 1, BLOCK_BOXES), strict=True
+        )
         logits = [self.mask_predictor(self.mask_head(block), own) for block, own in blocks]
         return (torch.cat(logits),)
 
