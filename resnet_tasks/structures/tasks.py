@@ -19,7 +19,7 @@ from resnet_tasks.registry import Registry
 from resnet_tasks.structures.evaluation import VOID, Evaluator, GroundTruth
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.predictions.base import Canvas, Prediction
-from resnet_tasks.structures.truth_drawing import draw_annotations
+from resnet_tasks.structures.predictions.truth_drawing import draw_annotations
 
 if TYPE_CHECKING:
     from resnet_tasks.structures.label_table import LabelTable

@@ -13,7 +13,7 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.label_table import LabelTable
-from resnet_tasks.structures.truth_drawing import draw_annotations
+from resnet_tasks.structures.predictions.truth_drawing import draw_annotations
 from resnet_tasks.visualization.canvas import ImageCanvas
 from resnet_tasks.visualization.colors import assign_class_colors
 from resnet_tasks.visualization.drawing import fit_truth

@@ -10,9 +10,9 @@ from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.structures.predictions.truth_drawing import draw_annotations
 from resnet_tasks.structures.run_lengths import encode_bitmap, encode_rectangle
 from resnet_tasks.structures.tasks import get_task
-from resnet_tasks.structures.truth_drawing import draw_annotations
 from resnet_tasks.tasks.built_in import BUILT_IN_TASKS
 from resnet_tasks.visualization.canvas import ImageCanvas, draw_boxes, draw_map
 from resnet_tasks.visualization.colors import get_label_color
