@@ -186,7 +186,7 @@ def extract_pixel_decisions(
     else:
         raise DataError(
             f"image {truth.image_id!r}: its map was predicted without probabilities; let "
-            "SlidingWindows keep the confidence"
+            "SlidingWindowPredictor keep the confidence"
         )
     is_correct: NDArray[np.bool_] = labels[valid] == expected[valid]
     return confidence[valid].astype(np.float64), is_correct, valid

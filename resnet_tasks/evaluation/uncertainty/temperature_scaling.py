@@ -166,7 +166,7 @@ class PixelDecisionCollector(TemperatureCollector):
         if prediction.probs is None:
             raise DataError(
                 f"image {truth.image_id!r}: its map was predicted without the probabilities of all "
-                "classes, which calibration needs; let SlidingWindows keep the probs"
+                "classes, which calibration needs; let SlidingWindowPredictor keep the probs"
             )
         probs = as_array(prediction.probs)
         self._probs.append(probs.reshape(len(probs), -1)[:, pixel_indices].T.astype(np.float32))
