@@ -1,1 +1,1 @@
-"""Plug-ins to copy: a detector and a task of their own, each in one file."""
+"""Plugins to copy: a detector and a task of their own, each in one file."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("resnet_tasks", "data_tools", "benchmarks")
+PACKAGES = ("resnet_tasks", "data_tools", "benchmarks", "examples")
 
 # Lowest layer first. A module may import its own layer and the layers above it in this list.
 LAYERS: list[list[str]] = [

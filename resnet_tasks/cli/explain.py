@@ -34,7 +34,12 @@ def explain(
             metavar="X1,Y1,X2,Y2", help="Explain the detection at this box, or the pixels in it"
         ),
     ] = None,
-    level: Annotated[str, typer.Option(help="Feature level, C1 (fine) to C5 (coarse)")] = "C5",
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Feature level, C1 (fine) to C5 (coarse); default: the coarsest that the head uses"
+        ),
+    ] = None,
     method: Annotated[
         CamMethod | None,
         typer.Option(help="Variant; default: gradcam for a class of an image, hirescam for a box"),

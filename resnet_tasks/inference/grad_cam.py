@@ -10,7 +10,7 @@ detections.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,7 +77,7 @@ def explain(
     sample: Sample,
     *,
     head: str,
-    level: str = "C5",
+    level: str | None = None,
     query: ExplanationQuery | None = None,
     method: Method | None = None,
 ) -> Explanation:
@@ -91,7 +91,7 @@ def explain(
         sample: Image; its target is not used.
         head: Name of the head.
         level: Feature level of the backbone; deep levels are more semantic, shallow levels localize
-            better.
+            better. None: the coarsest one that the head uses, C5 for most heads.
         query: Prediction to explain; default: the head's strongest prediction.
         method: `gradcam` weights channels by their mean gradient over the image, which shows all
             evidence for a class regardless of its location; `hirescam` weights every location by
@@ -107,7 +107,7 @@ def explain(
     """
     resolved_query = query or ExplanationQuery()
     head_module = _get_head(model, head)
-    if level not in model.specs:
+    if level is not None and level not in model.specs:
         raise HeadError(f"level {level!r} does not exist; the model has {', '.join(model.specs)}")
     device = model.device
     batch = collate([sample]).to(device)
@@ -118,19 +118,19 @@ def explain(
         sizes = torch.tensor([sample.geometry.input_size], device=device)
         outputs = head_module.outputs(raw, sizes)
         evidence = _select_explained(head_module, outputs, sample.geometry, resolved_query, head)
-        (gradient,) = torch.autograd.grad(evidence.value, features[level], allow_unused=True)
+        candidates = tuple(reversed(model.backbone.specs)) if level is None else (level,)
+        used_level, gradient = _compute_gradient(evidence.value, features, candidates)
     if gradient is None:
         raise HeadError(
-            f"head {head} does not use {level} (it reads {', '.join(head_module.in_levels)}); name "
-            "a "
-            "level that it reads, or one before it"
+            f"head {head} does not use {', '.join(candidates)} (it reads "
+            f"{', '.join(head_module.in_levels)}); name a level that it reads, or one before it"
         )
     cam_method = method or ("gradcam" if evidence.box is None else "hirescam")
-    heat = _compute_heat(features[level][0].detach(), gradient[0], cam_method)
+    heat = _compute_heat(features[used_level][0].detach(), gradient[0], cam_method)
     return Explanation(
         heat=_map_to_image(heat, batch.padded_size, sample.geometry),
         head=head,
-        level=level,
+        level=used_level,
         method=cam_method,
         class_name=head_module.classes[evidence.label],
         box=evidence.box,
@@ -177,6 +177,20 @@ def _select_explained(
         label = head.classes.index(query.class_name)
     question = ExplainedQuestion(label, query.box, head.classes)
     return head.task_spec.select_explained(outputs, geometry, question)
+
+
+def _compute_gradient(
+    value: Tensor, features: Mapping[str, Tensor], levels: Sequence[str]
+) -> tuple[str, Tensor | None]:
+    """Return the first level that a value depends on, and its gradient; None if there is none."""
+    gradient: Tensor | None = None
+    for level in levels:
+        (gradient,) = torch.autograd.grad(
+            value, features[level], allow_unused=True, retain_graph=True
+        )
+        if gradient is not None:
+            break
+    return level, gradient
 
 
 def _compute_heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:

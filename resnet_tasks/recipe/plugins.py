@@ -16,6 +16,8 @@ from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.files.atomic import write_text
 from resnet_tasks.recipe.schema.recipe import Recipe
 
+_MODULE_PREFIX = "resnet_tasks_plugin_"
+"""Start of the module name of a plugin file, before the digest of its content."""
 _COPY_NUMBER = re.compile(r"^\d+_")
 """Start of the name of a copied plugin file: its position among the plugins."""
 
@@ -100,7 +102,7 @@ def _run_file(path: Path) -> None:
         raise RecipeError(f"plugin {path} does not exist; correct `plugins` in the recipe")
     content = path.read_bytes()
     # Named by content and not by path, so that the copy in a run folder counts as the same plugin.
-    name = f"resnet_tasks_plugin_{hashlib.sha256(content).hexdigest()[:12]}"
+    name = f"{_MODULE_PREFIX}{hashlib.sha256(content).hexdigest()[:12]}"
     if name in sys.modules or _is_imported(path.name, content):
         return
     spec = importlib.util.spec_from_file_location(name, path)
@@ -123,6 +125,11 @@ def _is_imported(name: str, content: bytes) -> bool:
         content: Content of the file.
     """
     names = {name, _COPY_NUMBER.sub("", name)}
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    # Plugins are compared by the name that states their content: a file may have changed since.
+    files = [
+        getattr(module, "__file__", None)
+        for module_name, module in list(sys.modules.items())
+        if not module_name.startswith(_MODULE_PREFIX)
+    ]
     paths = [Path(file) for file in files if file and Path(file).name in names]
     return any(path.is_file() and path.read_bytes() == content for path in paths)

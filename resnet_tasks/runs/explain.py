@@ -30,14 +30,15 @@ class ExplanationRequest:
 
     Attributes:
         head: Name of the head; None: every head.
-        level: Feature level that the heat map is computed on, `C1` to `C5`.
+        level: Feature level that the heat map is computed on, `C1` to `C5`; None: the coarsest one
+            that the head uses.
         query: A class, a box, or the strongest prediction.
         method: `gradcam`, `hirescam`, or None for the method that suits the query.
         checkpoint: `last` or `best`.
     """
 
     head: str | None = None
-    level: str = "C5"
+    level: str | None = None
     query: ExplanationQuery = STRONGEST_PREDICTION
     method: Method | None = None
     checkpoint: str = "last"

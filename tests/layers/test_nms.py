@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from resnet_tasks.layers.nms import compute_nms_mask
+from resnet_tasks.layers.nms import compute_nms_mask, select_detections
 
 
 class Suppress(nn.Module):
@@ -47,3 +47,51 @@ def test_a_traced_graph_suppresses_the_same() -> None:
         traced = torch.jit.trace(Suppress(), random_groups(3, 40), check_trace=False)  # type: ignore[no-untyped-call]
     boxes, scores = random_groups(3, 40, seed=1)
     assert torch.equal(traced(boxes, scores), Suppress()(boxes, scores))
+
+
+def _select(boxes: Tensor, scores: Tensor, sizes: Tensor, **changes: float) -> dict[str, Tensor]:
+    limits = {"score_threshold": 0.1, "nms_iou": 0.5, "candidates": 6, "detections_per_image": 4}
+    return select_detections(boxes, scores, sizes, **{**limits, **changes})  # type: ignore[arg-type]
+
+
+def test_detections_of_a_one_stage_detector() -> None:
+    """Two classes and three boxes, of which the second lies in the padding in part."""
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [5, 0, 40, 10], [0, 0, 10, 9]]])
+    scores = torch.tensor([[[0.9, 0.3], [0.05, 0.6], [0.8, 0.2]]])
+    found = _select(boxes, scores, torch.tensor([[12, 20]]))
+    # The third box is a duplicate of the first one in both classes.
+    assert found["labels"].tolist() == [[0, 1, 1, 0]]
+    torch.testing.assert_close(found["scores"], torch.tensor([[0.9, 0.6, 0.3, 0.0]]))
+    assert found["valid"].tolist() == [[True, True, True, False]]
+    assert found["boxes"][0].tolist() == [
+        [0, 0, 10, 10],
+        [5, 0, 20, 10],
+        [0, 0, 10, 10],
+        [0, 0, 0, 0],
+    ]
+    inside = _select(boxes, scores, torch.tensor([[12, 5]]), nms_iou=0.95)
+    assert inside["labels"].tolist() == [[0, 0, 1, 1]]  # the second box has no area left
+    assert inside["boxes"][..., 2].max() == 5
+    few = _select(boxes, scores, torch.tensor([[12, 20]]), candidates=2)
+    assert few["valid"].sum() == 1
+    none = _select(boxes, scores, torch.tensor([[12, 20]]), score_threshold=0.95)
+    assert not none["valid"].any()
+    assert none["boxes"].shape == (1, 4, 4)
+
+
+def test_detections_equal_those_of_a_loop() -> None:
+    boxes, _ = random_groups(2, 30)
+    scores = torch.rand(2, 30, 3, generator=torch.Generator().manual_seed(1))
+    sizes = torch.tensor([[60, 70], [30, 80]])
+    found = _select(boxes, scores, sizes, candidates=90, detections_per_image=90)
+    for image, (height, width) in enumerate(sizes.tolist()):
+        clipped = boxes[image].clamp(min=0).minimum(torch.tensor([width, height] * 2).float())
+        area = (clipped[:, 2:] - clipped[:, :2]).gt(1e-3).all(dim=1)
+        expected = []
+        for label in range(3):
+            good = torch.where(area & (scores[image, :, label] > 0.1))[0]
+            kept = good[nms(clipped[good], scores[image, good, label], 0.5)]
+            expected += [(float(scores[image, i, label]), label) for i in kept]
+        valid = found["valid"][image]
+        scores_and_labels = (found[name][image][valid].tolist() for name in ("scores", "labels"))
+        assert list(zip(*scores_and_labels, strict=True)) == sorted(expected, reverse=True)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.plugins import load_plugins
+from resnet_tasks.recipe.plugins import copy_plugins, load_plugins, run_plugins
 
 RECIPE = """\
 plugins: [mine.py]
@@ -61,3 +63,27 @@ def test_a_failing_plugin_is_named_with_its_line(recipe_file: Path) -> None:
 def test_a_module_that_is_not_installed_is_named(recipe_file: Path) -> None:
     with pytest.raises(RecipeError, match="plugin no_such_module_here failed"):
         load_recipe(recipe_file, ["plugins=[no_such_module_here]"], trust_plugins=True)
+
+
+def test_copies_and_imported_modules_count_as_the_same_plugin(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, trace = recipe_file.parent, recipe_file.parent / "trace.txt"
+    copied = copy_plugins((str(folder / "mine.py"), "json"), folder / "run")
+    assert copied == ("plugins/0_mine.py", "json")
+    again = copy_plugins((str(folder / "run" / copied[0]),), folder / "export")
+    assert again == copied[:1]
+    monkeypatch.syspath_prepend(str(folder))
+    module = importlib.import_module("mine")
+    monkeypatch.setitem(sys.modules, "mine", module)
+    for place in ("run", "export"):
+        run_plugins(again, folder / place)
+    assert trace.read_text("utf-8") == "ran "
+    monkeypatch.delitem(sys.modules, "mine")
+    for place in ("run", "export"):
+        run_plugins(again, folder / place)
+    assert trace.read_text("utf-8") == "ran ran "
+    code = (folder / "mine.py").read_text("utf-8")
+    (folder / "run" / copied[0]).write_text(code + "\n# changed\n", encoding="utf-8")
+    run_plugins(copied, folder / "run")
+    assert trace.read_text("utf-8") == "ran ran ran "

@@ -59,3 +59,19 @@ def test_classes_of_whole_images_stand_beside_them(made: Any) -> None:
     assert not made_gallery.has_boxes
     other = next(each for each in made_gallery.images if each.image_id == 2)
     assert other.labels == (("objects", "not annotated", "none"),)
+
+
+def test_values_of_a_plugin_stand_beside_the_images(made: Any) -> None:
+    """Results that are neither boxes nor classes, such as counts."""
+    rows = [
+        {"image_id": 1, "category_id": 20, "count": 1.23456},
+        {"image_id": 1, "category_id": 10, "count": 7},
+        {"image_id": 1, "quality": "good"},
+    ]
+    (made.evaluation / "predictions" / "objects.json").write_text(json.dumps(rows))
+    made_gallery = gallery(made)
+    first = next(each for each in made_gallery.images if each.image_id == 1)
+    names = made.names
+    shown = f"{names[1]} count 1.235, {names[0]} count 7, quality good"
+    assert first.labels == (("objects", "not drawn", shown),)
+    assert not made_gallery.has_boxes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from resnet_tasks.structures.evaluation import select_headline
+
 
 def test_evaluation_imports_no_torch() -> None:
     code = (
@@ -18,3 +20,9 @@ def test_evaluation_imports_no_torch() -> None:
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+
+
+def test_known_metrics_come_first_and_plugins_show_all() -> None:
+    assert select_headline(["AR_1", "AP50", "AP"]) == ["AP", "AP50"]
+    assert select_headline(["MAE", "RMSE"]) == ["MAE", "RMSE"]
+    assert select_headline([]) == []
