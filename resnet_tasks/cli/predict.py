@@ -177,11 +177,11 @@ def _predict_exported(
         )
     from resnet_tasks.exported.exported_model import ExportedModel
     from resnet_tasks.exported.manifest import Manifest
-    from resnet_tasks.exported.plugins import list_missing_heads
+    from resnet_tasks.exported.plugins import list_missing_parts
     from resnet_tasks.inference.streaming.stream import predict_all
 
     manifest = Manifest.read(export)
-    plugins = manifest.plugins if list_missing_heads(manifest) else ()
+    plugins = manifest.plugins if list_missing_parts(manifest) else ()
     trusted = confirm_plugins(f"Export {export}", plugins, trust_plugins)
     model = ExportedModel.open(export, trust_plugins=trusted)
     predict_all(

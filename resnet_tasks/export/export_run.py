@@ -40,7 +40,7 @@ from resnet_tasks.runs.run import Run
 from resnet_tasks.structures.predictions.comparison import Tolerance
 
 PACKAGE = __name__.partition(".")[0]
-"""Name of the package of the built-in tasks."""
+"""Name of the package of the built-in tasks and combiners."""
 Format = Literal["onnx", "openvino"]
 
 
@@ -176,9 +176,11 @@ def _build_manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -
 
 
 def _copy_plugins(run: Run, model: TaskModel, folder: Path) -> tuple[str, ...]:
-    """Copy the plugins of the run into the export if they register the task of a head."""
-    tasks = [head.task_spec for head in model.named_heads.values()]
-    if all(type(task).__module__.startswith(f"{PACKAGE}.") for task in tasks):
+    """Copy the plugins of the run into the export if they register a task or a combiner."""
+    combined = build_combined_heads(run.recipe, run.labels).values()
+    parts: list[object] = [head.task_spec for head in model.named_heads.values()]
+    parts += [part for head in combined for part in (head.combiner, head.info.task_spec)]
+    if all(type(part).__module__.startswith(f"{PACKAGE}.") for part in parts):
         return ()
     plugins = tuple(
         str(run.directory / plugin) if plugin.endswith(".py") else plugin

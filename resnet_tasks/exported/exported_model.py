@@ -16,7 +16,7 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
-from resnet_tasks.exported.plugins import load_tasks
+from resnet_tasks.exported.plugins import load_plugins
 from resnet_tasks.inference.combiners import COMBINERS, CombinedHead, add_combiners
 from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
@@ -62,17 +62,17 @@ class ExportedModel:
             folder: Path of a folder that `resnet-tasks export` created.
             precision: `auto` or `fp32`; None: the precision that the export found accurate enough.
             threads: Maximum number of threads; 0: `OMP_NUM_THREADS`, else one per core.
-            trust_plugins: Whether to run the plugins of the export if the task of a head is not
+            trust_plugins: Whether to run the plugins of the export if a task or combiner is not
                 registered.
 
         Raises:
             DataError: If the precision is unknown.
             RecipeError: If a plugin fails.
             RunError: If the folder holds no export or a damaged one, its engine is not installed,
-                or the task of a head is not registered.
+                or a task or combiner is not registered.
         """
         manifest = Manifest.read(Path(folder))
-        load_tasks(manifest, Path(folder), trust=trust_plugins)
+        load_plugins(manifest, Path(folder), trust=trust_plugins)
         resolved_precision = manifest.precision if precision is None else precision
         graph = Path(folder) / manifest.graph
         return cls(manifest, open_engine(graph, precision=resolved_precision, threads=threads))

@@ -125,8 +125,8 @@ class Manifest:
         windows: Sliding windows of the recipe: `height`, `width`, `overlap` and `nms_iou`; None:
             whole images.
         combine: Name -> combiner of the predictions of several heads.
-        plugins: Files of the export and modules that register the tasks of its heads; empty if all
-            tasks are built in.
+        plugins: Files of the export and modules that register its tasks and combiners; empty if all
+            of them are built in.
         metadata: Source run, versions, tolerance, comparison and metrics, for information only.
     """
 

@@ -8,7 +8,7 @@
 | boxes from deltas or distances, clipping | `box_coders` |
 | candidates to objects, ignore regions | `matchers` |
 | random candidates for the loss | `samplers` |
-| non-maximum suppression of all groups in one call | `nms` |
+| non-maximum suppression of all groups in one call, detections of one-stage detectors | `nms` |
 | pooled features of boxes | `roi_align` |
 | layers on pooled boxes, in eager mode and in exported graphs | `roi_layers` |
 | mask targets of boxes | `mask_targets` |
