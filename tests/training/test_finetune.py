@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from torch.utils.data import Dataset
 
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import evaluate
+from resnet_tasks.heads.rcnn.mask_rcnn import MaskRCNN
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint
@@ -21,6 +26,7 @@ from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training import validation
 from resnet_tasks.training.finetune import finetune
 from tests.support.interrupting import asked_to_stop_at
+from tests.support.shapes import LIGHT_DETECTOR
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
@@ -50,6 +56,40 @@ def test_four_images_are_overfitted(
     assert metrics["scene/mIoU"].value == pytest.approx(1.0, abs=0.05)
     assert set(metrics["objects/AP"].per_class) == {"square", "disc"}
     assert set(protocols) == {"objects", "scene"}
+
+
+@pytest.mark.slow
+def test_masks_of_four_images_are_overfitted(
+    draw_cells: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = draw_cells(train=4, val=1, size=(128, 128))
+    cells = read_coco(root / "cells/train.json")
+    images = CocoDataset([cells], categories=cells.categories)
+    torch.manual_seed(3)
+    backbone = ResNet("resnet18", weights="none")
+    head_options = {
+        **LIGHT_DETECTOR,
+        "pyramid_channels": 64,
+        "roi_positive_fraction": 0.5,
+        "mask_head_channels": (64, 64, 64),
+        "mask_predictor_channels": 64,
+    }
+    head = MaskRCNN(backbone.specs, cells.categories.names, head_options)
+    model = TaskModel(backbone, {"cells": head})
+    options = TrainingRecipe(
+        epochs=240,
+        batch_size=4,
+        learning_rate=4e-3,
+        weight_decay=0.0,
+        evaluate_every=0,
+        device="cpu",
+    )
+    finetune(model, images, None, options, out=tmp_path, **QUIET)
+    metrics = evaluate(model, images, precision="fp32").metrics
+    assert metrics["cells/mask_AP"].value >= 0.90
+    assert metrics["cells/mask_AP75"].value == pytest.approx(1.0, abs=0.01)
+    assert metrics["cells/box_AP"].value >= 0.90
+    assert set(metrics["cells/mask_AP"].per_class) == {"granular", "striated", "lobed"}
 
 
 def test_an_evaluation_that_was_cut_off_is_made_again(

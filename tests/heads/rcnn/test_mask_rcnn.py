@@ -349,3 +349,12 @@ def test_wrong_options_are_refused() -> None:
 
 def test_is_registered() -> None:
     assert HEADS.get("mask_rcnn") is MaskRCNN
+
+
+@pytest.mark.parametrize("num_classes", [1, 80])
+def test_masks_start_at_a_probability_of_one_half(num_classes: int) -> None:
+    torch.manual_seed(0)
+    predictor = MaskPredictor(64, 64, num_classes)
+    logits = predictor(torch.randn(20, 64, 14, 14).relu(), torch.ones(20, dtype=torch.int64))
+    loss = F.binary_cross_entropy_with_logits(logits, torch.rand(20, 28, 28).round())
+    assert loss.item() == pytest.approx(0.6931, abs=0.01)
