@@ -3,13 +3,14 @@
     python -m benchmarks multitask                      # ResNet-18, 50 and 101 at 480 x 640
     python -m benchmarks multitask --quick              # a tiny net on a tiny image: does it run?
 
-The models are boxes (`faster_rcnn`) and pixels (`unet`, or `--pixels fpn`), each alone, both on one
-backbone (with `--pyramid` also on one pyramid), and the backbone alone. They alternate in one
-process, for a forward and for a training step (loss, backward, SGD). There are three goals. Both
-heads together take at most the time of the two single-task models minus 90 % of the time of one
-backbone. They have exactly one backbone fewer in parameters. The peak memory of a training step is
-at most 0.85 of the sum of the two models. Weights are random, which only affects the number of
-proposals. Options set the proposals of RPN and RoI to the same number in all models.
+The models are objects (`faster_rcnn` for boxes, `mask_rcnn` for boxes and masks) and pixels
+(`unet`, or `--pixels fpn`), each alone, both on one backbone (with `--pyramid` also on one
+pyramid), and the backbone alone. They alternate in one process, for a forward and for a training
+step (loss, backward, SGD). There are three goals. Both heads together take at most the time of the
+two single-task models minus 90 % of the time of one backbone. They have exactly one backbone fewer
+in parameters. The peak memory of a training step is at most 0.85 of the sum of the two models.
+Weights are random, which only affects the number of proposals. Options set the proposals of RPN and
+RoI to the same number in all models.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -44,7 +46,6 @@ from benchmarks.harness.side_by_side import (
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.base import HEADS, Head
-from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import resolve_device
@@ -55,6 +56,8 @@ from resnet_tasks.structures.samples import Batch
 SPARED = 0.9
 """Share of a backbone's time that sharing the backbone must save."""
 MEMORY_GOAL = 0.85
+OBJECTS = {"faster_rcnn": "boxes", "mask_rcnn": "boxes + masks"}
+"""Type of a head -> what it predicts."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class MultitaskMeasurement:
 
     Attributes:
         backbone: Name of the ResNet.
+        objects: Type of the head that detects objects.
         precision: `fp32`, `bf16` or `fp16`.
         work: Kind of work: `forward` or `training step`.
         seconds: Model -> median seconds; `backbone` is the backbone alone.
@@ -71,6 +75,7 @@ class MultitaskMeasurement:
     """
 
     backbone: str
+    objects: str
     precision: str
     work: str
     seconds: dict[str, float]
@@ -94,15 +99,25 @@ class MultitaskMeasurement:
         return self.memory["both"] / (self.memory["boxes"] + self.memory["pixels"])
 
 
-def build_model(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> TaskModel:
-    """Build a model with the heads `boxes`, `pixels`, or both."""
+def build_model(
+    name: str, pixels: str, heads: Sequence[str], *, pyramid: bool, objects: str = "faster_rcnn"
+) -> TaskModel:
+    """Build a model with the heads `boxes`, `pixels`, or both.
+
+    Args:
+        name: Name of the ResNet.
+        pixels: Type of the head `pixels`.
+        heads: Names of the heads.
+        pyramid: Whether the heads share one pyramid.
+        objects: Type of the head `boxes`.
+    """
     torch.manual_seed(0)
     backbone = ResNet(name)
     levels = {level: spec for level, spec in backbone.specs.items() if level != "C1"}
     shared = FeaturePyramid(levels, 256) if pyramid else None
     specs = {**backbone.specs, **(shared.specs if shared else {})}
     makers: dict[str, Callable[[], Head]] = {
-        "boxes": lambda: FasterRCNN(specs, THINGS),
+        "boxes": lambda: HEADS.get(objects)(specs, THINGS),
         "pixels": lambda: HEADS.get(pixels)(specs, SURFACES),
     }
     # The dataset's categories are the surfaces; the first of them are also the things in boxes.
@@ -201,12 +216,16 @@ def require_same_outputs(models: Mapping[str, TaskModel], batch: Batch) -> str:
 
 
 def measure_backbone(
-    name: str, settings: argparse.Namespace, device: torch.device
+    name: str, objects: str, settings: argparse.Namespace, device: torch.device
 ) -> tuple[list[MultitaskMeasurement], dict[str, int], str]:
-    """Measure one backbone; return measurements, parameters per model and agreement of outputs."""
+    """Measure one backbone with one type of head for objects.
+
+    Returns:
+        Measurements, parameters per model and agreement of outputs.
+    """
     heads_by_model = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
     models = {
-        key: build_model(name, settings.pixels, heads, pyramid=settings.pyramid)
+        key: build_model(name, settings.pixels, heads, pyramid=settings.pyramid, objects=objects)
         for key, heads in heads_by_model.items()
     }
     parameters = {key: _count_parameters(model) for key, model in models.items()}
@@ -214,7 +233,9 @@ def measure_backbone(
     parameters["backbone"] = _count_parameters(backbone)
     for module in (*models.values(), backbone):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = generate_street_batch(tuple(settings.size), settings.batch).to(device)
+    has_masks = objects == "mask_rcnn"
+    size = tuple(settings.size)
+    batch = generate_street_batch(size, settings.batch, has_masks=has_masks).to(device)
     agreement = require_same_outputs(models, batch)
     _require_one_backbone_fewer(models["both"], parameters)
     measurements = []
@@ -226,7 +247,7 @@ def measure_backbone(
             seconds, runs = measure_medians(workloads, device, settings.repeats)
             measurements.append(
                 MultitaskMeasurement(
-                    name, precision, kind, seconds, measure_peaks(workloads, device), runs
+                    name, objects, precision, kind, seconds, measure_peaks(workloads, device), runs
                 )
             )
     return measurements, parameters, agreement
@@ -275,6 +296,7 @@ def build_table(measurements: Sequence[MultitaskMeasurement], title: str) -> Tab
 def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_model_parser("multitask", __doc__, size=(480, 640), batch=2)
     parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50", "resnet101"])
+    parser.add_argument("--objects", nargs="+", choices=tuple(OBJECTS), default=tuple(OBJECTS))
     parser.add_argument("--pixels", choices=["unet", "fpn"], default="unet")
     parser.add_argument(
         "--pyramid", action="store_true", help="share one pyramid; for --pixels fpn"
@@ -292,9 +314,9 @@ def build_rows(
         separate_seconds = measurement.seconds["boxes"] + measurement.seconds["pixels"]
         allowed_seconds = separate_seconds - SPARED * measurement.seconds["backbone"]
         work = (
-            f"boxes + pixels on one {measurement.backbone}, {measurement.work}, {settings.batch} x "
+            f"{OBJECTS[measurement.objects]} + pixels on one {measurement.backbone}, "
+            f"{measurement.work}, {settings.batch} x {height}x{width}, {measurement.precision}"
         )
-        work += f"{height}x{width}, {measurement.precision}"
         peer = f"ours: two models less {SPARED} of a backbone"
         both_seconds = measurement.seconds["both"]
         rows.append(
@@ -325,17 +347,19 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         "pixels": settings.pixels,
         "shared pyramid": settings.pyramid,
         "repeats": settings.repeats,
-        "parameters": {},
+        "parameters": {objects: {} for objects in settings.objects},
         "measured": [],
     }
     rows: list[BenchmarkRow] = []
-    for name in settings.backbones:
-        measurements, parameters, agreement = measure_backbone(name, settings, device)
+    for objects, name in product(settings.objects, settings.backbones):
+        measurements, parameters, agreement = measure_backbone(name, objects, settings, device)
         rows += build_rows(measurements, agreement, settings)
         height, width = settings.size
         console.print(
             build_table(
-                measurements, f"{settings.batch} x {height} x {width}, {device}, milliseconds"
+                measurements,
+                f"{OBJECTS[objects]} + pixels, {settings.batch} x {height} x {width}, {device}, "
+                "milliseconds",
             )
         )
         num_saved = parameters["boxes"] + parameters["pixels"] - parameters["both"]
@@ -344,7 +368,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
             f"{num_saved / 1e6:.2f} M fewer than apart; the backbone has "
             f"{parameters['backbone'] / 1e6:.2f} M"
         )
-        content["parameters"][name] = parameters
+        content["parameters"][objects][name] = parameters
         content["measured"] += [
             {**asdict(measurement), "ratio": measurement.ratio, "spared": measurement.spared}
             for measurement in measurements

@@ -139,6 +139,8 @@ def roi_align_rows(
         )
         for index, own in enumerate(of_image)
     ]
+    if len(pooled) == 1:
+        return pooled[0].permute(0, 3, 1, 2)
     joined, order = torch.cat(pooled), torch.cat(of_image)
     if not torch.equal(order, torch.arange(len(order), device=order.device)):
         joined = joined[order.argsort()]

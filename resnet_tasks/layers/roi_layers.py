@@ -10,6 +10,7 @@ that are computed, `S` bins per axis.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,17 +73,21 @@ def _apply_to_valid(
     sampling_ratio: int,
 ) -> list[Tensor]:
     rows = valid.flatten().nonzero()[:, 0]
-    results = function(
-        multilevel_roi_align(
-            levels,
-            strides,
-            boxes.flatten(0, 1)[rows],
-            torch.div(rows, boxes.shape[1], rounding_mode="floor"),
-            output_size=output_size,
-            sampling_ratio=sampling_ratio,
-        ),
-        *(values[rows] for values in row_inputs),
+    pool = partial(
+        multilevel_roi_align,
+        levels,
+        strides,
+        boxes.flatten(0, 1)[rows],
+        torch.div(rows, boxes.shape[1], rounding_mode="floor"),
+        output_size=output_size,
+        sampling_ratio=sampling_ratio,
     )
+    if row_inputs:
+        results = function(pool(), *(values[rows] for values in row_inputs))
+    else:
+        # A call with `*` would hold the pooled features until it returns, so that `function` could
+        # not free them.
+        results = function(pool())
     slots = valid.numel()
     if len(rows) == slots:
         return list(results)

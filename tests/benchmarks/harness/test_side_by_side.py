@@ -9,17 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import pipeline
-from benchmarks.harness import detectors
+from benchmarks.harness import detectors, mask_detectors
 from benchmarks.harness import segmenters as pixels
 from benchmarks.harness.measurement import read_rows
 from benchmarks.harness.side_by_side import (
     BenchmarkPair,
     compare_pairs,
     generate_street_batch,
+    measure_peaks,
     require_close,
 )
 from benchmarks.shipped_recipes import read_reported_metrics
@@ -74,6 +76,63 @@ def test_detectors_that_differ_are_refused() -> None:
         detectors.require_same_detections(mine, yours)
 
 
+def test_mask_detectors_that_differ_are_refused() -> None:
+    batch = generate_street_batch((64, 96), 2, has_masks=True)
+    ours = detectors.build_our_detector("resnet18", batch, "mask_rcnn")
+    theirs = detectors.build_peer_detector("resnet18", ours, _skip_resize=True)
+    told = detectors.require_same_losses(ours, theirs, batch, "fp32")
+    assert told.startswith("the 5 losses")
+    told = detectors.require_same_stages(ours, theirs, batch, "bf16")
+    assert told.startswith("pyramid, objectness, class logits and mask logits at most")
+    plain = detectors.build_peer_detector("resnet18", ours, min_size=64, max_size=96).eval()
+    ours.eval()
+    assert "masks" in mask_detectors.require_same_grids(ours, plain, batch)
+    pasted = detectors.make_our_forward(ours, batch, "fp32")()
+    assert isinstance(pasted, list)
+    assert all(len(each.segmentations) == len(each.boxes) > 0 for each in pasted)
+    with torch.no_grad():
+        for model in (theirs, plain):
+            model.roi_heads.mask_predictor.mask_fcn_logits.bias += 1
+    with pytest.raises(DataError, match="masks in fp32"):
+        mask_detectors.require_same_grids(ours, plain, batch)
+    ours.train()
+    with pytest.raises(DataError, match="losses in fp32"):
+        detectors.require_same_losses(ours, theirs, batch, "fp32")
+    with pytest.raises(DataError, match="mask logits in bf16"):
+        detectors.require_same_stages(ours, theirs, batch, "bf16")
+
+
+def test_masks_of_street_batches_are_ellipses_in_their_boxes() -> None:
+    batch = generate_street_batch((64, 96), 2, has_masks=True)
+    plain = generate_street_batch((64, 96), 2)
+    assert torch.equal(batch.images, plain.images)
+    stacks = [each["masks"] for each in detectors.to_peer_targets(batch)]
+    assert "masks" not in detectors.to_peer_targets(plain)[0]
+    for target, stack in zip(batch.targets, stacks, strict=True):
+        assert target.boxes is not None
+        assert target.masks is not None
+        assert stack.shape == (8, 64, 96)
+        x1, y1, x2, y2 = target.boxes.unbind(dim=1)
+        area = torch.pi / 4 * (x2 - x1) * (y2 - y1)
+        assert torch.allclose(stack.sum(dim=(1, 2)).float(), area, rtol=0.05)
+        found = target.masks.compute_boxes()
+        assert float((found - target.boxes).abs().max()) <= 1.5
+
+
+def test_memory_counts_tensors_and_arrays() -> None:
+    peaks = measure_peaks(
+        {
+            "tensor": lambda: torch.zeros(1_000_000),
+            "array": lambda: np.zeros(1_000_000, np.float32),
+            "both": lambda: (torch.zeros(1_000_000), np.zeros(1_000_000, np.float32)),
+        },
+        CPU,
+    )
+    assert peaks["tensor"] == pytest.approx(4e6, rel=0.05)
+    assert peaks["array"] == pytest.approx(4e6, rel=0.05)
+    assert peaks["both"] == pytest.approx(8e6, rel=0.05)
+
+
 @pytest.mark.parametrize("architecture", ["unet", "fpn"])
 def test_the_peer_has_as_many_classes(architecture: str) -> None:
     ours = pixels.build_our_net(architecture, "resnet18", ("background", "nucleus"))
@@ -103,8 +162,8 @@ def test_pipelines_make_the_same_images() -> None:
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("detector_step", 8),
-        ("detector_inference", 3),
+        ("detector_step", 14),
+        ("detector_inference", 11),
         ("segmentation_step", 14),
         ("segmentation_inference", 6),
     ],
