@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+# SciPy imports its subpackages at their first use. Tasks import this module, also in processes that
+# only predict with an exported model and would otherwise start half a second later.
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_expit, log_softmax, logit
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.uncertainty.calibration_error import (
@@ -261,10 +263,14 @@ def _fit_softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.i
     rows = np.arange(len(target_labels))
 
     def compute_loss(log_slope: float) -> float:
-        return float(-log_softmax(logits * np.exp(log_slope), axis=1)[rows, target_labels].mean())
+        return float(
+            -scipy.special.log_softmax(logits * np.exp(log_slope), axis=1)[
+                rows, target_labels
+            ].mean()
+        )
 
     limit = np.log(STEEPEST)
-    optimum = minimize_scalar(compute_loss, bounds=(-limit, limit), method="bounded")
+    optimum = scipy.optimize.minimize_scalar(compute_loss, bounds=(-limit, limit), method="bounded")
     return float(np.exp(optimum.x))
 
 
@@ -272,17 +278,19 @@ def _fit_logistic(
     scores: NDArray[np.floating[Any]], is_correct: NDArray[np.bool_], *, has_intercept: bool
 ) -> tuple[float, float]:
     """Fit slope and intercept to the least mean cross-entropy of `(N,)` decisions."""
-    logits = logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
+    logits = scipy.special.logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
     signs = np.where(is_correct, 1.0, -1.0)
 
     def compute_loss(parameters: Floats) -> tuple[float, Floats]:
         # The slope is optimized as its logarithm, which keeps it positive.
         margins = signs * (np.exp(parameters[0]) * logits + parameters[1])
-        pull = -signs * np.exp(log_expit(-margins)) / len(signs)
+        pull = -signs * np.exp(scipy.special.log_expit(-margins)) / len(signs)
         slope = (pull * logits).sum() * np.exp(parameters[0])
-        return float(-log_expit(margins).mean()), np.array([slope, pull.sum()])
+        return float(-scipy.special.log_expit(margins).mean()), np.array([slope, pull.sum()])
 
     limit, offset = np.log(STEEPEST), 20.0 if has_intercept else 0.0
     bounds = [(-limit, limit), (-offset, offset)]
-    optimum = minimize(compute_loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)
+    optimum = scipy.optimize.minimize(
+        compute_loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds
+    )
     return float(np.exp(optimum.x[0])), float(optimum.x[1])
