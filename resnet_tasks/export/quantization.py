@@ -70,11 +70,16 @@ def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
     model = openvino.Core().read_model(str(graph))
     try:
         quantized = nncf.quantize(
-            model, data, subset_size=number, preset=nncf.QuantizationPreset.MIXED
+            model,
+            data,
+            subset_size=number,
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=_find_float_operations(model), validate=False),
         )
     except Exception as error:  # nncf's errors have no common base
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
         raise RunError(
-            f"nncf cannot quantize {graph.name} ({type(error).__name__}: {error}); export without "
+            f"nncf cannot quantize {graph.name} ({type(error).__name__}: {reason}); export without "
             "--int8"
         ) from error
     del model  # it maps the weights file, which is replaced below
@@ -82,6 +87,30 @@ def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
     openvino.save_model(quantized, str(partial), compress_to_fp16=False)
     partial.with_suffix(".bin").replace(graph.with_suffix(".bin"))
     partial.replace(graph)
+
+
+def _find_float_operations(model: Any) -> list[str]:
+    """Return the names of the operations that stay in float32.
+
+    These are matrix products without constant weights, and selections of rows, which compute
+    nothing: nncf fails on rows of a layer's weights, such as those of one class per object.
+    """
+    return [
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() == "Gather"
+        or (
+            operation.get_type_name() == "MatMul"
+            and not any(_is_constant(value.get_node()) for value in operation.input_values())
+        )
+    ]
+
+
+def _is_constant(node: Any) -> bool:
+    """Return whether a node of a graph is a constant, or one converted to another type."""
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")
 
 
 @dataclass(frozen=True)

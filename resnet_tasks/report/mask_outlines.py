@@ -13,20 +13,21 @@ from resnet_tasks.structures.run_lengths import decode_bitmap
 _REFINED_SIDE = 256
 """Longest side in pixels of a mask that is traced three times as fine, along its pixels' edges."""
 _TOLERANCE = 1 / 1200
-"""Largest distance of the path from the outline, as a fraction of the image's longer side."""
+"""Distance of the path from the outline, as a fraction of the image's longer side."""
+_MAX_LENGTH = 20_000
+"""Maximum number of characters of a path; longer ones are simplified further."""
 
 
 def trace_mask(rle: Mapping[str, Any]) -> str:
     """Return the outline of a mask as the data of an SVG path, filled by the even-odd rule.
 
-    The outline is simplified, and parts and holes that a reader cannot see are omitted, so that the
-    length of the path is bounded by the size of the page rather than by the size of the image.
+    The outline is simplified, and parts and holes that a reader cannot see are omitted.
 
     Args:
         rle: Mask as run lengths, compressed.
 
     Returns:
-        Closed polygons in pixels of the image; empty for a mask without visible pixels.
+        Closed polygons in pixels of the image; empty for a mask without pixels.
     """
     bitmap, left, top = decode_bitmap(rle)
     if not bitmap.size:
@@ -34,14 +35,20 @@ def trace_mask(rle: Mapping[str, Any]) -> str:
     factor = 3 if max(bitmap.shape) <= _REFINED_SIDE else 1
     refined = bitmap.repeat(factor, axis=0).repeat(factor, axis=1).astype(np.uint8)
     contours, _ = cv2.findContours(refined, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    tolerance = max(0.4, max(rle["size"]) * _TOLERANCE)
-    parts = []
-    for contour in contours:
-        if cv2.contourArea(contour) < (tolerance * factor) ** 2 and len(contours) > 1:
-            continue
-        points = cv2.approxPolyDP(contour, tolerance * factor, closed=True)[:, 0]
-        # The contour runs through the centers of pixels.
-        places = (points + 0.5) / factor + [left, top]
-        text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places.tolist())
-        parts.append(f"M{text}Z")
-    return "".join(parts)
+    areas = [cv2.contourArea(contour) for contour in contours]
+    largest = int(np.argmax(areas))
+    tolerance = factor * max(0.4, max(rle["size"]) * _TOLERANCE)
+    while True:
+        parts = []
+        for i, (contour, area) in enumerate(zip(contours, areas, strict=True)):
+            if area < tolerance**2 and i != largest:
+                continue
+            points = cv2.approxPolyDP(contour, tolerance, closed=True)[:, 0]
+            # The contour runs through the centers of pixels.
+            places = (points + 0.5) / factor + [left, top]
+            text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places.tolist())
+            parts.append(f"M{text}Z")
+        path = "".join(parts)
+        if len(path) <= _MAX_LENGTH:
+            return path
+        tolerance *= 2

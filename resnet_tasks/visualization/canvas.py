@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -175,7 +175,7 @@ class ImageCanvas:
         self._pixels = draw_map(self._pixels, enlarged, classes, self._colors)
 
     def draw_masks(
-        self, masks: Sequence[tuple[int, int, NDArray[Any]]], labels: NDArray[Any]
+        self, masks: Iterable[tuple[int, int, NDArray[Any]]], labels: NDArray[Any]
     ) -> None:
         """Blend masks over the image, and draw their outlines.
 

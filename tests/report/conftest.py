@@ -16,6 +16,7 @@ from PIL import Image
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.structures.run_lengths import encode_rectangle
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -51,6 +52,26 @@ class MadeRun:
     @property
     def evaluation(self) -> Path:
         return self.folder / "evaluations" / "val"
+
+    def add_masks(self) -> None:
+        """Give every object of the predictions and of the annotations the left half of its box."""
+        predictions = self.evaluation / "predictions/objects.json"
+        results = json.loads(predictions.read_text())
+        for entry in results:
+            x, y, width, height = entry["bbox"]
+            rle = encode_rectangle([x, y, x + width / 2, y + height], (60, 80))
+            entry["segmentation"] = {"size": [60, 80], "counts": rle["counts"].decode()}
+        predictions.write_text(json.dumps(results))
+        data = shutil.copytree(self.data, self.folder.parent / "masked_data")
+        recipe = self.folder / "recipe.yaml"
+        recipe.write_text(recipe.read_text().replace(str(self.data), str(data)))
+        coco = json.loads((data / "val.json").read_text())
+        for annotation in coco["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            polygon = [x, y, x + width / 2, y, x + width / 2, y + height, x, y + height]
+            annotation["segmentation"] = [polygon]
+        coco["info"]["annotated"].append("masks")
+        (data / "val.json").write_text(json.dumps(coco))
 
     def edit(self, name: str, change: Callable[[dict[str, Any]], object]) -> None:
         """Changes a JSON file of the evaluation."""

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from resnet_tasks.report.box_matching import PredictedBoxes, match_boxes
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.run_lengths import encode_rectangle
 
 
 def found(*rows: tuple[list[float], int, float]) -> PredictedBoxes:
@@ -38,3 +41,24 @@ def test_a_truth_is_found_once_by_the_best_box_of_its_class() -> None:
     assert match_boxes(boxes, present).tolist() == [0, -1, -1, 1, -1, -2, -1]
     assert match_boxes(boxes, truth([], [], [])).tolist() == [-1] * 7
     assert match_boxes(found(), present).tolist() == []
+
+
+def test_masks_decide_where_both_have_them() -> None:
+    """Equal boxes: the mask of the first object fills 60 of 100 pixels of the true one."""
+
+    def mask(x: float, y: float, right: float, bottom: float) -> dict[str, object]:
+        return dict(encode_rectangle([x, y, right, bottom], (100, 100)))
+
+    boxes = found(
+        ([0, 0, 10, 10], 0, 0.9),
+        ([20, 0, 10, 10], 0, 0.8),  # the mask fills 40 pixels only
+        ([60, 60, 10, 10], 0, 0.7),  # half of its mask lies in the box of an object without one
+    )
+    masked = replace(boxes, masks=(mask(0, 0, 10, 6), mask(20, 0, 30, 4), mask(60, 60, 70, 70)))
+    present = truth(
+        [[0, 0, 10, 10], [20, 0, 10, 10], [60, 65, 10, 10]], [0, 0, 0], [False, False, False]
+    )
+    with_masks = replace(present, segmentations=(mask(0, 0, 10, 10), mask(20, 0, 30, 10), None))
+    assert match_boxes(masked, with_masks).tolist() == [0, -1, -2]
+    assert match_boxes(masked, present).tolist() == match_boxes(boxes, present).tolist()
+    assert match_boxes(boxes, with_masks).tolist() == [0, 1, -1]

@@ -192,6 +192,22 @@ def test_layers_come_and_go(made: Any, browser: Browser) -> None:
     assert browser.visible(".panel .differences") == 3
 
 
+def test_masks_come_and_go_with_their_objects(made: Any, browser: Browser) -> None:
+    made.add_masks()
+    browser.open(write_report(made.folder))
+    assert browser.driver.get_log("browser") == []
+    assert browser.visible(".panel .masks path") == 6 + 2
+    assert "1 right, 1 wrong, 1 missed" in [each.text for each in browser.all(".tally")]
+    browser.slide("#threshold", 0.25)
+    assert browser.visible(".panel .masks path") == 6 + 3
+    browser.one("[data-layer=boxes]").click()
+    assert browser.visible(".panel .masks path") == 9
+    browser.one("[data-layer=right]").click()
+    assert browser.visible(".panel .masks path") == 9 - 4
+    browser.one("[data-layer=masks]").click()
+    assert browser.visible(".panel .masks path") == 0
+
+
 def test_the_score_decides_what_is_found(made: Any, browser: Browser) -> None:
     browser.open(write_report(made.folder))
 

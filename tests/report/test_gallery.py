@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from resnet_tasks.report.gallery import Gallery
+from resnet_tasks.report.page import write_report
 from resnet_tasks.report.run_view import read_run
 from resnet_tasks.report.sections import make_page
 
@@ -75,3 +78,38 @@ def test_values_of_a_plugin_stand_beside_the_images(made: Any) -> None:
     shown = f"{names[1]} count 1.235, {names[0]} count 7, quality good"
     assert first.labels == (("objects", "not drawn", shown),)
     assert not made_gallery.has_boxes
+
+
+def test_masks_lie_between_maps_and_boxes(made: Any) -> None:
+    made.add_masks()
+    made_gallery = gallery(made)
+    assert made_gallery.has_masks
+    first = next(each for each in made_gallery.images if each.image_id == 1)
+    for drawing, kinds in (
+        (first.truth, ["truth", "truth missed"]),
+        (first.prediction, ["found", "found wrong", "found below"]),
+    ):
+        masks = re.findall(r'class="masks ([^"]*)"[^>]*><path d="M([^Z]*)Z"', drawing)
+        assert [kind for kind, _ in masks] == kinds
+        assert drawing.rindex('class="maps"') < drawing.index('class="masks')
+        assert drawing.rindex('class="masks') < drawing.index('class="boxes')
+    # Left half of the box [10, 10, 30, 20], through the centers of its outer pixels.
+    places = [
+        float(value) for pair in masks_of(first.truth)[0].split() for value in pair.split(",")
+    ]
+    assert min(places[0::2]) == pytest.approx(10.2, abs=0.3)
+    assert max(places[0::2]) == pytest.approx(24.8, abs=0.3)
+    assert max(places[1::2]) == pytest.approx(29.8, abs=0.3)
+
+
+def masks_of(drawing: str) -> list[str]:
+    """Points of the paths of the masks."""
+    return re.findall(r'<path d="M([^Z]*)Z"', drawing)
+
+
+def test_runs_without_masks_have_no_layer_of_masks(made: Any) -> None:
+    assert not gallery(made).has_masks
+    assert (
+        "masks"
+        not in write_report(made.folder).read_text().partition("<body")[2].partition("<script")[0]
+    )

@@ -69,6 +69,6 @@ def _say_different_things(model: TaskModel) -> None:
         if isinstance(layer, nn.BatchNorm2d):  # statistics that differ from those of no training
             assert layer.running_mean is not None
             nn.init.normal_(layer.running_mean, std=0.1)
-        if name.endswith(("cls_score", "bbox_pred", "cls_logits", "classifier")):
+        if name.endswith(("cls_score", "bbox_pred", "cls_logits", "classifier", "mask_fcn_logits")):
             for weight in layer.parameters():
                 nn.init.normal_(weight, std=0.1)

@@ -65,6 +65,18 @@ def test_every_cell_shows_its_image_with_its_boxes(file: Path) -> None:
     assert (missing == 255).all()  # said below it
 
 
+def test_masks_are_drawn_where_they_are_annotated(file: Path) -> None:
+    """The first image has a triangle in its box; it is shown at 1.2 times its size."""
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = [[50, 50, 150, 130, 50, 130]]
+    content["info"] = {"annotated": ["boxes", "masks"]}
+    file.write_text(json.dumps(content))
+    cell = draw_sheet(dataset(file), [0])[GAP : GAP + CELL[0], GAP : GAP + CELL[1]]
+    blended = [int(0.55 * 128 + 0.45 * value) for value in get_label_color(0)]
+    assert cell[138, 75].tolist() == blended
+    assert cell[75, 150].tolist() == [128, 128, 128]  # inside the box, outside the triangle
+
+
 def test_command(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheets" / "a.png"
     done = CliRunner().invoke(app, ["data", "preview", str(file), "--out", str(out)])

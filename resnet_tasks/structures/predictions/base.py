@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
@@ -27,9 +27,15 @@ class Canvas(Protocol):
         ...
 
     def draw_masks(
-        self, masks: Sequence[tuple[int, int, NDArray[Any]]], labels: NDArray[Any]
+        self, masks: Iterable[tuple[int, int, NDArray[Any]]], labels: NDArray[Any]
     ) -> None:
-        """Blend masks over the image, each given as (left, top, `(h, w)` bool bitmap)."""
+        """Blend masks over the image.
+
+        Args:
+            masks: (left, top, `(h, w)` bool bitmap) of each mask; best an iterator, which holds one
+                bitmap at a time.
+            labels: `(N,)` labels of the masks.
+        """
         ...
 
     def draw_boxes(

@@ -59,7 +59,7 @@ class InstanceSegmentation(Detections):
     ) -> None:
         """Blend the masks over the image, and draw the boxes with class names and scores."""
         drawn = np.flatnonzero(as_array(self.scores) >= min_score)
-        masks = [_decode_window(self.segmentations[i]) for i in drawn.tolist()]
+        masks = (_decode_window(self.segmentations[i]) for i in drawn.tolist())
         canvas.draw_masks(masks, as_array(self.labels)[drawn])
         super().draw(canvas, classes, min_score, prefix)
 
