@@ -99,7 +99,7 @@ def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int
     else:
         assert truth.boxes_xywh is not None
         inter, area, other_area = _compute_overlaps(predicted.boxes, truth.boxes_xywh)
-    assert truth.labels is not None
+    assert truth.labels is not None, "only the masks and crowds were replaced"
     crowd = truth.crowd if truth.crowd is not None else np.zeros(len(truth.labels), np.bool_)
     iou = inter / np.maximum(area[:, None] + other_area[None] - inter, 1e-12)
     is_free = ~crowd
