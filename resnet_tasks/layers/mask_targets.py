@@ -1,7 +1,9 @@
 """Mask targets of boxes, sampled from instance masks that are stored in windows.
 
-Source: He et al., Mask R-CNN, ICCV 2017, section 3. The targets are those of torchvision's
-`project_masks_on_boxes`: RoIAlign of the mask on the full image, with about one sample per pixel.
+Source: He et al., Mask R-CNN, ICCV 2017, section 3. The targets are RoIAlign of the mask on the full
+image, with about one sample per pixel, and pixel centers at half-integers (`aligned=True`), as in
+Detectron2. torchvision's `project_masks_on_boxes` puts the centers at integers, which shifts the
+masks by half an input pixel to the top left: too much for objects of 20 pixels.
 
 The samples of a box form a grid, and the bilinear weights of a sample are products of a weight per
 axis. A target is therefore `rows @ bitmap @ columns.T`, with one matrix of weights per axis.
@@ -124,10 +126,10 @@ def _compute_axis_weights(
     Returns:
         `(Q, S, window_size)` float32; weights of a bin sum to at most 1.
     """
-    low = sides[:, 0]
-    length = (sides[:, 1] - low).clamp(min=1.0)
+    starts, ends = (sides - 0.5).unbind(1)  # positions of pixel centers become indices
+    low, length = starts, ends - starts
     bin_size = length / output_size
-    per_bin = (length / output_size).ceil()  # samples, as many as RoIAlign takes
+    per_bin = bin_size.ceil().clamp(min=1)  # samples, as many as RoIAlign takes
     bins = torch.arange(output_size, device=low.device)
     samples = torch.arange(int(per_bin.max()), device=low.device)
     # In the order of operations of torchvision's operator, so that samples round equally.

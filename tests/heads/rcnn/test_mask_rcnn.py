@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection import roi_heads as torchvision_roi_heads
 from torchvision.models.detection.roi_heads import maskrcnn_loss
+from torchvision.ops import roi_align
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import HeadError
@@ -159,7 +162,9 @@ def test_parameters_have_torchvisions_names() -> None:
     assert "roi_heads.mask_predictor.mask_fcn_logits.weight" in ours
 
 
-def test_mask_loss_equals_torchvisions() -> None:
+def test_mask_loss_equals_torchvisions_on_aligned_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torchvision's targets are shifted by half a pixel, see `layers.mask_targets`.
+    monkeypatch.setattr(torchvision_roi_heads, "roi_align", partial(roi_align, aligned=True))
     head = make_head(roi_batch_size=100_000, roi_positive_fraction=1.0)
     given, batch = features(), view(*OBJECTS)
     levels = head._compute_pyramid(given)
