@@ -1,8 +1,8 @@
 """Mask targets of boxes, sampled from instance masks that are stored in windows.
 
-Source: He et al., Mask R-CNN, ICCV 2017, section 3. The targets are RoIAlign of the mask on the full
-image, with about one sample per pixel, and pixel centers at half-integers (`aligned=True`), as in
-Detectron2. torchvision's `project_masks_on_boxes` puts the centers at integers, which shifts the
+Source: He et al., Mask R-CNN, ICCV 2017, section 3. The targets are RoIAlign of the mask on the
+full image, with about one sample per pixel, and pixel centers at half-integers (`aligned=True`), as
+in Detectron2. torchvision's `project_masks_on_boxes` puts the centers at integers, which shifts the
 masks by half an input pixel to the top left: too much for objects of 20 pixels.
 
 The samples of a box form a grid, and the bilinear weights of a sample are products of a weight per
