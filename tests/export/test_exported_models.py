@@ -186,7 +186,7 @@ def test_a_shared_pyramid_and_a_classifier(
 ) -> None:
     done = export_run(three_heads, tmp_path / "out", form=form, data_root=cells)  # type: ignore[arg-type]
     exported = ExportedModel.open(done.folder, precision="fp32")
-    assert set(exported.classes) == {"objects", "scene", "whole"}
+    assert set(exported.heads) == {"objects", "scene", "whole"}
     for image in _images((64, 96), (150, 90)):
         (found,) = exported.predict([image])
         differences = compare_predictions([three_heads.predict(image)], [found], EXACT)
