@@ -67,8 +67,12 @@ class MaskPredictor(nn.Module):
         super().__init__()
         self.conv5_mask = nn.ConvTranspose2d(in_channels, channels, 2, stride=2)
         self.mask_fcn_logits = nn.Conv2d(channels, num_classes + 1, 1)
-        for layer in (self.conv5_mask, self.mask_fcn_logits):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.kaiming_normal_(self.conv5_mask.weight, mode="fan_out", nonlinearity="relu")
+        # As in Detectron2: masks start at a probability of about 0.5. torchvision scales by the
+        # number of classes instead, which starts at a loss above 10 with one class.
+        nn.init.normal_(self.mask_fcn_logits.weight, std=0.001)
+        assert self.mask_fcn_logits.bias is not None
+        nn.init.zeros_(self.mask_fcn_logits.bias)
 
     def forward(self, hidden: Tensor, classes: Tensor) -> Tensor:
         """Compute the mask of one class per box.

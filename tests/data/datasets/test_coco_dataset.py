@@ -40,7 +40,8 @@ def test_sample_of_a_hand_written_file(tmp_path: Path) -> None:
     assert target.boxes.tolist() == [[0, 0, 6, 6], [2, 2, 4, 4], [8, 4, 12, 8]]
     assert target.labels.tolist() == [2, 0, 1]  # indices, not ids 90, 3, 7
     assert target.ignore.tolist() == [False, False, True]  # the crowd
-    assert target.masks is None
+    assert target.masks is not None
+    assert target.masks.windows.tolist() == [[0, 0, 6, 6], [2, 2, 4, 4], [8, 4, 12, 8]]
     assert data.count_objects() == {"dog": 1, "car": 1, "road": 1}
 
 
