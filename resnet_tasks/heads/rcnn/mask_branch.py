@@ -25,7 +25,7 @@ from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
-BLOCK_BOXES = 32
+BLOCK_BOXES = 50
 """Number of boxes whose masks are predicted together."""
 
 
