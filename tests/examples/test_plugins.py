@@ -50,9 +50,8 @@ def test_the_detector_uses_public_parts_only() -> None:
         assert not re.search(r"\b_", names), names
 
 
+@pytest.mark.parametrize("trained", ["fcos_head"], indirect=True)
 def test_the_detector_is_short_and_overfits(trained: TrainedPlugin) -> None:
-    if trained.plugin.name != "fcos_head":
-        pytest.skip("only the detector learns its images")
     assert len(trained.plugin.code.splitlines()) <= 100
     assert _read_value(trained.run, "mine/AP50") >= 0.9
     assert _read_value(trained.other, "mine/AP50") < 0.5
