@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -73,6 +74,58 @@ def multilevel_roi_align(
     return pool(levels, strides, boxes, images, box_levels, output_size, sampling_ratio)
 
 
+@dataclass(frozen=True)
+class RoiRequest:
+    """Boxes to pool.
+
+    Attributes:
+        boxes: `(R, 4)` float32 xyxy, input pixels.
+        images: `(R,)` int64, index of the image of each box.
+        output_size: Bins per axis.
+    """
+
+    boxes: Tensor
+    images: Tensor
+    output_size: int
+
+
+def pool_together(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    requests: Sequence[RoiRequest],
+    *,
+    sampling_ratio: int = 2,
+) -> list[Tensor]:
+    """Compute `multilevel_roi_align` of several sets of boxes from the same levels.
+
+    On a CPU the levels then get one gradient instead of one per set, which saves its memory.
+
+    Args:
+        levels: `(B, C, Hk, Wk)` each, finest first; channels-last memory is the fastest.
+        strides: Input pixels per cell of each level.
+        requests: Sets of boxes.
+        sampling_ratio: Samples per bin and axis.
+
+    Returns:
+        `(R, C, S, S)` of each set, in the dtype of the levels.
+    """
+    box_levels = [assign_boxes_to_levels(request.boxes, strides) for request in requests]
+    if levels[0].device.type == "cpu":
+        return _pool_requests(levels, strides, requests, box_levels, sampling_ratio)
+    return [
+        roi_align_compiled(
+            levels,
+            strides,
+            request.boxes,
+            request.images,
+            level_of_box,
+            request.output_size,
+            sampling_ratio,
+        )
+        for request, level_of_box in zip(requests, box_levels, strict=True)
+    ]
+
+
 def roi_align_compiled(
     levels: Sequence[Tensor],
     strides: Sequence[int],
@@ -125,26 +178,50 @@ def roi_align_rows(
         output_size: Bins per axis.
         sampling_ratio: Samples per bin and axis.
     """
+    request = RoiRequest(boxes, images, output_size)
+    return _pool_requests(levels, strides, [request], [box_levels], sampling_ratio)[0]
+
+
+def _pool_requests(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    requests: Sequence[RoiRequest],
+    box_levels: Sequence[Tensor],
+    sampling_ratio: int,
+) -> list[Tensor]:
+    """Pool several sets of boxes from the same levels, which get one gradient."""
     # Image by image, so that the sorted indices and sums of the backward exist for one at a time.
     images_per_level = [_split_images(level) for level in levels]
-    of_image = [torch.where(images == index)[0] for index in range(len(levels[0]))]
+    of_image = [
+        [torch.where(request.images == index)[0] for index in range(len(levels[0]))]
+        for request in requests
+    ]
     pooled = [
         _pool_image(
             [level[index] for level in images_per_level],
             strides,
-            boxes[own],
-            box_levels[own],
-            output_size,
+            [
+                (request.boxes[own[index]], level_of_box[own[index]], request.output_size)
+                for request, level_of_box, own in zip(requests, box_levels, of_image, strict=True)
+            ],
             sampling_ratio,
         )
-        for index, own in enumerate(of_image)
+        for index in range(len(levels[0]))
     ]
+    return [
+        _join_images([image[i] for image in pooled], own).permute(0, 3, 1, 2)
+        for i, own in enumerate(of_image)
+    ]
+
+
+def _join_images(pooled: Sequence[Tensor], positions: Sequence[Tensor]) -> Tensor:
+    """Join the boxes of all images in the order in which they were given."""
     if len(pooled) == 1:
-        return pooled[0].permute(0, 3, 1, 2)
-    joined, order = torch.cat(pooled), torch.cat(of_image)
+        return pooled[0]
+    joined, order = torch.cat(list(pooled)), torch.cat(list(positions))
     if not torch.equal(order, torch.arange(len(order), device=order.device)):
         joined = joined[order.argsort()]
-    return joined.permute(0, 3, 1, 2)
+    return joined
 
 
 def _split_images(level: Tensor) -> tuple[Tensor, ...]:
@@ -183,26 +260,71 @@ class _SplitImages(torch.autograd.Function):
 def _pool_image(
     levels: Sequence[Tensor],
     strides: Sequence[int],
-    boxes: Tensor,
-    box_levels: Tensor,
-    output_size: int,
+    requests: Sequence[tuple[Tensor, Tensor, int]],
     sampling_ratio: int,
-) -> Tensor:
-    """Compute the `(R, S, S, C)` bins of the boxes of one image, whose levels are `(Hk, Wk, C)`."""
+) -> list[Tensor]:
+    """Compute the `(R, S, S, C)` bins of one image, whose levels are `(Hk, Wk, C)`.
+
+    Args:
+        levels: Levels of the image.
+        strides: Input pixels per cell of each level.
+        requests: (boxes `(R, 4)`, level of each box `(R,)`, bins per axis) of each set of boxes.
+        sampling_ratio: Samples per bin and axis.
+    """
     channels = levels[0].shape[2]
     table = torch.cat([level.reshape(-1, channels) for level in levels])
     if table.requires_grad and torch.is_grad_enabled():
         # The gradient of a cell sums over many boxes, for which bfloat16 is too coarse.
         table = table.float()
-    heights = [level.shape[0] for level in levels]
-    widths = [level.shape[1] for level in levels]
-    cells_per_level = [level.shape[0] * level.shape[1] for level in levels]
-    first_rows = [sum(cells_per_level[:index]) for index in range(len(levels))]
+    sizes = [(level.shape[0], level.shape[1]) for level in levels]
+    bins = [_sample_bins(sizes, strides, *request, sampling_ratio) for request in requests]
+    pooled = F.embedding_bag(
+        # The indices are saved for the backward and sorted there; int32 halves their memory.
+        torch.cat([cells for cells, _ in bins]),
+        table,
+        mode="sum",
+        per_sample_weights=torch.cat([weights for _, weights in bins]).to(table.dtype),
+    )
+    # The table is as large as all levels, in float32, and the backward does not need it.
+    del table
+    pooled = pooled.to(levels[0].dtype)
+    shapes = [(len(boxes), size, size, channels) for boxes, _, size in requests]
+    if len(shapes) == 1:
+        return [pooled.view(shapes[0])]
+    parts = torch.split(pooled, [len(cells) for cells, _ in bins])
+    # Copies, because a part would keep the memory of all parts.
+    return [part.clone().view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _sample_bins(
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    boxes: Tensor,
+    box_levels: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+) -> tuple[Tensor, Tensor]:
+    """Compute the cells of all levels that every bin reads, and their weights.
+
+    Args:
+        sizes: (rows, columns) of each level.
+        strides: Input pixels per cell of each level.
+        boxes: `(R, 4)` float32 xyxy, input pixels.
+        box_levels: `(R,)` int64, index of the level of each box.
+        output_size: Bins per axis.
+        sampling_ratio: Samples per bin and axis.
+
+    Returns:
+        `(R * S * S, (2G)^2)` int32 cells and float32 weights.
+    """
+    first_rows = [
+        sum(rows * columns for rows, columns in sizes[:index]) for index in range(len(sizes))
+    ]
 
     def gather_per_box(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=boxes.device)[box_levels]
 
-    height, width = gather_per_box(heights), gather_per_box(widths)
+    height, width = (gather_per_box([size[axis] for size in sizes]) for axis in (0, 1))
     scaled = boxes * (1.0 / gather_per_box(strides))[:, None]
     rows, row_weights = _sample_axis(
         scaled[:, 1], scaled[:, 3], height, output_size, sampling_ratio
@@ -210,23 +332,13 @@ def _pool_image(
     columns, column_weights = _sample_axis(
         scaled[:, 0], scaled[:, 2], width, output_size, sampling_ratio
     )
-
     start = gather_per_box(first_rows)
     rows = rows * width[:, None, None] + start[:, None, None]
     # (R, S, 1, 2G, 1) with (R, 1, S, 1, 2G): the weight of a cell is the product of both axes.
     cells = rows[:, :, None, :, None] + columns[:, None, :, None, :]
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
     per_bin = (2 * sampling_ratio) ** 2
-    pooled = F.embedding_bag(
-        # The indices are saved for the backward and sorted there; int32 halves their memory.
-        cells.reshape(-1, per_bin).to(torch.int32),
-        table,
-        mode="sum",
-        per_sample_weights=weights.reshape(-1, per_bin).to(table.dtype),
-    )
-    # The table is as large as all levels, in float32, and the backward does not need it.
-    del table
-    return pooled.to(levels[0].dtype).view(len(boxes), output_size, output_size, channels)
+    return cells.reshape(-1, per_bin).to(torch.int32), weights.reshape(-1, per_bin)
 
 
 def _sample_axis(

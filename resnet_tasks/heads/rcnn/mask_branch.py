@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from resnet_tasks.heads.rcnn.roi import RoiHeads, SampledRois
 from resnet_tasks.layers.mask_targets import sample_masks
-from resnet_tasks.layers.roi_align import multilevel_roi_align
+from resnet_tasks.layers.roi_align import RoiRequest, pool_together
 from resnet_tasks.layers.roi_layers import apply_to_rois
 from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures.loss_term import LossTerm
@@ -120,10 +120,12 @@ class MaskRoiHeads(RoiHeads):
         )
         self.mask_output_size = mask_output_size
 
-    def compute_mask_loss(
+    def compute_all_losses(
         self, levels: Sequence[Tensor], rois: SampledRois, view: BatchView
-    ) -> LossTerm:
-        """Compute the binary cross entropy of the masks, per positive whose object has a mask.
+    ) -> dict[str, LossTerm]:
+        """Compute the loss terms of the box branch, and `mask`.
+
+        `mask` is the binary cross entropy per positive whose object has a mask.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
@@ -132,19 +134,22 @@ class MaskRoiHeads(RoiHeads):
                 a mask, contribute nothing.
         """
         rows, targets = self._select_mask_targets(rois, view)
-        boxes, classes = rois.boxes[rows], rois.classes[rows]
-        pooled = multilevel_roi_align(
+        pooled = pool_together(
             levels,
             self.strides,
-            boxes,
-            rois.images[rows],
-            output_size=self.mask_output_size,
+            [
+                RoiRequest(rois.boxes, rois.images, self.output_size),
+                RoiRequest(rois.boxes[rows], rois.images[rows], self.mask_output_size),
+            ],
             sampling_ratio=self.sampling_ratio,
         )
-        logits = self.mask_predictor(self.mask_head(pooled), classes)
+        # Taken from the list, so that the unflattened tensor is freed before the layers.
+        terms = self.compute_losses(pooled.pop(0).flatten(1), rois)
+        logits = self.mask_predictor(self.mask_head(pooled.pop()), rois.classes[rows])
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         cells = (2 * self.mask_output_size) ** 2
-        return LossTerm(losses.sum() / cells, losses.new_tensor(float(len(rows))))
+        count = losses.new_tensor(float(len(rows)))
+        return {**terms, "mask": LossTerm(losses.sum() / cells, count)}
 
     @torch.no_grad()
     def _select_mask_targets(self, rois: SampledRois, view: BatchView) -> tuple[Tensor, Tensor]:

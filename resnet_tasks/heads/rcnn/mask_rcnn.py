@@ -76,11 +76,7 @@ class MaskRCNN(FasterRCNN):
         """Compute the loss terms of both stages and of the masks, normalized as in torchvision."""
         levels = self._compute_pyramid(features)
         rois, terms = self._compute_first_stage(levels, view)
-        return {
-            **terms,
-            **self.roi_heads.loss(levels[:-1], rois),
-            "mask": self.roi_heads.compute_mask_loss(levels[:-1], rois, view),
-        }
+        return {**terms, **self.roi_heads.compute_all_losses(levels[:-1], rois, view)}
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Detect objects and their masks.

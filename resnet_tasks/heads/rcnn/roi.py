@@ -237,12 +237,24 @@ class RoiHeads(nn.Module):
             levels: `(B, channels, Hk, Wk)` each, finest first.
             rois: Result of `sample`.
         """
+        pooled = multilevel_roi_align(
+            levels,
+            self.strides,
+            rois.boxes,
+            rois.images,
+            output_size=self.output_size,
+            sampling_ratio=self.sampling_ratio,
+        ).flatten(1)  # in one expression, so that the unflattened tensor is freed before the layers
+        return self.compute_losses(pooled, rois)
+
+    def compute_losses(self, pooled: Tensor, rois: SampledRois) -> dict[str, LossTerm]:
+        """Compute the loss terms from the pooled features of the proposals, `(Q, C * S * S)`."""
         dropout_masks = (
-            self.box_head.sample_dropout_masks(rois.counts, rois.generators, levels[0])
+            self.box_head.sample_dropout_masks(rois.counts, rois.generators, pooled)
             if self.training
             else None
         )
-        logits, deltas = self(levels, rois.boxes, rois.images, dropout_masks)
+        logits, deltas = self.box_predictor(self.box_head(pooled, dropout_masks))
         classification = F.cross_entropy(logits, rois.classes, reduction="sum")
         positives = rois.positives
         box = compute_box_loss(

@@ -171,7 +171,7 @@ def test_mask_loss_equals_torchvisions_on_aligned_targets(monkeypatch: pytest.Mo
     rois, _ = head._compute_first_stage(levels, batch)
     seen: dict[str, Tensor] = {}
     head.roi_heads.mask_head.register_forward_hook(lambda *a: seen.update(hidden=a[2]))
-    term = head.roi_heads.compute_mask_loss(levels[:-1], rois, batch)
+    term = head.roi_heads.compute_all_losses(levels[:-1], rois, batch)["mask"]
     predictor = head.roi_heads.mask_predictor
     all_logits = predictor.mask_fcn_logits(F.relu(predictor.conv5_mask(seen["hidden"])))
     images = rois.images[rois.positives]
