@@ -45,6 +45,8 @@ def build_metric_tables(
 ) -> Group:
     """Build a table of metrics with 95 % intervals, and per-class tables of the headline metrics.
 
+    The headline metrics of a head come first.
+
     Args:
         metrics: `head/metric` -> metric; without `head/` if there is no head.
         title: Title of the first table.
@@ -60,9 +62,9 @@ def build_metric_tables(
     table.add_column("95 % interval", no_wrap=True)
     for head_metrics in heads.values():
         headline = _select_headline(head_metrics)
-        for name, head_metric in head_metrics.items():
-            if headline_only and headline and name not in headline:
-                continue
+        others = [name for name in head_metrics if name not in headline]
+        for name in headline if headline_only and headline else [*headline, *others]:
+            head_metric = head_metrics[name]
             unit = f" {head_metric.unit}" if head_metric.unit else ""
             value = "-" if head_metric.value is None else f"{head_metric.value:.4f}{unit}"
             # `Text`, because the name of a head or class may look like markup.

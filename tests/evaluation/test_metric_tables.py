@@ -53,6 +53,14 @@ def test_only_the_headline_metrics_where_that_is_asked_for() -> None:
     assert "own/wonder" in text, "a head without headline metrics shows all of its own"
 
 
+def test_the_headline_metrics_come_first() -> None:
+    names = ("mask_AP", "mask_AP75", "mask_AP50", "box_AP", "box_AP75", "box_AP50")
+    text = printed({f"a/{name}": Metric(0.5) for name in names})
+    rows = [line.split("│")[1].strip() for line in text.splitlines() if "a/" in line]
+    expected = ("mask_AP", "mask_AP50", "box_AP", "box_AP50", "mask_AP75", "box_AP75")
+    assert rows == [f"a/{name}" for name in expected]
+
+
 def test_of_many_classes_the_lowest_and_the_highest_are_shown() -> None:
     values: dict[str, float | None] = {f"c{i:02}": i / 100 for i in range(80)}
     text = printed({"AP": Metric(0.395, {**values, "absent": None})})
