@@ -106,7 +106,7 @@ def _initialize_wide(head: FasterRCNN) -> None:
             nn.init.normal_(parameter, std=0.003)
         elif name.endswith("cls_logits.weight"):
             nn.init.normal_(parameter, std=0.01)
-        elif name.endswith("cls_score.weight"):
+        elif name.endswith(("cls_score.weight", "mask_fcn_logits.weight")):
             nn.init.normal_(parameter, std=0.1)
 
 
