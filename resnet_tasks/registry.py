@@ -24,6 +24,19 @@ def suggest_nearest(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close!r}?" if close else ""
 
 
+def describe_option_error(error: Any, known: Iterable[str]) -> str:
+    """Describe one error of pydantic's validation of options, with the nearest known option.
+
+    Args:
+        error: Entry of `ValidationError.errors()`.
+        known: Names of the options.
+    """
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        return ": ".join(part for part in (key, f"{error['msg']}, got {error['input']!r}") if part)
+    return f"{key} is not an option{suggest_nearest(key, known)}"
+
+
 class Registry(Generic[T]):
     """Named objects of one kind, extensible through Python entry points.
 

@@ -18,7 +18,7 @@ from resnet_tasks.export.output_comparison import ROUNDED, compare_predictions
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import Manifest
 from resnet_tasks.inference.outputs_model import OutputsModel
-from resnet_tasks.inference.predictor import FileHandle, WholeImagePredictor
+from resnet_tasks.inference.predictor import WholeImagePredictor, predict_sources
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.run import Run
@@ -154,9 +154,8 @@ def _describe_excess(
 
 
 def _predict(model: OutputsModel, manifest: Manifest, images: Sequence[Image]) -> list[ImageResult]:
-    predictor = WholeImagePredictor(model)
-    handles = [FileHandle(image, manifest.preparation, name) for name, image in images]
-    return predictor.predict([predictor.prepare(handle) for handle in handles])
+    names, arrays = zip(*images, strict=True)
+    return predict_sources(WholeImagePredictor(model), arrays, manifest.preparation, names)
 
 
 def collate_batch(manifest: Manifest, images: Sequence[Image]) -> Batch:

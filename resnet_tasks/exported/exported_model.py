@@ -18,7 +18,7 @@ from resnet_tasks.exported.engines import Engine, open_engine, select_head_outpu
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.exported.plugins import load_plugins
 from resnet_tasks.inference.combiners import COMBINERS, CombinedHead, add_combiners
-from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
+from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor, predict_sources
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
 from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
@@ -125,16 +125,7 @@ class ExportedModel:
         Raises:
             DataError: If an image does not fit the model.
         """
-        if not images:
-            return []
-        image_names = names or [f"image {i}" for i in range(len(images))]
-        predictor, preparation = self.build_predictor(), self.manifest.preparation
-        return predictor.predict(
-            [
-                predictor.prepare(FileHandle(image, preparation, name))
-                for image, name in zip(images, image_names, strict=True)
-            ]
-        )
+        return predict_sources(self.build_predictor(), images, self.manifest.preparation, names)
 
     def predict_paths(
         self,

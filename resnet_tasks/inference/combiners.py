@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.inference.predictor import ImageHandle, Predictor, Prepared
-from resnet_tasks.registry import Registry, suggest_nearest
+from resnet_tasks.registry import Registry, describe_option_error
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction
@@ -72,7 +72,7 @@ class Combiner(ABC):
             return cls.Options.model_validate(dict(options or {}))
         except ValidationError as error:
             fields = cls.Options.model_fields
-            problems = "; ".join(_describe_problem(issue, fields) for issue in error.errors())
+            problems = "; ".join(describe_option_error(issue, fields) for issue in error.errors())
             allowed = ", ".join(fields) or "none"
             raise HeadError(f"{problems} (options are: {allowed})") from None
 
@@ -88,13 +88,6 @@ class Combiner(ABC):
             predictions: Role -> prediction with numpy arrays, in original pixels.
             size: (height, width) of the original image, pixels.
         """
-
-
-def _describe_problem(error: Any, known: Mapping[str, Any]) -> str:
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] != "extra_forbidden":
-        return ": ".join(part for part in (key, f"{error['msg']}, got {error['input']!r}") if part)
-    return f"{key} is not an option{suggest_nearest(key, known)}"
 
 
 COMBINERS: Registry[type[Combiner]] = Registry("combiner", group="resnet_tasks.combiners")

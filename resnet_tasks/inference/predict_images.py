@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.inference.predictor import FileHandle, Predictor, WholeImagePredictor
+from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor, predict_sources
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.image_result import ImageResult
@@ -43,15 +43,4 @@ def predict_images(
     Returns:
         Predictions of every head in pixels of the original image, for each image.
     """
-    if not images:
-        return []
-    image_names = names or [
-        str(image) if isinstance(image, Path) else f"image {i}" for i, image in enumerate(images)
-    ]
-    predictor = as_predictor(model, precision)
-    return predictor.predict(
-        [
-            predictor.prepare(FileHandle(image, preparation, name))
-            for image, name in zip(images, image_names, strict=True)
-        ]
-    )
+    return predict_sources(as_predictor(model, precision), images, preparation, names)

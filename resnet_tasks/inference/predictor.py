@@ -148,6 +148,41 @@ class Predictor(Protocol):
         ...
 
 
+def predict_sources(
+    predictor: Predictor,
+    sources: Sequence[Path | NDArray[Any]],
+    preparation: Preparation,
+    names: Sequence[str] = (),
+) -> list[ImageResult]:
+    """Predict a few files or arrays, which form one batch; a file is decoded once.
+
+    Args:
+        predictor: Predictor of a model.
+        sources: Paths of image files, or `(h, w)` or `(h, w, C)` arrays of stored values.
+        preparation: Preparation of the model's images.
+        names: Names of the images in messages; default: their paths or positions.
+
+    Raises:
+        DataError: If an image cannot be read or does not fit the model.
+    """
+    if not sources:
+        return []
+    image_names = names or [
+        str(source) if isinstance(source, Path) else f"image {i}"
+        for i, source in enumerate(sources)
+    ]
+    handles = [
+        FileHandle(source, preparation, name)
+        for source, name in zip(sources, image_names, strict=True)
+    ]
+    return predictor.predict(
+        [
+            predictor.prepare(handle if predictor.reads_regions else handle.load())
+            for handle in handles
+        ]
+    )
+
+
 @dataclass(frozen=True)
 class WholeImagePredictor:
     """Predictor that passes whole images through a model.

@@ -101,11 +101,10 @@ def test_only_tasks_of_plugins_need_their_code(
     assert len(rows) == 4 * 3
 
 
+@pytest.mark.parametrize("trained", ["count_task"], indirect=True)  # the task of a plugin
 def test_an_installed_package_registers_the_task(
     trained: TrainedPlugin, export: Path, tmp_path: Path
 ) -> None:
-    if trained.plugin.name != "count_task":
-        pytest.skip("only this plugin has a task of its own")
     (tmp_path / "counting.py").write_text(trained.plugin.code, encoding="utf-8")
     metadata = tmp_path / "counting-1.0.dist-info"
     metadata.mkdir()

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
-from resnet_tasks.data.images.windows import Tile
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.structures.samples import Sample
 
 
@@ -36,13 +35,3 @@ def make_sample(
     """
     values, geometry = preparation.prepare_image(image, name)
     return Sample(as_tensor(values), geometry, image_id, name)
-
-
-def make_window_sample(image: PreparedImage, tile: Tile) -> Sample:
-    """Return the sample of one window of an image, with a geometry relative to the full image.
-
-    Raises:
-        DataError: If the file cannot be read or its values cannot be mapped to 0..1.
-    """
-    values, geometry = image.read_window(tile)
-    return Sample(as_tensor(values), geometry, image.name, image.name)

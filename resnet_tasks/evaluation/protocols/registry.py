@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
+from resnet_tasks.registry import EXTRA_EVALUATORS, describe_option_error
 from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.tasks import Task
 
@@ -69,17 +69,10 @@ def build_extra_evaluator(
         return evaluator_class(classes, evaluator_class.Options.model_validate(dict(options or {})))
     except ValidationError as error:
         problems = "; ".join(
-            _describe_problem(issue, evaluator_class.Options) for issue in error.errors()
+            describe_option_error(issue, evaluator_class.Options.model_fields)
+            for issue in error.errors()
         )
         allowed = ", ".join(evaluator_class.Options.model_fields) or "none"
         raise RecipeError(
             f"options of evaluator {name!r}: {problems} (options are: {allowed})"
         ) from None
-
-
-def _describe_problem(error: Any, options: type[EvaluatorOptions]) -> str:
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] != "extra_forbidden":
-        return ": ".join(part for part in (key, f"{error['msg']}, got {error['input']!r}") if part)
-    hint = suggest_nearest(key, options.model_fields)
-    return f"{key} is not an option{hint}"

@@ -165,11 +165,7 @@ class RoiHeads(nn.Module):
         self.box_loss = box_loss
 
     def forward(
-        self,
-        levels: Sequence[Tensor],
-        boxes: Tensor,
-        images: Tensor,
-        dropout_masks: tuple[Tensor, Tensor] | None = None,
+        self, levels: Sequence[Tensor], boxes: Tensor, images: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Predict class logits and box deltas of every proposal.
 
@@ -177,21 +173,24 @@ class RoiHeads(nn.Module):
             levels: `(B, channels, Hk, Wk)` each, finest first.
             boxes: `(Q, 4)` float32 xyxy, input pixels.
             images: `(Q,)` int64, index of the image of each box.
-            dropout_masks: Dropout factors from `BoxHead.sample_dropout_masks`.
 
         Returns:
             Class logits `(Q, 1 + K)`, background first, and box deltas `(Q, 1 + K, 4)`; float32.
         """
-        pooled = multilevel_roi_align(
+        logits, deltas = self.box_predictor(self.box_head(self._pool(levels, boxes, images)))
+        return logits, deltas
+
+    def _pool(self, levels: Sequence[Tensor], boxes: Tensor, images: Tensor) -> Tensor:
+        """Pool the features of boxes, `(Q, C * S * S)`."""
+        # In one expression, so that the unflattened tensor is freed before the layers.
+        return multilevel_roi_align(
             levels,
             self.strides,
             boxes,
             images,
             output_size=self.output_size,
             sampling_ratio=self.sampling_ratio,
-        ).flatten(1)  # in one expression, so that the unflattened tensor is freed before the layers
-        logits, deltas = self.box_predictor(self.box_head(pooled, dropout_masks))
-        return logits, deltas
+        ).flatten(1)
 
     @torch.no_grad()
     def sample(self, proposals: Tensor, valid: Tensor, view: BatchView) -> SampledRois:
@@ -237,15 +236,7 @@ class RoiHeads(nn.Module):
             levels: `(B, channels, Hk, Wk)` each, finest first.
             rois: Result of `sample`.
         """
-        pooled = multilevel_roi_align(
-            levels,
-            self.strides,
-            rois.boxes,
-            rois.images,
-            output_size=self.output_size,
-            sampling_ratio=self.sampling_ratio,
-        ).flatten(1)  # in one expression, so that the unflattened tensor is freed before the layers
-        return self.compute_losses(pooled, rois)
+        return self.compute_losses(self._pool(levels, rois.boxes, rois.images), rois)
 
     def compute_losses(self, pooled: Tensor, rois: SampledRois) -> dict[str, LossTerm]:
         """Compute the loss terms from the pooled features of the proposals, `(Q, C * S * S)`."""

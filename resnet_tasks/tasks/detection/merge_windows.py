@@ -22,12 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.structures.arrays import array_like, as_array
+from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.predictions.detections import Detections
+from resnet_tasks.structures.tasks import Outputs, WindowLayout
 
 Floats = NDArray[np.float64]
 Frame = tuple[float, float, float, float]
@@ -46,21 +49,59 @@ PIECE_INSIDE = 0.5
 PIECE_SCORE = 0.5
 
 
+AnyDetections = TypeVar("AnyDetections", bound=Detections)
+
+
 @dataclass(frozen=True)
-class WindowDetections:
-    """Detections of one window.
+class WindowDetections(Generic[AnyDetections]):
+    """Detections of one window, with or without masks.
 
     Attributes:
         detections: Detections in pixels of the original image.
         frame: xyxy of the window, pixels of the original image.
     """
 
-    detections: Detections
+    detections: AnyDetections
     frame: Frame
 
 
+class DetectionMerger(Generic[AnyDetections]):
+    """Merger of the detections of the windows of one image; see `WindowMerger`.
+
+    Args:
+        layout: Positions of the windows.
+        decode: Conversion of the outputs of windows to detections; see `Task.decode`.
+        merge: Function like `merge_detections`.
+    """
+
+    def __init__(
+        self,
+        layout: WindowLayout,
+        decode: Callable[[Outputs, Sequence[Geometry]], list[AnyDetections]],
+        merge: Callable[..., AnyDetections],
+    ) -> None:
+        self._layout, self._decode, self._merge = layout, decode, merge
+        self._windows: list[WindowDetections[AnyDetections]] = []
+
+    def add(
+        self,
+        boxes: Sequence[tuple[int, int, int, int]],
+        outputs: Outputs,
+        geometries: Sequence[Geometry],
+    ) -> None:
+        """Add a batch of windows."""
+        self._windows += [
+            WindowDetections(detections, self._layout.to_original(box))
+            for box, detections in zip(boxes, self._decode(outputs, geometries), strict=True)
+        ]
+
+    def finish(self) -> AnyDetections:
+        """Return the merged detections."""
+        return self._merge(self._windows, self._layout.original_size, iou=self._layout.iou)
+
+
 def merge_detections(
-    windows: Sequence[WindowDetections], size: tuple[int, int], *, iou: float = 0.5
+    windows: Sequence[WindowDetections[Detections]], size: tuple[int, int], *, iou: float = 0.5
 ) -> Detections:
     """Merge the detections of overlapping windows into detections of the image.
 
@@ -121,6 +162,35 @@ def _merge_class(
     """Merge the boxes and scores of one class."""
     ends = find_cut_sides(boxes, frames[sources], size)
     groups = group_pieces(boxes, ends, sources, frames, compare_extents)
+    joined = join_groups(boxes, scores, ends, sources, groups)
+    return _suppress_duplicates(joined, iou=iou)
+
+
+@dataclass(frozen=True)
+class JoinedObjects:
+    """Objects of one class, with pieces joined.
+
+    Attributes:
+        boxes: `(N, 4)` xyxy, pixels of the original image; hulls of joined pieces.
+        scores: `(N,)`, the highest of joined pieces.
+        is_piece: `(N,)` bool, True for pieces without a counterpart.
+        windows: `(N,)` window of each object; -1 for joined pieces.
+    """
+
+    boxes: Floats
+    scores: Floats
+    is_piece: NDArray[np.bool_]
+    windows: NDArray[np.int64]
+
+
+def join_groups(
+    boxes: Floats,
+    scores: Floats,
+    ends: NDArray[np.bool_],
+    sources: NDArray[np.int64],
+    groups: Sequence[list[int]],
+) -> JoinedObjects:
+    """Join the boxes of each group to one object; arguments as in `group_pieces`."""
     hulls, best, is_piece, windows = [], [], [], []
     for group in groups:
         low, high = boxes[group, :2].min(axis=0), boxes[group, 2:].max(axis=0)
@@ -128,12 +198,11 @@ def _merge_class(
         best.append(scores[group].max())
         is_piece.append(len(group) == 1 and bool(ends[group[0]].any()))
         windows.append(int(sources[group[0]]) if len(group) == 1 else -1)
-    return _suppress_duplicates(
+    return JoinedObjects(
         np.asarray(hulls).reshape(-1, 4),
         np.asarray(best),
         np.asarray(is_piece, np.bool_),
         np.asarray(windows, np.int64),
-        iou=iou,
     )
 
 
@@ -246,15 +315,10 @@ def compare_extents(
     return np.asarray((shared >= SAME_EXTENT * np.maximum(union, 1e-9)) & (shared > 0))
 
 
-def _suppress_duplicates(
-    boxes: Floats,
-    scores: Floats,
-    is_piece: NDArray[np.bool_],
-    windows: NDArray[np.int64],
-    *,
-    iou: float,
-) -> tuple[Floats, Floats]:
+def _suppress_duplicates(objects: JoinedObjects, *, iou: float) -> tuple[Floats, Floats]:
     """Apply steps 2 and 3; joined boxes belong to no window (-1)."""
+    boxes, scores = objects.boxes, objects.scores
+    is_piece, windows = objects.is_piece, objects.windows
     rank = np.argsort(-scores * np.where(is_piece, PIECE_SCORE, 1.0), kind="stable")
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     is_left = np.ones(len(boxes), np.bool_)

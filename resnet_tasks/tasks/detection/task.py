@@ -31,7 +31,7 @@ from resnet_tasks.structures.tasks import (
     register_task,
 )
 from resnet_tasks.tasks.detection.merge_views import fuse_detections
-from resnet_tasks.tasks.detection.merge_windows import WindowDetections, merge_detections
+from resnet_tasks.tasks.detection.merge_windows import DetectionMerger, merge_detections
 
 MIN_OVERLAP = 0.5
 """Minimum IoU of a detection with the box that is to be explained."""
@@ -110,7 +110,7 @@ class DetectionTask(Task):
     def create_window_merger(self, head: str, layout: WindowLayout) -> WindowMerger:
         """Create the merger of boxes: joins cut objects and drops duplicates."""
         del head
-        return _BoxMerger(self, layout)
+        return DetectionMerger(layout, self.decode, merge_detections)
 
     def select_explained(
         self, outputs: Outputs, geometry: Geometry, question: ExplainedQuestion
@@ -190,28 +190,3 @@ def select_explained_score(
         int(labels[index]),
         (corners[0], corners[1], corners[2], corners[3]),
     )
-
-
-class _BoxMerger:
-    """Merger of the detections of overlapping windows."""
-
-    def __init__(self, task: DetectionTask, layout: WindowLayout) -> None:
-        self._task, self._layout = task, layout
-        self._windows: list[WindowDetections] = []
-
-    def add(
-        self,
-        boxes: Sequence[tuple[int, int, int, int]],
-        outputs: Outputs,
-        geometries: Sequence[Geometry],
-    ) -> None:
-        """Add a batch of windows."""
-        decoded = self._task.decode(outputs, geometries)
-        self._windows += [
-            WindowDetections(detections, self._layout.to_original(box))
-            for box, detections in zip(boxes, decoded, strict=True)
-        ]
-
-    def finish(self) -> Detections:
-        """Return the merged detections."""
-        return merge_detections(self._windows, self._layout.original_size, iou=self._layout.iou)

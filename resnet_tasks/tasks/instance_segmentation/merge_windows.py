@@ -20,7 +20,6 @@ Shape glossary: `N` instances of one class in all windows, `W` windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,47 +41,20 @@ from resnet_tasks.tasks.detection.merge_windows import (
     PIECE_SCORE,
     SAME_EXTENT,
     Floats,
-    Frame,
+    JoinedObjects,
+    WindowDetections,
     compare_extents,
     find_cut_sides,
     group_pieces,
+    join_groups,
 )
 
 
-@dataclass(frozen=True)
-class WindowInstances:
-    """Instances of one window.
-
-    Attributes:
-        instances: Instances in pixels of the original image.
-        frame: xyxy of the window, pixels of the original image.
-    """
-
-    instances: InstanceSegmentation
-    frame: Frame
-
-
-@dataclass(frozen=True)
-class _Objects:
-    """Instances of one class, with pieces joined.
-
-    Attributes:
-        boxes: `(N, 4)` xyxy, pixels of the original image.
-        scores: `(N,)`.
-        masks: `(N,)` masks.
-        is_piece: `(N,)` bool, True for pieces without a counterpart.
-        windows: `(N,)` window of each instance; -1 for joined pieces.
-    """
-
-    boxes: Floats
-    scores: Floats
-    masks: list[Rle]
-    is_piece: NDArray[np.bool_]
-    windows: NDArray[np.int64]
-
-
 def merge_instances(
-    windows: Sequence[WindowInstances], size: tuple[int, int], *, iou: float = 0.5
+    windows: Sequence[WindowDetections[InstanceSegmentation]],
+    size: tuple[int, int],
+    *,
+    iou: float = 0.5,
 ) -> InstanceSegmentation:
     """Merge the instances of overlapping windows into instances of the image.
 
@@ -94,20 +66,20 @@ def merge_instances(
     Returns:
         Instances sorted by falling score; those of a single window unchanged.
     """
-    like = windows[0].instances
+    like = windows[0].detections
     if len(windows) == 1:
         return like
-    boxes = np.concatenate([as_array(w.instances.boxes).reshape(-1, 4) for w in windows])
-    scores = np.concatenate([as_array(w.instances.scores) for w in windows]).astype(np.float64)
-    labels = np.concatenate([as_array(w.instances.labels) for w in windows])
-    masks = [mask for window in windows for mask in window.instances.segmentations]
-    sources = np.repeat(np.arange(len(windows)), [len(window.instances) for window in windows])
+    boxes = np.concatenate([as_array(w.detections.boxes).reshape(-1, 4) for w in windows])
+    scores = np.concatenate([as_array(w.detections.scores) for w in windows]).astype(np.float64)
+    labels = np.concatenate([as_array(w.detections.labels) for w in windows])
+    masks = [mask for window in windows for mask in window.detections.segmentations]
+    sources = np.repeat(np.arange(len(windows)), [len(window.detections) for window in windows])
     frames = np.asarray([window.frame for window in windows], np.float64)
     kept_boxes, kept_scores, kept_labels = [np.zeros((0, 4))], [np.zeros(0)], [labels[:0]]
     kept_masks: list[Rle] = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        objects = _join_pieces(
+        objects, joined_masks = _join_pieces(
             boxes[members].astype(np.float64),
             scores[members],
             [masks[i] for i in members.tolist()],
@@ -115,11 +87,11 @@ def merge_instances(
             frames,
             size,
         )
-        kept_indices = _suppress_duplicates(objects, size, iou=iou)
+        kept_indices = _suppress_duplicates(objects, joined_masks, size, iou=iou)
         kept_boxes.append(objects.boxes[kept_indices])
         kept_scores.append(objects.scores[kept_indices])
         kept_labels.append(np.full(len(kept_indices), label, labels.dtype))
-        kept_masks += [objects.masks[i] for i in kept_indices]
+        kept_masks += [joined_masks[i] for i in kept_indices]
     all_scores = np.concatenate(kept_scores)
     order = np.argsort(-all_scores, kind="stable")
     return InstanceSegmentation(
@@ -137,8 +109,8 @@ def _join_pieces(
     sources: NDArray[np.int64],
     frames: Floats,
     size: tuple[int, int],
-) -> _Objects:
-    """Apply step 1 to the instances of one class."""
+) -> tuple[JoinedObjects, list[Rle]]:
+    """Apply step 1 to the instances of one class, and return the objects and their masks."""
 
     def compare_masks(
         all_boxes: Floats,
@@ -161,25 +133,18 @@ def _join_pieces(
 
     ends = find_cut_sides(boxes, frames[sources], size)
     groups = group_pieces(boxes, ends, sources, frames, compare_masks)
-    hulls = [
-        np.concatenate((boxes[group, :2].min(axis=0), boxes[group, 2:].max(axis=0)))
-        for group in groups
-    ]
-    return _Objects(
-        np.asarray(hulls).reshape(-1, 4),
-        np.asarray([scores[group].max() for group in groups]),
-        [unite_masks([masks[i] for i in group]) for group in groups],
-        np.asarray([len(group) == 1 and bool(ends[group[0]].any()) for group in groups], np.bool_),
-        np.asarray([int(sources[group[0]]) if len(group) == 1 else -1 for group in groups]),
-    )
+    joined_masks = [unite_masks([masks[i] for i in group]) for group in groups]
+    return join_groups(boxes, scores, ends, sources, groups), joined_masks
 
 
-def _suppress_duplicates(objects: _Objects, size: tuple[int, int], *, iou: float) -> list[int]:
+def _suppress_duplicates(
+    objects: JoinedObjects, masks: Sequence[Rle], size: tuple[int, int], *, iou: float
+) -> list[int]:
     """Apply steps 2 and 3, and return the positions of the kept objects."""
-    areas = np.asarray([compute_area(mask) for mask in objects.masks], np.float64)
+    areas = np.asarray([compute_area(mask) for mask in masks], np.float64)
     regions = [
         mask if area else encode_rectangle(box, size)
-        for mask, area, box in zip(objects.masks, areas, objects.boxes.tolist(), strict=True)
+        for mask, area, box in zip(masks, areas, objects.boxes.tolist(), strict=True)
     ]
     areas = np.asarray([compute_area(region) for region in regions], np.float64)
     windows, is_piece = objects.windows, objects.is_piece

@@ -6,7 +6,7 @@ Shape glossary: `B` images, `D` instances per image, `M` mask cells per side.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from resnet_tasks.evaluation.coco.instance_segmentation import InstanceSegmentationEvaluator
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import DetectionDecisionCollector
@@ -24,16 +24,14 @@ from resnet_tasks.structures.tasks import (
     WindowMerger,
     register_task,
 )
+from resnet_tasks.tasks.detection.merge_windows import DetectionMerger
 from resnet_tasks.tasks.detection.task import DetectionTask, select_explained_score
 from resnet_tasks.tasks.instance_segmentation.calibration import (
     MaskCalibration,
     extract_mask_decisions,
 )
 from resnet_tasks.tasks.instance_segmentation.merge_views import fuse_instances
-from resnet_tasks.tasks.instance_segmentation.merge_windows import (
-    WindowInstances,
-    merge_instances,
-)
+from resnet_tasks.tasks.instance_segmentation.merge_windows import merge_instances
 from resnet_tasks.tasks.instance_segmentation.pasting import decode_instances
 
 
@@ -80,35 +78,10 @@ class InstanceSegmentationTask(Task):
     def create_window_merger(self, head: str, layout: WindowLayout) -> WindowMerger:
         """Create the merger of instances: joins cut objects and drops duplicates."""
         del head
-        return _InstanceMerger(layout)
+        return DetectionMerger(layout, self.decode, merge_instances)
 
     def select_explained(
         self, outputs: Outputs, geometry: Geometry, question: ExplainedQuestion
     ) -> ExplainedOutput:
         """Select the log-odds of the score of an instance."""
         return select_explained_score(outputs, geometry, question)
-
-
-class _InstanceMerger:
-    """Merger of the instances of overlapping windows."""
-
-    def __init__(self, layout: WindowLayout) -> None:
-        self._layout = layout
-        self._windows: list[WindowInstances] = []
-
-    def add(
-        self,
-        boxes: Sequence[tuple[int, int, int, int]],
-        outputs: Outputs,
-        geometries: Any,
-    ) -> None:
-        """Add a batch of windows."""
-        decoded = decode_instances(outputs, geometries)
-        self._windows += [
-            WindowInstances(instances, self._layout.to_original(box))
-            for box, instances in zip(boxes, decoded, strict=True)
-        ]
-
-    def finish(self) -> InstanceSegmentation:
-        """Return the merged instances."""
-        return merge_instances(self._windows, self._layout.original_size, iou=self._layout.iou)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures.label_table import LabelTable
 
 
 def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> None:
@@ -43,14 +42,3 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
                 else ""
             )
             raise DataError(f"heads.{name}: {problems[0]}{more}")
-
-
-def _iterate_labels(
-    datasets: Iterable[CocoDataset], table: LabelTable
-) -> Iterator[tuple[int | str, tuple[int, ...]]]:
-    """Yield (image id, labels) of all annotated images."""
-    for dataset in datasets:
-        for index in range(len(dataset)):
-            labels = dataset.image_labels(index, table)
-            if labels is not None:
-                yield dataset.image_id(index), tuple(labels)

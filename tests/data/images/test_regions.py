@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from resnet_tasks.data.datasets.samples import make_sample, make_window_sample
+from resnet_tasks.data.datasets.samples import as_tensor, make_sample
 from resnet_tasks.data.images import regions as module
 from resnet_tasks.data.images.decoding import read_image
 from resnet_tasks.data.images.intensity import Intensity, Resize
@@ -149,6 +149,6 @@ def test_prepared_parts_equal_the_prepared_whole(
         opened = preparation.open_image(source)
         assert opened.size == tuple(whole.image.shape[1:])
         for tile in WindowGrid(32, 32, 0.3).make_tiles(opened.size):
-            part = make_window_sample(opened, tile)
-            assert (part.image == whole.image[:, tile.rows, tile.columns]).all()
-            assert part.geometry.original_size == SIZE
+            pixels, geometry = opened.read_window(tile)
+            assert (as_tensor(pixels) == whole.image[:, tile.rows, tile.columns]).all()
+            assert geometry.original_size == SIZE

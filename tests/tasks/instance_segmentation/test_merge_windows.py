@@ -13,7 +13,8 @@ from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
 from resnet_tasks.structures.run_lengths import compute_mask_iou, encode_bitmap
-from resnet_tasks.tasks.instance_segmentation.merge_windows import WindowInstances, merge_instances
+from resnet_tasks.tasks.detection.merge_windows import WindowDetections
+from resnet_tasks.tasks.instance_segmentation.merge_windows import merge_instances
 
 Frame = tuple[int, int, int, int]
 Instance = tuple[np.ndarray, float, int]
@@ -30,7 +31,7 @@ def ellipse(
     return (u / a) ** 2 + (v / b) ** 2 <= 1
 
 
-def window(frame: Frame, *objects: Instance) -> WindowInstances:
+def window(frame: Frame, *objects: Instance) -> WindowDetections:
     """Instances of a window, masks and tight boxes as far as the window reaches."""
     boxes, masks, rows = [], [], []
     for bitmap, score, label in objects:
@@ -49,7 +50,7 @@ def window(frame: Frame, *objects: Instance) -> WindowInstances:
         np.asarray([label for _, label in rows], np.int64),
         tuple(masks),
     )
-    return WindowInstances(instances, frame)
+    return WindowDetections(instances, frame)
 
 
 def bitmaps(merged: InstanceSegmentation, size: tuple[int, int]) -> list[np.ndarray]:
@@ -62,7 +63,7 @@ def compute_iou(first: np.ndarray, second: np.ndarray) -> float:
 
 def test_instances_of_one_window_are_unchanged() -> None:
     alone = window(LEFT, (ellipse(SIZE, 50, 50, 60, 20), 0.9, 0))
-    assert merge_instances([alone], SIZE) is alone.instances
+    assert merge_instances([alone], SIZE) is alone.detections
 
 
 @pytest.mark.parametrize("overlap", [0, 25])
@@ -170,7 +171,7 @@ def test_instances_without_pixels_are_compared_by_their_box() -> None:
         )
         for score in (0.5, 0.4)
     ]
-    windows = [WindowInstances(r, f) for r, f in zip(rows, (LEFT, RIGHT), strict=True)]
+    windows = [WindowDetections(r, f) for r, f in zip(rows, (LEFT, RIGHT), strict=True)]
     merged = merge_instances(windows, SIZE)
     assert merged.scores.tolist() == pytest.approx([0.5])
     assert merged.segmentations == (empty,)
