@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime import malloc
 from tests.support.paths import SHARED
 from tests.support.shapes import CLASSES, LIGHT_DETECTOR, Broken, Shapes
 
@@ -59,6 +61,28 @@ def draw_cells(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _return_freed_memory() -> Iterator[None]:
+    """Keep the memory of the process small: thousands of tests follow one another in it.
+
+    Commands that run inside the process must not switch its allocator to `keep_freed_memory`, which
+    would add up the peaks of all tests. Objects that exist already are hidden from the garbage
+    collector, so that `_collect_garbage` is fast.
+    """
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(malloc, "keep_freed_memory", lambda: True)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _collect_garbage() -> Iterator[None]:
+    """Free the models of a test, which reference cycles keep alive."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
