@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -141,9 +139,3 @@ def format_number(
     if interval is None:
         return f"{value:{sign}.4f}"
     return f"{value:{sign}.3f} [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]"
-
-
-def compute_sha256(path: Path) -> str:
-    """Compute the SHA-256 hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

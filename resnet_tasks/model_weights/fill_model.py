@@ -11,12 +11,12 @@ import torchvision
 from torch import Tensor
 
 from resnet_tasks.backbone.checkpoints import load_tensors, read_checkpoint, strip_prefixes
-from resnet_tasks.backbone.file_transfer import compute_sha256
 from resnet_tasks.backbone.key_layouts import convert_layout
 from resnet_tasks.backbone.pretrained import LoadReport, WeightSource, find_weights
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.backbone.weights_request import MODEL_KEY, WeightsRequest
 from resnet_tasks.errors import WeightsError
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.foreign_weights import ForeignModel
 from resnet_tasks.model import TaskModel

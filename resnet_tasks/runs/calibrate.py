@@ -20,9 +20,10 @@ from resnet_tasks.evaluation.evaluators import (
     add_calibration_evaluators,
     build_evaluators,
 )
-from resnet_tasks.evaluation.metric_tables import compute_sha256, format_number
+from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.runs.evaluate_run import collect_versions, weights_sha256

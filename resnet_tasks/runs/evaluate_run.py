@@ -24,11 +24,11 @@ from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
 from resnet_tasks.evaluation.ground_truth import get_label_table
 from resnet_tasks.evaluation.metric_tables import (
-    compute_sha256,
     metric_to_json,
 )
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.recipe.schema.recipe import Recipe

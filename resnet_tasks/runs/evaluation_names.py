@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from resnet_tasks.assemble.split_files import Split
-from resnet_tasks.evaluation.metric_tables import compute_sha256
+from resnet_tasks.files.digests import compute_sha256
 
 
 def build_evaluation_name(

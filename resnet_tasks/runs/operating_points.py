@@ -11,7 +11,6 @@ from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.split_files import Split, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.evaluation.metric_tables import compute_sha256
 from resnet_tasks.evaluation.protocols.froc import FrocEvaluator, FrocOptions
 from resnet_tasks.evaluation.protocols.operating_point import (
     OperatingPoint,
@@ -20,6 +19,7 @@ from resnet_tasks.evaluation.protocols.operating_point import (
     get_label_thresholds,
 )
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.runs.evaluate_run import check_categories, collect_versions, weights_sha256
 from resnet_tasks.runs.run import Run
 

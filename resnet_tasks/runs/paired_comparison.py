@@ -15,7 +15,7 @@ from rich.text import Text
 
 from resnet_tasks.assemble.split_files import Split, find_recipe_data, get_sources
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.metric_tables import compute_sha256, format_number
+from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.evaluation.uncertainty.bootstrap import Resampling
 from resnet_tasks.evaluation.uncertainty.paired_test import (
     MetricDifference,
@@ -23,6 +23,7 @@ from resnet_tasks.evaluation.uncertainty.paired_test import (
     compare_evaluations,
 )
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 from resnet_tasks.runs.run import Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from huggingface_hub.errors import (
 
 from resnet_tasks.errors import HubError, ResnetTasksError, RunError
 from resnet_tasks.files.atomic import make_folder, write_json
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.report.run_view import RunView, read_run
 from resnet_tasks.sharing.contents import (
     CARD,
@@ -217,11 +217,7 @@ def _get_digest(sibling: Any) -> str | None:
 
 
 def _verify_digest(repo: str, file: Path, digest: str | None) -> None:
-    if digest is None:
-        return
-    with file.open("rb") as stream:
-        actual_digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if actual_digest != digest:
+    if digest is not None and compute_sha256(file) != digest:
         file.unlink()
         raise HubError(
             f"the sha256 of {file.name} of {repo} differs from that on the hub; the file was "

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import strftime
 from typing import Any
 
-from resnet_tasks.evaluation.metric_tables import compute_sha256, metric_to_json
+from resnet_tasks.evaluation.metric_tables import metric_to_json
 from resnet_tasks.evaluation.results_files.file_evaluation import FileEvaluation
 from resnet_tasks.evaluation.uncertainty.bootstrap import (
     LEAST_UNITS,
@@ -21,6 +21,7 @@ from resnet_tasks.evaluation.uncertainty.bootstrap import (
     resample_metrics,
 )
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.structures.evaluation import DetailedEvaluator, ResamplableEvaluator
 
 

@@ -18,9 +18,10 @@ from resnet_tasks.data.splits.splitting import Folds
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate_folds
 from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
-from resnet_tasks.evaluation.metric_tables import compute_sha256, metric_to_json
+from resnet_tasks.evaluation.metric_tables import metric_to_json
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.data import FoldsRecipe
