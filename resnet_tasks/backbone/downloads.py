@@ -30,7 +30,6 @@ from huggingface_hub.file_download import repo_folder_name
 
 from resnet_tasks.backbone.file_transfer import (
     StallDetector,
-    compute_sha256,
     discard_partial,
     download,
     lock_download,
@@ -38,6 +37,7 @@ from resnet_tasks.backbone.file_transfer import (
 )
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
+from resnet_tasks.files.digests import compute_sha256
 
 PROBE_SECONDS = 6.0
 """Seconds in which a server must answer at all, name resolution included."""

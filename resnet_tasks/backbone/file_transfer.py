@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import urllib.error
@@ -134,12 +133,6 @@ def lock_download(part: Path, request: WeightsRequest) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def compute_sha256(file: Path) -> str:
-    """Compute the sha256 of a file as hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def make_unreachable_error(url: str, request: WeightsRequest, error: BaseException) -> WeightsError:
