@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness.side_by_side import collect_environment
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.atomic import write_json
 from resnet_tasks.runtime.devices import autocast, resolve_precision
 
 try:
@@ -273,7 +274,7 @@ def train_all(
                 net_report = _load_finished(file, settings)
                 if net_report is None:
                     net_report = train_net(kind, depth, settings, digits, progress)
-                    _write_json(file, net_report)
+                    write_json(file, net_report)
                     console.print(f"{kind}-{depth}: {net_report['minutes']:.1f} minutes")
                 else:
                     console.print(f"{kind}-{depth}: taken from {file}")
@@ -290,12 +291,6 @@ def _load_finished(file: Path, settings: Settings) -> dict[str, Any] | None:
     except ValueError:
         return None  # not a result file: train again and overwrite it
     return net_report if net_report.get("settings") == asdict(settings) else None
-
-
-def _write_json(file: Path, content: Any) -> None:
-    temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(file)
 
 
 def plot_errors(net_reports: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -352,7 +347,7 @@ def main(argv: Sequence[str]) -> None:
     settings = Settings(epochs=options.epochs, seed=options.seed, precision=precision)
     net_reports = train_all(options.depths, settings, options.out, console)
     machine = collect_environment(torch.device("cpu"))
-    _write_json(options.out / "degradation.json", {"nets": net_reports, "machine": machine})
+    write_json(options.out / "degradation.json", {"nets": net_reports, "machine": machine})
     plot_errors(net_reports, options.out / "degradation.png")
     console.print(build_table(net_reports))
     console.print(f"{options.out / 'degradation.json'} and {options.out / 'degradation.png'}")

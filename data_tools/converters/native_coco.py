@@ -32,6 +32,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.data.coco.streaming import open_content
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.atomic import open_atomic
 
 
 def convert_coco(
@@ -223,9 +224,7 @@ def _write_coco(
         }
         for category in coco.categories.categories
     ]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.partial")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with open_atomic(file) as stream:
         stream.write(f'{{"info": {json.dumps(info)}, "licenses": {json.dumps(licenses)}, ')
         stream.write(f'"categories": {json.dumps(categories)}, "images": {json.dumps(images)}, ')
         stream.write('"annotations": [')
@@ -236,7 +235,6 @@ def _write_coco(
                 stream.write(separator + json.dumps(_build_annotation(annotation, category_id)))
                 separator = ", "
         stream.write("]}")
-    temporary.replace(file)
 
 
 def _build_annotation(annotation: Annotation, category_id: int) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from data_tools.writing.coco_shapes import (
 from data_tools.writing.semantic_maps import SemanticMaps
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import require_class_names
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
@@ -296,10 +297,8 @@ class CocoWriter:
         self._notes.append(text)
 
     def write(self) -> SplitSummary:
-        """Write the JSON under a temporary name, rename it, and return the summary of the split."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_name(f".{self.file.name}.partial")
-        with temporary.open("w", encoding="utf-8") as stream:
+        """Write the JSON atomically, and return the summary of the split."""
+        with open_atomic(self.file) as stream:
             stream.write(f'{{"info": {json.dumps(self._info)}, ')
             stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')
             for number, record in enumerate(self._images.records):
@@ -307,7 +306,6 @@ class CocoWriter:
             stream.write('], "annotations": [')
             self._annotations.copy_to(stream)
             stream.write(f'], "categories": {json.dumps(self._categories)}}}')
-        temporary.replace(self.file)
         return self.summarize()
 
     def summarize(self) -> SplitSummary:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.reading.source_folder import format_listing
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.atomic import replace_folder
 from resnet_tasks.files.safe_names import is_inside
 
 CARD = "data_card.md"
@@ -27,30 +26,12 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
         overwrite: Whether to replace the result of an earlier conversion.
 
     Raises:
-        DataError: If `out` exists and may not be replaced, or cannot be created.
+        DataError: If `out` exists and may not be replaced.
+        RunError: If it cannot be created.
     """
-    _check_output(out, sources, overwrite)
-    token = uuid.uuid4().hex[:8]
-    partial = out.with_name(f".{out.name}.partial-{token}")
-    previous = out.with_name(f".{out.name}.replaced-{token}")
-    # The folder is made inside the block that removes it: a signal may arrive right after `mkdir`.
-    try:
-        try:
-            partial.mkdir(parents=True)
-        except OSError as error:
-            raise DataError(
-                f"the output folder {out} cannot be created ({error.strerror}); choose another"
-            ) from None
+    with replace_folder(out, overwrite=overwrite) as partial:
+        _check_output(out, sources, overwrite)  # also of an earlier result that got its name back
         yield partial
-        # The earlier result is renamed, not deleted: it is restored if the second rename fails.
-        if out.exists():
-            out.rename(previous)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if previous.exists() and not out.exists():
-            previous.rename(out)
-        shutil.rmtree(previous, ignore_errors=True)
 
 
 def place_inside(folder: Path, name: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,7 +31,7 @@ from resnet_tasks.exported.manifest import (
     Manifest,
     PixelRange,
 )
-from resnet_tasks.files.atomic import make_folder
+from resnet_tasks.files.atomic import replace_folder
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.plugins import copy_plugins
 from resnet_tasks.runs.evaluate_run import weights_sha256
@@ -103,10 +102,7 @@ def export_run(
     manifest = _build_manifest(run, model, form, checkpoint)
     graph = ExportGraph(model, manifest.pixels).eval()
     images = load_comparison_images(run, comparison_images, data_root)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_folder(partial)
-    try:
+    with replace_folder(out, overwrite=False) as partial:
         manifest = replace(manifest, plugins=_copy_plugins(run, model, partial))
         _write_graph(graph, manifest, partial)
         metadata, manifest = compare_with_model(
@@ -121,10 +117,6 @@ def export_run(
         metadata["bytes"] = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
         manifest = replace(manifest, metadata={**manifest.metadata, **metadata})
         manifest.write(partial)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return ExportResult(out, manifest)
 
 

@@ -1,8 +1,14 @@
-"""Atomic writing of result files and folders: they appear complete or not at all."""
+"""Atomic writing of result files and folders: they appear complete or not at all.
+
+A result is written next to its place, under a name that no other writer uses (`partial_paths`), and
+takes its own name when it is complete. A kill at any moment leaves the earlier result or the new
+one; for a folder there is a short moment with neither, in which the earlier one is next to it.
+"""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
 import re
@@ -12,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX, create_partial_path, remove_path
 
 ESCAPED = "escape_undecodable"
 """Name of the codec error handler `escape_undecodable`, for text that may contain file names."""
@@ -27,36 +34,111 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(
-            f"folder {folder} cannot be created ({error.strerror}); choose another --out"
-        ) from None
+        raise _make_folder_error(folder, error) from None
 
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[TextIO]:
     """Open a text file that appears under its name only when it is complete.
 
-    The text goes to `<name>.partial` next to it, which is renamed at the end of the block and
-    removed after an error.
-
     Raises:
         RunError: If the disk is full, or the folder cannot be written to.
     """
-    partial_path = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial_path.open("w", encoding="utf-8", errors=ESCAPED) as stream:
+        with (
+            replace_file(path) as partial,
+            partial.open("w", encoding="utf-8", errors=ESCAPED) as stream,
+        ):
             yield stream
-            stream.flush()
-            # Without this a power failure after the rename could leave an empty file.
-            os.fsync(stream.fileno())
-        partial_path.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            partial_path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise make_write_error(path, error) from None
+    except OSError as error:
+        raise make_write_error(path, error) from None
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield the path to write a file to; the file takes the name `path` when the block ends.
+
+    The new file is on disk before it replaces an earlier one. After an error it is removed.
+
+    Args:
+        path: Path of the file, in a folder that exists.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    partial = create_partial_path(path)
+    try:
+        yield partial
+        sync_file(partial)
+        partial.replace(path)
+    except BaseException:
+        remove_path(partial)
         raise
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the content of a file is on disk.
+
+    Without this a power failure after a rename could leave an empty file.
+    """
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def replace_folder(
+    folder: Path, *, overwrite: bool = True, previous: Path | None = None
+) -> Iterator[Path]:
+    """Yield an empty folder, which takes the name `folder` when the block ends.
+
+    After an error the new folder is removed, and an earlier `folder` stays or is moved back.
+
+    Args:
+        folder: Path of the result.
+        overwrite: Whether to replace a folder that is not empty.
+        previous: Path of the earlier folder between the two renames, so that readers find it if the
+            process is killed there; default: a hidden name, from which the next writer moves it
+            back.
+
+    Raises:
+        OSError: If a folder cannot be renamed.
+        RunError: If the new folder cannot be created, or `folder` may not be replaced.
+    """
+    partial = create_partial_path(folder)
+    previous = previous or partial.with_suffix(PREVIOUS_SUFFIX)
+    # The folder is made inside the block that removes it: a signal may arrive right after `mkdir`.
+    try:
+        try:
+            partial.mkdir(parents=True)
+        except OSError as error:
+            raise _make_folder_error(folder, error) from None
+        yield partial
+        while not _try_rename(partial, folder):
+            if not overwrite and any(folder.iterdir()):
+                raise RunError(f"{folder} already exists; remove it or choose another --out")
+            # A folder cannot replace another one atomically: the earlier one is moved aside first.
+            remove_path(previous)
+            with suppress(FileNotFoundError):  # another process has moved it
+                folder.rename(previous)
+    finally:
+        remove_path(partial)
+        if not folder.exists():
+            with suppress(OSError):
+                previous.rename(folder)
+        if folder.exists():
+            remove_path(previous)
+
+
+def _try_rename(partial: Path, folder: Path) -> bool:
+    """Rename a folder, or return False if there is another one that is not empty."""
+    try:
+        partial.rename(folder)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY or folder.is_dir():
+            return False
+        raise
+    return True
 
 
 @contextmanager
@@ -137,6 +219,10 @@ def _escape(character: str) -> str:
 
 
 codecs.register_error(ESCAPED, escape_undecodable)
+
+
+def _make_folder_error(folder: Path, error: OSError) -> RunError:
+    return RunError(f"folder {folder} cannot be created ({error.strerror}); choose another --out")
 
 
 def make_write_error(path: Path, error: Exception) -> RunError:

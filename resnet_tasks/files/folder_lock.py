@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import make_folder
+from resnet_tasks.files.partial_paths import has_exited
 
 LOCK = ".lock"
 OWNER_FILE = ".lock.json"
@@ -77,7 +78,7 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         lock.acquire()
     except Timeout:
         owner = _read_owner(folder)
-        if owner.get("host") != socket.gethostname() or not _has_exited(owner.get("pid")):
+        if owner.get("host") != socket.gethostname() or not has_exited(owner.get("pid")):
             raise
         # Loader processes inherit the lock of a killed run, until they notice that it is gone.
         lock.acquire(timeout=ORPHAN_SECONDS)
@@ -90,20 +91,6 @@ def _read_owner(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}
-
-
-def _has_exited(pid: object) -> bool:
-    """Return whether a process of this machine has ended; False if that is unknown."""
-    # On Windows `os.kill` with signal 0 would send Ctrl-C to the process.
-    if os.name == "nt" or not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _describe_owner(folder: Path) -> str:

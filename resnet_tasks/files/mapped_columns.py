@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from resnet_tasks.errors import DataError, format_error
+from resnet_tasks.files.atomic import replace_file
 
 _TYPES = {"I64": np.int64, "I32": np.int32, "F64": np.float64, "U8": np.uint8, "BOOL": np.bool_}
 _MOST_HEADER = 1 << 28
@@ -97,22 +97,14 @@ def write_columns(
     """
     arrays = {name: np.ascontiguousarray(columns[name]) for name in columns}
     encoded_metadata = json.dumps({**metadata, "checksum": _compute_checksum(arrays)})
-    # The process id keeps processes apart that write the same file at the same time.
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        partial.touch()
-        usual = partial.stat().st_mode
-        save_file(arrays, partial, metadata={"about": encoded_metadata})
-        partial.chmod(usual)  # safetensors creates files that only their owner can read
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if isinstance(error, Exception) and not isinstance(error, OSError):
-            raise OSError(str(error)) from None  # SafetensorError, for example of a full disk
-        raise
+        with replace_file(path) as partial:
+            partial.touch()
+            usual = partial.stat().st_mode
+            save_file(arrays, partial, metadata={"about": encoded_metadata})
+            partial.chmod(usual)  # safetensors creates files that only their owner can read
+    except SafetensorError as error:  # for example of a full disk
+        raise OSError(str(error)) from None
 
 
 def open_columns(path: Path) -> MappedColumns:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.files.partial_paths import is_partial
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.history import History, read_history
@@ -144,7 +145,9 @@ def read_run(folder: Path) -> RunView:
             f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
         ) from None
     evaluations = [
-        _read_evaluation(path.parent) for path in folder.glob("evaluations/*/metrics.json")
+        _read_evaluation(path.parent)
+        for path in folder.glob("evaluations/*/metrics.json")
+        if not is_partial(path.parent)
     ]
     evaluations.sort(
         key=lambda evaluation: (str(evaluation.metadata.get("date", "")), evaluation.name),
@@ -157,9 +160,7 @@ def read_run(folder: Path) -> RunView:
         recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         labels=labels,
         history=read_history(folder / "log.jsonl"),
-        evaluations=tuple(
-            evaluation for evaluation in evaluations if not evaluation.name.endswith(".partial")
-        ),
+        evaluations=tuple(evaluations),
         parameters={} if weights is None else _count_parameters(weights),
         weights_bytes=None if weights is None else weights.stat().st_size,
     )

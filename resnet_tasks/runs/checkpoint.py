@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.files.atomic import make_write_error
+from resnet_tasks.files.atomic import make_write_error, replace_folder, sync_file
+from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX
 
 Weights = dict[str, Tensor]
 
@@ -44,27 +44,28 @@ def save_checkpoint(
     Raises:
         RunError: If the disk is full or the folder no longer exists; the old checkpoint is kept.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    previous = folder.with_name(folder.name + ".previous")
-    shutil.rmtree(partial, ignore_errors=True)
+    previous = _get_previous_path(folder)
     try:
-        partial.mkdir(parents=True)
-        _write_files(partial, model, ema, state)
-        # A folder cannot replace another one atomically. The old checkpoint is moved aside first;
-        # `find_checkpoint_folder` finds it if the process is killed between the two renames.
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.rename(previous)
-        partial.rename(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save: RuntimeError
-        shutil.rmtree(partial, ignore_errors=True)
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        # torch.save reports a full disk as an error of its file format.
-        cause = error if isinstance(error, (OSError, SafetensorError)) else full
+        # `find_checkpoint_folder` finds `previous` if the process is killed between two renames.
+        with replace_folder(folder, previous=previous) as partial:
+            _write_files(partial, model, ema, state)
+    except (OSError, SafetensorError, RuntimeError, RunError) as error:
         has_old = folder.exists() or previous.exists()
         hint = "; the previous checkpoint is kept: resume from it with --resume" if has_old else ""
-        raise RunError(f"{make_write_error(folder, cause)}{hint}") from None
-    shutil.rmtree(previous, ignore_errors=True)
+        raise RunError(f"{_make_error(folder, error)}{hint}") from None
+
+
+def _get_previous_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + PREVIOUS_SUFFIX)
+
+
+def _make_error(folder: Path, error: Exception) -> RunError:
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, RuntimeError):
+        # torch.save reports a full disk as an error of its file format.
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return make_write_error(folder, error)
 
 
 def _write_files(
@@ -79,8 +80,7 @@ def _write_files(
     if state is not None:
         torch.save(dict(state), partial / "state.pt")
     for file in partial.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync_file(file)
 
 
 def _detach_weights(weights: Mapping[str, Tensor]) -> Weights:
@@ -93,8 +93,7 @@ def find_checkpoint_folder(folder: Path) -> Path:
     Raises:
         RunError: If neither exists.
     """
-    previous = folder.with_name(folder.name + ".previous")
-    for candidate in (folder, previous):
+    for candidate in (folder, _get_previous_path(folder)):
         if (candidate / "model.safetensors").is_file():
             return candidate
     raise RunError(

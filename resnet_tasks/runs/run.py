@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.evaluation.evaluate import Evaluation
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
+from resnet_tasks.files.atomic import replace_folder
 from resnet_tasks.inference.combiners import add_combiners
 from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.predictor import Predictor
@@ -256,22 +256,18 @@ class Run(RunDirectory):
         folder = self.get_evaluation_folder(
             split, annotations=annotations, checkpoint=checkpoint, inference=inference
         )
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        evaluation = evaluate_and_save(
-            model,
-            dataset,
-            partial,
-            recipe=self.recipe,
-            labels=self.labels,
-            checkpoint=self.find_checkpoint(checkpoint),
-            inference=inference,
-            console=console,
-            num_drawings=num_drawings,
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        return evaluation
+        with replace_folder(folder) as partial:
+            return evaluate_and_save(
+                model,
+                dataset,
+                partial,
+                recipe=self.recipe,
+                labels=self.labels,
+                checkpoint=self.find_checkpoint(checkpoint),
+                inference=inference,
+                console=console,
+                num_drawings=num_drawings,
+            )
 
     def load_dataset(
         self,

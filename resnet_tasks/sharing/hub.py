@@ -166,6 +166,7 @@ def pull(
     if out.exists():
         raise RunError(f"{out} already exists; choose another --out, or remove it")
     api = HfApi(endpoint=endpoint)
+    # The name stays the same, so that the next call finds what an interrupted one has downloaded.
     partial_folder = out.with_name(f"{out.name}.partial")
     with _translate_hub_errors(repo, api.endpoint, revision):
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)

@@ -215,7 +215,7 @@ def test_data_below_a_file(tmp_path: Path) -> None:
     code, said = _run("data", "prepare", "cells", "train=1", "val=1", "--out", taken / "cells")
 
     assert code == 2
-    assert f"the output folder {taken / 'cells'} cannot be created" in said
+    assert f"folder {taken / 'cells'} cannot be created (Not a directory); choose another" in said
 
 
 @pytest.mark.parametrize("options", [(), ("category=polyp",)])

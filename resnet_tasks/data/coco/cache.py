@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,6 @@ CACHE_FOLDER = "RESNET_TASKS_CACHE"
 files."""
 VERSION = 1
 """Format version. A file with another version is rebuilt."""
-_STALE = 86_400
-"""Age in seconds after which partially written files are removed."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,6 @@ class CocoCache:
         for cache_path in self._paths:
             try:
                 cache_path.parent.mkdir(parents=True, exist_ok=True)
-                _remove_stale_files(cache_path)
                 columns = {**coco.images.columns, **coco.annotations.columns}
                 write_columns(cache_path, columns, self._build_metadata(coco))
                 cached = self._open(cache_path, images_root)
@@ -192,13 +189,6 @@ def open_cache(path: Path, annotated: Iterable[str] | None) -> CocoCache | None:
 def _read_file_state(path: Path) -> tuple[int, int]:
     file_stat = path.stat()
     return (file_stat.st_size, file_stat.st_mtime_ns)
-
-
-def _remove_stale_files(cache_path: Path) -> None:
-    """Remove partially written files of killed processes."""
-    for stale_path in cache_path.parent.glob(f"{cache_path.name}.partial-*"):
-        if stale_path.stat().st_mtime < time() - _STALE:
-            stale_path.unlink(missing_ok=True)
 
 
 def _build_records(

@@ -35,7 +35,7 @@ def test_a_conversion_that_is_stopped(number: int, name: str, tmp_path: Path) ->
         [*command, tmp_path / "in", tmp_path / "out"], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.partial-*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".out@*.partial")) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert running.poll() is None
     running.send_signal(number)

@@ -1,0 +1,89 @@
+"""Temporary names next to a file or folder, under which it is written until it is complete.
+
+A name holds the process that writes: `.metrics.json@6f1c02aa-4711-9f3c21ab0.partial`. Two writers
+never share one, and the next writer of the result removes what a killed process left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+import zlib
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+ABANDONED_SECONDS = 86_400.0
+"""Age from which an unfinished result is removed if the state of its process is unknown."""
+
+PREVIOUS_SUFFIX = ".previous"
+"""End of the name of a folder's earlier version while a new one takes its place."""
+
+_SUFFIX = ".partial"
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_PROCESS = uuid.uuid4().hex[:8]
+"""Tells this process from an earlier one with the same id, as after the restart of a container."""
+_NUMBERS = count()
+
+
+def create_partial_path(path: Path) -> Path:
+    """Return an unused name next to `path`, and clean up what dead writers of `path` left behind.
+
+    Their unfinished files and folders are removed. An earlier folder that was moved aside gets its
+    name back if there is no later one.
+    """
+    name = f".{path.name}@"
+    leftover = re.compile(
+        rf"{re.escape(name)}([0-9a-f]{{8}})-(\d+)-([0-9a-f]+)\.(?:partial|previous)"
+    )
+    with suppress(OSError):  # the folder may not exist yet
+        for file_name in os.listdir(path.parent):  # noqa: PTH208 - 4 times faster for many images
+            writer = leftover.fullmatch(file_name)
+            if writer and _is_dead(path.with_name(file_name), *writer.groups()):
+                if file_name.endswith(PREVIOUS_SUFFIX) and not path.exists():
+                    path.with_name(file_name).rename(path)
+                else:
+                    remove_path(path.with_name(file_name))
+    return path.with_name(f"{name}{_HOST}-{os.getpid()}-{_PROCESS}{next(_NUMBERS):x}{_SUFFIX}")
+
+
+def is_partial(path: Path) -> bool:
+    """Return whether a path is that of an unfinished result, or of one that is being replaced."""
+    return path.name.endswith((_SUFFIX, PREVIOUS_SUFFIX))
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, a link or a folder with its content, as far as that is possible."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def has_exited(pid: object) -> bool:
+    """Return whether a process of this machine has ended; False if that is unknown."""
+    # On Windows `os.kill` with signal 0 would send Ctrl-C to the process.
+    if os.name == "nt" or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_dead(partial: Path, host: str, pid: str, token: str) -> bool:
+    """Return whether the process that wrote a partial file or folder has ended."""
+    if host == _HOST and int(pid) == os.getpid():
+        return not token.startswith(_PROCESS)
+    if host == _HOST and os.name != "nt":
+        return has_exited(int(pid))
+    newest = max(path.lstat().st_mtime for path in (partial, *partial.rglob("*")))
+    return newest < time.time() - ABANDONED_SECONDS

@@ -1,0 +1,142 @@
+"""Names of unfinished results: unique, and cleaned up after dead processes only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from resnet_tasks.files.atomic import open_atomic, replace_folder
+from resnet_tasks.files.partial_paths import (
+    ABANDONED_SECONDS,
+    create_partial_path,
+    has_exited,
+    is_partial,
+)
+
+CREATE = """
+import sys
+from pathlib import Path
+from resnet_tasks.files.partial_paths import create_partial_path
+print(create_partial_path(Path(sys.argv[1])))
+sys.stdin.read()
+"""
+
+
+def start_writer(path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Start a process that writes `path`; return it with the name that it uses."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CREATE, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().rstrip())
+
+
+def test_names_are_unique_and_hidden(tmp_path: Path) -> None:
+    names = {create_partial_path(tmp_path / "a.json").name for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.startswith(".a.json@") and name.endswith(".partial") for name in names)
+    assert all(is_partial(Path(name)) for name in names)
+    assert not is_partial(tmp_path / "a.json")
+
+
+def test_only_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    process, partial = start_writer(path)
+    with process:
+        partial.mkdir()
+        (partial / "a").touch()
+        os.utime(partial / "a", (0, 0))
+        os.utime(partial, (0, 0))
+        create_partial_path(path)
+        assert (partial / "a").is_file()
+        process.kill()
+    create_partial_path(tmp_path / "another")
+    assert (partial / "a").is_file()
+    create_partial_path(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_folder_gets_its_name_back(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    process, partial = start_writer(path)
+    previous = partial.with_suffix(".previous")
+    with process:
+        previous.mkdir()
+        create_partial_path(path)
+        assert [each.name for each in tmp_path.iterdir()] == [previous.name]
+        process.kill()
+    create_partial_path(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+    path.rename(previous)
+    path.mkdir()
+    create_partial_path(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_earlier_process_with_the_same_id(tmp_path: Path) -> None:
+    """A container that starts again often has the same process id."""
+    own = create_partial_path(tmp_path / "a")
+    host, pid, _ = own.name.split("-")
+    earlier = tmp_path / f"{host}-{pid}-00000000{0:x}.partial"
+    own.touch()
+    earlier.touch()
+    create_partial_path(tmp_path / "a")
+    assert own.is_file()
+    assert not earlier.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_another_machine(tmp_path: Path, kind: str) -> None:
+    """Whether a process of another machine lives is unknown: its files stay for a day."""
+    partial = tmp_path / f".a@00000000-{os.getpid()}-123456780.partial"
+    newest = partial
+    if kind == "folder":
+        partial.mkdir()
+        newest = partial / "content"
+    newest.touch()
+    old = time.time() - ABANDONED_SECONDS - 60
+    os.utime(partial, (old, old))
+    os.utime(newest, (old + 120, old + 120))
+    create_partial_path(tmp_path / "a")
+    assert newest.exists()
+    os.utime(newest, (old, old))
+    create_partial_path(tmp_path / "a")
+    assert not partial.exists()
+
+
+def test_other_names_stay(tmp_path: Path) -> None:
+    own = create_partial_path(tmp_path / "a")
+    dead = own.name.replace(str(os.getpid()), "4194305")  # above the largest process id
+    names = [".a@notes.partial", ".a@1-2-3.partial", "a.partial", dead.replace(".a@", ".a.b@")]
+    for name in [*names, dead]:
+        (tmp_path / name).touch()
+    create_partial_path(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_one_process_may_write_a_result_twice_at_once(tmp_path: Path) -> None:
+    with open_atomic(tmp_path / "a") as first, open_atomic(tmp_path / "a") as second:
+        first.write("first")
+        second.write("second")
+    assert (tmp_path / "a").read_text() == "first"  # it is closed last
+    with replace_folder(tmp_path / "b") as outer, replace_folder(tmp_path / "b") as inner:
+        (outer / "outer").touch()
+        (inner / "inner").touch()
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["outer"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_process_that_has_ended() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    assert not has_exited(os.getpid())
+    process.wait()
+    assert has_exited(process.pid)
+    assert not has_exited("a name")
