@@ -27,7 +27,6 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,6 +35,7 @@ from benchmarks.harness.side_by_side import collect_environment
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.runtime.devices import autocast, resolve_precision
+from resnet_tasks.runtime.progress import track_progress
 
 try:
     from sklearn.datasets import load_digits
@@ -207,7 +207,7 @@ def compute_error_rate(net: nn.Module, images: Tensor, labels: Tensor, precision
 
 
 def train_net(
-    kind: str, depth: int, settings: Settings, digits: Digits, progress: Progress
+    kind: str, depth: int, settings: Settings, digits: Digits, console: Console
 ) -> dict[str, Any]:
     """Train one net.
 
@@ -225,24 +225,24 @@ def train_net(
     )
     per_epoch = -(-len(digits.train) // settings.batch_size)
     steps = per_epoch * settings.epochs
-    task = progress.add_task(f"{kind}-{depth}", total=steps)
     started, num_wrong, curve = time.perf_counter(), 0, []
-    for step, (images, labels) in zip(
-        range(steps), iterate_batches(settings, digits), strict=False
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = compute_learning_rate(settings, step, steps)
-        with autocast(torch.device("cpu"), settings.precision):
-            logits = net(images.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        num_wrong += int((logits.argmax(1) != labels).sum())
-        progress.advance(task)
-        if (step + 1) % per_epoch == 0:
-            curve.append(num_wrong / len(digits.train))
-            num_wrong = 0
+    with track_progress(console, f"{kind}-{depth}", steps) as advance:
+        for step, (images, labels) in zip(
+            range(steps), iterate_batches(settings, digits), strict=False
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = compute_learning_rate(settings, step, steps)
+            with autocast(torch.device("cpu"), settings.precision):
+                logits = net(images.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            num_wrong += int((logits.argmax(1) != labels).sum())
+            advance()
+            if (step + 1) % per_epoch == 0:
+                curve.append(num_wrong / len(digits.train))
+                num_wrong = 0
     minutes = (time.perf_counter() - started) / 60
     return {
         "kind": kind,
@@ -267,18 +267,17 @@ def train_all(
     digits = read_digits(settings)
     out.mkdir(parents=True, exist_ok=True)
     net_reports = []
-    with Progress(console=console, transient=True) as progress:
-        for depth in depths:
-            for kind in KINDS:
-                file = out / f"{kind}-{depth}.json"
-                net_report = _load_finished(file, settings)
-                if net_report is None:
-                    net_report = train_net(kind, depth, settings, digits, progress)
-                    write_json(file, net_report)
-                    console.print(f"{kind}-{depth}: {net_report['minutes']:.1f} minutes")
-                else:
-                    console.print(f"{kind}-{depth}: taken from {file}")
-                net_reports.append(net_report)
+    for depth in depths:
+        for kind in KINDS:
+            file = out / f"{kind}-{depth}.json"
+            net_report = _load_finished(file, settings)
+            if net_report is None:
+                net_report = train_net(kind, depth, settings, digits, console)
+                write_json(file, net_report)
+                console.print(f"{kind}-{depth}: {net_report['minutes']:.1f} minutes")
+            else:
+                console.print(f"{kind}-{depth}: taken from {file}")
+            net_reports.append(net_report)
     return net_reports
 
 

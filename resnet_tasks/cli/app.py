@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
     from resnet_tasks.recipe.schema.recipe import Recipe
     from resnet_tasks.runs.run import Run
+    from resnet_tasks.runtime.progress import Report
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Error numbers of a disk that cannot be written to; the user can fix the cause."""
@@ -358,13 +359,10 @@ def open_run(run: Path, trusted: bool) -> Run:
     return Run.open(run, trust_plugins=trusted)
 
 
-@contextmanager
-def show_progress(text: str) -> Iterator[Callable[[int, int], None]]:
+def show_progress(text: str) -> AbstractContextManager[Report]:
     """Show a progress bar on standard error; yield the function to call with (done, total)."""
     from rich.console import Console
-    from rich.progress import Progress
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda completed, total: progress.update(task, completed=completed, total=total)
+    from resnet_tasks.runtime.progress import report_progress
+
+    return report_progress(Console(stderr=True), text)

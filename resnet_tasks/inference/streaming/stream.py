@@ -12,14 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.files.folder_lock import lock_folder
@@ -44,6 +36,7 @@ from resnet_tasks.inference.streaming.stream_journal import (
 from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
 from resnet_tasks.inference.streaming.videos import count_announced_frames
 from resnet_tasks.runtime.cpu_count import count_usable_cores
+from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.predictions.base import Prediction
 
 WRITING = 2
@@ -361,27 +354,17 @@ def _show_progress(
     console: Console, sources: Sequence[Source], every: int, num_done: int
 ) -> Iterator[Callable[[int], None]]:
     """Show a progress bar over images and frames, and yield the function that advances it."""
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    total = sum(-(-count_announced_frames(s.path) // every) if s.is_video else 1 for s in sources)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("Predicting"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} images/s"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total, completed=num_done, rate=0.0)
-        started, num_new = time.monotonic(), 0
+    total, started, num_new = 0, time.monotonic(), 0
+    if console.is_terminal:  # reading the lengths of many videos takes time
+        total = sum(
+            -(-count_announced_frames(s.path) // every) if s.is_video else 1 for s in sources
+        )
+    with track_progress(console, "Predicting", total, completed=num_done) as advance:
 
-        def advance(number: int) -> None:
+        def advance_frames(number: int) -> None:
             nonlocal num_new
             num_new += number
             rate = num_new / max(time.monotonic() - started, 1e-9)
-            bar.update(task, advance=number, rate=rate)
+            advance(number, f"{rate:.1f} images/s")
 
-        yield advance
+        yield advance_frames

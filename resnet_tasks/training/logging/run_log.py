@@ -11,17 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from resnet_tasks.files.atomic import json_text, make_write_error
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.training.logging.gradient_conflict import GradientConflict
 from resnet_tasks.training.logging.loss_spikes import LossSpike
 from resnet_tasks.training.logging.trackers import TrackedRun, Trackers
@@ -186,34 +179,17 @@ class RunLog:
         Yields:
             Function that takes the losses and the speed (images/s) of a step and advances the bar.
         """
-        columns = (
-            SpinnerColumn(),
-            TextColumn(heading),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("{task.fields[speed]:.1f} images/s"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-        )
         past: dict[str, float] = {}
 
         def smooth(name: str, value: float) -> float:
             past[name] = SMOOTHING * past.get(name, value) + (1 - SMOOTHING) * value
             return past[name]
 
-        with Progress(
-            *columns,
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        ) as bar:
-            task = bar.add_task("", total=total, completed=completed, losses="", speed=0.0)
+        with track_progress(self._console, heading, total, completed=completed) as advance:
 
             def show(losses: Mapping[str, float], speed: float) -> None:
                 texts = [f"{name} {smooth(name, value):.3f}" for name, value in losses.items()]
-                rate = smooth("images/s", speed)
-                bar.update(task, advance=1, losses=" ".join(texts), speed=rate)
+                advance(detail=f"{smooth('images/s', speed):.1f} images/s {' '.join(texts)}")
 
             yield show
 
