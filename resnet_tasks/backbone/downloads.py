@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import torch
 import yaml
-from huggingface_hub import constants, hf_hub_download, hf_hub_url
+from huggingface_hub import constants, hf_hub_download, hf_hub_url, metadata_load
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -30,7 +30,6 @@ from huggingface_hub.file_download import repo_folder_name
 
 from resnet_tasks.backbone.file_transfer import (
     StallDetector,
-    discard_partial,
     download,
     lock_download,
     make_unreachable_error,
@@ -135,22 +134,9 @@ def download_file(url: str, sha256: str, *, request: WeightsRequest) -> Path:
     _check_reachable(url, request)
     part = target.with_name(target.name + ".part")
     with lock_download(part, request):
-        if _has_sha256(target, sha256):  # another process finished first
-            return target
-        begun = part.is_file()
-        download(url, part, request)
-        if begun and not _has_sha256(part, sha256):  # the earlier partial file may be corrupt
-            discard_partial(part)
-            download(url, part, request)
-        actual_sha256 = compute_sha256(part)
-        if actual_sha256.startswith(sha256):
+        if not _has_sha256(target, sha256):  # another process may have finished first
+            download(url, part, sha256, request)
             part.replace(target)
-        discard_partial(part)
-    if not actual_sha256.startswith(sha256):
-        raise WeightsError(
-            f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was requested; "
-            "the file was discarded: check the source, then the digits"
-        )
     return target
 
 
@@ -284,13 +270,9 @@ def _fetch_optional(
 
 
 def _read_front_matter(card: Path) -> dict[str, Any]:
-    text = card.read_text(encoding="utf-8", errors="replace")
-    if not text.startswith("---"):
-        return {}
-    with suppress(yaml.YAMLError):
-        content = yaml.safe_load(text.split("---", 2)[1])
-        if isinstance(content, dict):
-            return content
+    # ValueError: the front matter is not a mapping, or the card is not UTF-8.
+    with suppress(yaml.YAMLError, ValueError):
+        return metadata_load(card) or {}
     return {}
 
 

@@ -1,8 +1,11 @@
-"""Download of one file: resumed after an interruption, one process at a time, bounded in time."""
+"""Download of one file: resumed after an interruption, one process at a time, bounded in time.
+
+`torch.hub.download_url_to_file` (2.14) neither resumes nor has a timeout, and huggingface_hub's
+`http_get` (2.4) loses up to 10 MB with every connection and never stops a creeping download.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 import urllib.error
 import urllib.request
@@ -10,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
+from resnet_tasks.files.digests import compute_sha256
 
 READ_SECONDS = 20.0
 """Seconds that a single read of a running download may block."""
@@ -63,28 +66,32 @@ class StallDetector:
             self._mark, self._num_bytes = now, num_bytes
 
 
-def download(url: str, part: Path, request: WeightsRequest) -> None:
+def download(url: str, part: Path, sha256: str, request: WeightsRequest) -> None:
     """Download the content of `url` into `part` and resume from the bytes that `part` holds.
 
-    The existing bytes are kept only if the server confirms that they are the beginning of the same
-    content (`If-Range` with the `ETag` or date that it sent before). Otherwise the download starts
-    over.
+    If the content has another sha256 and was not received in one piece, the earlier bytes may be
+    damaged or of another content, so the download starts over.
+
+    Args:
+        url: Address with scheme `http` or `https`.
+        part: Path of the partial file, complete when this function returns.
+        sha256: All 64 hexadecimal digits of the sha256, or the first ones.
+        request: User request that error messages quote.
 
     Raises:
-        WeightsError: If the server refuses, is too slow or breaks off too often, or the file cannot
-            be written. Received bytes are kept for the next attempt.
+        WeightsError: If the server refuses, is too slow or breaks off too often, the content has
+            another sha256, or the file cannot be written. Received bytes are kept for the next
+            attempt, except for content with another sha256.
     """
     stall_detector = StallDetector(_get_size(part))
-    broken: BaseException | None = None
+    broken: BaseException = OSError("the server changes its content")
     for _ in range(ATTEMPTS):
         try:
-            if _try_download(url, part, request, stall_detector):
-                return
-            broken = EOFError(f"the connection ended after {_get_size(part)} bytes, which are kept")
+            is_resumed, is_complete = _try_download(url, part, request, stall_detector)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416:  # `part` is longer than the server's content
-                    discard_partial(part)
+                    part.unlink()
                     continue
                 raise WeightsError(
                     f"{request}: the server answers {error.code} {error.reason}; check the "
@@ -95,13 +102,20 @@ def download(url: str, part: Path, request: WeightsRequest) -> None:
             break
         except (OSError, HTTPException) as error:
             broken = error
-    raise make_unreachable_error(url, request, broken or OSError("the server changes its content"))
-
-
-def discard_partial(part: Path) -> None:
-    """Remove a partial download and its notes."""
-    part.unlink(missing_ok=True)
-    _get_notes_path(part).unlink(missing_ok=True)
+            continue
+        if not is_complete:
+            broken = EOFError(f"the connection ended after {_get_size(part)} bytes, which are kept")
+            continue
+        actual_sha256 = compute_sha256(part)
+        if actual_sha256.startswith(sha256):
+            return
+        part.unlink()
+        if not is_resumed:
+            raise WeightsError(
+                f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was requested; "
+                "the file was discarded: check the source, then the digits"
+            )
+    raise make_unreachable_error(url, request, broken)
 
 
 @contextmanager
@@ -152,32 +166,31 @@ def get_first_line(error: BaseException) -> str:
 
 def _try_download(
     url: str, part: Path, request: WeightsRequest, stall_detector: StallDetector
-) -> bool:
-    """Open one connection, append its content to `part`, and return whether `part` is complete."""
-    headers = {}
-    have, validator = _get_size(part), _read_validator(part, url)
-    if have and validator:
-        headers = {"Range": f"bytes={have}-", "If-Range": validator}
-    http_request = urllib.request.Request(url, headers=headers)
+) -> tuple[bool, bool]:
+    """Open one connection and write its content to `part`.
+
+    Returns:
+        Whether `part` was resumed, and whether it is complete.
+    """
+    have = _get_size(part)
+    http_request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(http_request, timeout=READ_SECONDS) as answer:
-        goes_on = answer.status == 206 and _starts_at(answer, have)
-        if answer.status == 206 and not goes_on:
-            discard_partial(part)
-            return False
+        if answer.status != 206:  # the server sends all of the content
+            have = 0
         length = answer.headers.get("Content-Length")
-        total = None if length is None else int(length) + (have if goes_on else 0)
-        if not goes_on:
-            discard_partial(part)
-            _write_notes(part, url, answer, request)
-        _append(answer, part, request, stall_detector)
-    return total is None or _get_size(part) == total
+        _write(answer, part, "ab" if have else "wb", request, stall_detector)
+    return have > 0, length is None or _get_size(part) == have + int(length)
 
 
-def _append(
-    answer: HTTPResponse, part: Path, request: WeightsRequest, stall_detector: StallDetector
+def _write(
+    answer: HTTPResponse,
+    part: Path,
+    mode: str,
+    request: WeightsRequest,
+    stall_detector: StallDetector,
 ) -> None:
     try:
-        stream = part.open("ab")
+        stream = part.open(mode)
     except OSError as error:
         raise _make_unwritable_error(part, request, error) from error
     with stream:
@@ -190,36 +203,6 @@ def _append(
                 raise _make_unwritable_error(part, request, error) from error
             num_bytes += len(chunk)
             stall_detector.check(num_bytes)
-
-
-def _starts_at(answer: HTTPResponse, position: int) -> bool:
-    return (answer.headers.get("Content-Range") or "").startswith(f"bytes {position}-")
-
-
-def _get_notes_path(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _write_notes(part: Path, url: str, answer: HTTPResponse, request: WeightsRequest) -> None:
-    etag = answer.headers.get("ETag")
-    # If-Range accepts strong ETags only; a weak one (W/) does not promise identical bytes.
-    strong = etag if etag and not etag.startswith("W/") else None
-    notes = {"url": url, "validator": strong or answer.headers.get("Last-Modified")}
-    try:
-        _get_notes_path(part).write_text(json.dumps(notes), encoding="utf-8")
-    except OSError as error:
-        raise _make_unwritable_error(part, request, error) from error
-
-
-def _read_validator(part: Path, url: str) -> str | None:
-    try:
-        notes: Any = json.loads(_get_notes_path(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(notes, dict) or notes.get("url") != url:
-        return None
-    validator = notes.get("validator")
-    return validator if isinstance(validator, str) else None
 
 
 def _get_size(file: Path) -> int:
