@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hotcoco.metrics import pixel_confusion
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
@@ -30,6 +31,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BINS = 15  # Guo et al., ICML 2017: bins of equal width of confidence
+_UNSIGNED_VOID = VOID % 2**32
+"""`VOID` as an unsigned label; hotcoco has no negative ones."""
 
 
 class SegmentationEvaluator:
@@ -113,23 +116,25 @@ class SegmentationEvaluator:
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
         expected, predicted = prepare_label_maps(labels, truth, len(self.classes))
-        valid = expected != VOID
-        expected, predicted = expected[valid], predicted[valid]
-        size = len(self.classes)
-        pairs = np.bincount(expected * size + predicted, minlength=size**2).reshape(size, size)
+        pairs = pixel_confusion(
+            expected.astype(np.uint32), predicted, len(self.classes), ignore_index=_UNSIGNED_VOID
+        ).astype(np.int64)
+        num_pixels = int(pairs.sum())
         self._confusion += pairs
         self._ids[truth.image_id] = None
         self._counts.append(np.stack((np.diagonal(pairs), pairs.sum(axis=1), pairs.sum(axis=0))))
         if confidence is None:
-            self._surprise.append(float(np.mean(expected != predicted)) if len(predicted) else 0.0)
+            num_wrong = num_pixels - int(np.trace(pairs))
+            self._surprise.append(num_wrong / max(num_pixels, 1))
             return
+        valid = expected != VOID
         valid_confidence = confidence[valid]
         bins = np.clip(np.ceil(valid_confidence * BINS).astype(np.intp) - 1, 0, BINS - 1)
-        bins += BINS * (expected == predicted)  # wrong pixels first, then correct ones
+        bins += BINS * (expected == predicted)[valid]  # wrong pixels first, then correct ones
         numbers = np.bincount(bins, minlength=2 * BINS).reshape(2, BINS)
         weights = np.bincount(bins, valid_confidence, minlength=2 * BINS).reshape(2, BINS)
         self._bins += (numbers.sum(axis=0), weights.sum(axis=0), numbers[1])
-        self._surprise.append(float(weights[0].sum()) / max(len(predicted), 1))
+        self._surprise.append(float(weights[0].sum()) / max(num_pixels, 1))
 
     def compute(self) -> dict[str, Metric]:
         """Compute all metrics over the images added so far.
