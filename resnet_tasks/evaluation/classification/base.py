@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.numerics.ranking import (
+from resnet_tasks.evaluation.numerics.ranking import auroc
+from resnet_tasks.evaluation.numerics.weighted_means import (
     Floats,
-    auroc,
-    average_defined_rows,
-    safe_divide,
+    average_defined,
+    nan_to_none,
+    ratio,
 )
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
@@ -102,9 +103,9 @@ class BaseClassificationEvaluator(ABC):
         values = {**self._compute_count_metrics(ones), **self._compute_ranking_metrics(ones)}
         return {
             name: Metric(
-                _nan_to_none(value[0]),
+                nan_to_none(value[0]),
                 {
-                    class_name: _nan_to_none(row[0])
+                    class_name: nan_to_none(row[0])
                     for class_name, row in self._zip_classes(per_class)
                 },
                 lower_is_better=name in self.lower_is_better,
@@ -197,14 +198,14 @@ class BaseClassificationEvaluator(ABC):
             auroc(p.astype(np.float64), t, weights) for p, t in zip(probs.T, truth.T, strict=True)
         ]
         per_class = np.stack(rows)
-        return average_defined_rows(per_class), per_class
+        return average_defined(per_class, axis=0), per_class
 
     def _compute_calibration_error(self, weights: Floats) -> Floats:
         """Compute the expected calibration error, `(R,)`: Guo et al. 2017, equation 3."""
         confidence, is_correct = self._compute_confidence()
         gaps = _sum_by_bin(confidence, is_correct - confidence)
         totals = weights.sum(axis=1) * confidence.shape[1]
-        return safe_divide(np.abs(weights @ gaps).sum(axis=1), totals)
+        return ratio(np.abs(weights @ gaps).sum(axis=1), totals)
 
     def _compute_reliability(self) -> dict[str, list[float]]:
         confidence, is_correct = self._compute_confidence()
@@ -236,7 +237,3 @@ def _sum_by_bin(confidence: Floats, values: NDArray[Any]) -> Floats:
     rows = np.broadcast_to(np.arange(len(confidence))[:, None], bins.shape)
     np.add.at(sums, (rows, bins), values)
     return sums
-
-
-def _nan_to_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -16,12 +16,8 @@ from resnet_tasks.evaluation.classification.base import (
     BaseClassificationEvaluator,
     Values,
 )
-from resnet_tasks.evaluation.numerics.ranking import (
-    Floats,
-    average_defined_rows,
-    average_precision,
-    safe_divide,
-)
+from resnet_tasks.evaluation.numerics.ranking import average_precision
+from resnet_tasks.evaluation.numerics.weighted_means import Floats, average_defined, ratio
 
 
 class MultiLabelEvaluator(BaseClassificationEvaluator):
@@ -65,8 +61,8 @@ class MultiLabelEvaluator(BaseClassificationEvaluator):
         )
         is_exact_match = (predicted == truth).all(axis=1)
         return {
-            "F1": (average_defined_rows(f1), f1),
-            "subset_accuracy": (safe_divide(weights @ is_exact_match, weights.sum(axis=1)), None),
+            "F1": (average_defined(f1, axis=0), f1),
+            "subset_accuracy": (ratio(weights @ is_exact_match, weights.sum(axis=1)), None),
             "ECE": (self._compute_calibration_error(weights), None),
         }
 
@@ -77,7 +73,7 @@ class MultiLabelEvaluator(BaseClassificationEvaluator):
         precision = np.stack([average_precision(p, t, weights) for p, t in columns])
         return {
             "AUROC": self._compute_auroc(weights),
-            "mAP": (average_defined_rows(precision), precision),
+            "mAP": (average_defined(precision, axis=0), precision),
         }
 
     def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
@@ -94,5 +90,5 @@ class MultiLabelEvaluator(BaseClassificationEvaluator):
 def _compute_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], weights: Floats) -> Floats:
     """Compute the `(R,)` F1 of one class; NaN if the class does not occur in the ground truth."""
     present = weights @ truth
-    f1 = safe_divide(2 * (weights @ (predicted & truth)), present + weights @ predicted)
+    f1 = ratio(2 * (weights @ (predicted & truth)), present + weights @ predicted)
     return np.where(present > 0, f1, np.nan)

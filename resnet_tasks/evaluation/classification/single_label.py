@@ -17,7 +17,7 @@ from resnet_tasks.evaluation.classification.base import (
     BaseClassificationEvaluator,
     Values,
 )
-from resnet_tasks.evaluation.numerics.ranking import Floats, safe_divide
+from resnet_tasks.evaluation.numerics.weighted_means import Floats, ratio
 
 LARGEST_CONFUSION = 200
 """Maximum number of classes for which `details` contains the confusion matrix."""
@@ -81,12 +81,10 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
         """Compute the `(R,)` fraction of images that are hits, and `(K, R)` the same per class."""
         labels = self._get_true_labels()
         per_class = [
-            safe_divide(
-                weights[:, class_mask] @ hits[class_mask], weights[:, class_mask].sum(axis=1)
-            )
+            ratio(weights[:, class_mask] @ hits[class_mask], weights[:, class_mask].sum(axis=1))
             for class_mask in (labels == label for label in range(len(self.classes)))
         ]
-        return safe_divide(weights @ hits, weights.sum(axis=1)), np.stack(per_class)
+        return ratio(weights @ hits, weights.sum(axis=1)), np.stack(per_class)
 
     def _get_true_labels(self) -> NDArray[np.int64]:
         return np.asarray([labels[0] for labels in self._labels], np.int64)

@@ -58,7 +58,9 @@ def build_confusion_matrix(
 
     Detections are matched by falling score to the free object with the highest overlap, regardless
     of class. Unmatched detections are counted in the background row, missed objects in the
-    background column; detections on crowds are excluded.
+    background column; detections on crowds are excluded. hotcoco's matrix differs: it counts
+    detections on crowds as background, orders equal scores by class, and limits the detections of
+    the entire image instead of each class.
 
     Args:
         matches: Matches of all images.
@@ -77,17 +79,15 @@ def build_confusion_matrix(
     rank = rank_within_groups(images, detections.scores[kept_indices])
     ignored = truth.crowd[:, None]
     greedy = match_greedily(pairs, rank, truth.crowd, ignored, thresholds=np.array([0.5]))
-    matched_indices = np.full(len(rank), -1, np.int64)
-    matched_indices[greedy.detection_indices] = greedy.truth_indices[:, 0, 0]
-    num_classes = len(classes)
-    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    is_paired = matched_indices >= 0
-    is_paired[is_paired] = ~truth.crowd[matched_indices[is_paired]]
-    np.add.at(matrix, (truth.labels[matched_indices[is_paired]], labels[is_paired]), 1)
-    matrix[-1, :-1] = np.bincount(labels[matched_indices < 0], minlength=num_classes)
+    matched_indices = greedy.get_first_matches(len(rank))
     is_missed = ~truth.crowd
-    is_missed[matched_indices[is_paired]] = False
-    matrix[:-1, -1] = np.bincount(truth.labels[is_missed], minlength=num_classes)
+    is_missed[matched_indices[matched_indices >= 0]] = False
+    # One more object, of the class background, at index -1: the match of unmatched detections.
+    truth_labels = np.append(truth.labels, len(classes))
+    is_counted = ~np.append(truth.crowd, False)[matched_indices]
+    matrix = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
+    np.add.at(matrix, (truth_labels[matched_indices[is_counted]], labels[is_counted]), 1)
+    np.add.at(matrix[:, -1], truth.labels[is_missed], 1)
     return [*classes, BACKGROUND], matrix.tolist()
 
 

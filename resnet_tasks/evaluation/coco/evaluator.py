@@ -29,6 +29,7 @@ from resnet_tasks.evaluation.coco.metrics import (
     compute_class_metrics,
     describe_protocol,
 )
+from resnet_tasks.evaluation.numerics.weighted_means import average_defined, flatten_class_values
 from resnet_tasks.structures.evaluation import Metric
 
 
@@ -121,13 +122,8 @@ class CocoEvaluator(ABC):
         for name, class_values in compute_class_metrics(
             precision, recall, self.max_detections
         ).items():
-            is_defined = ~np.isnan(class_values)
-            total = np.where(is_defined, class_values, 0.0).sum(axis=1)
-            number = is_defined.sum(axis=1)
-            values[name] = np.where(number > 0, total / np.maximum(number, 1), np.nan)
-            values |= {
-                f"{name}/{label}": class_values[:, i] for i, label in enumerate(self.classes)
-            }
+            overall = average_defined(class_values, axis=1)
+            values |= flatten_class_values(name, overall, class_values, self.classes)
         return values
 
     def details(self) -> dict[str, Any]:

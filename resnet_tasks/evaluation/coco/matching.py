@@ -140,6 +140,19 @@ class GreedyMatches:
     detection_indices: Ints
     truth_indices: NDArray[np.int32]
 
+    def get_first_matches(self, number: int) -> Ints:
+        """Return the matches at the first threshold and size class.
+
+        Args:
+            number: Number of detections, `D`.
+
+        Returns:
+            `(D,)` index of the matched object; -1 if unmatched.
+        """
+        matches = np.full(number, -1, np.int64)
+        matches[self.detection_indices] = self.truth_indices[:, 0, 0]
+        return matches
+
 
 def match_greedily(
     pairs: Pairs, rank: Ints, crowd: Bools, ignored: Bools, *, thresholds: Floats
@@ -231,9 +244,7 @@ class Matches:
     @cached_property
     def matches_at_iou50(self) -> Ints:
         """`(D,)` object matched at IoU 0.5, for the size class `all`; -1 if unmatched."""
-        matched_indices = np.full(len(self.rank), -1, np.int64)
-        matched_indices[self.greedy.detection_indices] = self.greedy.truth_indices[:, 0, 0]
-        return matched_indices
+        return self.greedy.get_first_matches(len(self.rank))
 
 
 def compute_size_membership(areas: Floats) -> Bools:

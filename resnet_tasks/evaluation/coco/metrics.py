@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.evaluation.coco.backends import CocoTables
+from resnet_tasks.evaluation.numerics.weighted_means import nan_to_none
 from resnet_tasks.structures.evaluation import Metric
 
 SIZES = {"": 0, "small": 1, "medium": 2, "large": 3}
@@ -39,7 +40,7 @@ def build_coco_metrics(
     return {
         name: Metric(
             _average_defined(values[0]),
-            dict(zip(classes, map(_nan_to_none, values[0].tolist()), strict=True)),
+            dict(zip(classes, map(nan_to_none, values[0].tolist()), strict=True)),
         )
         for name, values in compute_class_metrics(precision[None], recall[None], limits).items()
     }
@@ -74,7 +75,3 @@ def compute_class_metrics(
 def _average_defined(values: NDArray[np.float64]) -> float | None:
     defined = values[~np.isnan(values)]
     return float(np.mean(defined)) if defined.size else None
-
-
-def _nan_to_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from resnet_tasks.evaluation.numerics.weighted_means import Floats, ratio
 
 
 def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -31,7 +31,7 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Float
     below = np.cumsum(negatives, axis=0)
     below -= negatives / 2
     wins = np.einsum("gr,gr->r", positives, below)
-    return safe_divide(wins, positives.sum(axis=0) * negatives.sum(axis=0))
+    return ratio(wins, positives.sum(axis=0) * negatives.sum(axis=0))
 
 
 def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -52,21 +52,7 @@ def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floa
     hits = np.cumsum(positives, axis=0)
     retrieved = hits + np.cumsum(negatives, axis=0)
     precision = np.divide(hits, retrieved, out=np.zeros_like(hits), where=retrieved > 0)
-    return safe_divide(np.einsum("gr,gr->r", positives, precision), positives.sum(axis=0))
-
-
-def safe_divide(sums: Floats, totals: Floats) -> Floats:
-    """Return `sums / totals`, NaN where the total is 0."""
-    quotient: Floats = np.divide(sums, totals, out=np.full(sums.shape, np.nan), where=totals > 0)
-    return quotient
-
-
-def average_defined_rows(values: Floats) -> Floats:
-    """Average `(K, R)` values over `K`, ignoring NaN; NaN where all values are NaN."""
-    defined = ~np.isnan(values)
-    return safe_divide(
-        np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(float)
-    )
+    return ratio(np.einsum("gr,gr->r", positives, precision), positives.sum(axis=0))
 
 
 def _find_tie_groups(keys: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -73,7 +73,7 @@ def build_metrics(
         unit: Unit of all metrics.
         lower_is_better: Whether lower values of all metrics are better.
     """
-    numbers = {key: _nan_to_none(column[0]) for key, column in values.items()}
+    numbers = {key: nan_to_none(column[0]) for key, column in values.items()}
     per_class: dict[str, dict[str, float | None]] = {}
     for key, value in numbers.items():
         name, slash, label = key.partition("/")
@@ -86,5 +86,6 @@ def build_metrics(
     }
 
 
-def _nan_to_none(value: np.float64) -> float | None:
+def nan_to_none(value: float) -> float | None:
+    """Return a metric's value as JSON can hold it: None if it is undefined (NaN)."""
     return None if np.isnan(value) else float(value)

@@ -25,6 +25,7 @@ from resnet_tasks.evaluation.coco.matching import (
     match_greedily,
     rank_within_groups,
 )
+from resnet_tasks.evaluation.numerics.weighted_means import Floats, ratio
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import VOID, GroundTruth, Metric
 
@@ -36,8 +37,6 @@ NUM_BINS = 15  # Guo et al. 2017, section 2
 HIT_IOU = 0.5
 CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Minimum confidences of the decisions kept in each row of the abstention table."""
-
-Floats = NDArray[np.float64]
 
 
 class _CalibrationEvaluator:
@@ -74,9 +73,7 @@ class _CalibrationEvaluator:
         )
         totals = number.sum(axis=1)
         gaps = np.abs(hits - confidence).sum(axis=1)
-        errors = np.full(len(counts), np.nan)
-        np.divide(gaps, totals, out=errors, where=totals > 0)
-        return {self.name: errors}
+        return {self.name: ratio(gaps, totals)}
 
     def details(self) -> dict[str, Any]:
         """Return `reliability`, and `abstention`: coverage and risk by minimum confidence.
@@ -252,8 +249,7 @@ def extract_detection_decisions(
     pairs = find_pairs(prediction, truth, crowd)
     rank = rank_within_groups(labels, scores)
     greedy = match_greedily(pairs, rank, crowd, crowd[:, None], thresholds=np.array([HIT_IOU]))
-    matched_indices = np.full(len(scores), -1, np.int64)
-    matched_indices[greedy.detection_indices] = greedy.truth_indices[:, 0, 0]
+    matched_indices = greedy.get_first_matches(len(scores))
     is_hit = matched_indices >= 0
     on_crowd = np.zeros(len(scores), np.bool_)
     on_crowd[is_hit] = crowd[matched_indices[is_hit]]
