@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,25 +86,20 @@ def aggregate_events(
         Statistics by operator, dtype and part, most expensive first.
     """
     cpu_events = [event for event in events if event.device_type == DeviceType.CPU]
-    parts = sorted(
-        (event.time_range.start, event.time_range.end, event.name.removeprefix(PREFIX))
-        for event in cpu_events
-        if event.name.startswith(PREFIX)
-    )
+    events_by_start = sorted(cpu_events, key=lambda event: event.time_range.start)
+    operators = list(filter(_is_operator, events_by_start))
+    starts = [operator.time_range.start for operator in operators]
+    parts = [OTHER] * len(operators)
+    # Not by thread (`cpu_parent`): on a GPU, backward passes run in a thread of their own.
+    for event in events_by_start:
+        if event.name.startswith(PREFIX):
+            first = bisect_left(starts, event.time_range.start)
+            last = bisect_right(starts, event.time_range.end)
+            # Inner parts start later and overwrite outer ones.
+            parts[first:last] = [event.name.removeprefix(PREFIX)] * (last - first)
     costs_by_key: dict[tuple[str, str, str], list[float]] = {}
-    operators = sorted(filter(_is_operator, cpu_events), key=lambda event: event.time_range.start)
-    # A stack of the parts that contain the current operator: sorting both lists by start makes
-    # this one pass, instead of a search per operator.
-    open_parts: list[tuple[float, float, str]] = []
-    next_part = 0
-    for operator in operators:
-        start = operator.time_range.start
-        while next_part < len(parts) and parts[next_part][0] <= start:
-            open_parts.append(parts[next_part])
-            next_part += 1
-        while open_parts and open_parts[-1][1] < start:
-            open_parts.pop()
-        key = (operator.name, _get_dtype(operator), open_parts[-1][2] if open_parts else OTHER)
+    for operator, part in zip(operators, parts, strict=True):
+        key = (operator.name, _get_dtype(operator), part)
         microseconds = operator.self_device_time_total if is_cuda else operator.self_cpu_time_total
         sums = costs_by_key.setdefault(key, [0.0, 0.0])
         sums[0] += 1

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import accumulate
 from statistics import median
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.errors import RunError
@@ -88,23 +87,11 @@ def measure_peak_bytes(function: Callable[[], object], device: torch.device) -> 
         return int(torch.cuda.max_memory_allocated(device)) - before
     with create_quiet_profiler(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
-    allocated = peak = 0
-    for change in _read_allocations(profiler):
-        allocated += change
-        peak = max(peak, allocated)
-    return peak
-
-
-def _read_allocations(profiler: profile) -> list[int]:
-    """Return the allocated bytes in order of time; freed bytes are negative."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(file))
-        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
-    memory_events = [event for event in events if event.get("name") == "[memory]"]
-    return [
-        event["args"]["Bytes"] for event in sorted(memory_events, key=lambda event: event["ts"])
-    ]
+    recorded: Any = profiler.profiler
+    events = sorted(recorded.kineto_results.events(), key=lambda event: event.start_ns())
+    # Freed bytes are negative.
+    changes = (event.nbytes() for event in events if event.name() == "[memory]")
+    return int(max(accumulate(changes, initial=0)))
 
 
 def time_interleaved_median(
