@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from resnet_tasks.export.quantization import build_feed
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import Manifest
 from resnet_tasks.model import TaskModel
+from resnet_tasks.runs.model_cost import time_interleaved_median
 from resnet_tasks.runtime.devices import resolve_precision
 
 TIMED = 5
@@ -35,18 +34,9 @@ def measure_latency(
         "export_ms": lambda: exported.engine.run(feed["images"], feed["sizes"]),
     }
     size = list(batch.padded_size)
+    seconds = time_interleaved_median(list(timed.values()), torch.device("cpu"), TIMED)
     return {
         "size": size,
         "threads": torch.get_num_threads(),
-        **{n: _time_ms(f) for n, f in timed.items()},
+        **{name: round(1000 * value, 2) for name, value in zip(timed, seconds, strict=True)},
     }
-
-
-def _time_ms(call: Callable[[], object]) -> float:
-    call()
-    times = []
-    for _ in range(TIMED):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return round(1000 * median(times), 2)

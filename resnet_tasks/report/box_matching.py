@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.assemble.labels import HeadLabels
-from resnet_tasks.evaluation.coco.instance_masks import encode_truth_masks
+from resnet_tasks.evaluation.coco.instance_masks import encode_truth_masks, find_mask_pairs
 from resnet_tasks.evaluation.coco.instance_segmentation import has_masks, ignore_unmasked_objects
+from resnet_tasks.evaluation.coco.matching import (
+    find_box_pairs,
+    match_greedily,
+    rank_within_groups,
+)
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.run_lengths import compute_area, compute_covered_fractions
 
 LEAST_SCORE = 0.05
 """Minimum score of the boxes in the page."""
@@ -83,53 +87,30 @@ def group_boxes_by_image(
 def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int64]:
     """Match predicted objects with true objects, greedily by score and one to one.
 
-    Masks are compared where the head predicts them and the image has them, boxes otherwise.
+    The rule is COCO's, as in the metrics. Masks are compared where the head predicts them and the
+    image has them, boxes otherwise.
 
     Returns:
         `(N,)` int64 index of the true object; -1 if no free object of the same class has an IoU of
         at least 0.5; -2 if in that case at least half of the predicted object lies in a crowd
         region of its class.
     """
-    hits = np.full(len(predicted.boxes), -1, np.int64)
-    if truth.boxes_xywh is None or truth.labels is None or not len(truth.labels):
-        return hits
-    if predicted.masks and has_masks(truth):
+    boxes, labels = truth.boxes_xywh, truth.labels
+    if boxes is None or labels is None:
+        return np.full(len(predicted.boxes), -1, np.int64)
+    has_both_masks = bool(predicted.masks) and has_masks(truth)
+    if has_both_masks:
         truth, _ = ignore_unmasked_objects(truth)
-        inter, area, other_area = _compute_mask_overlaps(predicted.masks, encode_truth_masks(truth))
+    crowd = np.zeros(len(labels), np.bool_) if truth.crowd is None else truth.crowd
+    if has_both_masks:
+        pairs = find_mask_pairs(predicted.masks, encode_truth_masks(truth), crowd)
+        is_same = predicted.labels[pairs.detection_indices] == labels[pairs.truth_indices]
+        pairs = pairs.select(is_same)
     else:
-        assert truth.boxes_xywh is not None
-        inter, area, other_area = _compute_overlaps(predicted.boxes, truth.boxes_xywh)
-    assert truth.labels is not None, "only the masks and crowds were replaced"
-    crowd = truth.crowd if truth.crowd is not None else np.zeros(len(truth.labels), np.bool_)
-    iou = inter / np.maximum(area[:, None] + other_area[None] - inter, 1e-12)
-    is_free = ~crowd
-    for i, label in enumerate(predicted.labels):
-        same = truth.labels == label
-        candidates = np.where(same & is_free, iou[i], -1.0)
-        best = int(candidates.argmax())
-        if candidates[best] >= HIT_IOU:
-            hits[i], is_free[best] = best, False
-        elif (inter[i][same & crowd] >= 0.5 * area[i]).any():
-            hits[i] = -2
+        keys = (predicted.labels, labels)
+        pairs = find_box_pairs(predicted.boxes, boxes, crowd, keys=keys)
+    rank = rank_within_groups(predicted.labels, predicted.scores)
+    greedy = match_greedily(pairs, rank, crowd, crowd[:, None], thresholds=np.array([HIT_IOU]))
+    hits = greedy.get_first_matches(len(predicted.boxes))
+    hits[np.append(crowd, False)[hits]] = -2
     return hits
-
-
-def _compute_overlaps(
-    a: NDArray[np.float64], b: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return intersections `(N, M)` and areas `(N,)`, `(M,)` of xywh boxes, square pixels."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
-    sides = np.clip(high - low, 0, None)
-    return sides[..., 0] * sides[..., 1], a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
-
-
-def _compute_mask_overlaps(
-    masks: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return intersections `(N, M)` and areas `(N,)`, `(M,)` of masks, pixels."""
-    areas, other_areas = (
-        np.asarray([compute_area(mask) for mask in part], np.float64) for part in (masks, others)
-    )
-    covered = np.stack([compute_covered_fractions(masks, other) for other in others], axis=1)
-    return covered * areas[:, None], areas, other_areas
