@@ -38,7 +38,9 @@ from benchmarks.harness.side_by_side import BenchmarkPair, collect_environment, 
 from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.sampling.loaders import make_loader
 from resnet_tasks.errors import DataError
 from resnet_tasks.profiling.data_loading_cost import limit_to_one_core
@@ -152,8 +154,8 @@ def make_our_loader(
         [coco],
         categories=coco.categories,
         fields=("boxes",),
-        resize=Resize(*size, keep_ratio=False),
-        augment=Augmentation(steps) if steps else None,
+        preparation=Preparation(resize=Resize(*size, keep_ratio=False)),
+        augmentation=SampleAugmentation(Augmentation(steps) if steps else None),
         cache=False,
     )
     keys = [

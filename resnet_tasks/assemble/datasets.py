@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from resnet_tasks.assemble.heads import get_head_task
@@ -11,11 +12,15 @@ from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling
 from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
+from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
+from resnet_tasks.data.sampling.rare_classes import compute_repeats
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.schema.data import IntensityRecipe, SourceRecipe
+from resnet_tasks.recipe.schema.data import DataRecipe, IntensityRecipe, SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.tasks import Task
@@ -27,37 +32,25 @@ def build_dataset(
     """Build the dataset of the given files as the recipe prepares it; augment if `training`."""
     data = recipe.data
     tasks = [get_head_task(name, head) for name, head in recipe.heads.items()]
-    dataset = CocoDataset(
+    make_dataset = partial(
+        CocoDataset,
         files,
         categories=categories,
         fields=sorted({field for task in tasks for field in task.fields}),
-        resize=build_resize(recipe),
-        intensity=build_recipe_intensity(recipe),
-        channels=data.channels,
-        augment=Augmentation(recipe.augment, data.channels)
-        if training and recipe.augment
-        else None,
-        seed=recipe.training.seed,
+        preparation=build_preparation(recipe),
         cache=data.cache,
     )
-    dataset = dataset.with_limit(data.max_pixels)
     if not training:
-        return dataset
+        return make_dataset(augmentation=SampleAugmentation(seed=recipe.training.seed))
     sources = _match_sources(files, data.train)
-    weighted = any(source.weight != 1 for source in sources)
-    weights = [source.weight for source in sources] if weighted else None
-    dataset = dataset.with_sources(weights, _list_declared_categories(sources, categories))
-    if data.repeat_factor is not None:
-        dataset = dataset.with_repeated_rare_classes(data.repeat_factor)
-    if data.copy_paste is not None:
-        _require_copy_paste_support(tasks, files)
-        pasting = data.copy_paste
-        dataset = dataset.with_copy_paste(
-            CopyPaste(pasting.p, pasting.fraction, pasting.min_visible)
-        )
-    if data.unreadable_images == "skip":
-        dataset = dataset.with_unreadable_image_limit(data.unreadable_images_limit)
-    return dataset.with_scales(data.scales)
+    return make_dataset(
+        augmentation=_build_augmentation(recipe, tasks, files),
+        epoch_sampler=_build_epoch_sampler(data, files, categories, sources),
+        annotated_classes=_list_declared_categories(sources, categories),
+        unreadable_image_limit=(
+            data.unreadable_images_limit if data.unreadable_images == "skip" else 0.0
+        ),
+    )
 
 
 def build_training_samples(recipe: Recipe, images: CocoDataset) -> CocoDataset | TiledDataset:
@@ -78,15 +71,15 @@ def build_training_samples(recipe: Recipe, images: CocoDataset) -> CocoDataset |
     return TiledDataset(images, cut, cache=recipe.data.cache)
 
 
-def build_resize(recipe: Recipe) -> Resize | None:
-    """Return the resize step of the recipe."""
-    resize = recipe.data.resize
-    return Resize(resize.height, resize.width, resize.keep_ratio) if resize else None
-
-
-def build_recipe_intensity(recipe: Recipe) -> Intensity:
-    """Return the intensity step of the recipe."""
-    return build_intensity(recipe.data.intensity)
+def build_preparation(recipe: Recipe) -> Preparation:
+    """Return the preparation that turns the images of a recipe into samples."""
+    data, resize = recipe.data, recipe.data.resize
+    return Preparation(
+        data.channels,
+        Resize(resize.height, resize.width, resize.keep_ratio) if resize else None,
+        build_intensity(data.intensity),
+        max_pixels=data.max_pixels,
+    )
 
 
 def build_intensity(step: IntensityRecipe) -> Intensity:
@@ -94,6 +87,46 @@ def build_intensity(step: IntensityRecipe) -> Intensity:
     return Intensity(
         step.type, step.level, step.width, step.low, step.high, per_channel=step.per_channel
     )
+
+
+def _build_augmentation(
+    recipe: Recipe, tasks: Sequence[Task], files: Sequence[CocoFile]
+) -> SampleAugmentation:
+    """Return the augmentation of the training samples.
+
+    Raises:
+        RecipeError: If the augmentation is invalid or the data do not support it.
+    """
+    data, augment, copy_paste = recipe.data, None, None
+    if recipe.augment:
+        augment = Augmentation(recipe.augment, data.channels)
+    if data.copy_paste is not None:
+        _require_copy_paste_support(tasks, files)
+        copy_paste = CopyPaste(**data.copy_paste.model_dump())
+    return SampleAugmentation(augment, copy_paste, recipe.training.seed)
+
+
+def _build_epoch_sampler(
+    data: DataRecipe,
+    files: Sequence[CocoFile],
+    categories: CategoryMap,
+    sources: Sequence[SourceRecipe],
+) -> EpochSampler:
+    """Return the sampler of training epochs.
+
+    Args:
+        data: Data of the recipe.
+        files: Training files.
+        categories: Category map of the dataset.
+        sources: Source of each file.
+    """
+    is_weighted = any(source.weight != 1 for source in sources)
+    repeats = compute_repeats(
+        [file.reindex(categories) for file in files],
+        weights=[source.weight for source in sources] if is_weighted else None,
+        threshold=data.repeat_factor,
+    )
+    return EpochSampler(repeats, data.scales)
 
 
 def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.stored_images import read_stored_image
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.evaluation.evaluators import name_main_metric
@@ -215,8 +216,9 @@ class _CalibrationFeed:
 
     def __iter__(self) -> Iterator[Feed]:
         for i in range(len(self.images)):
-            image = (str(self.images.path(i)), self.images.load_image(i))
-            yield build_feed(self.manifest, [image])
+            record = self.images.image_index.record(i)
+            pixels = read_stored_image(self.images.preparation, *record)
+            yield build_feed(self.manifest, [(str(self.images.path(i)), pixels)])
 
 
 def _sample_evenly(dataset: CocoDataset, number: int | None) -> CocoDataset:

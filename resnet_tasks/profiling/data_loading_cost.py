@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.stored_images import read_stored_image
 from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
 from resnet_tasks.structures.samples import Sample
 
@@ -86,11 +87,13 @@ def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
             else:
                 fresh = data.at_scale(1.0)  # a copy without in-memory cache
                 time_call("whole", partial(getitem, fresh, key))
-                stored_image = time_call("decoding", partial(data.load_image, position))
+                record = data.image_index.record(position)
+                read = partial(read_stored_image, data.preparation, *record)
+                stored_image = time_call("decoding", read)
                 size = size or (int(stored_image.shape[0]), int(stored_image.shape[1]))
                 plain = fresh.load_sample(position)
-                time_call("augmentation", partial(data.finalize_sample, plain, position, 0, 0))
-                if data.is_cached:
+                time_call("augmentation", partial(data.augmentation, plain, 0, 0))
+                if data.cache is not None:
                     data[key]  # fills the cache
                     time_call("from_memory", partial(getitem, data, key))
             if time.perf_counter() - started > MAX_SECONDS:

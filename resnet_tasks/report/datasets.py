@@ -12,6 +12,7 @@ from resnet_tasks.assemble.split_files import find_recipe_data, get_sources, rea
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.run_view import SPLITS, EvaluationView, RunView
@@ -106,7 +107,7 @@ def as_dataset(run: RunView, files: list[CocoFile]) -> CocoDataset:
         files,
         categories=run.labels.categories,
         fields=(),
-        channels=run.recipe.data.channels,
+        preparation=Preparation(run.recipe.data.channels),
         cache=False,
     )
 

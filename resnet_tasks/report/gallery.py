@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.decoding import read_image
@@ -15,7 +16,6 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.box_matching import group_boxes_by_image
 from resnet_tasks.report.image_choice import choose_images
 from resnet_tasks.report.image_layers import ImagePainter, ImageView, format_css_color
-from resnet_tasks.runs.evaluate_run import build_preparation
 from resnet_tasks.visualization.colors import assign_class_colors
 from resnet_tasks.visualization.thumbnails import to_canvas
 

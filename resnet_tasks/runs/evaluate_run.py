@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from resnet_tasks.assemble.datasets import build_recipe_intensity, build_resize
+from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.find_images import make_output_names
-from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
@@ -175,16 +174,6 @@ def _draw_comparison(
     truth = draw_truth(image, truths, classes, tasks, scale=scale, categories=names)
     prediction = draw_prediction(image, predictions, classes, scale=scale, categories=names)
     write_image(path, join_side_by_side(truth, prediction, ("truth", "prediction")))
-
-
-def build_preparation(recipe: Recipe) -> Preparation:
-    """Return the preparation that turns the images of a recipe into samples."""
-    return Preparation(
-        recipe.data.channels,
-        build_resize(recipe),
-        build_recipe_intensity(recipe),
-        max_pixels=recipe.data.max_pixels,
-    )
 
 
 def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.data.images.preprocessing import Preparation
@@ -25,7 +26,6 @@ from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.evaluate_run import build_preparation
 from resnet_tasks.runs.evaluation_names import build_evaluation_name
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 

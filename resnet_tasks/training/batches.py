@@ -10,13 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
-from resnet_tasks.data.sampling.loaders import (
-    choose_num_workers,
-    count_earlier_visits,
-    get_shard,
-    make_loader,
-    make_training_batches,
-)
+from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
+from resnet_tasks.data.sampling.loaders import choose_num_workers, get_shard, make_loader
 from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
@@ -42,8 +37,8 @@ class EpochBatches:
     """Training batches, epoch by epoch and step by step.
 
     Args:
-        data: Training samples, indexed by (epoch, position) if the dataset has epochs
-            (`CocoDataset` does).
+        data: Training samples, indexed by `SampleKey` if the dataset has epochs (`CocoDataset`
+            does), else by position.
         options: Training options: seed, epochs, batch size and accumulation.
         device: Device of the model; images are pinned in memory for `cuda`.
         workers: Number of loader workers; None: chosen for the device.
@@ -72,24 +67,19 @@ class EpochBatches:
         updates = -(-batches // options.accumulation)
         self.length = RunLength(batches, updates, updates * options.epochs)
 
-    def compute_keys(self, epoch: int) -> list[list[Key]]:
+    def compute_keys(self, epoch: int) -> Sequence[Sequence[Key]]:
         """Return the sample keys of every batch of an epoch, for all processes together."""
-        data = self._data
-        batches = make_training_batches(
+        data, options = self._data, self._options
+        sampler = data.epoch_sampler if isinstance(data, HasEpochs) else EpochSampler()
+        batches = sampler.make_batches(
             len(data),  # type: ignore[arg-type]
-            self._options.batch_size,
-            seed=self._options.seed,
+            options.batch_size,
+            seed=options.seed,
             epoch=epoch,
-            repeats=data.repeats if isinstance(data, HasEpochs) else None,
         )
-        if not isinstance(data, HasEpochs):
-            return [list(batch) for batch in batches]
-        return [
-            data.batch_keys(epoch, i, batch, visits)
-            for i, (batch, visits) in enumerate(
-                zip(batches, count_earlier_visits(batches), strict=True)
-            )
-        ]
+        if isinstance(data, HasEpochs):
+            return batches
+        return [[key.position for key in batch] for batch in batches]
 
     def iter_steps(
         self, epoch: int, *, start: int = 0, stop: int | None = None

@@ -332,10 +332,11 @@ def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
     """Print a summary of a split, and a line per kind of repaired or ignored annotations."""
     objects = ", ".join(f"{name} {count}" for name, count in dataset.count_objects().items())
     console.print(f"{split}: {len(dataset)} images; objects: {objects}", highlight=False)
-    if dataset.repeats is not None:
+    repeats = dataset.epoch_sampler.repeats
+    if repeats is not None:
         console.print(
-            f"{split}: {round(float(dataset.repeats.sum()))} images per epoch; an image is "
-            f"repeated up to {dataset.repeats.max():.1f} times",
+            f"{split}: {round(float(repeats.sum()))} images per epoch; an image is "
+            f"repeated up to {repeats.max():.1f} times",
             highlight=False,
         )
     for file in dataset.files:

@@ -63,7 +63,7 @@ def choose_images(
 
 
 def _has_category(dataset: CocoDataset, index: int, category: int) -> bool:
-    file, record = dataset.record(index)
+    file, record = dataset.image_index.record(index)
     if any(annotation.category == category for annotation in file.annotations[record.id]):
         return True
     if "semantic" not in file.annotated or record.sem_seg_file_name is None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
@@ -36,7 +37,8 @@ OPTIONS = TrainingRecipe(
 def images(folder: Path) -> CocoDataset:
     write_split(folder / "a.json", dict.fromkeys("123", RIGHT_HALF), size=(64, 64))
     file = read_coco(folder / "a.json")
-    return CocoDataset([file], categories=file.categories).with_scales((1.0, 1.5, 2.0))
+    sampler = EpochSampler(scales=(1.0, 1.5, 2.0))
+    return CocoDataset([file], categories=file.categories, epoch_sampler=sampler)
 
 
 def test_a_resumed_run_draws_the_same_scales(

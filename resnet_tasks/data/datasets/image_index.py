@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.records import ImageRecord
@@ -51,35 +50,6 @@ class ImageIndex:
         file, row = self.locate(index)
         image_id = self._files[file].images.get_id(row)
         return image_id if self._prefixes is None else f"{self._prefixes[file]}/{image_id}"
-
-    def expand_by_file(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Return the `(N,)` values of the files of the images.
-
-        Args:
-            values: One value per file.
-        """
-        counts = [len(file.images) for file in self._files]
-        return np.repeat(np.asarray(values, np.float64), counts)[self._rows]
-
-    def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """Return the categories in each image of the files, including images that are not selected.
-
-        Returns:
-            `(S,)` rows of images and `(S,)` category indices, every pair once, and the number of
-            images. `select_values` maps values per row to the selected images.
-        """
-        file_pairs = [file.annotations.list_image_categories() for file in self._files]
-        pairs = zip([0, *self._ends.tolist()], file_pairs, strict=False)
-        rows = np.concatenate([start + places for start, (places, _) in pairs])
-        return (
-            rows,
-            np.concatenate([categories for _, categories in file_pairs]),
-            int(self._ends[-1]),
-        )
-
-    def select_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the `(N,)` values of the selected images from values per row of all images."""
-        return values[self._rows]
 
 
 def _make_prefixes(files: Sequence[CocoFile]) -> list[str] | None:

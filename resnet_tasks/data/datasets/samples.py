@@ -1,4 +1,4 @@
-"""Conversion of prepared images from numpy arrays to samples."""
+"""Conversion between the numpy arrays of prepared images and samples."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def as_tensor(values: NDArray[Any]) -> Tensor:
     """Convert a `(h, w, C)` array to a `(C, h, w)` tensor."""
     # Arrays of decoders may be read-only, which torch does not support: these are copied.
     return torch.from_numpy(np.require(values, requirements=["C", "W"])).permute(2, 0, 1)
+
+
+def get_pixels(sample: Sample) -> NDArray[Any]:
+    """Return the `(h, w, C)` pixels of a sample."""
+    return sample.image.permute(1, 2, 0).numpy()
 
 
 def make_sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,24 @@ from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.targets import Target
+
+_FIELD_SOURCES = {
+    "boxes": {"boxes"},
+    "labels": {"boxes"},
+    "masks": {"masks"},
+    "semantic": {"semantic", "masks"},
+    "image_labels": {"image"},
+}
+"""Field of `Target` -> kinds of annotations, any of which fills it."""
+
+
+def has_annotations_for(fields: Iterable[str], *files: CocoFile) -> bool:
+    """Return whether files together have the annotations for all of some fields of `Target`.
+
+    Fields that this package does not define count as annotated.
+    """
+    present = {kind for file in files for kind in file.annotated}
+    return all(_FIELD_SOURCES.get(name, present) & present for name in fields)
 
 
 def build_target(

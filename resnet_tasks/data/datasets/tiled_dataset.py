@@ -26,7 +26,7 @@ from resnet_tasks.data.datasets.samples import as_tensor
 from resnet_tasks.data.datasets.targets import build_masks
 from resnet_tasks.data.images.image_cache import fits_in_memory
 from resnet_tasks.data.images.intensity import resize_pixels
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
+from resnet_tasks.data.images.preprocessing import PreparedImage
 from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.data.sampling.sample_keys import Key, unpack_key
 from resnet_tasks.errors import DataError, ImageError
@@ -66,7 +66,7 @@ class TiledDataset(Dataset[Sample]):
     sufficiently visible, or a pixel of a semantic map with a category (other than one named
     `background`). It occurs once per epoch, or as often as its image. The number of empty tiles is
     limited by `Tiling.empty`. The empty tiles of an epoch are drawn together with its order
-    (`loaders.sample_epoch_order`), a function of (seed, epoch).
+    (`sample_epoch_order`), a function of (seed, epoch).
 
     Args:
         images: Dataset of the images, without resize.
@@ -78,14 +78,14 @@ class TiledDataset(Dataset[Sample]):
     Attributes:
         images: Dataset of the images.
         tiling: Division of the images into tiles.
+        preparation: Preparation of the images.
+        max_unreadable_images: Maximum number of unreadable images.
+        epoch_sampler: Sampler of the batches of the training epochs.
         num_empty: Number of tiles without annotations.
-        repeats: `(T,)` float64 number of times each tile occurs in an epoch; None: once.
 
     Raises:
         DataError: If the images are resized, a semantic map cannot be read, or all tiles are empty.
     """
-
-    repeats: NDArray[np.float64] | None
 
     def __init__(self, images: CocoDataset, tiling: Tiling, *, cache: bool | str = "auto") -> None:
         if images.preparation.resize is not None:
@@ -95,6 +95,8 @@ class TiledDataset(Dataset[Sample]):
             )
         self.images = images
         self.tiling = tiling
+        self.preparation = images.preparation
+        self.max_unreadable_images = images.max_unreadable_images
         sizes = [self._get_size(index) for index in range(len(images))]
         self._ends = np.cumsum([len(self._make_tiles(size)) for size in sizes], dtype=np.int64)
         image_sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
@@ -104,7 +106,7 @@ class TiledDataset(Dataset[Sample]):
         self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._limits: dict[int, tuple[Any, Any]] = {}
         self.num_empty = 0
-        self.repeats = self._compute_repeats()
+        self.epoch_sampler = replace(images.epoch_sampler, repeats=self._compute_repeats())
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -117,11 +119,11 @@ class TiledDataset(Dataset[Sample]):
         except DataError as error:
             image_id, path = self.images.image_id(index), str(self.images.path(index))
             raise ImageError(str(error), image_id, path) from None
-        return self.images.finalize_sample(sample, index, epoch, visit)
+        return self.images.augmentation(sample, epoch, visit)
 
     def _load_sample(self, position: int, scale: float) -> Sample:
         index, tile = self.locate(position)
-        file, record = self.images.record(index)
+        file, record = self.images.image_index.record(index)
         size = (max(1, round(tile.height * scale)), max(1, round(tile.width * scale)))
         factor = (size[0] / tile.height, size[1] / tile.width)
         geometry = Geometry(
@@ -139,31 +141,6 @@ class TiledDataset(Dataset[Sample]):
             self._build_target(file, record, index, tile, geometry),
         )
 
-    @property
-    def preparation(self) -> Preparation:
-        """Preparation of the images."""
-        return self.images.preparation
-
-    @property
-    def unreadable_image_limit(self) -> float | None:
-        """Fraction of the images that may be unreadable; None: each is an error."""
-        return self.images.unreadable_image_limit
-
-    @property
-    def max_unreadable_images(self) -> int:
-        """Maximum number of unreadable images."""
-        return self.images.max_unreadable_images
-
-    def batch_keys(
-        self,
-        epoch: int,
-        number: int,
-        positions: Sequence[int],
-        visits: Sequence[int] | None = None,
-    ) -> list[Key]:
-        """Return the keys of one training batch; see `CocoDataset.batch_keys`."""
-        return self.images.batch_keys(epoch, number, positions, visits)
-
     def locate(self, position: int) -> tuple[int, Tile]:
         """Return the index of the image of a tile, and the tile in it."""
         index = int(np.searchsorted(self._ends, position, side="right"))
@@ -177,8 +154,8 @@ class TiledDataset(Dataset[Sample]):
 
     def describe(self) -> str:
         """Describe the number of tiles."""
-        windows, total = self.tiling.windows, len(self)
-        come = total if self.repeats is None else round(float(self.repeats.sum()))
+        windows, total, repeats = self.tiling.windows, len(self), self.epoch_sampler.repeats
+        come = total if repeats is None else round(float(repeats.sum()))
         return (
             f"{total} tiles of {windows.width} x {windows.height} (width x height), "
             f"{self.num_empty} of them empty; {come} per epoch"
@@ -187,7 +164,7 @@ class TiledDataset(Dataset[Sample]):
     # --- selection of the tiles
 
     def _get_size(self, index: int) -> tuple[int, int]:
-        _, record = self.images.record(index)
+        _, record = self.images.image_index.record(index)
         return (record.height, record.width)
 
     def _make_tiles(self, size: tuple[int, int]) -> list[Tile]:
@@ -199,7 +176,7 @@ class TiledDataset(Dataset[Sample]):
         Raises:
             DataError: If all tiles are empty.
         """
-        own = self.images.repeats
+        own = self.images.epoch_sampler.repeats
         counts = np.diff(self._ends, prepend=0)
         repeats = np.repeat(np.ones(len(counts)) if own is None else own, counts)
         if self.tiling.empty is None:
@@ -224,7 +201,7 @@ class TiledDataset(Dataset[Sample]):
 
     def _find_nonempty_tiles(self, index: int) -> NDArray[np.bool_]:
         """Return `(t,)` bool, whether each tile of an image has annotations to learn from."""
-        file, record = self.images.record(index)
+        file, record = self.images.image_index.record(index)
         tiles = self._make_tiles((record.height, record.width))
         is_nonempty = np.zeros(len(tiles), np.bool_)
         if has_map(file, record):
@@ -236,7 +213,7 @@ class TiledDataset(Dataset[Sample]):
                         file.categories.names[label] != BACKGROUND for label in present_labels
                     )
             except DataError:
-                if self.unreadable_image_limit is None:
+                if not self.max_unreadable_images:
                     raise
                 is_nonempty[:] = True  # the error is reported when a tile is loaded
         boxes = _make_boxes(
@@ -262,6 +239,8 @@ class TiledDataset(Dataset[Sample]):
             if labels is not None:
                 resized_labels = resize_labels(encode_labels(labels), geometry.input_size)
                 fields["semantic"] = torch.from_numpy(decode_labels(resized_labels))
+        if unknown := self.images.unannotated[self.images.image_index.locate(index)[0]]:
+            fields["unannotated"] = torch.tensor(unknown)
         return Target(**fields)
 
     def _build_objects(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.data.sampling.sample_keys import Key
+from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
 from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample
@@ -36,23 +33,13 @@ class HasGroups(Protocol):
 
 @runtime_checkable
 class HasEpochs(Protocol):
-    """Protocol of a dataset whose samples change from epoch to epoch.
+    """Protocol of a dataset whose samples, by `SampleKey`, change from epoch to epoch.
 
     Attributes:
-        repeats: `(N,)` float64 average number of times each sample occurs in an epoch; None: once.
+        epoch_sampler: Sampler of the batches of its training epochs.
     """
 
-    repeats: NDArray[np.float64] | None
-
-    def batch_keys(
-        self,
-        epoch: int,
-        number: int,
-        positions: Sequence[int],
-        visits: Sequence[int] | None = None,
-    ) -> list[Key]:
-        """Return the keys of one training batch; see `CocoDataset.batch_keys`."""
-        ...
+    epoch_sampler: EpochSampler
 
 
 @runtime_checkable
@@ -70,14 +57,9 @@ class SkipsUnreadableImages(Protocol):
 
     Attributes:
         preparation: Preparation of its images.
-        unreadable_image_limit: Fraction of images that may be skipped in training; None: each is an
+        max_unreadable_images: Maximum number of images that are skipped in training; 0: each is an
             error.
-        max_unreadable_images: Maximum number of unreadable images.
     """
 
-    @property
-    def preparation(self) -> Preparation: ...  # noqa: D102
-    @property
-    def unreadable_image_limit(self) -> float | None: ...  # noqa: D102
-    @property
-    def max_unreadable_images(self) -> int: ...  # noqa: D102
+    preparation: Preparation
+    max_unreadable_images: int

@@ -1,10 +1,9 @@
-"""Sample order as a function of (seed, epoch), and data loaders."""
+"""Data loaders over fixed batches of sample keys."""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
@@ -13,9 +12,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_tasks.data.sampling.dataset_protocols import SkipsUnreadableImages, SupportsUint8
@@ -29,83 +26,6 @@ from resnet_tasks.structures.samples import Batch, Sample, collate
 Item = TypeVar("Item")
 
 
-def sample_epoch_order(
-    length: int, *, seed: int, epoch: int, repeats: NDArray[np.float64] | None = None
-) -> list[int]:
-    """Return the positions of an epoch in order, as a function of (seed, epoch).
-
-    Args:
-        length: Number of positions, which are 0..length-1.
-        seed: Seed of the run.
-        epoch: Epoch, from 0.
-        repeats: `(length,)` average number of times each position occurs per epoch, above 0. The
-            number in a single epoch is rounded down or up. Every epoch has as many visits as the
-            rounded sum of the repeats. None: each position occurs once.
-    """
-    generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    order = torch.randperm(length, generator=generator)
-    if repeats is None:
-        return order.tolist()
-    sampled = _sample_systematically(
-        order.numpy(), repeats, float(torch.rand((), generator=generator))
-    )
-    shuffled: list[int] = sampled[
-        torch.randperm(len(sampled), generator=generator).numpy()
-    ].tolist()
-    return shuffled
-
-
-def _sample_systematically(
-    order: NDArray[np.int64], repeats: NDArray[np.float64], start: float
-) -> NDArray[np.int64]:
-    """Sample positions at unit steps along their cumulative repeats (systematic sampling).
-
-    Equal repeats are adjacent, so that all positions with the same repeat together get their
-    expected number of visits to within one.
-    """
-    order = order[np.argsort(repeats[order], kind="stable")]
-    ends = np.cumsum(repeats[order])
-    total = float(ends[-1])
-    count, part = max(1, round(total)), total % 1
-    # A random start may yield one step more or less. Restricting the range of the start gives
-    # every epoch the same length.
-    if total >= 1 and part:
-        start = start * part if count > total else part + start * (1 - part)
-    elif part:
-        start *= total
-    points = start + np.arange(count)
-    return order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
-
-
-def count_earlier_visits(batches: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return how often each position of an epoch's batches has occurred before in that epoch."""
-    visit_counts: Counter[int] = Counter()
-    visits: list[list[int]] = []
-    for batch in batches:
-        visits.append([])
-        for position in batch:
-            visits[-1].append(visit_counts[position])
-            visit_counts[position] += 1
-    return visits
-
-
-def make_training_batches(
-    length: int,
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    repeats: NDArray[np.float64] | None = None,
-) -> list[list[int]]:
-    """Return the batches of one epoch, each a list of positions.
-
-    Every image occurs once, or according to `repeats` (see `sample_epoch_order`). The last batch
-    may be smaller. Several processes share each batch of `batch_size` images (`get_shard`).
-    """
-    order = sample_epoch_order(length, seed=seed, epoch=epoch, repeats=repeats)
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
 def get_shard(items: Sequence[Item], process: int, processes: int) -> list[Item]:
     """Return the items of one of several processes: a contiguous part, possibly empty.
 
@@ -113,19 +33,6 @@ def get_shard(items: Sequence[Item], process: int, processes: int) -> list[Item]
     """
     first, last = (len(items) * rank // processes for rank in (process, process + 1))
     return list(items[first:last])
-
-
-class _BatchSampler:
-    """Torch batch sampler with a fixed list of batches."""
-
-    def __init__(self, batches: Sequence[Sequence[Key]]) -> None:
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[Sequence[Key]]:
-        return iter(self._batches)
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
 
 class _ErrorCatchingDataset(Dataset[Any]):
@@ -257,7 +164,7 @@ def _build_loader(
     return Loader(
         DataLoader(
             _ErrorCatchingDataset(dataset),
-            batch_sampler=_BatchSampler(batches),  # type: ignore[arg-type]
+            batch_sampler=batches,  # type: ignore[arg-type]
             collate_fn=collate_items,
             num_workers=workers,
             pin_memory=pin_memory,
@@ -295,9 +202,9 @@ def _exit_with_parent(process: BaseProcess) -> None:
 
 def _get_placeholder_channels(dataset: Dataset[Sample]) -> int | None:
     """Return the channels of a dataset that skips unreadable images, None if each is an error."""
-    if not isinstance(dataset, SkipsUnreadableImages) or dataset.unreadable_image_limit is None:
-        return None
-    return dataset.preparation.channels
+    if isinstance(dataset, SkipsUnreadableImages) and dataset.max_unreadable_images:
+        return dataset.preparation.channels
+    return None
 
 
 def choose_num_workers(device: torch.device) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from resnet_tasks.data.coco.dataset_file import CocoFile
 
 Values = NDArray[np.float64]
 
@@ -81,6 +83,35 @@ def compute_class_weights(name: str, counts: ClassCounts) -> list[float]:
         values = NAMED_WEIGHTS[name](present_counts)
         weights[present] = values / values.mean()
     return [float(f"{weight:.6g}") for weight in weights]
+
+
+def compute_repeats(
+    files: Sequence[CocoFile],
+    *,
+    weights: Sequence[float] | None = None,
+    threshold: float | None = None,
+) -> Values | None:
+    """Return the `(N,)` number of times each image occurs per epoch; None: each occurs once.
+
+    Args:
+        files: COCO files with the same categories; their images follow each other.
+        weights: Number of times, per file, that each of its images occurs, above 0; None: once.
+        threshold: Fraction of images below which a class is rare, in (0, 1], so that images with it
+            occur more often (`compute_repeat_factors`); None: no class is rare.
+    """
+    counts = [len(file.images) for file in files]
+    repeats = None if weights is None else np.repeat(np.asarray(weights, np.float64), counts)
+    if threshold is None:
+        return repeats
+    pairs = [file.annotations.list_image_categories() for file in files]
+    starts = np.cumsum([0, *counts])
+    factors = compute_repeat_factors(
+        np.concatenate([start + rows for start, (rows, _) in zip(starts, pairs, strict=False)]),
+        np.concatenate([categories for _, categories in pairs]),
+        images=sum(counts),
+        threshold=threshold,
+    )
+    return factors if repeats is None else repeats * factors
 
 
 def compute_repeat_factors(

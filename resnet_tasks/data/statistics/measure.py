@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.records import Annotation
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.ground_truth import map_image_labels
+from resnet_tasks.data.datasets.stored_images import read_stored_image
 from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.sampling.rare_classes import ClassCounts
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
@@ -184,7 +187,8 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
     """
 
     def read_pixels(index: int) -> NDArray[np.float32]:
-        return dataset.preparation.intensity(dataset.load_image(index), str(dataset.path(index)))
+        pixels = read_stored_image(dataset.preparation, *dataset.image_index.record(index))
+        return dataset.preparation.intensity(pixels, str(dataset.path(index)))
 
     moments = ChannelMoments()
     for _, values in _iter_readable(dataset, read_pixels, advance):
@@ -217,13 +221,14 @@ def count_classes(
 
     def read_labels(index: int) -> NDArray[Any]:
         if "image_labels" in fields:
-            return np.asarray(dataset.image_labels(index, table) or (), np.int64)
+            labels = map_image_labels(*dataset.image_index.record(index), table.mapping)
+            return np.asarray(labels or (), np.int64)
         semantic = dataset.truth(index, table).semantic
         return np.zeros(0, np.int64) if semantic is None else semantic
 
-    counts = ClassCounts(len(table.classes))
+    counts, repeats = ClassCounts(len(table.classes)), dataset.epoch_sampler.repeats
     for index, image_labels in _iter_readable(dataset, read_labels, advance):
-        counts.add(image_labels, 1.0 if dataset.repeats is None else float(dataset.repeats[index]))
+        counts.add(image_labels, 1.0 if repeats is None else float(repeats[index]))
     return counts
 
 
@@ -269,9 +274,8 @@ def compute_dataset_statistics(
             another number of channels, or has non-finite values.
     """
     step = intensity or Intensity()
-    dataset = CocoDataset(
-        [coco], categories=coco.categories, channels=channels, intensity=step, cache=False
-    )
+    preparation = Preparation(channels, intensity=step)
+    dataset = CocoDataset([coco], categories=coco.categories, preparation=preparation, cache=False)
     statistics = DatasetStatistics(images=len(coco.images))
     _count_annotations(statistics, coco)
     has_pixels = bool({"semantic", "masks"} & coco.annotated)
@@ -280,7 +284,8 @@ def compute_dataset_statistics(
     # to a loss, so one count is enough.
     table = LabelTable.identity(coco.categories.names)
     for index in range(len(dataset)):
-        image, image_name = dataset.load_image(index), str(dataset.path(index))
+        image = read_stored_image(preparation, *dataset.image_index.record(index))
+        image_name = str(dataset.path(index))
         statistics.sizes[image.shape[0], image.shape[1]] += 1
         _add_values(statistics, image, step, image_name)
         semantic = dataset.truth(index, table).semantic if has_pixels else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.targets import has_annotations_for
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.label_table import LabelTable
@@ -36,14 +37,14 @@ def require_annotations(
     for name, head in recipe.heads.items():
         task = get_head_task(name, head)
         needs = ", ".join(task.required_fields)
-        if name not in frozen and not train.annotates(task.required_fields):
+        if name not in frozen and not has_annotations_for(task.required_fields, *train.files):
             is_old = recipe.extend is not None and name in recipe.extend.heads
             remedy = "name it in extend.freeze" if is_old else "remove the head"
             raise RecipeError(
                 f"heads.{name}: no file under data.train annotates what {task.name} needs "
                 f"({needs}); {remedy}, or add data that does"
             )
-        if name == best and not val.annotates(task.required_fields):
+        if name == best and not has_annotations_for(task.required_fields, *val.files):
             raise RecipeError(
                 f"evaluation.best: no file under data.val annotates what head {name} needs "
                 f"({needs}); name a metric of another head"
@@ -62,10 +63,10 @@ def _check_optional_fields(head: str, task: Task, train: CocoDataset) -> list[st
         lacking = [
             str(file.path)
             for file in train.files
-            if train.file_annotates(file, task.required_fields)
-            and not train.file_annotates(file, (field,))
+            if has_annotations_for(task.required_fields, file)
+            and not has_annotations_for((field,), file)
         ]
-        if lacking and not train.annotates((field,)):
+        if lacking and not has_annotations_for((field,), *train.files):
             notes.append(
                 f"train: no file annotates {field}: {head} does not learn them, and the {field} "
                 "that it predicts will be meaningless"
@@ -102,7 +103,7 @@ def _check_partial_annotations(
     missing_by_file = {
         str(file.path): _list_missing_classes(table, unknown)
         for file, unknown in zip(train.files, train.unannotated, strict=True)
-        if file.images and train.file_annotates(file, task.required_fields)
+        if file.images and has_annotations_for(task.required_fields, file)
     }
     for name in table.classes:
         if missing_by_file and all(name in class_names for class_names in missing_by_file.values()):
@@ -139,7 +140,7 @@ def _check_partial_annotations(
             f"{head} on its images count as wrong"
             for file, unknown in zip(val.files, val.unannotated, strict=True)
             if (names := _list_missing_classes(table, unknown))
-            and val.file_annotates(file, task.required_fields)
+            and has_annotations_for(task.required_fields, file)
         ]
     return notes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import TaskModel
 
@@ -28,7 +29,8 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
         problems = []
         for dataset in all_datasets:
             for index in range(len(dataset)):
-                labels = dataset.image_labels(index, model.label_tables[name])
+                record = dataset.image_index.record(index)
+                labels = map_image_labels(*record, model.label_tables[name].mapping)
                 if labels is None:
                     continue
                 try:

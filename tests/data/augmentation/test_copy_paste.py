@@ -15,6 +15,7 @@ from PIL import Image
 from resnet_tasks.data.augmentation.copy_paste import CopyPaste
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.targets import Target
 from tests.support.mask_stacks import from_stack, to_stack
@@ -137,8 +138,8 @@ def folder(tmp_path: Path) -> Path:
 
 def dataset(folder: Path, **options: Any) -> CocoDataset:
     file = read_coco(folder / "data.json")
-    made = CocoDataset([file], categories=file.categories, seed=5, **options)
-    return made.with_copy_paste(ALL)
+    augmentation = SampleAugmentation(copy_paste=ALL, seed=5)
+    return CocoDataset([file], categories=file.categories, augmentation=augmentation, **options)
 
 
 def test_a_function_of_seed_epoch_and_image(folder: Path) -> None:
@@ -181,6 +182,6 @@ def test_a_bad_source_is_left_alone_where_that_is_wished(folder: Path) -> None:
         (folder / f"{i}.png").write_bytes(b"")
     with pytest.raises(Exception, match="is not an image"):
         dataset(folder)[0]
-    found = dataset(folder).with_unreadable_image_limit(1.0)[0].target
+    found = dataset(folder, unreadable_image_limit=1.0)[0].target
     assert found.boxes is not None
     assert len(found.boxes) == 1

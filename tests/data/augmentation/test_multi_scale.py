@@ -16,7 +16,9 @@ from resnet_tasks.assemble.split_files import read_split
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.intensity import Resize
-from resnet_tasks.data.sampling.loaders import get_shard, make_loader, make_training_batches
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
+from resnet_tasks.data.sampling.loaders import get_shard, make_loader
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 
@@ -56,13 +58,13 @@ def dataset(folder: Path, **options: object) -> CocoDataset:
     return CocoDataset(
         [file],
         categories=file.categories,
-        resize=Resize(64, 128),
+        preparation=Preparation(resize=Resize(64, 128)),
         **options,  # type: ignore[arg-type]
     )
 
 
 def test_objects_and_pixels_follow_the_scale(folder: Path) -> None:
-    sample = dataset(folder).with_scales(SCALES)[3, 0, 1.25]
+    sample = dataset(folder)[3, 0, 1.25]
     assert sample.image.shape == (3, 80, 160)
     assert sample.target.boxes is not None
     assert sample.target.boxes.tolist() == [[40.0, 20.0, 80.0, 60.0]]
@@ -82,36 +84,32 @@ def test_every_scale_is_decoded_from_the_file_and_kept_apart(folder: Path) -> No
     assert torch.equal(data[0, 0, 2.0].image, dataset(folder, cache=False)[0, 0, 2.0].image)
 
 
-def scales_of(
-    data: CocoDataset, epoch: int, *, process: int = 0, processes: int = 1
-) -> list[float]:
-    batches = make_training_batches(60, 2, seed=0, epoch=epoch)
+def scales_of(epoch: int, *, seed: int = 0, process: int = 0, processes: int = 1) -> list[float]:
+    batches = EpochSampler(scales=SCALES).make_batches(60, 2, seed=seed, epoch=epoch)
     found = []
-    for number, batch in enumerate(get_shard(each, process, processes) for each in batches):
-        keys = data.batch_keys(epoch, number, batch)
-        scales = {key[2] for key in keys if isinstance(key, tuple) and len(key) == 3}
+    for keys in (get_shard(each, process, processes) for each in batches):
+        scales = {key.scale for key in keys}
         assert len(scales) == 1, "one scale in a batch"
         found.append(scales.pop())
     return found
 
 
-def test_a_scale_is_a_function_of_seed_epoch_and_batch(folder: Path) -> None:
-    data = dataset(folder).with_scales(SCALES)
-    first = scales_of(data, 0)
-    assert first == scales_of(data, 0)
-    assert first == scales_of(data, 0, process=1, processes=2)
-    assert first != scales_of(data, 1)
-    assert first != scales_of(dataset(folder, seed=1).with_scales(SCALES), 0)
-    drawn = Counter(scale for epoch in range(20) for scale in scales_of(data, epoch))
+def test_a_scale_is_a_function_of_seed_epoch_and_batch() -> None:
+    first = scales_of(0)
+    assert first == scales_of(0)
+    assert first == scales_of(0, process=1, processes=2)
+    assert first != scales_of(1)
+    assert first != scales_of(0, seed=1)
+    drawn = Counter(scale for epoch in range(20) for scale in scales_of(epoch))
     # 600 draws of three: 200 each, within four standard deviations (11.5).
     assert set(drawn) == set(SCALES)
     assert all(abs(count - 200) < 47 for count in drawn.values())
 
 
 def test_padded_sizes_stay_few(folder: Path) -> None:
-    data = dataset(folder).with_scales(SCALES)
-    keys = [data.batch_keys(epoch, 0, [0, 1]) for epoch in range(12)]
-    sizes = {batch.padded_size for batch in make_loader(data, keys)}
+    sampler = EpochSampler(scales=SCALES)
+    keys = [sampler.make_batches(2, 2, seed=0, epoch=epoch)[0] for epoch in range(12)]
+    sizes = {batch.padded_size for batch in make_loader(dataset(folder), keys)}
     assert sizes == {(64, 96), (64, 128), (96, 160)}
 
 
@@ -131,8 +129,9 @@ heads: {{scene: {{type: unet}}}}
     files = read_split(recipe, "train")
     train = build_dataset(recipe, files, files[0].categories, training=True)
     val = build_dataset(recipe, files, files[0].categories)
-    assert {len(key) for key in train.batch_keys(0, 0, [0, 1])} == {3}  # type: ignore[arg-type]
-    assert val.batch_keys(0, 0, [0, 1]) == [(0, 0), (0, 1)]
+    assert train.epoch_sampler.scales == (0.75, 1.25)
+    (keys,) = val.epoch_sampler.make_batches(2, 2, seed=0, epoch=0)
+    assert sorted(keys) == [(0, 0, 1.0, 0), (0, 1, 1.0, 0)]
     assert val[0].image.shape == (3, 64, 128)
     with pytest.raises(RecipeError, match=r"data\.scales\.0: got 0; allowed is a number"):
         load_recipe(folder / "mine.yaml", ["data.scales=[0]"])

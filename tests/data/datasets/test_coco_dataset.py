@@ -14,7 +14,10 @@ from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
+from resnet_tasks.data.datasets.targets import has_annotations_for
 from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
@@ -62,14 +65,14 @@ def test_one_channel_and_sixteen_bits(tmp_path: Path) -> None:
     values = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
     file = coco(tmp_path)
     Image.fromarray(values).save(tmp_path / "1.png")
-    image = made(file, channels=1)[0].image
+    image = made(file, preparation=Preparation(1))[0].image
     assert image.shape == (1, 8, 12)
     assert torch.allclose(image[0], torch.from_numpy(values.astype(np.float32) / 65535))
 
 
 def test_augmentation_moves_with_the_epoch(tmp_path: Path) -> None:
     steps = [{"Affine": {"rotate": [-45, 45], "p": 1.0}}]
-    data = made(coco(tmp_path), augment=Augmentation(steps))
+    data = made(coco(tmp_path), augmentation=SampleAugmentation(Augmentation(steps)))
     first = data[(0, 0)].image
     assert not torch.equal(data[(1, 0)].image, first)
     assert torch.equal(data[(0, 0)].image, first)
@@ -82,18 +85,17 @@ def test_annotations_without_a_box_are_labels_of_the_whole_image(tmp_path: Path)
     found = [dataset[i].target for i in range(3)]
     assert [each.image_labels.tolist() for each in found] == [[0, 2], [], [1]]
     assert [each.labels.tolist() for each in found] == [[1], [], []]
-    assert dataset.annotates(("image_labels",))
-    assert dataset.annotates(("boxes", "labels"))
-    flipped = CocoDataset(
-        [file], categories=file.categories, augment=Augmentation([{"HorizontalFlip": {"p": 1.0}}])
-    )
+    assert has_annotations_for(("image_labels",), file)
+    assert has_annotations_for(("boxes", "labels"), file)
+    flip = SampleAugmentation(Augmentation([{"HorizontalFlip": {"p": 1.0}}]))
+    flipped = CocoDataset([file], categories=file.categories, augmentation=flip)
     assert flipped[0].target.image_labels.tolist() == [0, 2]
 
 
 def test_real_coco(shared_data: Path) -> None:
     root = shared_data / "coco_tiny"
     file = read_coco(root / "annotations/instances_val2017.json", images_root=root / "val2017")
-    data = made(file, resize=Resize(96, 96), cache=False)
+    data = made(file, preparation=Preparation(resize=Resize(96, 96)), cache=False)
     assert len(data) == 80
     crowds = 0
     for i, record in enumerate(file.images):

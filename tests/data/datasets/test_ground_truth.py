@@ -9,7 +9,9 @@ import numpy as np
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.ground_truth import build_truth
+from resnet_tasks.data.datasets.targets import has_annotations_for
 from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import IGNORED, VOID
 from resnet_tasks.structures.label_table import LabelTable
@@ -17,7 +19,7 @@ from tests.support.hand_written import IDENTITY, coco, labeled, made
 
 
 def test_truth_is_in_original_pixels_as_in_the_file(tmp_path: Path) -> None:
-    data = made(coco(tmp_path), resize=Resize(4, 4))
+    data = made(coco(tmp_path), preparation=Preparation(resize=Resize(4, 4)))
     assert isinstance(data, HasTruth)
     truth = data.truth(2, IDENTITY)
     assert truth.size == (8, 12)
@@ -62,7 +64,7 @@ def test_image_labels_are_not_annotated_unless_said(tmp_path: Path) -> None:
     assert file.count_problems() == {"no_box": 4}
     dataset = CocoDataset([file], categories=file.categories)
     assert dataset[0].target.image_labels is None
-    assert not dataset.annotates(("image_labels",))
+    assert not has_annotations_for(("image_labels",), file)
     assert dataset.truth(0, LabelTable.identity(file.categories.names)).image_labels is None
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.image_index import ImageIndex
 from tests.support.hand_written import IDENTITY, coco
@@ -21,23 +19,11 @@ def test_repeated_ids_are_made_unique(tmp_path: Path) -> None:
     assert ids == [f"train-{file}/{image}" for file in (1, 2) for image in (1, 2, 3)]
 
 
-def test_values_of_files_reach_the_images_that_are_left(tmp_path: Path) -> None:
+def test_selected_images_keep_files_and_ids(tmp_path: Path) -> None:
     index = ImageIndex([coco(tmp_path / name) for name in ("one", "two")])
-    assert index.expand_by_file([1.0, 2.5]).tolist() == [1, 1, 1, 2.5, 2.5, 2.5]
     some = index.select([4, 0, 5])
     assert len(some) == 3
-    assert some.expand_by_file([1.0, 2.5]).tolist() == [2.5, 1, 2.5]
     assert [some.locate(i) for i in range(3)] == [(1, 1), (0, 0), (1, 2)]
     assert [some.image_id(i) for i in range(3)] == ["train-2/2", "train-1/1", "train-2/3"]
     twice = some.select([2, 2])
     assert [twice.locate(i) for i in range(2)] == [(1, 2), (1, 2)]
-
-
-def test_what_images_show_is_told_of_all_of_them(tmp_path: Path) -> None:
-    index = ImageIndex([coco(tmp_path / name) for name in ("one", "two")]).select([5, 0])
-    rows, found, total = index.list_image_categories()
-    pairs = sorted(zip(rows.tolist(), found.tolist(), strict=True))
-    assert total == 6
-    assert [pair for pair in pairs if pair[0] in (2, 5)] == [(2, 1), (5, 1)]  # the car of image 3
-    assert {row for row, _ in pairs} == {0, 2, 3, 5}  # images 2 of both files show nothing
-    assert index.select_values(np.arange(6.0)).tolist() == [5, 0]

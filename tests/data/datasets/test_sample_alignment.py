@@ -80,7 +80,7 @@ def test_resized_samples_are_aligned(
     tmp_path: Path, size: tuple[int, int] | None, scale: float
 ) -> None:
     resize = None if size is None else Resize(*size, keep_ratio=False)
-    data = dataset(tmp_path, resize=resize)
+    data = dataset(tmp_path, preparation=Preparation(resize=resize))
     require_aligned([pixels_of(data[0, i, scale]) for i in range(len(data))])
 
 

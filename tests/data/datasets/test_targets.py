@@ -19,8 +19,10 @@ from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.datasets.targets import build_masks
 from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.structures.label_maps import resize_labels
 from resnet_tasks.structures.samples import collate
@@ -37,7 +39,7 @@ def test_image_without_objects_is_empty_not_unannotated(tmp_path: Path) -> None:
 
 
 def test_boxes_are_resized_and_clipped(tmp_path: Path) -> None:
-    data = made(coco(tmp_path), resize=Resize(16, 16))
+    data = made(coco(tmp_path), preparation=Preparation(resize=Resize(16, 16)))
     sample = data[2]
     assert sample.image.shape == (3, 11, 16)  # the ratio is kept
     assert sample.target.boxes is not None
@@ -163,7 +165,7 @@ def write_cells(folder: Path, size: int, count: int) -> tuple[CocoDataset, int]:
 def test_memory_of_many_objects_on_a_large_image(tmp_path: Path, steps: list[Any]) -> None:
     """A stack of these masks would take 500 x 4 MB = 2 GB, the image takes 48 MB as float32."""
     data, box_area = write_cells(tmp_path, 2000, 500)
-    data._augment = Augmentation(steps) if steps else None
+    data.augmentation = SampleAugmentation(Augmentation(steps) if steps else None)
     assert box_area < 10e6
     tracemalloc.start()  # NumPy reports its allocations; PyTorch only makes the arrays below
     try:

@@ -17,11 +17,14 @@ from resnet_tasks.data.coco.masks import decode_mask, decode_mask_in_tile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling, clip_boxes_to_tile
 from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
-from resnet_tasks.data.sampling.loaders import make_loader, make_training_batches
+from resnet_tasks.data.sampling.loaders import make_loader
+from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.errors import DataError, ImageError
 from tests.support.mask_stacks import to_stack
 
@@ -141,8 +144,9 @@ def test_boxes_lead_back_to_the_image(tmp_path: Path, scale: float) -> None:
 
 def test_pixels_are_those_of_the_image(tmp_path: Path) -> None:
     file = written(tmp_path, {1: [(1, 70, 70, 30, 0)]})
-    data = tiled(file, intensity=Intensity("percentile"))
-    whole = CocoDataset([file], categories=file.categories, intensity=Intensity("percentile"))[0]
+    preparation = Preparation(intensity=Intensity("percentile"))
+    data = tiled(file, preparation=preparation)
+    whole = CocoDataset([file], categories=file.categories, preparation=preparation)[0]
     for position in range(len(data)):
         _, tile = data.locate(position)
         assert torch.equal(data[position].image, whole.image[:, tile.rows, tile.columns])
@@ -210,8 +214,8 @@ def test_a_part_of_a_mask_is_that_part_of_the_mask(seed: int) -> None:
 
 
 def order(data: TiledDataset, epoch: int) -> list[int]:
-    batches = make_training_batches(len(data), 4, seed=3, epoch=epoch, repeats=data.repeats)
-    return [position for batch in batches for position in batch]
+    batches = data.epoch_sampler.make_batches(len(data), 4, seed=3, epoch=epoch)
+    return [key.position for batch in batches for key in batch]
 
 
 def test_empty_tiles_are_rationed_by_epoch(tmp_path: Path) -> None:
@@ -261,7 +265,7 @@ def test_nothing_to_learn_is_told(tmp_path: Path) -> None:
         tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.1))
     assert len(tiled(file)) == 12
     with pytest.raises(DataError, match="resized; remove either"):
-        tiled(file, resize=Resize(64, 64))
+        tiled(file, preparation=Preparation(resize=Resize(64, 64)))
 
 
 # --- Samples
@@ -271,8 +275,8 @@ def test_workers_and_epochs(tmp_path: Path) -> None:
     """A sample is a function of (seed, epoch, tile), made here or in a worker."""
     file = written(tmp_path, {i: [(1, 40, 40, 60, 0)] for i in (1, 2)})
     flips = Augmentation([{"HorizontalFlip": {"p": 0.5}}, {"RandomBrightnessContrast": {}}])
-    data = tiled(file, augment=flips, seed=5)
-    batches = [data.batch_keys(2, 0, [3, 1, 8]), data.batch_keys(2, 1, [11, 4])]
+    data = tiled(file, augmentation=SampleAugmentation(flips, seed=5))
+    batches: list[list[Key]] = [[(2, 3), (2, 1), (2, 8)], [(2, 11), (2, 4)]]
     here, there = (list(make_loader(data, batches, workers=workers)) for workers in (0, 2))
     for one, two in zip(here, there, strict=True):
         assert torch.equal(one.images, two.images)
@@ -310,7 +314,8 @@ def test_tiles_of_a_unreadable_image_are_left_out_where_that_is_wanted(tmp_path:
     cut = Tiling(WindowGrid(64, 64, 0.0), empty=None)
     with pytest.raises(ImageError, match=r"2\.npy cannot be read"):
         list(make_loader(TiledDataset(images, cut), [[0, 8]]))
-    data = TiledDataset(images.with_unreadable_image_limit(0.5), cut)
+    skipping = CocoDataset([file], categories=file.categories, unreadable_image_limit=0.5)
+    data = TiledDataset(skipping, cut)
     (batch,) = make_loader(data, [[0, 8]])
     assert batch.image_ids == ("1@0,0",)
     assert [each.image_id for each in batch.left_out] == [2]

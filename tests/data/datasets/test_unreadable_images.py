@@ -73,9 +73,10 @@ def dataset(folder: Path, content: dict[str, bytes | None], **options: Any) -> C
     return CocoDataset([file], categories=file.categories, **options)
 
 
-def with_good(folder: Path, name: str, stored: bytes | None) -> CocoDataset:
+def with_good(folder: Path, name: str, stored: bytes | None, limit: float = 0.0) -> CocoDataset:
     good = encoded(color(), "PNG")
-    return dataset(folder, {"g0.png": good, name: stored, "g2.png": good, "g3.png": good})
+    content = {"g0.png": good, name: stored, "g2.png": good, "g3.png": good}
+    return dataset(folder, content, unreadable_image_limit=limit)
 
 
 KEYS: list[list[Any]] = [[(0, 0), (0, 1)], [(0, 1)], [(0, 2), (0, 3)]]
@@ -89,7 +90,7 @@ def test_unreadable_images_are_named_or_left_out(tmp_path: Path, kind: str) -> N
         list(make_loader(data, KEYS))
     assert (caught.value.image_id, caught.value.file) == (11, str(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
-    batches = list(make_loader(data.with_unreadable_image_limit(0.5), KEYS))
+    batches = list(make_loader(with_good(tmp_path, name, stored(), 0.5), KEYS))
     assert [batch.image_ids for batch in batches] == [(10,), ("none",), (12, 13)]
     assert [len(batch.left_out) for batch in batches] == [1, 1, 0]
     assert [batch.is_stand_in for batch in batches] == [False, True, False]
@@ -106,7 +107,7 @@ def test_a_bomb_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_say_the_same(tmp_path: Path, start_method: str) -> None:
-    data = with_good(tmp_path, "a.png", b"").with_unreadable_image_limit(0.5)
+    data = with_good(tmp_path, "a.png", b"", 0.5)
     alone = list(make_loader(data, KEYS))
     shared = list(make_loader(data, KEYS, workers=1, start_method=start_method))
     for one, other in zip(alone, shared, strict=True):
@@ -126,7 +127,7 @@ def test_a_damaged_label_map_is_bad_too(tmp_path: Path) -> None:
     text = {"images": [image], "categories": [{"id": 1, "name": "a"}]}
     (tmp_path / "data.json").write_text(json.dumps(text))
     file = read_coco(tmp_path / "data.json")
-    data = CocoDataset([file], categories=file.categories).with_unreadable_image_limit(1.0)
+    data = CocoDataset([file], categories=file.categories, unreadable_image_limit=1.0)
     (batch,) = make_loader(data, [[(0, 0)]])
     assert "map.png" in str(batch.left_out[0])
 
@@ -137,16 +138,17 @@ def test_other_mistakes_are_never_skipped(tmp_path: Path) -> None:
             raise DataError("not about one image")
 
     good = dataset(tmp_path, {"g.png": encoded(color(), "PNG")})
-    data = Wrong(good.files, categories=good.categories).with_unreadable_image_limit(1.0)
+    data = Wrong(good.files, categories=good.categories, unreadable_image_limit=1.0)
     with pytest.raises(DataError, match="not about one image"):
         list(make_loader(data, [[(0, 0)]]))
 
 
 def test_share_is_rounded_up(tmp_path: Path) -> None:
-    data = with_good(tmp_path, "a.png", b"")
-    assert data.max_unreadable_images == 0
-    assert data.with_unreadable_image_limit(0.01).max_unreadable_images == 1
-    assert data.with_unreadable_image_limit(0.3).max_unreadable_images == 2
+    assert with_good(tmp_path, "a.png", b"").max_unreadable_images == 0
+    assert with_good(tmp_path, "a.png", b"", 0.01).max_unreadable_images == 1
+    data = with_good(tmp_path, "a.png", b"", 0.3)
+    assert data.max_unreadable_images == 2
+    assert data.select([0, 1, 2]).max_unreadable_images == 1
 
 
 def test_measuring_leaves_them_out_too(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_measuring_leaves_them_out_too(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not an image"):
         measure_channels(data)
     expected = np.asarray(color()).reshape(-1, 3).mean(axis=0) / 255
-    mean, _ = measure_channels(data.with_unreadable_image_limit(0.25))
+    mean, _ = measure_channels(with_good(tmp_path, "a.png", b"", 0.25))
     assert np.allclose(mean, expected)
 
 

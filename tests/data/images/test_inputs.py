@@ -111,7 +111,7 @@ def test_from_file_to_tensor_to_prediction(
     pixels = stored(channels, kind)
     path = write(tmp_path / f"a.{suffix}", pixels)
     coco = read_coco(write_coco(tmp_path, [path.name]))
-    sample = CocoDataset([coco], categories=coco.categories, channels=channels)[0]
+    sample = CocoDataset([coco], categories=coco.categories, preparation=Preparation(channels))[0]
     largest = 1 if kind == "float32" else np.iinfo(kind).max
     exact = (pixels.astype(np.float64) / largest).astype(np.float32)
     assert sample.image.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""The order of samples, the batches of every process, and loaders over them."""
+"""Loaders over given batches: the same samples here and in workers."""
 
 from __future__ import annotations
 
@@ -18,49 +18,15 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.sampling.loaders import (
     choose_num_workers,
-    count_earlier_visits,
-    get_shard,
     make_loader,
-    make_training_batches,
-    sample_epoch_order,
 )
 from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample, collate
-
-
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    order = sample_epoch_order(50, seed=3, epoch=4)
-    assert sorted(order) == list(range(50))
-    torch.manual_seed(99)
-    assert sample_epoch_order(50, seed=3, epoch=4) == order
-    assert sample_epoch_order(50, seed=3, epoch=5) != order
-    assert sample_epoch_order(50, seed=4, epoch=4) != order
-
-
-def test_one_process_sees_every_image_once() -> None:
-    batches = make_training_batches(10, 4, seed=0, epoch=0)
-    assert [len(each) for each in batches] == [4, 4, 2]
-    assert [i for each in batches for i in each] == sample_epoch_order(10, seed=0, epoch=0)
-
-
-@pytest.mark.parametrize(("length", "processes"), [(10, 2), (24, 3), (3, 4), (1, 2)])
-def test_several_processes_cover_everything_in_equal_steps(length: int, processes: int) -> None:
-    whole = make_training_batches(length, 2, seed=1, epoch=2)
-    parts = [[get_shard(batch, i, processes) for batch in whole] for i in range(processes)]
-    assert {len(part) for part in parts} == {-(-length // 2)}
-    assert sorted(i for part in parts for batch in part for i in batch) == list(range(length))
-
-
-def test_global_batches_do_not_depend_on_the_number_of_processes() -> None:
-    whole = make_training_batches(16, 4, seed=0, epoch=0)
-    parts = [[get_shard(batch, i, 3) for batch in whole] for i in range(3)]
-    joined = [[i for part in each for i in part] for each in zip(*parts, strict=True)]
-    assert joined == whole
-    assert all(1 <= len(batch) <= 2 for part in parts for batch in part)
 
 
 @pytest.fixture
@@ -83,7 +49,11 @@ def images(tmp_path: Path) -> CocoDataset:
     (tmp_path / "data.json").write_text(json.dumps(content))
     file = read_coco(tmp_path / "data.json")
     steps = [{"Affine": {"rotate": [-30, 30], "p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}]
-    return CocoDataset([file], categories=file.categories, augment=Augmentation(steps), seed=7)
+    return CocoDataset(
+        [file],
+        categories=file.categories,
+        augmentation=SampleAugmentation(Augmentation(steps), seed=7),
+    )
 
 
 KEYS: list[list[Key]] = [[(1, 3), (1, 0)], [(1, 2), (1, 1)]]
@@ -135,7 +105,8 @@ def test_a_worker_takes_one_core(start_method: str) -> None:
 def test_batches_hold_what_samples_do(images: CocoDataset, steps: list, *, has_bytes: bool) -> None:
     """Loaders move 8 bits as long as they can; whoever asks for a sample gets floats in 0..1."""
     augment = Augmentation(steps) if steps else None
-    data = CocoDataset(images.files, categories=images.categories, augment=augment, seed=7)
+    augmentation = SampleAugmentation(augment, seed=7)
+    data = CocoDataset(images.files, categories=images.categories, augmentation=augmentation)
     for batch, keys in zip(make_loader(data, KEYS), KEYS, strict=True):
         samples = [data[key] for key in keys]
         assert all(each.image.dtype == torch.float32 for each in samples)
@@ -158,31 +129,6 @@ def test_a_image_that_has_gone_is_one_sentence(images: CocoDataset, workers: int
 def test_no_workers_beside_training_on_a_cpu() -> None:
     assert choose_num_workers(torch.device("cpu")) == 0
     assert 1 <= choose_num_workers(torch.device("cuda")) <= 8
-
-
-def test_repeats_are_due_to_within_one_and_epochs_are_equally_long() -> None:
-    repeats = np.array([0.5] * 5 + [1.0] * 4 + [2.0] * 3 + [1.3] * 10)
-    total = np.zeros(len(repeats))
-    for epoch in range(400):
-        order = sample_epoch_order(len(repeats), seed=1, epoch=epoch, repeats=repeats)
-        assert len(order) == round(repeats.sum()) == 26  # of 25.5
-        visits = np.bincount(order, minlength=len(repeats))
-        assert (visits >= np.floor(repeats)).all()
-        assert (visits <= np.ceil(repeats)).all()
-        assert 2 <= visits[:5].sum() <= 3
-        total += visits
-    assert order == sample_epoch_order(len(repeats), seed=1, epoch=399, repeats=repeats)
-    assert np.abs(total / 400 - repeats).max() < 0.16  # all epochs are rounded up
-
-
-@pytest.mark.parametrize("repeat", [0.001, 0.3, 1.0, 3.0])
-def test_repeats_of_one_image(repeat: float) -> None:
-    order = sample_epoch_order(1, seed=0, epoch=0, repeats=np.array([repeat]))
-    assert order == [0] * max(1, round(repeat))
-
-
-def test_earlier_visits_are_counted_over_the_epoch() -> None:
-    assert count_earlier_visits([[4, 4, 1], [1, 4]]) == [[0, 1, 0], [1, 2]]
 
 
 TRAINER = """

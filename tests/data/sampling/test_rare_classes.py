@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.datasets.coco_dataset import CocoDataset
-from resnet_tasks.data.sampling.loaders import make_training_batches
+from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
 from resnet_tasks.data.sampling.rare_classes import (
     NAMED_WEIGHTS,
     ClassCounts,
     compute_class_weights,
     compute_repeat_factors,
+    compute_repeats,
 )
 
 
@@ -32,7 +33,7 @@ def test_repeat_factors_by_hand() -> None:
     assert compute_repeat_factors(nothing, nothing, images=2, threshold=1.0).tolist() == [1, 1]
 
 
-def rare(folder: Path) -> CocoDataset:
+def rare(folder: Path) -> CocoFile:
     """100 images: all show class a, two of them a b, another a crowd of b."""
     images = [{"id": i, "file_name": f"{i}.png", "height": 9, "width": 9} for i in range(100)]
     box = {"bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
@@ -44,21 +45,19 @@ def rare(folder: Path) -> CocoDataset:
     text = {"images": images, "annotations": objects, "categories": categories}
     folder.mkdir(exist_ok=True)
     (folder / "data.json").write_text(json.dumps(text))
-    file = read_coco(folder / "data.json")
-    return CocoDataset([file], categories=file.categories)
+    return read_coco(folder / "data.json")
 
 
 def test_images_with_rare_classes_come_more_often(tmp_path: Path) -> None:
-    data = rare(tmp_path).with_repeated_rare_classes(0.125)  # sqrt(0.125 / 0.02) = 2.5
-    assert data.repeats is not None
-    assert data.repeats[[7, 9]].tolist() == pytest.approx([2.5, 2.5])
-    assert np.delete(data.repeats, [7, 9]).tolist() == [1.0] * 98
-    seen = []
+    repeats = compute_repeats([rare(tmp_path)], threshold=0.125)  # sqrt(0.125 / 0.02) = 2.5
+    assert repeats is not None
+    assert repeats[[7, 9]].tolist() == pytest.approx([2.5, 2.5])
+    assert np.delete(repeats, [7, 9]).tolist() == [1.0] * 98
+    sampler, seen = EpochSampler(repeats), []
     for epoch in range(40):
-        options = {"seed": 3, "epoch": epoch, "repeats": data.repeats}
-        batches = make_training_batches(len(data), 8, **options)  # type: ignore[arg-type]
-        assert batches == make_training_batches(len(data), 8, **options)  # type: ignore[arg-type]
-        counts = Counter(each for batch in batches for each in batch)
+        batches = sampler.make_batches(100, 8, seed=3, epoch=epoch)
+        assert batches == sampler.make_batches(100, 8, seed=3, epoch=epoch)
+        counts = Counter(key.position for batch in batches for key in batch)
         assert sum(counts.values()) == 103  # as many in every epoch
         assert counts[7] in (2, 3)
         seen.append(counts[7])
@@ -66,9 +65,12 @@ def test_images_with_rare_classes_come_more_often(tmp_path: Path) -> None:
 
 
 def test_two_files_count_together_and_weights_of_sources_multiply(tmp_path: Path) -> None:
-    one, two = (rare(tmp_path / name).files[0] for name in ("one", "two"))
-    data = CocoDataset([one, two], categories=one.categories).with_sources([1.0, 3.0])
-    found = data.with_repeated_rare_classes(0.125).repeats
+    files = [rare(tmp_path / name) for name in ("one", "two")]
+    assert compute_repeats(files) is None
+    found = compute_repeats(files, weights=[1.0, 3.0])
+    assert found is not None
+    assert found.tolist() == [1.0] * 100 + [3.0] * 100
+    found = compute_repeats(files, weights=[1.0, 3.0], threshold=0.125)
     assert found is not None
     assert found[[7, 107]].tolist() == pytest.approx([2.5, 7.5])
     assert found[[8, 108]].tolist() == [1.0, 3.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.sampling.sample_keys import derive_sample_seed, unpack_key
 from tests.support.hand_written import coco, made
 
@@ -21,6 +22,6 @@ def test_seed_of_a_sample_depends_on_run_epoch_and_image_only(tmp_path: Path) ->
     }
     assert len(seeds) == 36
     assert all(0 <= each < 2**63 for each in seeds)
-    data = made(coco(tmp_path), seed=5)
+    data = made(coco(tmp_path), augmentation=SampleAugmentation(seed=5))
     assert data[(2, 0)].seed == derive_sample_seed(5, 2, 1)
     assert data[0].seed == derive_sample_seed(5, 0, 1)

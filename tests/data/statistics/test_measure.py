@@ -15,6 +15,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.decoding import read_image
 from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.statistics.measure import (
     ChannelMoments,
     compute_dataset_statistics,
@@ -148,7 +149,7 @@ def test_constant_channel_cannot_be_normalized(tmp_path: Path) -> None:
     image = np.zeros((2, 2, 2), np.uint8)
     image[0, 0, 0] = 255
     coco = read_coco(write_set(tmp_path, [image]))
-    dataset = CocoDataset([coco], categories=coco.categories, channels=2)
+    dataset = CocoDataset([coco], categories=coco.categories, preparation=Preparation(2))
     with pytest.raises(DataError, match=r"channel 1 .* is 0 everywhere.*data.normalize=weights"):
         measure_channels(dataset)
 

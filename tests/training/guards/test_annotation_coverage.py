@@ -243,8 +243,9 @@ def test_weights_decide_how_often_images_come(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
     train = build_dataset(made, files, merge_categories(files), training=True)
-    assert train.repeats is not None
-    assert train.repeats.tolist() == [0.5] * 4 + [1.0] * 3 + [2.0] * 3
+    repeats = train.epoch_sampler.repeats
+    assert repeats is not None
+    assert repeats.tolist() == [0.5] * 4 + [1.0] * 3 + [2.0] * 3
     with pytest.raises(ValueError, match=r"val\[0\]\.weight is 2\.0"):
         recipe(*ALL, data={**made.data.model_dump(mode="json"), "val": [ALL[2]]})
 
@@ -301,9 +302,17 @@ def test_visits_count_per_epoch(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
     train = build_dataset(made, files, merge_categories(files), training=True)
-    keys = train.batch_keys(3, 0, [7, 7, 1], [0, 1, 0])
-    assert keys == [(3, 7, 1.0), (3, 7, 1.0, 1), (3, 1, 1.0)]
-    first, again, other = (train[key] for key in keys)
+    batches = train.epoch_sampler.make_batches(len(train), 3, seed=0, epoch=3)
+    order = [key.position for batch in batches for key in batch]
+    assert max(Counter(order).values()) > 1
+    for batch_keys in batches:
+        for key in batch_keys:
+            assert (key.epoch, key.scale) == (3, 1.0)
+            assert (
+                key.visit
+                == order[: order.index(key.position) + key.visit + 1].count(key.position) - 1
+            )
+    first, again, other = (train[key] for key in [(3, 7, 1.0, 0), (3, 7, 1.0, 1), (3, 1, 1.0, 0)])
     assert first.seed != again.seed
     assert first.image_id == again.image_id
     assert Counter([first.seed, train[(3, 7)].seed])[first.seed] == 2
