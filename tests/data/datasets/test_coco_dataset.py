@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.datasets.targets import has_annotations_for
+from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling
 from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
@@ -46,6 +49,21 @@ def test_sample_of_a_hand_written_file(tmp_path: Path) -> None:
     assert target.masks is not None
     assert target.masks.windows.tolist() == [[0, 0, 6, 6], [2, 2, 4, 4], [8, 4, 12, 8]]
     assert data.count_objects() == {"dog": 1, "car": 1, "road": 1}
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_public_methods_are_few(tmp_path: Path, *, tiled: bool) -> None:
+    """Options are arguments of the constructor; sampling and augmentation are parts."""
+    images = made(coco(tmp_path))
+    data = TiledDataset(images, Tiling(WindowGrid(64, 64), empty=None)) if tiled else images
+    methods = [
+        name
+        for name in dir(data)
+        if not name.startswith("_")
+        and (hasattr(type(data), name) or inspect.isroutine(getattr(data, name)))
+    ]
+    assert "describe" in methods if tiled else "truth" in methods
+    assert len(methods) <= 10, methods
 
 
 def test_image_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -79,18 +79,11 @@ def test_earlier_visits_are_counted_over_the_epoch() -> None:
 def test_keys_have_the_visits_of_the_epoch_and_selection_keeps_repeats() -> None:
     sampler = EpochSampler(np.array([2.0, 1.0, 3.0]), scales=(0.5, 2.0))
     keys = [key for batch in sampler.make_batches(3, 2, seed=4, epoch=5) for key in batch]
-    assert sorted((key.position, key.visit) for key in keys) == [
-        (0, 0),
-        (0, 1),
-        (1, 0),
-        (2, 0),
-        (2, 1),
-        (2, 2),
-    ]
+    visits = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
+    assert sorted((key.position, key.visit) for key in keys) == visits
     assert {key.scale for key in keys} <= {0.5, 2.0}
-    assert [key.position for key in keys] == sample_epoch_order(
-        3, seed=4, epoch=5, repeats=sampler.repeats
-    )
+    order = sample_epoch_order(3, seed=4, epoch=5, repeats=sampler.repeats)
+    assert [key.position for key in keys] == order
     part = sampler.select([2, 0])
     assert part.repeats is not None
     assert part.repeats.tolist() == [3.0, 2.0]
