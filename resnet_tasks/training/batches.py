@@ -79,7 +79,7 @@ class EpochBatches:
         )
         if isinstance(data, HasEpochs):
             return batches
-        return [[key.position for key in batch] for batch in batches]
+        return [[position for _, position, _, _ in batch] for batch in batches]
 
     def iter_steps(
         self, epoch: int, *, start: int = 0, stop: int | None = None

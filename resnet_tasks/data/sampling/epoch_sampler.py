@@ -47,7 +47,7 @@ class EpochSampler:
         for number, start in enumerate(range(0, len(order), batch_size)):
             scale = self._draw_scale(seed, epoch, number)
             batch = range(start, min(start + batch_size, len(order)))
-            batches.append([SampleKey(epoch, order[i], scale, visits[i]) for i in batch])
+            batches.append([(epoch, order[i], scale, visits[i]) for i in batch])
         return batches
 
     def select(self, positions: Sequence[int]) -> EpochSampler:

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
 
+SampleKey = tuple[int, int, float, int]
+"""(epoch, position, scale, visit) of a sample in a training epoch. The randomness of augmentation
+depends on the epoch and on the visit, the number of earlier occurrences of the image in the epoch.
+The scale is relative to the prepared size."""
 
-class SampleKey(NamedTuple):
-    """Key of a sample in a training epoch.
-
-    The randomness of augmentation depends on the epoch and on the visit.
-
-    Attributes:
-        epoch: Epoch, from 0.
-        position: Position in the dataset.
-        scale: Scale relative to the prepared size.
-        visit: Number of earlier occurrences of the sample in the epoch.
-    """
-
-    epoch: int
-    position: int
-    scale: float = 1.0
-    visit: int = 0
-
-
-Key = int | tuple[int, int] | tuple[int, int, float] | tuple[int, int, float, int]
-"""Position of a sample, or the leading fields of a `SampleKey`."""
+Key = int | tuple[int, int] | tuple[int, int, float] | SampleKey
+"""Position of a sample, or the leading values of a `SampleKey`."""
 
 
 def unpack_key(key: Key) -> SampleKey:
-    """Return all fields of a key; a position alone is a key of epoch 0."""
-    return SampleKey(0, key) if isinstance(key, int) else SampleKey(*key)
+    """Return (epoch, position, scale, visit) of a key."""
+    if isinstance(key, int):
+        return (0, key, 1.0, 0)
+    return (key[0], key[1], key[2] if len(key) >= 3 else 1.0, key[3] if len(key) == 4 else 0)
 
 
 def derive_sample_seed(seed: int, epoch: int, image_id: int | str) -> int:

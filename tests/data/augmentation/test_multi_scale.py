@@ -88,7 +88,7 @@ def scales_of(epoch: int, *, seed: int = 0, process: int = 0, processes: int = 1
     batches = EpochSampler(scales=SCALES).make_batches(60, 2, seed=seed, epoch=epoch)
     found = []
     for keys in (get_shard(each, process, processes) for each in batches):
-        scales = {key.scale for key in keys}
+        scales = {key[2] for key in keys}
         assert len(scales) == 1, "one scale in a batch"
         found.append(scales.pop())
     return found

@@ -215,7 +215,7 @@ def test_a_part_of_a_mask_is_that_part_of_the_mask(seed: int) -> None:
 
 def order(data: TiledDataset, epoch: int) -> list[int]:
     batches = data.epoch_sampler.make_batches(len(data), 4, seed=3, epoch=epoch)
-    return [key.position for batch in batches for key in batch]
+    return [key[1] for batch in batches for key in batch]
 
 
 def test_empty_tiles_are_rationed_by_epoch(tmp_path: Path) -> None:

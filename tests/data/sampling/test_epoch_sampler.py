@@ -16,8 +16,8 @@ from resnet_tasks.data.sampling.loaders import get_shard
 
 def make_batches(length: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     batches = EpochSampler().make_batches(length, batch_size, seed=seed, epoch=epoch)
-    assert all(key == (epoch, key.position, 1.0, 0) for batch in batches for key in batch)
-    return [[key.position for key in batch] for batch in batches]
+    assert all(key == (epoch, key[1], 1.0, 0) for batch in batches for key in batch)
+    return [[key[1] for key in batch] for batch in batches]
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -80,10 +80,10 @@ def test_keys_have_the_visits_of_the_epoch_and_selection_keeps_repeats() -> None
     sampler = EpochSampler(np.array([2.0, 1.0, 3.0]), scales=(0.5, 2.0))
     keys = [key for batch in sampler.make_batches(3, 2, seed=4, epoch=5) for key in batch]
     visits = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
-    assert sorted((key.position, key.visit) for key in keys) == visits
-    assert {key.scale for key in keys} <= {0.5, 2.0}
+    assert sorted((key[1], key[3]) for key in keys) == visits
+    assert {key[2] for key in keys} <= {0.5, 2.0}
     order = sample_epoch_order(3, seed=4, epoch=5, repeats=sampler.repeats)
-    assert [key.position for key in keys] == order
+    assert [key[1] for key in keys] == order
     part = sampler.select([2, 0])
     assert part.repeats is not None
     assert part.repeats.tolist() == [3.0, 2.0]

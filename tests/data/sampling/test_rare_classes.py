@@ -57,7 +57,7 @@ def test_images_with_rare_classes_come_more_often(tmp_path: Path) -> None:
     for epoch in range(40):
         batches = sampler.make_batches(100, 8, seed=3, epoch=epoch)
         assert batches == sampler.make_batches(100, 8, seed=3, epoch=epoch)
-        counts = Counter(key.position for batch in batches for key in batch)
+        counts = Counter(key[1] for batch in batches for key in batch)
         assert sum(counts.values()) == 103  # as many in every epoch
         assert counts[7] in (2, 3)
         seen.append(counts[7])

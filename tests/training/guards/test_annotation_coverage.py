@@ -303,7 +303,7 @@ def test_visits_count_per_epoch(data: Path) -> None:
     files = read_split(made, "train", data)
     train = build_dataset(made, files, merge_categories(files), training=True)
     batches = train.epoch_sampler.make_batches(len(train), 3, seed=0, epoch=3)
-    keys = [key for batch in batches for key in batch if key.position == 7]
+    keys = [key for batch in batches for key in batch if key[1] == 7]
     assert keys == [(3, 7, 1.0, 0), (3, 7, 1.0, 1)]
     first, again, other = (train[key] for key in [*keys, (3, 1)])
     assert first.seed != again.seed
