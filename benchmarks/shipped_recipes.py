@@ -56,7 +56,7 @@ class RecipeStep:
         model = build_model(recipe, build_labels(recipe, category_map), weights="unloaded")
         options = recipe.training.model_copy(update={"device": str(device)})
         self.work = TrialTraining(model, _UnreadImages(options.batch_size), options, workers=0)
-        self.work.train_state.model.train()
+        self.work.train_step.loss_module.train()
         self.name = name
         self.backbone = recipe.backbone.name
         self.size = _find_training_size(name)
@@ -69,8 +69,8 @@ class RecipeStep:
 
     def __call__(self) -> None:
         """Run one training step on the batch."""
-        with self.work.train_state.make_deterministic():
-            self.work.step_runner.run_step([self.batch], 0.0, self.work.progress)
+        with self.work.train_step.make_deterministic():
+            self.work.run_step([self.batch], 0.0)
 
     def pair_with(self, peer: str, theirs: Work, goal: float, memory_goal: float) -> BenchmarkPair:
         """Build the pair of this step and the peer's step on the same images, at its defaults."""

@@ -27,12 +27,12 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
     Raises:
         MemoryLimitError: If memory runs out.
     """
-    device, precision = trial.train_state.device, trial.train_state.precision
+    device, precision = trial.train_step.device, trial.train_step.precision
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = time_steps(trial, 2)
     step_seconds = median(seconds[1:] or seconds)  # the first one also warms up
-    options, model, steps = trial.options, trial.train_state.plain_model, trial.batches.length
+    options, model, steps = trial.options, trial.train_step.model, trial.batches.length
     epoch = step_seconds * steps.updates_per_epoch
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -236,7 +236,7 @@ def _measure_steps(
         Seconds of the steps without probes, the timeline of the steps with probes, statistics of
         the operators, and peak memory.
     """
-    train_state, device = trial.train_state, trial.train_state.device
+    train_step, device = trial.train_step, trial.train_step.device
     groups = trial.iter_batches()
     plain, timeline, recorder = list[float](), Timeline(device), RecordingTimeline(device)
     if device.type == "cuda":
@@ -253,7 +253,7 @@ def _measure_steps(
             advance()
             if number >= warm_up:
                 plain.append(seconds)
-                with attach_probes(train_state, timeline):
+                with attach_probes(train_step, timeline):
                     run_timed_step(trial, groups, timeline)
                 advance()
         # Read here: `_measure_step_bytes` resets the peak of the GPU, and torch's profiler itself
@@ -269,7 +269,7 @@ def _measure_steps(
             run_timed_step(trial, groups, recorder)
             advance()
 
-        with attach_probes(train_state, recorder):
+        with attach_probes(train_step, recorder):
             operators = profile_operators(run_recorded_step, PROFILED_STEPS, device)
     return plain, timeline, operators, memory
 
@@ -287,13 +287,13 @@ def run_timed_step(trial: TrialTraining, groups: Iterator[list[Batch]], timeline
     timeline.begin_step()
     with timeline.record_part(DATA):
         group = next(groups)
-    trial.run_step(copy_to_device(timeline, group, trial.train_state.device))
+    trial.run_step(copy_to_device(timeline, group, trial.train_step.device))
     timeline.end_step()
 
 
 def _measure_step_bytes(trial: TrialTraining, groups: Iterator[list[Batch]]) -> int:
     group = next(groups)
-    return measure_peak_bytes(lambda: trial.run_step(group), trial.train_state.device)
+    return measure_peak_bytes(lambda: trial.run_step(group), trial.train_step.device)
 
 
 def _get_total_memory(device: torch.device) -> int:
@@ -305,14 +305,14 @@ def _get_total_memory(device: torch.device) -> int:
 def _describe_conditions(
     recipe: Recipe, trial: TrialTraining, steps: int, *, is_drawn: bool
 ) -> ProfileConditions:
-    device, model = trial.train_state.device, trial.train_state.plain_model
+    device, model = trial.train_step.device, trial.train_step.model
     is_cuda = device.type == "cuda"
     return ProfileConditions(
         recipe=recipe.name,
         is_drawn=is_drawn,
         device=device.type,
         machine=torch.cuda.get_device_name(device) if is_cuda else platform.processor() or "CPU",
-        precision=trial.train_state.precision,
+        precision=trial.train_step.precision,
         best_precision=resolve_precision("auto", device),
         threads=torch.get_num_threads(),
         cores=count_usable_cores(),

@@ -20,7 +20,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from resnet_tasks.structures.samples import Batch
-from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.train_step import TrainStep
 
 DATA = "data: waiting for the batch"
 TRANSFER = "data: copy to the device"
@@ -192,17 +192,17 @@ class _Probes:
 
 
 @contextmanager
-def attach_probes(train_state: TrainState, timeline: Timeline) -> Iterator[None]:
+def attach_probes(train_step: TrainStep, timeline: Timeline) -> Iterator[None]:
     """Record the parts of training steps inside the block; results stay the same.
 
     Args:
-        train_state: Model, optimizer and accelerator to probe.
+        train_step: Model, optimizer and accelerator to probe.
         timeline: Timeline that records the parts.
     """
-    model = train_state.plain_model
+    model = train_step.model
     with ExitStack() as undo:
         probes = _Probes(timeline, undo)
-        probes.probe_module(train_state.model, "forward: rest", without_graph=COUNTING)
+        probes.probe_module(train_step.loss_module, "forward: rest", without_graph=COUNTING)
         probes.probe_method(model, "normalize", "forward: normalize")
         probes.probe_module(model.backbone, "forward: backbone")
         for label, part in _list_stages(model.backbone):
@@ -211,12 +211,12 @@ def attach_probes(train_state: TrainState, timeline: Timeline) -> Iterator[None]
             probes.probe_module(model.pyramid, "forward: shared pyramid")
         for name, head in model.named_heads.items():
             probes.probe_head(name, head)
-        probes.probe_method(train_state.accelerator, "backward", BACKWARD)
-        probes.probe_method(train_state.accelerator, "clip_grad_norm_", CLIPPING)
-        probes.probe_method(train_state.optimizer, "step", OPTIMIZER)
-        probes.probe_method(train_state.optimizer, "zero_grad", OPTIMIZER)
-        if train_state.ema is not None:
-            probes.probe_method(train_state.ema, "update", AVERAGING)
+        probes.probe_method(train_step.accelerator, "backward", BACKWARD)
+        probes.probe_method(train_step.accelerator, "clip_grad_norm_", CLIPPING)
+        probes.probe_method(train_step.optimizer, "step", OPTIMIZER)
+        probes.probe_method(train_step.optimizer, "zero_grad", OPTIMIZER)
+        if train_step.ema is not None:
+            probes.probe_method(train_step.ema, "update", AVERAGING)
         yield
 
 

@@ -10,17 +10,17 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.runtime.processes import (
+    SINGLE_PROCESS,
+    DistributedContext,
+    resolve_process_device,
+)
 from resnet_tasks.structures.samples import Batch, Sample
 from resnet_tasks.training.batches import EpochBatches
 from resnet_tasks.training.guards.out_of_memory import translate_memory_errors
-from resnet_tasks.training.guards.signals import StopRequest
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
-from resnet_tasks.training.logging.run_log import RunLog
-from resnet_tasks.training.state.optimizer import compute_lr_factor
 from resnet_tasks.training.state.progress import TrainingProgress
-from resnet_tasks.training.state.train_state import TrainState
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 
 
 class TrialTraining:
@@ -35,9 +35,8 @@ class TrialTraining:
 
     Attributes:
         options: Options of the training loop.
-        train_state: Model, optimizer and precision.
         batches: Batches of every epoch.
-        step_runner: Runner of the optimizer steps.
+        train_step: Optimizer step, with the model.
         progress: Position in the training.
     """
 
@@ -51,25 +50,23 @@ class TrialTraining:
         processes: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.options = options
-        self.train_state = TrainState(model, options, processes)
+        device = resolve_process_device(options.device, processes)
         self.batches = EpochBatches(
-            train, options, device=self.train_state.device, workers=workers, processes=processes
+            train, options, device=device, workers=workers, processes=processes
         )
         self.progress = TrainingProgress()
-        self.step_runner = TrainStepRunner(
-            self.train_state,
+        self.train_step = TrainStep(
+            model,
             options,
             self.batches.length,
-            run_log=RunLog.create_silent(),
+            processes=processes,
             unreadable=UnreadableImages.for_dataset(train, None, writes=False),
-            stop=StopRequest(),
-            folder=None,
         )
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the last step's first batch, in pixels, padding included; (0, 0) before it."""
-        return self.step_runner.image_size or (0, 0)
+        return self.train_step.image_size or (0, 0)
 
     @contextmanager
     def enter_training_mode(self) -> Iterator[None]:
@@ -78,11 +75,11 @@ class TrialTraining:
         Raises:
             MemoryLimitError: If memory runs out inside the block.
         """
-        self.train_state.unfreezing.enter_epoch(0)
-        self.train_state.model.train()
+        self.train_step.unfreezing.enter_epoch(0)
+        self.train_step.loss_module.train()
         with (
-            translate_memory_errors(self.step_runner.advise_on_memory),
-            self.train_state.make_deterministic(),
+            translate_memory_errors(self.train_step.advise_on_memory),
+            self.train_step.make_deterministic(),
         ):
             yield
 
@@ -106,14 +103,9 @@ class TrialTraining:
         Raises:
             NonFiniteLossError: If a loss or gradient is not finite.
         """
-        progress = self.progress
-        if factor is None:
-            factor = compute_lr_factor(progress.updates, self.batches.length.updates, self.options)
-        losses = self.step_runner.run_step(group, factor, progress)
-        progress.updates += 1
-        return losses
+        return self.train_step.run(group, self.progress, factor)
 
     def synchronize(self) -> None:
         """Wait until the device has finished all queued work."""
-        if self.train_state.device.type == "cuda":
-            torch.cuda.synchronize(self.train_state.device)
+        if self.train_step.device.type == "cuda":
+            torch.cuda.synchronize(self.train_step.device)

@@ -14,7 +14,7 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
 from resnet_tasks.training.state.progress import RunLength, TrainingProgress
-from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.train_step import TrainStep
 
 REQUIRED_STATE_KEYS = (
     "position",
@@ -43,21 +43,39 @@ def dump_fixed_settings(options: TrainingRecipe) -> dict[str, Any]:
     return values
 
 
+def dump_step_state(train_step: TrainStep) -> dict[str, Any]:
+    """Return the state of the optimizer, the loss scaler and the loss balancing."""
+    scaler = train_step.accelerator.scaler
+    return {
+        "optimizer": train_step.optimizer.optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler else {},
+        "balancing": train_step.balancer.state_dict(),
+    }
+
+
+def load_step_state(train_step: TrainStep, state: Mapping[str, Any]) -> None:
+    """Restore a state of `dump_step_state`."""
+    train_step.optimizer.optimizer.load_state_dict(state["optimizer"])
+    if train_step.accelerator.scaler is not None:
+        train_step.accelerator.scaler.load_state_dict(state["scaler"])
+    train_step.balancer.load_state_dict(state.get("balancing", {}))
+
+
 class CheckpointManager:
     """Writer and reader of a run's `checkpoints/last`, to resume from, and `checkpoints/best`.
 
     Args:
         folder: Path of the run folder.
-        train_state: Training state to save and restore; only the main process writes.
+        train_step: Step whose state is saved and restored; only the main process writes.
         options: Training options; those that decide the final weights must not change on resume.
         length: Length of the run; the batches per epoch must not change on resume.
     """
 
     def __init__(
-        self, folder: Path, train_state: TrainState, options: TrainingRecipe, length: RunLength
+        self, folder: Path, train_step: TrainStep, options: TrainingRecipe, length: RunLength
     ) -> None:
         self._folder = folder
-        self._train_state = train_state
+        self._train_step = train_step
         self._options = options
         self._length = length
 
@@ -75,7 +93,7 @@ class CheckpointManager:
             "batches_per_epoch": self._length.batches_per_epoch,
             "threads": torch.get_num_threads(),
             "settings": dump_fixed_settings(self._options),
-            **self._train_state.state_dict(),
+            **dump_step_state(self._train_step),
         }
         self._save("last", state)
 
@@ -104,10 +122,10 @@ class CheckpointManager:
         weights, averaged, state = load_checkpoint(last)
         self._require_complete(state)
         self._require_same_settings(state["settings"])
-        train_state = self._train_state
-        load_weights_into(train_state.plain_model, weights, last)
-        if averaged is not None and train_state.averaged_model is not None:
-            train_state.averaged_model.load_state_dict(averaged)
+        train_step = self._train_step
+        load_weights_into(train_step.model, weights, last)
+        if averaged is not None and train_step.averaged_model is not None:
+            train_step.averaged_model.load_state_dict(averaged)
         self._require_same_epochs(state["batches_per_epoch"])
         threads = torch.get_num_threads()
         if state["threads"] != threads and self._options.deterministic:
@@ -115,21 +133,21 @@ class CheckpointManager:
                 f"note: started with {state['threads']} threads, resumed with {threads}; "
                 "the result will differ in the last digits from an uninterrupted run"
             )
-        train_state.load_state_dict(state)
+        load_step_state(train_step, state)
         return TrainingProgress(**state["position"])
 
     def _save(self, name: str, state: Mapping[str, Any] | None) -> None:
-        if not self._train_state.processes.is_main:
+        if not self._train_step.processes.is_main:
             return
         if not self._folder.is_dir():
             raise RunError(
                 f"the run folder {self._folder} disappeared during the run; put it back (a moved "
                 "folder, a disk that is not mounted) and continue with --resume, or start again"
             )
-        averaged = self._train_state.averaged_model
+        averaged = self._train_step.averaged_model
         save_checkpoint(
             self._folder / "checkpoints" / name,
-            model=self._train_state.plain_model.state_dict(),
+            model=self._train_step.model.state_dict(),
             ema=None if averaged is None else averaged.state_dict(),
             state=state,
         )

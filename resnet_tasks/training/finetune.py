@@ -23,7 +23,11 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.devices import resolve_device
-from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.runtime.processes import (
+    SINGLE_PROCESS,
+    DistributedContext,
+    resolve_process_device,
+)
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.batches import EpochBatches
@@ -32,14 +36,12 @@ from resnet_tasks.training.guards.out_of_memory import (
     advise_on_evaluation_memory,
     translate_memory_errors,
 )
-from resnet_tasks.training.guards.signals import StopRequest, TrainingStopped
+from resnet_tasks.training.guards.signals import TrainingStopped
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
 from resnet_tasks.training.logging.run_log import RunLog
 from resnet_tasks.training.logging.trackers import require_trackers
-from resnet_tasks.training.state.optimizer import compute_lr_factor
 from resnet_tasks.training.state.progress import TrainingProgress
-from resnet_tasks.training.state.train_state import TrainState
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 from resnet_tasks.training.validation import EvaluationPlan, Validation
 
 
@@ -86,24 +88,24 @@ class FineTuner:
         self._out = out
         self._processes = processes
         self._run_log = RunLog(out, console, silent=not processes.is_main)
-        self._train_state = train_state = TrainState(model, options, processes)
+        device = resolve_process_device(options.device, processes)
         self._batches = EpochBatches(
-            train, options, device=train_state.device, workers=workers, processes=processes
+            train, options, device=device, workers=workers, processes=processes
         )
         self._length = self._batches.length
         self._unreadable = UnreadableImages.for_dataset(train, out, writes=processes.is_main)
-        self._stop = StopRequest()
-        self._step_runner = TrainStepRunner(
-            train_state,
+        self._train_step = train_step = TrainStep(
+            model,
             options,
             self._length,
+            processes=processes,
             run_log=self._run_log,
             unreadable=self._unreadable,
-            stop=self._stop,
             folder=out,
         )
-        self._validation = Validation(val, train_state, evaluation, batch_size=options.batch_size)
-        self._checkpoints = CheckpointManager(out, train_state, options, self._length)
+        self._stop = train_step.stop
+        self._validation = Validation(val, train_step, evaluation, batch_size=options.batch_size)
+        self._checkpoints = CheckpointManager(out, train_step, options, self._length)
         self._progress = TrainingProgress()
         self._metrics: dict[str, Metric] = {}
 
@@ -131,12 +133,12 @@ class FineTuner:
         with (
             self._processes.translate_communication_errors(),
             self._run_log.open_trackers(self._options, self._progress.updates),
-            self._train_state.make_deterministic(),
+            self._train_step.make_deterministic(),
             self._stop.listen(),
         ):
             self._evaluate_if_due()  # if the run was interrupted in an evaluation
             while not (reason := self._find_stop_reason()):
-                with translate_memory_errors(self._step_runner.advise_on_memory):
+                with translate_memory_errors(self._train_step.advise_on_memory):
                     self._train_epoch()
                 self._end_epoch()
                 stop_requests = self._processes.all_gather(self._stop.is_requested)
@@ -145,24 +147,24 @@ class FineTuner:
         self._run_log.log("end", seconds=round(self._progress.seconds, 1), reason=reason)
         if self._progress.epoch < self._options.epochs:
             self._run_log.print_line(f"stopped early: {reason}")
-        self._train_state.finish()
+        self._train_step.finish()
         return self._metrics
 
     def _begin(self) -> None:
         """Write the first checkpoint of a new run, and the `start` line of the log."""
-        train_state, progress = self._train_state, self._progress
-        if self._options.deterministic and train_state.device.type != "cpu":
+        train_step, progress = self._train_step, self._progress
+        if self._options.deterministic and train_step.device.type != "cpu":
             self._run_log.print_line(
-                f"note: training.deterministic works on a CPU only, not on {train_state.device}"
+                f"note: training.deterministic works on a CPU only, not on {train_step.device}"
             )
         if progress.updates == 0:
             self._checkpoints.save_last(progress)  # from here on a killed run can be resumed
-        report = get_weights_report(train_state.plain_model)
+        report = get_weights_report(train_step.model)
         self._run_log.log(
             "start",
             position=asdict(progress),
-            precision=train_state.precision,
-            device=str(train_state.device),
+            precision=train_step.precision,
+            device=str(train_step.device),
             threads=torch.get_num_threads(),
             weights=None if report is None else report.to_json(),
             processes=self._processes.count,
@@ -196,14 +198,11 @@ class FineTuner:
         progress, options = self._progress, self._options
         self._unfreeze()
         started, written = time.monotonic(), time.monotonic()
-        self._train_state.model.train()
+        self._train_step.loss_module.train()
         heading = f"epoch {progress.epoch + 1}/{options.epochs}"
         with self._run_log.show_progress(heading, progress.updates, self._length.updates) as show:
             for group in self._batches.iter_steps(progress.epoch, start=progress.batch):
-                factor = compute_lr_factor(progress.updates, self._length.updates, options)
-                losses = self._step_runner.run_step(group.batches, factor, progress)
-                progress.batch += len(group.batches)
-                progress.updates += 1
+                losses = self._train_step.run(group.batches, progress)
                 now = time.monotonic()
                 progress.seconds += now - started
                 show(losses, group.images / max(now - started, 1e-9))
@@ -218,14 +217,14 @@ class FineTuner:
     def _unfreeze(self) -> None:
         """Unfreeze the backbone stages that join the training in this epoch."""
         epoch = self._progress.epoch
-        frozen = self._train_state.unfreezing.enter_epoch(epoch)
+        frozen = self._train_step.unfreezing.enter_epoch(epoch)
         if frozen is not None:
             self._run_log.log("unfreeze", epoch=epoch, frozen_stages=frozen)
             self._run_log.print_line(f"epoch {epoch + 1}: frozen_stages is {frozen} from now on")
 
     def _end_epoch(self) -> None:
         self._progress.epoch, self._progress.batch = self._progress.epoch + 1, 0
-        self._train_state.balancer.end_epoch()
+        self._train_step.balancer.end_epoch()
         self._checkpoints.save_last(self._progress)
         self._evaluate_if_due()
 
@@ -262,9 +261,7 @@ class FineTuner:
             self._checkpoints.save_best()
 
     def _advise_on_evaluation_memory(self) -> str:
-        return advise_on_evaluation_memory(
-            self._validation.batch_size, self._step_runner.image_size
-        )
+        return advise_on_evaluation_memory(self._validation.batch_size, self._train_step.image_size)
 
 
 def finetune(

@@ -7,54 +7,112 @@ function of (seed, epoch, image), dropout a function of (seed, update).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 
 from resnet_tasks.data.sampling.sample_keys import derive_sample_seed
-from resnet_tasks.errors import ImageError, NonFiniteLossError
-from resnet_tasks.model import Losses
+from resnet_tasks.errors import NonFiniteLossError
+from resnet_tasks.model import Losses, TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.runtime.devices import resolve_precision
+from resnet_tasks.runtime.processes import (
+    SINGLE_PROCESS,
+    DistributedContext,
+    resolve_process_device,
+)
 from resnet_tasks.structures.samples import Batch
-from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy, TrainStep
+from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy
 from resnet_tasks.training.guards.out_of_memory import advise_on_training_memory
+from resnet_tasks.training.guards.recorded_step import RecordedStep
 from resnet_tasks.training.guards.signals import StopRequest
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
 from resnet_tasks.training.logging.gradient_conflict import measure_conflict
 from resnet_tasks.training.logging.loss_spikes import LossSpikeDetector
 from resnet_tasks.training.logging.run_log import RunLog
-from resnet_tasks.training.state.balancing import FixedBalancer
+from resnet_tasks.training.state.balancing import LOSS_BALANCERS, FixedBalancer, LossBalancer
 from resnet_tasks.training.state.loss_reduction import (
     BatchReport,
+    compute_loss_shares,
     compute_means,
     describe_losses,
-    scale_loss_terms,
+    find_counted_heads,
     sum_by_name,
+    sum_head_losses,
 )
-from resnet_tasks.training.state.precision import BufferSnapshot, freeze_norm_statistics
+from resnet_tasks.training.state.optimizer import (
+    compute_lr_factor,
+    make_optimizer,
+    set_learning_rates,
+)
+from resnet_tasks.training.state.precision import (
+    BufferSnapshot,
+    create_accelerator,
+    explain_single_values,
+    freeze_norm_statistics,
+    use_deterministic_algorithms,
+)
 from resnet_tasks.training.state.progress import RunLength, TrainingProgress
-from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.state.unfreezing import UnfreezeSchedule
+
+LossOutputs = tuple[Losses, Tensor, dict[str, Tensor]]
+"""Loss terms, the anchor's zero and the balancer's variables of one batch in this process."""
 
 
-class TrainStepRunner:
-    """Runner of optimizer steps.
+class LossModule(nn.Module):
+    """Module that computes a model's losses, the balancer's variables, and a zero with a graph.
+
+    Processes exchange gradients during the backward pass, so that every process must run one. In a
+    process whose images have no annotations, the zero is the only output with a graph. It comes
+    from a separate parameter, the anchor.
 
     Args:
-        train_state: Model, optimizer and precision.
+        model: Model in training.
+        balancer: Balancer of the heads' losses.
+    """
+
+    def __init__(self, model: TaskModel, balancer: LossBalancer) -> None:
+        super().__init__()
+        self.model = model
+        self.balancer = balancer
+        self.anchor = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch) -> LossOutputs:
+        """Return the loss terms of a batch, the zero, and `LossBalancer.get_variables`."""
+        variables = self.balancer.get_variables()
+        return self.model(batch, mode="loss"), self.anchor * 0.0, variables
+
+
+class TrainStep:
+    """Optimizer step of a model in training, with the state that steps change.
+
+    Args:
+        model: Model, trained in place.
         options: Options of the training loop.
         length: Length of the run.
-        run_log: Log of losses, spikes, gradient conflicts and unreadable images.
-        unreadable: List of the images that could not be read.
-        stop: Stop request, which the processes exchange together with their losses.
+        processes: Process group of the training.
+        run_log: Log of losses, spikes, gradient conflicts and unreadable images; None: no log.
+        unreadable: List of the images that could not be read; None: none may be unreadable.
         folder: Path of the run folder, where steps that are not finite are saved for replay; None:
             nothing is saved.
 
     Attributes:
-        train_state: Model, optimizer and precision.
+        model: Model without wrappers.
+        loss_module: `LossModule` wrapped for mixed precision and exchange of gradients.
+        optimizer: Optimizer over all parameters that are trained in any epoch.
+        accelerator: Accelerator for the backward pass and gradient clipping.
+        balancer: Balancer of the heads' losses.
+        ema: Exponential moving average of the weights; None without averaging.
+        averaged_model: Model with the averaged weights; None without averaging.
+        unfreezing: Schedule of the frozen backbone stages.
+        device: Device of the model.
+        precision: `fp32`, `bf16` or `fp16`.
+        processes: Process group of the training.
         stop: Stop request, as exchanged in the last step.
         image_size: (H, W) of the last step's first batch, in pixels, padding included; None before
             the first step.
@@ -62,36 +120,55 @@ class TrainStepRunner:
 
     def __init__(
         self,
-        train_state: TrainState,
+        model: TaskModel,
         options: TrainingRecipe,
         length: RunLength,
         *,
-        run_log: RunLog,
-        unreadable: UnreadableImages,
-        stop: StopRequest,
-        folder: Path | None,
+        processes: DistributedContext = SINGLE_PROCESS,
+        run_log: RunLog | None = None,
+        unreadable: UnreadableImages | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.train_state = train_state
-        self.stop = stop
+        self.model = model
+        self.processes = processes
+        self.device = resolve_process_device(options.device, processes)
+        self.precision = resolve_precision(options.precision, self.device)
+        self.stop = StopRequest()
         self.image_size: tuple[int, int] | None = None
         self._options = options
         self._length = length
-        self._run_log = run_log
+        self._run_log = run_log or RunLog.create_silent()
+        if unreadable is None:
+            unreadable = UnreadableImages(None, limit=0, total=0, writes=False)
         self._unreadable = unreadable
         self._non_finite = NonFiniteStepPolicy(
-            train_state, options, length, run_log=run_log, folder=folder
+            options, length, processes, run_log=self._run_log, folder=folder
         )
         self._spikes = LossSpikeDetector()
+        self.unfreezing = UnfreezeSchedule(model.backbone, options.unfreeze)
+        # The parameters of a head get no gradient in a process without labels for it.
+        unused = len(model.named_heads) > 1 or bool(self.unfreezing)
+        self.accelerator = create_accelerator(self.precision, self.device, find_unused=unused)
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
+        self.averaged_model: TaskModel | None = None if self.ema is None else self.ema.module
+        balancer = LOSS_BALANCERS.get(options.balancing)(model.trained_heads)
+        self.balancer = balancer.to(self.device)
+        with self.unfreezing.unfreeze_all():
+            self.loss_module, self.optimizer = self.accelerator.prepare(
+                LossModule(model, self.balancer).to(self.device),
+                make_optimizer(model, options, self.balancer),
+            )
 
-    def run_step(
-        self, group: Sequence[Batch], factor: float, progress: TrainingProgress
+    def run(
+        self, group: Sequence[Batch], progress: TrainingProgress, lr_factor: float | None = None
     ) -> dict[str, float]:
         """Take one optimizer step.
 
         Args:
             group: This process's part of the batches to accumulate.
-            factor: Multiplier of all learning rates.
-            progress: Position in the run; its counts of skipped steps are updated.
+            progress: Position in the run, which advances by this step.
+            lr_factor: Multiplier of all learning rates; None: the factor of the schedule.
 
         Returns:
             `head/term` -> mean of the loss term; empty if the step was skipped.
@@ -100,42 +177,43 @@ class TrainStepRunner:
             NonFiniteLossError: If a loss or gradient is not finite and the step may not be skipped.
             DataError: If too many images cannot be read.
         """
-        train_state, epoch = self.train_state, progress.epoch
-        seed = derive_sample_seed(self._options.seed, epoch, f"update {progress.updates}")
-        torch.manual_seed(seed)
-        train_state.prepare_step(factor)
+        options, epoch, update = self._options, progress.epoch, progress.updates
+        if lr_factor is None:
+            lr_factor = compute_lr_factor(update, self._length.updates, options)
+        set_learning_rates(self.optimizer.optimizer, lr_factor)
+        self.optimizer.zero_grad()
         self.image_size = group[0].padded_size
-        device = train_state.device
-        batches = [self._add_seeds(batch, epoch).to(device, non_blocking=True) for batch in group]
-        train_step = TrainStep(progress.updates, epoch, seed, batches)
-        buffers = BufferSnapshot(train_state.plain_model)
+        batches = [
+            self._add_seeds(batch, epoch).to(self.device, non_blocking=True) for batch in group
+        ]
+        seed = derive_sample_seed(options.seed, epoch, f"update {update}") + self.processes.index
+        threads = torch.get_num_threads()
+        record = RecordedStep(update, seed, self.precision, options.deterministic, threads)
+        buffers = BufferSnapshot(self.model)
         try:
-            losses = self._accumulate_and_step(train_step)
-        except NonFiniteLossError as trouble:
+            losses = self._learn(batches, record, progress)
+        except NonFiniteLossError as error:
             buffers.restore()  # the forward has updated the batch-norm statistics
-            self._non_finite.skip_step(train_step, progress, trouble)
-            return {}
-        progress.skipped_in_row = 0
-        self._log_step(train_step, losses, factor)
+            record.weights = self.balancer.compute_weights()
+            self._non_finite.skip_step(error, progress, record, self.model, batches)
+            losses = {}
+        else:
+            progress.skipped_in_row = 0
+            self._log_losses(losses, batches, progress, options.learning_rate * lr_factor)
+        progress.updates += 1
+        progress.batch += len(group)
         return losses
-
-    def advise_on_memory(self) -> str:
-        """Return advice on settings to change when memory has run out."""
-        options = self._options
-        return advise_on_training_memory(options.batch_size, options.accumulation, self.image_size)
 
     def _add_seeds(self, batch: Batch, epoch: int) -> Batch:
         """Set the seeds for sampling inside heads, from (seed, epoch, image), for any dataset."""
         run = self._options.seed
-        return replace(
-            batch,
-            seeds=tuple(derive_sample_seed(run, epoch, image_id) for image_id in batch.image_ids),
-        )
+        seeds = tuple(derive_sample_seed(run, epoch, image_id) for image_id in batch.image_ids)
+        return replace(batch, seeds=seeds)
 
-    # --- gradients
-
-    def _accumulate_and_step(self, train_step: TrainStep) -> dict[str, float]:
-        """Accumulate the gradients of all batches and take the optimizer's step.
+    def _learn(
+        self, batches: Sequence[Batch], record: RecordedStep, progress: TrainingProgress
+    ) -> dict[str, float]:
+        """Accumulate the gradients of all batches and update the weights.
 
         Returns:
             `head/term` -> mean of the loss term over all batches and processes.
@@ -143,158 +221,81 @@ class TrainStepRunner:
         Raises:
             NonFiniteLossError: If a loss or the gradient is not finite; in all processes.
         """
-        train_state, mean_losses = self.train_state, dict[str, float]()
-        total_counts = self._count_terms(train_step) if len(train_step.batches) > 1 else {}
-        for batch in train_step.batches:
-            torch.manual_seed(train_step.seed + train_state.processes.index)
-            losses, anchor, variables = train_state.compute_losses(batch)
-            sums = self._exchange_reports(losses, batch, total_counts, train_step)
-            self._backward(losses, anchor, variables, train_step)
-            for name, value in sums.items():
-                mean_losses[name] = mean_losses.get(name, 0.0) + value / max(
-                    train_step.counts[-1][name], 1e-12
-                )
-        if mean_losses:  # empty if no image of the step is annotated for any head
-            balancer, trained_heads = (
-                train_state.balancer,
-                self._find_trained_heads(train_step.counts[-1]),
-            )
-            balancer.drop_gradients(
-                [
-                    skipped_head
-                    for skipped_head in balancer.heads
-                    if skipped_head not in trained_heads
-                ]
-            )
-            self._clip_and_step(losses, train_step)
-            weights = train_state.plain_model.loss_weights
-            balancer.record_losses(
-                {
-                    head: weights[head] * _sum_head_losses(mean_losses, head)
-                    for head in trained_heads
-                }
-            )
-        return mean_losses
+        means: dict[str, float] = {}
+        total_counts = self._count_terms(batches, record.seed) if len(batches) > 1 else {}
+        for batch in batches:
+            outputs = self.compute_losses(batch, record.seed)
+            sums = self._exchange(outputs[0], batch, total_counts, record, progress)
+            counts = record.counts[-1]
+            if len(record.counts) == 1:
+                self._log_gradient_conflict(outputs[0], counts, progress)
+            self.backward(outputs, counts, 1 / len(batches))
+            for name, mean in compute_means(sums, counts).items():
+                means[name] = means.get(name, 0.0) + mean
+        if not means:  # no image of the step is annotated for any head
+            return means
+        heads = find_counted_heads(self.balancer.heads, counts)
+        self.balancer.drop_gradients([head for head in self.balancer.heads if head not in heads])
+        norm = self.clip_gradients()
+        # The fp16 loss scaler finds its scale by overflowing; it skips such steps itself.
+        if self.precision != "fp16" and not torch.isfinite(norm):
+            record.trouble = describe_losses(outputs[0], batches)
+            # The gradient is the same in all processes, so none waits in `all_gather`.
+            raise NonFiniteLossError("; ".join(self.processes.all_gather(record.trouble)))
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.model, step=record.update)
+        self.balancer.record_losses(sum_head_losses(means, heads, self.model.loss_weights))
+        return means
 
-    def _backward(
-        self,
-        losses: Losses,
-        anchor: Tensor,
-        variables: Mapping[str, Tensor],
-        train_step: TrainStep,
-    ) -> None:
-        """Accumulate the gradients of the batch whose reports were exchanged last.
+    # --- one batch
+
+    def compute_losses(self, batch: Batch, seed: int) -> LossOutputs:
+        """Compute the outputs of `LossModule` for a batch.
+
+        A stand-in batch for unreadable images does not change the batch-norm statistics.
 
         Args:
-            losses: Loss terms of this process.
-            anchor: Zero with a graph, see `LossModule`.
-            variables: Head -> learned variable of the loss balancer.
-            train_step: Current step.
+            batch: This process's part of the batch, on the device.
+            seed: Seed of torch's generator, which dropout reads.
+
+        Raises:
+            RunError: If a batch norm gets a single value per channel.
         """
-        counts, batch_fraction = train_step.counts[-1], 1 / len(train_step.batches)
-        loss_shares = self._compute_loss_shares(losses, counts)
-        trained_losses = {head: loss_shares.pop(head) for head in self._find_trained_heads(counts)}
-        if len(train_step.counts) == 1:
-            self._log_gradient_conflict(trained_losses, train_step)
-        weighed = (
-            [self.train_state.balancer.combine_losses(trained_losses, variables, batch_fraction)]
-            if trained_losses
-            else []
-        )
-        # Every parameter takes part in the backward pass, even with a loss of 0: the other
-        # processes wait for its gradient.
-        unused_terms = [] if trained_losses else [variable * 0.0 for variable in variables.values()]
-        self.train_state.backward(
-            torch.stack([*weighed, *unused_terms, *loss_shares.values(), anchor]).sum()
-        )
-
-    def _find_trained_heads(self, counts: Mapping[str, float]) -> list[str]:
-        """Return the heads with a loss term that counts something, in the model's order."""
-        annotated_heads = {name.split("/")[0] for name, count in counts.items() if count > 0}
-        return [head for head in self.train_state.balancer.heads if head in annotated_heads]
-
-    def _compute_loss_shares(
-        self, losses: Losses, counts: Mapping[str, float]
-    ) -> dict[str, Tensor]:
-        """Return this process's share of every head's loss.
-
-        Args:
-            losses: Loss terms of this process.
-            counts: Loss term -> divisor, over all processes.
-
-        Returns:
-            Head -> loss; 0 for a head whose labels are all in other processes.
-        """
-        train_state = self.train_state
-        absent = {
-            head: torch.zeros((), device=train_state.device)
-            for head in self._find_trained_heads(counts)
-        }
-        terms = scale_loss_terms(losses, counts, train_state.processes.count)
-        present: dict[str, Tensor] = train_state.plain_model.compute_head_losses(terms)
-        return absent | present
+        torch.manual_seed(seed)
+        buffers = BufferSnapshot(self.model) if batch.is_stand_in else None
+        with explain_single_values(batch):
+            outputs: LossOutputs = self.loss_module(batch)
+        if buffers is not None:
+            buffers.restore()  # a black image must not change the statistics
+        return outputs
 
     @torch.no_grad()
-    def _count_terms(self, train_step: TrainStep) -> dict[str, float]:
+    def _count_terms(self, batches: Sequence[Batch], seed: int) -> dict[str, float]:
         """Count every loss term over all batches and processes of an optimizer step.
 
         The losses of accumulated batches must be divided by the counts of the entire step, which
         are known only after the sampling inside the heads. A first forward pass without graph
         computes them. It makes the step a third slower, but the result equals that of one large
         batch.
-
-        Returns:
-            Loss term -> count.
         """
-        train_state, counts = self.train_state, list[dict[str, float]]()
-        with freeze_norm_statistics(train_state.plain_model):
-            for batch in train_step.batches:
-                torch.manual_seed(train_step.seed + train_state.processes.index)
-                losses, _, _ = train_state.model(batch)
+        counts = []
+        with freeze_norm_statistics(self.model):
+            for batch in batches:
+                torch.manual_seed(seed)
+                losses, _, _ = self.loss_module(batch)
                 counts.append({name: float(term.count.item()) for name, term in losses.items()})
-        return sum_by_name(
-            [
-                batch_counts
-                for part in train_state.processes.all_gather(counts)
-                for batch_counts in part
-            ]
-        )
+        return sum_by_name([part for parts in self.processes.all_gather(counts) for part in parts])
 
-    def _clip_and_step(self, losses: Losses, train_step: TrainStep) -> None:
-        """Clip the gradient and take the optimizer's step.
-
-        Args:
-            losses: Loss terms of the last batch, for the error message.
-            train_step: Current step.
-
-        Raises:
-            NonFiniteLossError: If the gradient is not finite; in all processes.
-        """
-        train_state = self.train_state
-        norm = train_state.clip_gradients()
-        # The fp16 loss scaler finds its scale by overflowing; it skips such steps itself.
-        if train_state.precision != "fp16" and not torch.isfinite(norm):
-            # The gradient is the same in all processes, so all of them enter this branch and none
-            # waits in `all_gather`.
-            train_step.is_source = True
-            train_step.raise_if_non_finite(
-                train_state.processes.all_gather(describe_losses(losses, train_step.batches))
-            )
-        train_state.step(train_step.update)
-
-    # --- communication between processes
-
-    def _exchange_reports(
-        self, losses: Losses, batch: Batch, total_counts: dict[str, float], train_step: TrainStep
+    def _exchange(
+        self,
+        losses: Losses,
+        batch: Batch,
+        total_counts: dict[str, float],
+        record: RecordedStep,
+        progress: TrainingProgress,
     ) -> dict[str, float]:
-        """Exchange the reports of all processes on their parts of a batch.
-
-        Args:
-            losses: Loss terms of this process.
-            batch: This process's part of the batch.
-            total_counts: Loss term -> count of the entire step, if batches are accumulated; empty:
-                the counts of this batch are used.
-            train_step: Current step; its `counts`, `means` and `is_source` are updated.
+        """Exchange the losses of a batch between all processes, and check them.
 
         Returns:
             Loss term -> sum over all processes.
@@ -303,58 +304,98 @@ class TrainStepRunner:
             DataError: If too many images cannot be read; in all processes.
             NonFiniteLossError: If a loss term of any process is not finite; in all processes.
         """
-        sums = {name: term.sum.item() for name, term in losses.items()}
-        counts = {name: float(term.count.item()) for name, term in losses.items()}
-        train_step.means = compute_means(sums, counts)
-        trouble = "" if all(map(math.isfinite, sums.values())) else describe_losses(losses, [batch])
-        mine = BatchReport(sums, counts, trouble, self.stop.is_requested, batch.left_out)
-        reports = self.train_state.processes.all_gather(mine)
-        self._log_unreadable([error for report in reports for error in report.left_out], train_step)
-        self.stop.agree(report.stop for report in reports)
-        train_step.counts.append(total_counts or sum_by_name([report.counts for report in reports]))
-        train_step.is_source = bool(trouble)
-        train_step.raise_if_non_finite([report.trouble for report in reports if report.trouble])
-        return sum_by_name([report.sums for report in reports])
-
-    def _log_unreadable(self, errors: Sequence[ImageError], train_step: TrainStep) -> None:
-        """Record and log the images of the step that cannot be read.
-
-        Raises:
-            DataError: If too many images cannot be read; in all processes.
-        """
-        for image in self._unreadable.add(errors, update=train_step.update, epoch=train_step.epoch):
+        own = BatchReport.from_losses(losses, batch, stop=self.stop.is_requested)
+        record.losses, record.trouble = compute_means(own.sums, own.counts), own.trouble
+        reports = self.processes.all_gather(own)
+        errors = [error for report in reports for error in report.left_out]
+        for image in self._unreadable.add(errors, update=record.update, epoch=progress.epoch):
             self._run_log.log("unreadable_image", **asdict(image))
             self._run_log.print_line(f"skipped: {image.reason}")
+        self.stop.agree(report.stop for report in reports)
+        record.counts.append(total_counts or sum_by_name([report.counts for report in reports]))
+        if troubles := [report.trouble for report in reports if report.trouble]:
+            raise NonFiniteLossError("; ".join(troubles))
+        return sum_by_name([report.sums for report in reports])
 
-    # --- logging
+    def backward(
+        self, outputs: LossOutputs, counts: Mapping[str, float], batch_fraction: float
+    ) -> None:
+        """Accumulate the gradients of a batch, averaged over the processes.
+
+        Args:
+            outputs: Result of `compute_losses`.
+            counts: Loss term -> divisor, over all processes.
+            batch_fraction: Fraction of the step that the batch makes up: 1 / accumulated batches.
+        """
+        losses, anchor, variables = outputs
+        shares, zeros = compute_loss_shares(self.model, losses, counts, self.processes.count)
+        # Every parameter takes part in the backward pass, even with a loss of 0: the other
+        # processes wait for its gradient.
+        total = (
+            [self.balancer.combine_losses(shares, variables, batch_fraction)]
+            if shares
+            else [variable * 0.0 for variable in variables.values()]
+        )
+        self.accelerator.backward(torch.stack([*total, *zeros, anchor]).sum())
+
+    def clip_gradients(self) -> Tensor:
+        """Clip the gradient to `training.clip_norm` and return its norm before clipping."""
+        limit = float("inf") if self._options.clip_norm is None else self._options.clip_norm
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        return norm
+
+    # --- log
 
     def _log_gradient_conflict(
-        self, loss_shares: Mapping[str, Tensor], train_step: TrainStep
+        self, losses: Losses, counts: Mapping[str, float], progress: TrainingProgress
     ) -> None:
         """Log the cosines between the heads' gradients, every `log_gradient_conflict` steps."""
-        every = self._options.log_gradient_conflict
-        if not every or train_step.update % every:
+        every, scaler = self._options.log_gradient_conflict, self.accelerator.scaler
+        if not every or progress.updates % every:
             return
-        train_state = self.train_state
-        scaled = {name: train_state.scale_loss(loss) for name, loss in loss_shares.items()}
-        conflict = measure_conflict(
-            train_state.plain_model, scaled, train_state.processes.all_reduce
-        )
+        shares, _ = compute_loss_shares(self.model, losses, counts, self.processes.count)
+        if scaler is not None:
+            shares = {head: scaler.scale(loss) for head, loss in shares.items()}
+        conflict = measure_conflict(self.model, shares, self.processes.all_reduce)
         if conflict is not None:
-            self._run_log.log_conflict(train_step.update, train_step.epoch + 1, conflict)
+            self._run_log.log_conflict(progress.updates, progress.epoch + 1, conflict)
 
-    def _log_step(self, train_step: TrainStep, losses: Mapping[str, float], factor: float) -> None:
+    def _log_losses(
+        self,
+        losses: Mapping[str, float],
+        batches: Sequence[Batch],
+        progress: TrainingProgress,
+        rate: float,
+    ) -> None:
         """Log the losses every ten steps, or every step of short epochs; log every loss spike."""
-        update, epoch = train_step.update, train_step.epoch + 1
+        update, epoch = progress.updates, progress.epoch + 1
         if update % 10 == 0 or self._length.updates_per_epoch < 10:
-            rate = self._options.learning_rate * factor
-            balancer = self.train_state.balancer
-            weights = None if isinstance(balancer, FixedBalancer) else balancer.compute_weights()
+            is_fixed = isinstance(self.balancer, FixedBalancer)
+            weights = None if is_fixed else self.balancer.compute_weights()
             self._run_log.log_step(update, epoch, losses, rate, weights)
         for spike in self._spikes.detect(losses):
-            self._run_log.log_spike(update, epoch, spike, train_step.image_ids)
+            image_ids = [image_id for batch in batches for image_id in batch.image_ids]
+            self._run_log.log_spike(update, epoch, spike, image_ids)
 
+    def advise_on_memory(self) -> str:
+        """Return advice on settings to change when memory has run out."""
+        options = self._options
+        return advise_on_training_memory(options.batch_size, options.accumulation, self.image_size)
 
-def _sum_head_losses(losses: Mapping[str, float], head: str) -> float:
-    """Return the sum of the means of a head's loss terms."""
-    return math.fsum(value for name, value in losses.items() if name.split("/")[0] == head)
+    # --- conditions and results of the training
+
+    @property
+    def evaluation_model(self) -> TaskModel:
+        """Model to predict with: the averaged one if there is one."""
+        return self.averaged_model or self.model
+
+    def make_deterministic(self) -> AbstractContextManager[None]:
+        """Return the context of `training.deterministic`, which has an effect on a CPU only."""
+        return use_deterministic_algorithms(
+            self._options.deterministic and self.device.type == "cpu"
+        )
+
+    def finish(self) -> None:
+        """End the training: copy the averaged weights, if there are any, into the model."""
+        if self.averaged_model is not None:
+            self.model.load_state_dict(self.averaged_model.state_dict())

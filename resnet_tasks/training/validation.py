@@ -21,7 +21,7 @@ from resnet_tasks.runs.inference_options import build_window_predictor
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.tasks import DescribedHead
-from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.train_step import TrainStep
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Validation:
 
     Args:
         data: Validation samples, without augmentation; None: no evaluation.
-        train_state: Training state whose weights are evaluated: the averaged ones if there are any.
+        train_step: Step whose model is evaluated: the averaged one if there is one.
         plan: Options of the evaluation, and the combiners.
         batch_size: Images per forward pass if the options do not set it.
 
@@ -58,18 +58,18 @@ class Validation:
     def __init__(
         self,
         data: Dataset[Sample] | None,
-        train_state: TrainState,
+        train_step: TrainStep,
         plan: EvaluationPlan,
         *,
         batch_size: int,
     ) -> None:
         self._data = data
-        self._train_state = train_state
+        self._train_step = train_step
         self._recipe = recipe = plan.recipe
         self.batch_size = recipe.batch_size or batch_size
         self._combined = plan.combined
         self._heads: dict[str, DescribedHead] = {
-            **train_state.plain_model.named_heads,
+            **train_step.model.named_heads,
             **{name: head.info for name, head in self._combined.items()},
         }
         self.best_metric = choose_best_metric(self._heads, recipe.best, recipe.extra)
@@ -82,14 +82,14 @@ class Validation:
     def measure(self) -> dict[str, Metric]:
         """Evaluate the model and return `{"head/metric": Metric}`, the same in all processes."""
         assert self._data is not None
-        train_state, recipe = self._train_state, self._recipe
-        model = train_state.evaluation_model
+        train_step, recipe = self._train_step, self._recipe
+        model = train_step.evaluation_model
         # Every process has its own batch-norm statistics. Checkpoints have those of the main
         # process, so all processes must evaluate with them.
-        train_state.processes.broadcast_buffers(model)
+        train_step.processes.broadcast_buffers(model)
         extra = select_extra(self._heads, self.best_metric, recipe.extra)
         predictor = build_window_predictor(
-            TorchOutputs(model, train_state.precision), recipe.sliding, batch_size=self.batch_size
+            TorchOutputs(model, train_step.precision), recipe.sliding, batch_size=self.batch_size
         )
         evaluation = evaluate(
             add_combiners(predictor, self._combined),
@@ -97,9 +97,9 @@ class Validation:
             batch_size=self.batch_size,
             evaluators=build_evaluators(self._heads, backend=recipe.backend, extra=extra),
             bootstrap=None,  # the loop needs values only
-            process_group=train_state.processes,
+            process_group=train_step.processes,
         )
-        return train_state.processes.run_on_main(lambda: evaluation.metrics)
+        return train_step.processes.run_on_main(lambda: evaluation.metrics)
 
     def select_headline_metrics(self, metrics: Mapping[str, Metric]) -> list[str]:
         """Return the name of the main metric of every head; without any, the first metric."""

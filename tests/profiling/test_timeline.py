@@ -92,16 +92,16 @@ def rehearsal(**options: object) -> TrialTraining:
 
 def learned(work: TrialTraining, made: Timeline | None) -> dict[str, torch.Tensor]:
     """Weights after two steps, with probes or without."""
-    work.train_state.model.train()
+    work.train_step.loss_module.train()
     for group in islice(work.iter_batches(), 2):
         if made is None:
             work.run_step(group, 1.0)
             continue
-        with attach_probes(work.train_state, made):
+        with attach_probes(work.train_step, made):
             made.begin_step()
             work.run_step(group, 1.0)
             made.end_step()
-    return {name: each.clone() for name, each in work.train_state.plain_model.state_dict().items()}
+    return {name: each.clone() for name, each in work.train_step.model.state_dict().items()}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -117,12 +117,12 @@ def test_probes_change_nothing_and_leave_nothing(accumulation: int) -> None:
     assert {"forward: objects roi_heads.loss", "forward: scene decoder"} <= labels
     assert {BACKWARD, module.OPTIMIZER, module.CLIPPING, module.AVERAGING} <= labels
     assert (COUNTING in labels) == (accumulation == 2)
-    model = work.train_state.plain_model
+    model = work.train_step.model
     assert not any(each._forward_pre_hooks or each._forward_hooks for each in model.modules())
     for owner in (model, *model.named_heads.values(), model.heads["objects"].rpn):
         assert not {"loss", "normalize", "proposals"} & vars(owner).keys()
-    assert work.train_state.optimizer.step.__name__ == "step"
-    assert "update" not in vars(work.train_state.ema)
+    assert work.train_step.optimizer.step.__name__ == "step"
+    assert "update" not in vars(work.train_step.ema)
 
 
 def test_probes_are_taken_off_after_an_error() -> None:
@@ -131,14 +131,14 @@ def test_probes_are_taken_off_after_an_error() -> None:
     def fails(*_: object) -> None:
         raise RunError("no")
 
-    decoder = work.train_state.plain_model.heads["scene"].decoder
+    decoder = work.train_step.model.heads["scene"].decoder
     decoder.forward = fails
     group = next(work.iter_batches())
-    work.train_state.model.train()
+    work.train_step.loss_module.train()
     made.begin_step()
-    with pytest.raises(RunError, match="no"), attach_probes(work.train_state, made):
+    with pytest.raises(RunError, match="no"), attach_probes(work.train_step, made):
         work.run_step(group, 1.0)
-    assert not any(each._forward_hooks for each in work.train_state.plain_model.modules())
+    assert not any(each._forward_hooks for each in work.train_step.model.modules())
     made.begin_step()
     made.end_step()
     assert list(made.steps[0]) == [OTHER]
@@ -146,7 +146,7 @@ def test_probes_are_taken_off_after_an_error() -> None:
 
 def test_checkpointed_blocks_are_seen_by_stage() -> None:
     work, made = rehearsal(), Timeline(CPU)
-    work.train_state.plain_model.backbone.gradient_checkpointing = True
-    assert isinstance(work.train_state.plain_model.backbone, nn.Module)
+    work.train_step.model.backbone.gradient_checkpointing = True
+    assert isinstance(work.train_step.model.backbone, nn.Module)
     learned(work, made)
     assert {"forward: backbone C2", "forward: backbone C5"} <= made.steps[0].keys()

@@ -34,7 +34,7 @@ def test_its_steps_are_those_of_a_run(
             work.run_step(group)
     assert (work.progress.updates, work.progress.epoch) == (4, 1)
     assert work.image_size == (64, 96)
-    rehearsed = work.train_state.plain_model.state_dict()
+    rehearsed = work.train_step.model.state_dict()
     assert all(torch.equal(each, rehearsed[name]) for name, each in trained.state_dict().items())
 
 

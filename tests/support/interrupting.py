@@ -11,7 +11,7 @@ import pytest
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.guards.signals import TrainingStopped
 from resnet_tasks.training.state.progress import TrainingProgress
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 
 
 class KilledError(Exception):
@@ -19,9 +19,7 @@ class KilledError(Exception):
 
 
 @contextmanager
-def before_update(
-    update: int, act: Callable[[TrainStepRunner], object], nth: int = 1
-) -> Iterator[None]:
+def before_update(update: int, act: Callable[[TrainStep], object], nth: int = 1) -> Iterator[None]:
     """Does something before an update.
 
     Args:
@@ -29,17 +27,17 @@ def before_update(
         act: What to do; is given who takes the step.
         nth: Which of several trainings it is done in, from 1.
     """
-    learn, seen = TrainStepRunner.run_step, count(1)
+    learn, seen = TrainStep.run, count(1)
 
     def acting(
-        self: TrainStepRunner, group: Sequence[Batch], factor: float, position: TrainingProgress
+        self: TrainStep, group: Sequence[Batch], position: TrainingProgress
     ) -> dict[str, float]:
         if position.updates == update and next(seen) == nth:
             act(self)
-        return learn(self, group, factor, position)
+        return learn(self, group, position)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainStepRunner, "run_step", acting)
+        patch.setattr(TrainStep, "run", acting)
         yield
 
 
@@ -47,7 +45,7 @@ def before_update(
 def killed_at(update: int, nth: int = 1) -> Iterator[None]:
     """The training inside dies before an update; of several the `nth`."""
 
-    def die(_: TrainStepRunner) -> None:
+    def die(_: TrainStep) -> None:
         raise KilledError
 
     with before_update(update, die, nth), pytest.raises(KilledError):
@@ -58,7 +56,7 @@ def killed_at(update: int, nth: int = 1) -> Iterator[None]:
 def asked_to_stop_at(update: int) -> Iterator[None]:
     """The training inside is asked to stop in an update, and does."""
 
-    def ask(learner: TrainStepRunner) -> None:
+    def ask(learner: TrainStep) -> None:
         learner.stop.is_requested = True
 
     with before_update(update, ask), pytest.raises(TrainingStopped):

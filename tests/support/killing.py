@@ -20,7 +20,7 @@ from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training import checkpointing as resuming
 from resnet_tasks.training import validation
 from resnet_tasks.training.finetune_recipe import finetune_recipe
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 
 Marks = list[tuple[float, str]]
 SETTINGS = (
@@ -54,7 +54,7 @@ def train(folder: Path, data: Path, resume: bool, marks: Connection) -> None:
         return wrapped
 
     for owner, name, phase in (
-        (TrainStepRunner, "run_step", "step"),
+        (TrainStep, "run", "step"),
         (validation, "evaluate", "evaluation"),
         (resuming, "save_checkpoint", "checkpoint"),
     ):

@@ -20,7 +20,7 @@ from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from resnet_tasks.training.state.progress import TrainingProgress
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 from tests.support.light_run import LIGHT
 
 SETTINGS = (
@@ -52,16 +52,16 @@ def main() -> None:
     torch.set_num_threads(1)
     data, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     seen: Drawn = {}
-    learn = TrainStepRunner.run_step
+    learn = TrainStep.run
 
     def noted(
-        self: TrainStepRunner, group: Sequence[Batch], factor: float, position: TrainingProgress
+        self: TrainStep, group: Sequence[Batch], position: TrainingProgress
     ) -> dict[str, float]:
         if not all(batch.is_stand_in for batch in group):
             seen.update(drawn(group, position.updates))
-        return learn(self, group, factor, position)
+        return learn(self, group, position)
 
-    TrainStepRunner.run_step = noted  # type: ignore[method-assign]
+    TrainStep.run = noted  # type: ignore[method-assign]
     recipe = load_recipe("quickstart", (*SETTINGS, f"data.workers={workers}"))
     finetune_recipe(
         recipe, out=out / "run", data_root=data, console=Console(file=io.StringIO(), width=200)

@@ -30,7 +30,7 @@ from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.state.balancing import LOSS_BALANCERS
 from resnet_tasks.training.state.progress import TrainingProgress
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 from tests.support.shapes import CLASSES, LIGHT_DETECTOR, Shapes
 
 UNFREEZING = {
@@ -97,16 +97,16 @@ def main() -> None:
     if mode in LOSS_BALANCERS:
         options = options.model_copy(update={"balancing": mode})
     if mode == "die":
-        learn = TrainStepRunner.run_step
+        learn = TrainStep.run
 
         def dies(
-            self: TrainStepRunner, group: list[Batch], factor: float, position: TrainingProgress
+            self: TrainStep, group: list[Batch], position: TrainingProgress
         ) -> dict[str, float]:
             if position.updates == 2 and os.environ["RANK"] == "1":
                 os.kill(os.getpid(), signal.SIGKILL)
-            return learn(self, group, factor, position)
+            return learn(self, group, position)
 
-        TrainStepRunner.run_step = dies
+        TrainStep.run = dies
     try:
         metrics = finetune(
             model(5 if mode == "unfreeze" else 0).double(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,15 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
-from resnet_tasks.training.checkpointing import dump_fixed_settings
+from resnet_tasks.training.checkpointing import (
+    dump_fixed_settings,
+    dump_step_state,
+    load_step_state,
+)
 from resnet_tasks.training.finetune import finetune
 from tests.support.interrupting import killed_at
 from tests.support.shapes import Shapes
@@ -27,6 +34,14 @@ QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
 OPTIONS = TrainingRecipe(
     epochs=2, batch_size=2, learning_rate=1e-3, precision="fp32", device="cpu", warmup=0.1, ema=0.9
 )
+
+
+def weights(model: TaskModel) -> dict[str, torch.Tensor]:
+    return {name: each.clone() for name, each in model.state_dict().items()}
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
@@ -116,3 +131,18 @@ def test_settings_that_decide_no_weight_may_change() -> None:
     assert dump_fixed_settings(patient)["evaluate_every"] == 1
     every = set(TrainingRecipe.model_fields)
     assert every - kept.keys() == free.keys()
+
+
+def test_what_is_kept_goes_on_to_the_bit(tiny_model: Build, shapes: Dataset[Sample]) -> None:
+    options = OPTIONS.model_copy(update={"balancing": "uncertainty", "ema": 0.0})
+    first, second = (TrialTraining(tiny_model(), shapes, options) for _ in range(2))
+    one, other = islice(first.iter_batches(), 2)
+    first.run_step(one, 1.0)
+    second.train_step.model.load_state_dict(weights(first.train_step.model))
+    load_step_state(second.train_step, deepcopy(dump_step_state(first.train_step)))
+    second.progress.updates = 1
+    assert first.run_step(other, 1.0) == second.run_step(other, 1.0)
+    assert are_equal(weights(first.train_step.model), weights(second.train_step.model))
+    kept = [each.train_step.balancer.state_dict() for each in (first, second)]
+    assert are_equal(*kept)
+    assert all(value != 0 for value in kept[0].values())

@@ -19,7 +19,7 @@ from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.state.progress import TrainingProgress
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 from tests.support.half_bright import RIGHT_HALF, write_split
 from tests.support.interrupting import killed_at
 
@@ -45,16 +45,16 @@ def test_a_resumed_run_draws_the_same_scales(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = images(tmp_path)
-    learn = TrainStepRunner.run_step
+    learn = TrainStep.run
     sizes: list[tuple[int, int]] = []
 
     def watched(
-        self: TrainStepRunner, group: list[Batch], factor: float, position: TrainingProgress
+        self: TrainStep, group: list[Batch], position: TrainingProgress
     ) -> dict[str, float]:
         sizes.extend(batch.padded_size for batch in group)
-        return learn(self, group, factor, position)
+        return learn(self, group, position)
 
-    monkeypatch.setattr(TrainStepRunner, "run_step", watched)
+    monkeypatch.setattr(TrainStep, "run", watched)
 
     def train(name: str, *, resume: bool = False) -> dict[str, torch.Tensor]:
         torch.manual_seed(3)

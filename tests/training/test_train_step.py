@@ -1,4 +1,4 @@
-"""One optimizer step: what it learns from, what it is a function of, what it refuses."""
+"""One optimizer step: what it learns from, what it is a function of, changes and refuses."""
 
 from __future__ import annotations
 
@@ -22,12 +22,22 @@ from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.state.progress import RunLength
+from resnet_tasks.training.train_step import TrainStep
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
 OPTIONS = TrainingRecipe(
     epochs=2, batch_size=2, learning_rate=1e-3, precision="fp32", device="cpu", warmup=0.1, ema=0.9
 )
+
+
+def weights(model: TaskModel) -> dict[str, torch.Tensor]:
+    return {name: each.clone() for name, each in model.state_dict().items()}
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_accumulated_batches_equal_one_large_batch(
@@ -61,11 +71,11 @@ def test_accumulated_batches_equal_one_large_batch(
 
 def test_a_step_tells_what_it_saw(tiny_model: Build, shapes: Dataset[Sample]) -> None:
     work = TrialTraining(tiny_model(), shapes, OPTIONS)
-    assert work.step_runner.image_size is None
-    assert "pixels" not in work.step_runner.advise_on_memory()
+    assert work.train_step.image_size is None
+    assert "pixels" not in work.train_step.advise_on_memory()
     losses = work.run_step(next(work.iter_batches()))
-    assert work.step_runner.image_size == (64, 96)
-    assert "2 image(s) of 64 x 96 pixels" in work.step_runner.advise_on_memory()
+    assert work.train_step.image_size == (64, 96)
+    assert "2 image(s) of 64 x 96 pixels" in work.train_step.advise_on_memory()
     assert {name.split("/")[0] for name in losses} == {"objects", "scene"}
     assert all(value > 0 for value in losses.values())
 
@@ -81,7 +91,7 @@ def test_a_step_is_a_function_of_its_number_and_epoch(
         work.progress.epoch = epoch
         torch.rand(draws)
         work.run_step(group)
-        made.append(work.train_state.plain_model.state_dict())
+        made.append(work.train_step.model.state_dict())
     first, again, later = made
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], later[name]) for name in first)
@@ -132,3 +142,43 @@ def test_a_single_value_per_channel_is_explained(tiny_model: Build, tmp_path: Pa
     options = OPTIONS.model_copy(update={"batch_size": 1})
     with pytest.raises(RunError, match=r"backbone\.norm=group"):
         finetune(tiny_model(), Small(), None, options, out=tmp_path, **QUIET)
+
+
+def test_averaged_weights_are_judged_and_kept_at_the_end(
+    tiny_model: Build, shapes: Dataset[Sample]
+) -> None:
+    work = TrialTraining(tiny_model(), shapes, OPTIONS)
+    trainee = work.train_step
+    assert trainee.evaluation_model is trainee.averaged_model
+    for group in islice(work.iter_batches(), 3):  # the first two are copied: the average warms up
+        work.run_step(group, 1.0)
+    averaged = weights(trainee.evaluation_model)
+    assert not are_equal(averaged, weights(trainee.model))
+    trainee.finish()
+    assert are_equal(averaged, weights(trainee.model))
+
+
+def test_without_averaging_the_model_itself_is_judged(tiny_model: Build) -> None:
+    trainee = TrainStep(tiny_model(), OPTIONS.model_copy(update={"ema": 0.0}), RunLength(1, 1, 1))
+    assert trainee.averaged_model is None
+    assert trainee.evaluation_model is trainee.model
+
+
+@pytest.mark.parametrize("limit", [None, 0.5])
+def test_the_norm_is_that_before_clipping(limit: float | None, tiny_model: Build) -> None:
+    options = OPTIONS.model_copy(update={"clip_norm": limit})
+    trainee = TrainStep(tiny_model(), options, RunLength(1, 1, 1))
+    (parameter, *_) = trainee.model.parameters()
+    parameter.grad = torch.full_like(parameter, 2.0)
+    expected = 2.0 * parameter.numel() ** 0.5
+    assert trainee.clip_gradients().item() == pytest.approx(expected)
+    kept = expected if limit is None else limit
+    assert parameter.grad.norm().item() == pytest.approx(kept, rel=1e-4)
+
+
+def test_rates_begin_at_their_base_every_time(tiny_model: Build, shapes: Dataset[Sample]) -> None:
+    work = TrialTraining(tiny_model(), shapes, OPTIONS)
+    for factor, group in zip((0.5, 0.1), work.iter_batches(), strict=False):
+        work.run_step(group, factor)
+        rates = {group["lr"] for group in work.train_step.optimizer.param_groups}
+        assert rates == {OPTIONS.learning_rate * factor}

@@ -11,7 +11,8 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.evaluation import Metric
-from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.state.progress import RunLength
+from resnet_tasks.training.train_step import TrainStep
 from resnet_tasks.training.validation import EvaluationPlan, Validation
 from tests.support.shapes import Shapes
 
@@ -21,7 +22,7 @@ NAME = "objects/AP"
 
 
 def judge(model: TaskModel, **recipe: object) -> Validation:
-    trainee = TrainState(model, OPTIONS)
+    trainee = TrainStep(model, OPTIONS, RunLength(1, 1, 1))
     return Validation(Shapes(2), trainee, EvaluationPlan(EvaluationRecipe(**recipe)), batch_size=2)
 
 

@@ -175,7 +175,7 @@ def _sweep_rates(
     trial: TrialTraining, rates: Sequence[float], console: Console
 ) -> LearningRateSweep:
     base, losses = trial.options.learning_rate, list[float]()
-    head_weights = trial.train_state.plain_model.loss_weights
+    head_weights = trial.train_step.model.loss_weights
     is_diverged = False
     with trial.enter_training_mode(), track_progress(console, "Sweeping", len(rates)) as advance:
         for group in trial.iter_batches():

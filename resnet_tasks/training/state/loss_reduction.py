@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_tasks.errors import ImageError
 from resnet_tasks.model import Losses, TaskModel
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.training.state.balancing import LossBalancer
 
 
 @dataclass(frozen=True)
@@ -35,34 +34,20 @@ class BatchReport:
     stop: bool = False
     left_out: tuple[ImageError, ...] = ()
 
+    @classmethod
+    def from_losses(cls, losses: Losses, batch: Batch, *, stop: bool) -> BatchReport:
+        """Create the report on a batch.
 
-class LossModule(nn.Module):
-    """Module that computes a model's losses, the balancer's variables, and a zero with a graph.
-
-    Processes exchange gradients during the backward pass, so that every process must run one. In a
-    process whose images have no annotations, the zero is the only output with a graph. It comes
-    from a separate parameter, the anchor.
-
-    Args:
-        model: Model in training.
-        balancer: Balancer of the heads' losses; None: without variables.
-
-    Attributes:
-        model: Model in training.
-        balancer: Balancer of the heads' losses.
-        anchor: Scalar parameter that never changes.
-    """
-
-    def __init__(self, model: TaskModel, balancer: LossBalancer | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.balancer = balancer
-        self.anchor = nn.Parameter(torch.zeros(()))
-
-    def forward(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
-        """Return the loss terms of a batch, the zero, and `LossBalancer.get_variables`."""
-        variables = {} if self.balancer is None else self.balancer.get_variables()
-        return self.model(batch, mode="loss"), self.anchor * 0.0, variables
+        Args:
+            losses: Loss terms of the batch.
+            batch: This process's part of the batch.
+            stop: Whether this process was requested to stop.
+        """
+        sums = {name: term.sum.item() for name, term in losses.items()}
+        counts = {name: float(term.count.item()) for name, term in losses.items()}
+        is_finite = all(map(math.isfinite, sums.values()))
+        trouble = "" if is_finite else describe_losses(losses, [batch])
+        return cls(sums, counts, trouble, stop, batch.left_out)
 
 
 def drop_annotations(batch: Batch) -> Batch:
@@ -76,25 +61,52 @@ def sum_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
 
 
-def scale_loss_terms(losses: Losses, counts: Mapping[str, float], processes: int) -> Losses:
-    """Scale this process's loss terms to its share of the means over all processes.
+def find_counted_heads(heads: Sequence[str], counts: Mapping[str, float]) -> list[str]:
+    """Return the heads with a loss term that counts something, in their order."""
+    counted = {name.split("/")[0] for name, count in counts.items() if count > 0}
+    return [head for head in heads if head in counted]
 
-    The sums are multiplied by the number of processes, because DDP averages the gradients.
+
+def compute_loss_shares(
+    model: TaskModel, losses: Losses, counts: Mapping[str, float], num_processes: int
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Compute this process's share of every head's mean loss over all processes.
 
     Args:
+        model: Model in training.
         losses: Loss terms of this process.
         counts: Loss term -> divisor over all processes.
-        processes: Number of processes.
+        num_processes: Number of processes.
+
+    Returns:
+        Head -> loss of the heads with a loss term that counts something, 0 for a head whose labels
+        are all in other processes; and the losses of the other heads, which are 0.
     """
-    return {
-        name: LossTerm(term.sum * processes, torch.full_like(term.count, counts[name]))
+    # The sums are multiplied by the number of processes, because DDP averages the gradients.
+    terms = {
+        name: LossTerm(term.sum * num_processes, torch.full_like(term.count, counts[name]))
         for name, term in losses.items()
     }
+    shares = model.compute_head_losses(terms)
+    absent = torch.zeros((), device=model.device)
+    heads = find_counted_heads(model.trained_heads, counts)
+    return {head: shares.pop(head, absent) for head in heads}, list(shares.values())
 
 
 def compute_means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
     """Return the mean of every loss term; 0 if its count is 0."""
     return {name: value / max(counts[name], 1e-12) for name, value in sums.items()}
+
+
+def sum_head_losses(
+    means: Mapping[str, float], heads: Sequence[str], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Return head -> its weight times the sum of the means of its loss terms."""
+    return {
+        head: weights[head]
+        * math.fsum(mean for name, mean in means.items() if name.split("/")[0] == head)
+        for head in heads
+    }
 
 
 def describe_losses(losses: Losses, batches: Sequence[Batch]) -> str:

@@ -14,6 +14,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import deterministic
 
+from resnet_tasks.errors import RunError
+from resnet_tasks.structures.samples import Batch
+
 
 @contextmanager
 def use_deterministic_algorithms(enabled: bool) -> Iterator[None]:
@@ -51,6 +54,29 @@ def freeze_norm_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
+
+
+@contextmanager
+def explain_single_values(batch: Batch) -> Iterator[None]:
+    """Explain the error of a batch norm that gets a single value per channel inside the block.
+
+    Args:
+        batch: Batch of the forward pass inside the block.
+
+    Raises:
+        RunError: If a batch norm gets a single value per channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunError(
+            f"a batch of {len(batch)} image(s) of {batch.padded_size} pixels leaves a batch "
+            "norm a single value per channel, from which it cannot compute statistics; use "
+            "larger images (data.resize), a training.batch_size that divides the data "
+            "without a remainder of 1, or backbone.norm=group"
+        ) from None
 
 
 class BufferSnapshot:

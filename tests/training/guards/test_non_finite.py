@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import NonFiniteLossError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.runtime.processes import SINGLE_PROCESS
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy, TrainStep
+from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy
+from resnet_tasks.training.guards.recorded_step import RecordedStep
 from resnet_tasks.training.logging.run_log import RunLog
 from resnet_tasks.training.state.progress import RunLength, TrainingProgress
-from resnet_tasks.training.state.train_state import TrainState
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
@@ -39,48 +40,53 @@ def test_non_finite_loss_names_images_and_losses(
     assert "learning_rate" in message
 
 
-def left_out(
-    model: TaskModel, updates: int, policy: str
-) -> tuple[NonFiniteStepPolicy, TrainingProgress]:
-    """What becomes of steps of a run of `updates`, and its position."""
-    options = OPTIONS.model_copy(update={"non_finite": policy})
-    length = RunLength(updates, updates, updates)
-    trainee = TrainState(model, options)
-    steps = NonFiniteStepPolicy(
-        trainee, options, length, run_log=RunLog.create_silent(), folder=None
-    )
-    return steps, TrainingProgress()
+class Steps:
+    """What becomes of the steps of a run of `updates` that are not finite."""
+
+    def __init__(self, model: TaskModel, updates: int, policy: str) -> None:
+        options = OPTIONS.model_copy(update={"non_finite": policy})
+        length = RunLength(updates, updates, updates)
+        log = RunLog.create_silent()
+        self.position = TrainingProgress()
+        self._model = model
+        self._policy = NonFiniteStepPolicy(
+            options, length, SINGLE_PROCESS, run_log=log, folder=None
+        )
+
+    def skip(self, update: int, trouble: str = "no number") -> None:
+        self.position.updates = update
+        record = RecordedStep(update, 1, "fp32", False, 1)
+        error = NonFiniteLossError(trouble)
+        self._policy.skip_step(error, self.position, record, self._model, [])
 
 
 def test_one_in_a_hundred_may_be_left_out(tiny_model: Build) -> None:
-    steps, position = left_out(tiny_model(), 500, "skip")
-    trouble = NonFiniteLossError("no number")
+    steps = Steps(tiny_model(), 500, "skip")
     for update in range(0, 50, 10):
-        position.skipped_in_row = 0
-        steps.skip_step(TrainStep(update, 0, 1, []), position, trouble)
-    assert position.skipped == 5
-    with pytest.raises(NonFiniteLossError, match=r"no number; 6 of 61 steps .* allowed are 5"):
-        steps.skip_step(TrainStep(60, 0, 1, []), position, trouble)
+        steps.position.skipped_in_row = 0
+        steps.skip(update)
+    assert steps.position.skipped == 5
+    with pytest.raises(NonFiniteLossError, match=r"no number; .*; 6 of 61 steps .* allowed are 5"):
+        steps.skip(60)
 
 
 def test_ten_in_a_row_end_a_run(tiny_model: Build) -> None:
-    steps, position = left_out(tiny_model(), 5000, "skip")
-    trouble = NonFiniteLossError("no number")
+    steps = Steps(tiny_model(), 5000, "skip")
     for update in range(9):
-        steps.skip_step(TrainStep(update, 0, 1, []), position, trouble)
+        steps.skip(update)
     with pytest.raises(NonFiniteLossError, match="10 in a row; allowed are 50"):
-        steps.skip_step(TrainStep(9, 0, 1, []), position, trouble)
+        steps.skip(9)
 
 
 def test_the_default_is_to_stop_at_the_first(tiny_model: Build) -> None:
-    steps, position = left_out(tiny_model(), 5000, "stop")
-    with pytest.raises(NonFiniteLossError, match=r"no number; training\.non_finite=skip skips"):
-        steps.skip_step(TrainStep(0, 0, 1, []), position, NonFiniteLossError("no number"))
-    assert position == TrainingProgress()
+    steps = Steps(tiny_model(), 5000, "stop")
+    with pytest.raises(NonFiniteLossError, match=r"no number; .*; training\.non_finite=skip skips"):
+        steps.skip(0)
+    assert steps.position == TrainingProgress()
 
 
-def test_an_attempt_names_its_update_and_all_troubles() -> None:
-    attempt = TrainStep(7, 2, 1, [])
-    attempt.raise_if_non_finite([])
+def test_the_message_names_the_update_and_all_troubles(tiny_model: Build) -> None:
+    steps = Steps(tiny_model(), 5000, "stop")
+    steps.position.epoch = 2
     with pytest.raises(NonFiniteLossError, match=r"at update 7 \(epoch 3\); here; there; lower"):
-        attempt.raise_if_non_finite(["here", "there"])
+        steps.skip(7, "here; there")

@@ -27,8 +27,9 @@ from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.finetune_recipe import finetune_recipe
-from resnet_tasks.training.guards.replay import RecordedStep, read_replay, replay, write_replay
-from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.guards.recorded_step import RecordedStep, read_replay, write_replay
+from resnet_tasks.training.guards.replay import replay
+from resnet_tasks.training.train_step import TrainStep
 from tests.support.consoles import heard, quiet
 
 Build = Callable[..., TaskModel]
@@ -69,7 +70,7 @@ def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
 ) -> None:
     """A gradient that is said to be wrong, so that all losses are numbers."""
     norms = iter([torch.tensor(1.0), torch.tensor(math.inf)])
-    monkeypatch.setattr(TrainState, "clip_gradients", lambda _: next(norms))
+    monkeypatch.setattr(TrainStep, "clip_gradients", lambda _: next(norms))
     with pytest.raises(NonFiniteLossError, match="not finite at update 1"):
         finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=quiet())
     made = replay(tmp_path / "replays" / "update-1", model=tiny_model())
@@ -121,7 +122,7 @@ def test_replay_on_the_command_line_needs_nothing_but_the_folder(
         *("heads.objects.options.pyramid_channels=16", "data.workers=0"),
     )
 
-    monkeypatch.setattr(TrainState, "clip_gradients", lambda _: torch.tensor(math.inf))
+    monkeypatch.setattr(TrainStep, "clip_gradients", lambda _: torch.tensor(math.inf))
     with pytest.raises(NonFiniteLossError, match="not finite at update 0"):
         finetune_recipe(
             load_recipe("quickstart", settings),

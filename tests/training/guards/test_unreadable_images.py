@@ -17,7 +17,7 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import load_model_weights
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
-from resnet_tasks.training.train_step import TrainStepRunner
+from resnet_tasks.training.train_step import TrainStep
 from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
 from tests.support.interrupting import asked_to_stop_at
 
@@ -112,11 +112,11 @@ def test_a_step_without_any_image_changes_nothing(data: Path, tmp_path: Path) ->
     for i in range(COUNT):
         (data / f"train{i}.png").write_bytes(b"")
     made = recipe(data, unreadable_images="skip", unreadable_images_limit=1.0)
-    learn = TrainStepRunner.run_step
+    learn = TrainStep.run
     changed = []
 
-    def compared(self: TrainStepRunner, *arguments: Any) -> dict[str, float]:
-        model = self.train_state.plain_model
+    def compared(self: TrainStep, *arguments: Any) -> dict[str, float]:
+        model = self.model
         before = {name: each.clone() for name, each in model.state_dict().items()}
         losses = learn(self, *arguments)
         after = model.state_dict()
@@ -124,7 +124,7 @@ def test_a_step_without_any_image_changes_nothing(data: Path, tmp_path: Path) ->
         return losses
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainStepRunner, "run_step", compared)
+        patch.setattr(TrainStep, "run", compared)
         trained(made, tmp_path / "run")
     assert changed == [[]] * 10
 

@@ -26,7 +26,8 @@ from resnet_tasks.training.state.balancing import (
     FixedBalancer,
     UncertaintyBalancer,
 )
-from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.state.progress import RunLength
+from resnet_tasks.training.train_step import TrainStep
 from tests.support.interrupting import asked_to_stop_at
 from tests.support.shapes import Shapes
 
@@ -166,7 +167,8 @@ def test_weights_are_learned_logged_and_resumed_exactly(
 def test_uncertainty_is_not_decayed_and_learns_at_the_plain_rate(
     tiny_model: Callable[[], TaskModel],
 ) -> None:
-    trainee = TrainState(tiny_model(), options(balancing="uncertainty", weight_decay=0.5))
+    learned = options(balancing="uncertainty", weight_decay=0.5)
+    trainee = TrainStep(tiny_model(), learned, RunLength(1, 1, 1))
     group = trainee.optimizer.param_groups[-1]
     assert len(group["params"]) == 2
     assert group["weight_decay"] == 0
