@@ -36,7 +36,9 @@ class Sample:
         image_id: Id of the image in its dataset.
         file_name: File name for messages and drawings.
         target: Annotations; labels are category indices of the dataset.
-        seed: Function of (run seed, epoch, image); drives the sampling inside heads.
+        seed: Function of (run seed, epoch, image, visit); drives the sampling inside heads. The
+            visit is the number of earlier occurrences of the image in the epoch. Training sets the
+            seed of every sample, so that a dataset need not.
     """
 
     image: Tensor

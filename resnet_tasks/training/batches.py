@@ -1,4 +1,7 @@
-"""Batches of every epoch, as a function of (seed, epoch), and this process's part of them."""
+"""Batches of every epoch, as a function of (seed, epoch), and this process's part of them.
+
+The seeds of the samples are functions of (seed, epoch, image, visit), for any dataset.
+"""
 
 from __future__ import annotations
 
@@ -93,11 +96,11 @@ class EpochBatches:
         """
         keys = self.compute_keys(epoch)[start:stop]
         sizes = map(len, keys)
-        read = self._load_batches(keys)
+        read = self._load_batches(keys, epoch)
         while batches := list(islice(read, self._options.accumulation)):
             yield StepBatches(batches, sum(islice(sizes, len(batches))))
 
-    def _load_batches(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+    def _load_batches(self, batches: Sequence[Sequence[Key]], epoch: int) -> Iterator[Batch]:
         """Yield this process's part of every batch.
 
         A process whose part is empty gets an image without annotations instead: it must take part
@@ -112,6 +115,7 @@ class EpochBatches:
             [part or batch_keys[:1] for part, batch_keys in zip(parts, batches, strict=True)],
             workers=self.workers,
             pin_memory=self._pin_memory,
+            seed_and_epoch=(self._options.seed, epoch),
         )
         for part, batch in zip(parts, loader, strict=True):
             yield batch if part else drop_annotations(batch)

@@ -1,8 +1,9 @@
 """Training loop, readable top to bottom: set-up, epochs of steps, evaluation, checkpoints.
 
 The order of samples is a function of (seed, epoch); augmentation and the sampling inside heads are
-functions of (seed, epoch, image), dropout of (seed, update), initial weights of the seed. Nothing
-else is random, so a run that was stopped and resumed ends with the same weights.
+functions of (seed, epoch, image, visit), dropout of (seed, update), initial weights of the seed.
+The visit is the number of earlier occurrences of the image in the epoch. Nothing else is random, so
+a run that was stopped and resumed ends with the same weights.
 """
 
 from __future__ import annotations
@@ -284,7 +285,8 @@ def finetune(
     Args:
         model: Model, trained in place; at the end it has the weights to predict with (with `ema`
             the averaged weights).
-        train: Training samples, with the category indices that the model's label tables map.
+        train: Training samples, with the category indices that the model's label tables map. Their
+            seeds are set from `options.seed`, the epoch, the image and the visit.
         val: Validation samples, without augmentation; None: no evaluation.
         options: Options of the training loop; default: `TrainingRecipe()`.
         out: Path of the folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.

@@ -2,14 +2,14 @@
 
 Every process computes the sums and counts of its loss terms. The processes exchange them, so that
 each one backpropagates its share of the mean over all processes. The sampling inside heads is a
-function of (seed, epoch, image), dropout a function of (seed, update).
+function of the samples' seeds, dropout a function of (seed, update).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -183,9 +183,7 @@ class TrainStep:
         set_learning_rates(self.optimizer.optimizer, lr_factor)
         self.optimizer.zero_grad()
         self.image_size = group[0].padded_size
-        batches = [
-            self._add_seeds(batch, epoch).to(self.device, non_blocking=True) for batch in group
-        ]
+        batches = [batch.to(self.device, non_blocking=True) for batch in group]
         seed = derive_sample_seed(options.seed, epoch, f"update {update}") + self.processes.index
         threads = torch.get_num_threads()
         record = RecordedStep(update, seed, self.precision, options.deterministic, threads)
@@ -203,12 +201,6 @@ class TrainStep:
         progress.updates += 1
         progress.batch += len(group)
         return losses
-
-    def _add_seeds(self, batch: Batch, epoch: int) -> Batch:
-        """Set the seeds for sampling inside heads, from (seed, epoch, image), for any dataset."""
-        run = self._options.seed
-        seeds = tuple(derive_sample_seed(run, epoch, image_id) for image_id in batch.image_ids)
-        return replace(batch, seeds=seeds)
 
     def _learn(
         self, batches: Sequence[Batch], record: RecordedStep, progress: TrainingProgress

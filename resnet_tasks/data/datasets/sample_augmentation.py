@@ -38,8 +38,7 @@ class SampleAugmentation:
             epoch: Epoch, from 0.
             visit: Number of earlier occurrences of the sample in the epoch.
         """
-        name = f"{sample.image_id} again, {visit}" if visit else sample.image_id
-        seed = derive_sample_seed(self.seed, epoch, name)
+        seed = derive_sample_seed(self.seed, epoch, sample.image_id, visit)
         if self.augment is None:
             return replace(sample, seed=seed)
         pixels, target = self.augment(get_pixels(sample), sample.target, seed)

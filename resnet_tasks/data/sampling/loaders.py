@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_tasks.data.sampling.dataset_protocols import SkipsUnreadableImages, SupportsUint8
-from resnet_tasks.data.sampling.sample_keys import Key
+from resnet_tasks.data.sampling.sample_keys import Key, derive_sample_seed, unpack_key
 from resnet_tasks.errors import ImageError, ResnetTasksError
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 from resnet_tasks.runtime.malloc import keep_freed_memory
@@ -49,6 +49,23 @@ class _ErrorCatchingDataset(Dataset[Any]):
             return self._dataset[key]
         except ResnetTasksError as error:
             return error
+
+
+class _SeededDataset(Dataset[Sample]):
+    """Dataset that sets the seeds of its samples from (run seed, epoch, image, visit).
+
+    The key names the visit. A dataset may know neither the run's seed nor the epoch.
+    """
+
+    def __init__(self, dataset: Dataset[Sample], seed: int, epoch: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        self._epoch = epoch
+
+    def __getitem__(self, key: Key) -> Sample:
+        sample, visit = self._dataset[key], unpack_key(key)[3]
+        seed = derive_sample_seed(self._seed, self._epoch, sample.image_id, visit)
+        return replace(sample, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,7 @@ def make_loader(
     workers: int = 0,
     pin_memory: bool = False,
     start_method: str | None = None,
+    seed_and_epoch: tuple[int, int] | None = None,
 ) -> Loader:
     """Return a loader that collates exactly the given batches, in order.
 
@@ -128,9 +146,12 @@ def make_loader(
         pin_memory: Whether to return batches in page-locked memory.
         start_method: Start method of the workers: `fork`, `spawn`, `forkserver`; None: the default
             of the system.
+        seed_and_epoch: Seed of the run and epoch, from which `Sample.seed` is set; None: samples
+            keep their seeds.
     """
+    samples = dataset.as_uint8() if isinstance(dataset, SupportsUint8) else dataset
     return _build_loader(
-        dataset.as_uint8() if isinstance(dataset, SupportsUint8) else dataset,
+        samples if seed_and_epoch is None else _SeededDataset(samples, *seed_and_epoch),
         batches,
         _Collate(_get_placeholder_channels(dataset)),
         workers=workers,

@@ -20,7 +20,15 @@ def unpack_key(key: Key) -> SampleKey:
     return (key[0], key[1], key[2] if len(key) >= 3 else 1.0, key[3] if len(key) == 4 else 0)
 
 
-def derive_sample_seed(seed: int, epoch: int, image_id: int | str) -> int:
-    """Return a 63-bit seed that depends only on the run's seed, the epoch and the image."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id!r}".encode(), digest_size=8).digest()
+def derive_sample_seed(seed: int, epoch: int, image_id: int | str, visit: int = 0) -> int:
+    """Return a 63-bit seed that depends only on the run's seed, the epoch, the image and the visit.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        image_id: Id of the image, or a name of something else that needs a seed.
+        visit: Number of earlier occurrences of the image in the epoch.
+    """
+    name = f"{image_id} again, {visit}" if visit else image_id
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{name!r}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
