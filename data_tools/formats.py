@@ -170,7 +170,7 @@ register_format(
 )
 register_format(
     "label-maps",
-    "data_tools.converters.label_maps:convert_named_label_maps",
+    "data_tools.converters.label_maps:convert_label_maps",
     "images with class-index PNGs (CamVid as laid out for SegNet)",
     verified=True,
 )

@@ -10,22 +10,23 @@ values of masks in JPEG are inexact; such masks are accepted if they are clearly
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.reading.image_index import pair_images
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.mask_coverage import MaskCoverage
 from data_tools.reading.mask_foreground import Foreground, MaskReader
 from data_tools.reading.source_folder import (
     SPLITS,
-    find_image,
     find_split_lists,
-    index_images_by_stem,
+    hold_out,
     is_file,
     read_names,
     require_parts,
@@ -33,6 +34,7 @@ from data_tools.reading.source_folder import (
 from data_tools.shapes.components import SMALL_COMPONENT, find_components
 from data_tools.shapes.outlines import clip_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.image_files import try_read_image_size
@@ -151,23 +153,25 @@ def convert_binary_masks(
     reader = MaskReader(masks.foreground, masks.threshold, allow_lossy=True, group="masks")
     records = [record for part in splits.values() for record in part]
     reader.survey(_check_mask_size(record).mask for record in count.track(records))
-    summaries = []
-    for split, images in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(category)],
-            annotated=("boxes", "masks", "semantic"),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from one mask per image, {split}",
-            license_name=license_name,
-        )
-        coverage = MaskCoverage()
-        for record in count.track(images):
-            _add_image(writer, record, category, masks.objects, reader, coverage)
-        summaries.append(replace(writer.write(), warnings=coverage.warnings()))
-    return tuple(summaries)
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(category)],
+        annotated=("boxes", "masks", "semantic"),
+        description="Converted from one mask per image, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+    coverage: defaultdict[str, MaskCoverage] = defaultdict(MaskCoverage)
+
+    def add_image(writer: CocoWriter, record: _ImageRecord) -> None:
+        _add_image(writer, record, category, masks.objects, reader, coverage[writer.split])
+
+    return dataset.write(
+        {split: count.track(records) for split, records in splits.items()},
+        add_image,
+        lambda writer: writer.warn(*coverage[writer.split].warnings()),
+    )
 
 
 def _list_splits(
@@ -180,26 +184,13 @@ def _list_splits(
     for split in SPLITS:
         if split not in folders:
             continue
-        split_folders = folders[split]
-        images = index_images_by_stem(source / split_folders.images)
-        masks = index_images_by_stem(source / split_folders.masks)
+        images, masks = source / folders[split].images, source / folders[split].masks
         splits[split] = [
-            _ImageRecord(
-                image,
-                find_image(
-                    masks,
-                    f"{name}{mask_suffix}",
-                    source / split_folders.masks,
-                    source / split_folders.images,
-                ),
-                *_find_boxes(name, boxes),
-            )
-            for name, image in images.items()
+            _ImageRecord(image, mask, *_find_boxes(image.stem, boxes))
+            for image, mask in pair_images(images, masks, ending=mask_suffix)
         ]
         if not splits[split]:
-            raise DataError(
-                f"{source / split_folders.images} holds no image; unpack the images there"
-            )
+            raise DataError(f"{images} holds no image; unpack the images there")
     return splits
 
 
@@ -223,10 +214,7 @@ def _divide_images(
         }
     count = round(val_fraction * len(images))
     val_indices = set(np.random.default_rng(0).permutation(len(images))[:count].tolist())
-    splits = {
-        "train": [record for i, record in enumerate(images) if i not in val_indices],
-        "val": [record for i, record in enumerate(images) if i in val_indices],
-    }
+    splits = hold_out(images, val_indices)
     return {split: records for split, records in splits.items() if records}
 
 

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.source_folder import require_parts
 from data_tools.shapes.outlines import is_point
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
@@ -97,8 +98,12 @@ def convert_cityscapes(
     """
     require_parts(source, ("leftImg8bit", labels))
     ending = f"_{labels}_polygons.json"
-    files = {split: sorted((source / labels / split).glob(f"*/*{ending}")) for split in SPLITS}
-    if not any(files.values()):
+    files = {
+        split: split_files
+        for split in SPLITS
+        if (split_files := sorted((source / labels / split).glob(f"*/*{ending}")))
+    }
+    if not files:
         raise DataError(
             f"{source / labels} holds no train/CITY/*{ending} and no such file for val; give "
             f"the folder that leftImg8bit and {labels} were unpacked to"
@@ -106,26 +111,22 @@ def convert_cityscapes(
     categories = [CategorySpec(name, isthing=False) for name in STUFF] + [
         *map(CategorySpec, THINGS)
     ]
-    count = ProgressCounter(sum(map(len, files.values())), progress)
-    summaries = []
-    for split, split_files in files.items():
-        if not split_files:
-            continue
-        writer = CocoWriter(
-            out,
-            split,
-            categories,
-            annotated=("boxes", "masks", "semantic"),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from Cityscapes ({labels}), {split}",
-            license_name=license_name,
-        )
-        for file in count.track(split_files):
-            city = file.parent.name
-            name = file.name.removesuffix(ending) + "_leftImg8bit.png"
-            _add_image(writer, source / "leftImg8bit" / split / city / name, file, city)
-        summaries.append(writer.write())
+    dataset = DatasetWriter(
+        out,
+        categories,
+        annotated=("boxes", "masks", "semantic"),
+        description=f"Converted from Cityscapes ({labels}), {{split}}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+
+    def add_image(writer: CocoWriter, file: Path) -> None:
+        city = file.parent.name
+        name = file.name.removesuffix(ending) + "_leftImg8bit.png"
+        _add_image(writer, source / "leftImg8bit" / writer.split / city / name, file, city)
+
+    summaries = dataset.write(track_splits(files, progress), add_image)
     return add_unused_images(
         summaries, source, "leftImg8bit/{split}", f"they have no {labels} polygons"
     )
@@ -176,12 +177,7 @@ def _parse_object(raw: Any, location: str, reach: float) -> CityObject | None:
 
 def _add_image(writer: CocoWriter, image: Path, file: Path, city: str) -> None:
     size, objects = read_city_file(file)
-    actual = measure_image_size(image)
-    if actual != size:
-        raise DataError(
-            f"{file} describes an image of size {size} (height, width), but {image} has "
-            f"{actual}; put the original image there"
-        )
+    measure_stated_size(image, size, f"{file} describes an image of size")
     image_id = writer.add_image(image, size=size, group=city)
     object_map = render_object_map(objects, size)
     names = (*STUFF, *THINGS)

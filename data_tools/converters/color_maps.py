@@ -20,18 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.converters.label_maps import add_image_with_map
-from data_tools.reading.source_folder import (
-    SPLITS,
-    find_image,
-    find_split_lists,
-    index_images_by_stem,
-    read_lines,
-    read_names,
-    require_parts,
-    strip_image_suffix,
-)
+from data_tools.reading.image_index import pair_images
+from data_tools.reading.source_folder import SPLITS, find_split_lists, read_lines, require_parts
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.channels import convert_channels
@@ -46,6 +39,7 @@ SHOWN = 6
 
 Rgb = tuple[int, int, int]
 Pairs = list[tuple[Path, Path]]
+"""Images with their label maps."""
 
 
 @dataclass(frozen=True)
@@ -108,24 +102,22 @@ def convert_color_maps(  # noqa: PLR0913 - each is an option of the format
     require_parts(source, (colors,))
     table = read_colors(source / colors, merge, void, things)
     pairs = _list_pairs(source, images, maps, ending)
-    count = ProgressCounter(sum(map(len, pairs.values())), progress)
-    summaries = []
-    for split, files in pairs.items():
-        writer = CocoWriter(
-            out,
-            split,
-            table.categories,
-            annotated=("boxes", "semantic") if boxes else ("semantic",),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from color-coded maps, {split}",
-            license_name=license_name,
-        )
-        for image, label_map in count.track(files):
-            ids = colors_to_ids(read_color_map(label_map), table, label_map)
-            add_image_with_map(writer, image, ids, box_categories=table.categories if boxes else ())
-        summaries.append(writer.write())
-    return tuple(summaries)
+    dataset = DatasetWriter(
+        out,
+        table.categories,
+        annotated=("boxes", "semantic") if boxes else ("semantic",),
+        description="Converted from color-coded maps, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+
+    def add_image(writer: CocoWriter, pair: tuple[Path, Path]) -> None:
+        image, label_map = pair
+        ids = colors_to_ids(read_color_map(label_map), table, label_map)
+        add_image_with_map(writer, image, ids, box_categories=table.categories if boxes else ())
+
+    return dataset.write(track_splits(pairs, progress), add_image)
 
 
 def read_colors(
@@ -253,31 +245,18 @@ def _list_pairs(source: Path, images: str, maps: str, ending: str) -> dict[str, 
         if not folders:
             require_parts(source, (images.format(split="train"), maps.format(split="train")))
         return {
-            split: _match_pairs(folder, source / maps.format(split=split), ending, None)
+            split: _match_pairs(folder, source / maps.format(split=split), ending)
             for split, folder in folders.items()
         }
     require_parts(source, (images, maps))
-    lists = find_split_lists(source)
-    match_arguments = (source / images, source / maps, ending)
-    if not lists:
-        return {"train": _match_pairs(*match_arguments, None)}
-    return {split: _match_pairs(*match_arguments, file) for split, file in lists.items()}
+    lists: Mapping[str, Path | None] = find_split_lists(source) or {"train": None}
+    return {
+        split: _match_pairs(source / images, source / maps, ending, file)
+        for split, file in lists.items()
+    }
 
 
-def _match_pairs(images: Path, maps: Path, ending: str, list_file: Path | None) -> Pairs:
+def _match_pairs(images: Path, maps: Path, ending: str, list_file: Path | None = None) -> Pairs:
     require_parts(images, ())
     require_parts(maps, ())
-    image_files, map_files = index_images_by_stem(images), index_images_by_stem(maps)
-    names = (
-        list(image_files)
-        if list_file is None
-        else [strip_image_suffix(name) for name in read_names(list_file)]
-    )
-    source = images if list_file is None else list_file
-    return [
-        (
-            find_image(image_files, name, images, source),
-            find_image(map_files, f"{name}{ending}", maps, source),
-        )
-        for name in names
-    ]
+    return pair_images(images, maps, ending=ending, list_file=list_file)

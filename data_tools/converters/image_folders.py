@@ -9,20 +9,26 @@ Without native splits, `val_fraction` of every class goes to `val`.
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.source_folder import IMAGE_SUFFIXES, SPLITS, format_listing, require_parts
+from data_tools.reading.source_folder import (
+    IMAGE_SUFFIXES,
+    SPLIT_ALIASES,
+    SPLITS,
+    format_listing,
+    hold_out,
+    is_image,
+    require_parts,
+    walk_files,
+)
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
-
-ALIASES = {"valid": "val", "validation": "val"}
-"""Other folder names of splits."""
 
 ImagesByClass = Mapping[str, Sequence[Path]]
 """Class -> sorted paths of its images."""
@@ -69,53 +75,49 @@ def convert_image_folders(
     if not splits:
         splits = _split_classes(_list_class_files(source), val_fraction, seed)
     names = sorted({name for images in splits.values() for name in images})
-    total = sum(len(files) for images in splits.values() for files in images.values())
-    if not total:
+    filled = {name for images in splits.values() for name, files in images.items() if files}
+    if not filled:
         raise DataError(
             f"{source} holds no image ({', '.join(IMAGE_SUFFIXES)}) in folders named by class; "
             f"found {format_listing(source)}: give the folder that holds the folders of classes"
         )
-    filled = {name for images in splits.values() for name, files in images.items() if files}
     if filled != set(names):
         empty = ", ".join(sorted(set(names) - filled)[:5])
         raise DataError(
             f"{source}: the folders {empty} hold no image ({', '.join(IMAGE_SUFFIXES)}); "
             "every folder is a class, so remove the folders that are not classes"
         )
-    count = ProgressCounter(total, progress)
-    summaries = []
-    for split, images in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in names],
-            annotated=("image",),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from folders of classes, {split}",
-            license_name=license_name,
-        )
-        labeled_files = ((name, file) for name, files in images.items() for file in files)
-        for name, file in count.track(labeled_files):
-            _add_image(writer, source, file, name)
-        summaries.append(writer.write())
-    return tuple(summaries)
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in names],
+        annotated=("image",),
+        description="Converted from folders of classes, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
 
+    def add_image(writer: CocoWriter, labeled_file: tuple[str, Path]) -> None:
+        name, file = labeled_file
+        try:
+            size = measure_image_size(file)
+        except DataError as error:
+            writer.skip(file.relative_to(source).as_posix(), name, str(error))
+            return
+        writer.add_label(writer.add_image(file, size=size), name)
 
-def _add_image(writer: CocoWriter, source: Path, file: Path, name: str) -> None:
-    try:
-        size = measure_image_size(file)
-    except DataError as error:
-        writer.skip(file.relative_to(source).as_posix(), name, str(error))
-        return
-    writer.add_label(writer.add_image(file, size=size), name)
+    labeled_files = {
+        split: [(name, file) for name, files in images.items() for file in files]
+        for split, images in splits.items()
+    }
+    return dataset.write(track_splits(labeled_files, progress), add_image)
 
 
 def _find_splits(source: Path) -> dict[str, ImagesByClass]:
     """Return the images of every split with a folder; empty if there is no `train` folder."""
     folders = _list_folders(source)
     folders_by_name = {
-        ALIASES.get(folder.name.lower(), folder.name.lower()): folder for folder in folders
+        SPLIT_ALIASES.get(folder.name.lower(), folder.name.lower()): folder for folder in folders
     }
     splits = {split: folders_by_name[split] for split in SPLITS if split in folders_by_name}
     # A class may be called "test": only folders that hold folders of images are splits.
@@ -139,17 +141,9 @@ def _list_folders(folder: Path) -> list[Path]:
 
 def _list_class_files(folder: Path) -> dict[str, Sequence[Path]]:
     return {
-        class_folder.name: sorted(_find_images(class_folder))
+        class_folder.name: sorted(filter(is_image, walk_files(class_folder)))
         for class_folder in _list_folders(folder)
     }
-
-
-def _find_images(folder: Path) -> Iterator[Path]:
-    for parent, below, names in os.walk(folder):
-        below[:] = [folder_name for folder_name in below if not folder_name.startswith(".")]
-        for name in names:
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                yield Path(parent, name)
 
 
 def _split_classes(
@@ -158,12 +152,12 @@ def _split_classes(
     """Return `train` and, if requested, a `val` with a fraction of every class."""
     if not val_fraction:
         return {"train": classes}
-    train, val = {}, {}
+    splits: dict[str, dict[str, Sequence[Path]]] = {"train": {}, "val": {}}
     for name, files in classes.items():
         # From a class of two images or more, each split gets at least one.
         count = round(len(files) * val_fraction)
         count = min(max(count, 1), len(files) - 1) if len(files) > 1 else 0
         val_indices = set(random.Random(f"{seed}/{name}").sample(range(len(files)), count))
-        train[name] = [file for i, file in enumerate(files) if i not in val_indices]
-        val[name] = [file for i, file in enumerate(files) if i in val_indices]
-    return {"train": train, "val": val}
+        for split, split_files in hold_out(files, val_indices).items():
+            splits[split][name] = split_files
+    return dict(splits)

@@ -9,14 +9,15 @@ Without lists all images belong to the split `train`. The folder of ids may also
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.mask_coverage import MaskCoverage
 from data_tools.reading.mask_foreground import Foreground, MaskReader
@@ -24,13 +25,13 @@ from data_tools.reading.source_folder import (
     find_split_lists,
     format_first,
     format_listing,
-    index_images_by_stem,
     list_unread_files,
     read_names,
     require_parts,
 )
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
@@ -90,24 +91,25 @@ def convert_instance_masks(
     folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
     splits = _read_splits(source, folder)
     reader = MaskReader(foreground, one_level=False, files=_list_mask_files(folder, splits))
-    count = ProgressCounter(sum(map(len, splits.values())), progress)
-    summaries = []
-    for split, ids in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            categories,
-            annotated=("boxes", "masks", "semantic"),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from one mask per object, {split}",
-            license_name=license_name,
-        )
-        coverage = MaskCoverage()
-        for name in count.track(ids):
-            _add_image(writer, folder / name, category, contour, reader, coverage)
-        summaries.append(replace(writer.write(), warnings=coverage.warnings()))
-    return tuple(summaries)
+    dataset = DatasetWriter(
+        out,
+        categories,
+        annotated=("boxes", "masks", "semantic"),
+        description="Converted from one mask per object, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+    coverage: defaultdict[str, MaskCoverage] = defaultdict(MaskCoverage)
+
+    def add_image(writer: CocoWriter, name: str) -> None:
+        _add_image(writer, folder / name, category, contour, reader, coverage[writer.split])
+
+    return dataset.write(
+        track_splits(splits, progress),
+        add_image,
+        lambda writer: writer.warn(*coverage[writer.split].warnings()),
+    )
 
 
 def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
@@ -134,7 +136,7 @@ def _list_mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[
     files: list[Path] = []
     for masks_folder in filter(Path.is_dir, folders):
         list_unread_files(masks_folder)  # raises for files that would otherwise be skipped silently
-        files.extend(index_images_by_stem(masks_folder).values())
+        files.extend(ImageIndex(masks_folder).files)
     return files
 
 
@@ -146,7 +148,7 @@ def _add_image(
     reader: MaskReader,
     coverage: MaskCoverage,
 ) -> None:
-    images = list(index_images_by_stem(folder / "images").values())
+    images = ImageIndex(folder / "images").files
     if len(images) != 1:
         raise DataError(f"{folder / 'images'} holds {len(images)} images; it should hold one")
     if not (folder / "masks").is_dir():
@@ -156,7 +158,7 @@ def _add_image(
     semantic = np.zeros(size, dtype=np.int64)
     for file in list_unread_files(folder / "masks"):
         writer.skip(f"{folder.name}/masks/{file.name}", file.name, "a hidden or system file")
-    mask_files = list(index_images_by_stem(folder / "masks").values())
+    mask_files = ImageIndex(folder / "masks").files
     coverage.add_image(folder.name, len(mask_files))
     for file in mask_files:
         declared = try_read_image_size(file)  # before decoding: it may be huge

@@ -17,18 +17,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.source_folder import (
-    find_image,
     format_first,
-    index_images_by_stem,
+    read_image_names,
     read_lines,
-    read_names,
     require_parts,
-    strip_image_suffix,
 )
+from data_tools.shapes.labeled_objects import add_clipped_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.splits.splitting import divide
 from resnet_tasks.errors import DataError
@@ -105,28 +104,26 @@ def convert_kitti(
             message names it.
     """
     require_parts(source, ("training/image_2", "training/label_2"))
-    images = index_images_by_stem(source / "training/image_2")
+    images = ImageIndex(source / "training/image_2")
     drives = read_drives(mapping) if mapping is not None else {}
-    splits, split_method = _choose_splits(source, images, drives, lists, val_fraction, seed)
-    count = ProgressCounter(sum(map(len, splits.values())), progress)
-    summaries = []
-    for split, names in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in CLASSES],
-            annotated=("boxes",),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from KITTI, {split}; {split_method}",
-            license_name=license_name,
-        )
-        writer.add_note(split_method)
-        for name in count.track(names):
-            list_file = (lists or source / LISTS) / f"{split}.txt"
-            image = find_image(images, name, source / "training/image_2", list_file)
-            _add_image(writer, source, image, drives.get(name))
-        summaries.append(writer.write())
+    splits, split_method = _choose_splits(source, images.by_name, drives, lists, val_fraction, seed)
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in CLASSES],
+        annotated=("boxes",),
+        description=f"Converted from KITTI, {{split}}; {split_method}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+
+    def add_image(writer: CocoWriter, name: str) -> None:
+        image = images.find(name, (lists or source / LISTS) / f"{writer.split}.txt")
+        _add_image(writer, source, image, drives.get(name))
+
+    summaries = dataset.write(
+        track_splits(splits, progress), add_image, lambda writer: writer.add_note(split_method)
+    )
     return add_unused_images(summaries, source, "training/image_2", "no list names them")
 
 
@@ -214,10 +211,7 @@ def _choose_splits(
         if val_fraction:
             raise DataError("lists and val_fraction both choose the splits; leave one of them out")
         require_parts(folder, tuple(f"{split}.txt" for split in SPLITS))
-        names_by_split = {
-            split: [strip_image_suffix(name) for name in read_names(folder / f"{split}.txt")]
-            for split in SPLITS
-        }
+        names_by_split = {split: read_image_names(folder / f"{split}.txt") for split in SPLITS}
         shared_names = sorted(set(names_by_split["train"]) & set(names_by_split["val"]))
         if shared_names:
             raise DataError(
@@ -248,24 +242,19 @@ def _sample_splits(
 
 
 def _add_image(writer: CocoWriter, source: Path, image: Path, drive: str | None) -> None:
-    size = measure_image_size(image)
-    image_id = writer.add_image(image, size=size, group=drive)
+    image_id = writer.add_image(image, group=drive)
     labels = source / "training/label_2" / f"{image.stem}.txt"
     for kitti_object in read_kitti_labels(labels):
-        left, right = (min(max(kitti_object.corners[i], 0.0), float(size[1])) for i in (0, 2))
-        top, bottom = (min(max(kitti_object.corners[i], 0.0), float(size[0])) for i in (1, 3))
-        if right <= left or bottom <= top:
-            description = (
-                f"{kitti_object.type} (line {kitti_object.line}), corners {kitti_object.corners}"
-            )
-            writer.skip(labels.name, description, "its box has no area inside the image")
-            continue
+        line, corners = kitti_object.line, kitti_object.corners
         attributes = {"occluded": kitti_object.occluded, "truncated": kitti_object.truncated}
         is_region = kitti_object.type == DONT_CARE
-        writer.add_box(
+        add_clipped_box(
+            writer,
             image_id,
             kitti_object.type,
-            (left, top, right - left, bottom - top),
+            corners,
+            file=labels.name,
+            description=f"{kitti_object.type} (line {line}), corners {corners}",
             iscrowd=is_region,
             attributes=None if is_region else attributes,
         )

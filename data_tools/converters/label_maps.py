@@ -12,23 +12,25 @@ until a file exists, with any image suffix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.source_folder import (
     IMAGE_SUFFIXES,
     SPLITS,
-    index_images_by_stem,
     is_file,
+    list_path_endings,
     read_lines,
     require_parts,
 )
 from data_tools.shapes.components import SMALL_COMPONENT, find_components
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.label_files import read_label_map
@@ -41,7 +43,8 @@ def convert_label_maps(
     source: Path,
     out: Path,
     *,
-    classes: Sequence[CategorySpec],
+    classes: Sequence[str] = (),
+    things: Sequence[str] = (),
     void: int | None = None,
     boxes: bool = False,
     copy_images: bool = False,
@@ -53,7 +56,9 @@ def convert_label_maps(
     Args:
         source: Path of the folder that contains `train.txt`, `train/`, `trainannot/` and so on.
         out: Path of the folder for the JSON files and `semantic/`.
-        classes: Classes of the indices 0, 1, ...; the category ids of the output are one higher.
+        classes: Names of the classes of the indices 0, 1, ... in order; the category ids of the
+            output are one higher.
+        things: Names of the thing classes, a subset of `classes`.
         void: Index of pixels that are neither trained on nor evaluated.
         boxes: Whether to also write a box for every connected component of a thing class. Such
             boxes are derived: touching objects of one class share a box, and an object that
@@ -66,76 +71,33 @@ def convert_label_maps(
         Summary of the written files of each split.
 
     Raises:
-        DataError: If a folder, list or file is missing, sizes differ, or a label map contains an
-            index without a class. The message names the file.
+        DataError: If there are no classes, a thing is not a class, a folder, list or file is
+            missing, sizes differ, or a label map contains an index without a class. The message
+            names the file.
     """
+    categories = build_categories(classes, things, source)
     require_parts(source, ())
     pairs = {split: split_pairs for split in SPLITS if (split_pairs := find_pairs(source, split))}
     if not pairs:
         require_parts(source, ("train", "trainannot", "train.txt"))
         raise DataError(f"{source / 'train.txt'} lists nothing; give pairs of image and label map")
     table = _build_id_table(len(classes), void)
-    count = ProgressCounter(sum(map(len, pairs.values())), progress)
-    summaries = []
-    for split, files in pairs.items():
-        writer = CocoWriter(
-            out,
-            split,
-            classes,
-            annotated=("boxes", "semantic") if boxes else ("semantic",),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from class-index maps, {split}",
-            license_name=license_name,
-        )
-        for image, label_map in count.track(files):
-            ids = indices_to_category_ids(read_label_map(label_map), table, label_map)
-            add_image_with_map(writer, image, ids, box_categories=classes if boxes else ())
-        summaries.append(writer.write())
-    return tuple(summaries)
-
-
-def convert_named_label_maps(
-    source: Path,
-    out: Path,
-    *,
-    classes: Sequence[str] = (),
-    things: Sequence[str] = (),
-    void: int | None = None,
-    boxes: bool = False,
-    copy_images: bool = False,
-    license_name: str = "",
-    progress: Progress | None = None,
-) -> tuple[SplitSummary, ...]:
-    """Convert label maps whose classes are given by name; see `convert_label_maps`.
-
-    Args:
-        source: Path of the folder to convert; see `convert_label_maps`.
-        out: Path of the output folder.
-        classes: Names of the classes of the indices 0, 1, ... in order.
-        things: Names of the thing classes, a subset of `classes`.
-        void: Index of void pixels; None if there are none.
-        boxes: Whether to also write boxes; see `convert_label_maps`.
-        copy_images: Whether to copy the images.
-        license_name: License of the data.
-        progress: Function called with (done, total) after each image.
-
-    Returns:
-        Summary of the written files of each split.
-
-    Raises:
-        DataError: If there are no classes, a thing is not a class, or the source is invalid.
-    """
-    return convert_label_maps(
-        source,
+    dataset = DatasetWriter(
         out,
-        classes=build_categories(classes, things, source),
-        void=void,
-        boxes=boxes,
+        categories,
+        annotated=("boxes", "semantic") if boxes else ("semantic",),
+        description="Converted from class-index maps, {split}",
+        images_root=source,
         copy_images=copy_images,
         license_name=license_name,
-        progress=progress,
     )
+
+    def add_image(writer: CocoWriter, pair: Pair) -> None:
+        image, label_map = pair
+        ids = indices_to_category_ids(read_label_map(label_map), table, label_map)
+        add_image_with_map(writer, image, ids, box_categories=categories if boxes else ())
+
+    return dataset.write(track_splits(pairs, progress), add_image)
 
 
 def build_categories(
@@ -176,12 +138,11 @@ def find_pairs(source: Path, split: str) -> list[Pair]:
         return [_parse_pair(source, line, list_file) for line in lines if line]
     if not (images.is_dir() and maps.is_dir()):
         return []
-    labels = index_images_by_stem(maps)
-    image_files = index_images_by_stem(images)
-    for stem, file in image_files.items():
-        if stem not in labels:
+    labels, files_by_name = ImageIndex(maps).by_name, ImageIndex(images).by_name
+    for name, file in files_by_name.items():
+        if name not in labels:
             raise DataError(f"{file} has no label map of that name in {maps}; add it, or a list")
-    return [(file, labels[stem]) for stem, file in image_files.items()]
+    return [(file, labels[name]) for name, file in files_by_name.items()]
 
 
 def _parse_pair(source: Path, words: list[str], list_file: Path) -> Pair:
@@ -195,9 +156,7 @@ def _parse_pair(source: Path, words: list[str], list_file: Path) -> Pair:
 
 
 def _resolve_path(source: Path, name: str, list_file: Path) -> Path:
-    parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..")]
-    for start in range(len(parts)):
-        path = source.joinpath(*parts[start:])
+    for path in list_path_endings(source, name):
         for candidate in (path, *(path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
             if is_file(candidate):
                 return candidate

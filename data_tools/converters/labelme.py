@@ -16,36 +16,37 @@ import base64
 import binascii
 import io
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_tools.reading.image_io import READ_ERRORS, measure_image_size
+from data_tools.reading.class_names import collect_class_names
+from data_tools.reading.image_io import READ_ERRORS, measure_stated_size
 from data_tools.reading.source_folder import (
     IMAGE_SUFFIXES,
+    SPLIT_ALIASES,
     SPLITS,
     find_split_lists,
     format_listing,
     is_file,
+    make_absolute,
     read_names,
     require_parts,
 )
-from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask, add_labeled_object
+from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask, add_labeled_image
 from data_tools.shapes.outlines import ellipse_to_polygon, is_point
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.images.image_files import open_image
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 
-ALIASES = {"valid": "val", "validation": "val"}
-"""Other folder names of splits."""
 NOT_CONVERTED = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
 NUM_POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}
@@ -104,24 +105,27 @@ def convert_labelme(
         split: [read_labelme_file(file, source) for file in files]
         for split, files in _list_splits(source).items()
     }
-    class_names = _resolve_classes((file for files in splits.values() for file in files), classes)
-    count = ProgressCounter(sum(map(len, splits.values())), progress)
-    summaries = []
-    for split, files in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in class_names],
-            annotated=("boxes",),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from LabelMe, {split}",
-            license_name=license_name,
-        )
-        for file in count.track(files):
-            _add_image(writer, file)
-        writer.declare_outlines()
-        summaries.append(writer.write())
+    labels = (
+        (labeled_object.label, file.file)
+        for files in splits.values()
+        for file in files
+        for labeled_object in file.objects
+    )
+    class_names = collect_class_names(labels, classes)
+    if not class_names:
+        raise DataError("no file has a shape with an area, so there are no classes; give classes")
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in class_names],
+        annotated=("boxes",),
+        description="Converted from LabelMe, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+    summaries = dataset.write(
+        track_splits(splits, progress), _add_image, CocoWriter.declare_outlines
+    )
     return add_unused_images(summaries, source, "", "no JSON file describes them")
 
 
@@ -154,7 +158,7 @@ def _group_by_folder(source: Path, annotation_files: Sequence[Path]) -> dict[str
     files_by_folder: dict[str, list[Path]] = {}
     for file in annotation_files:
         top = file.relative_to(source).parts[0].lower() if file.parent != source else ""
-        files_by_folder.setdefault(ALIASES.get(top, top), []).append(file)
+        files_by_folder.setdefault(SPLIT_ALIASES.get(top, top), []).append(file)
     unassigned = [
         file for name, files in files_by_folder.items() if name not in SPLITS for file in files
     ]
@@ -276,10 +280,9 @@ def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMas
 
 def _find_image(file: Path, root: Path, name: Any) -> Path:
     """Return the image of a JSON file: the named one inside `root`, else the one with its stem."""
-    top = os.path.abspath(root)  # noqa: PTH100 - links are kept
     if isinstance(name, str) and name:
-        path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
-        if path.is_relative_to(top) and is_file(path):
+        path = make_absolute(file.parent / name.replace("\\", "/"))
+        if path.is_relative_to(make_absolute(root)) and is_file(path):
             return path
     siblings = _find_sibling_images(file)
     if len(siblings) > 1:
@@ -306,35 +309,11 @@ def _find_sibling_images(file: Path) -> list[Path]:
     return list({path.stat().st_ino: path for path in filter(is_file, candidates)}.values())
 
 
-def _resolve_classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None) -> list[str]:
-    first_seen: dict[str, Path] = {}
-    for file in files:
-        for labeled_object in file.objects:
-            first_seen.setdefault(labeled_object.label, file.file)
-    class_names = sorted(first_seen) if classes is None else list(classes)
-    for label, path in first_seen.items():
-        if label not in class_names:
-            raise DataError(
-                f"{path} has an object of class {label!r}; the given classes are "
-                f"{', '.join(class_names)}: add this class or correct the file"
-            )
-    if not class_names:
-        raise DataError("no file has a shape with an area, so there are no classes; give classes")
-    return class_names
-
-
 def _add_image(writer: CocoWriter, label_file: LabelMeFile) -> None:
     """Add an image with its objects."""
-    size = measure_image_size(label_file.image)
-    if label_file.size is not None and label_file.size != size:
-        raise DataError(
-            f"{label_file.file} describes an image of size {label_file.size} (height, width), but "
-            f"{label_file.image} has {size}; its shapes would be misplaced, so put the original "
-            "image there"
-        )
-    image_id = writer.add_image(label_file.image, size=size)
-    name = label_file.file.name
-    for description, reason in label_file.skipped:
-        writer.skip(name, description, reason)
-    for labeled_object in label_file.objects:
-        add_labeled_object(writer, image_id, labeled_object, size, name)
+    image, file = label_file.image, label_file.file
+    statement = f"{file} describes an image of size"
+    size = measure_stated_size(
+        image, label_file.size, statement, "its shapes would be misplaced, so "
+    )
+    add_labeled_image(writer, image, size, label_file.objects, label_file.skipped, file.name)

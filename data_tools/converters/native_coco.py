@@ -23,9 +23,10 @@ from data_tools.reading.source_folder import (
     SPLITS,
     find_coco_splits,
     is_file,
+    make_absolute,
     require_parts,
 )
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
@@ -71,12 +72,13 @@ def convert_coco(
     files = _find_files(source, annotations)
     image_finder = _CocoImageFinder(source, images)
     coco_by_split = {split: read_coco(file, accept_keyed=True) for split, file in files.items()}
-    count = ProgressCounter(sum(len(coco.images) for coco in coco_by_split.values()), progress)
+    images_by_split = {split: coco.images for split, coco in coco_by_split.items()}
     summaries = []
-    for split, coco in coco_by_split.items():
+    for split, image_records in track_splits(images_by_split, progress).items():
+        coco = coco_by_split[split]
         records: list[dict[str, Any]] = []
         used_paths: set[Path] = set()
-        for record in count.track(coco.images):
+        for record in image_records:
             path = image_finder.find(record)
             used_paths.add(path)
             records.append(
@@ -125,8 +127,8 @@ class _CocoImageFinder:
 
     def __init__(self, source: Path, images: str) -> None:
         require_parts(source, (images,))
-        self.source = _make_absolute(source)
-        self._root = _make_absolute(source / images)
+        self.source = make_absolute(source)
+        self._root = make_absolute(source / images)
         if not self._root.is_relative_to(self.source):
             raise DataError(
                 f"images is {images!r}, which leads out of the source {source}; give a folder that "
@@ -191,11 +193,6 @@ def _build_image_record(
     if record.spacing is not None:
         image_record["spacing"] = list(record.spacing)
     return image_record
-
-
-def _make_absolute(path: Path) -> Path:
-    """Return the absolute path without `..` and without following links."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links
 
 
 def _copy_file(path: Path, out: Path, target: Path) -> str:

@@ -15,18 +15,20 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.json_streaming import stream_objects
 from data_tools.reading.source_folder import require_parts
-from data_tools.shapes.outlines import is_number
+from data_tools.shapes.outlines import clip_corners, is_number
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.masks import decode_mask
@@ -42,8 +44,10 @@ OTHER = "other"
 SURFACES = ("flat.driveable_surface",)
 
 Row = dict[str, Any]
-Rows = dict[str, list[tuple[str, Row]]]
-"""Token of an image -> rows, each with its location in the table."""
+LocatedRows = list[tuple[str, Row]]
+"""Rows, each with its location in the table."""
+_AnnotatedImage = tuple[Row, LocatedRows, LocatedRows]
+"""Image with the rows of its objects and of its surfaces."""
 
 
 @dataclass(frozen=True)
@@ -103,48 +107,39 @@ def convert_nuimages(
     require_parts(source, ())
     folders = {split: source / f"{version}-{split}" for split in SPLITS}
     folders = {split: folder for split, folder in folders.items() if folder.is_dir()}
-    if not folders:
+    is_mini = not folders
+    if is_mini:
         require_parts(source, (f"{version}-{MINI}",))
         folders = {"train": source / f"{version}-{MINI}"}
     tables_by_split = {
         split: _read_split(folder, rename or {}) for split, folder in folders.items()
     }
-    images = {split: _list_images(split_tables) for split, split_tables in tables_by_split.items()}
+    things = tuple(dict.fromkeys(name for t in tables_by_split.values() for name in t.things))
+    tables_by_split = {split: replace(t, things=things) for split, t in tables_by_split.items()}
+    images = {split: _list_images(tables) for split, tables in tables_by_split.items()}
     count = ProgressCounter(sum(map(len, images.values())), progress)
-    summaries = []
-    for split, tables in tables_by_split.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [
-                *map(CategorySpec, tables.things),
-                *(CategorySpec(s, isthing=False) for s in SURFACES),
-            ],
-            annotated=("boxes", "masks", "semantic"),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from nuImages, {folders[split].name}",
-            license_name=license_name,
-        )
-        if folders[split].name.endswith(MINI):
+    dataset = DatasetWriter(
+        out,
+        [*map(CategorySpec, things), *(CategorySpec(name, isthing=False) for name in SURFACES)],
+        annotated=("boxes", "masks", "semantic"),
+        description=f"Converted from nuImages, {version}-{MINI if is_mini else '{split}'}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+
+    def add_image(writer: CocoWriter, image: _AnnotatedImage) -> None:
+        _add_image(writer, source, tables_by_split[writer.split], *image)
+
+    def finish_split(writer: CocoWriter) -> None:
+        if is_mini:
             writer.add_note("nuImages mini, 50 images, stands in for train")
-        objects, surfaces = (
-            _group_by_image(tables.folder, t) for t in ("object_ann", "surface_ann")
-        )
-        for row in count.track(images[split]):
-            token = str(row["token"])
-            _add_image(writer, source, row, tables, objects.pop(token, []), surfaces.pop(token, []))
-        for remaining in (objects, surfaces):
-            for location, row in (
-                located_row for rows in remaining.values() for located_row in rows
-            ):
-                raise DataError(
-                    f"{location} belongs to the image {row['sample_data_token']!r}, which is no "
-                    "key "
-                    "frame of sample_data.json"
-                )
-        summaries.append(writer.write())
-    return tuple(summaries)
+
+    samples = {
+        split: count.track(_read_annotations(tables_by_split[split].folder, rows))
+        for split, rows in images.items()
+    }
+    return dataset.write(samples, add_image, finish_split)
 
 
 def _read_split(folder: Path, rename: Mapping[str, str]) -> _SplitTables:
@@ -219,8 +214,8 @@ def _list_images(split: _SplitTables) -> list[Row]:
     return image_rows
 
 
-def _group_by_image(folder: Path, table: str) -> Rows:
-    rows_by_image: Rows = {}
+def _group_by_image(folder: Path, table: str) -> dict[str, LocatedRows]:
+    rows_by_image: dict[str, LocatedRows] = {}
     for location, row in _read_table(folder, table):
         rows_by_image.setdefault(_get_field(row, "sample_data_token", str, location), []).append(
             (location, row)
@@ -228,21 +223,33 @@ def _group_by_image(folder: Path, table: str) -> Rows:
     return rows_by_image
 
 
+def _read_annotations(folder: Path, image_rows: Sequence[Row]) -> Iterator[_AnnotatedImage]:
+    """Yield the images of a split with the rows of their objects and surfaces.
+
+    Raises:
+        DataError: If a table is missing or invalid, or a row belongs to none of the images.
+    """
+    objects, surfaces = (_group_by_image(folder, t) for t in ("object_ann", "surface_ann"))
+    for row in image_rows:
+        token = str(row["token"])
+        yield row, objects.pop(token, []), surfaces.pop(token, [])
+    for location, row in chain(*objects.values(), *surfaces.values()):
+        raise DataError(
+            f"{location} belongs to the image {row['sample_data_token']!r}, which is no key frame "
+            "of sample_data.json"
+        )
+
+
 def _add_image(
     writer: CocoWriter,
     source: Path,
-    row: Row,
     split: _SplitTables,
-    objects: Sequence[tuple[str, Row]],
-    surfaces: Sequence[tuple[str, Row]],
+    row: Row,
+    objects: LocatedRows,
+    surfaces: LocatedRows,
 ) -> None:
     image, size = source / row["name"], row["size"]
-    actual = measure_image_size(image)
-    if actual != size:
-        raise DataError(
-            f"{row['where']} states the size {size} (height, width), but {image} has {actual}; "
-            "put the original image there"
-        )
+    measure_stated_size(image, size, f"{row['where']} states the size")
     image_id = writer.add_image(image, size=size, group=row["group"])
     names = [*split.things, *SURFACES]
     ids = np.zeros(size, np.int64)
@@ -283,20 +290,16 @@ def _add_object(
     location: str,
 ) -> NDArray[np.bool_] | None:
     """Add an object by its mask, else by its box, and return the mask."""
-    height, width = size = writer.get_image_size(image_id)
+    size = writer.get_image_size(image_id)
     edges = _get_field(row, "bbox", list, location)
     if len(edges) != 4 or not all(map(is_number, edges)):
         raise DataError(f"{location} has the bbox {edges!r:.60}; it needs [xmin, ymin, xmax, ymax]")
-    left, right = (min(max(edges[i], 0), width) for i in (0, 2))
-    top, bottom = (min(max(edges[i], 0), height) for i in (1, 3))
+    box = clip_corners(edges, size)
     mask = _parse_mask(row, size, location)
-    has_box = right > left and bottom > top
     if mask is not None and mask.any():
-        box = (left, top, right - left, bottom - top) if has_box else None
         writer.add_mask(image_id, label, mask, iscrowd=iscrowd, attributes=attributes, box=box)
         return mask
-    if has_box:
-        box = (left, top, right - left, bottom - top)
+    if box is not None:
         writer.add_box(image_id, label, box, iscrowd=iscrowd, attributes=attributes)
     else:
         writer.skip(location, label, "it has neither a mask nor a box with area inside the image")

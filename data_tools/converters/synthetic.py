@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from data_tools.reading.image_io import write_image
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -112,25 +113,21 @@ def make_cells(
             f"make_cells got train={train}, val={val}, seed={seed}, size={size}; it needs at least "
             "one scene of each split, a seed of 0 or more, and 96 pixels or more in each direction"
         )
-    summaries = []
-    total = train + val
-    for number, (split, count) in enumerate((("train", train), ("val", val))):
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in CLASSES],
-            annotated=("boxes", "masks", "semantic"),
-            description=f"Synthetic cells, seed {seed}",
-            license_name="CC0-1.0",
-        )
-        for index in range(count):
-            scene = render_scene(np.random.default_rng([seed, number, index]), size)
-            name = Path("images", split, f"cells_{index:05d}.{image_format}")
-            _add_scene(writer, scene, out / name)
-            if progress is not None:
-                progress(index + 1 + number * train, total)
-        summaries.append(writer.write())
-    return tuple(summaries)
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in CLASSES],
+        annotated=("boxes", "masks", "semantic"),
+        description=f"Synthetic cells, seed {seed}",
+        license_name="CC0-1.0",
+    )
+    splits = {"train": range(train), "val": range(val)}
+
+    def add_scene(writer: CocoWriter, index: int) -> None:
+        rng = np.random.default_rng([seed, list(splits).index(writer.split), index])
+        name = Path("images", writer.split, f"cells_{index:05d}.{image_format}")
+        _add_scene(writer, render_scene(rng, size), out / name)
+
+    return dataset.write(track_splits(splits, progress), add_scene)
 
 
 def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> SyntheticScene:

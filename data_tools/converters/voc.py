@@ -15,23 +15,20 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.class_names import collect_class_names
+from data_tools.reading.image_index import ImageIndex
+from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.safe_xml import read_xml
-from data_tools.reading.source_folder import (
-    find_image,
-    find_split_lists,
-    index_images_by_stem,
-    read_names,
-    require_parts,
-    strip_image_suffix,
-)
+from data_tools.reading.source_folder import find_split_lists, read_image_names, require_parts
+from data_tools.shapes.labeled_objects import add_clipped_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.errors import DataError
 
@@ -100,35 +97,35 @@ def convert_voc(
     """
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
     lists = find_split_lists(source / "ImageSets" / "Main")
-    names = {
-        split: [strip_image_suffix(name) for name in read_names(file)]
-        for split, file in lists.items()
-    }
+    names = {split: read_image_names(file) for split, file in lists.items()}
     if not names:
         raise DataError(f"{source / 'ImageSets/Main'} holds none of train.txt, val.txt, test.txt")
     annotations = {
         name: read_voc_file(source / "Annotations" / f"{name}.xml")
         for name in dict.fromkeys(name for split in names.values() for name in split)
     }
-    class_names = _resolve_classes(annotations.values(), classes)
-    images = index_images_by_stem(source / "JPEGImages")
-    count = ProgressCounter(sum(map(len, names.values())), progress)
-    summaries = []
-    for split, split_names in names.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in class_names],
-            annotated=("boxes",),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from Pascal VOC, {split}",
-            license_name=license_name,
-        )
-        for name in count.track(split_names):
-            image = find_image(images, name, source / "JPEGImages", lists[split])
-            _add_image(writer, image, annotations[name], one_based=one_based)
-        summaries.append(writer.write())
+    labels = (
+        (object_.name, annotation.file)
+        for annotation in annotations.values()
+        for object_ in annotation.objects
+    )
+    class_names = collect_class_names(labels, classes)
+    images = ImageIndex(source / "JPEGImages")
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in class_names],
+        annotated=("boxes",),
+        description="Converted from Pascal VOC, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+
+    def add_image(writer: CocoWriter, name: str) -> None:
+        image = images.find(name, lists[writer.split])
+        _add_image(writer, image, annotations[name], start=1.0 if one_based else 0.0)
+
+    summaries = dataset.write(track_splits(names, progress), add_image)
     return add_unused_images(summaries, source, "JPEGImages", "no list names them")
 
 
@@ -168,52 +165,29 @@ def _parse_objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]
         yield VocObject(name, (xmin, ymin, xmax, ymax), difficult)
 
 
-def _resolve_classes(annotations: Iterable[VocFile], classes: Sequence[str] | None) -> list[str]:
-    first_seen: dict[str, Path] = {}
-    for annotation in annotations:
-        for object_ in annotation.objects:
-            first_seen.setdefault(object_.name, annotation.file)
-    class_names = sorted(first_seen) if classes is None else list(classes)
-    for name, file in first_seen.items():
-        if name not in class_names:
-            raise DataError(
-                f"{file} has an object of class {name!r}; the given classes are "
-                f"{', '.join(class_names)}: add this class or correct the file"
-            )
-    return class_names
-
-
-def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, one_based: bool) -> None:
-    size = measure_image_size(image)
-    if annotation.size is not None and annotation.size != size:
-        raise DataError(
-            f"{annotation.file} describes an image of size {annotation.size} (height, width), but "
-            f"{image} has {size}; its boxes would be misplaced, so put the original image there"
-        )
-    image_id = writer.add_image(image, size=size)
-    for number, object_ in enumerate(annotation.objects):
-        x, y, width, height = corners_to_coco_box(object_.corners, size, one_based=one_based)
-        if width > 0 and height > 0:
-            box = (x, y, width, height)
-            writer.add_box(image_id, object_.name, box, iscrowd=object_.difficult)
-        else:
-            description = f"{object_.name} (object {number}), corners {object_.corners}"
-            writer.skip(annotation.file.name, description, "its box has no area inside the image")
-
-
-def corners_to_coco_box(corners: Box, size: tuple[int, int], *, one_based: bool) -> Box:
-    """Convert stored corners to a COCO box clipped to the image.
+def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, start: float) -> None:
+    """Add an image with its objects.
 
     Args:
-        corners: (xmin, ymin, xmax, ymax) in pixels, as stored.
-        size: (height, width) of the image.
-        one_based: Whether coordinates count from 1 and include both ends.
-
-    Returns:
-        (x, y, width, height) in pixels.
+        writer: Writer of the split.
+        image: Path of the image.
+        annotation: Annotation of the image.
+        start: Number of the first pixel of a row or column. An end that is included and counted
+            from 1 is the exclusive end counted from 0.
     """
-    # An end that is included and counted from 1 is the exclusive end counted from 0.
-    start = 1.0 if one_based else 0.0
-    x1, x2 = (min(max(x, 0.0), float(size[1])) for x in (corners[0] - start, corners[2]))
-    y1, y2 = (min(max(y, 0.0), float(size[0])) for y in (corners[1] - start, corners[3]))
-    return x1, y1, x2 - x1, y2 - y1
+    statement = f"{annotation.file} describes an image of size"
+    size = measure_stated_size(
+        image, annotation.size, statement, "its boxes would be misplaced, so "
+    )
+    image_id = writer.add_image(image, size=size)
+    for number, object_ in enumerate(annotation.objects):
+        xmin, ymin, xmax, ymax = object_.corners
+        add_clipped_box(
+            writer,
+            image_id,
+            object_.name,
+            (xmin - start, ymin - start, xmax, ymax),
+            file=annotation.file.name,
+            description=f"{object_.name} (object {number}), corners {object_.corners}",
+            iscrowd=object_.difficult,
+        )

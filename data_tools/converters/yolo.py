@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from data_tools.reading.image_io import measure_image_size
@@ -27,12 +27,14 @@ from data_tools.reading.source_folder import (
     is_file,
     is_folder,
     is_image,
+    list_path_endings,
     read_lines,
     require_parts,
 )
 from data_tools.shapes.labeled_objects import LabeledObject, add_labeled_object
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import parse_yaml
@@ -106,27 +108,29 @@ def convert_yolo(
     is_annotated = {
         split: _check_presence(split, labels, missing_labels) for split, labels in splits.items()
     }
-    count = ProgressCounter(sum(map(len, splits.values())), progress)
-    summaries = []
-    for split, labels in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in dataset_file.names],
-            annotated=("boxes",) if is_annotated[split] else (),
-            images_root=root,
-            copy_images=copy_images,
-            description=f"Converted from YOLO, {split}",
-            license_name=license_name,
-        )
-        for image, label in count.track(labels.items()):
-            _add_image(writer, image, label, dataset_file.indices)
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in dataset_file.names],
+        annotated=("boxes",),
+        description="Converted from YOLO, {split}",
+        images_root=root,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+
+    def add_image(writer: CocoWriter, image_and_label: tuple[Path, Path]) -> None:
+        _add_image(writer, *image_and_label, dataset_file.indices)
+
+    def finish_split(writer: CocoWriter) -> None:
+        split = writer.split
         writer.declare_outlines()
         if not is_annotated[split]:
+            writer.declare_annotated()
             writer.skip(dataset_file.file.name, f"labels of {split}", "no image has a label file")
-        _report_orphans(writer, dataset_file.splits[split], set(labels.values()), root)
-        summaries.append(writer.write())
-    return tuple(summaries)
+        _report_orphans(writer, dataset_file.splits[split], set(splits[split].values()), root)
+
+    pairs = {split: labels.items() for split, labels in splits.items()}
+    return dataset.write(track_splits(pairs, progress), add_image, finish_split)
 
 
 def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
@@ -201,13 +205,7 @@ def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
 
 
 def _resolve_path(root: Path, name: str, location: str) -> Path:
-    parts = [
-        part
-        for part in PurePosixPath(name.replace("\\", "/")).parts
-        if part not in ("/", ".", "..")
-    ]
-    for start in range(len(parts)):
-        candidate = root.joinpath(*parts[start:])
+    for candidate in list_path_endings(root, name.replace("\\", "/")):
         if is_file(candidate) or is_folder(candidate):
             return candidate
     raise DataError(

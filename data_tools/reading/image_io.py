@@ -33,6 +33,29 @@ def measure_image_size(image: Path) -> tuple[int, int]:
         raise DataError(f"the image {image} cannot be read ({error}); replace it") from error
 
 
+def measure_stated_size(
+    image: Path, stated: tuple[int, int] | None, statement: str, consequence: str = ""
+) -> tuple[int, int]:
+    """Return the (height, width) of an image file after comparing it with the size stated for it.
+
+    Args:
+        image: Path of the image.
+        stated: Stated (height, width); None if none is stated.
+        statement: Beginning of the error message, followed by the stated size.
+        consequence: Consequence of the difference, for the error message.
+
+    Raises:
+        DataError: If the file is missing, is not an image, or has another size.
+    """
+    size = measure_image_size(image)
+    if stated not in (None, size):
+        raise DataError(
+            f"{statement} {stated} (height, width), but {image} has {size}; {consequence}put the "
+            "original image there"
+        )
+    return size
+
+
 def write_image(file: Path, pixels: NDArray[Any], *options: int) -> None:
     """Write a gray or RGB image in the format of the file's suffix.
 

@@ -7,13 +7,18 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from resnet_tasks.errors import DataError
+
+Sample = TypeVar("Sample")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx")
 """Files and folders without a leading dot that Windows, macOS and NAS leave, in lower case."""
 SPLITS = ("train", "val", "test")
+SPLIT_ALIASES = {"valid": "val", "validation": "val"}
+"""Other folder names of splits."""
 SHOWN = 6
 """Number of names that an error message lists."""
 MAX_DEPTH = 3
@@ -158,6 +163,46 @@ def read_names(file: Path) -> list[str]:
     return names
 
 
+def read_image_names(file: Path) -> list[str]:
+    """Return the first word of every line that is not blank, without the suffix of an image.
+
+    Raises:
+        DataError: If the list cannot be read, is empty or contains a name twice.
+    """
+    return [strip_image_suffix(name) for name in read_names(file)]
+
+
+def hold_out(samples: Sequence[Sample], val_indices: Collection[int]) -> dict[str, list[Sample]]:
+    """Return `train` and `val`, which has the samples at the given indices."""
+    return {
+        "train": [sample for i, sample in enumerate(samples) if i not in val_indices],
+        "val": [sample for i, sample in enumerate(samples) if i in val_indices],
+    }
+
+
+def make_absolute(path: Path) -> Path:
+    """Return the absolute path without `..` and without following links."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links
+
+
+def list_path_endings(root: Path, name: str) -> list[Path]:
+    """Return the endings of a path inside a folder, from the longest to the name alone.
+
+    Published lists contain paths of the machine that they were created on.
+    """
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..")]
+    return [root.joinpath(*parts[start:]) for start in range(len(parts))]
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and its subfolders that are not hidden, in sorted order."""
+    for parent, below, names in os.walk(folder):
+        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(parent, name)
+
+
 def is_file(path: Path) -> bool:
     """Return whether a file exists; False for a name that no file can have."""
     try:
@@ -172,22 +217,6 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
-
-
-def index_images_by_stem(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by name without suffix.
-
-    Raises:
-        DataError: If two images have the same name without suffix.
-    """
-    files_by_stem: dict[str, Path] = {}
-    for file in filter(is_image, sorted(folder.iterdir())):
-        if (first_file := files_by_stem.setdefault(file.stem, file)) != file:
-            raise DataError(
-                f"{first_file} and {file} have the same name, so it is unclear which of them the "
-                "labels of that name describe; keep one of them"
-            )
-    return files_by_stem
 
 
 def list_unread_files(folder: Path) -> list[Path]:
@@ -228,32 +257,12 @@ def count_unused(folder: Path, used: Collection[Path]) -> int:
         folder: Folder to search.
         used: Paths of the used images.
     """
-    used_paths = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
+    used_paths = set(map(make_absolute, used))
     return sum(
-        is_image(Path(name)) and os.path.abspath(Path(parent, name)) not in used_paths  # noqa: PTH100
+        is_image(Path(name)) and make_absolute(Path(parent, name)) not in used_paths
         for parent, _, names in os.walk(folder)
         for name in names
     )
-
-
-def find_image(images: dict[str, Path], name: str, folder: Path, listed_in: Path) -> Path:
-    """Return the image with the given name, whatever its suffix.
-
-    Args:
-        images: Name without suffix -> path of the image.
-        name: Name of the image, without suffix.
-        folder: Folder of the images, for the error message.
-        listed_in: File that lists the name, for the error message.
-
-    Raises:
-        DataError: If there is no such image.
-    """
-    if name not in images:
-        raise DataError(
-            f"{listed_in} lists {name!r}, but {folder} has no such image (any of "
-            f"{', '.join(IMAGE_SUFFIXES)}); add it or remove the name from the list"
-        )
-    return images[name]
 
 
 def find_coco_splits(source: Path) -> dict[str, Path]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.shapes.outlines import clip_box
+from data_tools.shapes.outlines import clip_box, clip_corners
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.coco.masks import decode_mask
 
@@ -125,6 +126,64 @@ def add_labeled_object(
             f"{labeled_object.label} ({labeled_object.description})",
             "it has no area inside the image",
         )
+
+
+def add_labeled_image(
+    writer: CocoWriter,
+    image: Path,
+    size: tuple[int, int],
+    objects: Sequence[LabeledObject],
+    skipped: Sequence[tuple[str, str]],
+    file: str,
+    *,
+    group: str | None = None,
+) -> None:
+    """Add an image with its objects.
+
+    Args:
+        writer: Writer of the split.
+        image: Path of the image.
+        size: (height, width) of the image.
+        objects: Objects to add.
+        skipped: (shape, reason) of the shapes that are not converted.
+        file: Source file of the objects, for the report.
+        group: Group that splits must keep together.
+    """
+    image_id = writer.add_image(image, size=size, group=group)
+    for description, reason in skipped:
+        writer.skip(file, description, reason)
+    for labeled_object in objects:
+        add_labeled_object(writer, image_id, labeled_object, size, file)
+
+
+def add_clipped_box(
+    writer: CocoWriter,
+    image_id: int,
+    category: str,
+    corners: Sequence[float],
+    *,
+    file: str,
+    description: str,
+    iscrowd: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Add the part of a box that lies inside its image, or list the object as skipped.
+
+    Args:
+        writer: Writer of the split.
+        image_id: Id of the image of the object.
+        category: Name of the class.
+        corners: (x1, y1, x2, y2) in pixels.
+        file: Source file of the object, for the report.
+        description: Description of the object, for the report.
+        iscrowd: Whether training and evaluation ignore the object.
+        attributes: Additional attributes of the object.
+    """
+    box = clip_corners(corners, writer.get_image_size(image_id))
+    if box is None:
+        writer.skip(file, description, "its box has no area inside the image")
+    else:
+        writer.add_box(image_id, category, box, iscrowd=iscrowd, attributes=attributes)
 
 
 def _rectangle_to_polygon(corners: Sequence[float]) -> list[float]:

@@ -77,6 +77,22 @@ def clip_box(corners: Sequence[float], size: tuple[int, int]) -> Box:
     return x1, y1, x2 - x1, y2 - y1
 
 
+def clip_corners(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
+    """Convert the upper left and the lower right corner to a box inside the image.
+
+    Args:
+        corners: (x1, y1, x2, y2) in pixels.
+        size: (height, width) of the image.
+
+    Returns:
+        (x, y, width, height) in pixels; None if the box has no area inside the image, or the
+        corners are in the wrong order or not numbers.
+    """
+    x1, x2 = (min(max(x, 0.0), float(size[1])) for x in corners[::2])
+    y1, y2 = (min(max(y, 0.0), float(size[0])) for y in corners[1::2])
+    return (x1, y1, x2 - x1, y2 - y1) if x2 > x1 and y2 > y1 else None
+
+
 def ellipse_to_polygon(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:
     """Return an ellipse around (x, y) as a flat polygon `[x0, y0, x1, y1, ...]`."""
     turns = [2 * math.pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]

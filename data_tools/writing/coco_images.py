@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.source_folder import make_absolute
 from resnet_tasks.errors import DataError
 
 
@@ -28,7 +28,7 @@ class CocoImages:
     """
 
     def __init__(self, folder: Path, split: str, *, root: Path | None, copy_images: bool) -> None:
-        self.root = _make_absolute(folder if root is None else root)
+        self.root = make_absolute(folder if root is None else root)
         self.records: list[dict[str, Any]] = []
         self.paths: dict[Path, None] = {}
         self._folder = folder
@@ -50,7 +50,7 @@ class CocoImages:
             DataError: If the file cannot be read, lies outside the images root, or was already
                 added.
         """
-        if (absolute_path := _make_absolute(image)) in self.paths:
+        if (absolute_path := make_absolute(image)) in self.paths:
             raise DataError(
                 f"{self._split} has the image {image} twice, so that its objects would be "
                 "missing from one of the two; put all its objects into one entry"
@@ -79,7 +79,7 @@ class CocoImages:
         return self.records[image_id - 1]
 
     def _resolve_file_name(self, image: Path) -> str:
-        absolute = _make_absolute(image)
+        absolute = make_absolute(image)
         try:
             str(absolute).encode()
         except UnicodeEncodeError:
@@ -100,8 +100,3 @@ class CocoImages:
         except FileNotFoundError:
             raise DataError(f"the image {image} existed earlier and is missing now") from None
         return target.as_posix()
-
-
-def _make_absolute(path: Path) -> Path:
-    """Return the absolute path without following links: a linked image lies where the link lies."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links

@@ -102,6 +102,7 @@ class CocoWriter:
         self._annotations = CocoAnnotations(folder, names)
         self._skipped: list[SkippedObject] = []
         self._notes: list[str] = []
+        self._warnings: list[str] = []
         self._semantic_maps = SemanticMaps(folder, split, num_categories=len(names))
         self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
         if images_root is not None and not copy_images:
@@ -296,6 +297,10 @@ class CocoWriter:
         """Add a sentence to the data card."""
         self._notes.append(text)
 
+    def warn(self, *warnings: str) -> None:
+        """Add possible faults of the source to the data card; they are also printed."""
+        self._warnings.extend(warnings)
+
     def write(self) -> SplitSummary:
         """Write the JSON atomically, and return the summary of the split."""
         with open_atomic(self.file) as stream:
@@ -306,10 +311,6 @@ class CocoWriter:
             stream.write('], "annotations": [')
             self._annotations.copy_to(stream)
             stream.write(f'], "categories": {json.dumps(self._categories)}}}')
-        return self.summarize()
-
-    def summarize(self) -> SplitSummary:
-        """Return the counts of the records that were added so far."""
         objects = dict(zip(self._names, self._annotations.counts, strict=True))
         has_maps = any("sem_seg_file_name" in record for record in self._images.records)
         pixels = (
@@ -317,13 +318,13 @@ class CocoWriter:
             if has_maps
             else {}
         )
-        skipped, notes = tuple(self._skipped), tuple(self._notes)
         return SplitSummary(
             self.split,
             len(self._images.records),
             objects,
             pixels,
-            skipped,
-            notes=notes,
+            tuple(self._skipped),
+            notes=tuple(self._notes),
+            warnings=tuple(self._warnings),
             image_paths=frozenset(self._images.paths),
         )

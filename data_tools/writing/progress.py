@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 Progress = Callable[[int, int], None]
 """Function called with (done, total) after each image."""
 
-
 Item = TypeVar("Item")
+
+
+class PartOfFile(Protocol):
+    """Image that is read from a file of many images."""
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of the file up to the end of the image, above 0, at most 1."""
+
+
+Part = TypeVar("Part", bound=PartOfFile)
+
+
+def track_splits(
+    splits: Mapping[str, Collection[Item]], progress: Progress | None
+) -> dict[str, Iterator[Item]]:
+    """Return the images of every split as iterators that report the progress over all splits.
+
+    Args:
+        splits: Split -> images.
+        progress: Function called after each image; None for no reports.
+    """
+    count = ProgressCounter(sum(map(len, splits.values())), progress)
+    return {split: count.track(images) for split, images in splits.items()}
 
 
 class ProgressCounter:
@@ -46,18 +69,17 @@ class EstimatedCounter:
         self._sizes, self._progress = sizes, progress
         self._done, self._num_files = 0, 0
 
-    def add_image(self, fraction: float) -> None:
-        """Count one image.
+    def track(self, images: Iterable[Part]) -> Iterator[Part]:
+        """Yield the images of a file; each counts as done when the next one is requested.
 
-        Args:
-            fraction: Fraction of the current file up to the end of the image, above 0, at most 1.
+        After the last file, the exact total is reported.
         """
-        self._done += 1
-        num_bytes = sum(self._sizes[: self._num_files]) + fraction * self._sizes[self._num_files]
-        self._report(round(self._done * sum(self._sizes) / num_bytes))
-
-    def finish_file(self) -> None:
-        """Proceed to the next file; after the last one, report the exact total."""
+        for image in images:
+            yield image
+            self._done += 1
+            current_size = self._sizes[self._num_files]
+            num_bytes = sum(self._sizes[: self._num_files]) + image.fraction * current_size
+            self._report(round(self._done * sum(self._sizes) / num_bytes))
         self._num_files += 1
         if self._num_files == len(self._sizes):
             self._report(self._done)

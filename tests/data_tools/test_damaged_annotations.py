@@ -27,7 +27,7 @@ from data_tools.converters.cvat.convert import convert_cvat
 from data_tools.converters.image_folders import convert_image_folders
 from data_tools.converters.instance_masks import convert_instance_masks
 from data_tools.converters.kitti import convert_kitti
-from data_tools.converters.label_maps import convert_named_label_maps
+from data_tools.converters.label_maps import convert_label_maps
 from data_tools.converters.labelme import convert_labelme
 from data_tools.converters.native_coco import convert_coco
 from data_tools.converters.nuimages import convert_nuimages
@@ -368,9 +368,7 @@ def convert_images(source: Path, out: Path) -> None:
 
 def convert_indices(source: Path, out: Path) -> object:
     classes = ("road", "car")
-    return convert_named_label_maps(
-        source, out, classes=classes, things=("car",), void=2, boxes=True
-    )
+    return convert_label_maps(source, out, classes=classes, things=("car",), void=2, boxes=True)
 
 
 whole_masks = partial(

@@ -14,16 +14,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_tools.converters.csv.tables import TableBox, TableImage, merge_findings, read_box_table
 from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
-from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.source_folder import IMAGE_SUFFIXES, SPLITS, format_listing, require_parts
+from data_tools.reading.class_names import collect_class_names
+from data_tools.reading.source_folder import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    format_listing,
+    hold_out,
+    require_parts,
+)
+from data_tools.shapes.labeled_objects import add_clipped_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -98,41 +106,64 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     are_dicom = _are_dicom(
         path for split_paths in paths_by_split.values() for path in split_paths.values()
     )
-    writers = {
-        split: CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in dict.fromkeys(names.values())],
-            annotated=("boxes",),
-            images_root=None if are_dicom else source,
-            copy_images=copy_images and not are_dicom,
-            description=f"Converted from a table of boxes, {split}",
-            license_name=license_name,
-        )
-        for split in SPLITS
-        if split in tables_by_split or (split == "val" and val_fraction)
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in dict.fromkeys(names.values())],
+        annotated=("boxes",),
+        description="Converted from a table of boxes, {split}",
+        images_root=None if are_dicom else source,
+        copy_images=copy_images and not are_dicom,
+        license_name=license_name,
+    )
+
+    def open_image(entry: _TableEntry) -> _SourceImage:
+        group = entry.image.group
+        return _SourceImage(entry.path, entry.name, group, dicom_options, is_dicom=are_dicom)
+
+    def add_image(writer: CocoWriter, entry: _TableEntry) -> None:
+        boxes = _iterate_findings(entry.image, is_merged=readers == "merged")
+        _add_boxes(writer, open_image(entry).add_to(writer), boxes, names, entry.table)
+
+    def finish_split(writer: CocoWriter) -> None:
+        if (split := writer.split) in tables_by_split:
+            _report_unread(writer, source, split, tables_by_split[split], images_by_split[split])
+
+    entries = {
+        split: [
+            _TableEntry(path, name, images_by_split[split][name], files[split])
+            for name, path in paths.items()
+        ]
+        for split, paths in paths_by_split.items()
     }
-    count = ProgressCounter(sum(map(len, paths_by_split.values())), progress)
-    for split, paths in paths_by_split.items():
-        for name, path in count.track(paths.items()):
-            image = images_by_split[split][name]
-            source_image = _SourceImage(path, name, image.group, dicom_options, is_dicom=are_dicom)
-            is_held_out = (
-                split == "train" and _hash_to_fraction(seed, source_image.unit) < val_fraction
+    if val_fraction:
+        # The group of a DICOM file is in its header, which is read once more for the conversion.
+        units = [open_image(entry).unit for entry in entries["train"]]
+        val_indices = {i for i, u in enumerate(units) if _hash_to_fraction(seed, u) < val_fraction}
+        entries |= hold_out(entries["train"], val_indices)
+        if not (entries["train"] and entries["val"]):
+            raise DataError(
+                f"val_fraction {val_fraction} and seed {seed} leave a split empty; change one of "
+                "them"
             )
-            writer = writers["val" if is_held_out else split]
-            boxes = _iterate_findings(image, is_merged=readers == "merged")
-            _add_boxes(writer, source_image.add_to(writer), boxes, names, files[split])
-        _report_unread(
-            writers[split], source, split, tables_by_split[split], images_by_split[split]
-        )
-    if val_fraction and not (
-        writers["val"].summarize().images and writers["train"].summarize().images
-    ):
-        raise DataError(
-            f"val_fraction {val_fraction} and seed {seed} leave a split empty; change one of them"
-        )
-    return tuple(writer.write() for writer in writers.values())
+    splits = {split: entries[split] for split in SPLITS if split in entries}
+    return dataset.write(track_splits(splits, progress), add_image, finish_split)
+
+
+@dataclass(frozen=True)
+class _TableEntry:
+    """Image with its entry in a table.
+
+    Attributes:
+        path: Path of the image.
+        name: Name of the image in the table.
+        image: Content of the table for the image.
+        table: Path of the table.
+    """
+
+    path: Path
+    name: str
+    image: TableImage
+    table: Path
 
 
 class _SourceImage:
@@ -174,8 +205,7 @@ class _SourceImage:
     def add_to(self, writer: CocoWriter) -> AddedFrame:
         """Add the image to a split."""
         if self._dicom is None:
-            size = measure_image_size(self.path)
-            return AddedFrame(writer.add_image(self.path, size=size, group=self.group), size)
+            return AddedFrame(writer.add_image(self.path, group=self.group))
         (added,) = add_frames(writer, self._dicom, Path(self._name), self.group)
         return added
 
@@ -211,25 +241,16 @@ def _map_class_names(
     Raises:
         DataError: If a table has another class, or no table has a box.
     """
-    first: dict[str, str] = {}
-    for split, images in tables_by_split.items():
-        for box in (box for image in images.values() for box in image.boxes):
-            first.setdefault(box.label, f"{files[split]}:{box.line}")
-    if classes is None:
-        if not first:
-            raise DataError(
-                f"{', '.join(map(str, files.values()))}: no row has a box; give classes"
-            )
-        return {name: name for name in sorted(first)}
-    names = dict(classes) if isinstance(classes, Mapping) else {name: name for name in classes}
-    for label, location in first.items():
-        if label not in names:
-            raise DataError(
-                f"{location} has a box of class {label!r}; the given classes are "
-                f"{', '.join(names)}: "
-                "add this class or correct the table"
-            )
-    return names
+    labels = (
+        (box.label, f"{files[split]}:{box.line}")
+        for split, images in tables_by_split.items()
+        for image in images.values()
+        for box in image.boxes
+    )
+    class_names = collect_class_names(labels, classes, shape="a box", container="table")
+    if classes is None and not class_names:
+        raise DataError(f"{', '.join(map(str, files.values()))}: no row has a box; give classes")
+    return dict(classes) if isinstance(classes, Mapping) else {name: name for name in class_names}
 
 
 def _select_readers(
@@ -358,16 +379,18 @@ def _add_boxes(
     names: Mapping[str, str],
     table: Path,
 ) -> None:
-    height, width = added.size
+    scale_y, scale_x = added.scale
     for box, attributes in boxes:
-        x1, x2 = (min(max(x * added.scale[1], 0.0), width) for x in box.corners[::2])
-        y1, y2 = (min(max(y * added.scale[0], 0.0), height) for y in box.corners[1::2])
-        if x2 > x1 and y2 > y1:
-            corner = (x1, y1, x2 - x1, y2 - y1)
-            writer.add_box(added.image_id, names[box.label], corner, attributes=attributes)
-        else:
-            description = f"{box.label} (line {box.line}), corners {box.corners}"
-            writer.skip(table.name, description, "its box has no area inside the image")
+        x1, y1, x2, y2 = box.corners
+        add_clipped_box(
+            writer,
+            added.image_id,
+            names[box.label],
+            (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y),
+            file=table.name,
+            description=f"{box.label} (line {box.line}), corners {box.corners}",
+            attributes=attributes,
+        )
 
 
 def _report_unread(

@@ -12,18 +12,18 @@ otherwise.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.converters.cvat.annotations import read_cvat
 from data_tools.converters.cvat.images import ANNOTATIONS_FILE, CvatImage, CvatImageFinder
-from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.safe_xml import read_xml
-from data_tools.reading.source_folder import require_parts
-from data_tools.shapes.labeled_objects import add_labeled_object
+from data_tools.reading.source_folder import SPLITS, require_parts
+from data_tools.shapes.labeled_objects import add_labeled_image
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.dataset_writer import DatasetWriter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -60,33 +60,35 @@ def convert_cvat(
         DataError: If a file or image is missing, or a shape, label or subset is invalid.
     """
     require_parts(source, (ANNOTATIONS_FILE,))
-    root = read_xml(source / ANNOTATIONS_FILE)
-    images, labels = read_cvat(root, source / ANNOTATIONS_FILE)
-    class_names = _resolve_classes(
-        images, labels if classes is None else classes, source / ANNOTATIONS_FILE
+    file = source / ANNOTATIONS_FILE
+    images, labels = read_cvat(read_xml(file), file)
+    class_names = _resolve_classes(images, labels if classes is None else classes, file)
+    finder = CvatImageFinder(source)
+    splits = {
+        split: split_images
+        for split in SPLITS
+        if (split_images := [image for image in images if image.split == split])
+    }
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in class_names],
+        annotated=("boxes",),
+        description="Converted from CVAT, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
     )
-    files = CvatImageFinder(source)
-    splits: defaultdict[str, list[CvatImage]] = defaultdict(list)
-    for image in images:
-        splits[image.split].append(image)
-    count = ProgressCounter(len(images), progress)
-    summaries = []
-    for split in sorted(splits, key=("train", "val", "test").index):
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in class_names],
-            annotated=("boxes",),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from CVAT, {split}",
-            license_name=license_name,
+
+    def add_image(writer: CocoWriter, image: CvatImage) -> None:
+        path, statement = finder.find(image), f"{file}: {image.name} has the size"
+        size = measure_stated_size(
+            path, image.size, statement, "its shapes would be misplaced, so "
         )
-        for image in count.track(splits[split]):
-            _add_image(writer, image, files.find(image), source / ANNOTATIONS_FILE)
-        writer.declare_outlines()
-        summaries.append(writer.write())
-    return tuple(summaries)
+        add_labeled_image(
+            writer, path, size, image.objects, image.skipped, image.name, group=image.group
+        )
+
+    return dataset.write(track_splits(splits, progress), add_image, CocoWriter.declare_outlines)
 
 
 def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: Path) -> list[str]:
@@ -104,18 +106,3 @@ def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: P
             f"{file} has no label whose objects have an area; there is nothing to train on"
         )
     return class_names
-
-
-def _add_image(writer: CocoWriter, image: CvatImage, path: Path, file: Path) -> None:
-    """Add an image with its objects."""
-    size = measure_image_size(path)
-    if image.size != size:
-        raise DataError(
-            f"{file}: {image.name} has the size {image.size} (height, width), but {path} has "
-            f"{size}; its shapes would be misplaced, so put the original image there"
-        )
-    image_id = writer.add_image(path, size=size, group=image.group)
-    for description, reason in image.skipped:
-        writer.skip(image.name, description, reason)
-    for labeled_object in image.objects:
-        add_labeled_object(writer, image_id, labeled_object, size, image.name)

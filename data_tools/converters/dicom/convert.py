@@ -13,17 +13,17 @@ burnt into the pixels remains.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from data_tools.converters.dicom.options import DicomOptions, Group, Values, is_dicom
-from data_tools.reading.source_folder import SPLITS, format_listing, require_parts
+from data_tools.reading.source_folder import SPLITS, format_listing, require_parts, walk_files
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.lossless_images import write_lossless_image
 from data_tools.writing.output_folder import place_inside
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -70,37 +70,35 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     """
     options = DicomOptions(values, group, salt, longest_side)
     splits = {
-        split: list(_list_files(folder)) for split, folder in find_split_folders(source).items()
+        split: list(walk_files(folder)) for split, folder in find_split_folders(source).items()
     }
-    count = ProgressCounter(sum(map(len, splits.values())), progress)
-    summaries: list[SplitSummary] = []
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name) for name in classes],
+        annotated=(),
+        description="Converted from DICOM, {split}",
+        license_name=license_name,
+    )
     instances: set[bytes] = set()
-    for split, files in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name) for name in classes],
-            annotated=(),
-            description=f"Converted from DICOM, {split}",
-            license_name=license_name,
-        )
-        for file in count.track(files):
-            # Relative to the source, because series often differ only in their folders.
-            name = file.relative_to(source).as_posix()
-            name = options.hash_identity("file", name) if hashed_names else name
-            try:
-                reason = _add_file(writer, file, Path(name), options, instances)
-            except DataError as error:
-                if damaged == "stop":
-                    raise
-                # The message of the error names the file, which hashed names must hide.
-                reason = name if hashed_names else str(error)
-            if reason:
-                writer.skip(name, "file", reason)
-        summaries.append(writer.write())
+
+    def add_file(writer: CocoWriter, file: Path) -> None:
+        # Relative to the source, because series often differ only in their folders.
+        name = file.relative_to(source).as_posix()
+        name = options.hash_identity("file", name) if hashed_names else name
+        try:
+            reason = _add_file(writer, file, Path(name), options, instances)
+        except DataError as error:
+            if damaged == "stop":
+                raise
+            # The message of the error names the file, which hashed names must hide.
+            reason = name if hashed_names else str(error)
+        if reason:
+            writer.skip(name, "file", reason)
+
+    summaries = dataset.write(track_splits(splits, progress), add_file)
     if not any(summary.images for summary in summaries):
         raise DataError(f"{source} holds no DICOM image; found {format_listing(source)}")
-    return tuple(summaries)
+    return summaries
 
 
 def find_split_folders(source: Path) -> dict[str, Path]:
@@ -112,15 +110,6 @@ def find_split_folders(source: Path) -> dict[str, Path]:
     require_parts(source, ())
     folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
     return folders if "train" in folders else {"train": source}
-
-
-def _list_files(folder: Path) -> Iterator[Path]:
-    """Yield all files in a folder and its subfolders that are not hidden, in sorted order."""
-    for parent, below, names in os.walk(folder):
-        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(parent, name)
 
 
 def _add_file(
@@ -162,12 +151,10 @@ class AddedFrame(NamedTuple):
 
     Attributes:
         image_id: Id of the image in its COCO file.
-        size: (height, width) of the image.
         scale: (y, x) factors by which the image was shrunk, at most 1.
     """
 
     image_id: int
-    size: tuple[int, int]
     scale: tuple[float, float] = (1.0, 1.0)
 
 
@@ -210,7 +197,7 @@ def add_frames(
         image_id = writer.add_image(
             image, size=size, group=group, spacing=frame.spacing, attributes=frame.attributes
         )
-        added.append(AddedFrame(image_id, size, frame.scale))
+        added.append(AddedFrame(image_id, frame.scale))
     return added
 
 

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from data_tools.converters.nifti.layouts import Case, NiftiLayout, read_layout
-from data_tools.reading.source_folder import SPLITS
+from data_tools.reading.source_folder import SPLITS, hold_out
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.lossless_images import write_lossless_image
 from data_tools.writing.output_folder import place_inside
-from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.progress import Progress, track_splits
+from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -72,38 +74,27 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
         raise DataError(f"empty_slices is {empty_slices}; it must be a fraction from 0 to 1")
     layout = read_layout(source, classes)
     splits = _choose_splits(layout, val_fraction, seed, source)
-    names = list(layout.classes.values())
-    count = ProgressCounter(sum(map(len, splits.values())), progress)
-    summaries = []
-    for split, cases in splits.items():
-        writer = CocoWriter(
-            out,
-            split,
-            [CategorySpec(name, isthing=False) for name in names],
-            annotated=("semantic",),
-            description=f"Converted from NIfTI, {plane} slices, {split}",
-            license_name=license_name,
-        )
-        ids = {
-            0: 0,
-            **{value: category_id for category_id, value in enumerate(layout.classes, start=1)},
-        }
-        if layout.void is not None:
-            ids[layout.void] = writer.void
-        for case in count.track(cases):
-            empty_fraction = empty_slices if split == "train" else 1.0
-            # No local variable keeps the volume, so it is freed before the next one is read.
-            _add_case(
-                writer,
-                _open_volume(case, plane, check_affine=check_affine),
-                ids,
-                empty_fraction,
-                fill,
-            )
-        for name in _list_unlabeled(layout, split, splits):
+    ids = {0: 0, **{value: index for index, value in enumerate(layout.classes, start=1)}}
+    if layout.void is not None:
+        ids[layout.void] = choose_void_value(len(layout.classes))
+    dataset = DatasetWriter(
+        out,
+        [CategorySpec(name, isthing=False) for name in layout.classes.values()],
+        annotated=("semantic",),
+        description=f"Converted from NIfTI, {plane} slices, {{split}}",
+        license_name=license_name,
+    )
+
+    def add_case(writer: CocoWriter, case: Case) -> None:
+        empty_fraction = empty_slices if writer.split == "train" else 1.0
+        volume = _open_volume(case, plane, check_affine=check_affine)
+        _add_case(writer, volume, ids, empty_fraction, fill)
+
+    def finish_split(writer: CocoWriter) -> None:
+        for name in _list_unlabeled(layout, writer.split, splits):
             writer.skip(name, "volume", "it has no labels")
-        summaries.append(writer.write())
-    return tuple(summaries)
+
+    return dataset.write(track_splits(splits, progress), add_case, finish_split)
 
 
 def _choose_splits(
@@ -121,8 +112,7 @@ def _choose_splits(
         if count < 1:
             raise DataError(f"{source} has only one volume; a val split needs a second one")
         val_indices = set(random.Random(seed).sample(range(len(cases)), count))
-        splits["train"] = [case for i, case in enumerate(cases) if i not in val_indices]
-        splits["val"] = [case for i, case in enumerate(cases) if i in val_indices]
+        splits |= hold_out(cases, val_indices)
     return {split: splits[split] for split in SPLITS if split in splits}
 
 

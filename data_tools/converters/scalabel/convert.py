@@ -12,8 +12,8 @@ test are not public.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import SPLITS, require_parts
 from data_tools.writing.coco_writer import Annotated, CocoWriter
+from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import EstimatedCounter, Progress
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.coco.masks import decode_mask
@@ -132,37 +133,48 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
         require_parts(source, [pattern.format(split="train") for pattern in labels])
         raise DataError(f"no label file is given for {source}; name one or more under labels")
     count = EstimatedCounter([first.stat().st_size for first, *_ in files.values()], progress)
-    summaries = []
-    for split, (first, *other_files) in files.items():
-        annotated: tuple[Annotated, ...] = ("boxes", "masks") if masks else ("boxes",)
-        writer = CocoWriter(
-            out,
-            split,
-            plan.categories,
-            annotated=annotated if semantic == "none" else (*annotated, "semantic"),
-            images_root=source,
-            copy_images=copy_images,
-            description=f"Converted from Scalabel, {split}",
-            license_name=license_name,
-        )
-        labels_by_frame, skipped_counts = group_labels_by_name(other_files), _SkippedCounts()
-        for frame in read_frames(first):
-            image = source / images.format(split=split) / frame.name
-            is_annotated = not other_files or frame.name in labels_by_frame
-            skipped_counts.images_without_map += not is_annotated
-            frame.labels.extend(labels_by_frame.pop(frame.name, ()))
-            frame_size = measure_image_size(image) if need_images else frame.size or size
-            _add_frame(
-                writer, image, frame, plan, frame_size, skipped_counts, is_annotated=is_annotated
-            )
-            count.add_image(frame.fraction)
-        count.finish_file()
-        skipped_counts.frames = len(labels_by_frame)
-        _add_notes(writer, skipped_counts, semantic, need_images=need_images)
-        summaries.append(writer.write())
+    annotated: tuple[Annotated, ...] = ("boxes", "masks") if masks else ("boxes",)
+    dataset = DatasetWriter(
+        out,
+        plan.categories,
+        annotated=annotated if semantic == "none" else (*annotated, "semantic"),
+        description="Converted from Scalabel, {split}",
+        images_root=source,
+        copy_images=copy_images,
+        license_name=license_name,
+    )
+    skipped_counts = {split: _SkippedCounts() for split in files}
+
+    def add_frame(writer: CocoWriter, frame: ScalabelFrame) -> None:
+        image = source / images.format(split=writer.split) / frame.name
+        frame_size = measure_image_size(image) if need_images else frame.size or size
+        _add_frame(writer, image, frame, plan, frame_size, skipped_counts[writer.split])
+
+    def finish_split(writer: CocoWriter) -> None:
+        _add_notes(writer, skipped_counts[writer.split], semantic, need_images=need_images)
+
+    frames = {
+        split: count.track(_read_all_labels(split_files, skipped_counts[split]))
+        for split, split_files in files.items()
+    }
+    summaries = dataset.write(frames, add_frame, finish_split)
     if not need_images:
-        return tuple(summaries)
+        return summaries
     return add_unused_images(summaries, source, images, "no frame is about them")
+
+
+def _read_all_labels(
+    files: Sequence[Path], skipped_counts: _SkippedCounts
+) -> Iterator[ScalabelFrame]:
+    """Yield the frames of the first file with the labels that other files add to them."""
+    first, *other_files = files
+    labels_by_frame = group_labels_by_name(other_files)
+    for frame in read_frames(first):
+        is_annotated = not other_files or frame.name in labels_by_frame
+        skipped_counts.images_without_map += not is_annotated
+        frame.labels.extend(labels_by_frame.pop(frame.name, ()))
+        yield replace(frame, is_annotated=is_annotated)
+    skipped_counts.frames = len(labels_by_frame)
 
 
 def _add_frame(
@@ -172,13 +184,11 @@ def _add_frame(
     plan: ConversionPlan,
     size: tuple[int, int],
     skipped_counts: _SkippedCounts,
-    *,
-    is_annotated: bool,
 ) -> None:
     image_id = writer.add_image(image, size=size, group=frame.group, attributes=frame.attributes)
     has_map = plan.semantic != "none"
     # An image without area labels was not annotated: its pixels must not count as background.
-    fill_value = 0 if is_annotated else writer.void
+    fill_value = 0 if frame.is_annotated else writer.void
     ids = np.full(size if has_map else (0, 0), fill_value, dtype=np.int64)
     names = [plan_category.name for plan_category in plan.categories]
     for location, label in frame.labels:

@@ -23,6 +23,7 @@ class ScalabelFrame:
         attributes: Attributes of the image.
         size: (height, width) in pixels; None if the file does not state it.
         fraction: Fraction of the file up to the end of the frame, above 0 and at most 1.
+        is_annotated: Whether every kind of label was annotated in the image.
     """
 
     location: str
@@ -32,6 +33,7 @@ class ScalabelFrame:
     attributes: Mapping[str, Any]
     size: tuple[int, int] | None
     fraction: float
+    is_annotated: bool = True
 
 
 def read_frames(file: Path) -> Iterator[ScalabelFrame]:

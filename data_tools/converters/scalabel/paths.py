@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from data_tools.shapes.outlines import is_number, is_point
+from data_tools.shapes.outlines import Box, clip_corners, is_number, is_point
 from resnet_tasks.errors import DataError
 
 Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 
 STEP = 4.0
 """Approximate length, in pixels, of the line segments that replace a curve."""
@@ -144,9 +143,4 @@ def parse_box(raw: Any, size: tuple[int, int], location: str) -> Box | None:
     x1, y1, x2, y2 = coordinates
     if x2 < x1 or y2 < y1:
         return None
-    height, width = size
-    left, right = (min(max(x, 0.0), float(width)) for x in (x1, x2 + 1))
-    top, bottom = (min(max(y, 0.0), float(height)) for y in (y1, y2 + 1))
-    if right <= left or bottom <= top:
-        return None
-    return left, top, right - left, bottom - top
+    return clip_corners((x1, y1, x2 + 1, y2 + 1), size)

@@ -9,14 +9,13 @@ from PIL import Image
 
 from data_tools.catalog import prepare
 from data_tools.converters.label_maps import convert_label_maps, find_pairs
-from data_tools.writing.coco_writer import CategorySpec
 from data_tools.writing.data_card import DataCard
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
-CLASSES = (CategorySpec("road", isthing=False), CategorySpec("car"))
+CLASSES, THINGS = ("road", "car"), ("car",)
 VOID = 5
 
 
@@ -80,7 +79,9 @@ def test_camvid_is_read_without_a_problem(camvid: tuple[Path, DataCard]) -> None
 
 def test_ids_by_hand(tmp_path: Path) -> None:
     source = segnet(tmp_path / "in", np.array([[0, 1, VOID], [1, 1, 0]]))
-    (summary,) = convert_label_maps(source, tmp_path / "out", classes=CLASSES, void=VOID)
+    (summary,) = convert_label_maps(
+        source, tmp_path / "out", classes=CLASSES, things=THINGS, void=VOID
+    )
     ids = read_label_map(tmp_path / "out/semantic/train/a.png")
     assert ids.tolist() == [[1, 2, 255], [2, 2, 1]]
     assert summary.pixels == {"road": 2, "car": 3}
@@ -96,7 +97,7 @@ def test_boxes_are_drawn_around_components_of_things(tmp_path: Path) -> None:
     indices[12:15, 13:15] = 1  # touches at a corner: the same component
     indices[0:2, 30:34] = 1  # 8 pixels: too small to be judged
     source = segnet(tmp_path / "in", indices)
-    convert_label_maps(source, tmp_path / "out", classes=CLASSES, boxes=True)
+    convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS, boxes=True)
     found = load(tmp_path / "out/train.json")["annotations"]
     assert sorted((a["bbox"], a["iscrowd"], a["category_id"]) for a in found) == [
         ([3, 2, 12, 13], 0, 2),
@@ -134,7 +135,7 @@ def test_without_a_list_names_are_paired(tmp_path: Path) -> None:
 def test_unknown_values_name_file_and_value(tmp_path: Path) -> None:
     source = segnet(tmp_path / "in", np.array([[0, 1, 2], [200, 1, 2]]))
     with pytest.raises(DataError) as raised:
-        convert_label_maps(source, tmp_path / "out", classes=CLASSES, void=VOID)
+        convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS, void=VOID)
     message = str(raised.value)
     assert "trainannot/a.png" in message
     assert "2 (2 pixels), 200 (1 pixels); allowed are 0, 1, 5" in message
@@ -144,16 +145,16 @@ def test_unknown_values_name_file_and_value(tmp_path: Path) -> None:
 def test_wrong_lists_and_sizes_are_named(tmp_path: Path) -> None:
     source = segnet(tmp_path / "in", np.zeros((4, 4)), "train/b.png trainannot/a.png")
     with pytest.raises(DataError, match=r"train\.txt lists 'train/b\.png'"):
-        convert_label_maps(source, tmp_path / "out", classes=CLASSES)
+        convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS)
     (source / "train.txt").write_text("train/a.jpg\n")
     with pytest.raises(DataError, match=r"line 'train/a\.jpg'; every line should name"):
-        convert_label_maps(source, tmp_path / "out", classes=CLASSES)
+        convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS)
     (source / "train.txt").write_text("train/a.jpg trainannot/a.png\n")
     save(source / "trainannot/a.png", np.zeros((4, 6)))
     with pytest.raises(DataError, match=r"\(4, 6\) \(height, width\), the image \(4, 4\)"):
-        convert_label_maps(source, tmp_path / "out", classes=CLASSES)
+        convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS)
     with pytest.raises(DataError, match=r"train, trainannot, train\.txt is missing; found in"):
-        convert_label_maps(tmp_path, tmp_path / "out", classes=CLASSES)
+        convert_label_maps(tmp_path, tmp_path / "out", classes=CLASSES, things=THINGS)
 
 
 def test_floats_are_rounded_and_lossy_or_several_maps_rejected(tmp_path: Path) -> None:
@@ -161,15 +162,15 @@ def test_floats_are_rounded_and_lossy_or_several_maps_rejected(tmp_path: Path) -
     source = segnet(tmp_path / "in", np.zeros((2, 3)), "train/a.jpg trainannot/a.tif")
     file = source / "trainannot/a.tif"
     tifffile.imwrite(file, np.asarray([[0, 0.9999, 5.0004], [1, 0, 1]], np.float32))
-    convert_label_maps(source, tmp_path / "out", classes=CLASSES, void=VOID)
+    convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS, void=VOID)
     ids = read_label_map(tmp_path / "out/semantic/train/a.png")
     assert ids.tolist() == [[1, 2, 255], [2, 1, 2]]
     tifffile.imwrite(file, np.zeros((2, 2, 3), np.uint8), photometric="minisblack")
     with pytest.raises(DataError, match=r"a\.tif holds 2 images"):
-        convert_label_maps(source, tmp_path / "no", classes=CLASSES, void=VOID)
+        convert_label_maps(source, tmp_path / "no", classes=CLASSES, things=THINGS, void=VOID)
     Image.new("L", (3, 2)).save(file, "JPEG")
     with pytest.raises(DataError, match=r"a\.tif is stored as JPEG, which changes pixel values"):
-        convert_label_maps(source, tmp_path / "no", classes=CLASSES, void=VOID)
+        convert_label_maps(source, tmp_path / "no", classes=CLASSES, things=THINGS, void=VOID)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +185,10 @@ def test_reported_label_maps(name: str, message: str, shared_data: Path, tmp_pat
     source = shared_data.with_name("cases") / name / "in"
     if not source.is_dir():
         pytest.skip(f"the reported input is not at {source}")
-    classes = [CategorySpec(letter) for letter in "abcdef"]
+    classes = tuple("abcdef")
     if message:
         with pytest.raises(DataError, match=message):
             convert_label_maps(source, tmp_path / "out", classes=classes)
         return
-    (summary,) = convert_label_maps(source, tmp_path / "out", classes=classes)
+    (summary,) = convert_label_maps(source, tmp_path / "out", classes=classes, things=classes)
     assert summary.pixels == {"a": 1708, "b": 824, "c": 1200, "d": 280, "e": 0, "f": 84}

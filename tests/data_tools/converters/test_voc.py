@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.converters.voc import convert_voc, corners_to_coco_box, read_voc_file
+from data_tools.converters.voc import convert_voc, read_voc_file
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
@@ -73,11 +73,22 @@ def test_bccd_boxes_are_as_stored(bccd: tuple[Path, tuple[SplitSummary, ...]]) -
     assert boxes[:2] == [[68, 315, 218, 165], [346, 361, 100, 93]]
 
 
-def test_coordinates_by_hand() -> None:
-    assert corners_to_coco_box((3, 2, 8, 9), (10, 20), one_based=False) == (3, 2, 5, 7)
-    assert corners_to_coco_box((3, 2, 8, 9), (10, 20), one_based=True) == (2, 1, 6, 8)
-    assert corners_to_coco_box((1, 1, 20, 10), (10, 20), one_based=True) == (0, 0, 20, 10)
-    assert corners_to_coco_box((-4, 2, 25, 9), (10, 20), one_based=False) == (0, 2, 20, 7)
+@pytest.mark.parametrize(
+    ("corners", "one_based", "box"),
+    [
+        ((3, 2, 8, 9), False, [3, 2, 5, 7]),
+        ((3, 2, 8, 9), True, [2, 1, 6, 8]),
+        ((1, 1, 20, 10), True, [0, 0, 20, 10]),
+        ((-4, 2, 25, 9), False, [0, 2, 20, 7]),
+    ],
+)
+def test_coordinates_by_hand(
+    corners: tuple[int, ...], one_based: bool, box: list[int], tmp_path: Path
+) -> None:
+    source = voc(tmp_path / "in", [("cat", corners, 0)])
+    convert_voc(source, tmp_path / "out", one_based=one_based)
+    (annotation,) = load(tmp_path / "out/val.json")["annotations"]
+    assert annotation["bbox"] == box
 
 
 def test_difficult_objects_are_crowds_and_given_classes_keep_their_order(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_wrong_contents_are_named(tmp_path: Path) -> None:
         coco.add_image(image(tmp_path / "elsewhere.png"))
     with pytest.raises(DataError, match="each name once"):
         CocoWriter(tmp_path, "val", [CategorySpec("a"), CategorySpec("a")], annotated=())
-    assert coco.summarize().objects == {"road": 0, "car": 0}
+    assert coco.write().objects == {"road": 0, "car": 0}
 
 
 def test_the_file_is_what_json_makes_of_its_content(tmp_path: Path) -> None:
