@@ -31,8 +31,8 @@ from data_tools.reading.source_folder import (
     read_names,
     require_parts,
 )
+from data_tools.shapes.boxes import clip_corners, sort_corners
 from data_tools.shapes.components import SMALL_COMPONENT, find_components
-from data_tools.shapes.outlines import clip_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, ProgressCounter
@@ -320,25 +320,13 @@ def _add_boxes(
 ) -> None:
     """Add every box as an object with the mask's pixels inside it."""
     for corners in boxes:
-        x, y, width, height = clip_box(corners, mask.shape)
         part = np.zeros_like(mask)
-        rows = slice(int(y), int(np.ceil(y + height)))
-        columns = slice(int(x), int(np.ceil(x + width)))
-        part[rows, columns] = mask[rows, columns]
+        if (box := clip_corners(sort_corners(corners), mask.shape)) is not None:
+            x, y, width, height = box
+            rows = slice(int(y), int(np.ceil(y + height)))
+            columns = slice(int(x), int(np.ceil(x + width)))
+            part[rows, columns] = mask[rows, columns]
         if part.any():
             writer.add_mask(image_id, category, part)
         else:
             writer.skip(file, f"{category}, box {corners}", "the mask has no pixel in it")
-
-
-def read_binary_mask(file: Path, threshold: int | None = None) -> NDArray[np.bool_]:
-    """Return the `(height, width)` bool foreground of a single mask.
-
-    Args:
-        file: Path of the mask.
-        threshold: Lowest gray value of the class, 1 to 255; None: the values in the file decide.
-
-    Raises:
-        DataError: If the file cannot be read or has several interpretations.
-    """
-    return MaskReader(threshold=threshold, allow_lossy=True, group="masks").read(file)

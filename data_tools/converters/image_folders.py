@@ -9,7 +9,6 @@ Without native splits, `val_fraction` of every class goes to `val`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from data_tools.reading.source_folder import (
     SPLIT_ALIASES,
     SPLITS,
     format_listing,
-    hold_out,
+    hold_out_fraction,
     is_image,
     require_parts,
     walk_files,
@@ -154,10 +153,6 @@ def _split_classes(
         return {"train": classes}
     splits: dict[str, dict[str, Sequence[Path]]] = {"train": {}, "val": {}}
     for name, files in classes.items():
-        # From a class of two images or more, each split gets at least one.
-        count = round(len(files) * val_fraction)
-        count = min(max(count, 1), len(files) - 1) if len(files) > 1 else 0
-        val_indices = set(random.Random(f"{seed}/{name}").sample(range(len(files)), count))
-        for split, split_files in hold_out(files, val_indices).items():
+        for split, split_files in hold_out_fraction(files, val_fraction, f"{seed}/{name}").items():
             splits[split][name] = split_files
     return dict(splits)

@@ -198,12 +198,3 @@ def compute_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     eroded = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE)
     outer: NDArray[np.bool_] = mask & (eroded == 0)
     return outer
-
-
-def read_mask(file: Path) -> NDArray[np.bool_]:
-    """Return the `(height, width)` bool foreground of a single mask; see `mask_foreground`.
-
-    Raises:
-        DataError: If the file cannot be read or has several interpretations.
-    """
-    return MaskReader(one_level=False).read(file)

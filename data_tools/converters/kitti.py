@@ -24,7 +24,7 @@ from data_tools.reading.source_folder import (
     read_lines,
     require_parts,
 )
-from data_tools.shapes.labeled_objects import add_clipped_box
+from data_tools.shapes.boxes import add_clipped_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits

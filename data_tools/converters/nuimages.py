@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.json_streaming import stream_objects
 from data_tools.reading.source_folder import require_parts
-from data_tools.shapes.outlines import clip_corners, is_number
+from data_tools.shapes.boxes import clip_corners
+from data_tools.shapes.outlines import is_number
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, ProgressCounter

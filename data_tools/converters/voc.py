@@ -25,7 +25,7 @@ from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.safe_xml import read_xml
 from data_tools.reading.source_folder import find_split_lists, read_image_names, require_parts
-from data_tools.shapes.labeled_objects import add_clipped_box
+from data_tools.shapes.boxes import add_clipped_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits

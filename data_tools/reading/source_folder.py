@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) 
         f"{source} should hold {', '.join(expects)}, but {nearest} lacks {missing_text}, and no "
         "folder "
         f"inside has more of them; {source} holds {format_listing(source)}. "
-        f"{capitalize_first(by_hand)}"
+        f"{by_hand[:1].upper()}{by_hand[1:]}"
     )
 
 
@@ -100,11 +101,6 @@ def find_split_lists(folder: Path) -> dict[str, Path]:
     """Return those of `train.txt`, `val.txt` and `test.txt` that a folder contains, by split."""
     lists = {split: folder / f"{split}.txt" for split in SPLITS}
     return {split: file for split, file in lists.items() if file.is_file()}
-
-
-def capitalize_first(text: str) -> str:
-    """Return a text with its first letter in upper case."""
-    return text[:1].upper() + text[1:]
 
 
 def _find_missing(folder: Path, parts: Mapping[str, str]) -> list[str]:
@@ -178,6 +174,17 @@ def hold_out(samples: Sequence[Sample], val_indices: Collection[int]) -> dict[st
         "train": [sample for i, sample in enumerate(samples) if i not in val_indices],
         "val": [sample for i, sample in enumerate(samples) if i in val_indices],
     }
+
+
+def hold_out_fraction(
+    samples: Sequence[Sample], fraction: float, seed: int | str
+) -> dict[str, list[Sample]]:
+    """Return `train` and `val`, which has a random fraction of the samples.
+
+    Of two samples or more, each split gets at least one; a single sample belongs to `train`.
+    """
+    count = min(max(round(len(samples) * fraction), 1), len(samples) - 1)
+    return hold_out(samples, set(random.Random(seed).sample(range(len(samples)), max(count, 0))))
 
 
 def make_absolute(path: Path) -> Path:
@@ -257,9 +264,9 @@ def count_unused(folder: Path, used: Collection[Path]) -> int:
         folder: Folder to search.
         used: Paths of the used images.
     """
-    used_paths = set(map(make_absolute, used))
+    used_paths = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
     return sum(
-        is_image(Path(name)) and make_absolute(Path(parent, name)) not in used_paths
+        is_image(Path(name)) and os.path.abspath(Path(parent, name)) not in used_paths  # noqa: PTH100
         for parent, _, names in os.walk(folder)
         for name in names
     )

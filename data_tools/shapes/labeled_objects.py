@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.shapes.outlines import clip_box, clip_corners
+from data_tools.shapes.boxes import clip_corners
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.coco.masks import decode_mask
 
@@ -101,9 +101,9 @@ def add_labeled_object(
     polygons = [*labeled_object.polygons, *map(_rectangle_to_polygon, labeled_object.boxes)]
     if labeled_object.kind == "box":
         corners = np.reshape(labeled_object.boxes, (-1, 2))
-        box = clip_box([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], size)
-        is_visible = min(box[2:]) > 0
-        if is_visible:
+        box = clip_corners([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], size)
+        is_visible = box is not None
+        if box is not None:
             writer.add_box(
                 image_id, labeled_object.label, box, attributes=labeled_object.attributes
             )
@@ -154,36 +154,6 @@ def add_labeled_image(
         writer.skip(file, description, reason)
     for labeled_object in objects:
         add_labeled_object(writer, image_id, labeled_object, size, file)
-
-
-def add_clipped_box(
-    writer: CocoWriter,
-    image_id: int,
-    category: str,
-    corners: Sequence[float],
-    *,
-    file: str,
-    description: str,
-    iscrowd: bool = False,
-    attributes: Mapping[str, Any] | None = None,
-) -> None:
-    """Add the part of a box that lies inside its image, or list the object as skipped.
-
-    Args:
-        writer: Writer of the split.
-        image_id: Id of the image of the object.
-        category: Name of the class.
-        corners: (x1, y1, x2, y2) in pixels.
-        file: Source file of the object, for the report.
-        description: Description of the object, for the report.
-        iscrowd: Whether training and evaluation ignore the object.
-        attributes: Additional attributes of the object.
-    """
-    box = clip_corners(corners, writer.get_image_size(image_id))
-    if box is None:
-        writer.skip(file, description, "its box has no area inside the image")
-    else:
-        writer.add_box(image_id, category, box, iscrowd=iscrowd, attributes=attributes)
 
 
 def _rectangle_to_polygon(corners: Sequence[float]) -> list[float]:

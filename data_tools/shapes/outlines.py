@@ -12,7 +12,6 @@ from scipy.spatial import KDTree
 
 from resnet_tasks.data.coco.masks import decode_mask
 
-Box = tuple[float, float, float, float]
 Points = NDArray[np.float64]
 """(N, 2) x and y of the corners of an outline, in pixels; (0, 0) is the upper left corner of the
 image."""
@@ -60,37 +59,6 @@ def is_number(raw: object) -> TypeGuard[float]:
 def is_point(raw: object) -> TypeGuard[list[float]]:
     """Return whether a value of a JSON file is a point [x, y]."""
     return isinstance(raw, list) and len(raw) == 2 and all(map(is_number, raw))
-
-
-def clip_box(corners: Sequence[float], size: tuple[int, int]) -> Box:
-    """Convert corners in any order to a box inside the image.
-
-    Args:
-        corners: (x1, y1, x2, y2) in pixels.
-        size: (height, width) of the image.
-
-    Returns:
-        (x, y, width, height) in pixels.
-    """
-    x1, x2 = sorted(min(max(x, 0.0), float(size[1])) for x in (corners[0], corners[2]))
-    y1, y2 = sorted(min(max(y, 0.0), float(size[0])) for y in (corners[1], corners[3]))
-    return x1, y1, x2 - x1, y2 - y1
-
-
-def clip_corners(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
-    """Convert the upper left and the lower right corner to a box inside the image.
-
-    Args:
-        corners: (x1, y1, x2, y2) in pixels.
-        size: (height, width) of the image.
-
-    Returns:
-        (x, y, width, height) in pixels; None if the box has no area inside the image, or the
-        corners are in the wrong order or not numbers.
-    """
-    x1, x2 = (min(max(x, 0.0), float(size[1])) for x in corners[::2])
-    y1, y2 = (min(max(y, 0.0), float(size[0])) for y in corners[1::2])
-    return (x1, y1, x2 - x1, y2 - y1) if x2 > x1 and y2 > y1 else None
 
 
 def ellipse_to_polygon(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:

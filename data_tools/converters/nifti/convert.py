@@ -9,7 +9,6 @@ channels become the channels of a TIFF. Value 0 is unlabeled, unless `classes` n
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from data_tools.converters.nifti.layouts import Case, NiftiLayout, read_layout
-from data_tools.reading.source_folder import SPLITS, hold_out
+from data_tools.reading.source_folder import SPLITS, hold_out_fraction
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.lossless_images import write_lossless_image
@@ -107,12 +106,9 @@ def _choose_splits(
             f"there is a val split, as in {source}"
         )
     if val_fraction:
-        cases = splits["train"]
-        count = min(max(round(len(cases) * val_fraction), 1), len(cases) - 1)
-        if count < 1:
+        splits |= hold_out_fraction(splits["train"], val_fraction, seed)
+        if not splits["val"]:
             raise DataError(f"{source} has only one volume; a val split needs a second one")
-        val_indices = set(random.Random(seed).sample(range(len(cases)), count))
-        splits |= hold_out(cases, val_indices)
     return {split: splits[split] for split in SPLITS if split in splits}
 
 

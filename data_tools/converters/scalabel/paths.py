@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from data_tools.shapes.outlines import Box, clip_corners, is_number, is_point
+from data_tools.shapes.boxes import Box, clip_corners
+from data_tools.shapes.outlines import is_number, is_point
 from resnet_tasks.errors import DataError
 
 Point = tuple[float, float]

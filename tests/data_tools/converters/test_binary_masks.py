@@ -14,8 +14,8 @@ from data_tools.converters.binary_masks import (
     ImageMaskFolders,
     MaskRule,
     convert_binary_masks,
-    read_binary_mask,
 )
+from data_tools.reading.mask_foreground import MaskReader
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.read import read_coco
@@ -77,13 +77,14 @@ def test_masks_of_jpeg_are_cut_at_the_threshold(tmp_path: Path) -> None:
     gray = np.tile(np.arange(0, 240, 8, dtype=np.float64), (20, 1))
     pair(tmp_path / "in", "a", gray)
     file = tmp_path / "in/masks/a.png"
-    assert (read_binary_mask(file, 128) == (gray >= 128)).all()
-    assert (read_binary_mask(file, 200) == (gray >= 200)).all()
+    assert (MaskReader(threshold=128, allow_lossy=True).read(file) == (gray >= 128)).all()
+    assert (MaskReader(threshold=200, allow_lossy=True).read(file) == (gray >= 200)).all()
     clean = square(slice(5, 27), slice(13, 49))
     pair(tmp_path / "jpeg", "a", clean, ".jpg")
     stored = np.asarray(Image.open(tmp_path / "jpeg/masks/a.jpg"))
     assert set(np.unique(stored)) - {0, 255}
-    assert (read_binary_mask(tmp_path / "jpeg/masks/a.jpg", 128) == (clean > 0)).all()
+    mask = MaskReader(threshold=128, allow_lossy=True).read(tmp_path / "jpeg/masks/a.jpg")
+    assert (mask == (clean > 0)).all()
     with pytest.raises(DataError, match=r"masks\.threshold is 0"):
         convert(tmp_path / "in", tmp_path / "out", masks=MaskRule(threshold=0))
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_tools.converters.instance_masks import compute_contour, convert_instance_masks, read_mask
+from data_tools.converters.instance_masks import compute_contour, convert_instance_masks
+from data_tools.reading.mask_foreground import MaskReader
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.images.label_files import read_label_map
@@ -69,7 +70,9 @@ def test_dsb2018_masks_are_the_source_masks(
     record = content["images"][0]
     objects = [a for a in content["annotations"] if a["image_id"] == record["id"]]
     folder = (source / record["file_name"]).parents[1]
-    masks = [read_mask(file) for file in sorted((folder / "masks").iterdir())]
+    masks = [
+        MaskReader(one_level=False).read(file) for file in sorted((folder / "masks").iterdir())
+    ]
     assert len(objects) == len(masks) > 3
     for object_, mask in zip(objects, masks, strict=True):
         assert (coco_mask.decode(object_["segmentation"]).astype(bool) == mask).all()
@@ -124,10 +127,10 @@ def test_opaque_black_masks_are_empty(tmp_path: Path) -> None:
     opaque = np.zeros((6, 8, 4))
     opaque[..., 3] = 255
     save(tmp_path / "m.png", opaque)
-    assert not read_mask(tmp_path / "m.png").any()
+    assert not MaskReader(one_level=False).read(tmp_path / "m.png").any()
     opaque[2, 3, 1] = 9
     save(tmp_path / "m.png", opaque)
-    assert np.argwhere(read_mask(tmp_path / "m.png")).tolist() == [[2, 3]]
+    assert np.argwhere(MaskReader(one_level=False).read(tmp_path / "m.png")).tolist() == [[2, 3]]
 
 
 def test_images_without_objects_are_kept(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from data_tools.converters.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
-from data_tools.converters.instance_masks import convert_instance_masks, read_mask
+from data_tools.converters.instance_masks import convert_instance_masks
 from data_tools.reading.mask_foreground import MaskReader
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
@@ -249,7 +249,7 @@ def test_lossy_masks_that_are_black_and_white_are_read(
         outer = cv2.dilate(DISC.astype(np.uint8), np.ones((9, 9))) == 0
         assert not (wrong & (core | outer)).any()
         with pytest.raises(DataError, match=r"m\.\w+ is stored as (JPEG|lossy WebP), which "):
-            read_mask(file)
+            MaskReader(one_level=False).read(file)
 
 
 def test_lossy_masks_of_other_levels_are_rejected(tmp_path: Path) -> None:
