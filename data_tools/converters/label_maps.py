@@ -23,7 +23,7 @@ from data_tools.reading.source_folder import (
     IMAGE_SUFFIXES,
     SPLITS,
     is_file,
-    list_path_endings,
+    iterate_path_endings,
     read_lines,
     require_parts,
 )
@@ -156,7 +156,7 @@ def _parse_pair(source: Path, words: list[str], list_file: Path) -> Pair:
 
 
 def _resolve_path(source: Path, name: str, list_file: Path) -> Path:
-    for path in list_path_endings(source, name):
+    for path in iterate_path_endings(source, name):
         for candidate in (path, *(path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
             if is_file(candidate):
                 return candidate

@@ -27,7 +27,7 @@ from data_tools.reading.source_folder import (
     is_file,
     is_folder,
     is_image,
-    list_path_endings,
+    iterate_path_endings,
     read_lines,
     require_parts,
 )
@@ -205,7 +205,7 @@ def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
 
 
 def _resolve_path(root: Path, name: str, location: str) -> Path:
-    for candidate in list_path_endings(root, name.replace("\\", "/")):
+    for candidate in iterate_path_endings(root, name.replace("\\", "/")):
         if is_file(candidate) or is_folder(candidate):
             return candidate
     raise DataError(

@@ -192,13 +192,13 @@ def make_absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links
 
 
-def list_path_endings(root: Path, name: str) -> list[Path]:
-    """Return the endings of a path inside a folder, from the longest to the name alone.
+def iterate_path_endings(root: Path, name: str) -> Iterator[Path]:
+    """Yield the endings of a path inside a folder, from the whole path to the name alone.
 
     Published lists contain paths of the machine that they were created on.
     """
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..")]
-    return [root.joinpath(*parts[start:]) for start in range(len(parts))]
+    return (root.joinpath(*parts[start:]) for start in range(len(parts)))
 
 
 def walk_files(folder: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from data_tools.converters.csv.tables import TableBox, TableImage, merge_findings, read_box_table
@@ -98,7 +99,6 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         )
     names = _map_class_names(tables_by_split, files, classes)
     images_by_split = _select_readers(readers, tables_by_split)
-    dicom_options = dicom or DicomOptions()
     paths_by_split = {
         split: _find_images(source, split, images_by_split[split], files[split])
         for split in images_by_split
@@ -116,9 +116,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         license_name=license_name,
     )
 
-    def open_image(entry: _TableEntry) -> _SourceImage:
-        group = entry.image.group
-        return _SourceImage(entry.path, entry.name, group, dicom_options, is_dicom=are_dicom)
+    open_image = partial(_SourceImage, dicom_options=dicom or DicomOptions(), is_dicom=are_dicom)
 
     def add_image(writer: CocoWriter, entry: _TableEntry) -> None:
         boxes = _iterate_findings(entry.image, is_merged=readers == "merged")
@@ -170,23 +168,14 @@ class _SourceImage:
     """Image of the source whose group is known before the image is written.
 
     Args:
-        path: Path of the file.
-        name: Name of the image in the table.
-        group: Group in the table, which overrides the group in a DICOM file; None if there is none.
+        entry: Entry of the image in a table, whose group overrides the group in a DICOM file.
         dicom_options: Options of the conversion from DICOM files to images.
         is_dicom: Whether the file is a DICOM file.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        name: str,
-        group: str | None,
-        dicom_options: DicomOptions,
-        *,
-        is_dicom: bool,
-    ) -> None:
-        self.path, self._name = path, name
+    def __init__(self, entry: _TableEntry, *, dicom_options: DicomOptions, is_dicom: bool) -> None:
+        path, group = entry.path, entry.image.group
+        self.path, self._name = path, entry.name
         self._dicom = open_dicom(path, dicom_options) if is_dicom else None
         self.group = None if group is None else dicom_options.hash_identity("group", group)
         if self._dicom is not None:
