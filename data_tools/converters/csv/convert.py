@@ -12,18 +12,25 @@ files are written as images; other images are referred to or copied.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from data_tools.converters.csv.images import (
+    SourceImage,
+    TableEntry,
+    are_dicom_files,
+    find_folder,
+    find_images,
+    list_image_files,
+    strip_suffix,
+)
 from data_tools.converters.csv.tables import TableBox, TableImage, merge_findings, read_box_table
-from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
-from data_tools.converters.dicom.options import DicomOptions, is_dicom
+from data_tools.converters.dicom.convert import AddedFrame
+from data_tools.converters.dicom.options import DicomOptions
 from data_tools.reading.class_names import collect_class_names
 from data_tools.reading.source_folder import (
-    IMAGE_SUFFIXES,
     SPLITS,
     format_listing,
     hold_out,
@@ -100,10 +107,10 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     names = _map_class_names(tables_by_split, files, classes)
     images_by_split = _select_readers(readers, tables_by_split)
     paths_by_split = {
-        split: _find_images(source, split, images_by_split[split], files[split])
+        split: find_images(source, split, images_by_split[split], files[split])
         for split in images_by_split
     }
-    are_dicom = _are_dicom(
+    are_dicom = are_dicom_files(
         path for split_paths in paths_by_split.values() for path in split_paths.values()
     )
     dataset = DatasetWriter(
@@ -116,9 +123,9 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         license_name=license_name,
     )
 
-    open_image = partial(_SourceImage, dicom_options=dicom or DicomOptions(), is_dicom=are_dicom)
+    open_image = partial(SourceImage, dicom_options=dicom or DicomOptions(), is_dicom=are_dicom)
 
-    def add_image(writer: CocoWriter, entry: _TableEntry) -> None:
+    def add_image(writer: CocoWriter, entry: TableEntry) -> None:
         boxes = _iterate_findings(entry.image, is_merged=readers == "merged")
         _add_boxes(writer, open_image(entry).add_to(writer), boxes, names, entry.table)
 
@@ -128,7 +135,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
 
     entries = {
         split: [
-            _TableEntry(path, name, images_by_split[split][name], files[split])
+            TableEntry(path, name, images_by_split[split][name], files[split])
             for name, path in paths.items()
         ]
         for split, paths in paths_by_split.items()
@@ -145,58 +152,6 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
             )
     splits = {split: entries[split] for split in SPLITS if split in entries}
     return dataset.write(track_splits(splits, progress), add_image, finish_split)
-
-
-@dataclass(frozen=True)
-class _TableEntry:
-    """Image with its entry in a table.
-
-    Attributes:
-        path: Path of the image.
-        name: Name of the image in the table.
-        image: Content of the table for the image.
-        table: Path of the table.
-    """
-
-    path: Path
-    name: str
-    image: TableImage
-    table: Path
-
-
-class _SourceImage:
-    """Image of the source whose group is known before the image is written.
-
-    Args:
-        entry: Entry of the image in a table, whose group overrides the group in a DICOM file.
-        dicom_options: Options of the conversion from DICOM files to images.
-        is_dicom: Whether the file is a DICOM file.
-    """
-
-    def __init__(self, entry: _TableEntry, *, dicom_options: DicomOptions, is_dicom: bool) -> None:
-        path, group = entry.path, entry.image.group
-        self.path, self._name = path, entry.name
-        self._dicom = open_dicom(path, dicom_options) if is_dicom else None
-        self.group = None if group is None else dicom_options.hash_identity("group", group)
-        if self._dicom is not None:
-            reason = self._dicom.explain_missing_image()
-            if reason is None and self._dicom.num_frames != 1:
-                reason = f"it has {self._dicom.num_frames} frames"
-            if reason is not None:
-                raise DataError(f"a table names {path}, but {reason}; boxes need one image")
-            self.group = self.group or self._dicom.group
-
-    @property
-    def unit(self) -> str:
-        """Name of the unit that splits must keep together: the group, else the image itself."""
-        return self.group or self._name
-
-    def add_to(self, writer: CocoWriter) -> AddedFrame:
-        """Add the image to a split."""
-        if self._dicom is None:
-            return AddedFrame(writer.add_image(self.path, group=self.group))
-        (added,) = add_frames(writer, self._dicom, Path(self._name), self.group)
-        return added
 
 
 def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Path]:
@@ -288,72 +243,6 @@ def _iterate_findings(
         yield from ((box, {"reader": box.reader} if box.reader else {}) for box in image.boxes)
 
 
-def _find_images(
-    source: Path, split: str, images: Mapping[str, TableImage], table: Path
-) -> dict[str, Path]:
-    """Return the file of every image.
-
-    Raises:
-        DataError: If images are missing, or two files match the same image.
-    """
-    folder = _find_folder(source, split)
-    files = _list_image_files(folder)
-    paths_by_name = {name: files.get(_strip_suffix(name), []) for name in images}
-    missing = [name for name, paths in paths_by_name.items() if not paths]
-    if missing:
-        raise DataError(
-            f"{table} has rows for {len(missing)} images that are not in {folder}, the first "
-            f"{missing[0]!r}; add the images or remove the rows"
-        )
-    for name, paths in paths_by_name.items():
-        if len(paths) > 1:
-            raise DataError(
-                f"{table} has rows for {name!r}, which may be {paths[0]} or {paths[1]}; "
-                "keep one of them"
-            )
-    return {name: paths[0] for name, paths in paths_by_name.items()}
-
-
-def _find_folder(source: Path, split: str) -> Path:
-    return source / split if (source / split).is_dir() else source
-
-
-def _list_image_files(folder: Path) -> dict[str, list[Path]]:
-    """Return images and DICOM files in a folder and its subfolders by name without suffix."""
-    files: dict[str, list[Path]] = {}
-    for parent, below, names in os.walk(folder):
-        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
-                files.setdefault(_strip_suffix(name), []).append(path)
-    return files
-
-
-def _strip_suffix(name: str) -> str:
-    suffix = Path(name).suffix
-    # The apparent suffix may be the end of a UID such as `1.2.840.113`.
-    return (
-        name.removesuffix(suffix) if suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else name
-    )
-
-
-def _are_dicom(paths: Iterable[Path]) -> bool:
-    """Return whether the images are DICOM files.
-
-    Raises:
-        DataError: If only some of them are DICOM files.
-    """
-    kinds: dict[bool, Path] = {}
-    for path in paths:
-        kinds.setdefault(path.suffix.lower() not in IMAGE_SUFFIXES, path)
-    if len(kinds) > 1:
-        raise DataError(
-            f"{kinds[True]} is a DICOM file, {kinds[False]} is not; convert them separately"
-        )
-    return True in kinds
-
-
 def _hash_to_fraction(seed: int, unit: str) -> float:
     """Return a pseudo-random number in 0..1 that depends only on the arguments."""
     # Not `hash`, which differs between processes, and no generator, whose order would matter.
@@ -393,9 +282,9 @@ def _report_unread(
     if num_unseen := len(table_images) - len(selected):
         writer.skip(split, f"{num_unseen} images", "the chosen reader did not review them")
     # Splits may share a folder, whose other images belong to the other tables.
-    if _find_folder(source, split) != source:
-        table_stems = {_strip_suffix(name) for name in table_images}
+    if find_folder(source, split) != source:
+        table_stems = {strip_suffix(name) for name in table_images}
         if unread := sum(
-            stem not in table_stems for stem in _list_image_files(_find_folder(source, split))
+            stem not in table_stems for stem in list_image_files(find_folder(source, split))
         ):
             writer.skip(split, f"{unread} images", "no row of the table refers to them")

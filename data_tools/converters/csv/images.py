@@ -1,0 +1,148 @@
+"""Images and DICOM files that CSV tables of boxes refer to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.converters.csv.tables import TableImage
+from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
+from data_tools.converters.dicom.options import DicomOptions, is_dicom
+from data_tools.reading.source_folder import IMAGE_SUFFIXES
+from data_tools.writing.coco_writer import CocoWriter
+from resnet_tasks.errors import DataError
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """Image with its entry in a table.
+
+    Attributes:
+        path: Path of the image.
+        name: Name of the image in the table.
+        image: Content of the table for the image.
+        table: Path of the table.
+    """
+
+    path: Path
+    name: str
+    image: TableImage
+    table: Path
+
+
+class SourceImage:
+    """Image of the source whose group is known before the image is written.
+
+    Args:
+        entry: Entry of the image in a table, whose group overrides the group in a DICOM file.
+        dicom_options: Options of the conversion from DICOM files to images.
+        is_dicom: Whether the file is a DICOM file.
+
+    Raises:
+        DataError: If a DICOM file is damaged or does not contain exactly one image.
+    """
+
+    def __init__(self, entry: TableEntry, *, dicom_options: DicomOptions, is_dicom: bool) -> None:
+        path, group = entry.path, entry.image.group
+        self.path, self._name = path, entry.name
+        self._dicom = open_dicom(path, dicom_options) if is_dicom else None
+        self.group = None if group is None else dicom_options.hash_identity("group", group)
+        if self._dicom is not None:
+            reason = self._dicom.explain_missing_image()
+            if reason is None and self._dicom.num_frames != 1:
+                reason = f"it has {self._dicom.num_frames} frames"
+            if reason is not None:
+                raise DataError(f"a table names {path}, but {reason}; boxes need one image")
+            self.group = self.group or self._dicom.group
+
+    @property
+    def unit(self) -> str:
+        """Name of the unit that splits must keep together: the group, else the image itself."""
+        return self.group or self._name
+
+    def add_to(self, writer: CocoWriter) -> AddedFrame:
+        """Add the image to a split.
+
+        Raises:
+            DataError: If the image cannot be read.
+        """
+        if self._dicom is None:
+            return AddedFrame(writer.add_image(self.path, group=self.group))
+        (added,) = add_frames(writer, self._dicom, Path(self._name), self.group)
+        return added
+
+
+def find_images(
+    source: Path, split: str, images: Mapping[str, TableImage], table: Path
+) -> dict[str, Path]:
+    """Return the file of every image of a table.
+
+    Args:
+        source: Folder that contains tables and images.
+        split: Split of the table.
+        images: Name of an image -> content of the table for it.
+        table: Path of the table, for error messages.
+
+    Raises:
+        DataError: If images are missing, or two files match the same image.
+    """
+    folder = find_folder(source, split)
+    files = list_image_files(folder)
+    paths_by_name = {name: files.get(strip_suffix(name), []) for name in images}
+    missing = [name for name, paths in paths_by_name.items() if not paths]
+    if missing:
+        raise DataError(
+            f"{table} has rows for {len(missing)} images that are not in {folder}, the first "
+            f"{missing[0]!r}; add the images or remove the rows"
+        )
+    for name, paths in paths_by_name.items():
+        if len(paths) > 1:
+            raise DataError(
+                f"{table} has rows for {name!r}, which may be {paths[0]} or {paths[1]}; "
+                "keep one of them"
+            )
+    return {name: paths[0] for name, paths in paths_by_name.items()}
+
+
+def find_folder(source: Path, split: str) -> Path:
+    """Return the folder of the images of a split: the folder of its name, else the source."""
+    return source / split if (source / split).is_dir() else source
+
+
+def list_image_files(folder: Path) -> dict[str, list[Path]]:
+    """Return images and DICOM files in a folder and its subfolders by name without suffix."""
+    files: dict[str, list[Path]] = {}
+    for parent, below, names in os.walk(folder):
+        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
+                files.setdefault(strip_suffix(name), []).append(path)
+    return files
+
+
+def strip_suffix(name: str) -> str:
+    """Return a name without the suffix of an image or DICOM file."""
+    suffix = Path(name).suffix
+    # The apparent suffix may be the end of a UID such as `1.2.840.113`.
+    return (
+        name.removesuffix(suffix) if suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else name
+    )
+
+
+def are_dicom_files(paths: Iterable[Path]) -> bool:
+    """Return whether the images are DICOM files.
+
+    Raises:
+        DataError: If only some of them are DICOM files.
+    """
+    kinds: dict[bool, Path] = {}
+    for path in paths:
+        kinds.setdefault(path.suffix.lower() not in IMAGE_SUFFIXES, path)
+    if len(kinds) > 1:
+        raise DataError(
+            f"{kinds[True]} is a DICOM file, {kinds[False]} is not; convert them separately"
+        )
+    return True in kinds
