@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 Progress = Callable[[int, int], None]
 """Function called with (done, total) after each image."""
 
 Item = TypeVar("Item")
-
-
-class PartOfFile(Protocol):
-    """Image that is read from a file of many images."""
-
-    @property
-    def fraction(self) -> float:
-        """Fraction of the file up to the end of the image, above 0, at most 1."""
-
-
-Part = TypeVar("Part", bound=PartOfFile)
 
 
 def track_splits(
@@ -69,16 +58,19 @@ class EstimatedCounter:
         self._sizes, self._progress = sizes, progress
         self._done, self._num_files = 0, 0
 
-    def track(self, images: Iterable[Part]) -> Iterator[Part]:
+    def track(self, images: Iterable[tuple[Item, float]]) -> Iterator[Item]:
         """Yield the images of a file; each counts as done when the next one is requested.
 
         After the last file, the exact total is reported.
+
+        Args:
+            images: Images, each with the fraction of the file up to its end, above 0, at most 1.
         """
-        for image in images:
+        for image, fraction in images:
             yield image
             self._done += 1
             current_size = self._sizes[self._num_files]
-            num_bytes = sum(self._sizes[: self._num_files]) + image.fraction * current_size
+            num_bytes = sum(self._sizes[: self._num_files]) + fraction * current_size
             self._report(round(self._done * sum(self._sizes) / num_bytes))
         self._num_files += 1
         if self._num_files == len(self._sizes):

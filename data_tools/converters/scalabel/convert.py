@@ -165,15 +165,15 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
 
 def _read_all_labels(
     files: Sequence[Path], skipped_counts: _SkippedCounts
-) -> Iterator[ScalabelFrame]:
-    """Yield the frames of the first file with the labels that other files add to them."""
+) -> Iterator[tuple[ScalabelFrame, float]]:
+    """Yield the frames of the first file, with the labels of other files, and their fractions."""
     first, *other_files = files
     labels_by_frame = group_labels_by_name(other_files)
     for frame in read_frames(first):
         is_annotated = not other_files or frame.name in labels_by_frame
         skipped_counts.images_without_map += not is_annotated
         frame.labels.extend(labels_by_frame.pop(frame.name, ()))
-        yield replace(frame, is_annotated=is_annotated)
+        yield replace(frame, is_annotated=is_annotated), frame.fraction
     skipped_counts.frames = len(labels_by_frame)
 
 
