@@ -143,6 +143,18 @@ def test_objects_surfaces_attributes_and_logs(tmp_path: Path) -> None:
     assert read_coco(tmp_path / "out/train.json").problems == ()
 
 
+def test_splits_share_the_categories_of_all_tables(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", tables())
+    content = tables()
+    content["category"].append({"token": "c4", "name": "animal", "description": ""})
+    content["object_ann"][1]["category_token"] = "c4"
+    card = convert("nuimages", write(source, content, "val"), tmp_path / "out")
+    train, val = (json.loads((tmp_path / f"out/{s}.json").read_text()) for s in ("train", "val"))
+    assert train["categories"] == val["categories"]
+    assert [split.objects["animal"] for split in card.splits] == [0, 1]
+    assert [annotation["category_id"] for annotation in val["annotations"]] == [1, 3]
+
+
 def test_categories_are_merged_and_mini_is_train(tmp_path: Path) -> None:
     source = write(tmp_path / "in", tables(), "mini")
     card = convert("nuimages", source, tmp_path / "out", rename={"vehicle.car": "car"})
