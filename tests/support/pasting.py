@@ -1,7 +1,7 @@
 """One of some processes that train on pasted objects: `python pasting.py DATA OUT WORKERS`.
 
 Leaves the weights in `OUT/run`, and in `OUT/RANK.json` what the process was given in each step:
-the sum of its pixels and its boxes, by image.
+the sum of its pixels, its boxes and its seed, by image.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def drawn(group: Sequence[Batch], update: int) -> Drawn:
     """What a step was given, by number of the step and image."""
     found: Drawn = {}
     for batch in group:
-        for image, target, image_id in zip(
-            batch.images, batch.targets, batch.image_ids, strict=True
+        for image, target, image_id, seed in zip(
+            batch.images, batch.targets, batch.image_ids, batch.seeds, strict=True
         ):
             boxes = None if target.boxes is None else target.boxes.tolist()
-            found[f"{update} {image_id}"] = [float(image.double().sum()), boxes]
+            found[f"{update} {image_id}"] = [float(image.double().sum()), boxes, seed]
     return found
 
 

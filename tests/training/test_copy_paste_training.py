@@ -54,10 +54,10 @@ def trained(data: Path, out: Path, workers: int, processes: int = 1) -> Drawn:
     seen: Drawn = {}
     for key, value in (item for part in parts for item in part.items()):
         # Where there are too few images for all processes, one is given another's, unannotated.
-        pixels, boxes = value
-        known = seen.setdefault(key, [pixels, boxes])
+        pixels, boxes, seed = value
+        known = seen.setdefault(key, [pixels, boxes, seed])
         known[1] = boxes if known[1] is None else known[1]
-        assert known[0] == pixels
+        assert (known[0], known[2]) == (pixels, seed)
         assert boxes in (None, known[1])
     return seen
 
@@ -82,7 +82,7 @@ def test_workers_change_nothing(alone: tuple[Path, Drawn], data: Path, tmp_path:
     objects = {image["id"]: 0 for image in train["images"]}
     for each in train["annotations"]:
         objects[each["image_id"]] += 1
-    more = [len(boxes) - objects[int(key.split()[1])] for key, (_, boxes) in seen.items()]  # type: ignore[misc, arg-type]
+    more = [len(boxes) - objects[int(key.split()[1])] for key, (_, boxes, _) in seen.items()]  # type: ignore[misc, arg-type]
     assert sum(number > 0 for number in more) > IMAGES  # something was pasted
 
 

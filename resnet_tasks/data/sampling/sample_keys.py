@@ -29,6 +29,6 @@ def derive_sample_seed(seed: int, epoch: int, image_id: int | str, visit: int = 
         image_id: Id of the image, or a name of something else that needs a seed.
         visit: Number of earlier occurrences of the image in the epoch.
     """
-    name = f"{image_id} again, {visit}" if visit else image_id
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{name!r}".encode(), digest_size=8).digest()
+    name = f"{seed}/{epoch}/{image_id!r}" + (f"/{visit}" if visit else "")
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
