@@ -31,7 +31,7 @@ from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
-from resnet_tasks.data.coco.streaming import open_content
+from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
 

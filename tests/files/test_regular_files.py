@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_tasks.data.coco.streaming import open_content
+from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.images.decoding import read_image
 from resnet_tasks.data.images.image_files import detect_file_kind, open_image, try_read_image_size
 from resnet_tasks.data.images.regions import open_regions

@@ -8,15 +8,21 @@ from itertools import chain
 from typing import Any
 
 from resnet_tasks.data.coco.categories import CategoryMap
-from resnet_tasks.data.coco.field_values import MAX_NUMBER, is_box, is_finite
+from resnet_tasks.data.coco.field_values import (
+    MAX_NUMBER,
+    find,
+    generate_new_ids,
+    is_box,
+    is_finite,
+    is_id,
+)
 from resnet_tasks.data.coco.masks import (
     compute_bounding_box,
     compute_mask_area,
     is_rle,
     pack_polygon,
 )
-from resnet_tasks.data.coco.problems import Findings, Id, format_value
-from resnet_tasks.data.coco.record_ids import find, generate_new_ids, is_id
+from resnet_tasks.data.coco.problems import Findings, Id, format_list, format_value
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
 
 VISIBILITY = {"occluded": (3, 1.0), "truncated": (1, 0.3)}
@@ -37,12 +43,11 @@ class AnnotationReader:
         categories: Categories of the file.
         images: Image records of the file.
         findings: Collector of the problems.
+        is_listed: Whether the file has a list of annotations. An empty list counts as boxes that
+            were looked for and not found.
         keep_degenerate: Whether to keep boxes without area or outside their image; see `read_coco`.
         all_ids: Function that returns the ids of all annotations of the file. New ids are greater
             than all of them.
-
-    Attributes:
-        labels_only: (image id, annotation id) of every annotation with neither box nor mask.
     """
 
     def __init__(
@@ -51,9 +56,17 @@ class AnnotationReader:
         images: Sequence[ImageRecord],
         findings: Findings,
         *,
-        keep_degenerate: bool,
+        is_listed: bool = True,
+        keep_degenerate: bool = False,
         all_ids: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
+        findings.context = {
+            "images": format_list([record.id for record in images]),
+            "categories": format_list(categories.ids, 100),
+        }
+        if not is_listed:
+            findings.add("missing_annotations")
+        self._is_listed = is_listed
         self._keep_degenerate = keep_degenerate
         self._all_ids = all_ids
         self._indices = categories.index_table
@@ -64,23 +77,31 @@ class AnnotationReader:
         self._has_sem_seg = any(record.sem_seg_file_name for record in images)
         self._has_boxes = False
         self._has_masks = False
-        self.labels_only: list[tuple[Id, Id]] = []
+        # (image id, annotation id) of every annotation with neither box nor mask
+        self._labels_only: list[tuple[Id, Id]] = []
 
-    def get_annotated_kinds(self, *, is_listed: bool) -> frozenset[str]:
-        """Return the kinds of annotations that the file contains, a subset of `ANNOTATED`.
+    def finish(self, declared: frozenset[str] | None) -> frozenset[str]:
+        """Return the kinds of annotations of the file, a subset of `ANNOTATED`.
+
+        Annotations without box get a finding unless they are image-level labels.
 
         Args:
-            is_listed: Whether the file has a list of annotations. An empty list counts as boxes
-                that were looked for and not found.
+            declared: Kinds of annotations that the file declares; None: those that it contains.
         """
         kinds = {
             "boxes": self._has_boxes,
             "masks": self._has_masks,
             "semantic": self._has_sem_seg,
-            "image": bool(self.labels_only) and not self._has_boxes,
+            "image": bool(self._labels_only) and not self._has_boxes,
         }
-        annotated_kinds = frozenset(kind for kind, is_present in kinds.items() if is_present)
-        return annotated_kinds or frozenset(("boxes",) if is_listed else ())
+        present = frozenset(kind for kind, is_present in kinds.items() if is_present)
+        annotated = declared
+        if annotated is None:
+            annotated = present or frozenset(("boxes",) if self._is_listed else ())
+        if "image" not in annotated:
+            for ids in self._labels_only:
+                self._findings.add("no_box", *ids)
+        return annotated
 
     def read(self, position: int, raw: Any) -> Annotation | None:
         """Return the annotation, or None after adding a finding if it cannot be used.
@@ -135,7 +156,7 @@ class AnnotationReader:
         self._has_boxes = self._has_boxes or box is not None
         self._has_masks = self._has_masks or segmentation is not None
         if box is None:
-            self.labels_only.append((record.id, annotation_id))
+            self._labels_only.append((record.id, annotation_id))
         return annotation
 
     def _resolve_id(self, position: int, raw: dict[str, Any]) -> Id:

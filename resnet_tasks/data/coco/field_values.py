@@ -1,11 +1,16 @@
-"""Checks of field values in records of a COCO file: numbers, sizes and boxes."""
+"""Checks of field values in records of a COCO file: ids, numbers, sizes and boxes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeGuard
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any, TypeGuard
 
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.records import Xywh
 
 MAX_NUMBER = 1e300
@@ -45,3 +50,44 @@ def is_box(value: object) -> TypeGuard[Xywh]:
         and len(value) == 4
         and all(type(number) in (int, float) for number in value)
     )
+
+
+def generate_new_ids(existing_ids: Iterable[Any]) -> Iterator[int]:
+    """Return an iterator over new integer ids, greater than all existing integer ids."""
+    return count(
+        max((existing_id for existing_id in existing_ids if type(existing_id) is int), default=0)
+        + 1
+    )
+
+
+def find(table: Mapping[Any, Any], key: object) -> Any:
+    """Return `table[key]`, or None if the key is missing or is not a valid id."""
+    return table.get(key) if is_id(key) else None
+
+
+def parse_integer_id(text: str) -> int | None:
+    """Return the integer that a text consists of, or None for any other text."""
+    if not text.removeprefix("-").isdecimal():  # `int` also accepts spaces, plus signs and `1_0`.
+        return None
+    try:
+        return int(text)
+    except ValueError:  # More digits than `int` parses.
+        return None
+
+
+def is_id(value: object) -> TypeGuard[Id]:
+    """Return whether `value` is a valid id: an integer or a non-empty string."""
+    return type(value) is int or (type(value) is str and value != "")
+
+
+def find_positions(
+    known_ids: NDArray[np.int64], requested_ids: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the position of each requested id among the known ids, and whether it is known."""
+    if not len(known_ids):
+        return np.zeros(len(requested_ids), np.int64), np.zeros(len(requested_ids), np.bool_)
+    order = np.argsort(known_ids)
+    positions = order[
+        np.searchsorted(known_ids, requested_ids, sorter=order).clip(max=len(known_ids) - 1)
+    ]
+    return positions, known_ids[positions] == requested_ids

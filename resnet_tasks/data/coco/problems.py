@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from resnet_tasks.errors import DataError
+
 MAX_LISTED = 5
 """Number of offending records that a message lists."""
 
-
 Id = int | str
 RecordLocation = tuple[Literal["images", "annotations"], int]
-
-
 Severity = Literal["error", "warning", "repaired", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
@@ -96,10 +95,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "error",
         "{n} image id(s) appear more than once: {first}; give every image a unique id",
     ),
-    "annotation_record": (
-        "error",
-        "{n} annotation(s) cannot be used: {first}",
-    ),
+    "annotation_record": ("error", "{n} annotation(s) cannot be used: {first}"),
     "unknown_image": (
         "error",
         (
@@ -338,9 +334,16 @@ class Findings:
     def __contains__(self, kind: str) -> bool:
         return kind in self._counts
 
-    def has_errors(self) -> bool:
-        """Return whether any finding makes the file unusable."""
-        return any(get_severity(kind) == "error" for kind in self._counts)
+    def require_usable(self) -> tuple[Problem, ...]:
+        """Return the problems of a usable file; see `to_problems`.
+
+        Raises:
+            DataError: If the file has errors. The message has all of them.
+        """
+        problems = self.to_problems()
+        if errors := [problem.message for problem in problems if problem.severity == "error"]:
+            raise DataError("\n".join(errors))
+        return problems
 
     def to_problems(self) -> tuple[Problem, ...]:
         """Return the problems, worst first, one for each kind.
@@ -358,8 +361,7 @@ class Findings:
                 first = ", ".join(_format_offender(*offender) for offender in group)
                 if count > len(group):
                     first += ", ..."
-                text = sentence.format(n=count, first=first, **self.context)
-                message = f"{self._path}: {text}"
+                message = f"{self._path}: {sentence.format(n=count, first=first, **self.context)}"
                 problems.append(Problem(kind, severity, message, group[0][0], group[0][1], count))
         return tuple(problems)
 
@@ -369,12 +371,8 @@ def _get_rank(kind: str) -> tuple[int, int]:
 
 
 def _format_offender(image_id: Id | None, annotation_id: Id | None, detail: str) -> str:
-    parts = []
-    if annotation_id is not None:
-        parts.append(f"annotation {annotation_id!r}")
-    if image_id is not None:
-        parts.append(f"image {image_id!r}")
-    location = " of ".join(parts)
+    ids = (("annotation", annotation_id), ("image", image_id))
+    location = " of ".join(f"{name} {value!r}" for name, value in ids if value is not None)
     return f"{location} ({detail})" if location and detail else location or detail
 
 

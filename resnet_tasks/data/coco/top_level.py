@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.coco.problems import format_list, format_value
+from resnet_tasks.data.coco.problems import Findings, format_list, format_value
 from resnet_tasks.errors import DataError
 
 ANNOTATED = ("boxes", "masks", "semantic", "image")
@@ -49,6 +50,15 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
     return content
 
 
+def read_info(content: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
+    """Return the `info` of a COCO file, empty after adding a finding if the file has none."""
+    info = content.get("info")
+    if isinstance(info, dict):
+        return info
+    findings.add("missing_info")
+    return {}
+
+
 def resolve_image_folder(
     path: Path, info: Mapping[str, Any], images_root: str | Path | None = None
 ) -> Path:
@@ -67,6 +77,28 @@ def resolve_image_folder(
     if not Path(images_root).is_dir():
         raise DataError(f"{path}: its image folder {images_root} does not exist; fix `images:`")
     return Path(images_root)
+
+
+def relocate_info(
+    info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path
+) -> dict[str, Any]:
+    """Return the `info` for a copy of the file in another folder, with updated image folders.
+
+    Args:
+        info: The `info` of the file as it was read.
+        roots: Folders of `images_root` and `sem_seg_root`.
+        folder: Folder of the copy.
+    """
+    relocated = dict(info)
+    for key, root in roots.items():
+        folder_path, root_path = os.path.realpath(folder), os.path.realpath(root)
+        if os.path.realpath(folder / str(info.get(key) or "")) == root_path:
+            continue
+        try:
+            relocated[key] = Path(os.path.relpath(root_path, folder_path)).as_posix()
+        except ValueError:  # on another drive
+            relocated[key] = Path(root_path).as_posix()
+    return relocated
 
 
 def parse_annotated_kinds(path: Path, raw: object) -> frozenset[str]:

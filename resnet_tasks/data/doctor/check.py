@@ -10,17 +10,20 @@ from typing import Any
 from resnet_tasks.data.coco.annotation_reader import AnnotationReader
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.image_reader import ImageReader
+from resnet_tasks.data.coco.json_records import CocoContent, open_content
 from resnet_tasks.data.coco.problems import (
     Finding,
     Findings,
     Id,
     Problem,
     count_by_kind,
-    format_list,
 )
 from resnet_tasks.data.coco.records import ImageRecord
-from resnet_tasks.data.coco.streaming import CocoContent, open_content
-from resnet_tasks.data.coco.top_level import parse_annotated_kinds, resolve_image_folder
+from resnet_tasks.data.coco.top_level import (
+    parse_annotated_kinds,
+    read_info,
+    resolve_image_folder,
+)
 from resnet_tasks.data.doctor.image_checks import ImageHashes, check_images
 from resnet_tasks.data.doctor.object_checks import ObjectChecks
 from resnet_tasks.errors import DataError
@@ -112,10 +115,7 @@ def check_coco(path: str | Path, options: CheckOptions | None = None) -> FileChe
 def _check_content(
     path: Path, content: CocoContent, findings: Findings, options: CheckOptions
 ) -> FileCheck:
-    info = content.top.get("info")
-    if not isinstance(info, dict):
-        findings.add("missing_info")
-        info = {}
+    info = read_info(content.top, findings)
     root = resolve_image_folder(path, info, options.images_root)
     declared = info.get("annotated")
     annotated_kinds = None if declared is None else parse_annotated_kinds(path, declared)
@@ -123,10 +123,9 @@ def _check_content(
     images = _read_images(content, root, findings, options)
     objects: dict[int, int] = {}
     if categories is not None:
-        objects, present_kinds = _check_objects(
+        objects, annotated_kinds = _check_objects(
             content, categories, list(images.values()), findings, annotated_kinds
         )
-        annotated_kinds = present_kinds if annotated_kinds is None else annotated_kinds
     findings.location = None
     sem_seg_root = path.parent / str(info.get("sem_seg_root", ""))
     hashes = check_images(
@@ -188,12 +187,6 @@ def _check_objects(
     Returns:
         Category id -> number of usable annotations, and the kinds of annotations in the file.
     """
-    findings.context = {
-        "images": format_list([record.id for record in images]),
-        "categories": format_list(categories.ids, 100),
-    }
-    if content.top.get("annotations") is None:
-        findings.add("missing_annotations")
     # The problem of an image is reported once, not again for each of its annotations.
     unusable = {finding.image_id for finding in findings.all if finding.image_id is not None} - {
         record.id for record in images
@@ -202,7 +195,7 @@ def _check_objects(
         categories,
         images,
         findings,
-        keep_degenerate=False,
+        is_listed=content.top.get("annotations") is not None,
         all_ids=content.iter_annotation_ids,
     )
     checks = ObjectChecks(categories, images, findings)
@@ -212,13 +205,10 @@ def _check_objects(
         annotation = reader.read(position, raw)
         if annotation is not None:
             checks.check(annotation)
-    present_kinds = reader.get_annotated_kinds(is_listed=content.top.get("annotations") is not None)
-    if "image" not in (present_kinds if declared is None else declared):
-        for id_pair in reader.labels_only:
-            findings.add("no_box", *id_pair)
+    annotated_kinds = reader.finish(declared)
     findings.location = None
-    checks.finish(present_kinds if declared is None else declared)
-    return checks.objects, present_kinds
+    checks.finish(annotated_kinds)
+    return checks.objects, annotated_kinds
 
 
 def _belongs_to(raw: Any, images: Iterable[Id]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from resnet_tasks.data.coco.annotation_reader import AnnotationReader
 from resnet_tasks.data.coco.categories import CategoryMap
-from resnet_tasks.data.coco.field_values import is_box
+from resnet_tasks.data.coco.field_values import find, is_box, parse_integer_id
 from resnet_tasks.data.coco.masks import (
     compute_bounding_box,
     compute_mask_area,
@@ -19,7 +19,6 @@ from resnet_tasks.data.coco.masks import (
     pack_polygon,
 )
 from resnet_tasks.data.coco.problems import Findings, Id
-from resnet_tasks.data.coco.record_ids import find, parse_integer_id
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.files.safe_names import is_inside
 
@@ -87,7 +86,7 @@ class AnnotationRepairer:
         findings = Findings(Path(), keep_all=True)
         record = find(self.records, raw.get("image_id")) if isinstance(raw, dict) else None
         images = [] if record is None else [record]
-        reader = AnnotationReader(self.categories, images, findings, keep_degenerate=False)
+        reader = AnnotationReader(self.categories, images, findings)
         reader.read(0, raw)
         return {finding.kind for finding in findings.all}
 

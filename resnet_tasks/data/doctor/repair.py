@@ -13,18 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from resnet_tasks.data.coco.field_values import is_box
+from resnet_tasks.data.coco.field_values import find, generate_new_ids, is_box
 from resnet_tasks.data.coco.image_reader import ImageReader
-from resnet_tasks.data.coco.problems import Findings, Id, RecordLocation
-from resnet_tasks.data.coco.record_ids import find, generate_new_ids
-from resnet_tasks.data.coco.records import ImageRecord
-from resnet_tasks.data.coco.streaming import (
+from resnet_tasks.data.coco.json_records import (
     CocoContent,
     decode_record,
     open_content,
-    relocate_info,
     write_content,
 )
+from resnet_tasks.data.coco.problems import Findings, Id, RecordLocation
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.top_level import relocate_info
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 from resnet_tasks.data.doctor.record_repairs import (
     ABSENT,

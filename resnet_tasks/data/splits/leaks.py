@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-import msgspec
-
+from resnet_tasks.data.coco.json_records import ImageName, ImageNames, decode_file
 from resnet_tasks.data.coco.problems import MAX_LISTED
 
 
@@ -42,16 +41,6 @@ class ImageCollection(Protocol):
         ...
 
 
-class _RawImage(msgspec.Struct, gc=False):
-    file_name: str
-    group: str | int | float | None = None
-
-
-class _RawFile(msgspec.Struct):
-    images: list[_RawImage]
-    info: Any = None
-
-
 @dataclass(frozen=True)
 class ImageList:
     """Images of a COCO file that is read without its annotations.
@@ -62,12 +51,7 @@ class ImageList:
     """
 
     images_root: Path
-    images: tuple[_ImageName, ...]
-
-
-class _ImageName(NamedTuple):
-    file_name: str
-    group: str | None
+    images: Sequence[ImageName]
 
 
 def read_image_names(path: Path, images_root: Path | None = None) -> ImageList | None:
@@ -80,17 +64,13 @@ def read_image_names(path: Path, images_root: Path | None = None) -> ImageList |
     Returns:
         List of images, or None if the file does not exist or has unexpected content.
     """
-    try:
-        raw = msgspec.json.decode(path.read_bytes(), type=_RawFile)
-    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
+    content = decode_file(path, ImageNames)
+    if content is None:
         return None
-    info = raw.info if isinstance(raw.info, dict) else {}
-    root = images_root or path.parent / str(info.get("images_root") or "")
-    names = (
-        _ImageName(image.file_name, None if image.group is None else str(image.group))
-        for image in raw.images
+    info = content.info if isinstance(content.info, dict) else {}
+    return ImageList(
+        images_root or path.parent / str(info.get("images_root") or ""), content.images
     )
-    return ImageList(root, tuple(names))
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
-from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.problems import format_list
-from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.coco.records import ImageRecord
-from resnet_tasks.data.coco.streaming import (
+from resnet_tasks.data.coco.json_records import (
     CocoContent,
     decode_key,
     decode_record,
     open_content,
-    relocate_info,
     write_content,
 )
+from resnet_tasks.data.coco.packed.images import PackedImages
+from resnet_tasks.data.coco.problems import format_list
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.top_level import relocate_info
 from resnet_tasks.data.splits.splitting import (
     assign_folds,
     count_objects_per_image,

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from resnet_tasks.data.coco.columns.object_columns import ResultColumns, TruthColumns
+from resnet_tasks.data.coco.results import ResultColumns
+from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.evaluation.coco.image_blocks import ImageBlock
 from resnet_tasks.evaluation.coco.matching import Objects
 
 
 def build_evaluator(
-    expected: TruthColumns, results: ResultColumns, backend: str
+    expected: TruthFile, results: ResultColumns, backend: str
 ) -> DetectionEvaluator:
     """Create an evaluator with all images of the files.
 
     Args:
-        expected: Columns of the annotation file.
+        expected: Objects of the annotation file.
         results: Columns of the results file.
         backend: Key in `BOX_BACKENDS`.
     """
     assert results.boxes is not None, "box results have boxes"
+    annotations = expected.annotations
     evaluator = DetectionEvaluator(expected.categories.names, backend=backend)
     evaluator.update_block(
         ImageBlock(
-            expected.image_ids,
-            _build_truth_objects(expected),
-            expected.boxes,
+            expected.images.list_ids(),
+            Objects(
+                annotations.image_positions,
+                annotations.labels,
+                annotations.areas,
+                np.zeros(len(annotations.areas)),
+                annotations.crowd,
+            ),
+            annotations.boxes,
             Objects(
                 results.images,
                 results.labels,
@@ -38,13 +46,3 @@ def build_evaluator(
         )
     )
     return evaluator
-
-
-def _build_truth_objects(columns: TruthColumns) -> Objects:
-    return Objects(
-        columns.images,
-        columns.labels,
-        columns.areas,
-        np.zeros(len(columns.labels)),
-        columns.crowd,
-    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnet_tasks.data.coco.columns.object_columns import ResultColumns, TruthColumns
-from resnet_tasks.data.coco.columns.read_columns import read_result_columns, read_truth_columns
+from resnet_tasks.data.coco.results import ResultColumns, read_results
+from resnet_tasks.data.coco.truth import TruthFile, read_truth
 from resnet_tasks.evaluation.coco.metrics import build_coco_metrics, describe_protocol
 from resnet_tasks.evaluation.results_files.box_evaluator import build_evaluator
 from resnet_tasks.evaluation.results_files.fast_boxes import compute_tables_fast
@@ -30,7 +30,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     Raises:
         DataError: If a file is invalid; the message lists the first invalid entries.
     """
-    expected = read_truth_columns(truth)
+    expected = read_truth(truth)
     names = expected.categories.names
     if backend == "hotcoco":
         tables = compute_tables_fast(expected, results, LIMITS)
@@ -39,22 +39,22 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
                 build_coco_metrics(tables, names, LIMITS),
                 describe_protocol("box", "bbox", backend, LIMITS),
                 backend,
-                lambda: build_evaluator(expected, read_result_columns(results, expected), backend),
-                expected.groups,
+                lambda: build_evaluator(expected, read_results(results, expected), backend),
+                expected.images.list_groups(),
                 describe_problems(expected),
             )
-    detections = read_result_columns(results, expected)
+    detections = read_results(results, expected)
     evaluator = build_evaluator(expected, detections, backend)
     notes = describe_problems(expected) + _build_corner_note(expected, detections)
-    return build_file_evaluation(evaluator, backend, expected.groups, notes)
+    return build_file_evaluation(evaluator, backend, expected.images.list_groups(), notes)
 
 
-def _build_corner_note(truth: TruthColumns, detections: ResultColumns) -> tuple[str, ...]:
+def _build_corner_note(truth: TruthFile, detections: ResultColumns) -> tuple[str, ...]:
     """Return a note if most boxes extend far beyond their images, as corners read as sizes do."""
     assert detections.boxes is not None, "box results have boxes"
     if not len(detections.boxes):
         return ("the results are empty: nothing was detected in any image",)
-    height, width = truth.sizes[detections.images].T
+    height, width = truth.images.sizes[detections.images].T
     ends = detections.boxes[:, :2] + detections.boxes[:, 2:]
     fraction = float(((ends[:, 0] > width + 1) | (ends[:, 1] > height + 1)).mean())
     if fraction < 0.5:

@@ -9,7 +9,7 @@ from pathlib import Path
 import hotcoco
 import numpy as np
 
-from resnet_tasks.data.coco.columns.object_columns import TruthColumns
+from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.evaluation.coco.backends import CocoTables, compute_hotcoco_tables
 
 _NEGATIVE_SIZE = re.compile(rb"-[\d.eE+-]*\s*(?:,[^,\[\]]*)?\]")
@@ -19,32 +19,31 @@ _MOST_ID = 1 << 62
 
 
 def compute_tables_fast(
-    truth: TruthColumns, results: Path, limits: tuple[int, ...]
+    truth: TruthFile, results: Path, limits: tuple[int, ...]
 ) -> CocoTables | None:
     """Compute hotcoco's tables of a results file of boxes; None if anything in it is unusual.
 
     Faults are only detected here. The slow path reports them.
 
     Args:
-        truth: Columns of the annotation file.
+        truth: Objects of the annotation file.
         results: Path of the COCO results JSON.
         limits: Limits of detections per image and class, rising.
     """
-    ids = truth.image_ids
-    if not ids or not all(type(image_id) is int and 0 <= image_id < _MOST_ID for image_id in ids):
+    ids, annotations = truth.images.integer_ids, truth.annotations
+    if ids is None or not len(ids) or ids.min() < 0 or ids.max() >= _MOST_ID:
         return None
     classes = truth.categories.ids
-    if not (len(truth.labels) and min(classes) >= 0 and max(classes) < _MOST_ID):
+    if not (len(annotations.areas) and min(classes) >= 0 and max(classes) < _MOST_ID):
         return None
-    numbers = np.asarray(ids, np.int64)
     expected = hotcoco.COCO.from_arrays(
-        [{"id": image_id, "width": 1, "height": 1} for image_id in ids],
+        [{"id": image_id, "width": 1, "height": 1} for image_id in ids.tolist()],
         truth.categories.to_json(),
-        numbers[truth.images],
-        np.asarray(classes, np.int64)[truth.labels],
-        truth.boxes,
-        area=truth.areas,
-        iscrowd=truth.crowd,
+        ids[annotations.image_positions],
+        np.asarray(classes, np.int64)[annotations.labels],
+        annotations.boxes,
+        area=annotations.areas,
+        iscrowd=annotations.crowd,
     )
     # The raw bytes are read and checked in parallel with the compiled evaluator's reading and
     # matching.

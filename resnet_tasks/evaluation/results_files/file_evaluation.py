@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from resnet_tasks.data.coco.columns.object_columns import TruthColumns
+from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.structures.evaluation import Evaluator, Metric
 
 
@@ -46,21 +46,19 @@ def build_file_evaluation(
     return FileEvaluation(metrics, evaluator.protocol, backend, lambda: evaluator, groups, notes)
 
 
-def describe_problems(columns: TruthColumns) -> tuple[str, ...]:
+def describe_problems(truth: TruthFile) -> tuple[str, ...]:
     """Describe repaired defects and unusual values of an annotation file, in sentences."""
     notes = [
-        problem.message
-        for problem in columns.problems
-        if problem.severity in ("repaired", "warning")
+        problem.message for problem in truth.problems if problem.severity in ("repaired", "warning")
     ]
-    if not len(columns.labels):
+    if not len(truth.annotations.areas):
         notes.append(
-            f"{columns.path} contains no objects, so there is nothing to detect and no metric"
+            f"{truth.path} contains no objects, so there is nothing to detect and no metric"
         )
-    negative = int((columns.boxes[:, 2:] < 0).any(axis=1).sum())
+    negative = int((truth.annotations.boxes[:, 2:] < 0).any(axis=1).sum())
     if negative:
         notes.append(
-            f"{columns.path}: {negative} object(s) have a box of negative width or height, which "
+            f"{truth.path}: {negative} object(s) have a box of negative width or height, which "
             "no detection can match; boxes are [x, y, width, height]"
         )
     return tuple(notes)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.data.coco.columns.read_columns import read_result_columns, read_truth_columns
+from resnet_tasks.data.coco.results import read_results
+from resnet_tasks.data.coco.truth import read_truth
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
 from resnet_tasks.evaluation.results_files.file_evaluation import (
@@ -29,15 +30,15 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     Raises:
         DataError: If a file is invalid; the message lists the first invalid entries.
     """
-    expected = read_truth_columns(truth, kind="mask")
-    detections = read_result_columns(results, expected, kind="mask")
+    expected = read_truth(truth, masks=True)
+    detections = read_results(results, expected, kind="mask")
     evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend, keeps_masks=True)
-    number = len(expected.image_ids)
-    truth_rows_by_image = _group_rows_by_image(expected.images, number)
-    detection_rows_by_image = _group_rows_by_image(detections.images, number)
-    for image, image_id in enumerate(expected.image_ids):
-        truth_rows, detection_rows = truth_rows_by_image[image], detection_rows_by_image[image]
-        height, width = expected.sizes[image].tolist()
+    annotations, sizes = expected.annotations, expected.images.sizes.tolist()
+    labels = annotations.labels
+    detection_rows_by_image = _group_rows_by_image(detections.images, len(sizes))
+    for image, image_id in enumerate(expected.images.list_ids()):
+        rows, detection_rows = annotations.get_rows(image), detection_rows_by_image[image]
+        height, width = sizes[image]
         try:
             evaluator.update_masks(
                 [detections.segmentations[row] for row in detection_rows],
@@ -46,17 +47,21 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
                 GroundTruth(
                     image_id,
                     (height, width),
-                    expected.boxes[truth_rows],
-                    expected.labels[truth_rows],
-                    expected.crowd[truth_rows],
-                    expected.areas[truth_rows],
-                    segmentations=tuple(expected.segmentations[row] for row in truth_rows),
+                    annotations.boxes[rows],
+                    labels[rows],
+                    annotations.crowd[rows],
+                    annotations.areas[rows],
+                    segmentations=tuple(
+                        map(annotations.get_segmentation, range(rows.start, rows.stop))
+                    ),
                 ),
                 boxes=None if detections.boxes is None else detections.boxes[detection_rows],
             )
         except DataError as error:  # The results were checked on reading.
             raise DataError(f"{truth}: {error}; fix the annotation") from None
-    return build_file_evaluation(evaluator, backend, expected.groups, describe_problems(expected))
+    return build_file_evaluation(
+        evaluator, backend, expected.images.list_groups(), describe_problems(expected)
+    )
 
 
 def _group_rows_by_image(images: np.ndarray[Any, Any], number: int) -> list[np.ndarray[Any, Any]]:

@@ -79,7 +79,7 @@ def no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the JSON was parsed")
 
-    monkeypatch.setattr("resnet_tasks.data.coco.read.parse_coco", refuse)
+    monkeypatch.setattr("resnet_tasks.data.coco.read.open_content", refuse)
 
 
 def same(one: CocoFile, other: CocoFile) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.coco.streaming import open_content
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 from tests.support.doctored_files import GOOD, content, noise, write
 

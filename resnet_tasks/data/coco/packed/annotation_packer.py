@@ -6,13 +6,14 @@ import json
 import math
 from array import array
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco.packed.annotations import POLYGONS, RUN_LENGTHS, PackedAnnotations
+from resnet_tasks.data.coco.packed.annotations import JSON_TEXT, POLYGONS, PackedAnnotations
 from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.packed.string_columns import compute_starts, encode_ids, encode_texts
+from resnet_tasks.data.coco.packed.string_columns import encode_ids, join_texts
 from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.records import Annotation
 from resnet_tasks.errors import DataError
@@ -37,7 +38,7 @@ class AnnotationPacker:
         self._polygons = array("q")  # number of polygons of each annotation
         self._lengths = array("q")  # number of coordinates of each polygon
         self._points = array("d")
-        self._runs: list[str] = []
+        self._texts: list[bytes | memoryview] = []  # run lengths as JSON
 
     def append(self, annotation: Annotation) -> None:
         """Add an annotation.
@@ -63,9 +64,10 @@ class AnnotationPacker:
         self._numbers.extend(box)
         self._numbers.append(annotation.area)
         self._numbers.extend(math.nan if value is None else value for value in visibility)
-        segmentation, kind, runs, number = annotation.segmentation, 0, "", 0
+        segmentation, kind, text, number = annotation.segmentation, 0, b"", 0
         if isinstance(segmentation, dict):
-            kind, runs = RUN_LENGTHS, json.dumps(segmentation, default=_decode_bytes)
+            kind = JSON_TEXT
+            text = json.dumps(segmentation, default=_decode_bytes).encode()
         elif segmentation is not None:
             kind, number = POLYGONS, len(segmentation)
             for polygon in segmentation:
@@ -73,37 +75,69 @@ class AnnotationPacker:
                 self._points.extend(polygon)
         self._flags += bytes((annotation.is_crowd, kind))
         self._polygons.append(number)
-        self._runs.append(runs)
+        self._texts.append(text)
 
     def pack(self) -> PackedAnnotations:
         """Return all annotations, grouped by image and within an image in the order of addition."""
-        images = np.frombuffer(self._image_positions, np.int64)
-        order = np.argsort(images, kind="stable")
-        per_image = np.bincount(images, minlength=len(self._images))
-        numbers = np.frombuffer(self._numbers, np.float64).reshape(-1, 7)[order]
-        flags = np.frombuffer(bytes(self._flags), np.uint8).reshape(-1, 2)[order]
-        polygons = np.frombuffer(self._polygons, np.int64)
-        lengths = np.frombuffer(self._lengths, np.int64)
-        rows = order.tolist()
-        columns = {
-            **encode_ids("annotation.id", [self._ids[row] for row in rows]),
-            "annotation.starts": compute_starts(per_image.tolist()),
-            "annotation.category": np.frombuffer(self._categories, np.int32)[order],
-            "annotation.bbox": np.ascontiguousarray(numbers[:, :4]),
-            "annotation.area": np.ascontiguousarray(numbers[:, 4]),
-            "annotation.occluded": np.ascontiguousarray(numbers[:, 5]),
-            "annotation.truncated": np.ascontiguousarray(numbers[:, 6]),
-            "annotation.crowd": np.ascontiguousarray(flags[:, 0]) > 0,
-            "annotation.kind": np.ascontiguousarray(flags[:, 1]),
-            **encode_texts("annotation.runs", (self._runs[row] for row in rows)),
-            "annotation.polygons": _compute_bounds(polygons[order]),
+        numbers = np.frombuffer(self._numbers, np.float64).reshape(-1, 7)
+        flags = np.frombuffer(bytes(self._flags), np.uint8).reshape(-1, 2)
+        fields: dict[str, NDArray[Any]] = {
+            "category": np.frombuffer(self._categories, np.int32),
+            "bbox": numbers[:, :4],
+            "area": numbers[:, 4],
+            "occluded": numbers[:, 5],
+            "truncated": numbers[:, 6],
+            "crowd": flags[:, 0] > 0,
+            "kind": flags[:, 1],
         }
-        # Polygons are in the order of their annotations, points in the order of their polygons.
-        polygon_order = _expand_ranges(_compute_bounds(polygons), order)
-        columns["polygon.starts"] = _compute_bounds(lengths[polygon_order])
-        points = np.frombuffer(self._points, np.float64)
-        columns["polygon.points"] = points[_expand_ranges(_compute_bounds(lengths), polygon_order)]
-        return PackedAnnotations(columns, self._images)
+        return pack_rows(
+            self._images,
+            np.frombuffer(self._image_positions, np.int64),
+            self._ids,
+            fields,
+            self._texts,
+            np.frombuffer(self._polygons, np.int64),
+            np.frombuffer(self._lengths, np.int64),
+            np.frombuffer(self._points, np.float64),
+        )
+
+
+def pack_rows(
+    images: PackedImages,
+    positions: NDArray[np.int64],
+    ids: Sequence[Id],
+    fields: Mapping[str, NDArray[Any]],
+    texts: Sequence[bytes | memoryview],
+    num_polygons: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    points: NDArray[np.float64],
+) -> PackedAnnotations:
+    """Group annotations in columns by image; the order within an image stays.
+
+    Args:
+        images: Images of the file.
+        positions: `(N,)` position of the image of each annotation.
+        ids: N ids.
+        fields: Name -> column with N rows: category, bbox, area, occluded, truncated, crowd, kind.
+        texts: N segmentations as JSON, empty unless the kind is `JSON_TEXT`.
+        num_polygons: `(N,)` number of polygons of each annotation.
+        lengths: `(R,)` number of coordinates of each polygon.
+        points: Coordinates of all polygons.
+    """
+    order = np.argsort(positions, kind="stable")
+    rows = order.tolist()
+    # Polygons are in the order of their annotations, points in the order of their polygons.
+    polygon_order = _expand_ranges(_compute_bounds(num_polygons), order)
+    columns = {
+        **encode_ids("annotation.id", [ids[row] for row in rows]),
+        "annotation.starts": _compute_bounds(np.bincount(positions, minlength=len(images))),
+        **{f"annotation.{name}": column[order] for name, column in fields.items()},
+        **join_texts("annotation.runs", [texts[row] for row in rows]),
+        "annotation.polygons": _compute_bounds(num_polygons[order]),
+        "polygon.starts": _compute_bounds(lengths[polygon_order]),
+        "polygon.points": points[_expand_ranges(_compute_bounds(lengths), polygon_order)],
+    }
+    return PackedAnnotations(columns, images)
 
 
 def pack_annotations(

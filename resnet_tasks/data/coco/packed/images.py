@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.packed.string_columns import (
-    INT64,
     Columns,
     IdColumn,
     TextColumn,
@@ -22,10 +21,12 @@ from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.errors import DataError
 
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+
 
 def _compute_sort_key(image_id: object) -> int:
     """Return the sort key of an id: the id itself, or a hash that another id may share."""
-    if type(image_id) is int and INT64.min <= image_id <= INT64.max:
+    if type(image_id) is int and INT64_MIN <= image_id <= INT64_MAX:
         return image_id
     digest = hashlib.blake2b(json.dumps(image_id).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
@@ -55,14 +56,13 @@ class PackedImages(Sequence[ImageRecord]):
             DataError: If two records have the same id.
         """
         records = list(records)
-        sort_keys = np.fromiter(
-            (_compute_sort_key(record.id) for record in records), np.int64, len(records)
-        )
+        ids = [record.id for record in records]
+        sort_keys = np.fromiter(map(_compute_sort_key, ids), np.int64, len(ids))
         order = np.argsort(sort_keys, kind="stable")
         sizes = [(record.height, record.width) for record in records]
         packed = cls(
             {
-                **encode_ids("image.id", [record.id for record in records]),
+                **encode_ids("image.id", ids),
                 "image.order": order,
                 "image.places": sort_keys[order],
                 "image.size": np.asarray(sizes, np.int64).reshape(-1, 2),
@@ -70,7 +70,7 @@ class PackedImages(Sequence[ImageRecord]):
                 **encode_texts("image.rest", map(_encode_optional_fields, records)),
             }
         )
-        if len({record.id for record in records}) < len(records):
+        if len(set(ids)) < len(ids):
             raise DataError("two images have the same id; give every image a unique id")
         return packed
 
@@ -87,14 +87,33 @@ class PackedImages(Sequence[ImageRecord]):
         if type(image_id) not in (int, str):
             return None
         sort_keys, sort_key = self.columns["image.places"], _compute_sort_key(image_id)
-        # All positions with this sort key are candidates, since hashes may collide. INT64.max + 1
+        # All positions with this sort key are candidates, since hashes may collide. INT64_MAX + 1
         # would overflow, so the largest key is a special case.
-        first, last = np.searchsorted(sort_keys, [sort_key, sort_key + (sort_key < INT64.max)])
-        last = len(sort_keys) if sort_key == INT64.max else last
+        first, last = np.searchsorted(sort_keys, [sort_key, sort_key + (sort_key < INT64_MAX)])
+        last = len(sort_keys) if sort_key == INT64_MAX else last
         for position in self.columns["image.order"][first:last].tolist():
             if self._ids[position] == image_id:
                 return int(position)
         return None
+
+    @property
+    def integer_ids(self) -> NDArray[np.int64] | None:
+        """`(P,)` int64 ids of the images in file order, None if an id is of another type."""
+        return self.columns.get("image.id")
+
+    def list_ids(self) -> tuple[Id, ...]:
+        """Return the ids of all images in file order."""
+        if self.integer_ids is not None:
+            return tuple(self.integer_ids.tolist())
+        return tuple(map(self.get_id, range(len(self))))
+
+    def list_groups(self) -> dict[Id, str]:
+        """Return the mapping from image id to group, for the images with a group."""
+        return {
+            self.get_id(position): optional_fields["group"]
+            for position, optional_fields in self._iter_optional_fields()
+            if "group" in optional_fields
+        }
 
     def get_id(self, position: int) -> Id:
         """Return the id of the image at a position."""
@@ -131,9 +150,12 @@ class PackedImages(Sequence[ImageRecord]):
 
     def iter_optional_fields(self) -> Iterator[dict[str, Any]]:
         """Yield the optional fields (beyond id, name and size) of the images that have any."""
+        return (optional_fields for _, optional_fields in self._iter_optional_fields())
+
+    def _iter_optional_fields(self) -> Iterator[tuple[int, dict[str, Any]]]:
         starts = self.columns["image.rest.starts"]
         for position in np.flatnonzero(np.diff(starts)).tolist():
-            yield json.loads(self._optional_fields[position])
+            yield position, json.loads(self._optional_fields[position])
 
 
 def _encode_optional_fields(record: ImageRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -14,8 +15,6 @@ from resnet_tasks.data.coco.problems import Id
 
 Columns = Mapping[str, NDArray[Any]]
 
-INT64 = np.iinfo(np.int64)
-
 
 class TextColumn:
     """Column of strings, concatenated in one buffer."""
@@ -24,9 +23,13 @@ class TextColumn:
         self._bytes = columns[f"{name}.bytes"]
         self._starts = columns[f"{name}.starts"]
 
-    def __getitem__(self, position: int) -> str:
+    def get_bytes(self, position: int) -> bytes:
+        """Return a string as UTF-8."""
         start, end = self._starts[position : position + 2].tolist()
-        return str(self._bytes[start:end].tobytes(), "utf-8", "surrogatepass")
+        return self._bytes[start:end].tobytes()
+
+    def __getitem__(self, position: int) -> str:
+        return str(self.get_bytes(position), "utf-8", "surrogatepass")
 
 
 def encode_texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -36,10 +39,14 @@ def encode_texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
         name: Name of the column.
         values: Strings of the column.
     """
-    encoded = [text.encode("utf-8", "surrogatepass") for text in values]
+    return join_texts(name, [text.encode("utf-8", "surrogatepass") for text in values])
+
+
+def join_texts(name: str, values: Sequence[bytes | memoryview]) -> dict[str, NDArray[Any]]:
+    """Return the two columns of a `TextColumn` of strings that are encoded as UTF-8."""
     return {
-        f"{name}.bytes": np.frombuffer(b"".join(encoded), np.uint8),
-        f"{name}.starts": compute_starts(map(len, encoded)),
+        f"{name}.bytes": np.frombuffer(b"".join(values), np.uint8),
+        f"{name}.starts": compute_starts(map(len, values)),
     }
 
 
@@ -70,6 +77,7 @@ def encode_ids(name: str, ids: Sequence[Id]) -> dict[str, NDArray[Any]]:
         name: Name of the column.
         ids: Ids of the column.
     """
-    if all(type(identifier) is int and INT64.min <= identifier <= INT64.max for identifier in ids):
-        return {name: np.asarray(ids, np.int64)}
+    if set(map(type, ids)) <= {int}:
+        with suppress(OverflowError):
+            return {name: np.asarray(ids, np.int64)}
     return encode_texts(name, map(json.dumps, ids))

@@ -1,4 +1,4 @@
-"""COCO files as columns: the fast way and the careful way agree, and bad entries are named."""
+"""Results files: the fast way and the careful way agree, and bad entries are named."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from resnet_tasks.data.coco.columns import fast_readers, read_columns, validating_readers
-from resnet_tasks.data.coco.columns.read_columns import read_result_columns, read_truth_columns
+from resnet_tasks.data.coco import json_records, results
+from resnet_tasks.data.coco.results import read_results
+from resnet_tasks.data.coco.truth import read_truth
 from resnet_tasks.errors import DataError
 
 TRUTH: dict[str, Any] = {
@@ -30,50 +30,23 @@ ENTRY = {"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "score": 0.5}
 MASK = {"size": [10, 20], "counts": [0, 4, 196]}
 
 
-def written(folder: Path, content: Any, name: str = "file.json") -> Path:
+def write(folder: Path, content: Any, name: str = "file.json") -> Path:
     path = folder / name
     path.write_text(json.dumps(content))
     return path
 
 
-def test_truth_by_hand(tmp_path: Path) -> None:
-    columns = read_truth_columns(written(tmp_path, TRUTH))
-    assert columns.image_ids == (7, 3)
-    assert columns.categories.ids == (5, 90)
-    assert columns.images.tolist() == [1, 0]
-    assert columns.labels.tolist() == [1, 0]
-    assert columns.boxes.tolist() == [[1, 2, 3, 4], [1, 2, 3, 0]]  # COCO counts empty boxes too.
-    assert (columns.areas.tolist(), columns.crowd.tolist()) == ([9, 0], [True, False])
-    assert columns.groups == {7: "p1"}
-    assert columns.problems == ()
-
-
-def test_almost_coco_gives_the_same_columns(tmp_path: Path) -> None:
-    almost = json.loads(json.dumps(TRUTH))
-    del almost["info"]
-    for each in almost["annotations"]:
-        del each["id"]
-    del almost["annotations"][1]["iscrowd"], almost["annotations"][1]["area"]
-    clean = read_truth_columns(written(tmp_path, TRUTH))
-    repaired = read_truth_columns(written(tmp_path, almost, "almost.json"))
-    kinds = {each.kind for each in repaired.problems}
-    assert {"missing_iscrowd", "missing_area", "missing_id"} <= kinds
-    order = np.argsort(clean.images)
-    for name in ("images", "labels", "boxes", "areas", "crowd"):
-        assert getattr(repaired, name).tolist() == getattr(clean, name)[order].tolist(), name
-
-
 def test_portions_are_cut_between_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH))
+    truth = read_truth(write(tmp_path, TRUTH))
     entries = [
         {**ENTRY, "score": i / 50, "note": "a } , { in a text" if i == 30 else "", "deep": {"a": 1}}
         for i in range(50)
     ]
-    path = written(tmp_path, entries, "results.json")
-    whole = read_result_columns(path, truth)
+    path = write(tmp_path, entries, "results.json")
+    whole = read_results(path, truth)
     for size in (1, 90, 333):
-        monkeypatch.setattr(fast_readers, "_CHUNK_BYTES", size)
-        portions = read_result_columns(path, truth)
+        monkeypatch.setattr(json_records, "CHUNK_BYTES", size)
+        portions = read_results(path, truth)
         assert portions.scores.tolist() == whole.scores.tolist() == [i / 50 for i in range(50)]
         assert portions.boxes is not None
         assert portions.boxes.tolist() == [[1, 2, 3, 4]] * 50
@@ -83,13 +56,11 @@ def test_portions_are_cut_between_entries(tmp_path: Path, monkeypatch: pytest.Mo
 def test_clean_results_take_the_fast_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None
 ) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH))
+    truth = read_truth(write(tmp_path, TRUTH))
     path = tmp_path / "results.json"
     path.write_text(json.dumps([ENTRY] * 3, indent=indent))
-    monkeypatch.setattr(
-        validating_readers, "read_validated_results", lambda *_: pytest.fail("slow")
-    )
-    assert read_result_columns(path, truth).labels.tolist() == [1, 1, 1]
+    monkeypatch.setattr(results, "_read_checked", lambda *_: pytest.fail("slow"))
+    assert read_results(path, truth).labels.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -116,32 +87,32 @@ def test_clean_results_take_the_fast_way(
     ],
 )
 def test_bad_entries_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH))
-    path = written(tmp_path, [ENTRY, {**ENTRY, **change}], "results.json")
+    truth = read_truth(write(tmp_path, TRUTH))
+    path = write(tmp_path, [ENTRY, {**ENTRY, **change}], "results.json")
     with pytest.raises(DataError, match=said):
-        read_result_columns(path, truth)
+        read_results(path, truth)
 
 
 def test_ids_as_text_are_one_fault_however_many_images(tmp_path: Path) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH))
+    truth = read_truth(write(tmp_path, TRUTH))
     entries = [{**ENTRY, "image_id": each} for each in ("3", "7")]
     with pytest.raises(DataError, match=r"'3', .* '7'; ids are numbers .* write 7, not '7'$"):
-        read_result_columns(written(tmp_path, entries, "results.json"), truth)
+        read_results(write(tmp_path, entries, "results.json"), truth)
 
 
 def test_negative_ids_as_numbers_are_named(tmp_path: Path) -> None:
     images = [{"id": "-5", "file_name": "a.png", "height": 10, "width": 20}]
-    truth = read_truth_columns(written(tmp_path, {**TRUTH, "images": images, "annotations": []}))
-    path = written(tmp_path, [{**ENTRY, "image_id": -5}], "results.json")
+    truth = read_truth(write(tmp_path, {**TRUTH, "images": images, "annotations": []}))
+    path = write(tmp_path, [{**ENTRY, "image_id": -5}], "results.json")
     with pytest.raises(DataError, match=r"ids are text there, not numbers: write '-5', not -5$"):
-        read_result_columns(path, truth)
+        read_results(path, truth)
 
 
 def test_first_five_are_shown_and_all_are_counted(tmp_path: Path) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH))
+    truth = read_truth(write(tmp_path, TRUTH))
     bad = [{**ENTRY, "image_id": 100 + i} for i in range(8)] + [{**ENTRY, "score": "high"}]
     with pytest.raises(DataError) as error:
-        read_result_columns(written(tmp_path, bad, "results.json"), truth)
+        read_results(write(tmp_path, bad, "results.json"), truth)
     first, second = str(error.value).splitlines()
     assert "entry 4 has image_id 104, ... (8 of 9 entries)" in first
     assert "entry 5" not in first
@@ -158,40 +129,40 @@ def test_first_five_are_shown_and_all_are_counted(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_say_what_is_wanted(tmp_path: Path, content: Any, said: str) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH))
+    truth = read_truth(write(tmp_path, TRUTH))
     with pytest.raises(DataError, match=said):
-        read_result_columns(written(tmp_path, content, "results.json"), truth)
+        read_results(write(tmp_path, content, "results.json"), truth)
 
 
 def test_no_results_are_results(tmp_path: Path) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH))
-    columns = read_result_columns(written(tmp_path, [], "results.json"), truth)
+    truth = read_truth(write(tmp_path, TRUTH))
+    columns = read_results(write(tmp_path, [], "results.json"), truth)
     assert columns.boxes is not None
     assert columns.boxes.shape == (0, 4)
 
 
 def test_results_of_masks_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH), kind="mask")
-    monkeypatch.setattr(read_columns, "read_clean_results", lambda *_: pytest.fail("decoded twice"))
-    path = written(tmp_path, [{**ENTRY, "segmentation": MASK}], "r.json")
-    columns = read_result_columns(path, truth, kind="mask")
+    truth = read_truth(write(tmp_path, TRUTH), masks=True)
+    monkeypatch.setattr(results, "_read_clean", lambda *_: pytest.fail("decoded twice"))
+    path = write(tmp_path, [{**ENTRY, "segmentation": MASK}], "r.json")
+    columns = read_results(path, truth, kind="mask")
     assert (columns.labels.tolist(), columns.segmentations) == ([1], [MASK])
-    columns = read_result_columns(written(tmp_path, [], "r.json"), truth, kind="mask")
+    columns = read_results(write(tmp_path, [], "r.json"), truth, kind="mask")
     assert columns.boxes is not None
     assert (columns.boxes.shape, len(columns.segmentations)) == ((0, 4), 0)
 
 
 def test_masks(tmp_path: Path) -> None:
-    truth = read_truth_columns(written(tmp_path, TRUTH), kind="mask")
+    truth = read_truth(write(tmp_path, TRUTH), masks=True)
     entry = {"image_id": 7, "category_id": 90, "score": 0.5, "segmentation": MASK}
-    columns = read_result_columns(written(tmp_path, [entry], "r.json"), truth, kind="mask")
+    columns = read_results(write(tmp_path, [entry], "r.json"), truth, kind="mask")
     assert (columns.boxes, columns.segmentations) == (None, [MASK])
     boxed = {**entry, "bbox": [1, 2, 3, 4]}
-    columns = read_result_columns(written(tmp_path, [boxed], "r.json"), truth, kind="mask")
+    columns = read_results(write(tmp_path, [boxed], "r.json"), truth, kind="mask")
     assert columns.boxes is not None
     with pytest.raises(DataError, match="entry 1 has no bbox, but others do"):
-        read_result_columns(written(tmp_path, [boxed, entry], "r.json"), truth, kind="mask")
+        read_results(write(tmp_path, [boxed, entry], "r.json"), truth, kind="mask")
     for bad in ({"size": [3, 3], "counts": [9]}, None, [[1, 2]], "x"):
-        path = written(tmp_path, [{**entry, "segmentation": bad}], "r.json")
+        path = write(tmp_path, [{**entry, "segmentation": bad}], "r.json")
         with pytest.raises(DataError, match=r"entry 0 \(image 7\) of height 10 and width 20 has"):
-            read_result_columns(path, truth, kind="mask")
+            read_results(path, truth, kind="mask")

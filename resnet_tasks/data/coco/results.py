@@ -1,61 +1,110 @@
-"""Readers that convert COCO files to columns entry by entry, with repairs and error messages."""
+"""COCO results files: detections as columns, with every entry checked against the ground truth.
+
+A file of boxes whose entries all have the usual form is decoded in bulk. Any other file is checked
+entry by entry, so that the message names the first invalid entries.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from resnet_tasks.data.coco.columns.object_columns import Kind, ResultColumns, TruthColumns
-from resnet_tasks.data.coco.field_values import is_box
+from resnet_tasks.data.coco.field_values import (
+    find,
+    find_positions,
+    is_box,
+    is_finite,
+    parse_integer_id,
+)
+from resnet_tasks.data.coco.json_records import (
+    UNUSUAL,
+    extract_boxes,
+    extract_column,
+    iter_detections,
+)
 from resnet_tasks.data.coco.masks import is_rle, pack_polygon
 from resnet_tasks.data.coco.problems import MAX_LISTED, Id, format_list, format_value
-from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.coco.record_ids import find, parse_integer_id
+from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.errors import DataError
-from resnet_tasks.files.json_files import read_json
+from resnet_tasks.files.json_files import disable_gc, read_json
+
+Kind = Literal["box", "mask"]
 
 
-def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
-    """Read the objects of a COCO annotation file and repair small defects.
+@dataclass(frozen=True)
+class ResultColumns:
+    """Detections of a COCO results file.
+
+    Attributes:
+        images: `(D,)` int64 positions among the images of the ground truth.
+        labels: `(D,)` int64 indices into the categories of the ground truth.
+        boxes: `(D, 4)` float64 xywh in pixels; None if masks were requested and the entries have no
+            boxes.
+        scores: `(D,)` float64 scores.
+        segmentations: One segmentation per detection; empty unless masks were requested.
+    """
+
+    images: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64] | None
+    scores: NDArray[np.float64]
+    segmentations: Sequence[Any] = ()
+
+
+def read_results(path: str | Path, truth: TruthFile, *, kind: Kind = "box") -> ResultColumns:
+    """Read the detections of a COCO results file and check every entry against the ground truth.
 
     Args:
-        path: Path of the JSON file.
-        kind: `box`, or `mask` to keep the segmentations.
+        path: Path of the JSON file, a list of `{image_id, category_id, bbox: [x, y, w, h], score}`.
+            For masks, `segmentation` (run lengths or polygons) replaces `bbox` or is given in
+            addition.
+        truth: Ground truth of the results.
+        kind: Kind of detection to evaluate, `box` or `mask`.
 
     Raises:
-        DataError: If the file cannot be used. The message names the first bad entries.
+        DataError: If the file is not such a list, or an entry has an unknown image or category, or
+            no valid box, mask or score. The message names the first such entries.
     """
-    coco = read_coco(path, keep_degenerate=True)
-    if "boxes" not in coco.annotated:
-        raise DataError(
-            f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; give "
-            "`annotations` "
-            "with `bbox`, or choose another task"
-        )
-    rows = [
-        (image, annotation)
-        for image, record in enumerate(coco.images)
-        for annotation in coco.annotations[record.id]
-        if annotation.bbox is not None
-    ]
-    return TruthColumns(
-        path,
-        tuple(record.id for record in coco.images),
-        np.asarray([(r.height, r.width) for r in coco.images], np.int64).reshape(-1, 2),
-        {r.id: r.group for r in coco.images if r.group is not None},
-        coco.categories,
-        np.asarray([image for image, _ in rows], np.int64),
-        np.asarray([annotation.category for _, annotation in rows], np.int64),
-        np.asarray([annotation.bbox for _, annotation in rows], np.float64).reshape(-1, 4),
-        np.asarray([annotation.area for _, annotation in rows], np.float64),
-        np.asarray([annotation.is_crowd for _, annotation in rows], np.bool_),
-        [annotation.segmentation for _, annotation in rows] if kind == "mask" else (),
-        coco.problems,
+    path = Path(path)
+    if kind == "box":  # Masks are checked one by one, so that no columns can be read in bulk.
+        with disable_gc():
+            if (clean := _read_clean(path, truth)) is not None:
+                return clean
+    return _read_checked(path, truth, kind)
+
+
+def _read_clean(path: Path, truth: TruthFile) -> ResultColumns | None:
+    """Return the detections of a file of boxes without faults, or None for any other file."""
+    known_ids = truth.images.integer_ids
+    if known_ids is None:
+        return None
+    columns: dict[str, list[NDArray[Any]]] = {"boxes": [np.zeros((0, 4))]}
+    kinds = {"image_id": np.int64, "category_id": np.int64, "score": np.float64}
+    try:
+        for entries in iter_detections(path):
+            columns["boxes"].append(extract_boxes(entries))
+            for name, kind in kinds.items():
+                column = extract_column(entries, name, kind)
+                columns.setdefault(name, []).append(column)
+        category_ids = np.asarray(truth.categories.ids, np.int64)
+    except UNUSUAL:
+        return None
+    boxes, image_ids, categories, scores = (np.concatenate(parts) for parts in columns.values())
+    images, is_known = find_positions(known_ids, image_ids)
+    labels, is_labeled = find_positions(category_ids, categories)
+    is_clean = (
+        is_known.all()
+        and is_labeled.all()
+        and np.isfinite(scores).all()
+        and np.isfinite(boxes).all()
+        and (boxes[:, 2:] >= 0).all()
     )
+    return ResultColumns(images, labels, boxes, scores) if is_clean else None
 
 
 @dataclass
@@ -85,7 +134,7 @@ class _EntryErrors:
         return "\n".join(lines)
 
 
-def read_validated_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns:
+def _read_checked(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns:
     """Read the detections of a COCO results file and check every entry in turn.
 
     Args:
@@ -138,8 +187,10 @@ class _EntryValidator:
         kind: Kind of detection to evaluate, `box` or `mask`.
     """
 
-    def __init__(self, truth: TruthColumns, kind: Kind) -> None:
-        self.images: dict[Id, int] = {image_id: i for i, image_id in enumerate(truth.image_ids)}
+    def __init__(self, truth: TruthFile, kind: Kind) -> None:
+        self.images: dict[Id, int] = {
+            image_id: position for position, image_id in enumerate(truth.images.list_ids())
+        }
         self.errors = _EntryErrors()
         self._truth = truth
         self._kind = kind
@@ -173,8 +224,8 @@ class _EntryValidator:
             )
         self._check_box(entry, location)
         self._check_mask(entry, location, image)
-        score = entry.get("score")
-        if not _is_finite(score):
+        score: Any = entry.get("score")
+        if type(score) not in (int, float) or not is_finite(score):
             errors.add("it must be a finite number", f"{location} has score {format_value(score)}")
 
     def _describe_image_remedy(self, image_id: Any) -> str:
@@ -195,7 +246,7 @@ class _EntryValidator:
         box = entry.get("bbox")
         if box is None and self._kind == "mask":
             return
-        if not is_box(box) or not all(map(_is_finite, box)):
+        if not is_box(box) or not all(map(is_finite, box)):
             self.errors.add(
                 "it must be [x, y, width, height], finite numbers in pixels",
                 f"{location} has bbox {format_value(box)}",
@@ -210,7 +261,7 @@ class _EntryValidator:
         if self._kind != "mask":
             return
         mask = entry.get("segmentation")
-        height, width = self._truth.sizes[image].tolist()
+        height, width = self._truth.images.sizes[image].tolist()
         if isinstance(mask, dict):
             is_usable = is_rle(mask, height, width)
         else:
@@ -224,12 +275,3 @@ class _EntryValidator:
                 f"{location} of height {height} and width {width} has segmentation "
                 f"{format_value(mask)}",
             )
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # An integer beyond the range of floats.
-        return False

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.coco.streaming import open_content
 from resnet_tasks.data.doctor.check import check_coco
 from resnet_tasks.errors import DataError
 

@@ -1,24 +1,101 @@
-"""Access to COCO files record by record, without the whole file as Python objects in memory."""
+"""Decoding of the JSON of COCO files: the only module that knows its records as JSON.
+
+`open_content` leaves the records undecoded, so that a file of any content is read one record at a
+time. `decode_file` and `iter_detections` decode files of the usual form in bulk, as typed records.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.problems import format_value
 from resnet_tasks.data.coco.top_level import require_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text
 from resnet_tasks.files.json_files import parse_json, read_json_bytes
+from resnet_tasks.files.regular_files import read_file_or_pipe
 
 LISTS = ("images", "annotations")
 """Keys whose lists have many entries and are decoded record by record."""
+CHUNK_BYTES = 1 << 20
+"""Number of bytes of a results file that are decoded at a time."""
+
+_NOT_DECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+UNUSUAL = (OSError, OverflowError, *_NOT_DECODABLE)
+"""Errors of a file that cannot be decoded in bulk. It may still be readable entry by entry."""
+
+_BETWEEN_ENTRIES = re.compile(rb"\}\s*,\s*(?=\{)")
+
+File = TypeVar("File")
+Box = tuple[float, float, float, float]
+
+
+# Structs without containers need no tracking by the garbage collector (gc=False).
+class ImageName(msgspec.Struct, gc=False):
+    """Image record, limited to the fields that identify the image file and its group."""
+
+    file_name: str
+    raw_group: str | int | float | None = msgspec.field(name="group", default=None)
+
+    @property
+    def group(self) -> str | None:
+        """Patient, study or sequence."""
+        return None if self.raw_group is None else str(self.raw_group)
+
+
+class ImageEntry(ImageName, kw_only=True, gc=False):
+    """Image record of the usual form."""
+
+    id: int
+    height: int
+    width: int
+
+
+class AnnotationEntry(msgspec.Struct, gc=False):
+    """Annotation of the usual form, its segmentation undecoded."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: Box
+    area: float
+    iscrowd: int
+    segmentation: msgspec.Raw = msgspec.Raw()
+
+
+class Detection(msgspec.Struct, gc=False):
+    """Entry of a results file of boxes."""
+
+    image_id: int
+    category_id: int
+    bbox: Box
+    score: float
+
+
+class ImageNames(msgspec.Struct):
+    """COCO file without its annotations."""
+
+    images: list[ImageName]
+    info: Any = None
+
+
+class CocoEntries(msgspec.Struct):
+    """COCO file whose records have the usual form."""
+
+    images: list[ImageEntry]
+    annotations: list[AnnotationEntry]
+    categories: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +134,7 @@ def open_content(path: Path, *, accept_keyed: bool = False) -> CocoContent:
     try:
         parts = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         top = {key: _decode_value(key, raw) for key, raw in parts.items()}
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except _NOT_DECODABLE:
         # Unusual JSON (NaN, other encodings) is parsed as a whole. Invalid JSON raises a DataError
         # that explains the fault.
         top = parse_json(content, path)
@@ -77,7 +154,7 @@ def decode_record(entry: Any) -> Any:
         return entry
     try:
         return msgspec.json.decode(entry)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except _NOT_DECODABLE:
         text = bytes(entry)
     try:
         return json.loads(text)  # also accepts integers beyond the range of floats
@@ -94,7 +171,7 @@ def decode_key(entry: Any, key: Literal["id", "image_id"]) -> Any:
     if isinstance(entry, msgspec.Raw):
         try:
             return getattr(msgspec.json.decode(entry, type=_Ids), key)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        except _NOT_DECODABLE:
             entry = decode_record(entry)
     return entry.get(key) if isinstance(entry, dict) else None
 
@@ -127,26 +204,59 @@ def write_content(
     stream.write("\n}\n")
 
 
-def relocate_info(
-    info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path
-) -> dict[str, Any]:
-    """Return the `info` for a copy of the file in another folder, with updated image folders.
+def decode_file(path: Path, kind: type[File]) -> File | None:
+    """Return a file as typed records, or None if it cannot be read or has another form.
 
     Args:
-        info: The `info` of the file as it was read.
-        roots: Folders of `images_root` and `sem_seg_root`.
-        folder: Folder of the copy.
+        path: Path of the JSON file.
+        kind: Type of the content, `CocoEntries` or `ImageNames`.
     """
-    relocated = dict(info)
-    for key, root in roots.items():
-        folder_path, root_path = os.path.realpath(folder), os.path.realpath(root)
-        if os.path.realpath(folder / str(info.get(key) or "")) == root_path:
-            continue
-        try:
-            relocated[key] = Path(os.path.relpath(root_path, folder_path)).as_posix()
-        except ValueError:  # on another drive
-            relocated[key] = Path(root_path).as_posix()
-    return relocated
+    try:
+        return msgspec.json.decode(read_file_or_pipe(path), type=kind)
+    except UNUSUAL:
+        return None
+
+
+def iter_detections(path: Path) -> Iterator[list[Detection]]:
+    """Decode a results file of boxes, some entries at a time.
+
+    Raises:
+        UNUSUAL: If the file cannot be read or has another form.
+    """
+    decoder = msgspec.json.Decoder(list[Detection])
+    yield from map(decoder.decode, _split_list(read_file_or_pipe(path)))
+
+
+def extract_column(records: Sequence[Any], name: str, kind: Any) -> NDArray[Any]:
+    """Return one field of typed records as an array of type `kind`.
+
+    Raises:
+        OverflowError: If an integer does not fit into 64 bits.
+    """
+    return np.fromiter(map(attrgetter(name), records), kind, len(records))
+
+
+def extract_boxes(records: Sequence[AnnotationEntry | Detection]) -> NDArray[np.float64]:
+    """Return the `(N, 4)` float64 xywh boxes of typed records."""
+    flat = chain.from_iterable(map(attrgetter("bbox"), records))
+    return np.fromiter(flat, np.float64, 4 * len(records)).reshape(-1, 4)
+
+
+def _split_list(raw: bytes) -> Iterator[bytes]:
+    """Split a JSON list of objects into several shorter lists, cut between objects."""
+    text = memoryview(raw)
+    begin, end = raw.find(b"["), raw.rfind(b"]")
+    if end - begin <= CHUNK_BYTES or raw[:begin].strip() or raw[end + 1 :].strip():
+        yield raw
+        return
+    begin += 1
+    while begin < end:
+        # A cut inside a string or a nested object gives invalid JSON, so that decoding fails and
+        # the file is read entry by entry.
+        cut = _BETWEEN_ENTRIES.search(raw, min(begin + CHUNK_BYTES, end), end)
+        stop = end if cut is None else cut.start() + 1
+        yield b"[" + text[begin:stop] + b"]"
+        begin = end if cut is None else cut.end()
 
 
 def _encode_record(entry: Any) -> str:

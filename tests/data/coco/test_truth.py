@@ -1,0 +1,100 @@
+"""Ground truth of results files: the fast way and the careful way agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnet_tasks.data.coco.truth import read_truth
+from resnet_tasks.errors import DataError
+
+TRUTH: dict[str, Any] = {
+    "info": {},
+    "images": [
+        {"id": 7, "file_name": "a.png", "height": 10, "width": 20, "group": "p1"},
+        {"id": 3, "file_name": "b.png", "height": 10, "width": 20},
+    ],
+    "categories": [{"id": 90, "name": "cat"}, {"id": 5, "name": "dog"}],
+    "annotations": [
+        {"id": 1, "image_id": 3, "category_id": 90, "bbox": [1, 2, 3, 4], "area": 9, "iscrowd": 1},
+        {"id": 2, "image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 0], "area": 0, "iscrowd": 0},
+    ],
+}
+MASK = {"size": [10, 20], "counts": [0, 4, 196]}
+
+
+def write(folder: Path, content: Any, name: str = "file.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_truth_by_hand(tmp_path: Path) -> None:
+    truth = read_truth(write(tmp_path, TRUTH))
+    annotations = truth.annotations
+    assert truth.images.list_ids() == (7, 3)
+    assert truth.images.sizes.tolist() == [[10, 20], [10, 20]]
+    assert truth.categories.ids == (5, 90)
+    assert [each.id for image in annotations.values() for each in image] == [2, 1]  # by image
+    assert annotations.image_positions.tolist() == [0, 1]
+    assert annotations.labels.tolist() == [0, 1]
+    # COCO counts empty boxes too.
+    assert annotations.boxes.tolist() == [[1, 2, 3, 0], [1, 2, 3, 4]]
+    assert (annotations.areas.tolist(), annotations.crowd.tolist()) == ([0, 9], [False, True])
+    assert truth.images.list_groups() == {7: "p1"}
+    assert truth.problems == ()
+
+
+def test_almost_coco_gives_the_same_columns(tmp_path: Path) -> None:
+    almost = json.loads(json.dumps(TRUTH))
+    del almost["info"]
+    for each in almost["annotations"]:
+        del each["id"]
+    del almost["annotations"][1]["iscrowd"], almost["annotations"][1]["area"]
+    clean = read_truth(write(tmp_path, TRUTH))
+    repaired = read_truth(write(tmp_path, almost, "almost.json"))
+    kinds = {each.kind for each in repaired.problems}
+    assert {"missing_iscrowd", "missing_area", "missing_id"} <= kinds
+    assert set(repaired.annotations.columns) == set(clean.annotations.columns)
+    for name in set(clean.annotations.columns) - {"annotation.id"}:
+        expected = clean.annotations.columns[name].tolist()
+        assert str(repaired.annotations.columns[name].tolist()) == str(expected), name
+
+
+def test_segmentations_of_clean_files_are_those_of_the_file(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(TRUTH))
+    first, second = content["annotations"]
+    first["segmentation"], second["segmentation"] = [[1, 2, 3, 4.5, 5, 6]], MASK
+    content["annotations"].append({**second, "id": 3, "segmentation": None})
+    path = write(tmp_path, content)
+    annotations = read_truth(path, masks=True).annotations
+    found = [annotations.get_segmentation(row) for row in range(3)]
+    assert found == [MASK, None, [[1, 2, 3, 4.5, 5, 6]]]
+    assert [read_truth(path).annotations.get_segmentation(row) for row in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [(b'{"counts": "\xff"}', "can't decode byte 0xff"), (b"[[" + b"9" * 5000 + b"]]", "5000 dig")],
+)
+def test_segmentations_that_are_not_json_are_reported(
+    tmp_path: Path, segmentation: bytes, reason: str
+) -> None:
+    content = json.loads(json.dumps(TRUTH))
+    content["annotations"][0]["segmentation"] = "here"
+    path = write(tmp_path, content)
+    path.write_bytes(path.read_bytes().replace(b'"here"', segmentation))
+    annotations = read_truth(path, masks=True).annotations
+    with pytest.raises(DataError, match=reason):
+        annotations.get_segmentation(1)
+
+
+def test_image_level_labels_are_not_objects(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(TRUTH))
+    del content["annotations"][0]["bbox"]
+    truth = read_truth(write(tmp_path, content))
+    assert truth.annotations.boxes.tolist() == [[1, 2, 3, 0]]
+    assert [problem.kind for problem in truth.problems] == ["no_box"]
