@@ -29,9 +29,9 @@ from data_tools.reading.source_folder import (
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
-from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
 

@@ -252,13 +252,23 @@ class AnnotationReader:
         value = raw.get(key)
         if value is None and isinstance(attributes, dict):
             value = attributes.get(key)
-        if value is None or value == -1:  # KITTI writes -1 for regions where nothing is known
+        if not is_visibility(key, value):
+            detail = f"{key} {format_value(value)}"
+            self._findings.add("bad_visibility", record.id, annotation_id, detail)
             return None
-        maximum, value_if_true = VISIBILITY[key]
-        if isinstance(value, bool):
-            return value_if_true if value else 0.0
-        if isinstance(value, int | float) and 0 <= value <= maximum:
-            return float(value)
-        detail = f"{key} {format_value(value)}"
-        self._findings.add("bad_visibility", record.id, annotation_id, detail)
-        return None
+        if value is True:
+            return VISIBILITY[key][1]
+        return None if value is None or value == -1 else float(value)
+
+
+def is_visibility(key: str, value: object) -> bool:
+    """Return whether `value` is a valid or unknown `occluded` or `truncated`.
+
+    Args:
+        key: `occluded` or `truncated`.
+        value: Value in the file. KITTI writes -1 for regions where nothing is known.
+    """
+    if value is None or isinstance(value, bool):
+        return True
+    maximum = VISIBILITY[key][0]
+    return isinstance(value, int | float) and (value == -1 or 0 <= value <= maximum)

@@ -235,7 +235,7 @@ def _build_records(
     images = PackedImages(columns)
     semantic = [
         str(optional_fields["semantic"])
-        for optional_fields in images.iter_optional_fields()
+        for _, optional_fields in images.iter_optional_fields()
         if "semantic" in optional_fields
     ]
     # The packed file is not trusted, so its file names are checked as those of the JSON file are.

@@ -103,7 +103,7 @@ class CocoFile:
 
     def iter_map_files(self) -> Iterator[Path]:
         """Yield the paths of the semantic maps that the file refers to."""
-        for optional_fields in self.images.iter_optional_fields():
+        for _, optional_fields in self.images.iter_optional_fields():
             if (name := optional_fields.get("semantic")) is not None:
                 yield self.sem_seg_root / name
 

@@ -52,6 +52,17 @@ def is_box(value: object) -> TypeGuard[Xywh]:
     )
 
 
+def clip_to_image(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of a box clipped to the image."""
+    x, y, width, height = box
+    return (
+        max(x, 0),
+        max(y, 0),
+        min(x + width, size[1]),
+        min(y + height, size[0]),
+    )
+
+
 def generate_new_ids(existing_ids: Iterable[Any]) -> Iterator[int]:
     """Return an iterator over new integer ids, greater than all existing integer ids."""
     return count(

@@ -114,12 +114,11 @@ def _read_content(
         keep_degenerate=for_evaluation,
         all_ids=lambda: _locate_errors(path, "annotations", content.iter_annotation_ids()),
     )
-    positions = {record.id: position for position, record in enumerate(records)}
     packer = AnnotationPacker(images)
     with disable_gc():
         for annotation in _read_all(reader.read, _iter_entries(path, content, "annotations")):
             if annotation.bbox is not None or not for_evaluation:
-                packer.append_at(positions[annotation.image_id], annotation)
+                packer.append(annotation)
     kinds = reader.finish(declared)
     problems = findings.require_usable()
     return CocoFile(path, root, categories, images, packer.pack(), kinds, problems, info)

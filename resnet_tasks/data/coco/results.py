@@ -6,8 +6,9 @@ entry by entry, so that the message names the first invalid entries.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,33 +108,6 @@ def _read_clean(path: Path, truth: TruthFile) -> ResultColumns | None:
     return ResultColumns(images, labels, boxes, scores) if is_clean else None
 
 
-@dataclass
-class _EntryErrors:
-    """Errors in the entries of a results file.
-
-    Attributes:
-        counts: Remedy -> number of entries.
-        examples: Remedy -> the first `MAX_LISTED` entries, for the message.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, remedy: str, location: str) -> None:
-        self.counts[remedy] = self.counts.get(remedy, 0) + 1
-        examples = self.examples.setdefault(remedy, [])
-        if len(examples) < MAX_LISTED:
-            examples.append(location)
-
-    def format_message(self, path: Path, number: int) -> str:
-        lines = []
-        for remedy, examples in self.examples.items():
-            count = self.counts[remedy]
-            more = f", ... ({count} of {number} entries)" if count > len(examples) else ""
-            lines.append(f"{path}: {', '.join(examples)}{more}; {remedy}")
-        return "\n".join(lines)
-
-
 def _read_checked(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns:
     """Read the detections of a COCO results file and check every entry in turn.
 
@@ -159,8 +133,7 @@ def _read_checked(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns:
     validator = _EntryValidator(truth, kind)
     for position, entry in enumerate(raw):
         validator.check(position, entry)
-    if validator.errors.counts:
-        raise DataError(validator.errors.format_message(path, len(raw)))
+    validator.require_valid(path, len(raw))
     has_box = [entry.get("bbox") is not None for entry in raw]
     if any(has_box) and not all(has_box):
         raise DataError(
@@ -191,7 +164,7 @@ class _EntryValidator:
         self.images: dict[Id, int] = {
             image_id: position for position, image_id in enumerate(truth.images.list_ids())
         }
-        self.errors = _EntryErrors()
+        self._errors: dict[str, list[str]] = defaultdict(list)
         self._truth = truth
         self._kind = kind
 
@@ -202,14 +175,14 @@ class _EntryValidator:
             position: Index of the entry in the file.
             entry: Decoded JSON of the entry.
         """
-        errors, location = self.errors, f"entry {position}"
+        location = f"entry {position}"
         if not isinstance(entry, dict):
-            errors.add("every entry must be an object", f"{location} is {format_value(entry)}")
+            self._add("every entry must be an object", f"{location} is {format_value(entry)}")
             return
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
         image = find(self.images, image_id)
         if image is None:
-            errors.add(
+            self._add(
                 self._describe_image_remedy(image_id),
                 f"{location} has image_id {format_value(image_id)}",
             )
@@ -217,7 +190,7 @@ class _EntryValidator:
         location = f"{location} (image {image_id!r})"
         if find(self._truth.categories.index_table, category_id) is None:
             known_ids = format_list(self._truth.categories.ids, 100)
-            errors.add(
+            self._add(
                 f"known: {known_ids}; ids are those of the ground truth's `categories`, not "
                 "indices or names",
                 f"{location} has category_id {format_value(category_id)}",
@@ -226,7 +199,28 @@ class _EntryValidator:
         self._check_mask(entry, location, image)
         score: Any = entry.get("score")
         if type(score) not in (int, float) or not is_finite(score):
-            errors.add("it must be a finite number", f"{location} has score {format_value(score)}")
+            self._add("it must be a finite number", f"{location} has score {format_value(score)}")
+
+    def require_valid(self, path: Path, number: int) -> None:
+        """Check that no entry had errors.
+
+        Args:
+            path: Path of the file.
+            number: Number of its entries.
+
+        Raises:
+            DataError: If there were errors. The message has the first entries for each remedy.
+        """
+        lines = []
+        for remedy, locations in self._errors.items():
+            is_long = len(locations) > MAX_LISTED
+            more = f", ... ({len(locations)} of {number} entries)" if is_long else ""
+            lines.append(f"{path}: {', '.join(locations[:MAX_LISTED])}{more}; {remedy}")
+        if lines:
+            raise DataError("\n".join(lines))
+
+    def _add(self, remedy: str, location: str) -> None:
+        self._errors[remedy].append(location)
 
     def _describe_image_remedy(self, image_id: Any) -> str:
         remedy = (
@@ -247,12 +241,12 @@ class _EntryValidator:
         if box is None and self._kind == "mask":
             return
         if not is_box(box) or not all(map(is_finite, box)):
-            self.errors.add(
+            self._add(
                 "it must be [x, y, width, height], finite numbers in pixels",
                 f"{location} has bbox {format_value(box)}",
             )
         elif min(box[2:]) < 0:
-            self.errors.add(
+            self._add(
                 "width and height must be 0 or more: it is [x, y, width, height], not corners",
                 f"{location} has bbox {format_value(box)}",
             )
@@ -269,7 +263,7 @@ class _EntryValidator:
                 pack_polygon(polygon) is not None for polygon in mask
             )
         if not mask or not is_usable:
-            self.errors.add(
+            self._add(
                 "it must be polygons of at least six numbers, or an RLE of the image's size "
                 "[height, width]",
                 f"{location} of height {height} and width {width} has segmentation "

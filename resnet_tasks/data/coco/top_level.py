@@ -14,11 +14,12 @@ ANNOTATED = ("boxes", "masks", "semantic", "image")
 """Kinds of annotations that a file can declare."""
 
 
-def require_object(path: Path, raw: Any) -> dict[str, Any]:
-    """Return the top level of a COCO file after checking that it is an object.
+def require_coco(path: Path, raw: Any) -> dict[str, Any]:
+    """Return the top level of a COCO file after checking its images, annotations and categories.
 
     Raises:
-        DataError: If it is something else, such as a results file.
+        DataError: If it is not an object, such as a results file, lacks images or categories, or
+            has images or annotations that are not a list.
     """
     if isinstance(raw, list):
         raise DataError(
@@ -27,27 +28,16 @@ def require_object(path: Path, raw: Any) -> dict[str, Any]:
         )
     if not isinstance(raw, dict):
         raise DataError(f"{path} must hold a COCO object, got {format_value(raw)}")
-    return raw
-
-
-def require_coco(path: Path, raw: Any) -> dict[str, Any]:
-    """Return the top level of a COCO file after checking its images, annotations and categories.
-
-    Raises:
-        DataError: If it is not an object, lacks images or categories, or has one that is not a
-            list.
-    """
-    content = require_object(path, raw)
     for key in ("images", "categories"):
-        if key not in content:
+        if key not in raw:
             raise DataError(
-                f"{path} has no `{key}` (its keys: {format_list(content, 20)}); a COCO file needs "
+                f"{path} has no `{key}` (its keys: {format_list(raw, 20)}); a COCO file needs "
                 "`images` and `categories`"
             )
     for key in ("images", "annotations"):
-        if not isinstance(content.get(key, []), list):
-            raise DataError(f"{path}: `{key}` must be a list, got {format_value(content[key])}")
-    return content
+        if not isinstance(raw.get(key, []), list):
+            raise DataError(f"{path}: `{key}` must be a list, got {format_value(raw[key])}")
+    return raw
 
 
 def read_info(content: Mapping[str, Any], findings: Findings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.field_values import clip_to_image
 from resnet_tasks.data.coco.masks import compute_bounding_box
 from resnet_tasks.data.coco.problems import Findings, Id, format_list
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
@@ -86,7 +87,7 @@ class ObjectChecks:
     ) -> None:
         mask_box = compute_bounding_box(segmentation, *size)
         # Polygons may extend beyond the image, while boxes are often clipped to it.
-        ours, theirs = _clip_to_image(box, size), _clip_to_image(mask_box, size)
+        ours, theirs = clip_to_image(box, size), clip_to_image(mask_box, size)
         across = max(APART_PIXELS, APART_SHARE * max(box[2], mask_box[2]))
         down = max(APART_PIXELS, APART_SHARE * max(box[3], mask_box[3]))
         if (
@@ -144,17 +145,4 @@ def _get_mask_key(annotation: Annotation) -> Any:
     return tuple(
         polygon.tobytes() if isinstance(polygon, array) else tuple(polygon)
         for polygon in mask or ()
-    )
-
-
-def _clip_to_image(
-    box: Sequence[float], size: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of a box clipped to the image."""
-    x, y, width, height = box
-    return (
-        max(x, 0),
-        max(y, 0),
-        min(x + width, size[1]),
-        min(y + height, size[0]),
     )

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.coco.annotation_reader import AnnotationReader
+from resnet_tasks.data.coco.annotation_reader import (
+    VISIBILITY,
+    AnnotationReader,
+    is_visibility,
+)
 from resnet_tasks.data.coco.categories import CategoryMap
-from resnet_tasks.data.coco.field_values import find, is_box, parse_integer_id
+from resnet_tasks.data.coco.field_values import clip_to_image, find, is_box, parse_integer_id
 from resnet_tasks.data.coco.masks import (
     compute_bounding_box,
     compute_mask_area,
@@ -148,27 +152,17 @@ def _match_id(value: Any, known_ids: Mapping[Any, Any]) -> Id | None:
 
 
 def _remove_bad_visibility(raw: dict[str, Any], editor: _RecordEditor) -> None:
-    for key, maximum in (("occluded", 3), ("truncated", 1)):
-        if _is_invalid_visibility(raw.get(key), maximum):
+    for key in VISIBILITY:
+        if not is_visibility(key, raw.get(key)):
             editor.set_key("bad_visibility", key, ABSENT)
     attributes = raw.get("attributes")
     if isinstance(attributes, dict):
         valid_attributes = {
             key: value
             for key, value in attributes.items()
-            if not (
-                key in ("occluded", "truncated")
-                and _is_invalid_visibility(value, 3 if key[0] == "o" else 1)
-            )
+            if key not in VISIBILITY or is_visibility(key, value)
         }
         editor.set_key("bad_visibility", "attributes", valid_attributes)
-
-
-def _is_invalid_visibility(value: Any, maximum: float) -> bool:
-    if value is None or isinstance(value, bool):
-        return False
-    is_number = isinstance(value, int | float)
-    return not (is_number and (value == -1 or 0 <= value <= maximum))
 
 
 def _repair_geometry(
@@ -211,9 +205,7 @@ def _extract_usable_mask(raw: Any, size: tuple[int, int]) -> Any:
 
 def _clip_box(box: list[float], record: ImageRecord) -> list[float]:
     """Return the part of a box inside its image, or an empty list if there is none."""
-    x, y, width, height = box
-    left, top = max(x, 0), max(y, 0)
-    right, bottom = min(x + width, record.width), min(y + height, record.height)
+    left, top, right, bottom = clip_to_image(box, (record.height, record.width))
     return [left, top, right - left, bottom - top] if right > left and bottom > top else []
 
 

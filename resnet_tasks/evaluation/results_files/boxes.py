@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from resnet_tasks.data.coco.results import ResultColumns, read_results
 from resnet_tasks.data.coco.truth import TruthFile, read_truth
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
+from resnet_tasks.evaluation.coco.image_blocks import ImageBlock
+from resnet_tasks.evaluation.coco.matching import Objects
 from resnet_tasks.evaluation.coco.metrics import build_coco_metrics, describe_protocol
-from resnet_tasks.evaluation.results_files.box_evaluator import build_evaluator
 from resnet_tasks.evaluation.results_files.fast_boxes import compute_tables_fast
 from resnet_tasks.evaluation.results_files.file_evaluation import (
     FileEvaluation,
@@ -31,22 +35,59 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
         DataError: If a file is invalid; the message lists the first invalid entries.
     """
     expected = read_truth(truth)
-    names = expected.categories.names
+    groups, notes = expected.images.list_groups(), describe_problems(expected)
     if backend == "hotcoco":
         tables = compute_tables_fast(expected, results, LIMITS)
         if tables is not None:
             return FileEvaluation(
-                build_coco_metrics(tables, names, LIMITS),
+                build_coco_metrics(tables, expected.categories.names, LIMITS),
                 describe_protocol("box", "bbox", backend, LIMITS),
                 backend,
-                lambda: build_evaluator(expected, read_results(results, expected), backend),
-                expected.images.list_groups(),
-                describe_problems(expected),
+                lambda: _build_evaluator(expected, read_results(results, expected), backend),
+                groups,
+                notes,
             )
     detections = read_results(results, expected)
-    evaluator = build_evaluator(expected, detections, backend)
-    notes = describe_problems(expected) + _build_corner_note(expected, detections)
-    return build_file_evaluation(evaluator, backend, expected.images.list_groups(), notes)
+    evaluator = _build_evaluator(expected, detections, backend)
+    notes += _build_corner_note(expected, detections)
+    return build_file_evaluation(evaluator, backend, groups, notes)
+
+
+def _build_evaluator(
+    expected: TruthFile, results: ResultColumns, backend: str
+) -> DetectionEvaluator:
+    """Create an evaluator with all images of the files.
+
+    Args:
+        expected: Objects of the annotation file.
+        results: Columns of the results file.
+        backend: Key in `BOX_BACKENDS`.
+    """
+    assert results.boxes is not None, "box results have boxes"
+    annotations = expected.annotations
+    evaluator = DetectionEvaluator(expected.categories.names, backend=backend)
+    evaluator.update_block(
+        ImageBlock(
+            expected.images.list_ids(),
+            Objects(
+                annotations.image_positions,
+                annotations.labels,
+                annotations.areas,
+                np.zeros(len(annotations.areas)),
+                annotations.crowd,
+            ),
+            annotations.boxes,
+            Objects(
+                results.images,
+                results.labels,
+                results.boxes[:, 2] * results.boxes[:, 3],
+                results.scores,
+                np.zeros(len(results.scores), np.bool_),
+            ),
+            results.boxes,
+        )
+    )
+    return evaluator
 
 
 def _build_corner_note(truth: TruthFile, detections: ResultColumns) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class AnnotationPacker:
 
     def __init__(self, images: PackedImages) -> None:
         self._images = images
+        self._positions = {image_id: i for i, image_id in enumerate(images.list_ids())}
         self._image_positions = array("q")
         self._ids: list[Id] = []
         self._categories = array("i")
@@ -46,16 +47,12 @@ class AnnotationPacker:
         Raises:
             DataError: If its image is unknown.
         """
-        position = self._images.find_position(annotation.image_id)
+        position = self._positions.get(annotation.image_id)
         if position is None:
             raise DataError(
                 f"annotation {annotation.id!r} belongs to image {annotation.image_id!r}, which is "
                 "not among the images; add the image or remove the annotation"
             )
-        self.append_at(position, annotation)
-
-    def append_at(self, position: int, annotation: Annotation) -> None:
-        """Add an annotation of the image at `position`."""
         self._image_positions.append(position)
         self._ids.append(annotation.id)
         self._categories.append(annotation.category)

@@ -92,10 +92,11 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         """Return the rows of the columns with the annotations of the image at a position."""
         return slice(*self.columns["annotation.starts"][position : position + 2].tolist())
 
-    def get_by_position(self, position: int) -> tuple[Annotation, ...]:
-        """Return the annotations of the image at a position."""
+    def __getitem__(self, image_id: Id) -> tuple[Annotation, ...]:
+        position = self.images.find_position(image_id)
+        if position is None:
+            raise KeyError(image_id)
         rows = self.get_rows(position)
-        image_id = self.images.get_id(position)
         part = {
             name: self.columns[f"annotation.{name}"][rows].tolist()
             for name in ("category", "bbox", "area", "crowd", "occluded", "truncated")
@@ -114,12 +115,6 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
             )
             for i, box in enumerate(part["bbox"])
         )
-
-    def __getitem__(self, image_id: Id) -> tuple[Annotation, ...]:
-        position = self.images.find_position(image_id)
-        if position is None:
-            raise KeyError(image_id)
-        return self.get_by_position(position)
 
     def __iter__(self) -> Iterator[Id]:
         return (self.images.get_id(position) for position in range(len(self)))

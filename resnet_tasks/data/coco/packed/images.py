@@ -111,7 +111,7 @@ class PackedImages(Sequence[ImageRecord]):
         """Return the mapping from image id to group, for the images with a group."""
         return {
             self.get_id(position): optional_fields["group"]
-            for position, optional_fields in self._iter_optional_fields()
+            for position, optional_fields in self.iter_optional_fields()
             if "group" in optional_fields
         }
 
@@ -148,11 +148,8 @@ class PackedImages(Sequence[ImageRecord]):
             extra=optional_fields.get("extra", {}),
         )
 
-    def iter_optional_fields(self) -> Iterator[dict[str, Any]]:
-        """Yield the optional fields (beyond id, name and size) of the images that have any."""
-        return (optional_fields for _, optional_fields in self._iter_optional_fields())
-
-    def _iter_optional_fields(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def iter_optional_fields(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield position and optional fields (beyond id, name, size) of the images with any."""
         starts = self.columns["image.rest.starts"]
         for position in np.flatnonzero(np.diff(starts)).tolist():
             yield position, json.loads(self._optional_fields[position])
