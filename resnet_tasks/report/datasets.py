@@ -115,17 +115,10 @@ def as_dataset(run: RunView, files: list[CocoFile]) -> CocoDataset:
 def summarize_split(name: str, dataset: CocoDataset) -> SplitView:
     """Return the statistics of a split."""
     records = [record for file in dataset.files for record in file.images]
-    objects = [
-        annotation
-        for file in dataset.files
-        for annotations in file.annotations.values()
-        for annotation in annotations
-        if not annotation.is_crowd
-    ]
-    has_annotations = [
-        bool(annotations) for file in dataset.files for annotations in file.annotations.values()
-    ]
-    sides = np.sqrt([annotation.area for annotation in objects if annotation.bbox is not None])
+    annotations = [file.annotations for file in dataset.files]
+    sides = np.sqrt(
+        np.concatenate([table.areas[table.has_box & ~table.crowd] for table in annotations])
+    )
     side = None
     if len(sides):
         low, middle, high = np.percentile(sides, (5, 50, 95))
@@ -138,7 +131,7 @@ def summarize_split(name: str, dataset: CocoDataset) -> SplitView:
         name=name,
         files=tuple(str(file.path) for file in dataset.files),
         images=len(records),
-        empty=has_annotations.count(False),
+        empty=sum(len(table) - len(np.unique(table.image_positions)) for table in annotations),
         objects=dataset.count_objects(),
         annotated=tuple(sorted({kind for file in dataset.files for kind in file.annotated})),
         sizes=tuple(sizes.most_common()),

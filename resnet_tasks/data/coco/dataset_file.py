@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,25 +96,11 @@ class CocoFile:
         """Return the `(K,)` number of annotations of each category, without crowds."""
         return self.annotations.count_objects(len(self.categories))
 
-    def iter_files(self) -> Iterator[Path]:
-        """Yield the paths of all images, then of all semantic maps."""
-        names = map(self.images.get_file_name, range(len(self.images)))
-        yield from (self.images_root / name for name in names)
-        yield from self.iter_map_files()
-
-    def iter_map_files(self) -> Iterator[Path]:
-        """Yield the paths of the semantic maps that the file refers to."""
-        for _, optional_fields in self.images.iter_optional_fields():
-            if (name := optional_fields.get("semantic")) is not None:
-                yield self.sem_seg_root / name
-
     def find_missing_files(self) -> tuple[Path, ...]:
         """Return the paths of the images and semantic maps that do not exist."""
-        exists: dict[Path, bool] = {}
-        for path in self.iter_files():
-            if path not in exists:
-                exists[path] = os.path.isfile(path)  # noqa: PTH113 - fast
-        return tuple(path for path in self.iter_files() if not exists[path])
+        paths = dict.fromkeys(self._iter_files())
+        missing = {path for path in paths if not os.path.isfile(path)}  # noqa: PTH113 - fast
+        return tuple(path for path in self._iter_files() if path in missing)
 
     def require_files(self) -> None:
         """Check that all images and semantic maps exist.
@@ -123,28 +110,16 @@ class CocoFile:
         """
         missing = self.find_missing_files()
         if missing:
-            raise DataError(_format_missing_files(self, missing))
-
-    def find_lossy_maps(self) -> tuple[tuple[Path, str], ...]:
-        """Find semantic maps in a lossy format, by their headers.
-
-        Files that are missing or damaged are ignored.
-
-        Returns:
-            (path, name of the lossy format) of each such map.
-        """
-        lossy = []
-        for path in dict.fromkeys(self.iter_map_files()):
-            try:
-                lossy_format = find_lossy_format(path)
-            except DAMAGE:
-                continue
-            if lossy_format is not None:
-                lossy.append((path, lossy_format))
-        return tuple(lossy)
+            total = sum(1 for _ in self._iter_files())
+            raise DataError(
+                f"{self.path}: {len(missing)} of {total} named files are missing, the first is "
+                f"{missing[0]}; set the image folder with `images:` next to `annotations:`"
+            )
 
     def require_lossless_maps(self, allowed: int = 0) -> None:
-        """Check that semantic maps are stored in formats that keep their values.
+        """Check that semantic maps are stored in formats that keep their values, by their headers.
+
+        Files that are missing or damaged are ignored.
 
         Args:
             allowed: Maximum number of lossy maps, whose images are skipped.
@@ -152,23 +127,32 @@ class CocoFile:
         Raises:
             DataError: If more maps are lossy. The message has their number and the first path.
         """
-        lossy = self.find_lossy_maps()
+        lossy = []
+        paths = dict.fromkeys(self._list_maps())
+        for path in paths:
+            with suppress(*DAMAGE):
+                if (lossy_format := find_lossy_format(path)) is not None:
+                    lossy.append((path, lossy_format))
         if len(lossy) > allowed:
-            total = len(set(self.iter_map_files()))
             path, lossy_format = lossy[0]
             raise DataError(
-                f"{self.path}: {len(lossy)} of {total} label maps are lossy; label map {path} is "
-                f"stored as {lossy_format}, which changes pixel values; export it again from the "
-                "original annotation as PNG"
+                f"{self.path}: {len(lossy)} of {len(paths)} label maps are lossy; label map {path} "
+                f"is stored as {lossy_format}, which changes pixel values; export it again from "
+                "the original annotation as PNG"
             )
 
+    def _iter_files(self) -> Iterator[Path]:
+        """Yield the paths of all images, then of all semantic maps."""
+        names = map(self.images.get_file_name, range(len(self.images)))
+        yield from (self.images_root / name for name in names)
+        yield from self._list_maps()
 
-def _format_missing_files(coco: CocoFile, missing: Sequence[Path]) -> str:
-    total = sum(1 for _ in coco.iter_files())
-    return (
-        f"{coco.path}: {len(missing)} of {total} named files are missing, the first is "
-        f"{missing[0]}; set the image folder with `images:` next to `annotations:`"
-    )
+    def _list_maps(self) -> list[Path]:
+        return [
+            self.sem_seg_root / optional_fields["semantic"]
+            for _, optional_fields in self.images.iter_optional_fields()
+            if "semantic" in optional_fields
+        ]
 
 
 def _pack_images(images: Sequence[ImageRecord]) -> PackedImages:

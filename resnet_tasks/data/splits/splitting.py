@@ -122,11 +122,11 @@ def count_objects_per_image(files: Sequence[CocoFile], categories: CategoryMap) 
     counts = np.zeros((sum(len(file.images) for file in files), len(categories)))
     row = 0
     for file in files:
-        columns = [categories.id_to_index(category_id) for category_id in file.categories.ids]
-        for record in file.images:
-            for annotation in file.annotations[record.id]:
-                counts[row, columns[annotation.category]] += not annotation.is_crowd
-            row += 1
+        columns = np.asarray([categories.id_to_index(i) for i in file.categories.ids], np.int64)
+        annotations, single = file.annotations, ~file.annotations.crowd
+        rows = row + annotations.image_positions[single]
+        np.add.at(counts, (rows, columns[annotations.labels[single]]), 1)
+        row += len(file.images)
     return counts
 
 

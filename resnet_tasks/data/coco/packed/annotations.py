@@ -57,6 +57,11 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         return self.columns["annotation.bbox"]
 
     @property
+    def has_box(self) -> NDArray[np.bool_]:
+        """`(N,)` bool, whether the annotation is an object and not an image-level label."""
+        return ~np.isnan(self.boxes[:, 0])
+
+    @property
     def areas(self) -> NDArray[np.float64]:
         """`(N,)` float64 areas in pixels²."""
         return self.columns["annotation.area"]
