@@ -242,6 +242,20 @@ def extract_boxes(records: Sequence[AnnotationEntry | Detection]) -> NDArray[np.
     return np.fromiter(flat, np.float64, 4 * len(records)).reshape(-1, 4)
 
 
+def extract_segmentations(entries: Sequence[AnnotationEntry]) -> list[bytes | memoryview]:
+    """Return the segmentations as JSON, empty for annotations without one.
+
+    Raises:
+        UNUSUAL: If one cannot be decoded, for example because a number is out of range.
+    """
+    texts: list[bytes | memoryview] = []
+    for entry in entries:
+        text = memoryview(entry.segmentation)
+        is_present = len(text) > 0 and msgspec.json.decode(text) is not None
+        texts.append(text if is_present else b"")
+    return texts
+
+
 def _split_list(raw: bytes) -> Iterator[bytes]:
     """Split a JSON list of objects into several shorter lists, cut between objects."""
     text = memoryview(raw)

@@ -7,7 +7,6 @@ irregularity sends the whole file to `read_coco`, which repairs it or reports it
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.field_values import find_positions
 from resnet_tasks.data.coco.json_records import (
-    AnnotationEntry,
+    UNUSUAL,
     CocoEntries,
     decode_file,
     extract_boxes,
     extract_column,
+    extract_segmentations,
 )
 from resnet_tasks.data.coco.packed.annotation_packer import pack_rows
 from resnet_tasks.data.coco.packed.annotations import JSON_TEXT, PackedAnnotations
@@ -90,11 +90,12 @@ def _read_clean(path: Path, *, masks: bool) -> TruthFile | None:
     content = decode_file(path, CocoEntries)
     if content is None:
         return None
+    entries = content.annotations
     try:
         categories = CategoryMap.from_json(content.categories)
-    except DataError:
+        texts = extract_segmentations(entries) if masks else [b""] * len(entries)
+    except (DataError, *UNUSUAL):
         return None
-    entries = content.annotations
     image_ids = extract_column(content.images, "id", np.int64)
     ids = extract_column(entries, "id", np.int64)
     positions, is_known = find_positions(image_ids, extract_column(entries, "image_id", np.int64))
@@ -120,7 +121,6 @@ def _read_clean(path: Path, *, masks: bool) -> TruthFile | None:
         ImageRecord(image.id, image.file_name, image.height, image.width, group=image.group)
         for image in content.images
     )
-    texts = _list_segmentations(entries) if masks else [b""] * len(entries)
     del content, entries  # the columns reuse their memory
     unknown = np.full(len(ids), math.nan)
     fields: dict[str, NDArray[Any]] = {
@@ -143,9 +143,3 @@ def _read_clean(path: Path, *, masks: bool) -> TruthFile | None:
         points=np.zeros(0),
     )
     return TruthFile(path, categories, annotations)
-
-
-def _list_segmentations(entries: Sequence[AnnotationEntry]) -> list[memoryview | bytes]:
-    """Return the JSON texts of the segmentations, empty for objects without one."""
-    texts = (memoryview(entry.segmentation) for entry in entries)
-    return [b"" if bytes(text[:5]) == b"null" else text for text in texts]

@@ -132,9 +132,6 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
 
         Args:
             row: Index of the annotation in the columns.
-
-        Raises:
-            DataError: If it is not JSON, in a file that was decoded in bulk.
         """
         kind = int(self.columns["annotation.kind"][row])
         if kind == JSON_TEXT:
