@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -26,6 +27,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOLD = "told"
+PROCESS = psutil.Process()
+LARGE_GROWTH = 16 << 20
+"""Growth of the process in a test, in bytes, after which garbage is collected."""
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +73,7 @@ def _return_freed_memory() -> Iterator[None]:
 
     Commands that run inside the process must not switch its allocator to `keep_freed_memory`, which
     would add up the peaks of all tests. Objects that exist already are hidden from the garbage
-    collector, so that `_collect_garbage` is fast.
+    collector, so that `_collect_garbage` is faster.
     """
     gc.collect()
     gc.freeze()
@@ -81,8 +85,10 @@ def _return_freed_memory() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _collect_garbage() -> Iterator[None]:
     """Free the models of a test, which reference cycles keep alive."""
+    before = PROCESS.memory_info().rss
     yield
-    gc.collect()
+    if PROCESS.memory_info().rss > before + LARGE_GROWTH:
+        gc.collect()
 
 
 @pytest.fixture
