@@ -21,9 +21,10 @@ def clip_corners(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
         (x, y, width, height) in pixels; None if the box has no area inside the image, or the
         corners are in the wrong order or not numbers.
     """
-    height, width = size
-    x1, x2 = (min(max(x, 0.0), float(width)) for x in corners[::2])
-    y1, y2 = (min(max(y, 0.0), float(height)) for y in corners[1::2])
+    height, width = map(float, size)
+    x1, y1, x2, y2 = corners
+    x1, x2 = min(max(x1, 0.0), width), min(max(x2, 0.0), width)
+    y1, y2 = min(max(y1, 0.0), height), min(max(y2, 0.0), height)
     return (x1, y1, x2 - x1, y2 - y1) if x1 < x2 and y1 < y2 else None
 
 
