@@ -56,7 +56,7 @@ def profile_operators(
     """Profile the operators of some steps.
 
     Args:
-        step: Function that takes one step; a `RecordingTimeline` marks its parts.
+        step: Function that takes one step; a `Timeline` marks its parts.
         steps: Number of steps to take.
         device: Device of the model.
 

@@ -25,7 +25,6 @@ from resnet_tasks.profiling.operator_profile import OperatorStats, profile_opera
 from resnet_tasks.profiling.synthetic_samples import build_synthetic_setup
 from resnet_tasks.profiling.timeline import (
     DATA,
-    RecordingTimeline,
     Timeline,
     attach_probes,
     copy_to_device,
@@ -238,7 +237,7 @@ def _measure_steps(
     """
     train_step, device = trial.train_step, trial.train_step.device
     groups = trial.iter_batches()
-    plain, timeline, recorder = list[float](), Timeline(device), RecordingTimeline(device)
+    plain, timeline, recorder = list[float](), Timeline(device), Timeline(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     total = warm_up + 2 * steps + 1 + PROFILED_STEPS

@@ -16,7 +16,7 @@ from resnet_tasks.profiling.operator_profile import (
     find_fp32_islands,
     profile_operators,
 )
-from resnet_tasks.profiling.timeline import BACKWARD, OPTIMIZER, OTHER, PREFIX
+from resnet_tasks.profiling.timeline import BACKWARD, OPTIMIZER, OTHER, PREFIX, Timeline
 
 CPU = torch.device("cpu")
 
@@ -66,6 +66,24 @@ def test_islands_are_expensive_fp32_outside_of_the_update() -> None:
     ]
     assert find_fp32_islands([island, *others], "bf16") == [island]
     assert find_fp32_islands([island, *others], "fp32") == []
+
+
+def test_a_timeline_marks_its_parts_in_a_running_profiler() -> None:
+    timeline, x = Timeline(CPU), torch.rand(8, 8)
+
+    def step() -> None:
+        timeline.begin_step()
+        with timeline.record_part("forward: a"), timeline.record_part("forward: a b"):
+            x @ x
+        with timeline.record_part(BACKWARD), timeline.record_part("forward: a"):
+            x @ x
+        timeline.end_step()
+
+    found = profile_operators(step, 2, CPU)
+    assert {e.part: e.calls for e in found if e.name == "aten::mm"} == {
+        "forward: a b": 1,
+        BACKWARD: 1,
+    }
 
 
 @pytest.mark.skipif(
