@@ -84,7 +84,8 @@ def download(url: str, part: Path, sha256: str, request: WeightsRequest) -> None
             attempt, except for content with another sha256.
     """
     stall_detector = StallDetector(_get_size(part))
-    broken: BaseException = OSError("the server changes its content")
+    changed = OSError("the server changes its content")
+    broken: BaseException = changed
     for _ in range(ATTEMPTS):
         try:
             is_resumed, is_complete = _try_download(url, part, request, stall_detector)
@@ -110,6 +111,7 @@ def download(url: str, part: Path, sha256: str, request: WeightsRequest) -> None
         if actual_sha256.startswith(sha256):
             return
         part.unlink()
+        broken = changed
         if not is_resumed:
             raise WeightsError(
                 f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was requested; "

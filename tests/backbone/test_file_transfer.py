@@ -160,6 +160,17 @@ def test_content_that_changes_between_two_connections_is_fetched_anew(server: Fi
     assert server.ranges == [None, "bytes=70000-", None]
 
 
+def test_content_that_changes_until_the_last_connection_is_not_kept(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "ATTEMPTS", 2)
+    server.content, server.cuts = b"old" * 50_000, [70_000]
+    server.next_content = CONTENT
+    with pytest.raises(WeightsError, match="the server changes its content"):
+        fetch(server)
+    assert files_left(part_of(server).parent) == []
+
+
 def test_a_damaged_beginning_is_found_by_the_digits_and_fetched_anew(
     server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
