@@ -28,7 +28,7 @@ from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from resnet_tasks.training.guards.recorded_step import RecordedStep, read_replay, write_replay
-from resnet_tasks.training.guards.replay import replay
+from resnet_tasks.training.guards.replay import compute_gradient_norms, replay
 from resnet_tasks.training.train_step import TrainStep
 from tests.support.consoles import heard, quiet
 
@@ -78,6 +78,28 @@ def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
     assert made.losses == made.step.losses
     assert {"backbone.body", "heads.objects"} & made.norms.keys()
     assert all(value > 0 for name, value in made.norms.items() if name.startswith("heads"))
+
+
+@pytest.mark.parametrize("balancing", ["fixed", "uncertainty"])
+def test_the_gradient_of_a_replay_is_that_of_the_step(
+    tiny_model: Build,
+    shapes: Dataset[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    balancing: str,
+) -> None:
+    norms: list[dict[str, float]] = []
+
+    def call_it_infinite(train_step: TrainStep) -> torch.Tensor:
+        norms.append(compute_gradient_norms(train_step.model))
+        return torch.tensor(math.inf)
+
+    monkeypatch.setattr(TrainStep, "clip_gradients", call_it_infinite)
+    options = OPTIONS.model_copy(update={"accumulation": 2, "balancing": balancing})
+    with pytest.raises(NonFiniteLossError, match="not finite at update 0"):
+        finetune(tiny_model(), shapes, None, options, out=tmp_path, console=quiet())
+    made = replay(tmp_path / "replays" / "update-0", model=tiny_model())
+    assert made.norms == pytest.approx(norms[0], rel=1e-6)
 
 
 def test_a_skipped_step_leaves_no_trace_in_weights_and_norms(
