@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
-from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.structures.evaluation import ABSENT, GroundTruth
 
 
@@ -44,9 +44,7 @@ def build_truth(
     )
     if "boxes" not in file.annotated:
         return truth
-    boxed = [
-        annotation for annotation in file.annotations[record.id] if annotation.bbox is not None
-    ]
+    boxed = list_boxed(file, record)
     known_objects = [
         (annotation, mapping[annotation.category])
         for annotation in boxed
@@ -75,6 +73,11 @@ def build_truth(
             else None
         ),
     )
+
+
+def list_boxed(file: CocoFile, record: ImageRecord) -> list[Annotation]:
+    """Return the annotations of an image that have a box."""
+    return [annotation for annotation in file.annotations[record.id] if annotation.bbox is not None]
 
 
 def _none_to_nan(values: Sequence[float | None]) -> NDArray[np.float64] | None:

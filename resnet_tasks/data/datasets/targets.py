@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.masks import decode_mask_window
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
-from resnet_tasks.data.datasets.ground_truth import collect_image_labels
+from resnet_tasks.data.datasets.ground_truth import collect_image_labels, list_boxed
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.instance_masks import InstanceMasks
@@ -51,9 +51,7 @@ def build_target(
     """
     target_fields: dict[str, Any] = {}
     if "boxes" in fields and "boxes" in file.annotated:
-        annotations = [
-            annotation for annotation in file.annotations[record.id] if annotation.bbox is not None
-        ]
+        annotations = list_boxed(file, record)
         boxes, visible = _make_boxes(annotations, geometry)
         fitting: dict[str, NDArray[Any]] = {
             "boxes": boxes,

@@ -22,6 +22,7 @@ from resnet_tasks.data.coco.pixel_labels import has_map, sort_by_descending_area
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.data.coco.semantic_maps import read_map_values, values_to_labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.ground_truth import list_boxed
 from resnet_tasks.data.datasets.samples import as_tensor
 from resnet_tasks.data.datasets.targets import build_masks
 from resnet_tasks.data.images.image_cache import fits_in_memory
@@ -217,7 +218,7 @@ class TiledDataset(Dataset[Sample]):
                     raise
                 is_nonempty[:] = True  # the error is reported when a tile is loaded
         boxes = _make_boxes(
-            [annotation for annotation in _select_boxed(file, record) if not annotation.is_crowd]
+            [annotation for annotation in list_boxed(file, record) if not annotation.is_crowd]
         )
         if len(boxes):
             for i, tile in enumerate(tiles):
@@ -247,7 +248,7 @@ class TiledDataset(Dataset[Sample]):
         self, file: CocoFile, record: ImageRecord, tile: Tile, geometry: Geometry
     ) -> dict[str, Any]:
         """Return the boxes, labels, ignore flags and masks of the objects in a tile."""
-        annotations = _select_boxed(file, record)
+        annotations = list_boxed(file, record)
         cut, share = clip_boxes_to_tile(_make_boxes(annotations), tile)
         visible_indices = np.flatnonzero(share > 0)
         visible_annotations = [annotations[i] for i in visible_indices]
@@ -333,10 +334,6 @@ def clip_boxes_to_tile(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:
 def _expand_tile(tile: Tile) -> Tile:
     """Expand a tile by two pixels, since rounding may move mask pixels outside their box."""
     return Tile(tile.top - 2, tile.left - 2, tile.height + 4, tile.width + 4)
-
-
-def _select_boxed(file: CocoFile, record: ImageRecord) -> list[Annotation]:
-    return [annotation for annotation in file.annotations[record.id] if annotation.bbox is not None]
 
 
 def _make_boxes(annotations: Sequence[Annotation]) -> Floats:
