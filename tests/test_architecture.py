@@ -234,10 +234,10 @@ def test_imports_are_lazy_only_in_the_command_line_and_where_they_cost_much() ->
 def test_data_tools_use_little_of_the_package() -> None:
     allowed = {
         "resnet_tasks.data.coco.dataset_file",
+        "resnet_tasks.data.coco.json_records",
         "resnet_tasks.data.coco.masks",
         "resnet_tasks.data.coco.read",
         "resnet_tasks.data.coco.records",
-        "resnet_tasks.data.coco.json_records",
         "resnet_tasks.data.images.channels",
         "resnet_tasks.data.images.decoding",
         "resnet_tasks.data.images.image_files",

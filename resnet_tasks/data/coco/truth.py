@@ -79,8 +79,7 @@ def read_truth(path: str | Path, *, masks: bool = False) -> TruthFile:
     if "boxes" not in coco.annotated:
         raise DataError(
             f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; give "
-            "`annotations` "
-            "with `bbox`, or choose another task"
+            "`annotations` with `bbox`, or choose another task"
         )
     return TruthFile(path, coco.categories, coco.annotations, coco.problems)
 
@@ -111,7 +110,7 @@ def _read_clean(path: Path, *, masks: bool) -> TruthFile | None:
         and np.isfinite(boxes).all()
         and (boxes[:, 2:] >= 0).all()
         and ((areas >= 0) & np.isfinite(areas)).all()
-        and np.isin(crowd, (0, 1)).all()
+        and ((crowd == 0) | (crowd == 1)).all()
         and all((np.diff(np.sort(column)) > 0).all() for column in (image_ids, ids))
         and all(image.height > 0 and image.width > 0 for image in content.images)
     )
