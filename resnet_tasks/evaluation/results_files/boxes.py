@@ -43,17 +43,17 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
                 build_coco_metrics(tables, expected.categories.names, LIMITS),
                 describe_protocol("box", "bbox", backend, LIMITS),
                 backend,
-                lambda: _build_evaluator(expected, read_results(results, expected), backend),
+                lambda: build_evaluator(expected, read_results(results, expected), backend),
                 groups,
                 notes,
             )
     detections = read_results(results, expected)
-    evaluator = _build_evaluator(expected, detections, backend)
+    evaluator = build_evaluator(expected, detections, backend)
     notes += _build_corner_note(expected, detections)
     return build_file_evaluation(evaluator, backend, groups, notes)
 
 
-def _build_evaluator(
+def build_evaluator(
     expected: TruthFile, results: ResultColumns, backend: str
 ) -> DetectionEvaluator:
     """Create an evaluator with all images of the files.
