@@ -6,19 +6,18 @@ import errno
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from resnet_tasks.errors import DataError, ResnetTasksError, RunError
+from resnet_tasks.runtime.signals import handle_signals
 
 if TYPE_CHECKING:
     from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
@@ -38,7 +37,7 @@ PLAIN = None
 MISTAKE = 2
 STOPPED = 130
 STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Signals that ask a process to end; a system may lack some of them."""
+"""Signals that ask a process to end."""
 VERBS = (
     "finetune",
     "benchmark",
@@ -272,29 +271,19 @@ def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
     """
     received_signals: list[int] = []
 
-    def raise_interrupt(number: int, _: FrameType | None) -> None:
+    def raise_interrupt(number: int) -> None:
         if not received_signals:  # a second signal must not interrupt the cleanup
             received_signals.append(number)
             raise KeyboardInterrupt
 
-    previous_handlers: dict[int, Any] = {}
-    # Python allows signal handlers in the main thread only.
-    if threading.current_thread() is threading.main_thread():
-        signals = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
-        previous_handlers = {
-            signal_number: signal.signal(signal_number, raise_interrupt)
-            for signal_number in signals
-        }
     try:
-        yield
+        with handle_signals(STOPS, raise_interrupt):
+            yield
     except KeyboardInterrupt:
         number = received_signals[0] if received_signals else signal.SIGINT
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         print_message(f"by {name}; nothing was written to {out}", "stopped:")
         raise typer.Exit(128 + number) from None
-    finally:
-        for signal_number, handler in previous_handlers.items():
-            signal.signal(signal_number, handler)
 
 
 def print_message(message: str, prefix: str = "error:") -> None:

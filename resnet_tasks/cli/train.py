@@ -93,10 +93,10 @@ def finetune(
 
     from rich.console import Console
 
+    from resnet_tasks.runtime.signals import TrainingStopped
     from resnet_tasks.training.experiments.cross_validation import finetune_folds
     from resnet_tasks.training.experiments.seeds import finetune_seeds
     from resnet_tasks.training.finetune_recipe import finetune_recipe
-    from resnet_tasks.training.guards.signals import TrainingStopped
 
     try:
         if seeds > 1 or folds > 1:

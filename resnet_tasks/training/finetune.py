@@ -29,6 +29,7 @@ from resnet_tasks.runtime.processes import (
     DistributedContext,
     resolve_process_device,
 )
+from resnet_tasks.runtime.signals import TrainingStopped
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.batches import EpochBatches
@@ -37,7 +38,6 @@ from resnet_tasks.training.guards.out_of_memory import (
     advise_on_evaluation_memory,
     translate_memory_errors,
 )
-from resnet_tasks.training.guards.signals import TrainingStopped
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
 from resnet_tasks.training.logging.run_log import RunLog
 from resnet_tasks.training.logging.trackers import require_trackers

@@ -26,11 +26,11 @@ from resnet_tasks.runtime.processes import (
     DistributedContext,
     resolve_process_device,
 )
+from resnet_tasks.runtime.signals import StopRequest
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy
 from resnet_tasks.training.guards.out_of_memory import advise_on_training_memory
 from resnet_tasks.training.guards.recorded_step import RecordedStep
-from resnet_tasks.training.guards.signals import StopRequest
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
 from resnet_tasks.training.logging.gradient_conflict import measure_conflict
 from resnet_tasks.training.logging.loss_spikes import LossSpikeDetector

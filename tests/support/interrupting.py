@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
+from resnet_tasks.runtime.signals import TrainingStopped
 from resnet_tasks.structures.samples import Batch
-from resnet_tasks.training.guards.signals import TrainingStopped
 from resnet_tasks.training.state.progress import TrainingProgress
 from resnet_tasks.training.train_step import TrainStep
 

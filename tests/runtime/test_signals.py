@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from resnet_tasks.training.guards.signals import StopRequest
+from resnet_tasks.runtime.signals import StopRequest, handle_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -50,3 +50,13 @@ def test_one_that_is_asked_stops_all() -> None:
     assert stop.agree([False, True])
     assert stop.is_confirmed
     assert not stop.is_requested
+
+
+def test_handlers_are_called_and_put_back() -> None:
+    names, numbers = ("SIGTERM", "SIGHUP", "SIGNONE"), list[int]()
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    with handle_signals(names, numbers.append):
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+    assert numbers == [signal.SIGHUP, signal.SIGTERM]
+    assert {each: signal.getsignal(each) for each in before} == before

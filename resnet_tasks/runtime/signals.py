@@ -1,11 +1,33 @@
-"""Handling of Ctrl-C and SIGTERM: a run finishes its step and writes a checkpoint, then stops."""
+"""Handling of signals such as Ctrl-C, and the request to a run to stop after its step."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+
+
+@contextmanager
+def handle_signals(names: Iterable[str], handler: Callable[[int], None]) -> Iterator[None]:
+    """Call a function when a signal arrives inside the block.
+
+    Python allows signal handlers in the main thread only. In another thread the block changes
+    nothing: the signals belong to the caller.
+
+    Args:
+        names: Names of the signals, such as `SIGINT`; a system may lack some of them.
+        handler: Function that takes the number of the signal.
+    """
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
+            previous[number] = signal.signal(number, lambda received, _: handler(received))
+    try:
+        yield
+    finally:
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
 class TrainingStopped(Exception):  # noqa: N818  # not an error: the user requested it
@@ -42,19 +64,10 @@ class StopRequest:
                 evaluation to end.
         """
 
-        def request_stop(_number: int, _frame: FrameType | None) -> None:
+        def request_stop(_: int) -> None:
             if self.is_requested:
                 raise KeyboardInterrupt
             self.is_requested = True
 
-        previous = {}
-        try:
-            for signal_number in (signal.SIGINT, signal.SIGTERM):
-                previous[signal_number] = signal.signal(signal_number, request_stop)
-        except ValueError:
-            pass  # Python allows handlers in the main thread only; here the caller owns the signals
-        try:
+        with handle_signals(("SIGINT", "SIGTERM"), request_stop):
             yield
-        finally:
-            for signal_number, handler in previous.items():
-                signal.signal(signal_number, handler)
