@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from data_tools.formats import COPY_IMAGES, FORMATS, Format
 from data_tools.reading.archives import SUFFIXES, is_archive, unpack_to_temporary_folder
@@ -28,7 +29,7 @@ from data_tools.writing.progress import Progress
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
-from resnet_tasks.registry import suggest_nearest
+from resnet_tasks.registry import describe_problem, suggest_nearest
 
 DATASETS_FOLDER = Path(__file__).with_name("data_sets")
 """Folder of the YAML files of the known datasets."""
@@ -134,16 +135,14 @@ def read_dataset(file: Path) -> DatasetSpec:
     )
 
 
-def _format_problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...], int]) -> str:
-    path = tuple(error["loc"])
+def _format_problem(
+    problem: ErrorDetails, file: Path, lines: Mapping[tuple[str | int, ...], int]
+) -> str:
+    path, keys = problem["loc"], DatasetFile.model_fields
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
-    location = f"{file}:{line}: {format_key_path(path) or 'the dataset'}"
-    if error["type"] == "extra_forbidden":
-        hint = suggest_nearest(str(path[-1]), DatasetFile.model_fields)
-        return f"{location} is unknown; known are {', '.join(DatasetFile.model_fields)}{hint}"
-    if error["type"] == "missing":
-        return f"{location} is missing; give it"
-    return f"{location}: {error['msg']}; got {error['input']!r}"
+    subject = f"{file}:{line}: {format_key_path(path) or 'the dataset'}"
+    unknown = f"is unknown; known are {', '.join(keys)}"
+    return describe_problem(problem, keys, subject=subject, unknown=unknown)
 
 
 def find_dataset(name: str) -> DatasetSpec:

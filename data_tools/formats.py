@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
-from resnet_tasks.registry import Registry, suggest_nearest
+from resnet_tasks.registry import Registry, describe_problem, suggest_nearest
 
 Converter = Callable[..., tuple[SplitSummary, ...]]
 """Function `(source, out, *, progress, **options)`, or `(out, *, ...)` for formats without a
@@ -101,10 +101,8 @@ class Format:
             except ValidationError as error:
                 problem = error.errors()[0]
                 key = ".".join(map(str, (option, *problem["loc"])))
-                raise DataError(
-                    f"{location}: option {key} of the format {self.name!r}: {problem['msg']}; got "
-                    f"{problem['input']!r}"
-                ) from None
+                subject = f"{location}: option {key} of the format {self.name!r}"
+                raise DataError(describe_problem(problem, (), subject=subject)) from None
         return checked
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from resnet_tasks.errors import ResnetTasksError
 
 T = TypeVar("T")
+Options = TypeVar("Options", bound=BaseModel)
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
@@ -24,17 +28,56 @@ def suggest_nearest(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close!r}?" if close else ""
 
 
-def describe_option_error(error: Any, known: Iterable[str]) -> str:
-    """Describe one error of pydantic's validation of options, with the nearest known option.
+def describe_problem(
+    problem: ErrorDetails,
+    known: Iterable[str],
+    *,
+    subject: str | None = None,
+    unknown: str = "is not an option",
+) -> str:
+    """Describe one problem that pydantic's validation found, in a sentence.
 
     Args:
-        error: Entry of `ValidationError.errors()`.
-        known: Names of the options.
+        problem: Entry of `ValidationError.errors()`.
+        known: Known keys, of which the nearest one to an unknown key is suggested.
+        subject: Beginning of the sentence; default: the key path.
+        unknown: Predicate of an unknown key.
     """
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] != "extra_forbidden":
-        return ": ".join(part for part in (key, f"{error['msg']}, got {error['input']!r}") if part)
-    return f"{key} is not an option{suggest_nearest(key, known)}"
+    if subject is None:
+        subject = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"{subject} {unknown}{suggest_nearest(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{subject} is missing; give it"
+    sentence = f"{problem['msg']}, got {problem['input']!r}"
+    return f"{subject}: {sentence}" if subject else sentence
+
+
+def validate_options(
+    options_class: type[Options],
+    options: Mapping[str, Any] | None,
+    error_class: type[ResnetTasksError],
+    owner: str = "",
+) -> Options:
+    """Validate the options of a registered object.
+
+    Args:
+        options_class: Class of the options.
+        options: Name -> value; None: the defaults.
+        error_class: Class of the error to raise.
+        owner: Owner of the options, for the error message.
+
+    Raises:
+        error_class: If a key is unknown or a value is invalid; the message lists all problems.
+    """
+    try:
+        return options_class.model_validate(dict(options or {}))
+    except ValidationError as error:
+        known = options_class.model_fields
+        problems = "; ".join(describe_problem(problem, known) for problem in error.errors())
+        place = f"options of {owner}: " if owner else ""
+        allowed = ", ".join(known) or "none"
+        raise error_class(f"{place}{problems} (options are: {allowed})") from None
 
 
 class Registry(Generic[T]):

@@ -246,6 +246,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.data.images.tiff_inflation",
         "resnet_tasks.data.splits.splitting",
         "resnet_tasks.errors",
+        "resnet_tasks.files.atomic",
         "resnet_tasks.files.json_files",
         "resnet_tasks.files.safe_names",
         "resnet_tasks.recipe.yaml_text",

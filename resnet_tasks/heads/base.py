@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.foreign_weights import ForeignWeights
-from resnet_tasks.registry import Registry, suggest_nearest
+from resnet_tasks.registry import Registry, validate_options
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
@@ -28,15 +28,6 @@ class HeadOptions(BaseModel):
     """Base class of the options of all heads: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-def _format_option_error(error: Any, head: type[Head]) -> str:
-    """Format one validation error, with the nearest option if the key is unknown."""
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] != "extra_forbidden":
-        return f"{key}: {error['msg']}, got {error['input']!r}"
-    hint = suggest_nearest(key, head.Options.model_fields)
-    return f"{key} is not an option{hint}"
 
 
 class Head(nn.Module, ABC):
@@ -113,16 +104,7 @@ class Head(nn.Module, ABC):
         """
         if isinstance(options, HeadOptions):
             return options
-        try:
-            return cls.Options.model_validate(dict(options or {}))
-        except ValidationError as error:
-            problems = "; ".join(
-                _format_option_error(option_error, cls) for option_error in error.errors()
-            )
-            allowed = ", ".join(cls.Options.model_fields)
-            raise HeadError(
-                f"options of head {cls.__name__}: {problems} (options are: {allowed})"
-            ) from None
+        return validate_options(cls.Options, options, HeadError, f"head {cls.__name__}")
 
     @abstractmethod
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:

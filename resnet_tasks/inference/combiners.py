@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.inference.predictor import ImageHandle, Predictor, Prepared
-from resnet_tasks.registry import Registry, describe_option_error
+from resnet_tasks.registry import Registry, validate_options
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction
@@ -68,13 +68,7 @@ class Combiner(ABC):
         """
         if isinstance(options, CombinerOptions):
             return options
-        try:
-            return cls.Options.model_validate(dict(options or {}))
-        except ValidationError as error:
-            fields = cls.Options.model_fields
-            problems = "; ".join(describe_option_error(issue, fields) for issue in error.errors())
-            allowed = ", ".join(fields) or "none"
-            raise HeadError(f"{problems} (options are: {allowed})") from None
+        return validate_options(cls.Options, options, HeadError)
 
     @abstractmethod
     def list_classes(self) -> tuple[str, ...]:

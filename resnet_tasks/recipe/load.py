@@ -54,16 +54,7 @@ def load_recipe(
         )
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)
-    try:
-        # JSON mode is strict but accepts lists as tuples: '3' is not a number, 1 not a boolean.
-        recipe = Recipe.model_validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        problems += [
-            f"{_describe_origin(key_path, path, document.lines, origins)}: {sentence}"
-            for key_path, sentence in find_problems(error, value).items()
-        ]
-    if problems:
-        raise RecipeError("\n".join(problems))
+    recipe = _validate(value, problems, path, document.lines, origins)
     recipe = recipe.model_copy(update={"plugins": resolve_plugins(recipe.plugins, path.parent)})
     if trust_plugins:
         load_plugins(recipe, trust=True)
@@ -90,16 +81,28 @@ def load_data_settings(overrides: Sequence[str]) -> DataRecipe:
         for text in origins.values()
         if not text.startswith(allowed)
     ]
+    return _validate(value, problems, Path(), {}, origins).data
+
+
+def _validate(
+    value: dict[str, Any],
+    problems: list[str],
+    path: Path,
+    lines: dict[KeyPath, int],
+    origins: dict[KeyPath, str],
+) -> Recipe:
+    """Validate a parsed recipe; the error lists `problems` first."""
     try:
+        # JSON mode is strict but accepts lists as tuples: '3' is not a number, 1 not a boolean.
         recipe = Recipe.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        problems += [
-            f"{_describe_origin(key_path, Path(), {}, origins)}: {sentence}"
+        problems = problems + [
+            f"{_describe_origin(key_path, path, lines, origins)}: {sentence}"
             for key_path, sentence in find_problems(error, value).items()
         ]
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
-    return recipe.data
+    return recipe
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:

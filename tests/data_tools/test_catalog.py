@@ -92,7 +92,7 @@ def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
         ({"title": None}, "title is missing"),
         ({"licence": "MIT"}, "lanes.yaml:9: licence is unknown; .*did you mean 'license'"),
         ({"verified": '"yes"'}, "lanes.yaml:9: verified: Input should be a valid boolean"),
-        ({"expects": "[train]"}, "lanes.yaml:7: expects: Input should be an object; got"),
+        ({"expects": "[train]"}, "lanes.yaml:7: expects: Input should be an object, got"),
         ({"by_hand": None}, "by_hand of a dataset of the format 'label-maps' must say"),
         ({"options": "{classes: 3}"}, "dataset lanes: option classes of the format 'label-maps'"),
         ({"options": "{class: [a]}"}, "has no option 'class'; .*did you mean 'classes'"),

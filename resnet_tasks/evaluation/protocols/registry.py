@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.registry import EXTRA_EVALUATORS, describe_option_error
+from resnet_tasks.registry import EXTRA_EVALUATORS, validate_options
 from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.tasks import Task
 
@@ -65,14 +65,7 @@ def build_extra_evaluator(
             f"evaluator {name!r} evaluates {evaluator_class.task}, but the task of the head is "
             f"{task.name}; its evaluators are: {', '.join(fitting) or 'none'}"
         )
-    try:
-        return evaluator_class(classes, evaluator_class.Options.model_validate(dict(options or {})))
-    except ValidationError as error:
-        problems = "; ".join(
-            describe_option_error(issue, evaluator_class.Options.model_fields)
-            for issue in error.errors()
-        )
-        allowed = ", ".join(evaluator_class.Options.model_fields) or "none"
-        raise RecipeError(
-            f"options of evaluator {name!r}: {problems} (options are: {allowed})"
-        ) from None
+    owner = f"evaluator {name!r}"
+    return evaluator_class(
+        classes, validate_options(evaluator_class.Options, options, RecipeError, owner)
+    )
