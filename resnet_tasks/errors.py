@@ -57,6 +57,11 @@ class HubError(ResnetTasksError):
     """Model hub that cannot be reached or refuses, or a repository that is not a run."""
 
 
+def get_first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def format_error(error: BaseException) -> str:
     """Return the message of an exception on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

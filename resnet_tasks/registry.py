@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from resnet_tasks.errors import ResnetTasksError
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 Options = TypeVar("Options", bound=BaseModel)
 
 
@@ -94,21 +95,21 @@ class Registry(Generic[T]):
         self._group = group
         self._items: dict[str, T] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Item], Item]:
         """Return a decorator that registers an object as `name`.
 
         Raises:
             ResnetTasksError: If `name` already belongs to another object.
         """
 
-        def register_object(item: T) -> T:
+        def register_object(item: Item) -> Item:
             present = self._items.get(name)
             if present is not None and _format_origin(present) != _format_origin(item):
                 raise ResnetTasksError(
                     f"{self._kind} {name!r} is registered twice: by {_format_origin(present)} and "
                     f"{_format_origin(item)}; rename one of them"
                 )
-            self._items[name] = item
+            self._items[name] = item  # type: ignore[assignment]  # the decorator keeps its type
             return item
 
         return register_object

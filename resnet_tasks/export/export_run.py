@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +35,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.plugins import copy_plugins
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.versions import find_versions
 from resnet_tasks.structures.predictions.comparison import Tolerance
 
 PACKAGE = __name__.partition(".")[0]
@@ -162,7 +162,9 @@ def _build_manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -
                 "checkpoint": checkpoint,
                 "weights": weights_sha256(run.find_checkpoint(checkpoint)),
             },
-            "versions": _collect_versions(),
+            "versions": find_versions(
+                ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "nncf")
+            ),
         },
     )
 
@@ -179,16 +181,6 @@ def _copy_plugins(run: Run, model: TaskModel, folder: Path) -> tuple[str, ...]:
         for plugin in run.recipe.plugins
     )
     return copy_plugins(plugins, folder)
-
-
-def _collect_versions() -> dict[str, str]:
-    versions = {}
-    for name in ("resnet-tasks", "torch", "torchvision", "onnx", "onnxruntime", "openvino", "nncf"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _write_graph(graph: ExportGraph, manifest: Manifest, folder: Path) -> None:

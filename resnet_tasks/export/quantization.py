@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.stored_images import read_stored_image
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.evaluation.evaluators import name_main_metric
 from resnet_tasks.evaluation.metric_tables import metric_to_json
@@ -78,10 +78,9 @@ def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
             ignored_scope=nncf.IgnoredScope(names=_find_float_operations(model), validate=False),
         )
     except Exception as error:  # nncf's errors have no common base
-        reason = (str(error).strip().splitlines() or ["no message"])[0]
         raise RunError(
-            f"nncf cannot quantize {graph.name} ({type(error).__name__}: {reason}); export without "
-            "--int8"
+            f"nncf cannot quantize {graph.name} ({type(error).__name__}: {get_first_line(error)}); "
+            "export without --int8"
         ) from error
     del model  # it maps the weights file, which is replaced below
     partial = graph.with_name(f"int8-{graph.name}")

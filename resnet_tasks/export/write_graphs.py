@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.export.graph import ExportGraph
 from resnet_tasks.exported.engines import import_extra
 
@@ -65,9 +65,9 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
                 },
             )
         except (torch.onnx.OnnxExporterError, RuntimeError, TypeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(
-                f"torch {torch.__version__} cannot write this model as ONNX: {reason}; "
+                f"torch {torch.__version__} cannot write this model as ONNX: "
+                f"{get_first_line(error)}; "
                 "`resnet_tasks.testing.head_contract.check_head` finds the head"
             ) from error
     checker.check_model(str(path))

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX, create_partial_path, remove_path
 
 ESCAPED = "escape_undecodable"
@@ -25,8 +25,12 @@ ESCAPED = "escape_undecodable"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, result: Path | None = None) -> None:
     """Create a folder for results and its missing parents; an existing folder stays as it is.
+
+    Args:
+        folder: Path of the folder.
+        result: Path that the error message names; default: `folder`.
 
     Raises:
         RunError: If the folder cannot be created, or the path is a file.
@@ -34,7 +38,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _make_folder_error(folder, error) from None
+        raise RunError(
+            f"folder {result or folder} cannot be created ({error.strerror}); choose another --out"
+        ) from None
 
 
 @contextmanager
@@ -109,10 +115,7 @@ def replace_folder(
     previous = previous or partial.with_suffix(PREVIOUS_SUFFIX)
     # The folder is made inside the block that removes it: a signal may arrive right after `mkdir`.
     try:
-        try:
-            partial.mkdir(parents=True)
-        except OSError as error:
-            raise _make_folder_error(folder, error) from None
+        make_folder(partial, folder)
         yield partial
         while not _try_rename(partial, folder):
             if not overwrite and any(folder.iterdir()):
@@ -221,13 +224,9 @@ def _escape(character: str) -> str:
 codecs.register_error(ESCAPED, escape_undecodable)
 
 
-def _make_folder_error(folder: Path, error: OSError) -> RunError:
-    return RunError(f"folder {folder} cannot be created ({error.strerror}); choose another --out")
-
-
 def make_write_error(path: Path, error: Exception) -> RunError:
     """Return the error for a file that cannot be written."""
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["no reason"])[0]
+    reason = getattr(error, "strerror", None) or get_first_line(error)
     return RunError(
         f"{path} cannot be written ({reason}); free space on that disk, or make sure that the "
         "folder exists and is writable"

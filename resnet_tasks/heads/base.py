@@ -187,9 +187,4 @@ def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
     Raises:
         ResnetTasksError: If the name is already registered for another head.
     """
-
-    def register(head: HeadClass) -> HeadClass:
-        HEADS.register(name)(head)
-        return head
-
-    return register
+    return HEADS.register(name)

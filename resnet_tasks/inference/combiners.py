@@ -96,12 +96,7 @@ def register_combiner(name: str) -> Callable[[CombinerClass], CombinerClass]:
     Raises:
         ResnetTasksError: If the name is already registered for another combiner.
     """
-
-    def register(combiner: CombinerClass) -> CombinerClass:
-        COMBINERS.register(name)(combiner)
-        return combiner
-
-    return register
+    return COMBINERS.register(name)
 
 
 @dataclass(frozen=True)

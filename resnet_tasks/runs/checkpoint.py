@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.atomic import make_write_error, replace_folder, sync_file
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX
 
@@ -167,8 +167,7 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
     try:
         values = torch.load(state, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *UNPICKLING_ERRORS) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
-            f"{state} is damaged or not a training state ({reason}); start again"
+            f"{state} is damaged or not a training state ({get_first_line(error)}); start again"
         ) from None
     return (model, load_weights_file(ema) if ema.is_file() else None, values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from time import strftime
 from typing import Any
@@ -34,6 +33,7 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.runtime.versions import find_versions
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction
 from resnet_tasks.visualization.drawing import (
@@ -206,20 +206,9 @@ def weights_sha256(checkpoint: Path) -> str:
 
 def collect_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that influence the metrics."""
-    names = (
-        "torch",
-        "torchvision",
-        "timm",
-        "segmentation-models-pytorch",
-        "hotcoco",
-        "pycocotools",
+    return find_versions(
+        ("torch", "torchvision", "timm", "segmentation-models-pytorch", "hotcoco", "pycocotools")
     )
-    package_versions = {name: version(name) for name in names}
-    return {
-        "resnet-tasks": version("resnet-tasks"),
-        "python": platform.python_version(),
-        **package_versions,
-    }
 
 
 def describe_hardware() -> dict[str, Any]:

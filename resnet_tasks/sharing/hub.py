@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from resnet_tasks.errors import HubError, ResnetTasksError, RunError
+from resnet_tasks.errors import HubError, ResnetTasksError, RunError, get_first_line
 from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.report.run_view import RunView, read_run
@@ -250,9 +250,9 @@ def _translate_hub_errors(repo: str, endpoint: str, revision: str | None = None)
         cause: BaseException = error
         while cause.__cause__ is not None:  # the client wraps the original error
             cause = cause.__cause__
-        reason = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
         raise HubError(
-            f"{repo}: the connection to {endpoint} broke ({reason}); run the same command to resume"
+            f"{repo}: the connection to {endpoint} broke ({get_first_line(cause)}); run the same "
+            "command to resume"
         ) from error
 
 
@@ -265,5 +265,5 @@ def _describe_refusal(repo: str, endpoint: str, error: HfHubHTTPError) -> str:
             f"{endpoint} refuses: the token may not write to {repo}; give a repository that you "
             "own or use a token with write access"
         )
-    reason = error.server_message or (str(error).strip().splitlines() or ["no reason"])[0]
+    reason = error.server_message or get_first_line(error)
     return f"{endpoint} refuses {repo} ({status}: {reason})"

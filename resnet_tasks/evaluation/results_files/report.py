@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from time import strftime
 from typing import Any
@@ -22,6 +20,7 @@ from resnet_tasks.evaluation.uncertainty.bootstrap import (
 )
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
+from resnet_tasks.runtime.versions import find_versions
 from resnet_tasks.structures.evaluation import DetailedEvaluator, ResamplableEvaluator
 
 
@@ -75,7 +74,6 @@ def build_summary(
     evaluation: FileEvaluation, *, truth: Path, results: Path, task: str
 ) -> dict[str, Any]:
     """Build JSON values of the metrics, and of the data and software that they come from."""
-    names = ("hotcoco", "pycocotools", "numpy")
     return {
         "task": task,
         "metrics": {name: metric_to_json(metric) for name, metric in evaluation.metrics.items()},
@@ -83,11 +81,7 @@ def build_summary(
         "evaluator": evaluation.backend,
         "data": {str(truth): compute_sha256(truth), str(results): _compute_digest(results)},
         "notes": list(evaluation.notes),
-        "versions": {
-            "resnet-tasks": version("resnet-tasks"),
-            "python": platform.python_version(),
-            **{name: version(name) for name in names},
-        },
+        "versions": find_versions(("hotcoco", "pycocotools", "numpy")),
         "date": strftime("%Y-%m-%d %H:%M:%S"),
     }
 

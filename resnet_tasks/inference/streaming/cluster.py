@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks import errors
-from resnet_tasks.errors import DataError, ResnetTasksError, RunError
+from resnet_tasks.errors import DataError, ResnetTasksError, RunError, get_first_line
 from resnet_tasks.inference.streaming.sources import Source, Unit
 from resnet_tasks.inference.streaming.stream import DoneBatches, StreamOptions, predict_units
 from resnet_tasks.inference.streaming.stream_journal import BatchResult
@@ -126,10 +126,10 @@ class RayCluster:
                     logging_level=logging.ERROR,
                 )
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                reason = (str(error).splitlines() or ["no reason"])[0]
                 raise RunError(
-                    f"--ray {self.address}: no Ray cluster answers there ({reason}); start one "
-                    "with `ray start --head`, or give --ray local"
+                    f"--ray {self.address}: no Ray cluster answers there "
+                    f"({get_first_line(error)}); start one with `ray start --head`, or give --ray "
+                    "local"
                 ) from None
         context = import_module("ray.data").DataContext.get_current()
         context.enable_progress_bars = False

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from resnet_tasks.errors import MemoryLimitError
+from resnet_tasks.errors import MemoryLimitError, get_first_line
 
 SIGNS = (
     "out of memory",
@@ -38,7 +38,7 @@ def translate_memory_errors(describe: Callable[[], str]) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as error:
         if not _is_out_of_memory(error):
             raise
-        reason = (str(error).splitlines() or [""])[0].strip()[:200] or type(error).__name__
+        reason = get_first_line(error)[:200]
         message = f"out of memory {describe()} (the system says: {reason})"
     else:
         return

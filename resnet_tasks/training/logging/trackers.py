@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from accelerate.tracking import MLflowTracker, WandBTracker
 from torch.utils.tensorboard import SummaryWriter
 
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import RecipeError, get_first_line
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.path_removal import make_portable
@@ -159,7 +159,7 @@ class Trackers:
 
     def _disable(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = get_first_line(error)
         self._print_line(f"warning: {name} failed and is ignored from now on ({reason})")
 
 
