@@ -140,9 +140,12 @@ def _format_problem(
 ) -> str:
     path, keys = problem["loc"], DatasetFile.model_fields
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
-    subject = f"{file}:{line}: {format_key_path(path) or 'the dataset'}"
-    unknown = f"is unknown; known are {', '.join(keys)}"
-    return describe_problem(problem, keys, subject=subject, unknown=unknown)
+    return describe_problem(
+        problem,
+        keys,
+        subject=f"{file}:{line}: {format_key_path(path) or 'the dataset'}",
+        unknown=f"is unknown; known are {', '.join(keys)}",
+    )
 
 
 def find_dataset(name: str) -> DatasetSpec:

@@ -56,7 +56,7 @@ def describe_problem(
 
 def validate_options(
     options_class: type[Options],
-    options: Mapping[str, Any] | None,
+    options: Options | Mapping[str, Any] | None,
     error_class: type[ResnetTasksError],
     owner: str = "",
 ) -> Options:
@@ -64,13 +64,15 @@ def validate_options(
 
     Args:
         options_class: Class of the options.
-        options: Name -> value; None: the defaults.
+        options: Name -> value; None: the defaults. Validated options stay as they are.
         error_class: Class of the error to raise.
         owner: Owner of the options, for the error message.
 
     Raises:
         error_class: If a key is unknown or a value is invalid; the message lists all problems.
     """
+    if isinstance(options, options_class):
+        return options
     try:
         return options_class.model_validate(dict(options or {}))
     except ValidationError as error:

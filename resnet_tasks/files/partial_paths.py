@@ -60,11 +60,9 @@ def is_partial(path: Path) -> bool:
 
 def remove_path(path: Path) -> None:
     """Remove a file, a link or a folder with its content, as far as that is possible."""
-    with suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # a folder is gone already, or cannot be removed
+        path.unlink()
 
 
 def has_exited(pid: object) -> bool:

@@ -102,8 +102,6 @@ class Head(nn.Module, ABC):
         Raises:
             HeadError: If a key is unknown or a value is invalid; the message lists all problems.
         """
-        if isinstance(options, HeadOptions):
-            return options
         return validate_options(cls.Options, options, HeadError, f"head {cls.__name__}")
 
     @abstractmethod

@@ -66,8 +66,6 @@ class Combiner(ABC):
         Raises:
             HeadError: If a key is unknown or a value is invalid; the message lists all problems.
         """
-        if isinstance(options, CombinerOptions):
-            return options
         return validate_options(cls.Options, options, HeadError)
 
     @abstractmethod

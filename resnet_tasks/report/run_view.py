@@ -139,7 +139,7 @@ def read_run(folder: Path) -> RunView:
                 "`resnet-tasks finetune`"
             )
     try:
-        labels = Labels.from_json(_read_object(folder / "classes.json"))
+        labels = Labels.from_json(read_object(folder / "classes.json"))
     except (KeyError, TypeError, AttributeError, ValueError, DataError) as error:
         raise RunError(
             f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
@@ -167,7 +167,7 @@ def read_run(folder: Path) -> RunView:
 
 
 def _read_evaluation(folder: Path) -> EvaluationView:
-    metadata = _read_object(folder / "metrics.json")
+    metadata = read_object(folder / "metrics.json")
     heads: dict[str, dict[str, MetricView]] = {}
     try:
         for key, raw in metadata.pop("metrics").items():
@@ -178,7 +178,7 @@ def _read_evaluation(folder: Path) -> EvaluationView:
             f"{folder / 'metrics.json'} is damaged ({error!r}); evaluate the run again"
         ) from None
     extra = folder / "details.json"
-    details = _read_object(extra) if extra.is_file() else {}
+    details = read_object(extra) if extra.is_file() else {}
     plain = {
         head: head_details
         for head, head_details in details.items()
@@ -209,7 +209,12 @@ def _parse_interval(raw: Any) -> Interval | None:
     return None if raw is None else (float(raw[0]), float(raw[1]))
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file of a run folder.
+
+    Raises:
+        RunError: If the file cannot be read, or holds no object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

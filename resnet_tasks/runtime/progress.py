@@ -67,7 +67,7 @@ def report_progress(console: Console, text: str) -> Iterator[Report]:
 def _show_bar(
     console: Console, text: str, *amounts: ProgressColumn
 ) -> Iterator[tuple[Progress, TaskID]]:
-    columns = (
+    with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=10, table_column=Column(no_wrap=True)),
@@ -76,7 +76,8 @@ def _show_bar(
         _DetailColumn(),
         TimeRemainingColumn(),
         TextColumn("left"),
-    )
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with bar:
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
         yield bar, bar.add_task(text, total=None, detail="")

@@ -14,7 +14,7 @@ from resnet_tasks.files.safe_names import is_machine_path
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.report.run_view import RunView
+from resnet_tasks.report.run_view import RunView, read_object
 from resnet_tasks.runs.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE
 from resnet_tasks.runs.operating_points import FILE as OPERATING_POINT_FILE
@@ -152,11 +152,8 @@ def _number_duplicates(names: list[str]) -> list[str]:
 
 
 def _read_without_paths(file: Path) -> bytes:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read ({error}); create it again") from None
-    return (json.dumps(strip_paths(value), indent=2, ensure_ascii=False) + "\n").encode()
+    value = strip_paths(read_object(file))
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _read_log_start(folder: Path) -> bytes:

@@ -65,7 +65,7 @@ def build_extra_evaluator(
             f"evaluator {name!r} evaluates {evaluator_class.task}, but the task of the head is "
             f"{task.name}; its evaluators are: {', '.join(fitting) or 'none'}"
         )
-    owner = f"evaluator {name!r}"
     return evaluator_class(
-        classes, validate_options(evaluator_class.Options, options, RecipeError, owner)
+        classes,
+        validate_options(evaluator_class.Options, options, RecipeError, f"evaluator {name!r}"),
     )

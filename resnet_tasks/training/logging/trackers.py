@@ -96,17 +96,17 @@ class TrackedRun:
 
     def find_id(self, tracker: str) -> str | None:
         """Return the id that this run already has in a tracker; None without one."""
-        with suppress(OSError, ValueError, AttributeError):
-            tracker_id = json.loads((self.folder / IDS).read_text(encoding="utf-8")).get(tracker)
-            return tracker_id if isinstance(tracker_id, str) else None
-        return None
+        tracker_id = self._read_ids().get(tracker)
+        return tracker_id if isinstance(tracker_id, str) else None
 
     def save_id(self, tracker: str, value: str) -> None:
         """Save the id of this run in a tracker, for when the run is resumed."""
-        ids: dict[str, str] = {}
-        with suppress(OSError, ValueError):
-            ids = json.loads((self.folder / IDS).read_text(encoding="utf-8"))
-        write_json(self.folder / IDS, {**ids, tracker: value})
+        write_json(self.folder / IDS, {**self._read_ids(), tracker: value})
+
+    def _read_ids(self) -> dict[str, object]:
+        with suppress(OSError, ValueError, TypeError):
+            return dict(json.loads((self.folder / IDS).read_text(encoding="utf-8")))
+        return {}
 
 
 class Tracker(Protocol):
