@@ -13,6 +13,7 @@ from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.shipped_recipes import find_recipe, read_header
 from resnet_tasks.structures.samples import Batch, Sample
 
@@ -54,7 +55,7 @@ class RecipeStep:
         category_map = CategoryMap(tuple(Category(i + 1, f"class {i}") for i in range(categories)))
         torch.manual_seed(0)
         model = build_model(recipe, build_labels(recipe, category_map), weights="unloaded")
-        options = recipe.training.model_copy(update={"device": str(device)})
+        options = replace_settings(recipe.training, {"device": str(device)})
         self.work = TrialTraining(model, _UnreadImages(options.batch_size), options, workers=0)
         self.work.train_step.loss_module.train()
         self.name = name

@@ -41,8 +41,6 @@ LAYERS: list[list[str]] = [
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-TO_COME = {"run_folder"}
-"""Layers that the design names and that have no module yet."""
 USERS_OF_TASKS = {"assemble", "exported", "runs"}
 """Layers that may import `tasks`; all others find a task by its name, in `structures.tasks`."""
 FREE = {"testing"}
@@ -156,7 +154,7 @@ def _layer(name: str) -> str | None:
 
 
 def test_every_module_has_a_layer() -> None:
-    assert {_layer(name) for name in LAYERED} == (set(LEVEL) - TO_COME) | FREE
+    assert {_layer(name) for name in LAYERED} == set(LEVEL) | FREE
 
 
 # `resnet_tasks/__init__.py` names every layer, lazily; all others follow the order.
@@ -229,6 +227,33 @@ def test_imports_are_lazy_only_in_the_command_line_and_where_they_cost_much() ->
         packages = {"resnet_tasks.report"}  # resources
         lazy |= {(name, module) for module in set(_string_imports(_tree(name))) - packages}
     assert lazy == LAZY
+
+
+def test_recipes_are_replaced_only_before_and_in_the_set_up() -> None:
+    """Recipes are frozen; `replace_settings` makes a variant, and only these modules call it."""
+    replacing = "resnet_tasks.recipe.replace"
+    copying = {
+        name
+        for name in MODULES
+        for node in ast.walk(_tree(name))
+        if isinstance(node, ast.Attribute) and node.attr == "model_copy"
+    }
+    assert copying == {replacing}
+    assert {name for name in MODULES if replacing in _imports(name)} == {
+        "benchmarks.shipped_recipes",
+        "resnet_tasks.assemble.extend_run",
+        "resnet_tasks.assemble.measured_settings",
+        "resnet_tasks.assemble.recipe_problems",
+        "resnet_tasks.assemble.split_files",
+        "resnet_tasks.recipe.load",
+        "resnet_tasks.recipe.path_removal",
+        # Variants of a recipe, each before its own set-up.
+        "resnet_tasks.training.experiments.cross_validation",
+        "resnet_tasks.training.experiments.lr_finder",
+        "resnet_tasks.training.experiments.seeds",
+        # A copy to share; the run keeps its recipe.
+        "resnet_tasks.sharing.contents",
+    }
 
 
 def test_data_tools_use_little_of_the_package() -> None:

@@ -13,9 +13,9 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.training_setup import check_recipe
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import RecipeError, WeightsError
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN

@@ -6,6 +6,7 @@ from resnet_tasks.assemble.heads import get_head_class, get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.measured_settings import find_measured_weights
 from resnet_tasks.backbone.family import ResNetSpec
+from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import HeadError, RecipeError, RunError
 from resnet_tasks.heads.base import Head
@@ -20,9 +21,9 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:
     """Build the model of a recipe.
 
-    `data.normalize: data` is resolved by `fill_in_constants`; until then the model has the
+    `data.normalize: data` is resolved by `measure_normalization`; until then the model has the
     normalization constants of its weights. Named class weights are resolved by
-    `fill_in_class_weights`; until then all classes have weight 1.
+    `measure_class_weights`; until then all classes have weight 1.
 
     Args:
         recipe: Recipe to build.
@@ -90,8 +91,11 @@ def build_backbone(
     Raises:
         ResnetTasksError: If the name, the weights or an option does not fit.
     """
+    shape = get_backbone_shape(backbone_recipe)
+    if isinstance(shape, ResNetSpec):
+        shape.check_weights(backbone_recipe.weights)  # also if `weights` replaces them
     return ResNet(
-        get_backbone_shape(backbone_recipe),
+        shape,
         weights=weights,
         in_channels=in_channels,
         frozen_stages=backbone_recipe.frozen_stages,
@@ -110,6 +114,22 @@ def get_backbone_shape(backbone_recipe: BackboneRecipe) -> str | ResNetSpec:
         if backbone_recipe.layers is None
         else ResNetSpec(backbone_recipe.layers, backbone_recipe.block)
     )
+
+
+def select_unloaded_weights(recipe: Recipe) -> str:
+    """Return the `weights` that build a recipe's model without loading its weights.
+
+    `none`, for a recipe without pretrained weights, refuses to freeze parts of the backbone.
+    """
+    has_weights = recipe.backbone.weights != "none" or recipe.model_weights is not None
+    is_extended = recipe.extend is not None and bool(recipe.extend.heads)
+    return "unloaded" if has_weights or is_extended else "none"
+
+
+def get_weights_report(model: TaskModel) -> LoadReport | None:
+    """Return the report on the weights loaded into a model's backbone; None if none were loaded."""
+    report: LoadReport | None = getattr(model.backbone, "report", None)
+    return report
 
 
 def apply_normalization(model: TaskModel, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.splits.splitting import Folds
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.data_root import get_data_root
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 
@@ -54,6 +55,33 @@ def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> l
     return read_sources(recipe, split, folder)
 
 
+def has_training_files(recipe: Recipe, data_root: Path | None = None) -> bool:
+    """Return whether all annotation files under `data.train` and `data.val` exist."""
+    folder = get_data_root(data_root) / recipe.data.root
+    sources = {*get_sources(recipe, "train"), *get_sources(recipe, "val")}
+    return all((folder / source.annotations).is_file() for source in sources)
+
+
+def read_training_files(
+    recipe: Recipe, data_root: Path | None = None
+) -> tuple[Recipe, list[CocoFile], list[CocoFile]]:
+    """Read the COCO files of train and val, each file once.
+
+    Returns:
+        The recipe, with the digest of its folds if it has folds; the files of train; those of val.
+
+    Raises:
+        DataError: If a file is missing or invalid, there are fewer groups than folds, or the folds
+            differ from those that the run was trained with.
+    """
+    if recipe.data.folds is None:
+        return recipe, read_split(recipe, "train", data_root), read_split(recipe, "val", data_root)
+    folds = divide_into_folds(recipe, find_recipe_data(recipe, data_root))
+    held_out = recipe.data.folds.held_out
+    recipe = replace_settings(recipe, {"data.folds.digest": folds.digest})
+    return recipe, folds.exclude_fold(held_out), folds.select_fold(held_out)
+
+
 def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
     """Read the COCO files of a split from a given data folder.
 
@@ -61,23 +89,10 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
         DataError: If a file is missing or invalid, or the folds differ from those that the run was
             trained with.
     """
-    folds = recipe.data.folds
-    if folds is None or split == "test":
+    if recipe.data.folds is None or split == "test":
         return _read_undivided(recipe, split, folder)
-    actual_folds = Folds.from_files(
-        _read_undivided(recipe, "train", folder), folds.count, seed=folds.seed
-    )
-    if folds.digest not in (None, actual_folds.digest):
-        raise DataError(
-            f"recipe {recipe.name}: the files under data.train are divided into other folds "
-            f"({actual_folds.digest}) than when the run was started ({folds.digest}), so that "
-            "training images of the run may be held out; restore the original files"
-        )
-    return (
-        actual_folds.exclude_fold(folds.held_out)
-        if split == "train"
-        else actual_folds.select_fold(folds.held_out)
-    )
+    held_out, folds = recipe.data.folds.held_out, divide_into_folds(recipe, folder)
+    return folds.exclude_fold(held_out) if split == "train" else folds.select_fold(held_out)
 
 
 def get_sources(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
@@ -102,30 +117,25 @@ def merge_categories(files: list[CocoFile]) -> CategoryMap:
     return CategoryMap.merge([file.categories for file in files])
 
 
-def divide_into_folds(recipe: Recipe, data_root: Path | None = None) -> Folds:
-    """Return the folds of a recipe's training data.
+def divide_into_folds(recipe: Recipe, folder: Path) -> Folds:
+    """Return the folds of a recipe's training data in a given data folder.
 
     Raises:
-        DataError: If a file is missing or invalid, or there are fewer groups than folds.
+        DataError: If a file is missing or invalid, there are fewer groups than folds, or the folds
+            differ from those that the run was trained with.
     """
-    folds = recipe.data.folds
-    assert folds is not None, "the recipe has folds"
-    files = _read_undivided(recipe, "train", find_recipe_data(recipe, data_root))
-    return Folds.from_files(files, folds.count, seed=folds.seed)
-
-
-def add_fold_digest(recipe: Recipe, data_root: Path | None = None) -> Recipe:
-    """Return the recipe with the digest of its folds, if it has folds and states no digest yet.
-
-    Raises:
-        DataError: If a file is missing or invalid, or there are fewer groups than folds.
-    """
-    folds = recipe.data.folds
-    if folds is None or folds.digest is not None:
-        return recipe
-    digested = folds.model_copy(update={"digest": divide_into_folds(recipe, data_root).digest})
-    data = recipe.data.model_copy(update={"folds": digested})
-    return recipe.model_copy(update={"data": data})
+    settings = recipe.data.folds
+    assert settings is not None, "the recipe has folds"
+    folds = Folds.from_files(
+        _read_undivided(recipe, "train", folder), settings.count, seed=settings.seed
+    )
+    if settings.digest not in (None, folds.digest):
+        raise DataError(
+            f"recipe {recipe.name}: the files under data.train are divided into other folds "
+            f"({folds.digest}) than when the run was started ({settings.digest}), so that "
+            "training images of the run may be held out; restore the original files"
+        )
+    return folds
 
 
 def _read_undivided(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:

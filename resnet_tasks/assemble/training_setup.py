@@ -1,51 +1,201 @@
-"""Model and training data for the start of a run, built without writing any file."""
+"""Everything that a training needs, built from a recipe without writing any file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal, Self
 
 import torch
+from rich.console import Console
 
+from resnet_tasks.assemble.annotation_coverage import require_annotations, require_valid_labels
 from resnet_tasks.assemble.datasets import build_dataset, build_training_samples
-from resnet_tasks.assemble.labels import build_labels
-from resnet_tasks.assemble.measured_settings import fill_in_class_weights, fill_in_constants
-from resnet_tasks.assemble.model import apply_normalization, build_model
-from resnet_tasks.assemble.split_files import merge_categories, read_split
+from resnet_tasks.assemble.extend_run import BaseRun
+from resnet_tasks.assemble.labels import Labels, build_labels, create_placeholder_categories
+from resnet_tasks.assemble.leak_check import require_no_leaks
+from resnet_tasks.assemble.measured_settings import (
+    measure_class_weights,
+    measure_normalization,
+)
+from resnet_tasks.assemble.model import (
+    apply_normalization,
+    build_model,
+    get_backbone_shape,
+    select_unloaded_weights,
+)
+from resnet_tasks.assemble.recipe_problems import list_all_problems, require_best_metric
+from resnet_tasks.assemble.run_directory import RunDirectory
+from resnet_tasks.assemble.setup_notes import (
+    describe_dataset,
+    describe_folds,
+    describe_model,
+    describe_unmeasured,
+    require_images,
+)
+from resnet_tasks.assemble.split_files import (
+    has_training_files,
+    merge_categories,
+    read_training_files,
+)
+from resnet_tasks.assemble.synthetic_samples import SyntheticSamples, build_synthetic_samples
+from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
+
+Purpose = Literal["train", "trial", "synthetic", "check"]
+"""Use of a set-up: a run or a learning-rate sweep; steps that are only measured; the same with
+generated data and random weights; a check that the recipe is valid."""
 
 
-def build_training_setup(
-    recipe: Recipe, data_root: Path | None = None, *, measure: bool = True
-) -> tuple[TaskModel, CocoDataset | TiledDataset]:
-    """Build the model and the training data of a recipe.
+@dataclass(frozen=True)
+class TrainingSetup:
+    """Everything that a training needs.
 
-    Args:
-        recipe: Recipe to build.
-        data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
-        measure: Whether to measure the normalization constants and class weights that the recipe
-            takes from the data, which reads all of it. Otherwise the constants of the weights are
-            used and all classes have weight 1.
+    Attributes:
+        recipe: Resolved recipe, which is not replaced afterwards: folds have their digest, and the
+            heads of the extended run and, after `train`, the measured class weights and
+            normalization constants are filled in.
+        labels: Categories of the data and classes of every head.
+        model: Model with its initial weights.
+        samples: Training samples: whole images, tiles of them, or generated samples.
+        val: Validation images, or generated samples.
+    """
+
+    recipe: Recipe
+    labels: Labels
+    model: TaskModel
+    samples: CocoDataset | TiledDataset | SyntheticSamples
+    val: CocoDataset | SyntheticSamples
+
+    @classmethod
+    def from_recipe(
+        cls,
+        recipe: Recipe,
+        *,
+        purpose: Purpose = "train",
+        data_root: Path | None = None,
+        resume: RunDirectory | None = None,
+        processes: DistributedContext = SINGLE_PROCESS,
+        console: Console | None = None,
+    ) -> Self:
+        """Build the data, the labels and the model of a recipe, and check that they fit together.
+
+        Args:
+            recipe: Recipe to build.
+            purpose: `train`; `trial`: nothing is measured on the data, the constants of the weights
+                are used and all classes have weight 1; `synthetic`: a trial on generated samples
+                with random weights; `check`: weights are not loaded and data may be absent.
+            data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+            resume: Run to resume, whose weights the caller loads; None: a new training.
+            processes: Process group; the main process measures for all.
+            console: Console for notes and progress; None: nothing is printed.
+
+        Raises:
+            ResnetTasksError: If the recipe, the data or the weights are invalid; the problems of
+                all parts of the recipe are listed together.
+        """
+        is_absent = purpose == "check" and not has_training_files(recipe, data_root)
+        if purpose == "synthetic" or is_absent:
+            return cls._without_data(recipe)
+        console = console or Console(quiet=True)
+        show = partial(_print_notes, console)
+        recipe, train_files, val_files = read_training_files(recipe, data_root)
+        categories = merge_categories([*train_files, *val_files])
+        base = BaseRun.from_recipe(recipe, resume)
+        if base is not None:
+            recipe, categories = base.extend_recipe(recipe, categories)
+        leaks = require_no_leaks(recipe, train_files, val_files, data_root)
+
+        with list_all_problems(recipe, categories):
+            labels = build_labels(recipe, categories)
+            train = build_dataset(recipe, train_files, categories, training=True)
+            val = build_dataset(recipe, val_files, categories)
+            show(describe_folds(recipe))
+            for split, dataset in (("train", train), ("val", val)):
+                show(describe_dataset(split, dataset))
+                show(require_images(split, dataset))
+            samples = build_training_samples(recipe, train)
+            if isinstance(samples, TiledDataset):
+                show([f"train: {samples.describe()}"])
+            show([*leaks, *require_annotations(recipe, labels, train, val)])
+            if purpose == "train":
+                recipe = measure_class_weights(recipe, labels, train, processes, console)
+
+            model = _build_initial_model(recipe, labels, base, resume, purpose)
+            show(describe_model(model, processes.count))
+            require_valid_labels(model, (train, val))
+            require_best_metric(recipe, labels, model)
+            # Last, because it reads all images: every other mistake is reported before.
+            if purpose == "train" and recipe.data.normalize == "data":
+                recipe = measure_normalization(recipe, train, processes, console)
+                apply_normalization(model, recipe)
+            show(describe_unmeasured(recipe))
+        return cls(recipe, labels, model, samples, val)
+
+    @classmethod
+    def _without_data(cls, recipe: Recipe) -> Self:
+        """Build a recipe with placeholder categories, generated samples and random weights."""
+        categories = create_placeholder_categories(recipe)
+        with list_all_problems(recipe, categories):
+            Augmentation(recipe.augment, recipe.data.channels)
+            labels = build_labels(recipe, categories)
+            torch.manual_seed(recipe.training.seed)
+            model = build_model(recipe, labels, weights=select_unloaded_weights(recipe))
+            require_best_metric(recipe, labels, model)
+        samples = build_synthetic_samples(recipe, labels, model)
+        return cls(recipe, labels, model, samples, samples)
+
+    def describe(self) -> str:
+        """Return the name, backbone, heads and number of parameters, in one sentence."""
+        recipe = self.recipe
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
+        source = (
+            "placeholder categories, because its data is absent"
+            if isinstance(self.val, SyntheticSamples)
+            else f"{len(self.labels.categories)} categories of its data"
+        )
+        shape = get_backbone_shape(recipe.backbone)
+        return f"{recipe.name}: {shape} with {heads}, {millions:.1f} M parameters, {source}"
+
+
+def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
+    """Build everything of a recipe except its weights, and return a one-sentence summary.
+
+    Without its data the recipe is built with placeholder categories.
 
     Raises:
-        ResnetTasksError: If recipe, data or weights are invalid.
+        ResnetTasksError: If `finetune` would fail before its first step.
     """
-    files = {"train": read_split(recipe, "train", data_root)}
-    files["val"] = read_split(recipe, "val", data_root)
-    categories = merge_categories([*files["train"], *files["val"]])
-    train = build_dataset(recipe, files["train"], categories, training=True)
-    if not train.max_unreadable_images:
-        for file in train.files:
-            file.require_files()
-            if "semantic" in train.fields:
-                file.require_lossless_maps()
-    torch.manual_seed(recipe.training.seed)
-    labels = build_labels(recipe, categories)
-    if not measure:
-        return build_model(recipe, labels), build_training_samples(recipe, train)
-    model = build_model(fill_in_class_weights(recipe, labels, train), labels)
-    if recipe.data.normalize == "data":
-        apply_normalization(model, fill_in_constants(recipe, train))
-    return model, build_training_samples(recipe, train)
+    return TrainingSetup.from_recipe(recipe, purpose="check", data_root=data_root).describe()
+
+
+def _build_initial_model(
+    recipe: Recipe,
+    labels: Labels,
+    base: BaseRun | None,
+    resume: RunDirectory | None,
+    purpose: Purpose,
+) -> TaskModel:
+    """Build the model with the weights that its training starts from.
+
+    A resumed run gets its weights later, from its checkpoint.
+    """
+    torch.manual_seed(recipe.training.seed)  # initial weights of the parts without pretraining
+    if purpose == "check":
+        return build_model(recipe, labels, weights=select_unloaded_weights(recipe))
+    model = build_model(recipe, labels, weights="unloaded" if resume or base else None)
+    if base is not None and resume is None:
+        base.load_weights_into(model, labels)
+    return model
+
+
+def _print_notes(console: Console, notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(note, highlight=False, markup=False)

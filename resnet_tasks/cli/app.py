@@ -324,28 +324,36 @@ def confirm_plugins(source: str, plugins: Sequence[str], trusted: bool) -> bool:
     )
 
 
-def open_run(run: Path, trusted: bool) -> Run:
+def read_run(folder: Path) -> Run:
+    """Read a run folder without running its plugins.
+
+    Raises:
+        RunError: If it is not a run folder.
+    """
+    # Checked before torch is imported, so that a mistyped folder is refused at once.
+    if not (folder / "recipe.yaml").is_file():
+        raise RunError(
+            f"{folder} is not a run folder: it has no recipe.yaml; create run folders with "
+            "`resnet-tasks finetune`"
+        )
+
+    from resnet_tasks.runs.run import Run
+
+    return Run.read(folder)
+
+
+def open_run(folder: Path, trusted: bool) -> Run:
     """Open a run folder in order to use its model, and run its plugins if the user agrees.
 
     Raises:
         RunError: If it is not a run folder.
     """
-    from resnet_tasks.recipe.load import load_recipe
-
-    # Checked before torch is imported, so that a mistyped folder is refused at once.
-    if not (run / "recipe.yaml").is_file():
-        raise RunError(
-            f"{run} is not a run folder: it has no recipe.yaml; create run folders with "
-            "`resnet-tasks finetune`"
-        )
-    recipe = load_recipe(run / "recipe.yaml")
-    trusted = confirm_plugins(f"Recipe {recipe.name}", recipe.plugins, trusted)
-
-    from resnet_tasks.runs.run import Run
     from resnet_tasks.runtime.malloc import keep_freed_memory
 
+    run = read_run(folder)
     keep_freed_memory()
-    return Run.open(run, trust_plugins=trusted)
+    run_plugins(run.recipe, trusted)
+    return run
 
 
 def show_progress(text: str) -> AbstractContextManager[Report]:

@@ -66,7 +66,7 @@ def validate(
     loaded_recipe = load_recipe(recipe, overrides or ())
     run_plugins(loaded_recipe, trust_plugins)
 
-    from resnet_tasks.assemble.check_recipe import check_recipe
+    from resnet_tasks.assemble.training_setup import check_recipe
 
     typer.echo(f"valid: {check_recipe(loaded_recipe, data_root)}")
 

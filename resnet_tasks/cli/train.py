@@ -17,6 +17,7 @@ from resnet_tasks.cli.app import (
     get_process_rank,
     open_run,
     print_message,
+    read_run,
     run_plugins,
     show_progress,
 )
@@ -26,6 +27,7 @@ from resnet_tasks.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from resnet_tasks.recipe.schema.recipe import Recipe
+    from resnet_tasks.runs.run import Run
 
 
 @app.command()
@@ -77,8 +79,10 @@ def finetune(
     trust_plugins: Trust = False,
 ) -> None:
     """Fine-tune the model of a recipe and evaluate it."""
+    run_to_resume = None
     if resume is not None:
-        loaded_recipe = _load_resumed_recipe(resume, recipe, overrides, out)
+        run_to_resume = _read_resumed_run(resume, recipe, overrides, out)
+        loaded_recipe = run_to_resume.recipe
     elif recipe is None:
         raise RecipeError(
             "finetune needs a recipe: a name from `resnet-tasks recipes list`, or a YAML file"
@@ -111,7 +115,7 @@ def finetune(
         run = finetune_recipe(
             loaded_recipe,
             out=out,
-            resume=resume,
+            resume=run_to_resume,
             dry_run=dry_run,
             data_root=data_root,
             console=Console(),
@@ -236,10 +240,10 @@ def _require_group_folder(
     return out
 
 
-def _load_resumed_recipe(
-    run: Path, recipe: str | None, overrides: list[str] | None, out: Path | None
-) -> Recipe:
-    """Load the recipe of a run to resume, which must not be changed."""
+def _read_resumed_run(
+    folder: Path, recipe: str | None, overrides: list[str] | None, out: Path | None
+) -> Run:
+    """Read a run to resume, whose recipe must not be changed; no plugin is executed."""
     changes = [
         argument
         for argument in (recipe, *(overrides or ()))
@@ -247,22 +251,19 @@ def _load_resumed_recipe(
     ]
     if changes:
         raise RunError(
-            f"--resume uses the recipe of {run} unchanged; omit {' '.join(changes)}, "
+            f"--resume uses the recipe of {folder} unchanged; omit {' '.join(changes)}, "
             "or start a new run"
         )
     if out is not None:
-        raise RunError(f"--resume continues in {run}; omit --out {out}")
-    if not (run / "recipe.yaml").is_file():
-        raise RunError(
-            f"{run} is not a run folder: it has no recipe.yaml; give one written by finetune"
-        )
+        raise RunError(f"--resume continues in {folder}; omit --out {out}")
 
     from resnet_tasks.recipe.load import load_recipe
 
-    run_recipe = load_recipe(run / "recipe.yaml")
-    if recipe is not None and (given_name := load_recipe(recipe).name) != run_recipe.name:
-        raise RunError(f"{run} is a run of {run_recipe.name}, not of {given_name}; omit the recipe")
-    return run_recipe
+    run = read_run(folder)
+    name = run.recipe.name
+    if recipe is not None and (given_name := load_recipe(recipe).name) != name:
+        raise RunError(f"{folder} is a run of {name}, not of {given_name}; omit the recipe")
+    return run
 
 
 def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -> None:

@@ -14,15 +14,12 @@ from typing import Any
 import psutil
 import torch
 from rich.console import Console
-from torch.utils.data import Dataset
 
-from resnet_tasks.assemble.training_setup import build_training_setup
+from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import RunError
-from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.data_loading_cost import ReadingCost, measure_reading_cost
 from resnet_tasks.profiling.dry_run import measure_peak_rss
 from resnet_tasks.profiling.operator_profile import OperatorStats, profile_operators
-from resnet_tasks.profiling.synthetic_samples import build_synthetic_setup
 from resnet_tasks.profiling.timeline import (
     DATA,
     Timeline,
@@ -36,7 +33,7 @@ from resnet_tasks.runs.model_cost import measure_peak_bytes
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.runtime.progress import track_progress
-from resnet_tasks.structures.samples import Batch, Sample
+from resnet_tasks.structures.samples import Batch
 
 PROFILED_STEPS = 2
 """Number of steps that torch's profiler records."""
@@ -177,12 +174,12 @@ def profile_recipe(
             f"benchmark: {steps} steps after {warm_up} of warm-up measure nothing; give at least 1 "
             "of each"
         )
-    model, samples = (
-        build_synthetic_setup(recipe)
-        if synthetic
-        else build_training_setup(recipe, data_root, measure=False)
+    setup = TrainingSetup.from_recipe(
+        recipe, purpose="synthetic" if synthetic else "trial", data_root=data_root
     )
-    trial = create_trial(recipe, model, samples)
+    trial = TrialTraining(
+        setup.model, setup.samples, recipe.training, workers=recipe.data.num_workers
+    )
     measured = _measure_steps(trial, steps, warm_up, console or Console(stderr=True))
     seconds, timeline, operators, memory = measured
     return StepProfile(
@@ -191,21 +188,9 @@ def profile_recipe(
         probed_seconds=median(sum(step.values()) for step in timeline.steps),
         parts=summarize_parts(timeline.steps),
         operators=tuple(operators),
-        reading=None if synthetic else measure_reading_cost(samples),
+        reading=None if synthetic else measure_reading_cost(setup.samples),
         memory=memory,
     )
-
-
-def create_trial(recipe: Recipe, model: TaskModel, samples: Dataset[Sample]) -> TrialTraining:
-    """Create the training whose steps are measured.
-
-    Args:
-        recipe: Recipe to measure.
-        model: Model of the recipe; trained in place.
-        samples: Training samples.
-    """
-    workers = recipe.data.num_workers
-    return TrialTraining(model, samples, recipe.training, workers=workers)
 
 
 def summarize_parts(steps: Sequence[dict[str, float]]) -> tuple[StepPart, ...]:

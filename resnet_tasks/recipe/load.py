@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import DataRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.shipped_recipes import (
@@ -55,7 +56,7 @@ def load_recipe(
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)
     recipe = _validate(value, problems, path, document.lines, origins)
-    recipe = recipe.model_copy(update={"plugins": resolve_plugins(recipe.plugins, path.parent)})
+    recipe = replace_settings(recipe, {"plugins": resolve_plugins(recipe.plugins, path.parent)})
     if trust_plugins:
         load_plugins(recipe, trust=True)
     return recipe
@@ -105,9 +106,16 @@ def _validate(
     return recipe
 
 
-def recipe_to_yaml(recipe: Recipe) -> str:
-    """Format a recipe with every default written out; `load_recipe` reads back an equal recipe."""
-    return dump_yaml(recipe.model_dump(mode="json"))
+def recipe_to_yaml(recipe: Recipe, plugins: Sequence[str] | None = None) -> str:
+    """Format a recipe with every default written out; `load_recipe` reads back an equal recipe.
+
+    Args:
+        recipe: Recipe to format.
+        plugins: Plugins to write instead of those of the recipe, such as paths relative to the
+            file; None: those of the recipe.
+    """
+    values = recipe.model_dump(mode="json")
+    return dump_yaml(values if plugins is None else {**values, "plugins": list(plugins)})
 
 
 def get_recipe_schema() -> dict[str, Any]:

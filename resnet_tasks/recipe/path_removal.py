@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import PureWindowsPath
+from typing import Any
 
 from resnet_tasks.files.safe_names import is_machine_path
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 
@@ -17,29 +19,24 @@ def make_portable(recipe: Recipe) -> Recipe:
 
     A data folder below `--data-root` keeps its path. Plugins are not changed.
     """
-    data = recipe.data
-    sources = {
-        split: tuple(_strip_source_paths(source) for source in getattr(data, split))
+    values: dict[str, Any] = {
+        f"data.{split}": tuple(map(_strip_source_paths, getattr(recipe.data, split)))
         for split in ("train", "val", "test")
     }
-    data = data.model_copy(update={"root": _strip_outside_path(data.root), **sources})
-    weights = recipe.backbone.weights
-    backbone = recipe.backbone.model_copy(update={"weights": _strip_weights_path(weights)})
+    values["data.root"] = _strip_outside_path(recipe.data.root)
+    values["backbone.weights"] = _strip_weights_path(recipe.backbone.weights)
     model_weights = recipe.model_weights
     if isinstance(model_weights, str):
-        model_weights = _strip_weights_path(model_weights)
+        values["model_weights"] = _strip_weights_path(model_weights)
     elif model_weights is not None:
-        model_weights = model_weights.model_copy(
-            update={"source": _strip_weights_path(model_weights.source)}
-        )
-    changed = {"data": data, "backbone": backbone, "model_weights": model_weights}
-    return recipe.model_copy(update=changed)
+        values["model_weights.source"] = _strip_weights_path(model_weights.source)
+    return replace_settings(recipe, values)
 
 
 def _strip_source_paths(source: SourceRecipe) -> SourceRecipe:
     images = None if source.images is None else _strip_outside_path(source.images)
-    return source.model_copy(
-        update={"annotations": _strip_outside_path(source.annotations), "images": images}
+    return replace_settings(
+        source, {"annotations": _strip_outside_path(source.annotations), "images": images}
     )
 
 

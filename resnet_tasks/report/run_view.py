@@ -11,10 +11,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from resnet_tasks.assemble.labels import Labels
+from resnet_tasks.assemble.run_directory import RunDirectory
 from resnet_tasks.assemble.split_files import Split
-from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.errors import RunError
 from resnet_tasks.files.partial_paths import is_partial
-from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.history import History, read_history
 from resnet_tasks.runs.evaluation_names import parse_evaluated_split
@@ -132,18 +132,7 @@ def read_run(folder: Path) -> RunView:
         RunError: If it is not a run folder, or a file in it is damaged.
         RecipeError: If its recipe is damaged.
     """
-    for name in ("recipe.yaml", "classes.json"):
-        if not (folder / name).is_file():
-            raise RunError(
-                f"{folder} is not a run folder: it has no {name}; create run folders with "
-                "`resnet-tasks finetune`"
-            )
-    try:
-        labels = Labels.from_json(read_object(folder / "classes.json"))
-    except (KeyError, TypeError, AttributeError, ValueError, DataError) as error:
-        raise RunError(
-            f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
-        ) from None
+    run = RunDirectory.read(folder)
     evaluations = [
         _read_evaluation(path.parent)
         for path in folder.glob("evaluations/*/metrics.json")
@@ -156,9 +145,9 @@ def read_run(folder: Path) -> RunView:
     weights = _find_weights_file(folder)
     return RunView(
         folder=folder,
-        recipe=load_recipe(folder / "recipe.yaml"),
+        recipe=run.recipe,
         recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
-        labels=labels,
+        labels=run.labels,
         history=read_history(folder / "log.jsonl"),
         evaluations=tuple(evaluations),
         parameters={} if weights is None else _count_parameters(weights),

@@ -30,7 +30,7 @@ from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.checkpoint import find_weights_file
+from resnet_tasks.run_folder.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.runtime.versions import find_versions

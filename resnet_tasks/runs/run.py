@@ -13,7 +13,9 @@ from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import build_combined_heads
+from resnet_tasks.assemble.leak_check import require_unseen
 from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.run_directory import RunDirectory
 from resnet_tasks.assemble.split_files import Split, read_split
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
@@ -28,11 +30,10 @@ from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOpt
 from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
-from resnet_tasks.runs.checkpoint import load_model_weights, load_weights_into
+from resnet_tasks.run_folder.checkpoint import load_model_weights, load_weights_into
 from resnet_tasks.runs.evaluate_run import check_categories, evaluate_and_save, weights_sha256
+from resnet_tasks.runs.evaluation_names import build_evaluation_name
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions, read_calibration
-from resnet_tasks.runs.leak_check import require_unseen
-from resnet_tasks.runs.run_directory import RunDirectory
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.image_result import ImageResult
 
@@ -268,6 +269,18 @@ class Run(RunDirectory):
                 console=console,
                 num_drawings=num_drawings,
             )
+
+    def get_evaluation_folder(
+        self,
+        split: Split = "val",
+        *,
+        annotations: Path | None = None,
+        checkpoint: str = "last",
+        inference: InferenceOptions = PLAIN_INFERENCE,
+    ) -> Path:
+        """Return the folder in which `evaluate` with the same arguments stores its results."""
+        name = build_evaluation_name(split, annotations, checkpoint, inference.suffix)
+        return self.directory / "evaluations" / name
 
     def load_dataset(
         self,

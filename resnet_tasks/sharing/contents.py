@@ -13,9 +13,10 @@ from resnet_tasks.errors import HubError, RunError
 from resnet_tasks.files.safe_names import is_machine_path
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.recipe.path_removal import make_portable
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.run_view import RunView, read_object
-from resnet_tasks.runs.checkpoint import find_weights_file
+from resnet_tasks.run_folder.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE
 from resnet_tasks.runs.operating_points import FILE as OPERATING_POINT_FILE
 
@@ -123,7 +124,7 @@ def build_shared_recipe(view: RunView) -> Recipe:
         Path(plugin).relative_to(folder).as_posix() if plugin.endswith(".py") else plugin
         for plugin in recipe.plugins
     )
-    return recipe.model_copy(update={"plugins": plugins})
+    return replace_settings(recipe, {"plugins": plugins})
 
 
 def strip_paths(value: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runs.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
 from resnet_tasks.training.state.progress import RunLength, TrainingProgress
 from resnet_tasks.training.train_step import TrainStep
 

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from torch.utils.data import Dataset
 
-from resnet_tasks.backbone.pretrained import LoadReport
+from resnet_tasks.assemble.model import get_weights_report
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel
@@ -334,9 +334,3 @@ def finetune(
         if resume:
             fine_tuner.resume()
         return fine_tuner.run()
-
-
-def get_weights_report(model: TaskModel) -> LoadReport | None:
-    """Return the report on the weights loaded into a model's backbone; None if none were loaded."""
-    report: LoadReport | None = getattr(model.backbone, "report", None)
-    return report

@@ -16,7 +16,7 @@ from resnet_tasks.evaluation.evaluators import (
 )
 from resnet_tasks.inference.combiners import CombinedHead, add_combiners
 from resnet_tasks.inference.torch_outputs import TorchOutputs
-from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
+from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe, SlidingRecipe
 from resnet_tasks.runs.inference_options import build_window_predictor
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Sample
@@ -31,10 +31,12 @@ class EvaluationPlan:
     Attributes:
         recipe: Options of the evaluation, and the metric that selects the best checkpoint.
         combined: Name -> combiner, whose predictions are evaluated like those of heads.
+        windows: Sliding windows that images are predicted in; None: those of `recipe`.
     """
 
     recipe: EvaluationRecipe
     combined: Mapping[str, CombinedHead] = field(default_factory=dict)
+    windows: SlidingRecipe | None = None
 
 
 class Validation:
@@ -68,6 +70,7 @@ class Validation:
         self._recipe = recipe = plan.recipe
         self.batch_size = recipe.batch_size or batch_size
         self._combined = plan.combined
+        self._windows = plan.windows or recipe.sliding
         self._heads: dict[str, DescribedHead] = {
             **train_step.model.named_heads,
             **{name: head.info for name, head in self._combined.items()},
@@ -89,7 +92,7 @@ class Validation:
         train_step.processes.broadcast_buffers(model)
         extra = select_extra(self._heads, self.best_metric, recipe.extra)
         predictor = build_window_predictor(
-            TorchOutputs(model, train_step.precision), recipe.sliding, batch_size=self.batch_size
+            TorchOutputs(model, train_step.precision), self._windows, batch_size=self.batch_size
         )
         evaluation = evaluate(
             add_combiners(predictor, self._combined),

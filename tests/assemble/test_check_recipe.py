@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.training_setup import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.shipped_recipes import list_recipes

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from resnet_tasks.assemble.check_recipe import check_recipe
+from resnet_tasks.assemble.training_setup import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe

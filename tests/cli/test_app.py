@@ -39,6 +39,8 @@ def run_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "cells-1"
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(RUN_RECIPE, encoding="utf-8")
+    labels = {"categories": [{"id": 1, "name": "cell", "isthing": 1}], "heads": {}}
+    (folder / "classes.json").write_text(json.dumps(labels), encoding="utf-8")
     return folder
 
 
@@ -168,7 +170,8 @@ def test_resume_takes_the_recipe_of_the_run_and_no_changes(
 ) -> None:
     assert run("finetune", "--resume", run_folder).exit_code == 0
     assert trained[0]["recipe"].name == "cells"
-    assert trained[0]["resume"] == run_folder
+    assert trained[0]["resume"].directory == run_folder
+    assert trained[0]["resume"].recipe is trained[0]["recipe"]
     told = mistake("finetune", "training.epochs=3", "--resume", run_folder)
     assert "omit training.epochs=3" in told
     told = mistake("finetune", "quickstart", "training.seed=3", "--resume", run_folder)

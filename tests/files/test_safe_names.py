@@ -13,6 +13,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from data_tools.writing.output_folder import place_inside
+from resnet_tasks.assemble.extend_run import BaseRun
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.split_files import read_split
 from resnet_tasks.backbone.resnet import ResNet
@@ -33,7 +34,6 @@ from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.extend_run import BaseRun
 from tests.support.random_runs import LIGHT, random_run
 
 BAD_HEADS = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from pathlib import Path
@@ -15,7 +14,6 @@ import segmentation_models_pytorch as smp
 import torch
 import torchvision
 from pydantic import ValidationError
-from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import (
@@ -25,9 +23,10 @@ from torchvision.models.detection import (
 )
 from torchvision.transforms._presets import ObjectDetection
 
-from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.setup_notes import describe_model
+from resnet_tasks.assemble.training_setup import check_recipe
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import WeightsError
@@ -36,7 +35,6 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample, collate
-from resnet_tasks.training.finetune_recipe import report_weights
 
 SIZE = (96, 128)
 LIGHT = {
@@ -207,9 +205,7 @@ def test_other_classes_renew_the_classifier_only(kind: str, network: Any, tmp_pa
         "heads.scene.classifier.0.weight",
     )
     assert any("only the classifier starts from random weights" in note for note in report.notes)
-    console = Console(file=io.StringIO(), width=200)
-    report_weights(console, model)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = "\n".join(describe_model(model, 1))
     assert "2 missing" in text
     assert "5 classes, the head 2 (a, b)" in text
 

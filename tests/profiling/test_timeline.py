@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_tasks.assemble.synthetic_samples import SyntheticSamples
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RunError
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling import timeline as module
-from resnet_tasks.profiling.synthetic_samples import SyntheticSamples
 from resnet_tasks.profiling.timeline import BACKWARD, COUNTING, DATA, OTHER, Timeline, attach_probes
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema.training import TrainingRecipe

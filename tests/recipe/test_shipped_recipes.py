@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.catalog import load_datasets
-from resnet_tasks.assemble.check_recipe import check_recipe
+from resnet_tasks.assemble.training_setup import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.shipped_recipes import (

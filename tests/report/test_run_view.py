@@ -13,7 +13,7 @@ from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 from resnet_tasks.report.datasets import read_evaluated_files
 from resnet_tasks.report.run_view import SPLITS, EvaluationView, read_run
 from resnet_tasks.runs.inference_options import InferenceOptions
-from resnet_tasks.runs.run_directory import RunDirectory
+from resnet_tasks.runs.run import Run
 
 
 def test_metrics_come_with_their_intervals_units_and_direction(made: Any) -> None:
@@ -56,7 +56,7 @@ def test_the_latest_evaluation_leads_and_unknown_ones_get_a_sentence(made: Any) 
 def test_the_split_is_that_of_the_request_with_any_options(
     made: Any, checkpoint: str, inference: InferenceOptions
 ) -> None:
-    run = RunDirectory.read(made.folder)
+    run = Run.read(made.folder)
     for split in SPLITS:
         folder = run.get_evaluation_folder(split, checkpoint=checkpoint, inference=inference)
         assert EvaluationView(folder.name, folder, {}, {}, {}).split == split

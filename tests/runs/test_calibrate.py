@@ -14,8 +14,8 @@ from resnet_tasks.inference.outputs_model import CalibratedOutputs
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.run_folder.checkpoint import save_checkpoint
 from resnet_tasks.runs.calibrate import build_calibration_table, calibrate
-from resnet_tasks.runs.checkpoint import save_checkpoint
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runs.run import Run
 from tests.support.consoles import heard, quiet

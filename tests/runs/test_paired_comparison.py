@@ -15,7 +15,7 @@ from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap, Resampling
 from resnet_tasks.evaluation.uncertainty.paired_test import MetricDifference, PairedComparison
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.runs.checkpoint import save_checkpoint
+from resnet_tasks.run_folder.checkpoint import save_checkpoint
 from resnet_tasks.runs.paired_comparison import (
     EvaluationRequest,
     SavedEvaluation,

@@ -129,7 +129,7 @@ def write_checkpoint(path: Path, content: str) -> None:
 
     torch.set_num_threads(1)  # a forked process has no other threads
 
-    from resnet_tasks.runs.checkpoint import save_checkpoint  # noqa: PLC0415
+    from resnet_tasks.run_folder.checkpoint import save_checkpoint  # noqa: PLC0415
 
     weights = {"letters": torch.full((LONG,), ord(content), dtype=torch.uint8)}
     save_checkpoint(path, model=weights, state={"letter": content})
@@ -138,7 +138,7 @@ def write_checkpoint(path: Path, content: str) -> None:
 def read_checkpoint(path: Path) -> str:
     """Return the letter of a checkpoint, or of the previous one that replaces it."""
     from resnet_tasks.errors import RunError  # noqa: PLC0415
-    from resnet_tasks.runs.checkpoint import load_checkpoint  # noqa: PLC0415
+    from resnet_tasks.run_folder.checkpoint import load_checkpoint  # noqa: PLC0415
 
     try:
         weights, _, state = load_checkpoint(path)

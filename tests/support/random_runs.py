@@ -15,7 +15,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.checkpoint import save_checkpoint
+from resnet_tasks.run_folder.checkpoint import save_checkpoint
 from resnet_tasks.runs.run import Run
 
 LIGHT = (

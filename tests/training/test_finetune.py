@@ -21,7 +21,7 @@ from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.heads.rcnn.mask_rcnn import MaskRCNN
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training import validation
 from resnet_tasks.training.finetune import finetune

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runs import checkpoint
-from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.run_folder import checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.logging import run_log as journal

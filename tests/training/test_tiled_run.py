@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.split_files import read_split
+from resnet_tasks.assemble.training_setup import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.recipe.load import load_recipe

@@ -12,7 +12,7 @@ from rich.console import Console
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.split_files import divide_into_folds, merge_categories
+from resnet_tasks.assemble.split_files import divide_into_folds, find_recipe_data, merge_categories
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.splits.splitting import Folds
 from resnet_tasks.errors import DataError, RunError
@@ -23,7 +23,7 @@ from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import FoldsRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.evaluate_run import weights_sha256, write_evaluation
@@ -82,7 +82,7 @@ def finetune_folds(
     if recipe.data.folds is not None:
         raise RunError("--folds divides data.train itself; remove data.folds from the recipe")
     console = console or Console()
-    folds = divide_into_folds(hold_out_fold(recipe, count, 0), data_root)
+    folds = divide_into_folds(hold_out_fold(recipe, count, 0), find_recipe_data(recipe, data_root))
     repeats = [
         RepeatedRun(f"fold {i}", hold_out_fold(recipe, count, i, folds.digest), out / f"fold-{i}")
         for i in range(count)
@@ -127,8 +127,7 @@ def hold_out_fold(recipe: Recipe, count: int, held_out: int, digest: str | None 
         digest: Digest of the division into folds; None: not known yet.
     """
     folds = FoldsRecipe(count=count, held_out=held_out, seed=recipe.training.seed, digest=digest)
-    data = recipe.data.model_copy(update={"folds": folds})
-    return recipe.model_copy(update={"data": data})
+    return replace_settings(recipe, {"data.folds": folds})
 
 
 def _optional_metric_to_json(metric: Metric | None) -> dict[str, Any] | None:
@@ -205,5 +204,6 @@ def _iter_models_and_datasets(
 ) -> Iterator[tuple[TaskModel, CocoDataset]]:
     for i, repeat in enumerate(repeats):
         # `Run.open` would reject a run with plugins; they are already loaded with the recipe.
-        run = Run.reopen(repeat.folder, load_recipe(repeat.folder / "recipe.yaml"), labels)
+        run = Run.read(repeat.folder)
+        run.require_unchanged(run.recipe, labels)
         yield run.load_model(), dataset.select(np.flatnonzero(folds.fold == i).tolist())

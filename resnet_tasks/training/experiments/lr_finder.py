@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from resnet_tasks.assemble.training_setup import build_training_setup
+from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.profiling.trial_steps import TrialTraining
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runtime.progress import track_progress
 
@@ -160,14 +161,14 @@ def find_learning_rate(
             "must rise from above 0, in at least 10 steps"
         )
     rates = [float(rate) for rate in np.geomspace(first, last, steps)]
-    model, train = build_training_setup(recipe, data_root)
     overrides = {
-        "ema": 0.0,
-        "unfreeze": (),
-        "accumulation": 1,
-        "non_finite": "stop",  # a loss that is not finite ends the sweep
+        "training.ema": 0.0,
+        "training.unfreeze": (),
+        "training.accumulation": 1,
+        "training.non_finite": "stop",  # a loss that is not finite ends the sweep
     }
-    trial = TrialTraining(model, train, recipe.training.model_copy(update=overrides))
+    setup = TrainingSetup.from_recipe(replace_settings(recipe, overrides), data_root=data_root)
+    trial = TrialTraining(setup.model, setup.samples, setup.recipe.training)
     return _sweep_rates(trial, rates, console or Console(stderr=True))
 
 

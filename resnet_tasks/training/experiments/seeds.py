@@ -16,7 +16,9 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.runs.run import Run
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 
@@ -102,7 +104,9 @@ def finetune_seeds(
         raise RunError(f"--seeds is {count}; a standard deviation needs at least 2")
     console = console or Console()
     repeats = [
-        RepeatedRun(f"seed {seed}", replace_seed(recipe, seed), out / f"seed-{seed}")
+        RepeatedRun(
+            f"seed {seed}", replace_settings(recipe, {"training.seed": seed}), out / f"seed-{seed}"
+        )
         for seed in _make_seeds(recipe.training.seed, count)
     ]
     spreads = run_repeats(repeats, out, data_root=data_root, console=console)
@@ -155,19 +159,11 @@ def run_repeats(
                 f"{repeat.label}: {repeat.folder} is complete and is kept", highlight=False
             )
         elif (repeat.folder / "checkpoints").exists():
-            saved_recipe = load_recipe(repeat.folder / "recipe.yaml")
-            finetune_recipe(
-                saved_recipe, resume=repeat.folder, data_root=data_root, console=console
-            )
+            run = Run.read(repeat.folder)
+            finetune_recipe(run.recipe, resume=run, data_root=data_root, console=console)
         else:
             finetune_recipe(repeat.recipe, out=repeat.folder, data_root=data_root, console=console)
     return read_spreads([run.folder for run in repeats])
-
-
-def replace_seed(recipe: Recipe, seed: int) -> Recipe:
-    """Return the recipe with another `training.seed`."""
-    training = recipe.training.model_copy(update={"seed": seed})
-    return recipe.model_copy(update={"training": training})
 
 
 def read_spreads(folders: Sequence[Path]) -> dict[str, MetricSpread]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import make_folder, make_write_error, write_json
 from resnet_tasks.model import TaskModel
-from resnet_tasks.runs.checkpoint import load_weights_file
+from resnet_tasks.run_folder.checkpoint import load_weights_file
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.samples import Batch

@@ -13,7 +13,7 @@ from rich.table import Table
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runs.checkpoint import load_weights_file, load_weights_into
+from resnet_tasks.run_folder.checkpoint import load_weights_file, load_weights_into
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.training.guards.recorded_step import RecordedStep, read_replay

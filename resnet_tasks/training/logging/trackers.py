@@ -87,12 +87,10 @@ class TrackedRun:
         """
         if not (folder / "recipe.yaml").is_file():
             return cls(folder, folder.name, {"training": options.model_dump(mode="json")}, update)
-        recipe = make_portable(load_recipe(folder / "recipe.yaml")).model_copy(
-            update={"plugins": ()}
-        )
+        recipe = make_portable(load_recipe(folder / "recipe.yaml"))
         short = recipe.name.replace("/", "-")
         name = folder.name if folder.name.startswith(short) else f"{short}/{folder.name}"
-        return cls(folder, name, recipe.model_dump(mode="json"), update)
+        return cls(folder, name, {**recipe.model_dump(mode="json"), "plugins": []}, update)
 
     def find_id(self, tracker: str) -> str | None:
         """Return the id that this run already has in a tracker; None without one."""

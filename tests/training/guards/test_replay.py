@@ -20,7 +20,7 @@ from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.samples import Sample, collate

@@ -14,7 +14,7 @@ from rich.console import Console
 from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.checkpoint import load_model_weights
+from resnet_tasks.run_folder.checkpoint import load_model_weights
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
 from resnet_tasks.training.train_step import TrainStep

@@ -20,7 +20,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.logging import trackers

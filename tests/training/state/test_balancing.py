@@ -16,7 +16,7 @@ from rich.console import Console
 
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune

@@ -17,7 +17,7 @@ from resnet_tasks.errors import ResnetTasksError, RunError
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe, UnfreezeRecipe
-from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint
 from resnet_tasks.training.checkpointing import CheckpointManager
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.state.progress import TrainingProgress

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from resnet_tasks.assemble.labels import Labels, build_labels
+from resnet_tasks.assemble.run_directory import RunDirectory
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.backbone.weights_folders import read_license, split_checkpoint
 from resnet_tasks.data.coco.categories import CategoryMap
@@ -16,10 +14,10 @@ from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.files.safe_names import require_head_names
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.model import BackboneRecipe, ExtendRecipe, HeadRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.checkpoint import load_model_weights
-from resnet_tasks.runs.run import Run
+from resnet_tasks.run_folder.checkpoint import load_model_weights, load_weights_into
 from resnet_tasks.structures.evaluation import BACKGROUND
 
 ALL_STAGES = 5
@@ -34,16 +32,16 @@ class BaseRun:
         checkpoint: Checkpoint of the run, `last` or `best`.
     """
 
-    run: Run
+    run: RunDirectory
     checkpoint: str
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, resume: Path | None) -> BaseRun | None:
+    def from_recipe(cls, recipe: Recipe, resume: RunDirectory | None) -> BaseRun | None:
         """Open the run that a recipe extends.
 
         Args:
             recipe: Recipe of the new run.
-            resume: Path of the run folder to resume; None for a new run.
+            resume: Run to resume; None for a new run.
 
         Returns:
             The base run; None if the recipe extends no run.
@@ -53,10 +51,10 @@ class BaseRun:
         """
         if recipe.extend is None:
             return None
-        folder, checkpoint = split_checkpoint(recipe.extend.run)
         if resume is not None:
-            folder, checkpoint = resume, "last"
-        return cls(Run.read(folder), checkpoint)
+            return cls(resume, "last")
+        folder, checkpoint = split_checkpoint(recipe.extend.run)
+        return cls(RunDirectory.read(folder), checkpoint)
 
     def extend_recipe(self, recipe: Recipe, categories: CategoryMap) -> tuple[Recipe, CategoryMap]:
         """Return the recipe with all heads, new ones first, and the categories of all heads.
@@ -97,24 +95,21 @@ class BaseRun:
                     f"extend.freeze: {part!r} is no part of {self.run.directory}, which has "
                     f"{', '.join(parts)}"
                 )
-        backbone = old.backbone
+        values: dict[str, Any] = {
+            "extend": ExtendRecipe(run=extend.run, freeze=tuple(frozen), heads=tuple(heads)),
+            "backbone": old.backbone,
+            "pyramid": old.pyramid,
+            "heads": {**new, **heads},
+            "data.normalize": old.data.normalize,
+        }
         if "backbone" in frozen:
             if recipe.training.unfreeze:
                 raise RecipeError(
                     "training.unfreeze unfreezes stages of the backbone, but extend.freeze keeps "
                     "the backbone frozen; remove one of the two"
                 )
-            backbone = backbone.model_copy(update={"frozen_stages": ALL_STAGES})
-        extension = ExtendRecipe(run=extend.run, freeze=tuple(frozen), heads=tuple(heads))
-        data = recipe.data.model_copy(update={"normalize": old.data.normalize})
-        changes: dict[str, Any] = {
-            "extend": extension,
-            "backbone": backbone,
-            "pyramid": old.pyramid,
-            "heads": {**new, **heads},
-            "data": data,
-        }
-        return recipe.model_copy(update=changes)
+            values["backbone.frozen_stages"] = ALL_STAGES
+        return replace_settings(recipe, values)
 
     def load_weights_into(self, model: TaskModel, labels: Labels) -> None:
         """Load the run's weights and buffers into a model that has its parts and the new heads.
@@ -137,27 +132,11 @@ class BaseRun:
                 )
         folder = self.run.find_checkpoint(self.checkpoint)
         weights = load_model_weights(folder)
-        state = model.state_dict()
         new = tuple(f"heads.{name}." for name in model.named_heads if name not in own)
-        missing = [key for key in state if key not in weights and not key.startswith(new)]
-        mismatched = [
-            key
-            for key, tensor in weights.items()
-            if key not in state or _has_other_shape(state, key, tensor)
-        ]
-        if missing or mismatched:
-            raise RunError(
-                f"the weights in {folder} are not those of the run's model: "
-                f"{len(missing + mismatched)} tensors are missing, unexpected or of another shape "
-                f"({(missing + mismatched)[0]}, ...); restore the checkpoint and recipe.yaml of "
-                "the same run"
-            )
-        with torch.no_grad():
-            for key, value in weights.items():
-                state[key].copy_(value)
+        load_weights_into(model, weights, folder, kept=new)
         report = LoadReport(
             matched=tuple(weights),
-            missing=tuple(key for key in state if key not in weights),
+            missing=tuple(key for key in model.state_dict() if key not in weights),
             unexpected=(),
             source=f"run {self.run.directory} ({self.checkpoint})",
             license=read_license(self.run.directory),
@@ -169,14 +148,10 @@ class BaseRun:
         backbone.apply_load_report(report, len(model.mean))
 
 
-def _has_other_shape(state: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> bool:
-    return state[key].shape != value.shape
-
-
 def _pin_classes(head: HeadRecipe, classes: tuple[str, ...]) -> HeadRecipe:
     """Return a head with its classes listed by name, so that new data cannot change them."""
     class_names = classes[1:] if head.background and classes[0] == BACKGROUND else classes
-    return head.model_copy(update={"classes": class_names})
+    return replace_settings(head, {"classes": class_names})
 
 
 def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:

@@ -19,15 +19,12 @@ from typing import Self
 
 from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.evaluation_names import build_evaluation_name
-from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 
 
 @dataclass
@@ -60,10 +57,8 @@ class RunDirectory:
             )
         make_folder(directory)
         write_json(directory / "classes.json", labels.to_json())
-        stored_recipe = recipe.model_copy(
-            update={"plugins": copy_plugins(recipe.plugins, directory)}
-        )
-        write_text(directory / "recipe.yaml", recipe_to_yaml(stored_recipe))
+        plugins = copy_plugins(recipe.plugins, directory)
+        write_text(directory / "recipe.yaml", recipe_to_yaml(recipe, plugins))
         return cls(directory, recipe, labels)
 
     @classmethod
@@ -91,26 +86,22 @@ class RunDirectory:
         _require_run_files(directory)
         return cls(directory, load_recipe(directory / "recipe.yaml"), _read_labels(directory))
 
-    @classmethod
-    def reopen(cls, directory: Path, recipe: Recipe, labels: Labels) -> Self:
-        """Return a run folder to resume; its recipe and categories must be unchanged.
-
-        No plugin of the run is executed.
+    def require_unchanged(self, recipe: Recipe, labels: Labels) -> None:
+        """Require that a resumed training has the recipe and the categories of this run.
 
         Raises:
-            RunError: If it is not a run folder, or its recipe or categories differ.
+            RunError: If recipe, categories or classes differ.
         """
-        _require_run_files(directory)
-        if load_recipe(directory / "recipe.yaml") != recipe:
+        if self.recipe != recipe:
             raise RunError(
-                f"the recipe differs from that of the run {directory}; resume with the run's recipe"
+                f"the recipe differs from that of the run {self.directory}; resume with the run's "
+                "recipe"
             )
-        if _read_labels(directory) != labels:
+        if self.labels != labels:
             raise RunError(
-                f"the data has other categories than the run {directory} was started with; see "
-                "classes.json of the run"
+                f"the data has other categories than the run {self.directory} was started with; "
+                "see classes.json of the run"
             )
-        return cls(directory, recipe, labels)
 
     @property
     def preparation(self) -> Preparation:
@@ -132,18 +123,6 @@ class RunDirectory:
         if name not in ("last", "best"):
             raise RunError(f"{self.directory} has the checkpoints last and best, not {name!r}")
         return self.directory / "checkpoints" / name
-
-    def get_evaluation_folder(
-        self,
-        split: Split = "val",
-        *,
-        annotations: Path | None = None,
-        checkpoint: str = "last",
-        inference: InferenceOptions = PLAIN_INFERENCE,
-    ) -> Path:
-        """Return the folder in which `evaluate` with the same arguments stores its results."""
-        name = build_evaluation_name(split, annotations, checkpoint, inference.suffix)
-        return self.directory / "evaluations" / name
 
 
 def _require_run_files(folder: Path) -> None:

@@ -116,26 +116,34 @@ def load_weights_file(path: Path) -> Weights:
         ) from None
 
 
-def load_weights_into(model: nn.Module, weights: Weights, folder: Path) -> None:
+def load_weights_into(
+    model: nn.Module, weights: Weights, folder: Path, *, kept: tuple[str, ...] = ()
+) -> None:
     """Load a checkpoint's weights into the model of the run that wrote it.
+
+    Args:
+        model: Model that receives the weights.
+        weights: Tensors of the checkpoint.
+        folder: Path of the checkpoint, for the error message.
+        kept: Prefixes of tensor names that the checkpoint lacks; these tensors keep their values.
 
     Raises:
         RunError: If the weights belong to another model.
     """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError:
-        mine, theirs = model.state_dict(), weights
-        mismatched = [
-            name
-            for name in sorted(mine.keys() | theirs.keys())
-            if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
-        ]
+    state = model.state_dict()
+    names = weights.keys() | {name for name in state if not name.startswith(kept)}
+    mismatched = [
+        name
+        for name in sorted(names)
+        if name not in state or name not in weights or state[name].shape != weights[name].shape
+    ]
+    if mismatched:
         raise RunError(
             f"the weights in {folder} are not those of the run's model: {len(mismatched)} tensors "
             f"are missing, unexpected or of another shape ({', '.join(mismatched[:3])}, ...); "
             "restore the checkpoint and recipe.yaml of the same run"
-        ) from None
+        )
+    model.load_state_dict(weights, strict=False)
 
 
 def find_weights_file(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from resnet_tasks.assemble.annotation_coverage import require_annotations
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
@@ -23,10 +24,9 @@ from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.checkpoint import load_model_weights
+from resnet_tasks.run_folder.checkpoint import load_model_weights
 from resnet_tasks.structures.samples import collate
 from resnet_tasks.training.finetune_recipe import finetune_recipe
-from resnet_tasks.training.guards.annotation_coverage import require_annotations
 from tests.support.interrupting import asked_to_stop_at
 
 CAR, ROAD, BUS = (

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.checkpoint import load_model_weights
+from resnet_tasks.run_folder.checkpoint import load_model_weights
 from resnet_tasks.runs.run import Run, load
 from resnet_tasks.training.experiments.seeds import finetune_seeds
 from resnet_tasks.training.finetune_recipe import finetune_recipe

@@ -11,7 +11,7 @@ import torch
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import write_text
-from resnet_tasks.runs.checkpoint import load_checkpoint, load_model_weights, save_checkpoint
+from resnet_tasks.run_folder.checkpoint import load_checkpoint, load_model_weights, save_checkpoint
 
 WEIGHTS = {"a": torch.arange(4.0)}
 

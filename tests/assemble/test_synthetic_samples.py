@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from resnet_tasks.profiling.synthetic_samples import NUM_OBJECTS, SyntheticSamples
+from resnet_tasks.assemble.synthetic_samples import NUM_OBJECTS, SyntheticSamples
 from resnet_tasks.structures.samples import Sample
 
 

@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from resnet_tasks.assemble.labels import Labels, build_labels, create_placeholder_categories
-from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
@@ -94,28 +93,19 @@ def _fill_boxes_with_ellipses(boxes: torch.Tensor) -> InstanceMasks:
     return InstanceMasks.from_bitmaps(bitmaps, [(x, y) for x, y, _, _ in windows])
 
 
-def build_synthetic_setup(recipe: Recipe) -> tuple[TaskModel, SyntheticSamples]:
-    """Build the model of a recipe with random weights, and random samples of its image size.
+def build_synthetic_samples(recipe: Recipe, labels: Labels, model: TaskModel) -> SyntheticSamples:
+    """Build samples of a recipe's image size, with the annotations that its heads learn from.
 
     Args:
-        recipe: Recipe of the model and the image size.
-
-    Returns:
-        The model and the dataset.
-
-    Raises:
-        ResnetTasksError: If parts of the recipe do not fit together.
+        recipe: Recipe of the image size.
+        labels: Categories to sample from.
+        model: Model whose heads learn from the samples.
     """
-    categories = create_placeholder_categories(recipe)
-    labels: Labels = build_labels(recipe, categories)
-    torch.manual_seed(recipe.training.seed)
-    model = build_model(recipe, labels, weights="unloaded")
     options, box = recipe.training, recipe.data.resize or recipe.data.tiles
-    samples = SyntheticSamples(
+    return SyntheticSamples(
         1000 * options.batch_size * options.accumulation,
         channels=recipe.data.channels,
         size=SIZE if box is None else (box.height, box.width),
-        categories=len(categories),
+        categories=len(labels.categories),
         fields={field for head in model.named_heads.values() for field in head.task_spec.fields},
     )
-    return model, samples

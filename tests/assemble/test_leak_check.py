@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from resnet_tasks.assemble.leak_check import require_no_leaks, require_unseen
 from resnet_tasks.assemble.split_files import read_split
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.runs.leak_check import require_no_leaks, require_unseen
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 
 

@@ -1,0 +1,100 @@
+"""Notes on the data and the model of a training, and the check of its image files."""
+
+from __future__ import annotations
+
+from resnet_tasks.assemble.measured_settings import find_measured_weights
+from resnet_tasks.assemble.model import get_weights_report
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema.recipe import Recipe
+
+MAX_PRINTED_NAMES = 4
+"""Maximum number of unexpected tensors that are named; `log.jsonl` names all."""
+
+
+def describe_folds(recipe: Recipe) -> list[str]:
+    """Return a note on the held-out fold, if the recipe has folds."""
+    if (folds := recipe.data.folds) is None:
+        return []
+    fold = f"fold {folds.held_out} of 0 to {folds.count - 1}"
+    return [f"val: held out of data.train, {fold}; data.val is not read"]
+
+
+def describe_dataset(split: str, dataset: CocoDataset) -> list[str]:
+    """Return a summary of a split, and a line per kind of repaired or ignored annotations."""
+    objects = ", ".join(f"{name} {count}" for name, count in dataset.count_objects().items())
+    lines = [f"{split}: {len(dataset)} images; objects: {objects}"]
+    repeats = dataset.epoch_sampler.repeats
+    if repeats is not None:
+        lines.append(
+            f"{split}: {round(float(repeats.sum()))} images per epoch; an image is "
+            f"repeated up to {repeats.max():.1f} times"
+        )
+    for file in dataset.files:
+        if file.note:
+            lines.append(f"{split}: {file.path.name}: {file.note}")
+        lines += [
+            f"{split}: {file.path.name}: {kind}: {count}"
+            for kind, count in file.count_problems().items()
+        ]
+    return lines
+
+
+def require_images(split: str, dataset: CocoDataset) -> list[str]:
+    """Check that images exist and label maps are lossless, up to the allowed number of exceptions.
+
+    Returns:
+        A note on the missing files, if their number is allowed.
+
+    Raises:
+        DataError: If more files are missing or lossy than allowed; the message has their number and
+            the first path.
+    """
+    if "semantic" in dataset.fields:
+        for file in dataset.files:
+            file.require_lossless_maps(dataset.max_unreadable_images)
+    missing = [path for file in dataset.files for path in file.find_missing_files()]
+    if not missing:
+        return []
+    if len(missing) > dataset.max_unreadable_images:
+        for file in dataset.files:
+            file.require_files()
+    examples = f"{len(missing)} image files do not exist, the first is {missing[0]}"
+    return [f"{split}: {examples}; their images are skipped (data.unreadable_images)"]
+
+
+def describe_model(model: TaskModel, processes: int) -> list[str]:
+    """Return lines on the weights that a model was built with, and on norms without effect.
+
+    Args:
+        model: Model with its initial weights.
+        processes: Number of processes of the training.
+    """
+    lines, report = list[str](), get_weights_report(model)
+    if report is not None:
+        counts = f"{len(report.missing)} missing, {len(report.unexpected)} unexpected"
+        lines = [
+            f"weights: {report.source}; license: {report.license or 'not stated'}",
+            f"weights: {len(report.matched)} tensors matched, {counts}",
+        ]
+        if report.unexpected:
+            names = ", ".join(report.unexpected[:MAX_PRINTED_NAMES])
+            more = ", ..." if len(report.unexpected) > MAX_PRINTED_NAMES else ""
+            lines.append(f"weights: not used: {names}{more}")
+        lines += [f"weights: {note}" for note in report.notes]
+    if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
+        lines.append("norms: backbone.norm is sync, but with a single process this equals train")
+    return lines
+
+
+def describe_unmeasured(recipe: Recipe) -> list[str]:
+    """Return a line per kind of setting that a trial does not measure on the data."""
+    settings = {
+        "class_weights": bool(find_measured_weights(recipe)),
+        "normalize": recipe.data.normalize == "data",
+    }
+    return [
+        f"{name}: measured when training starts, not with --dry-run"
+        for name, is_unmeasured in settings.items()
+        if is_unmeasured
+    ]

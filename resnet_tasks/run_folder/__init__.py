@@ -1,0 +1,1 @@
+"""Files of a run folder, below everything that knows recipes or models."""
