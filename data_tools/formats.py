@@ -101,8 +101,11 @@ class Format:
             except ValidationError as error:
                 problem = error.errors()[0]
                 key = ".".join(map(str, (option, *problem["loc"])))
-                subject = f"{location}: option {key} of the format {self.name!r}"
-                raise DataError(describe_problem(problem, (), subject=subject)) from None
+                raise DataError(
+                    describe_problem(
+                        problem, (), subject=f"{location}: option {key} of the format {self.name!r}"
+                    )
+                ) from None
         return checked
 
 

@@ -79,8 +79,9 @@ def validate_options(
         known = options_class.model_fields
         problems = "; ".join(describe_problem(problem, known) for problem in error.errors())
         place = f"options of {owner}: " if owner else ""
-        allowed = ", ".join(known) or "none"
-        raise error_class(f"{place}{problems} (options are: {allowed})") from None
+        raise error_class(
+            f"{place}{problems} (options are: {', '.join(known) or 'none'})"
+        ) from None
 
 
 class Registry(Generic[T]):

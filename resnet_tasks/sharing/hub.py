@@ -182,7 +182,13 @@ def pull(
         make_folder(partial_folder)
         for name in file_names:
             api.hf_hub_download(repo, name, revision=info.sha, local_dir=partial_folder)
-            _verify_digest(repo, partial_folder / name, digests[name])
+            file, digest = partial_folder / name, digests[name]
+            if digest is not None and compute_sha256(file) != digest:
+                file.unlink()
+                raise HubError(
+                    f"the sha256 of {file.name} of {repo} differs from that on the hub; the file "
+                    "was deleted: try again"
+                )
     shutil.rmtree(partial_folder / ".cache", ignore_errors=True)  # download state of the client
     try:
         read_run(partial_folder)
@@ -215,15 +221,6 @@ def _get_digest(sibling: Any) -> str | None:
     """Return the SHA-256 that the hub states for a large file; None for small files."""
     lfs = getattr(sibling, "lfs", None)
     return None if lfs is None else str(lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256)
-
-
-def _verify_digest(repo: str, file: Path, digest: str | None) -> None:
-    if digest is not None and compute_sha256(file) != digest:
-        file.unlink()
-        raise HubError(
-            f"the sha256 of {file.name} of {repo} differs from that on the hub; the file was "
-            "deleted: try again"
-        )
 
 
 @contextmanager
