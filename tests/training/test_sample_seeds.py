@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling
 from resnet_tasks.data.images.windows import WindowGrid
+from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
 from resnet_tasks.data.sampling.sample_keys import Key, derive_sample_seed, unpack_key
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.training import TrainingRecipe
@@ -47,7 +49,12 @@ def twice(tmp_path: Path) -> CocoDataset:
     images = dict.fromkeys("abc", RIGHT_HALF)
     write_split(tmp_path / "data" / "a.json", images, size=(64, 96), categories=("square", "disc"))
     file = read_coco(tmp_path / "data" / "a.json")
-    return CocoDataset([file], categories=file.categories, seed=6).with_sources(weights=[2.0])
+    return CocoDataset(
+        [file],
+        categories=file.categories,
+        augmentation=SampleAugmentation(seed=6),
+        epoch_sampler=EpochSampler(np.full(3, 2.0)),
+    )
 
 
 def seeded(batches: Sequence[Batch]) -> Seeded:
@@ -157,18 +164,7 @@ def test_samples_without_a_seed_get_one(shapes: Dataset[Sample]) -> None:
 
 def test_a_foreign_data_set_names_the_visit_in_its_keys() -> None:
     class Repeated(Shapes):
-        repeats = np.full(4, 3.0)
-
-        def batch_keys(
-            self,
-            epoch: int,
-            number: int,
-            positions: Sequence[int],
-            visits: Sequence[int] | None = None,
-        ) -> list[Key]:
-            del number
-            pairs = zip(positions, visits or [0] * len(positions), strict=True)
-            return [(epoch, position, 1.0, visit) for position, visit in pairs]
+        epoch_sampler = EpochSampler(np.full(4, 3.0))
 
         def __getitem__(self, key: Key) -> Sample:  # type: ignore[override]
             return super().__getitem__(unpack_key(key)[1])
