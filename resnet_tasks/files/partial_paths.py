@@ -17,8 +17,6 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-import psutil
-
 ABANDONED_SECONDS = 86_400.0
 """Age from which an unfinished result is removed if the state of its process is unknown."""
 
@@ -67,14 +65,21 @@ def remove_path(path: Path) -> None:
 
 def has_exited(pid: object) -> bool:
     """Return whether a process of this machine has ended; False if that is unknown."""
-    return isinstance(pid, int) and not psutil.pid_exists(pid)
+    # On Windows `os.kill` with signal 0 would send Ctrl-C to the process.
+    if os.name == "nt" or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
 
 
 def _is_dead(partial: Path, host: str, pid: str, token: str) -> bool:
     """Return whether the process that wrote a partial file or folder has ended."""
     if host == _HOST and int(pid) == os.getpid():
         return not token.startswith(_PROCESS)
-    if host == _HOST:
+    if host == _HOST and os.name != "nt":
         return has_exited(int(pid))
     newest = max(path.lstat().st_mtime for path in (partial, *partial.rglob("*")))
     return newest < time.time() - ABANDONED_SECONDS
