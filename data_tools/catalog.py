@@ -28,8 +28,9 @@ from data_tools.writing.output_folder import CARD, create_output_folder
 from data_tools.writing.progress import Progress
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
+from resnet_tasks.options import describe_problem
 from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
-from resnet_tasks.registry import describe_problem, suggest_nearest
+from resnet_tasks.registry import suggest_nearest
 
 DATASETS_FOLDER = Path(__file__).with_name("data_sets")
 """Folder of the YAML files of the known datasets."""

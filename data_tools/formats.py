@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
-from resnet_tasks.registry import Registry, describe_problem, suggest_nearest
+from resnet_tasks.options import describe_problem
+from resnet_tasks.registry import Registry, suggest_nearest
 
 Converter = Callable[..., tuple[SplitSummary, ...]]
 """Function `(source, out, *, progress, **options)`, or `(out, *, ...)` for formats without a

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, Generic, TypeVar
-
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from resnet_tasks.errors import ResnetTasksError
 
 T = TypeVar("T")
 Item = TypeVar("Item")
-Options = TypeVar("Options", bound=BaseModel)
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
@@ -27,61 +23,6 @@ def suggest_nearest(name: str, choices: Iterable[str]) -> str:
     """Return the end of an error message, `; did you mean 'unet'?`, or an empty string."""
     close = find_nearest(name, choices)
     return f"; did you mean {close!r}?" if close else ""
-
-
-def describe_problem(
-    problem: ErrorDetails,
-    known: Iterable[str],
-    *,
-    subject: str | None = None,
-    unknown: str = "is not an option",
-) -> str:
-    """Describe one problem that pydantic's validation found, in a sentence.
-
-    Args:
-        problem: Entry of `ValidationError.errors()`.
-        known: Known keys, of which the nearest one to an unknown key is suggested.
-        subject: Beginning of the sentence; default: the key path.
-        unknown: Predicate of an unknown key.
-    """
-    if subject is None:
-        subject = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        return f"{subject} {unknown}{suggest_nearest(str(problem['loc'][-1]), known)}"
-    if problem["type"] == "missing":
-        return f"{subject} is missing; give it"
-    sentence = f"{problem['msg']}, got {problem['input']!r}"
-    return f"{subject}: {sentence}" if subject else sentence
-
-
-def validate_options(
-    options_class: type[Options],
-    options: Options | Mapping[str, Any] | None,
-    error_class: type[ResnetTasksError],
-    owner: str = "",
-) -> Options:
-    """Validate the options of a registered object.
-
-    Args:
-        options_class: Class of the options.
-        options: Name -> value; None: the defaults. Validated options stay as they are.
-        error_class: Class of the error to raise.
-        owner: Owner of the options, for the error message.
-
-    Raises:
-        error_class: If a key is unknown or a value is invalid; the message lists all problems.
-    """
-    if isinstance(options, options_class):
-        return options
-    try:
-        return options_class.model_validate(dict(options or {}))
-    except ValidationError as error:
-        known = options_class.model_fields
-        problems = "; ".join(describe_problem(problem, known) for problem in error.errors())
-        place = f"options of {owner}: " if owner else ""
-        raise error_class(
-            f"{place}{problems} (options are: {', '.join(known) or 'none'})"
-        ) from None
 
 
 class Registry(Generic[T]):

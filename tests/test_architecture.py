@@ -19,7 +19,7 @@ PACKAGES = ("resnet_tasks", "data_tools", "benchmarks", "examples")
 # Lowest layer first. A module may import its own layer and the layers above it in this list.
 LAYERS: list[list[str]] = [
     ["errors"],
-    ["registry"],
+    ["registry", "options"],
     ["files", "runtime"],
     ["structures", "recipe"],
     ["run_folder"],
@@ -274,6 +274,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.files.atomic",
         "resnet_tasks.files.json_files",
         "resnet_tasks.files.safe_names",
+        "resnet_tasks.options",
         "resnet_tasks.recipe.yaml_text",
         "resnet_tasks.registry",
     }

@@ -7,9 +7,9 @@ never share one, and the next writer of the result removes what a killed process
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
-import socket
 import time
 import uuid
 import zlib
@@ -24,7 +24,7 @@ PREVIOUS_SUFFIX = ".previous"
 """End of the name of a folder's earlier version while a new one takes its place."""
 
 _SUFFIX = ".partial"
-_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _PROCESS = uuid.uuid4().hex[:8]
 """Tells this process from an earlier one with the same id, as after the restart of a container."""
 _NUMBERS = count()

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.foreign_weights import ForeignWeights
-from resnet_tasks.registry import Registry, validate_options
+from resnet_tasks.options import validate_options
+from resnet_tasks.registry import Registry
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView

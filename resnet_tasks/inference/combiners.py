@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.inference.predictor import ImageHandle, Predictor, Prepared
-from resnet_tasks.registry import Registry, validate_options
+from resnet_tasks.options import validate_options
+from resnet_tasks.registry import Registry
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.registry import EXTRA_EVALUATORS, validate_options
+from resnet_tasks.options import validate_options
+from resnet_tasks.registry import EXTRA_EVALUATORS
 from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.tasks import Task
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
@@ -28,6 +27,8 @@ def _compute_sort_key(image_id: object) -> int:
     """Return the sort key of an id: the id itself, or a hash that another id may share."""
     if type(image_id) is int and INT64_MIN <= image_id <= INT64_MAX:
         return image_id
+    import hashlib  # noqa: PLC0415 - OpenSSL takes 3 MB, and most files have integer ids
+
     digest = hashlib.blake2b(json.dumps(image_id).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
