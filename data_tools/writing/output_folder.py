@@ -29,7 +29,7 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
         DataError: If `out` exists and may not be replaced.
         RunError: If it cannot be created.
     """
-    with replace_folder(out, overwrite=overwrite) as partial:
+    with replace_folder(out, overwrite=overwrite, remedy="choose another folder") as partial:
         _check_output(out, sources, overwrite)  # also of an earlier result that got its name back
         yield partial
 

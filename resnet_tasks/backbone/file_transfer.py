@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
-from resnet_tasks.errors import WeightsError
+from resnet_tasks.errors import WeightsError, get_first_line
 from resnet_tasks.files.digests import compute_sha256
 
 READ_SECONDS = 20.0
@@ -92,7 +92,7 @@ def download(url: str, part: Path, sha256: str, request: WeightsRequest) -> None
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416:  # `part` is longer than the server's content
-                    part.unlink()
+                    part.unlink(missing_ok=True)
                     continue
                 raise WeightsError(
                     f"{request}: the server answers {error.code} {error.reason}; check the "
@@ -110,7 +110,7 @@ def download(url: str, part: Path, sha256: str, request: WeightsRequest) -> None
         actual_sha256 = compute_sha256(part)
         if actual_sha256.startswith(sha256):
             return
-        part.unlink()
+        part.unlink(missing_ok=True)
         broken = changed
         if not is_resumed:
             raise WeightsError(
@@ -156,14 +156,8 @@ def make_unreachable_error(url: str, request: WeightsRequest, error: BaseExcepti
     parts = urlsplit(url)
     return WeightsError(
         f"{request} is not in the cache and cannot be fetched from "
-        f"{parts.scheme}://{parts.netloc} ({get_first_line(error)}); {request.remedy}"
+        f"{parts.scheme}://{parts.netloc} ({get_first_line(error)[:120]}); {request.remedy}"
     )
-
-
-def get_first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 120 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
 
 
 def _try_download(

@@ -25,12 +25,15 @@ ESCAPED = "escape_undecodable"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def make_folder(folder: Path, result: Path | None = None) -> None:
+def make_folder(
+    folder: Path, result: Path | None = None, *, remedy: str = "choose another --out"
+) -> None:
     """Create a folder for results and its missing parents; an existing folder stays as it is.
 
     Args:
         folder: Path of the folder.
         result: Path that the error message names; default: `folder`.
+        remedy: End of the error message.
 
     Raises:
         RunError: If the folder cannot be created, or the path is a file.
@@ -39,7 +42,7 @@ def make_folder(folder: Path, result: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"folder {result or folder} cannot be created ({error.strerror}); choose another --out"
+            f"folder {result or folder} cannot be created ({error.strerror}); {remedy}"
         ) from None
 
 
@@ -94,7 +97,11 @@ def sync_file(path: Path) -> None:
 
 @contextmanager
 def replace_folder(
-    folder: Path, *, overwrite: bool = True, previous: Path | None = None
+    folder: Path,
+    *,
+    overwrite: bool = True,
+    previous: Path | None = None,
+    remedy: str = "choose another --out",
 ) -> Iterator[Path]:
     """Yield an empty folder, which takes the name `folder` when the block ends.
 
@@ -106,30 +113,36 @@ def replace_folder(
         previous: Path of the earlier folder between the two renames, so that readers find it if the
             process is killed there; default: a hidden name, from which the next writer moves it
             back.
+        remedy: End of the error messages.
 
     Raises:
         OSError: If a folder cannot be renamed.
         RunError: If the new folder cannot be created, or `folder` may not be replaced.
     """
+    if folder.name in ("", ".."):  # such as the working folder
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links are not followed
     partial = create_partial_path(folder)
     previous = previous or partial.with_suffix(PREVIOUS_SUFFIX)
+    is_placed = False
     # The folder is made inside the block that removes it: a signal may arrive right after `mkdir`.
     try:
-        make_folder(partial, folder)
+        make_folder(partial, folder, remedy=remedy)
         yield partial
         while not _try_rename(partial, folder):
             if not overwrite and any(folder.iterdir()):
-                raise RunError(f"{folder} already exists; remove it or choose another --out")
+                raise RunError(f"{folder} already exists; remove it or {remedy}")
             # A folder cannot replace another one atomically: the earlier one is moved aside first.
             remove_path(previous)
             with suppress(FileNotFoundError):  # another process has moved it
                 folder.rename(previous)
+        is_placed = True
     finally:
         remove_path(partial)
-        if not folder.exists():
+        if not is_placed and not folder.exists():
             with suppress(OSError):
                 previous.rename(folder)
-        if folder.exists():
+        # Where the new folder is missing after all, another writer has just moved it aside.
+        if is_placed or folder.exists():
             remove_path(previous)
 
 

@@ -1,6 +1,6 @@
 """Temporary names next to a file or folder, under which it is written until it is complete.
 
-A name holds the process that writes: `.metrics.json@6f1c02aa-4711-9f3c21ab0.partial`. Two writers
+A name identifies the writing process: `.metrics.json@6f1c02aa-4711-9f3c21ab0.partial`. Two writers
 never share one, and the next writer of the result removes what a killed process left behind.
 """
 
@@ -24,9 +24,26 @@ PREVIOUS_SUFFIX = ".previous"
 """End of the name of a folder's earlier version while a new one takes its place."""
 
 _SUFFIX = ".partial"
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_LONGEST_NAME = 180
+"""Length of a result's name, in bytes, up to which it is part of the temporary name: file systems
+allow 255 bytes."""
+
+
+def _describe_host() -> str:
+    """Return what process ids are unique in: this host since it started, and this container.
+
+    Containers may share a host name and a folder, but not their process ids.
+    """
+    parts = [platform.node()]
+    with suppress(OSError):  # Linux only
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - not a path
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    return " ".join(parts)
+
+
+_HOST = f"{zlib.crc32(_describe_host().encode()):08x}"
 _PROCESS = uuid.uuid4().hex[:8]
-"""Tells this process from an earlier one with the same id, as after the restart of a container."""
+"""Token that distinguishes this process from an earlier one with the same id."""
 _NUMBERS = count()
 
 
@@ -34,9 +51,10 @@ def create_partial_path(path: Path) -> Path:
     """Return an unused name next to `path`, and clean up what dead writers of `path` left behind.
 
     Their unfinished files and folders are removed. An earlier folder that was moved aside gets its
-    name back if there is no later one.
+    name back if there is no later one. Each call lists the folder of `path`, which is slow for
+    thousands of files in one folder.
     """
-    name = f".{path.name}@"
+    name = f".{_shorten_name(path.name)}@"
     leftover = re.compile(
         rf"{re.escape(name)}([0-9a-f]{{8}})-(\d+)-([0-9a-f]+)\.(?:partial|previous)"
     )
@@ -47,8 +65,23 @@ def create_partial_path(path: Path) -> Path:
                 if file_name.endswith(PREVIOUS_SUFFIX) and not path.exists():
                     path.with_name(file_name).rename(path)
                 else:
-                    remove_path(path.with_name(file_name))
-    return path.with_name(f"{name}{_HOST}-{os.getpid()}-{_PROCESS}{next(_NUMBERS):x}{_SUFFIX}")
+                    # If its writer lives after all, it must not find a part of its result.
+                    unused = path.with_name(_make_name(name))
+                    path.with_name(file_name).rename(unused)
+                    remove_path(unused)
+    return path.with_name(_make_name(name))
+
+
+def _shorten_name(name: str) -> str:
+    """Return a name as it is, or a checksum if it would make the temporary name too long."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    return f"{zlib.crc32(encoded):08x}{zlib.adler32(encoded):08x}"
+
+
+def _make_name(prefix: str) -> str:
+    return f"{prefix}{_HOST}-{os.getpid()}-{_PROCESS}{next(_NUMBERS):x}{_SUFFIX}"
 
 
 def is_partial(path: Path) -> bool:

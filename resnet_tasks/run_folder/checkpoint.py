@@ -47,7 +47,8 @@ def save_checkpoint(
     previous = _get_previous_path(folder)
     try:
         # `find_checkpoint_folder` finds `previous` if the process is killed between two renames.
-        with replace_folder(folder, previous=previous) as partial:
+        remedy = "make sure that the run folder is writable"
+        with replace_folder(folder, previous=previous, remedy=remedy) as partial:
             _write_files(partial, model, ema, state)
     except (OSError, SafetensorError, RuntimeError, RunError) as error:
         has_old = folder.exists() or previous.exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from resnet_tasks.files import partial_paths
 from resnet_tasks.files.atomic import open_atomic, replace_folder
 from resnet_tasks.files.partial_paths import (
     ABANDONED_SECONDS,
@@ -91,6 +92,35 @@ def test_an_earlier_process_with_the_same_id(tmp_path: Path) -> None:
     create_partial_path(tmp_path / "a")
     assert own.is_file()
     assert not earlier.exists()
+
+
+def test_long_names_leave_room_for_the_writer(tmp_path: Path) -> None:
+    for stem in ("n" * 250, "\u00e4" * 125):
+        with open_atomic(tmp_path / f"{stem}.json") as stream:
+            stream.write("{}")
+        assert (tmp_path / f"{stem}.json").read_text() == "{}"
+        dead = create_partial_path(tmp_path / f"{stem}.json").name
+        leftover = tmp_path / dead.replace(str(os.getpid()), "4194305")
+        leftover.touch()
+        create_partial_path(tmp_path / f"{stem}.json")
+        assert not leftover.exists()
+
+
+def test_the_working_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    with replace_folder(Path()) as partial:
+        (partial / "a").touch()
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no pid namespaces")
+def test_containers_with_one_host_name_are_different_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process id of another container says nothing about a process here."""
+    host = partial_paths._describe_host()
+    monkeypatch.setattr(os, "readlink", lambda path: f"another {path}")
+    assert partial_paths._describe_host() != host
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

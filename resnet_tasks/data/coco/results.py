@@ -6,7 +6,7 @@ entry by entry, so that the message names the first invalid entries.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +164,8 @@ class _EntryValidator:
         self.images: dict[Id, int] = {
             image_id: position for position, image_id in enumerate(truth.images.list_ids())
         }
-        self._errors: dict[str, list[str]] = defaultdict(list)
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = defaultdict(list)
         self._truth = truth
         self._kind = kind
 
@@ -212,15 +213,17 @@ class _EntryValidator:
             DataError: If there were errors. The message has the first entries for each remedy.
         """
         lines = []
-        for remedy, locations in self._errors.items():
-            is_long = len(locations) > MAX_LISTED
-            more = f", ... ({len(locations)} of {number} entries)" if is_long else ""
-            lines.append(f"{path}: {', '.join(locations[:MAX_LISTED])}{more}; {remedy}")
+        for remedy, examples in self._examples.items():
+            count = self._counts[remedy]
+            more = f", ... ({count} of {number} entries)" if count > len(examples) else ""
+            lines.append(f"{path}: {', '.join(examples)}{more}; {remedy}")
         if lines:
             raise DataError("\n".join(lines))
 
     def _add(self, remedy: str, location: str) -> None:
-        self._errors[remedy].append(location)
+        self._counts[remedy] += 1
+        if len(self._examples[remedy]) < MAX_LISTED:
+            self._examples[remedy].append(location)
 
     def _describe_image_remedy(self, image_id: Any) -> str:
         remedy = (
