@@ -20,7 +20,7 @@ from resnet_tasks.structures.tasks import DescribedHead
 
 @contextmanager
 def list_all_problems(recipe: Recipe, categories: CategoryMap) -> Iterator[None]:
-    """Extend an error that is raised inside the block by the problems of all other parts.
+    """Add the problems of all other parts to an error that is raised inside the block.
 
     Args:
         recipe: Recipe that is built inside the block.

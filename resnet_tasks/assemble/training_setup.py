@@ -1,4 +1,4 @@
-"""Everything that a training needs, built from a recipe without writing any file."""
+"""Components of a training run, built from a recipe without writing any file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ generated data and random weights; a check that the recipe is valid."""
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """Everything that a training needs.
+    """Components of a training run.
 
     Attributes:
         recipe: Resolved recipe, which is not replaced afterwards: folds have their digest, and the

@@ -1,1 +1,1 @@
-"""Files of a run folder, below everything that knows recipes or models."""
+"""Files of a run folder, independent of recipes and models."""

@@ -51,8 +51,8 @@ class FineTuner:
 
     Args:
         model: Model, trained in place.
-        train: Training samples, indexed by (epoch, position) if the dataset has epochs
-            (`CocoDataset` does).
+        train: Training samples, indexed by `SampleKey` if the dataset has an epoch sampler
+            (`CocoDataset` does), else by position.
         val: Validation samples; None: no evaluation.
         options: Options of the training loop.
         out: Path of the run folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.

@@ -13,19 +13,8 @@ from resnet_tasks.data.coco import json_records, results
 from resnet_tasks.data.coco.results import read_results
 from resnet_tasks.data.coco.truth import read_truth
 from resnet_tasks.errors import DataError
+from tests.support.usual_truth import TRUTH
 
-TRUTH: dict[str, Any] = {
-    "info": {},
-    "images": [
-        {"id": 7, "file_name": "a.png", "height": 10, "width": 20, "group": "p1"},
-        {"id": 3, "file_name": "b.png", "height": 10, "width": 20},
-    ],
-    "categories": [{"id": 90, "name": "cat"}, {"id": 5, "name": "dog"}],
-    "annotations": [
-        {"id": 1, "image_id": 3, "category_id": 90, "bbox": [1, 2, 3, 4], "area": 9, "iscrowd": 1},
-        {"id": 2, "image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 0], "area": 0, "iscrowd": 0},
-    ],
-}
 ENTRY = {"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "score": 0.5}
 MASK = {"size": [10, 20], "counts": [0, 4, 196]}
 
