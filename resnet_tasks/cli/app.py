@@ -276,14 +276,14 @@ def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
             received_signals.append(number)
             raise KeyboardInterrupt
 
-    try:
-        with handle_signals(STOPS, raise_interrupt):
+    with handle_signals(STOPS, raise_interrupt):
+        try:
             yield
-    except KeyboardInterrupt:
-        number = received_signals[0] if received_signals else signal.SIGINT
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        print_message(f"by {name}; nothing was written to {out}", "stopped:")
-        raise typer.Exit(128 + number) from None
+        except KeyboardInterrupt:
+            number = received_signals[0] if received_signals else signal.SIGINT
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            print_message(f"by {name}; nothing was written to {out}", "stopped:")
+            raise typer.Exit(128 + number) from None
 
 
 def print_message(message: str, prefix: str = "error:") -> None:

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.sample_augmentation import convert_to_float
 from resnet_tasks.data.datasets.stored_images import read_stored_image
 from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
 from resnet_tasks.structures.samples import Sample
@@ -92,7 +93,7 @@ def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
                 stored_image = time_call("decoding", read)
                 size = size or (int(stored_image.shape[0]), int(stored_image.shape[1]))
                 plain = fresh.load_sample(position)
-                time_call("augmentation", partial(data.augmentation, plain, 0, 0))
+                time_call("augmentation", partial(_augment, data, plain))
                 if data.cache is not None:
                     data[key]  # fills the cache
                     time_call("from_memory", partial(getitem, data, key))
@@ -103,6 +104,10 @@ def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
         stored_size=size,
         **{name: median(values) for name, values in durations.items()},
     )
+
+
+def _augment(data: CocoDataset, sample: Sample) -> Sample:
+    return convert_to_float(data.augmentation(sample, 0, 0))
 
 
 @contextmanager

@@ -20,10 +20,10 @@ def handle_signals(names: Iterable[str], handler: Callable[[int], None]) -> Iter
         handler: Function that takes the number of the signal.
     """
     previous = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
-            previous[number] = signal.signal(number, lambda received, _: handler(received))
-    try:
+    try:  # from the first handler on: a signal may arrive before the last one is set
+        if threading.current_thread() is threading.main_thread():
+            for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
+                previous[number] = signal.signal(number, lambda received, _: handler(received))
         yield
     finally:
         for number, previous_handler in previous.items():

@@ -108,8 +108,8 @@ def _finetune_in_all_processes(
         processes.run_on_main(lambda: enter_folder_lock(lock_stack, folder))
         run = processes.run_on_main(lambda: Run.create(folder, recipe, setup.labels))
     else:
-        run = resume
-        run.require_unchanged(recipe, setup.labels)
+        resume.require_unchanged(recipe, setup.labels)
+        run = Run(resume.directory, recipe, setup.labels)  # `resume` may hold a model from before
         processes.run_on_main(lambda: enter_folder_lock(lock_stack, run.directory))
     fine_tuner = FineTuner(
         setup.model,

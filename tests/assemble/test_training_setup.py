@@ -30,6 +30,7 @@ from resnet_tasks.training.finetune_recipe import finetune_recipe
 from resnet_tasks.training.logging import run_log
 from tests.support.consoles import heard, quiet
 from tests.support.half_bright import write_recipe, write_split
+from tests.support.interrupting import killed_at
 
 MEASURED = ("data.normalize=data", "heads.scene.options.class_weights=balanced")
 SQUARE = ((1, 0.0, 0.0, 0.5, 0.5),)
@@ -118,6 +119,21 @@ def test_the_recipe_of_the_set_up_is_that_of_the_run(
     assert setups[1].recipe == setup.recipe
     with pytest.raises(RunError, match="the recipe differs from that of the run"):
         finetune_recipe(tiny_recipe(data), resume=tmp_path / "run", console=quiet())
+
+
+def test_a_resumed_run_gives_its_new_weights(data: Path, tmp_path: Path) -> None:
+    """Also to who has used the model of the interrupted run before."""
+    recipe = tiny_recipe(data, "training.epochs=2", "training.checkpoint_minutes=0.000001")
+    with killed_at(4):
+        finetune_recipe(recipe, out=tmp_path / "run", console=quiet())
+    interrupted = Run.read(tmp_path / "run")
+    before = interrupted.load_model().state_dict()
+    resumed = finetune_recipe(interrupted.recipe, resume=interrupted, console=quiet())
+    assert resumed is not None
+    weights = resumed.load_model().state_dict()
+    written = Run.read(tmp_path / "run").load_model().state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in written.items())
+    assert not all(torch.equal(before[name], value) for name, value in written.items())
 
 
 def test_resume_parses_the_recipe_once_for_training_and_evaluation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,21 @@ def test_the_callers_signals_are_back_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="no"), StopRequest().listen():
         raise RuntimeError("no")
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_signal_before_the_last_handler_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    set_handler = signal.signal
+
+    def interrupted(number: int, handler: Any) -> Any:
+        if number == signal.SIGTERM and handler is not before[signal.SIGTERM]:
+            raise KeyboardInterrupt
+        return set_handler(number, handler)
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(KeyboardInterrupt), StopRequest().listen():
+        pass
+    assert {each: signal.getsignal(each) for each in before} == before
 
 
 def test_other_threads_leave_signals_to_the_caller() -> None:

@@ -71,6 +71,7 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
         precision=step.precision, deterministic=step.deterministic, device=str(device)
     )
     train_step = TrainStep(model, options, RunLength(1, 1, 1))
+    train_step.accelerator.scaler = None  # its scale is not recorded, and another may overflow
     train_step.loss_module.train()
     means: dict[str, float] = {}
     with train_step.make_deterministic():
@@ -81,7 +82,6 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
             train_step.backward(outputs, counts, 1 / len(batches))
             if report.trouble:
                 break
-    train_step.accelerator.unscale_gradients()
     images = tuple(
         f"{image_id} ({name})"
         for batch in batches
