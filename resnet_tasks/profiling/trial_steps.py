@@ -19,6 +19,7 @@ from resnet_tasks.structures.samples import Batch, Sample
 from resnet_tasks.training.batches import EpochBatches
 from resnet_tasks.training.guards.out_of_memory import translate_memory_errors
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
+from resnet_tasks.training.state.loss_reduction import StepLosses
 from resnet_tasks.training.state.progress import TrainingProgress
 from resnet_tasks.training.train_step import TrainStep
 
@@ -90,7 +91,7 @@ class TrialTraining:
             for group in self.batches.iter_steps(epoch):
                 yield group.batches
 
-    def run_step(self, group: Sequence[Batch], factor: float | None = None) -> dict[str, float]:
+    def run_step(self, group: Sequence[Batch], factor: float | None = None) -> StepLosses:
         """Take the next optimizer step.
 
         Args:
@@ -98,7 +99,7 @@ class TrialTraining:
             factor: Multiplier of all learning rates; None: the factor of the schedule.
 
         Returns:
-            `head/term` -> mean of the loss term; empty for a skipped step.
+            Losses of the step; empty if it was skipped.
 
         Raises:
             NonFiniteLossError: If a loss or gradient is not finite.

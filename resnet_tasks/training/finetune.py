@@ -40,6 +40,7 @@ from resnet_tasks.training.guards.out_of_memory import (
 )
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
 from resnet_tasks.training.logging.run_log import RunLog
+from resnet_tasks.training.logging.time_left import TimeLeft
 from resnet_tasks.training.logging.trackers import require_trackers
 from resnet_tasks.training.state.progress import TrainingProgress
 from resnet_tasks.training.train_step import TrainStep
@@ -108,6 +109,7 @@ class FineTuner:
         self._validation = Validation(val, train_step, evaluation, batch_size=options.batch_size)
         self._checkpoints = CheckpointManager(out, train_step, options, self._length)
         self._progress = TrainingProgress()
+        self._time_left = TimeLeft()
         self._metrics: dict[str, Metric] = {}
 
     def resume(self) -> None:
@@ -201,12 +203,19 @@ class FineTuner:
         started, written = time.monotonic(), time.monotonic()
         self._train_step.loss_module.train()
         heading = f"epoch {progress.epoch + 1}/{options.epochs}"
-        with self._run_log.show_progress(heading, progress.updates, self._length.updates) as show:
+        num_evaluations = sum(map(self._is_due, range(progress.epoch + 1, options.epochs + 1)))
+        steps = self._length.updates_per_epoch
+        done = progress.updates - progress.epoch * steps
+        with self._run_log.show_progress(heading, done, steps) as show:
             for group in self._batches.iter_steps(progress.epoch, start=progress.batch):
                 losses = self._train_step.run(group.batches, progress)
                 now = time.monotonic()
                 progress.seconds += now - started
-                show(losses, group.images / max(now - started, 1e-9))
+                self._time_left.add_step(now - started)
+                seconds_left = self._time_left.estimate(
+                    self._length.updates - progress.updates, num_evaluations
+                )
+                show(losses, group.images / max(now - started, 1e-9), seconds_left)
                 started = now
                 if self._stop.is_confirmed:
                     self._checkpoints.save_last(progress)
@@ -233,16 +242,24 @@ class FineTuner:
 
     def _evaluate_if_due(self) -> None:
         """Evaluate after a complete epoch, if that is due and not done yet."""
-        progress, every = self._progress, self._options.evaluate_every
-        is_last = progress.epoch == self._options.epochs
-        is_due = is_last or bool(every and progress.epoch and progress.epoch % every == 0)
+        progress = self._progress
         is_done = bool(progress.batch) or progress.judged == progress.epoch
-        if not self._validation.has_data or is_done or not is_due:
+        if is_done or not self._is_due(progress.epoch):
             return
+        started = time.monotonic()
         with translate_memory_errors(self._advise_on_evaluation_memory):
             self._evaluate()
+        self._time_left.set_evaluation(time.monotonic() - started)
         progress.judged = progress.epoch
         self._checkpoints.save_last(progress)  # again, with the best value so far
+
+    def _is_due(self, epoch: int) -> bool:
+        """Return whether the model is evaluated after a number of epochs."""
+        every = self._options.evaluate_every
+        is_last = epoch == self._options.epochs
+        return self._validation.has_data and (
+            is_last or bool(every and epoch and epoch % every == 0)
+        )
 
     def _evaluate(self) -> None:
         """Evaluate, log the metrics, and save the weights if they are the best so far."""

@@ -33,11 +33,12 @@ from resnet_tasks.training.guards.out_of_memory import advise_on_training_memory
 from resnet_tasks.training.guards.recorded_step import RecordedStep
 from resnet_tasks.training.guards.unreadable_images import UnreadableImages
 from resnet_tasks.training.logging.gradient_conflict import measure_conflict
-from resnet_tasks.training.logging.loss_spikes import LossSpikeDetector
+from resnet_tasks.training.logging.loss_spikes import LossIncreaseDetector, LossSpikeDetector
 from resnet_tasks.training.logging.run_log import RunLog
 from resnet_tasks.training.state.balancing import LOSS_BALANCERS, FixedBalancer, LossBalancer
 from resnet_tasks.training.state.loss_reduction import (
     BatchReport,
+    StepLosses,
     compute_loss_shares,
     compute_means,
     describe_losses,
@@ -145,6 +146,7 @@ class TrainStep:
             options, length, processes, run_log=self._run_log, folder=folder
         )
         self._spikes = LossSpikeDetector()
+        self._increases = LossIncreaseDetector()
         self.unfreezing = UnfreezeSchedule(model.backbone, options.unfreeze)
         # The parameters of a head get no gradient in a process without labels for it.
         unused = len(model.named_heads) > 1 or bool(self.unfreezing)
@@ -162,7 +164,7 @@ class TrainStep:
 
     def run(
         self, group: Sequence[Batch], progress: TrainingProgress, lr_factor: float | None = None
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """Take one optimizer step.
 
         Args:
@@ -171,7 +173,7 @@ class TrainStep:
             lr_factor: Multiplier of all learning rates; None: the factor of the schedule.
 
         Returns:
-            `head/term` -> mean of the loss term; empty if the step was skipped.
+            Losses of the step; empty if it was skipped.
 
         Raises:
             NonFiniteLossError: If a loss or gradient is not finite and the step may not be skipped.
@@ -194,7 +196,7 @@ class TrainStep:
             buffers.restore()  # the forward has updated the batch-norm statistics
             record.weights = self.balancer.compute_weights()
             self._non_finite.skip_step(error, progress, record, self.model, batches)
-            losses = {}
+            losses = StepLosses()
         else:
             progress.skipped_in_row = 0
             self._log_losses(losses, batches, progress, options.learning_rate * lr_factor)
@@ -204,11 +206,11 @@ class TrainStep:
 
     def _learn(
         self, batches: Sequence[Batch], record: RecordedStep, progress: TrainingProgress
-    ) -> dict[str, float]:
+    ) -> StepLosses:
         """Accumulate the gradients of all batches and update the weights.
 
         Returns:
-            `head/term` -> mean of the loss term over all batches and processes.
+            Losses over all batches and processes.
 
         Raises:
             NonFiniteLossError: If a loss or the gradient is not finite; in all processes.
@@ -225,7 +227,7 @@ class TrainStep:
             for name, mean in compute_means(sums, counts).items():
                 means[name] = means.get(name, 0.0) + mean
         if not means:  # no image of the step is annotated for any head
-            return means
+            return StepLosses()
         heads = find_counted_heads(self.balancer.heads, counts)
         self.balancer.drop_gradients([head for head in self.balancer.heads if head not in heads])
         norm = self.clip_gradients()
@@ -237,8 +239,9 @@ class TrainStep:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.model, step=record.update)
-        self.balancer.record_losses(sum_head_losses(means, heads, self.model.loss_weights))
-        return means
+        losses = StepLosses(means, sum_head_losses(means, heads, self.model.loss_weights))
+        self.balancer.record_losses(losses.heads)
+        return losses
 
     # --- one batch
 
@@ -354,20 +357,25 @@ class TrainStep:
 
     def _log_losses(
         self,
-        losses: Mapping[str, float],
+        losses: StepLosses,
         batches: Sequence[Batch],
         progress: TrainingProgress,
         rate: float,
     ) -> None:
-        """Log the losses every ten steps, or every step of short epochs; log every loss spike."""
+        """Log the losses every ten steps, or every step of short epochs.
+
+        Every spike of a loss term is logged. A loss that rises and stays high is also printed.
+        """
         update, epoch = progress.updates, progress.epoch + 1
         if update % 10 == 0 or self._length.updates_per_epoch < 10:
             is_fixed = isinstance(self.balancer, FixedBalancer)
             weights = None if is_fixed else self.balancer.compute_weights()
             self._run_log.log_step(update, epoch, losses, rate, weights)
-        for spike in self._spikes.detect(losses):
-            image_ids = [image_id for batch in batches for image_id in batch.image_ids]
+        image_ids = [image_id for batch in batches for image_id in batch.image_ids]
+        for spike in self._spikes.detect(losses.terms):
             self._run_log.log_spike(update, epoch, spike, image_ids)
+        for increase in self._increases.detect(update, losses.heads, image_ids):
+            self._run_log.log_increase(epoch, increase)
 
     def advise_on_memory(self) -> str:
         """Return advice on settings to change when memory has run out."""

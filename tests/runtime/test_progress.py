@@ -10,8 +10,6 @@ from rich.console import Console
 
 from resnet_tasks.runtime.progress import report_progress, track_progress
 
-LONG = "12.3 images/s " + " ".join(f"objects/term_{number} 0.123" for number in range(9))
-
 
 def terminal(width: int = 80) -> tuple[Console, io.StringIO]:
     """Return a console of a terminal, and its output."""
@@ -25,26 +23,70 @@ def last_line(output: io.StringIO) -> str:
     return [line for line in lines if "left" in line][-1]
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_a_bar_fits_the_console(width: int) -> None:
+@pytest.mark.parametrize("number", [0, 1, 6, 20])
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_extras_never_displace_amount_speed_and_time(width: int, number: int) -> None:
     console, output = terminal(width)
-    with track_progress(console, "epoch 10/100", 50_000, completed=1_200) as advance:
-        advance(5, LONG)
+    extras = [f"objects_of_interest/term_{i} 0.123" for i in range(number)]
+    with track_progress(console, "epoch 10/100", 5_000, time_label="left in run") as advance:
+        advance(1205, "312 images/s loss 0.823", extras, 3_900.4)
     line = last_line(output)
     assert len(line) <= width
-    for text in ("epoch 10/100", "2%", "0:", "left"):
-        assert text in line
-    if width >= 80:
-        assert "1205/50000 12.3 images/s" in line
+    essential = r"epoch 10/100 \S* *24% 1205/5000 1:05:00 left in run 312 images/s loss 0\.823"
+    assert re.search(essential, line)
+    shown = [text for text in extras if text in line]
+    assert shown == extras[: len(shown)]
+    assert len(shown) == min(number, {80: 0, 100: 0, 160: 2}[width])
+    assert line.count("objects_of") == len(shown)  # no text is cut off
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_a_narrow_console_cuts_off_the_end_of_the_line(width: int) -> None:
+    console, output = terminal(width)
+    with track_progress(console, "epoch 1/9", 50, time_label="left") as advance:
+        advance(5, "312 images/s loss 0.823 and a text that does not fit", ["never"], 60)
+    lines = [line for line in re.split(r"\r|\n|\x1b\[[0-9;?]*[A-Za-z]", output.getvalue()) if line]
+    full = "epoch 1/9  10% 5/50 0:01:00 left 312 images/s loss 0.823 and a text that does not fit"
+    start = lines[-1][2:].rstrip().removesuffix("…")
+    assert full.startswith(start)
+    assert len(start) >= width - 4
+    assert max(map(len, lines)) <= width
+
+
+def test_a_long_label_leaves_room_for_the_bar() -> None:
+    console, output = terminal()
+    path = "Reading /home/user/projects/blood/data/annotations/instances_train.json"
+    with track_progress(console, path, 1205) as advance:
+        advance(100)
+    line = last_line(output)
+    assert re.search(r"Reading /hom…es_train.json \S+ +8% 100/1205 -:--:-- left", line)
+
+
+def test_the_time_left_of_a_resumed_bar_is_that_of_its_own_steps() -> None:
+    clock = [0.0]
+    console, output = terminal()
+    console.get_time = lambda: clock[0]  # type: ignore[method-assign]
+    with track_progress(console, "Predicting", 1_000, completed=900) as advance:
+        for _ in range(10):
+            clock[0] += 2
+            advance()
+    assert "91% 910/1000 0:03:00 left" in last_line(output)
 
 
 def test_steps_and_details() -> None:
     console, output = terminal()
     with track_progress(console, "Reading [1]", 4) as advance:
         advance()
-        advance(detail="fast")
+        advance(detail="[fast]")
     line = last_line(output)
-    assert re.search(r"Reading \[1\] .* 50% 2/4 +fast ", line)
+    assert re.search(r"Reading \[1\] .* 50% 2/4 \S+ left \[fast\]", line)
+
+
+def test_hours_are_not_converted_to_days() -> None:
+    console, output = terminal()
+    with track_progress(console, "epoch 1/300", 9, time_label="left") as advance:
+        advance(seconds_left=400_000)
+    assert "111:06:40 left" in last_line(output)
 
 
 def test_amounts_that_are_reported() -> None:

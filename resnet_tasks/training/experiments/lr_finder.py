@@ -176,20 +176,17 @@ def _sweep_rates(
     trial: TrialTraining, rates: Sequence[float], console: Console
 ) -> LearningRateSweep:
     base, losses = trial.options.learning_rate, list[float]()
-    head_weights = trial.train_step.model.loss_weights
     is_diverged = False
     with trial.enter_training_mode(), track_progress(console, "Sweeping", len(rates)) as advance:
         for group in trial.iter_batches():
             try:
-                terms = trial.run_step(group, rates[len(losses)] / base)
+                total = trial.run_step(group, rates[len(losses)] / base).total
             except NonFiniteLossError:
                 is_diverged = True
                 break
-            if not terms:
+            if total is None:
                 continue  # no image of the step is annotated for any head
-            losses.append(
-                sum(head_weights[name.split("/")[0]] * loss for name, loss in terms.items())
-            )
+            losses.append(total)
             advance()
             smoothed = smooth_losses(losses)
             is_diverged = not math.isfinite(losses[-1]) or smoothed[-1] > DIVERGED * min(smoothed)

@@ -16,12 +16,15 @@ from resnet_tasks.files.atomic import json_text, make_write_error
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.training.logging.gradient_conflict import GradientConflict
-from resnet_tasks.training.logging.loss_spikes import LossSpike
+from resnet_tasks.training.logging.loss_spikes import LossIncrease, LossSpike
 from resnet_tasks.training.logging.trackers import TrackedRun, Trackers
+from resnet_tasks.training.state.loss_reduction import StepLosses
 
-ShowStep = Callable[[Mapping[str, float], float], None]
+ShowStep = Callable[[StepLosses, float, float | None], None]
 SMOOTHING = 0.9
 """Decay of the exponential moving average of losses and speed in the progress bar."""
+MAX_IMAGES = 5
+"""Maximum number of images that a warning lists."""
 
 
 class RunLog:
@@ -38,7 +41,8 @@ class RunLog:
         self._console = Console(quiet=True) if silent else console
         self._silent = silent
         self._trackers: Trackers | None = None
-        self._last_spike_epoch = 0  # epoch of the last spike on the console
+        self._smoothed: dict[str, float] = {}  # values of the progress bar, across epochs
+        self._last_increase_epoch = 0  # epoch of the last loss increase on the console
 
     @classmethod
     def create_silent(cls) -> RunLog:
@@ -93,7 +97,7 @@ class RunLog:
         self,
         update: int,
         epoch: int,
-        losses: Mapping[str, float],
+        losses: StepLosses,
         rate: float,
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -102,18 +106,24 @@ class RunLog:
         Args:
             update: Index of the step, from 0.
             epoch: Epoch, from 1.
-            losses: `head/term` -> mean of the loss term.
+            losses: Losses of the step.
             rate: Learning rate.
             weights: Head -> weight of its loss, if the balancing changes it.
         """
         extra = {"weights": dict(weights)} if weights else {}
         self.log(
-            "step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate, **extra
+            "step",
+            update=update,
+            epoch=epoch,
+            loss=losses.total,
+            losses=losses.terms,
+            learning_rate=rate,
+            **extra,
         )
         if weights:
             self._plot({f"weight/{name}": value for name, value in weights.items()}, update)
-        self._plot({f"train/{name}": value for name, value in losses.items()}, update)
-        self._plot({"train/learning_rate": rate}, update)
+        self._plot({f"train/{name}": value for name, value in losses.terms.items()}, update)
+        self._plot({"train/loss": losses.total, "train/learning_rate": rate}, update)
 
     def log_conflict(self, update: int, epoch: int, conflict: GradientConflict) -> None:
         """Log norms and cosines of the heads' gradients on the last shared stage."""
@@ -125,17 +135,23 @@ class RunLog:
     def log_spike(
         self, update: int, epoch: int, spike: LossSpike, image_ids: Sequence[int | str]
     ) -> None:
-        """Log a loss spike; only the first one of an epoch is printed on the console."""
+        """Log a spike of a loss term, without a line on the console."""
         self.log("spike", update=update, epoch=epoch, **asdict(spike), image_ids=list(image_ids))
-        if self._last_spike_epoch != epoch:
-            self._last_spike_epoch = epoch
-            images = ", ".join(map(str, image_ids))
-            self.print_line(
-                f"note: {spike.term} jumped to {spike.value:.4g} at update {update}, "
-                f"{spike.deviations:.0f} standard deviations above its recent mean of "
-                f"{spike.mean:.4g}; images: {images} (further spikes of this epoch are in "
-                "log.jsonl)"
-            )
+
+    def log_increase(self, epoch: int, increase: LossIncrease) -> None:
+        """Log a lasting increase of a loss; print the first one of an epoch."""
+        self.log("loss_increase", epoch=epoch, **asdict(increase))
+        if self._last_increase_epoch == epoch:
+            return
+        self._last_increase_epoch = epoch
+        images = [str(image_id) for image_id in increase.image_ids]
+        more = f" and {len(images) - MAX_IMAGES} more" if len(images) > MAX_IMAGES else ""
+        self.print_line(
+            f"warning: epoch {epoch}: the loss of head {increase.head} rose from "
+            f"{increase.before:.3g} to {increase.after:.3g} at update {increase.update} and has "
+            "not fallen since; if it stays high, lower training.learning_rate and check the "
+            f"annotations of that step's images: {', '.join(images[:MAX_IMAGES])}{more}"
+        )
 
     def log_evaluation(
         self,
@@ -169,29 +185,49 @@ class RunLog:
 
     @contextmanager
     def show_progress(self, heading: str, completed: int, total: int) -> Iterator[ShowStep]:
-        """Show a progress bar over optimizer steps: smoothed losses, images/s, time left.
+        """Show a progress bar over the optimizer steps of an epoch.
+
+        It shows smoothed values: images/s and the total loss, and the loss terms as far as the
+        console has room for them.
 
         Args:
             heading: Text before the bar, such as `epoch 2/10`.
-            completed: Number of steps that are already done.
-            total: Number of steps of the entire run, so that the time left is that of the run.
+            completed: Number of steps of the epoch that are already done.
+            total: Number of steps of the epoch.
 
         Yields:
-            Function that takes the losses and the speed (images/s) of a step and advances the bar.
+            Function that takes the losses and the speed (images/s) of a step and the seconds until
+            the end of the run, and advances the bar. A skipped step leaves the losses unchanged.
         """
-        past: dict[str, float] = {}
+        smoothed = self._smoothed
 
-        def smooth(name: str, value: float) -> float:
-            past[name] = SMOOTHING * past.get(name, value) + (1 - SMOOTHING) * value
-            return past[name]
+        def smooth(name: str, value: float) -> None:
+            smoothed[name] = SMOOTHING * smoothed.get(name, value) + (1 - SMOOTHING) * value
 
-        with track_progress(self._console, heading, total, completed=completed) as advance:
+        with track_progress(
+            self._console, heading, total, completed=completed, time_label="left in run"
+        ) as advance:
 
-            def show(losses: Mapping[str, float], speed: float) -> None:
-                texts = [f"{name} {smooth(name, value):.3f}" for name, value in losses.items()]
-                advance(detail=f"{smooth('images/s', speed):.1f} images/s {' '.join(texts)}")
+            def show(losses: StepLosses, speed: float, seconds_left: float | None) -> None:
+                smooth("images/s", speed)
+                if losses.total is not None:
+                    smooth("loss", losses.total)
+                for name, value in losses.terms.items():
+                    smooth(name, value)
+                loss = f" loss {_format(smoothed['loss'])}" if "loss" in smoothed else ""
+                terms = [name for name in smoothed if name not in ("images/s", "loss")]
+                advance(
+                    detail=f"{_format(smoothed['images/s'])} images/s{loss}",
+                    extras=[f"{name} {_format(smoothed[name])}" for name in terms],
+                    seconds_left=seconds_left,
+                )
 
             yield show
+
+
+def _format(value: float) -> str:
+    """Format a positive number with three significant digits."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 100_000 else f"{value:#.3g}".rstrip(".")
 
 
 def _find_missing_newline(stream: BinaryIO) -> bytes:

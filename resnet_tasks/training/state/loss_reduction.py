@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,29 @@ class BatchReport:
         is_finite = all(map(math.isfinite, sums.values()))
         trouble = "" if is_finite else describe_losses(losses, [batch])
         return cls(sums, counts, trouble, stop, batch.left_out)
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one optimizer step; empty if it was skipped or has no annotated image.
+
+    Attributes:
+        terms: `head/term` -> mean of the loss term over all batches and processes.
+        heads: Head -> its `loss_weight` times the sum of its terms; heads without annotations in
+            the step are missing.
+    """
+
+    terms: dict[str, float] = field(default_factory=dict)
+    heads: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float | None:
+        """Sum over all heads, before `training.balancing`; None for empty losses.
+
+        Balancing would hide what the total is shown for: `uncertainty` drives the weighted loss of
+        every head to 1/2, whether the head learns or not.
+        """
+        return math.fsum(self.heads.values()) if self.heads else None
 
 
 def drop_annotations(batch: Batch) -> Batch:
