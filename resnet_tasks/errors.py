@@ -6,6 +6,13 @@ command line prints it without a traceback. Any other exception is a defect of t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+MAX_LISTED = 5
+"""Number of values that a message lists; the others are counted."""
+MAX_NAME = 32
+"""Number of characters of a name in a summary of many names."""
+
 
 class ResnetTasksError(Exception):
     """Base class of all errors that a user of this package can cause and fix."""
@@ -65,3 +72,23 @@ def get_first_line(error: BaseException) -> str:
 def format_error(error: BaseException) -> str:
     """Return the message of an exception on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def format_list(values: Iterable[object], limit: int = MAX_LISTED) -> str:
+    """Format the first values, followed by the number of the others if there are more."""
+    texts = [str(value) for value in values]
+    if len(texts) <= limit:
+        return ", ".join(texts) or "none"
+    return f"{', '.join(texts[:limit])}, and {len(texts) - limit} more"
+
+
+def shorten_name(name: str, limit: int = MAX_NAME) -> str:
+    """Return a name on one line for a summary; the middle of a long name is replaced by dots.
+
+    The end is kept, because long class names often differ only there.
+    """
+    line = "".join(letter if letter.isprintable() else " " for letter in name)
+    if len(line) <= limit:
+        return line
+    start = (limit - 3) // 2
+    return f"{line[:start]}...{line[start + 3 - limit :]}"

@@ -9,7 +9,7 @@ from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.data.datasets.targets import has_annotations_for
-from resnet_tasks.errors import DataError, RecipeError
+from resnet_tasks.errors import DataError, RecipeError, format_list
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.label_table import LabelTable
@@ -157,7 +157,7 @@ def _check_partial_annotations(
     learns_background = task.learns_background(table)
     if learns_background and missing_by_file and all(missing_by_file.values()):
         details = "; ".join(
-            f"{file} lacks {', '.join(class_names)}"
+            f"{file} lacks {format_list(class_names)}"
             for file, class_names in missing_by_file.items()
         )
         raise RecipeError(
@@ -169,14 +169,14 @@ def _check_partial_annotations(
     notes = []
     if learns_background or task.is_whole_image:
         notes = [
-            f"train: {file} was not annotated for {', '.join(names)}: {head} does not learn from "
+            f"train: {file} was not annotated for {format_list(names)}: {head} does not learn from "
             "their absence"
             for file, names in missing_by_file.items()
             if names and len(names) < len(head_labels)
         ]
     if learns_background:
         notes += [
-            f"val: {file.path} does not list {', '.join(names)}: predictions of these classes by "
+            f"val: {file.path} does not list {format_list(names)}: predictions of these classes by "
             f"{head} on its images count as wrong"
             for file, unknown in zip(val.files, val.unannotated, strict=True)
             if (names := _list_missing_classes(table, unknown))

@@ -12,6 +12,7 @@ from resnet_tasks.data.sampling.rare_classes import (
     ClassCounts,
     compute_class_weights,
 )
+from resnet_tasks.data.statistics.class_counts import format_extremes, has_many_classes
 from resnet_tasks.data.statistics.measure import count_classes, measure_channels
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.replace import replace_settings
@@ -82,7 +83,11 @@ def measure_class_weights(
         weights = dict(zip(labels.heads[name].classes, values, strict=True))
         options = {**heads[name].options, "class_weights": weights}
         heads[name] = replace_settings(heads[name], {"options": options})
-        text = ", ".join(f"{class_name} {weight:g}" for class_name, weight in weights.items())
+        if has_many_classes(weights):
+            extremes = format_extremes(weights, ("highest", "lowest"))
+            text = f"{extremes}; all in the run's recipe.yaml"
+        else:
+            text = ", ".join(f"{class_name} {weight:g}" for class_name, weight in weights.items())
         console.print(
             f"heads.{name}: class_weights {method}: {text}", highlight=False, markup=False
         )

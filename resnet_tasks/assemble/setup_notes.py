@@ -5,6 +5,8 @@ from __future__ import annotations
 from resnet_tasks.assemble.measured_settings import find_measured_weights
 from resnet_tasks.assemble.model import get_weights_report
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.statistics.class_counts import format_counts, has_many_classes
+from resnet_tasks.errors import format_list
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.recipe import Recipe
 
@@ -21,9 +23,10 @@ def describe_folds(recipe: Recipe) -> list[str]:
 
 
 def describe_dataset(split: str, dataset: CocoDataset) -> list[str]:
-    """Return a summary of a split, and a line per kind of repaired or ignored annotations."""
-    objects = ", ".join(f"{name} {count}" for name, count in dataset.count_objects().items())
-    lines = [f"{split}: {len(dataset)} images; objects: {objects}"]
+    """Return a summary of a split, and a line per file with repaired or ignored annotations."""
+    lines = [
+        f"{split}: {len(dataset)} images; objects: {format_counts(dataset.count_objects())}",
+    ]
     repeats = dataset.epoch_sampler.repeats
     if repeats is not None:
         lines.append(
@@ -33,11 +36,17 @@ def describe_dataset(split: str, dataset: CocoDataset) -> list[str]:
     for file in dataset.files:
         if file.note:
             lines.append(f"{split}: {file.path.name}: {file.note}")
-        lines += [
-            f"{split}: {file.path.name}: {kind}: {count}"
-            for kind, count in file.count_problems().items()
-        ]
+        if problems := file.count_problems():
+            kinds = ", ".join(f"{kind}: {count}" for kind, count in problems.items())
+            lines.append(f"{split}: {file.path.name}: {kinds}")
     return lines
+
+
+def describe_other_classes(dataset: CocoDataset) -> list[str]:
+    """Return a note on where the counts of all classes are, if `describe_dataset` shortens them."""
+    if not has_many_classes(dataset.count_objects()):
+        return []
+    return ["all counts: report of the run, or `resnet-tasks data stats FILE --json OUT`"]
 
 
 def require_images(split: str, dataset: CocoDataset) -> list[str]:
@@ -78,9 +87,8 @@ def describe_model(model: TaskModel, processes: int) -> list[str]:
             f"weights: {len(report.matched)} tensors matched, {counts}",
         ]
         if report.unexpected:
-            names = ", ".join(report.unexpected[:MAX_PRINTED_NAMES])
-            more = ", ..." if len(report.unexpected) > MAX_PRINTED_NAMES else ""
-            lines.append(f"weights: not used: {names}{more}")
+            names = format_list(report.unexpected, MAX_PRINTED_NAMES)
+            lines.append(f"weights: not used: {names}")
         lines += [f"weights: {note}" for note in report.notes]
     if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
         lines.append("norms: backbone.norm is sync, but with a single process this equals train")

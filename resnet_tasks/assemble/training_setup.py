@@ -32,6 +32,7 @@ from resnet_tasks.assemble.setup_notes import (
     describe_dataset,
     describe_folds,
     describe_model,
+    describe_other_classes,
     describe_unmeasured,
     require_images,
 )
@@ -120,6 +121,7 @@ class TrainingSetup:
             for split, dataset in (("train", train), ("val", val)):
                 show(describe_dataset(split, dataset))
                 show(require_images(split, dataset))
+            show(describe_other_classes(train))
             samples = build_training_samples(recipe, train)
             if isinstance(samples, TiledDataset):
                 show([f"train: {samples.describe()}"])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from resnet_tasks.data.statistics.class_counts import format_counts
+
 if TYPE_CHECKING:
     from data_tools.writing.data_card import DataCard
 
@@ -16,9 +18,9 @@ def print_card(card: DataCard, folder: Path) -> None:
     for split in card.splits:
         # A class that occurs only in label maps is not listed with 0 objects.
         num_objects = {name: n for name, n in split.objects.items() if n or not split.pixels}
-        objects = ", ".join(f"{name} {count}" for name, count in num_objects.items())
+        objects = format_counts(num_objects)
         maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
-        typer.echo(f"{split.split}: {split.images} images; objects: {objects or 'none'}{maps}")
+        typer.echo(f"{split.split}: {split.images} images; objects: {objects}{maps}")
     if card.num_skipped:
         typer.echo(f"skipped: {card.num_skipped} objects, listed in the data card")
     for warning in card.warnings:

@@ -80,7 +80,12 @@ def check(
 
     from resnet_tasks.data.doctor.check import CheckOptions
     from resnet_tasks.data.doctor.repair import repair
-    from resnet_tasks.data.doctor.report import print_checks, print_repair, write_findings
+    from resnet_tasks.data.doctor.report import (
+        print_checks,
+        print_errors,
+        print_repair,
+        write_findings,
+    )
     from resnet_tasks.data.doctor.split_checks import check_splits, find_sibling_splits
 
     if with_splits and len(files) > 1:
@@ -112,10 +117,13 @@ def check(
     if fix is not None:
         print_repair(repair_outcome, console)
     print_checks(checks, console)
-    if json_report is not None:
-        with exit_cleanly_on_signal(json_report):
-            write_findings(checks, json_report)
-        typer.echo(f"findings: {json_report}")
+    try:
+        if json_report is not None:
+            with exit_cleanly_on_signal(json_report):
+                write_findings(checks, json_report)
+            typer.echo(f"findings: {json_report}")
+    finally:  # errors last, where the reader of a terminal starts
+        print_errors(checks, console)
     if not all(file_check.is_usable for file_check in checks):
         raise typer.Exit(MISTAKE)
     if strict and not all(file_check.is_clean for file_check in checks):
@@ -201,6 +209,10 @@ def stats(
         typer.Option(help="Image folder; default: as the file states, else the file's folder"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="PNG file for a chart of the results")] = None,
+    json_report: Annotated[
+        Path | None,
+        typer.Option("--json", help="JSON file for the statistics, with every class and size"),
+    ] = None,
 ) -> None:
     """Measure channels, sizes, objects and class pixels of a COCO file.
 
@@ -211,7 +223,12 @@ def stats(
     from resnet_tasks.assemble.datasets import build_intensity
     from resnet_tasks.data.coco.read import read_coco
     from resnet_tasks.data.statistics.measure import compute_dataset_statistics
-    from resnet_tasks.data.statistics.report import draw_statistics, print_statistics
+    from resnet_tasks.data.statistics.report import (
+        draw_statistics,
+        is_shortened,
+        print_statistics,
+        write_statistics,
+    )
     from resnet_tasks.recipe.load import load_data_settings
 
     steps = load_data_settings(overrides or [])
@@ -229,6 +246,11 @@ def stats(
         channels=steps.channels,
         intensity=intensity,
     )
+    if json_report is not None:
+        write_statistics(statistics, json_report)
+        typer.echo(f"statistics: {json_report}")
+    elif is_shortened(statistics):
+        typer.echo("all classes and image sizes: add --json FILE")
     if out is not None:
         draw_statistics(statistics, out)
         typer.echo(f"drawn: {out}")

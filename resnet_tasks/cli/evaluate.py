@@ -194,7 +194,9 @@ def _evaluate_results(
     console = Console()
     console.print(
         build_metric_tables(
-            file_evaluation.metrics, f"{results} ({task}, by {file_evaluation.backend})"
+            file_evaluation.metrics,
+            f"{results} ({task}, by {file_evaluation.backend})",
+            location="with --out DIR" if out is None else "in metrics.json",
         )
     )
     for note in file_evaluation.notes:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from resnet_tasks.errors import shorten_name
 from resnet_tasks.structures.evaluation import HEADLINE, Metric
 
 CLASS_COLUMNS = 2
 """Number of per-class metrics on the console; more do not fit into 80 columns with intervals."""
+NAME_WIDTH = 30
+"""Number of characters of a class name next to two intervals in 80 columns."""
 CLASS_ROWS = 20
-"""Maximum number of classes on the console; of more, the lowest and the highest are shown."""
+"""Maximum number of classes of a complete table; of more, the lowest and the highest are shown."""
+MAX_LINES = 29
+"""Maximum number of lines of the headline metrics and of the shortened tables of classes."""
+FRAME_LINES = 5
+"""Number of lines of a table besides its rows: title, header and borders."""
 
 
 def metric_to_json(metric: Metric) -> dict[str, Any]:
@@ -39,16 +47,22 @@ def _interval_to_list(interval: tuple[float, float] | None) -> list[float] | Non
 
 
 def build_metric_tables(
-    metrics: Mapping[str, Metric], title: str = "", *, headline_only: bool = False
+    metrics: Mapping[str, Metric],
+    title: str = "",
+    *,
+    headline_only: bool = False,
+    location: str = "in metrics.json",
 ) -> Group:
     """Build a table of metrics with 95 % intervals, and per-class tables of the headline metrics.
 
-    The headline metrics of a head come first.
+    The headline metrics of a head come first. Of many classes, only the lowest and the highest are
+    shown, so that the headline metrics and the classes fit on a screen.
 
     Args:
         metrics: `head/metric` -> metric; without `head/` if there is no head.
         title: Title of the first table.
         headline_only: Whether to omit all other metrics of heads that have headline metrics.
+        location: Place of the values of all classes, for the title of a shortened table.
     """
     heads: dict[str, dict[str, Metric]] = {}
     for name, metric in metrics.items():
@@ -70,11 +84,9 @@ def build_metric_tables(
             table.add_row(
                 Text(name), Text(value), Text(_format_interval(head_metric.interval)), style=style
             )
-    tables = [
-        part
-        for head, head_metrics in heads.items()
-        for part in _build_class_table(head, head_metrics)
-    ]
+    views = [_ClassView.from_metrics(head, metrics) for head, metrics in heads.items()]
+    num_headline = sum(len(_select_headline(metrics) or metrics) for metrics in heads.values())
+    tables = _build_class_tables([view for view in views if view], num_headline, location)
     return Group(*([_build_title(title)] if title else []), table, *tables)
 
 
@@ -91,34 +103,104 @@ def _select_headline(metrics: Mapping[str, Metric]) -> list[str]:
     return sorted(rank, key=lambda name: rank[name])
 
 
-def _build_class_table(head: str, metrics: Mapping[str, Metric]) -> list[Text | Table]:
-    """Build the per-class table of a head's first headline metrics; empty for a single class."""
-    metric_names = _select_headline(metrics) or list(metrics)
-    columns = [name for name in metric_names if len(metrics[name].per_class) > 1][:CLASS_COLUMNS]
-    first = metrics[columns[0]].per_class if columns else {}
-    if all(value is None for value in first.values()):
-        return []
-    rows = list(first)
-    title = f"{head}, by class" if head else "by class"
-    if len(rows) > CLASS_ROWS:
-        defined = {name: value for name, value in first.items() if value is not None}
+@dataclass(frozen=True)
+class _ClassView:
+    """Metrics of a head by class, for a table.
+
+    Attributes:
+        title: Title of the table.
+        metrics: Name of a column -> metric; the first one ranks the classes.
+    """
+
+    title: str
+    metrics: dict[str, Metric]
+
+    @classmethod
+    def from_metrics(cls, head: str, metrics: Mapping[str, Metric]) -> _ClassView | None:
+        """Select the first headline metrics of a head; return None if a table adds nothing."""
+        names = _select_headline(metrics) or list(metrics)
+        columns = [name for name in names if len(metrics[name].per_class) > 1][:CLASS_COLUMNS]
+        if not columns or all(v is None for v in metrics[columns[0]].per_class.values()):
+            return None
+        title = f"{head}, by class" if head else "by class"
+        return cls(title, {_strip_head(name): metrics[name] for name in columns})
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all classes."""
+        return list(next(iter(self.metrics.values())).per_class)
+
+    @property
+    def is_long(self) -> bool:
+        """True if only some of the classes are shown."""
+        return len(self.names) > CLASS_ROWS
+
+    def select_extremes(self, number: int) -> tuple[list[str], str]:
+        """Return the lowest and the highest classes, and a description of the selection.
+
+        Args:
+            number: Maximum number of classes, even.
+        """
+        values = next(iter(self.metrics.values())).per_class
+        defined = {name: value for name, value in values.items() if value is not None}
         ranked = sorted(defined, key=lambda name: defined[name])
-        if len(ranked) > CLASS_ROWS:
-            ranked = ranked[: CLASS_ROWS // 2] + ranked[-CLASS_ROWS // 2 :]
-        title += f": the lowest and highest {len(ranked)} of {len(rows)}"
-        rows = ranked
-    table = Table()
-    table.add_column("class", overflow="fold")
-    for name in columns:
-        table.add_column(Text(_strip_head(name)), justify="right", no_wrap=True)
-    for label in rows:
-        column_metrics = (metrics[name] for name in columns)
-        values = (
-            format_number(m.per_class.get(label), m.per_class_interval.get(label))
-            for m in column_metrics
-        )
-        table.add_row(Text(label), *map(Text, values))
-    return [_build_title(title), table]
+        if len(ranked) <= number:
+            return ranked, f"the {len(ranked)} with a value"
+        half = number // 2
+        return [*ranked[:half], *ranked[-half:]], f"{half} lowest, {half} highest of {len(ranked)}"
+
+    def build_table(self, names: Sequence[str]) -> Table:
+        """Build the table with the given classes as rows."""
+        table = Table()
+        table.add_column("class", overflow="fold")
+        for name in self.metrics:
+            table.add_column(Text(name), justify="right", no_wrap=True)
+        for label in names:
+            values = (
+                format_number(metric.per_class.get(label), metric.per_class_interval.get(label))
+                for metric in self.metrics.values()
+            )
+            # A long name would be folded into several lines.
+            shown_name = shorten_name(label, NAME_WIDTH) if self.is_long else label
+            table.add_row(Text(shown_name), *map(Text, values))
+        return table
+
+
+def _build_class_tables(
+    views: Sequence[_ClassView], num_headline: int, location: str
+) -> list[Text | Table]:
+    """Build the tables of classes; long ones share the lines that are left by the headline metrics.
+
+    Args:
+        views: Metrics by class of the heads that have several classes.
+        num_headline: Number of headline metrics above the tables.
+        location: Place of the values of all classes.
+    """
+    num_long = sum(view.is_long for view in views)
+    num_free = MAX_LINES - FRAME_LINES - num_headline
+    # The first heads get a table; a head without enough lines for one gets a line.
+    num_tables = num_long
+    while num_tables and _count_rows(num_free, num_long, num_tables) < 2:
+        num_tables -= 1
+    num_rows = min(CLASS_ROWS, _count_rows(num_free, num_long, num_tables)) if num_tables else 0
+    parts: list[Text | Table] = []
+    for view in views:
+        if not view.is_long:
+            parts += [_build_title(view.title), view.build_table(view.names)]
+        elif num_tables:
+            num_tables -= 1
+            names, selection = view.select_extremes(num_rows)
+            title = _build_title(f"{view.title}: {selection}; all {len(view.names)} {location}")
+            parts += [title, view.build_table(names)]
+        else:
+            parts.append(_build_title(f"{view.title}: all {len(view.names)} {location}"))
+    return parts
+
+
+def _count_rows(num_free: int, num_heads: int, num_tables: int) -> int:
+    """Return the number of rows of a table, even, if `num_tables` of the heads get one."""
+    share = (num_free - (num_heads - num_tables)) // num_tables
+    return (share - FRAME_LINES) // 2 * 2
 
 
 def _strip_head(name: str) -> str:

@@ -63,6 +63,8 @@ class HeadSection:
         charts: Available charts among precision-recall, FROC, error types and reliability.
         confusion: Confusion matrix; None if there is none.
         notes: Sentences for the reader, for example about missing charts.
+        without_interval: Classes with a metric that has a value, but no interval, if metrics of the
+            evaluation have intervals.
         protocol: Description of the evaluation protocol.
     """
 
@@ -74,6 +76,7 @@ class HeadSection:
     charts: tuple[Chart, ...] = ()
     confusion: ConfusionMatrix | None = None
     notes: tuple[str, ...] = ()
+    without_interval: tuple[str, ...] = ()
     protocol: str = ""
 
 
@@ -126,6 +129,7 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
     if not details:
         notes.append("This evaluation has no curves or tables for this head.")
     head = run.recipe.heads.get(name)
+    has_intervals = any(metric.interval for metric in metrics.values())
     protocol = evaluation.metadata.get("protocol") or {}
     return HeadSection(
         name,
@@ -136,6 +140,7 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
         charts=tuple(charts),
         confusion=confusion.value,
         notes=(*notes, *(str(note) for note in details.get("notes") or ())),
+        without_interval=_find_classes_without_interval(metrics) if has_intervals else (),
         protocol=str(protocol.get(name, "")) if isinstance(protocol, dict) else "",
     )
 
@@ -170,6 +175,20 @@ def _build_class_table(metrics: Mapping[str, MetricView]) -> ClassTable | None:
         for name in classes
     )
     return ClassTable(tuple(with_classes), rows)
+
+
+def _find_classes_without_interval(metrics: Mapping[str, MetricView]) -> tuple[str, ...]:
+    # Only metrics whose classes have intervals at all: calibration errors, for example, have none.
+    names: dict[str, None] = {}
+    for metric in metrics.values():
+        scores = metric.per_class
+        if any(score.interval for score in scores.values()):
+            names |= {
+                name: None
+                for name, score in scores.items()
+                if score.value is not None and score.interval is None
+            }
+    return tuple(names)
 
 
 def _build_gallery(run: RunView, evaluation: EvaluationView, data_root: Path | None) -> Gallery:

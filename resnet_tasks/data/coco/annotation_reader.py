@@ -22,8 +22,9 @@ from resnet_tasks.data.coco.masks import (
     is_rle,
     pack_polygon,
 )
-from resnet_tasks.data.coco.problems import Findings, Id, format_list, format_value
+from resnet_tasks.data.coco.problems import Findings, Id, format_value
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
+from resnet_tasks.errors import format_list
 
 VISIBILITY = {"occluded": (3, 1.0), "truncated": (1, 0.3)}
 """Key -> (maximum, value of a bare `true`). The value of `true` still counts as visible enough for

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resnet_tasks.data.coco.problems import format_list, format_value
-from resnet_tasks.errors import DataError
+from resnet_tasks.data.coco.problems import format_value
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.safe_names import require_class_names
 
 

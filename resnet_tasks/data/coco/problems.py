@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from resnet_tasks.errors import DataError
-
-MAX_LISTED = 5
-"""Number of offending records that a message lists."""
+from resnet_tasks.errors import MAX_LISTED, DataError
 
 Id = int | str
 RecordLocation = tuple[Literal["images", "annotations"], int]
@@ -382,13 +379,6 @@ def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
     for problem in problems:
         counts[problem.kind] = counts.get(problem.kind, 0) + problem.count
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def format_list(values: Iterable[object], limit: int = MAX_LISTED) -> str:
-    """Format the first values, followed by the total number if there are more."""
-    texts = [str(value) for value in values]
-    text = ", ".join(texts[:limit]) or "none"
-    return text + (f", ... ({len(texts)} in all)" if len(texts) > limit else "")
 
 
 def format_value(value: object) -> str:

@@ -29,9 +29,9 @@ from resnet_tasks.data.coco.json_records import (
     iter_detections,
 )
 from resnet_tasks.data.coco.masks import is_rle, pack_polygon
-from resnet_tasks.data.coco.problems import MAX_LISTED, Id, format_list, format_value
+from resnet_tasks.data.coco.problems import Id, format_value
 from resnet_tasks.data.coco.truth import TruthFile
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import MAX_LISTED, DataError, format_list
 from resnet_tasks.files.json_files import disable_gc, read_json
 
 Kind = Literal["box", "mask"]

@@ -29,9 +29,9 @@ from resnet_tasks.data.coco.json_records import (
 from resnet_tasks.data.coco.packed.annotation_packer import pack_rows
 from resnet_tasks.data.coco.packed.annotations import JSON_TEXT, PackedAnnotations
 from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.problems import Problem, format_list
+from resnet_tasks.data.coco.problems import Problem
 from resnet_tasks.data.coco.records import ImageRecord
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.json_files import disable_gc
 
 _VALIDATING_READER = "resnet_tasks.data.coco.read"

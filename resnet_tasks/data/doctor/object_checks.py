@@ -9,8 +9,9 @@ from typing import Any
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.field_values import clip_to_image
 from resnet_tasks.data.coco.masks import compute_bounding_box
-from resnet_tasks.data.coco.problems import Findings, Id, format_list
+from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
+from resnet_tasks.errors import format_list
 
 APART_PIXELS = 2.0
 APART_SHARE = 0.1

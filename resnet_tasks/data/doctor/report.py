@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnet_tasks.data.coco.problems import Finding, format_list, get_severity
+from resnet_tasks.data.coco.problems import Finding, Problem, get_severity
 from resnet_tasks.data.doctor.check import FileCheck
 from resnet_tasks.data.doctor.repair import RepairReport
 from resnet_tasks.data.splits.write_splits import WrittenSplits
+from resnet_tasks.errors import MAX_LISTED, format_list, shorten_name
 from resnet_tasks.files.atomic import json_text, open_atomic
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
 _SHOWN_IDS = 3
+MAX_ROWS = 20
+"""Maximum number of classes that are all rows of a table."""
 
 
 def print_checks(checks: Sequence[FileCheck], console: Console) -> None:
     """Print a table by severity for each file, then a sentence for each kind of finding.
+
+    Errors are only in the table; `print_errors` prints their sentences after everything else.
 
     Args:
         checks: Checks in the order in which the files were passed.
@@ -30,14 +36,28 @@ def print_checks(checks: Sequence[FileCheck], console: Console) -> None:
     for check in checks:
         if check.problems:
             console.print(_build_table(check))
-        for problem in check.problems:
-            console.print(
-                f"{problem.severity}: {problem.kind}: {problem.message}",
-                style=_STYLES[problem.severity] if problem.severity == "error" else None,
-                markup=False,
-                soft_wrap=True,
-            )
+        for problem in reversed(check.problems):
+            if problem.severity != "error":
+                _print_problem(problem, console)
         console.print(_format_headline(check), markup=False, soft_wrap=True)
+
+
+def print_errors(checks: Sequence[FileCheck], console: Console) -> None:
+    """Print a sentence for each kind of error of all files.
+
+    Args:
+        checks: Checks in the order in which the files were passed.
+        console: Console to print to.
+    """
+    for check in checks:
+        for problem in check.problems:
+            if problem.severity == "error":
+                _print_problem(problem, console, style=_STYLES["error"])
+
+
+def _print_problem(problem: Problem, console: Console, style: str | None = None) -> None:
+    text = f"{problem.severity}: {problem.kind}: {problem.message}"
+    console.print(text, style=style, markup=False, soft_wrap=True)
 
 
 def print_repair(report: RepairReport, console: Console) -> None:
@@ -61,6 +81,8 @@ def print_repair(report: RepairReport, console: Console) -> None:
 def print_splits(splits: WrittenSplits, console: Console) -> None:
     """Print the contents of every part of a dataset and the written files.
 
+    Of many classes, only the most and the least frequent ones are rows of the table.
+
     Args:
         splits: Written parts.
         console: Console to print to.
@@ -69,30 +91,76 @@ def print_splits(splits: WrittenSplits, console: Console) -> None:
     table.add_column(f"by {splits.by}")
     for file in splits.files:
         table.add_column(file.stem, justify="right")
-    rows = {"images": splits.images, "groups": splits.groups, **splits.objects}
-    for name, numbers in rows.items():
-        if name == "groups" and not any(numbers):
-            continue
+    # A list, because a class may be called `images`.
+    rows = [("images", splits.images)]
+    if any(splits.groups):
+        rows.append(("groups", splits.groups))
+    num_general_rows = len(rows)
+    rows += _select_rows(splits.objects)
+    for i, (name, numbers) in enumerate(rows, start=1):
         total = sum(numbers) or 1
         cells = (f"{number} ({100 * number / total:.0f} %)" for number in numbers)
-        table.add_row(escape(name), *cells, end_section=name == "images" and not any(splits.groups))
+        table.add_row(escape(name), *cells, end_section=i == num_general_rows)
     console.print(table)
-    for name, numbers in splits.objects.items():
-        absent = [f.stem for f, number in zip(splits.files, numbers, strict=True) if not number]
-        if absent and any(numbers):
-            console.print(f"note: no {name} in {', '.join(absent)}", markup=False)
-    for note in splits.notes:
+    for note in (*_describe_absent_classes(splits), *splits.notes):
         console.print(f"note: {note}", markup=False, soft_wrap=True)
+    if len(splits.objects) > MAX_ROWS:
+        names = " ".join(shlex.quote(str(file)) for file in splits.files)
+        console.print(
+            f"all {len(splits.objects)} classes: resnet-tasks data check {names} --json OUT",
+            markup=False,
+            soft_wrap=True,
+        )
     for file in splits.files:
         console.print(f"written: {file}", markup=False, soft_wrap=True)
 
 
+def _select_rows(objects: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the rows of the classes; of many, their sum, and the most and least frequent ones."""
+    if len(objects) <= MAX_ROWS:
+        return list(objects.items())
+    present = {name: numbers for name, numbers in objects.items() if any(numbers)}
+    ranked = sorted(present, key=lambda name: -sum(present[name]))
+    half = MAX_ROWS // 4
+    shown_names = ranked if len(ranked) <= 2 * half else [*ranked[:half], *ranked[-half:]]
+    total = tuple(sum(column) for column in zip(*objects.values(), strict=True))
+    rows = [(f"objects of {len(objects)} classes", total)]
+    return rows + [(f"  {shorten_name(name)}", objects[name]) for name in shown_names]
+
+
+def _describe_absent_classes(splits: WrittenSplits) -> list[str]:
+    """Return a note on each part without objects of some class.
+
+    If the table shortens the classes, there is also a note on those that no part has.
+    """
+    notes = []
+    for number, file in enumerate(splits.files):
+        absent = [name for name, n in splits.objects.items() if any(n) and not n[number]]
+        if absent:
+            notes.append(f"{file.stem} has no objects of {_format_classes(absent)}")
+    unused = [name for name, numbers in splits.objects.items() if not any(numbers)]
+    if unused and len(splits.objects) > MAX_ROWS:
+        notes.append(f"no part has objects of {_format_classes(unused)}")
+    return notes
+
+
+def _format_classes(names: Sequence[str]) -> str:
+    number = f"{len(names)} classes: " if len(names) > 1 else ""
+    return number + format_list(map(shorten_name, names))
+
+
 def _format_headline(check: FileCheck) -> str:
-    names = format_list(check.categories.names, 20) if check.categories else "no categories"
+    categories = check.categories.names if check.categories else ()
+    names = format_list(map(shorten_name, categories)) if categories else "no categories"
+    if len(categories) > MAX_LISTED:
+        names = f"{len(categories)} categories ({names})"
     number = sum(problem.count for problem in check.problems)
     groups = len({record.group for record in check.images} - {None})
     groups_text = f" in {groups} groups" if groups else ""
-    return f"{check.path}: {len(check.images)} images{groups_text}, {names}; {number} problems"
+    where = " (--json FILE lists all)" if number > len(check.problems) else ""
+    return (
+        f"{check.path}: {len(check.images)} images{groups_text}, {names}; {number} problems{where}"
+    )
 
 
 def _build_table(check: FileCheck) -> Table:
@@ -105,8 +173,8 @@ def _build_table(check: FileCheck) -> Table:
         examples = first.setdefault(finding.kind, [])
         if len(examples) < _SHOWN_IDS:
             examples.append(finding)
-    for problem in check.problems:
-        locations = "; ".join(_format_location(finding) for finding in first[problem.kind])
+    for problem in reversed(check.problems):
+        locations = "; ".join(dict.fromkeys(map(_format_location, first[problem.kind])))
         style = _STYLES[problem.severity]
         table.add_row(problem.severity, problem.kind, str(problem.count), locations, style=style)
     return table

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resnet_tasks.data.coco.json_records import ImageName, ImageNames, decode_file
-from resnet_tasks.data.coco.problems import MAX_LISTED
+from resnet_tasks.errors import format_list
 
 
 class HasFileName(Protocol):
@@ -97,16 +97,13 @@ class Leak:
         """
         parts = []
         if self.groups:
-            examples = [
+            examples = format_list(
                 f"{group!r} ({a} in {first}, {b} in {second})"
-                for group, (a, b) in list(self.groups.items())[:MAX_LISTED]
-            ]
-            more = ", ..." if len(self.groups) > MAX_LISTED else ""
-            parts.append(f"{len(self.groups)} group(s): {', '.join(examples)}{more}")
+                for group, (a, b) in self.groups.items()
+            )
+            parts.append(f"{len(self.groups)} group(s): {examples}")
         if self.images:
-            more = ", ..." if len(self.images) > MAX_LISTED else ""
-            examples = list(self.images[:MAX_LISTED])
-            parts.append(f"{len(self.images)} image(s): {', '.join(examples)}{more}")
+            parts.append(f"{len(self.images)} image(s): {format_list(self.images)}")
         return "; ".join(parts)
 
 

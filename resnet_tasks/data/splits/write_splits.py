@@ -22,7 +22,6 @@ from resnet_tasks.data.coco.json_records import (
     write_content,
 )
 from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.problems import format_list
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.top_level import relocate_info
@@ -32,7 +31,7 @@ from resnet_tasks.data.splits.splitting import (
     divide,
     find_groups,
 )
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic, remove_files_on_error
 from resnet_tasks.files.safe_names import require_file_name
 

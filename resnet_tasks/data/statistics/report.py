@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,15 +13,22 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.statistics.class_counts import (
+    format_counts,
+    has_many_classes,
+)
 from resnet_tasks.data.statistics.measure import AREA_LIMITS, BINS, DatasetStatistics
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, shorten_name
+from resnet_tasks.files.atomic import write_json
 
 SHOWN_SIZES = 5
 """Number of image sizes that are listed. Further sizes are only counted."""
 SHOWN_CLASSES = 20
-"""Number of classes in the figure."""
+"""Number of classes in the figure, and maximum number of rows of the table of pixels."""
+SIZE_NAMES = ("small", "medium", "large")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 RGB = ("tab:red", "tab:green", "tab:blue")
 
@@ -55,7 +64,7 @@ def print_statistics(
     _print_objects(statistics, console)
     if statistics.image_labels:
         console.print(
-            f"whole images: {_format_counts(statistics.image_labels)}",
+            f"whole images: {format_counts(statistics.image_labels)}",
             markup=False,
             soft_wrap=True,
         )
@@ -92,7 +101,7 @@ def _print_objects(statistics: DatasetStatistics, console: Console) -> None:
         name: n for name, n in statistics.objects.items() if n or statistics.class_pixels is None
     }
     console.print(
-        f"objects: {_format_counts(objects)}; {statistics.crowds} crowd regions; per image "
+        f"objects: {format_counts(objects)}; {statistics.crowds} crowd regions; per image "
         f"{counts.min()} to {counts.max()}, mean {counts.mean():.2f}, {(counts == 0).sum()} "
         "images without",
         markup=False,
@@ -123,10 +132,18 @@ def _build_pixel_table(statistics: DatasetStatistics) -> Table:
     table.add_column("class")
     table.add_column("pixels", justify="right")
     table.add_column("share", justify="right")
-    rows = {**statistics.class_pixels, "(unlabeled or void)": statistics.void_pixels}
-    total = max(1, sum(rows.values()))
-    for name, count in rows.items():
-        table.add_row(name, str(count), f"{count / total:.2%}")
+    classes = statistics.class_pixels
+    rows = list(classes.items())
+    if len(rows) > SHOWN_CLASSES:
+        rows = sorted(rows, key=lambda row: -row[1])[:SHOWN_CLASSES]
+        rest = sum(classes.values()) - sum(count for _, count in rows)
+        rows = [(shorten_name(name), count) for name, count in rows]
+        rows.append((f"({len(classes) - SHOWN_CLASSES} rarer classes)", rest))
+    rows.append(("(unlabeled or void)", statistics.void_pixels))
+    total = max(1, sum(count for _, count in rows))
+    for name, count in rows:
+        # `Text`, because the name of a class may look like markup.
+        table.add_row(Text(name), str(count), f"{count / total:.2%}")
     return table
 
 
@@ -181,8 +198,45 @@ def _format_intensity(step: Intensity) -> str:
     return f"  intensity: {{type: {step.type}, {values}}}\n"
 
 
-def _format_counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+def is_shortened(statistics: DatasetStatistics) -> bool:
+    """Return whether `print_statistics` shows only some of the classes or image sizes."""
+    counts = (statistics.objects, statistics.image_labels)
+    return (
+        any(map(has_many_classes, counts))
+        or len(statistics.class_pixels or ()) > SHOWN_CLASSES
+        or len(statistics.sizes) > SHOWN_SIZES
+    )
+
+
+def write_statistics(statistics: DatasetStatistics, path: Path) -> None:
+    """Write the statistics as JSON, with the numbers of all classes and image sizes.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
+    write_json(path, _statistics_to_json(statistics))
+
+
+def _statistics_to_json(statistics: DatasetStatistics) -> dict[str, Any]:
+    channels = statistics.channels
+    columns = (channels.mean, channels.std, channels.low, channels.high)
+    names = ("mean", "std", "min", "max")
+    return {
+        "images": statistics.images,
+        "groups": statistics.groups,
+        "sizes": [
+            {"height": height, "width": width, "images": count}
+            for (height, width), count in statistics.sizes.most_common()
+        ],
+        "values": {kind: asdict(values) for kind, values in statistics.value_ranges.items()},
+        "channels": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+        "objects": statistics.objects,
+        "crowds": statistics.crowds,
+        "objects_by_size": dict(zip(SIZE_NAMES, statistics.by_size, strict=True)),
+        "image_labels": statistics.image_labels,
+        "class_pixels": statistics.class_pixels,
+        "void_pixels": statistics.void_pixels,
+    }
 
 
 def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
@@ -246,7 +300,9 @@ def _draw_classes(statistics: DatasetStatistics, axes: Axes) -> None:
         title=f"{unit} by class" + (f" (and {num_omitted} rarer ones)" if num_omitted else ""),
         xlabel=unit,
     )
-    axes.barh([name for name, _ in frequent], [count for _, count in frequent], color="tab:blue")
+    # By position, because shortened names may be equal.
+    axes.barh(range(len(frequent)), [count for _, count in frequent], color="tab:blue")
+    axes.set_yticks(range(len(frequent)), [shorten_name(name) for name, _ in frequent])
     axes.invert_yaxis()
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_list, shorten_name
 from resnet_tasks.structures.evaluation import Evaluator, Metric, ResamplableEvaluator
 
 LEVEL = 0.95
@@ -284,14 +284,39 @@ def resample_heads(
             values |= {f"{head}/{name}": column for name, column in resampled.items()}
             rules |= _collect_rules(head, evaluator, resampled)
     rarely_defined = [name for name, column in values.items() if _is_rarely_defined(column)]
-    if rarely_defined:
-        notes.append(
-            f"defined on fewer than {LEAST_DEFINED:.0%} of the resampled datasets, so without an "
-            f"interval: {', '.join(rarely_defined)}"
-        )
+    notes += _describe_rarely_defined(rarely_defined)
     return Resampling(
         bootstrap, unit_name, most, digests, values, tuple(dict.fromkeys(notes)), rules
     )
+
+
+def _describe_rarely_defined(names: Sequence[str]) -> list[str]:
+    """Return a note per head on its metrics and classes without an interval.
+
+    Args:
+        names: `head/metric` of metrics, and `head/metric/class` of their values per class.
+    """
+    reason = (
+        f"fewer than {LEAST_DEFINED:.0%} of the resampled datasets define them (null in "
+        "metrics.json)"
+    )
+    metrics: dict[str, list[str]] = {}
+    classes: dict[str, dict[str, None]] = {}
+    for name in names:
+        head, metric, *label = name.split("/", 2)
+        if label:
+            classes.setdefault(head, {})[label[0]] = None
+        else:
+            metrics.setdefault(head, []).append(metric)
+    notes = [
+        f"{head}: no interval for {', '.join(metric_names)}: {reason}"
+        for head, metric_names in metrics.items()
+    ]
+    for head, labels in classes.items():
+        listed = format_list(map(shorten_name, labels))
+        number = "1 class" if len(labels) == 1 else f"{len(labels)} classes"
+        notes.append(f"{head}: no intervals for {number} ({listed}): {reason}")
+    return notes
 
 
 def describe_few_units(units: ResamplingUnits) -> str:
