@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 MAX_LISTED = 5
 """Number of values that a message lists; the others are counted."""
+MAX_ALLOWED = 20
+"""Number of allowed names that a message lists; the others are counted."""
 MAX_NAME = 32
 """Number of characters of a name in a summary of many names."""
 
@@ -80,6 +82,11 @@ def format_list(values: Iterable[object], limit: int = MAX_LISTED) -> str:
     if len(texts) <= limit:
         return ", ".join(texts) or "none"
     return f"{', '.join(texts[:limit])}, and {len(texts) - limit} more"
+
+
+def format_allowed(names: Iterable[object]) -> str:
+    """Format the names that a message offers instead of a wrong one; of many, the first ones."""
+    return format_list(names, MAX_ALLOWED)
 
 
 def shorten_name(name: str, limit: int = MAX_NAME) -> str:

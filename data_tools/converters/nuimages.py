@@ -33,7 +33,7 @@ from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.masks import decode_mask
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_allowed
 
 SPLITS = ("train", "val")
 MINI = "mini"
@@ -154,7 +154,7 @@ def _read_split(folder: Path, rename: Mapping[str, str]) -> _SplitTables:
     names = sorted(set(categories.values()) - {EGO, *SURFACES})
     for name, label in rename.items():
         if name not in names:
-            raise DataError(f"rename has {name!r}; the categories are {', '.join(names)}")
+            raise DataError(f"rename has {name!r}; the categories are {format_allowed(names)}")
         if label in SURFACES:
             raise DataError(
                 f"rename maps {name!r} to {label!r}, which is a surface; choose another class"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_allowed
 
 
 def collect_class_names(
@@ -33,6 +33,6 @@ def collect_class_names(
         if label not in class_names:
             raise DataError(
                 f"{location} has {shape} of class {label!r}; the given classes are "
-                f"{', '.join(class_names)}: add this class or correct the {container}"
+                f"{format_allowed(class_names)}: add this class or correct the {container}"
             )
     return class_names

@@ -19,7 +19,7 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
 from resnet_tasks.data.sampling.rare_classes import compute_repeats
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import RecipeError, format_allowed
 from resnet_tasks.recipe.schema.data import DataRecipe, IntensityRecipe, SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
@@ -177,6 +177,6 @@ def _list_declared_categories(
                 hint = suggest_nearest(category, categories.names)
                 raise RecipeError(
                     f"data.train: categories of {source.annotations}: {category!r} is not in the "
-                    f"dataset ({', '.join(categories.names)}){hint}"
+                    f"dataset ({format_allowed(categories.names)}){hint}"
                 )
     return [source.categories for source in sources]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_tasks.assemble.labels import Labels, build_labels
+from resnet_tasks.assemble.labels import HeadLabels, Labels, build_labels
 from resnet_tasks.assemble.run_directory import RunDirectory
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.backbone.weights_folders import read_license, split_checkpoint
 from resnet_tasks.data.coco.categories import CategoryMap
-from resnet_tasks.errors import RecipeError, RunError
+from resnet_tasks.errors import MAX_ALLOWED, RecipeError, RunError, format_allowed, format_list
 from resnet_tasks.files.safe_names import require_head_names
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel
@@ -127,8 +127,8 @@ class BaseRun:
             if (before.classes, before.category_ids) != (now.classes, now.category_ids):
                 raise RunError(
                     f"head {name} of {self.run.directory} has the classes "
-                    f"{', '.join(before.classes)}, but with the new data it would have "
-                    f"{', '.join(now.classes)}; give the categories their previous ids"
+                    f"{_list_from_difference(before, now)}, but with the new data it would have "
+                    f"{_list_from_difference(now, before)}; give the categories their previous ids"
                 )
         folder = self.run.find_checkpoint(self.checkpoint)
         weights = load_model_weights(folder)
@@ -191,3 +191,15 @@ def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:
         problems.append("data.normalize: the run provides the constants; remove the key")
     if problems:
         raise RecipeError("\n".join(f"extend: {folder}: {problem}" for problem in problems))
+
+
+def _list_from_difference(labels: HeadLabels, other: HeadLabels) -> str:
+    """List the classes of a head; of many, the first ones that differ from the other labels."""
+    classes = labels.classes
+    if len(classes) <= MAX_ALLOWED:
+        return format_allowed(classes)
+    pairs = list(zip(labels.category_ids, classes, strict=True))
+    other_pairs = set(zip(other.category_ids, other.classes, strict=True))
+    different = [f"{name} (id {i})" for i, name in pairs if (i, name) not in other_pairs]
+    # The same pairs in another order differ only in their positions.
+    return f"{format_list(different or classes)} ({len(classes)} classes)"

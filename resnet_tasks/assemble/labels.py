@@ -9,7 +9,7 @@ from typing import Any
 from resnet_tasks.assemble.combiners import build_combiners
 from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.data.coco.categories import Category, CategoryMap
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import RecipeError, format_allowed
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
 from resnet_tasks.inference.combiners import CombinedHead
 from resnet_tasks.recipe.schema.model import HeadRecipe
@@ -145,11 +145,11 @@ def _build_head_labels(
             hint = suggest_nearest(class_name, names)
             raise RecipeError(
                 f"heads.{name}.classes: {class_name!r} is not a category of the dataset "
-                f"({', '.join(names)}){hint}"
+                f"({format_allowed(names)}){hint}"
             )
     if not class_names:
         raise RecipeError(
-            f"heads.{name}: the dataset has no category with isthing=1 ({', '.join(names)}); "
+            f"heads.{name}: the dataset has no category with isthing=1 ({format_allowed(names)}); "
             f"set heads.{name}.classes"
         )
     if head.background and BACKGROUND in class_names:

@@ -17,6 +17,7 @@ from resnet_tasks.cli.app import (
     app,
     open_run,
 )
+from resnet_tasks.errors import shorten_name
 
 
 class HitRule(StrEnum):
@@ -77,7 +78,7 @@ def operating_point(
 
     from resnet_tasks.evaluation.protocols.froc import FrocOptions
     from resnet_tasks.evaluation.protocols.operating_point import ThresholdRule
-    from resnet_tasks.runs.operating_points import FILE, choose_operating_points
+    from resnet_tasks.runs.operating_points import FILE, choose_operating_points, select_extremes
 
     parsed_rule = ThresholdRule.parse(rule)
     heads = choose_operating_points(
@@ -92,13 +93,17 @@ def operating_point(
     columns = ("score ≥", "sensitivity", "precision", "F1", "FP/image")
     for head, points in heads.items():
         title = Text(f"{head}: {parsed_rule} on {split.value}")
+        shown_points = select_extremes(points)
+        if len(shown_points) < len(points):
+            title.append(f"; lowest and highest F1, all {len(points) - 1} classes in {FILE}")
         table = Table("class", *columns, "objects", title=title, title_justify="left")
-        for name, point in points.items():
+        for name, point in shown_points.items():
+            shown_name = Text(name if shown_points is points else shorten_name(name, 16))
             if point is None:
-                table.add_row(Text(name), *("-" for _ in columns), "-")
+                table.add_row(shown_name, *("-" for _ in columns), "-")
                 continue
             numbers = (point.threshold, point.sensitivity, point.precision, point.f1)
             texts = (f"{value:.3f}" for value in (*numbers, point.false_positives))
-            table.add_row(Text(name), *texts, str(point.objects))
+            table.add_row(shown_name, *texts, str(point.objects))
         Console().print(table)
     typer.echo(f"written to {run / FILE}")

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from resnet_tasks.errors import HeadError
+from resnet_tasks.errors import HeadError, format_allowed, format_list
+from resnet_tasks.registry import suggest_nearest
 
 
 def make_class_weights(
@@ -35,10 +36,11 @@ def make_class_weights(
     if isinstance(weights, Mapping):
         unknown = [name for name in weights if name not in classes]
         if unknown:
+            hint = suggest_nearest(unknown[0], classes)
             raise HeadError(
-                f"{option_path} names {', '.join(map(repr, unknown))}, which is not among the "
+                f"{option_path} names {format_list(map(repr, unknown))}, which is not among the "
                 "classes "
-                f"{', '.join(map(repr, classes))}"
+                f"{format_allowed(map(repr, classes))}{hint}"
             )
         values = [weights.get(name, 1.0) for name in classes]
     else:
@@ -47,7 +49,7 @@ def make_class_weights(
             raise HeadError(
                 f"{option_path} has {len(values)} values for {len(classes)} classes; give one per "
                 "class "
-                f"in the order {', '.join(classes)}, or name -> weight"
+                f"in the order {format_allowed(classes)}, or name -> weight"
             )
     if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
         raise HeadError(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.errors import HeadError
+from resnet_tasks.errors import HeadError, format_allowed
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel
 from resnet_tasks.registry import suggest_nearest
@@ -172,7 +172,7 @@ def _select_explained(
             hint = suggest_nearest(query.class_name, head.classes)
             raise HeadError(
                 f"head {name} has no class {query.class_name!r}; its classes are "
-                f"{', '.join(head.classes)}{hint}"
+                f"{format_allowed(head.classes)}{hint}"
             )
         label = head.classes.index(query.class_name)
     question = ExplainedQuestion(label, query.box, head.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import strftime
 from typing import Any
@@ -14,10 +14,11 @@ from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
+from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.find_images import make_output_names
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, format_allowed
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
 from resnet_tasks.evaluation.ground_truth import get_label_table
@@ -182,21 +183,22 @@ def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
     Raises:
         RunError: If the file has a category that the run does not have.
     """
-    run_categories = {(category.id, category.name) for category in labels.categories.categories}
-    if (
-        not {(category.id, category.name) for category in file.categories.categories}
-        <= run_categories
-    ):
+    run_categories = _list_categories(labels.categories)
+    known = set(run_categories)
+    unknown = [pair for pair in _list_categories(file.categories) if pair not in known]
+    if unknown:
         raise RunError(
-            f"{file.path} has the categories {_list_categories(file)}, but the run {run} was "
-            "trained on "
-            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on a "
-            "file with those"
+            f"{file.path} has the categories {_format_categories(unknown)}, but the run {run} was "
+            f"trained on {_format_categories(run_categories)}; evaluate on a file with those"
         )
 
 
-def _list_categories(file: CocoFile) -> str:
-    return ", ".join(f"{category.id} {category.name}" for category in file.categories.categories)
+def _list_categories(categories: CategoryMap) -> list[tuple[int, str]]:
+    return [(category.id, category.name) for category in categories.categories]
+
+
+def _format_categories(pairs: Sequence[tuple[int, str]]) -> str:
+    return format_allowed((f"{category_id} {name}" for category_id, name in pairs))
 
 
 def weights_sha256(checkpoint: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from time import strftime
 from typing import Any
@@ -11,6 +12,7 @@ from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.split_files import Split, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
+from resnet_tasks.evaluation.metric_tables import CLASS_ROWS
 from resnet_tasks.evaluation.protocols.froc import FrocEvaluator, FrocOptions
 from resnet_tasks.evaluation.protocols.operating_point import (
     OperatingPoint,
@@ -27,6 +29,19 @@ FILE = "operating_point.json"
 
 Points = dict[str, dict[str, OperatingPoint | None]]
 """Head name -> class name -> operating point."""
+
+
+def select_extremes(
+    points: Mapping[str, OperatingPoint | None],
+) -> Mapping[str, OperatingPoint | None]:
+    """Return the same points; of many classes, `all` and those with the lowest and highest F1."""
+    if len(points) - 1 <= CLASS_ROWS:
+        return points
+    scores = {name: point.f1 for name, point in points.items() if point and name != "all"}
+    ranked = sorted(scores, key=lambda name: scores[name])
+    half = CLASS_ROWS // 2
+    names = ranked if len(ranked) <= CLASS_ROWS else [*ranked[:half], *ranked[-half:]]
+    return {name: points[name] for name in ("all", *names)}
 
 
 def choose_operating_points(

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_tasks.assemble.split_files import Split, find_recipe_data, get_sources
-from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.metric_tables import format_number
+from resnet_tasks.data.statistics.class_counts import NUM_EXTREMES
+from resnet_tasks.errors import DataError, RunError, shorten_name
+from resnet_tasks.evaluation.metric_tables import CLASS_ROWS, format_number
 from resnet_tasks.evaluation.uncertainty.bootstrap import Resampling
 from resnet_tasks.evaluation.uncertainty.paired_test import (
     MetricDifference,
@@ -221,7 +222,10 @@ def _list_digests(saved: SavedEvaluation) -> list[str]:
 
 
 def build_paired_table(comparison: PairedComparison, title: str = "") -> Table:
-    """Return the table of differences; headline metrics are also listed per class."""
+    """Return the table of differences; headline metrics are also listed per class.
+
+    Of many classes, those with the lowest and the highest differences are listed.
+    """
     table = Table(title=Text(title), title_justify="left")
     table.add_column("metric", overflow="fold")
     for heading in ("run", "other", "difference [95 % interval]", "chance?"):
@@ -230,9 +234,31 @@ def build_paired_table(comparison: PairedComparison, title: str = "") -> Table:
     for name, difference in comparison.differences.items():
         table.add_row(Text(name), *_format_cells(difference))
         if len(difference.per_class) > 1 and name.rpartition("/")[2] in HEADLINE:
-            for label, class_difference in difference.per_class.items():
-                table.add_row(Text(f"  {label}"), *_format_cells(class_difference), style="dim")
+            names, num_others = _select_classes(difference)
+            for label in names:
+                # A long name would be folded into several lines.
+                shown_label = shorten_name(label) if num_others else label
+                cells = _format_cells(difference.per_class[label])
+                table.add_row(Text(f"  {shown_label}"), *cells, style="dim")
+            if num_others:
+                table.add_row(Text(f"  ({num_others} more classes)"), style="dim")
     return table
+
+
+def _select_classes(difference: MetricDifference) -> tuple[list[str], int]:
+    """Return the classes to list, and the number of the others."""
+    names = list(difference.per_class)
+    if len(names) <= CLASS_ROWS:
+        return names, 0
+    defined = {
+        name: value
+        for name, class_difference in difference.per_class.items()
+        if (value := class_difference.difference) is not None
+    }
+    ranked = sorted(defined, key=lambda name: defined[name])
+    if len(ranked) > 2 * NUM_EXTREMES:
+        ranked = [*ranked[:NUM_EXTREMES], *ranked[-NUM_EXTREMES:]]
+    return ranked, len(names) - len(ranked)
 
 
 def _format_cells(difference: MetricDifference) -> tuple[Text, ...]:

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.backbone.catalog import forbids_commercial_use
 from resnet_tasks.backbone.weights_folders import read_license
-from resnet_tasks.errors import HubError
+from resnet_tasks.errors import MAX_ALLOWED, HubError, format_list
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.report.run_view import EvaluationView, MetricView, RunView, Score
@@ -145,7 +145,7 @@ def _iter_eval_results(view: RunView, task: str) -> Iterator[EvalResult]:
 
 def _describe_model(view: RunView) -> str:
     heads = "; ".join(
-        f"`{name}` ({head.type}: {', '.join(view.labels.heads[name].classes)})"
+        f"`{name}` ({head.type}: {_list_classes(view.labels.heads[name].classes)})"
         for name, head in view.recipe.heads.items()
     )
     size = sum(view.parameters.values())
@@ -153,6 +153,12 @@ def _describe_model(view: RunView) -> str:
     return (
         f"A `{view.recipe.backbone.name}` fine-tuned with resnet-tasks{millions}. Heads: {heads}."
     )
+
+
+def _list_classes(names: Sequence[str]) -> str:
+    if len(names) <= MAX_ALLOWED:
+        return ", ".join(names)
+    return f"{len(names)} classes, all in `classes.json`: {format_list(names)}"
 
 
 def _format_license_warning(initial_license: str) -> str:
@@ -191,7 +197,11 @@ def _iter_class_tables(evaluation: EvaluationView) -> Iterator[str]:
                 (label, _format_number(score), _format_interval(score))
                 for label, score in metrics[main].per_class.items()
             ]
-            yield _format_table((f"{head}, by class", main, "95 % interval"), rows)
+            table = _format_table((f"{head}, by class", main, "95 % interval"), rows)
+            if len(rows) > MAX_ALLOWED:
+                summary = f"{head}, {main} of all {len(rows)} classes"
+                table = f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
+            yield table
 
 
 def _describe_usage(repo: str) -> str:

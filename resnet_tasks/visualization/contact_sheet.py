@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_allowed
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.predictions.truth_drawing import draw_annotations
@@ -52,7 +52,7 @@ def choose_images(
         if category not in names:
             hint = suggest_nearest(category, names)
             raise DataError(
-                f"{category!r} is not a category of the file ({', '.join(names)}){hint}"
+                f"{category!r} is not a category of the file ({format_allowed(names)}){hint}"
             )
         category_index = names.index(category)
         positions = [i for i in positions if _has_category(dataset, i, category_index)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from resnet_tasks.evaluation.metric_tables import build_metric_tables
 from resnet_tasks.structures.evaluation import Metric
 from tests.support.consoles import heard, quiet
@@ -64,9 +66,73 @@ def test_the_headline_metrics_come_first() -> None:
 def test_of_many_classes_the_lowest_and_the_highest_are_shown() -> None:
     values: dict[str, float | None] = {f"c{i:02}": i / 100 for i in range(80)}
     text = printed({"AP": Metric(0.395, {**values, "absent": None})})
-    assert "by class: the lowest and highest 20 of 81" in text
+    assert "by class: 9 lowest, 9 highest of 80; all 81 in metrics.json" in text
     shown = [name for name in (*values, "absent") if f" {name} " in text]
-    assert shown == [f"c{i:02}" for i in (*range(10), *range(70, 80))]
+    assert shown == [f"c{i:02}" for i in (*range(9), *range(71, 80))]
+
+
+def head_metrics(head: str, names: tuple[str, ...], num_classes: int) -> dict[str, Metric]:
+    """Headline metrics of a head whose class names are too long for a cell."""
+    labels = [f"class {i} " + "of many long names " * 3 + str(i) for i in range(num_classes)]
+    values = {label: i / num_classes for i, label in enumerate(labels)}
+    intervals = dict.fromkeys(labels, (0.25, 0.75))
+    return {f"{head}/{name}": Metric(0.5, values, (0.4, 0.6), intervals) for name in names}
+
+
+BOXES = ("AP", "AP50")
+MASKS = ("mask_AP", "mask_AP50", "box_AP", "box_AP50")
+PIXELS = ("mIoU", "Dice", "pixel_accuracy")
+
+
+@pytest.mark.parametrize("number", [80, 1200])
+@pytest.mark.parametrize(
+    "heads",
+    [
+        {"objects": BOXES},
+        {"objects": BOXES, "pixels": PIXELS},
+        {"masks": MASKS, "pixels": PIXELS},
+        {"a": BOXES, "b": MASKS, "c": PIXELS},
+        {"a": BOXES, "b": MASKS, "c": PIXELS, "d": BOXES, "e": PIXELS},
+    ],
+)
+def test_many_classes_of_many_heads_stay_below_30_lines(
+    heads: dict[str, tuple[str, ...]], number: int
+) -> None:
+    made: dict[str, Metric] = {}
+    for head, names in heads.items():
+        made |= head_metrics(head, names, number)
+    lines = printed(made, headline_only=True).splitlines()
+    assert len(lines) < 30
+    for head in heads:
+        assert any(line.startswith(f"{head}, by class: ") for line in lines)
+    titles = [line for line in lines if ", by class: " in line]
+    assert all(f"all {number} in metrics.json" in line for line in titles)
+    has_table = any("0.000 [0.250, 0.750]" in line for line in lines)
+    assert has_table or len(heads) == 5, "the lowest class of the first head"
+
+
+def test_few_classes_are_complete_next_to_many() -> None:
+    made = head_metrics("many", BOXES, 80) | {
+        "few/mIoU": Metric(0.5, {"sky": 0.25, "road of the old town by the river": 0.75})
+    }
+    text = printed(made)
+    assert "few, by class\n" in text
+    assert "road of the old town by the river" in text
+    assert "many, by class: 8 lowest, 8 highest of 80" in text
+
+
+def test_classes_without_a_value_are_left_to_the_file_that_holds_all() -> None:
+    values: dict[str, float | None] = {f"c{i}": None for i in range(80)}
+    text = printed({"AP": Metric(0.5, {**values, "c3": 0.25, "c7": 0.75})})
+    assert "by class: the 2 with a value; all 80 in metrics.json" in text
+    assert "c9" not in text
+
+
+def test_names_that_look_like_markup_or_hold_control_characters() -> None:
+    names = ["[red]x[/red]", "two\nlines", *(f"c{i}" for i in range(40))]
+    text = printed({"AP": Metric(0.5, {name: i / 50 for i, name in enumerate(names)})})
+    assert "│ [red]x[/red] │" in text
+    assert "│ two lines    │" in text
 
 
 def test_a_long_name_is_folded_not_cut() -> None:

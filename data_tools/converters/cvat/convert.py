@@ -25,7 +25,7 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_allowed
 
 
 def convert_cvat(
@@ -98,7 +98,7 @@ def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: P
     if unknown:
         raise DataError(
             f"{file} has an object of class {unknown[0]!r}; the classes are "
-            f"{', '.join(class_names)}: "
+            f"{format_allowed(class_names)}: "
             "add this class or correct the file"
         )
     if not class_names:

@@ -24,7 +24,7 @@ from resnet_tasks.data.coco.masks import (
 )
 from resnet_tasks.data.coco.problems import Findings, Id, format_value
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
-from resnet_tasks.errors import format_list
+from resnet_tasks.errors import format_allowed, format_list
 
 VISIBILITY = {"occluded": (3, 1.0), "truncated": (1, 0.3)}
 """Key -> (maximum, value of a bare `true`). The value of `true` still counts as visible enough for
@@ -63,7 +63,7 @@ class AnnotationReader:
     ) -> None:
         findings.context = {
             "images": format_list([record.id for record in images]),
-            "categories": format_list(categories.ids, 100),
+            "categories": format_allowed(categories.ids),
         }
         if not is_listed:
             findings.add("missing_annotations")

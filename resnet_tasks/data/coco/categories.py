@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from resnet_tasks.data.coco.problems import format_value
-from resnet_tasks.errors import DataError, format_list
+from resnet_tasks.errors import DataError, format_allowed, format_list
 from resnet_tasks.files.safe_names import require_class_names
 
 
@@ -53,7 +53,7 @@ class CategoryMap:
             repeated = [value for value, count in counts.items() if count > 1]
             if repeated:
                 raise DataError(
-                    f"the category {key}(s) {', '.join(repeated)} appear more than once; "
+                    f"the category {key}(s) {format_list(repeated)} appear more than once; "
                     f"give each category its own {key}"
                 )
 
@@ -94,7 +94,7 @@ class CategoryMap:
         index = self.index_table.get(category_id)
         if index is None:
             raise DataError(
-                f"category id {category_id!r} is unknown; known: {format_list(self.ids, 100)}"
+                f"category id {category_id!r} is unknown; known: {format_allowed(self.ids)}"
             )
         return index
 

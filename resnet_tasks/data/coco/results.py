@@ -31,7 +31,7 @@ from resnet_tasks.data.coco.json_records import (
 from resnet_tasks.data.coco.masks import is_rle, pack_polygon
 from resnet_tasks.data.coco.problems import Id, format_value
 from resnet_tasks.data.coco.truth import TruthFile
-from resnet_tasks.errors import MAX_LISTED, DataError, format_list
+from resnet_tasks.errors import MAX_LISTED, DataError, format_allowed, format_list
 from resnet_tasks.files.json_files import disable_gc, read_json
 
 Kind = Literal["box", "mask"]
@@ -190,7 +190,7 @@ class _EntryValidator:
             return
         location = f"{location} (image {image_id!r})"
         if find(self._truth.categories.index_table, category_id) is None:
-            known_ids = format_list(self._truth.categories.ids, 100)
+            known_ids = format_allowed(self._truth.categories.ids)
             self._add(
                 f"known: {known_ids}; ids are those of the ground truth's `categories`, not "
                 "indices or names",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.data.images.label_files import read_label_map
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_allowed
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
 
 
@@ -81,7 +81,7 @@ def values_to_labels(
         bad = sorted(
             {int(v) for v in np.unique(values[(labels == unknown_value) | (clipped != values)])}
         )
-        known_ids = ", ".join(str(category.id) for category in categories.categories)
+        known_ids = format_allowed(categories.ids)
         raise DataError(
             f"label map {path} holds the value(s) {bad[:5]}, which are neither a category id "
             f"({known_ids}) nor 0 (unlabeled) or {void_value} (void)"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from resnet_tasks.errors import DataError, RecipeError
+from resnet_tasks.errors import DataError, RecipeError, format_allowed
 from resnet_tasks.evaluation.numerics.box_overlap import (
     ImageBoxes,
     build_image_boxes,
@@ -125,7 +125,7 @@ class KittiEvaluator:
                 hint = suggest_nearest(name, self.classes)
                 raise RecipeError(
                     f"options of evaluator 'kitti': iou names {name!r}, but the classes are "
-                    f"{', '.join(self.classes)}{hint}"
+                    f"{format_allowed(self.classes)}{hint}"
                 )
         self._neighbors = {
             one.lower(): other.lower() for one, other in self.options.neighbors.items()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
 
 Kind = Literal["max F1", "sensitivity", "false positives"]
@@ -112,7 +112,7 @@ def choose_thresholds(
         if not len(objects):
             if label is None:
                 raise DataError(
-                    f"there is no object of {', '.join(evaluator.classes)} in the {images} "
+                    f"there is no object of {format_list(evaluator.classes)} in the {images} "
                     "images; an operating point is chosen on images with objects"
                 )
             points[name] = None

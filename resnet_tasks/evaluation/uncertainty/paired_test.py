@@ -10,14 +10,14 @@ Shape glossary: `R` resampled datasets.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.evaluation.uncertainty.bootstrap import LEVEL, Resampling, compute_interval
 from resnet_tasks.structures.evaluation import Metric
 
@@ -143,8 +143,8 @@ def compare_evaluations(
         if name not in metrics or name not in other_metrics:
             reasons[name] = f"only the {'first' if name in metrics else 'second'} reports it"
         elif metrics[name].per_class.keys() != other_metrics[name].per_class.keys():
-            reasons[name] = "the classes differ: " + " / ".join(
-                ", ".join(metric_map[name].per_class) for metric_map in (metrics, other_metrics)
+            reasons[name] = _describe_class_differences(
+                metrics[name].per_class, other_metrics[name].per_class
             )
         elif resampling.rules.get(name) != other_resampling.rules.get(name):
             rules = [
@@ -155,6 +155,16 @@ def compare_evaluations(
         else:
             shared[name] = _compute_difference(name, first, second)
     return PairedComparison(shared, reasons, resampling)
+
+
+def _describe_class_differences(names: Iterable[str], other_names: Iterable[str]) -> str:
+    ours, theirs = list(names), list(other_names)
+    parts = {
+        "first": [name for name in ours if name not in theirs],
+        "second": [name for name in theirs if name not in ours],
+    }
+    texts = [f"only the {run} has {format_list(own)}" for run, own in parts.items() if own]
+    return f"the classes differ: {'; '.join(texts)}"
 
 
 def _describe_rule_differences(first: str, second: str) -> str:

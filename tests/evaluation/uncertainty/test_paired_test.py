@@ -92,7 +92,7 @@ def test_what_is_not_shared_is_listed_with_the_reason() -> None:
     assert found.not_compared == {
         "scene": "only the second has it",
         "objects/FROC": "only the first reports it",
-        "objects/AP50": "the classes differ: a / b",
+        "objects/AP50": "the classes differ: only the first has a; only the second has b",
     }
     plain = found.to_json()
     assert plain["differences"]["objects/AP"]["could_be_chance"] is False
