@@ -110,4 +110,4 @@ def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None
         )
         RunLog(run, Console(stderr=True)).log("report_failed", error=text)
     else:
-        typer.echo(f"report:   {page} (all classes)")
+        typer.echo(f"report:   {page}")

@@ -51,7 +51,7 @@ def build_metric_tables(
     title: str = "",
     *,
     headline_only: bool = False,
-    location: str = "in metrics.json",
+    location: str = "in report and metrics.json",
 ) -> Group:
     """Build a table of metrics with 95 % intervals, and per-class tables of the headline metrics.
 
@@ -108,11 +108,11 @@ class _ClassView:
     """Metrics of a head by class, for a table.
 
     Attributes:
-        title: Title of the table.
+        head: Name of the head; empty if there is none.
         metrics: Name of a column -> metric; the first one ranks the classes.
     """
 
-    title: str
+    head: str
     metrics: dict[str, Metric]
 
     @classmethod
@@ -122,8 +122,7 @@ class _ClassView:
         columns = [name for name in names if len(metrics[name].per_class) > 1][:CLASS_COLUMNS]
         if not columns or all(v is None for v in metrics[columns[0]].per_class.values()):
             return None
-        title = f"{head}, by class" if head else "by class"
-        return cls(title, {_strip_head(name): metrics[name] for name in columns})
+        return cls(head, {_strip_head(name): metrics[name] for name in columns})
 
     @property
     def names(self) -> list[str]:
@@ -135,21 +134,37 @@ class _ClassView:
         """True if only some of the classes are shown."""
         return len(self.names) > CLASS_ROWS
 
-    def select_extremes(self, number: int) -> tuple[list[str], str]:
-        """Return the lowest and the highest classes, and a description of the selection.
+    def build_parts(self) -> list[Text | Table]:
+        """Build the title and the table of all classes."""
+        title = f"{self.head}, by class" if self.head else "by class"
+        return [_build_title(title), self._build_table(self.names)]
+
+    def build_extreme_parts(self, number: int, location: str) -> list[Text | Table]:
+        """Build the title and the table of the lowest and the highest classes.
 
         Args:
-            number: Maximum number of classes, even.
+            number: Maximum number of classes, even; below 2 there is no table.
+            location: Place of the values of all classes.
         """
+        names, selection = self._select_extremes(number)
+        prefix = f"{self.head}: {selection}" if self.head else selection
+        title = _build_title(f"{prefix}all {len(self.names)} classes {location}")
+        return [title, self._build_table(names)] if names else [title]
+
+    def _select_extremes(self, number: int) -> tuple[list[str], str]:
+        """Return the lowest and the highest classes, and a description of the selection."""
+        if number < 2:
+            return [], ""
         values = next(iter(self.metrics.values())).per_class
         defined = {name: value for name, value in values.items() if value is not None}
         ranked = sorted(defined, key=lambda name: defined[name])
         if len(ranked) <= number:
-            return ranked, f"the {len(ranked)} with a value"
+            return ranked, f"{len(ranked)} with a value; "
         half = number // 2
-        return [*ranked[:half], *ranked[-half:]], f"{half} lowest, {half} highest of {len(ranked)}"
+        selection = f"{half} lowest, {half} highest of {len(ranked)}; "
+        return [*ranked[:half], *ranked[-half:]], selection
 
-    def build_table(self, names: Sequence[str]) -> Table:
+    def _build_table(self, names: Sequence[str]) -> Table:
         """Build the table with the given classes as rows."""
         table = Table()
         table.add_column("class", overflow="fold")
@@ -186,14 +201,10 @@ def _build_class_tables(
     parts: list[Text | Table] = []
     for view in views:
         if not view.is_long:
-            parts += [_build_title(view.title), view.build_table(view.names)]
-        elif num_tables:
-            num_tables -= 1
-            names, selection = view.select_extremes(num_rows)
-            title = _build_title(f"{view.title}: {selection}; all {len(view.names)} {location}")
-            parts += [title, view.build_table(names)]
+            parts += view.build_parts()
         else:
-            parts.append(_build_title(f"{view.title}: all {len(view.names)} {location}"))
+            parts += view.build_extreme_parts(num_rows if num_tables else 0, location)
+            num_tables = max(0, num_tables - 1)
     return parts
 
 

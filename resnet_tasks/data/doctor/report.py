@@ -15,11 +15,13 @@ from resnet_tasks.data.coco.problems import Finding, Problem, get_severity
 from resnet_tasks.data.doctor.check import FileCheck
 from resnet_tasks.data.doctor.repair import RepairReport
 from resnet_tasks.data.splits.write_splits import WrittenSplits
-from resnet_tasks.errors import MAX_LISTED, format_list, shorten_name
+from resnet_tasks.errors import MAX_LISTED, MAX_NAME, format_list, shorten_name
 from resnet_tasks.files.atomic import json_text, open_atomic
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
 _SHOWN_IDS = 3
+USUAL_PARTS = 3
+"""Number of parts (train, val, test) up to which a table has room for names of full length."""
 MAX_ROWS = 20
 """Maximum number of classes that are all rows of a table."""
 
@@ -124,8 +126,10 @@ def _select_rows(objects: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tupl
     half = MAX_ROWS // 4
     shown_names = ranked if len(ranked) <= 2 * half else [*ranked[:half], *ranked[-half:]]
     total = tuple(sum(column) for column in zip(*objects.values(), strict=True))
-    rows = [(f"objects of {len(objects)} classes", total)]
-    return rows + [(f"  {shorten_name(name)}", objects[name]) for name in shown_names]
+    # In 80 columns, the numbers of five folds leave 16 for the names.
+    length = MAX_NAME if len(total) <= USUAL_PARTS else 14
+    rows = [(f"all {len(objects)} classes", total)]
+    return rows + [(f"  {shorten_name(name, length)}", objects[name]) for name in shown_names]
 
 
 def _describe_absent_classes(splits: WrittenSplits) -> list[str]:

@@ -8,6 +8,8 @@ from resnet_tasks.errors import format_list, shorten_name
 
 MAX_CLASSES = 12
 """Maximum number of classes that a line lists completely."""
+NAME_LENGTH = 20
+"""Number of characters of a class name in such a line."""
 NUM_EXTREMES = 3
 """Number of the highest and of the lowest classes that a line lists of many."""
 
@@ -32,7 +34,7 @@ def format_counts(counts: Mapping[str, int]) -> str:
     present = {name: count for name, count in counts.items() if count}
     if not present:
         return f"none of {len(counts)} classes"
-    absent = [shorten_name(name) for name in counts if name not in present]
+    absent = [shorten_name(name, NAME_LENGTH) for name in counts if name not in present]
     share = f"{len(present)} of {len(counts)}" if absent else f"{len(counts)}"
     parts = [
         f"{sum(counts.values())} in {share} classes",
@@ -52,7 +54,7 @@ def format_extremes(values: Mapping[str, float], headings: tuple[str, str]) -> s
     """
     ranked = sorted(values, key=lambda name: -values[name])
     texts = [
-        f"{shorten_name(name)} {value if isinstance(value, int) else f'{value:.4g}'}"
+        f"{shorten_name(name, NAME_LENGTH)} {value if isinstance(value, int) else f'{value:.4g}'}"
         for name, value in ((name, values[name]) for name in ranked)
     ]
     if len(texts) <= 2 * NUM_EXTREMES:

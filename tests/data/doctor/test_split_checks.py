@@ -16,6 +16,7 @@ from resnet_tasks.data.doctor.check import CheckOptions
 from resnet_tasks.data.doctor.split_checks import check_splits, find_sibling_splits
 from resnet_tasks.errors import DataError
 from tests.support.doctored_files import GOOD, noise, write
+from tests.support.many_classes import count_lines, write_dataset
 
 
 def split(folder: Path, name: str, groups: tuple[str | None, str | None], **top: Any) -> Path:
@@ -136,3 +137,42 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert run(train, "--fix", tmp_path / "fixed.json").exit_code == 2
     assert run(train, val, "--fix", tmp_path / "other.json").exit_code == 2
     assert run(train, "--drop", "box_apart").exit_code == 2
+
+
+def test_errors_are_the_last_lines(tmp_path: Path) -> None:
+    train, val = (split(tmp_path, name, ("p1", name)) for name in ("train", "val"))
+    content = json.loads(train.read_text())
+    del content["annotations"][0]["area"]
+    content["annotations"][1]["category_id"] = 99
+    content["categories"].append({"id": 70, "name": "unused"})
+    train.write_text(json.dumps(content))
+    report = tmp_path / "found.json"
+    words = ["data", "check", str(train), str(val), "--json", str(report)]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 2
+    lines = made.stdout.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("error: "))
+    assert [line.split(": ")[:2] for line in lines[first:]] == [
+        ["error", "unknown_category"],
+        ["error", "shared_group"],
+    ]
+    assert [line.split(": ")[1] for line in lines[:first] if line.startswith("note: ")]
+    rows = [line.split("│")[1].strip() for line in lines if "│" in line]
+    assert rows == ["note", "repaired", "warning", "error", "error"]
+
+    # A report that cannot be written does not hide the errors.
+    (tmp_path / "folder").mkdir()
+    made = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "folder")])
+    assert "error: shared_group: " in made.stdout
+    assert "folder" in made.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [80, 1200])
+def test_many_classes_take_few_lines(tmp_path: Path, number: int) -> None:
+    write_dataset(tmp_path, number)
+    made = CliRunner().invoke(app, ["data", "check", str(tmp_path / "train.json")])
+    assert made.exit_code == 0
+    assert count_lines(made.stdout) < 15
+    assert f"{number} categories (traffic light [red], <b>bold</b> & co, " in made.stdout
+    assert f"and {number - 5} more)" in made.stdout
+    assert "(--json FILE lists all)" in made.stdout

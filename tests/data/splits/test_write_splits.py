@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.doctor.split_checks import check_splits
 from resnet_tasks.data.splits.write_splits import SplitPlan, split_file
 from resnet_tasks.errors import DataError
+from tests.support.many_classes import write_dataset
 
 NUMBER = 120
 
@@ -193,3 +195,37 @@ def test_the_command_line(tmp_path: Path) -> None:
         result = run(path, "--out", tmp_path / "x", *wrong)
         assert result.exit_code == 2
         assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("number", [80, 1200])
+@pytest.mark.parametrize("parts", [(), ("--folds", 5)])
+def test_many_classes_are_summarized(
+    tmp_path: Path, number: int, parts: tuple[object, ...]
+) -> None:
+    write_dataset(tmp_path / "data", number, images=30)
+    made = run(tmp_path / "data/train.json", "--out", tmp_path / "out", *parts)
+    assert made.exit_code == 0, made.output
+    lines = made.stdout.splitlines()
+    notes = [line for line in lines if line.startswith("note: ")]
+    names = [f"fold{i}" for i in range(5)] if parts else ["train", "val", "test"]
+    assert len(notes) <= len(names) + 1, "one for each part, and one for all"
+    assert any(re.match(r"note: val|note: fold1 has no objects of \d+ classes: ", n) for n in notes)
+    assert notes[-1].startswith("note: no part has objects of ")
+    assert sum("│" in line for line in lines) <= 12
+    assert sum(f"all {number} classes  " in line.replace("│", " ") for line in lines) == 1
+    assert any(line.startswith(f"all {number} classes: resnet-tasks data check ") for line in lines)
+
+
+def test_a_few_classes_are_all_in_the_table_and_the_notes(tmp_path: Path) -> None:
+    path = data_set(tmp_path)
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 3, "name": "images"})
+    content["annotations"][0]["category_id"] = 3
+    path.write_text(json.dumps(content))
+    made = run(path, "--out", tmp_path / "out")
+    rows = [line.split("│")[1].strip() for line in made.stdout.splitlines() if "│" in line]
+    assert rows == ["images", "groups", "cell", "mitosis", "images"]
+    notes = [line for line in made.stdout.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2, "of three parts, two have no object of the class with one"
+    assert all(line.endswith(" has no objects of images") for line in notes)
+    assert "all 3 classes" not in made.stdout

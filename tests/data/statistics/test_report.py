@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from resnet_tasks.cli import app
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.statistics.measure import ChannelMoments, DatasetStatistics, ValueRange
-from resnet_tasks.data.statistics.report import draw_statistics, print_statistics
+from resnet_tasks.data.statistics.report import (
+    draw_statistics,
+    is_shortened,
+    print_statistics,
+    write_statistics,
+)
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema.data import IntensityRecipe
 from resnet_tasks.recipe.yaml_text import parse_yaml
 from tests.support.consoles import heard, quiet
+from tests.support.many_classes import class_names, count_lines, write_dataset
 
 
 def measured() -> DatasetStatistics:
@@ -105,3 +114,37 @@ def test_figure_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(DataError, match=r"b\.png cannot be written .*choose another --out"):
         draw_statistics(measured(), tmp_path / "a" / "b.png")
+
+
+@pytest.mark.parametrize("number", [80, 1200])
+def test_many_classes_take_few_lines_and_are_all_in_the_json(tmp_path: Path, number: int) -> None:
+    write_dataset(tmp_path, number)
+    words = ["data", "stats", str(tmp_path / "train.json")]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    assert count_lines(shown.stdout) < 60
+    assert f"({number - 20} rarer classes)" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "all classes and image sizes: add --json FILE"
+
+    report = tmp_path / "statistics.json"
+    written = CliRunner().invoke(app, [*words, "--json", str(report), "--out", f"{report}.png"])
+    assert f"statistics: {report}" in written.stdout
+    assert "add --json FILE" not in written.stdout
+    found = json.loads(report.read_text())
+    assert list(found["objects"]) == class_names(number)
+    assert sum(found["objects"].values()) == 24
+    assert sum(found["class_pixels"].values()) + found["void_pixels"] == 12 * 32 * 64
+    assert found["sizes"] == [{"height": 32, "width": 64, "images": 12}]
+    assert [set(channel) for channel in found["channels"]] == [{"mean", "std", "min", "max"}] * 3
+
+
+def test_few_classes_need_no_json() -> None:
+    assert not is_shortened(measured())
+    many_sizes = measured()
+    many_sizes.sizes.update({(i, i): 1 for i in range(1, 7)})
+    assert is_shortened(many_sizes)
+
+
+def test_the_json_of_a_file_without_readable_values_is_complete(tmp_path: Path) -> None:
+    write_statistics(DatasetStatistics(images=1), tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["channels"] == []

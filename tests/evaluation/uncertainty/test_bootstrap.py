@@ -167,7 +167,25 @@ def test_a_class_on_few_images_gets_no_interval_and_is_named() -> None:
     metrics = attach_intervals({"head/mean": judge.compute()["mean"]}, made.values)
     assert metrics["head/mean"].interval is not None
     assert metrics["head/mean"].per_class_interval == {"a": None}
-    assert "head/mean/a" in made.notes[-1]
+    assert made.notes[-1].startswith("head: no intervals for 1 class (a): fewer than 95% of ")
+
+
+def test_classes_without_intervals_are_one_note_per_head_for_any_number_of_metrics() -> None:
+    class Many(Means):
+        def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+            rare = super().resample(counts)["mean/a"]
+            names = [f"{metric}/class {i}" for metric in ("mean", "peak") for i in range(80)]
+            return {"mean": counts.mean(axis=1), "peak": rare, **dict.fromkeys(names, rare)}
+
+    judge = Many(range(40), range(40), has_a=[1] + [0] * 39)
+    notes = resample_heads({"one": [judge], "two": [judge]}, {}, Bootstrap(200)).notes
+    listed = "80 classes (class 0, class 1, class 2, class 3, class 4, and 75 more)"
+    assert [note.partition(": fewer")[0] for note in notes] == [
+        "one: no interval for peak",
+        "two: no interval for peak",
+        f"one: no intervals for {listed}",
+        f"two: no intervals for {listed}",
+    ]
 
 
 def test_undefined_values_get_no_interval() -> None:

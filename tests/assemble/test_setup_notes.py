@@ -1,0 +1,57 @@
+"""Notes at the start of a training: short for any number of classes, complete for a few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_tasks.assemble.training_setup import TrainingSetup
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
+from tests.support.consoles import heard, quiet
+from tests.support.half_bright import write_recipe
+from tests.support.many_classes import class_names, write_dataset
+
+FASTER_RCNN = "{type: faster_rcnn, options: {pyramid_channels: 32, box_head_channels: 32}}"
+
+
+def written_recipe(folder: Path, number: int) -> Recipe:
+    torch.set_num_threads(1)
+    write_dataset(folder / "data", number)
+    path = write_recipe(
+        folder / "mine.yaml",
+        folder / "data",
+        data={"train": [{"annotations": "train.json"}], "val": [{"annotations": "val.json"}]},
+    )
+    changes = ("heads.scene.options.class_weights=inverse_sqrt", f"heads.objects={FASTER_RCNN}")
+    return load_recipe(path, changes)
+
+
+def start_up(recipe: Recipe) -> list[str]:
+    console = quiet(80)
+    TrainingSetup.from_recipe(recipe, console=console)
+    return heard(console).splitlines()
+
+
+@pytest.mark.parametrize("number", [80, 1200])
+def test_many_classes_take_less_than_15_lines(tmp_path: Path, number: int) -> None:
+    lines = start_up(written_recipe(tmp_path, number))
+    assert len(lines) < 15
+    text = " ".join(" ".join(lines).split())
+    for split in ("train", "val"):
+        assert f"{split}: 12 images; objects: 24 in " in text
+    assert f" of {number} classes; most: " in text
+    assert "all counts: report of the run, or `resnet-tasks data stats FILE --json OUT`" in text
+    assert "heads.scene: class_weights inverse_sqrt: highest: " in text
+    assert "all in the run's recipe.yaml" in text
+
+
+def test_three_classes_are_all_counted(tmp_path: Path) -> None:
+    lines = start_up(written_recipe(tmp_path, 3))
+    text = " ".join(" ".join(lines).split())
+    names = class_names(3)
+    for name in names:
+        assert text.count(f"{name} ") == 3, "in train, in val, and among the weights"
+    assert "all counts" not in text
