@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
+from resnet_tasks.assemble.extend_run import BaseRun
+from resnet_tasks.assemble.labels import HeadLabels
 from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.run_folder.checkpoint import load_model_weights
 from resnet_tasks.runs.run import Run, load
+from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.training.experiments.seeds import finetune_seeds
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from tests.support.interrupting import asked_to_stop_at
@@ -261,3 +265,23 @@ def test_over_seeds_and_asked_again(first: Path, data: Path, tmp_path: Path) -> 
         finetune_seeds(
             recipe("roads", weighted), 2, out=tmp_path / "seeds", data_root=data, console=QUIET
         )
+
+
+def test_of_many_changed_classes_the_message_names_those_that_differ() -> None:
+    names = tuple(f"class {i}" for i in range(1200))
+    ids = tuple(range(1, 1201))
+    swapped = (*names[:700], "other", *names[701:])
+    before, now = (HeadLabels(n, ids, LabelTable.identity(n)) for n in (names, swapped))
+    run: Any = SimpleNamespace(
+        recipe=SimpleNamespace(heads={"objects": None}),
+        labels=SimpleNamespace(heads={"objects": before}),
+        directory="runs/first",
+    )
+    labels: Any = SimpleNamespace(heads={"objects": now})
+    model: Any = None
+    message = (
+        r"head objects of runs/first has the classes class 700 \(id 701\) \(1200 classes\), but "
+        r"with the new data it would have other \(id 701\) \(1200 classes\); give the categories"
+    )
+    with pytest.raises(RunError, match=message):
+        BaseRun(run, "last").load_weights_into(model, labels)

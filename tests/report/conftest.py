@@ -17,6 +17,7 @@ from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.structures.run_lengths import encode_rectangle
+from tests.support.many_classes import class_names
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -199,19 +200,40 @@ def _write_log(path: Path) -> None:
     path.write_text("".join(json.dumps(each) + "\n" for each in events))
 
 
-@pytest.fixture(scope="session")
-def _model_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
-    base = tmp_path_factory.mktemp("report")
+def write_run(base: Path, names: tuple[str, ...]) -> MadeRun:
+    """Write a finished run of two heads on classes of these names, and its data."""
     data, folder = base / "data", base / "run"
-    _write_data(data, HOSTILE)
+    _write_data(data, names)
     folder.mkdir()
     (folder / "recipe.yaml").write_text(RECIPE.format(root=data))
-    categories = CategoryMap(tuple(Category(10 * (i + 1), n) for i, n in enumerate(HOSTILE)))
+    categories = CategoryMap(tuple(Category(10 * (i + 1), n) for i, n in enumerate(names)))
     labels = build_labels(load_recipe(folder / "recipe.yaml"), categories)
     (folder / "classes.json").write_text(json.dumps(labels.to_json()))
     _write_log(folder / "log.jsonl")
-    _write_evaluation(folder / "evaluations" / "val", data, HOSTILE)
-    return MadeRun(folder, data)
+    _write_evaluation(folder / "evaluations" / "val", data, names)
+    return MadeRun(folder, data, names)
+
+
+@pytest.fixture(scope="session")
+def _model_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    return write_run(tmp_path_factory.mktemp("report"), HOSTILE)
+
+
+@pytest.fixture(params=[80, 1200])
+def many_classes(request: pytest.FixtureRequest, tmp_path: Path) -> MadeRun:
+    """A finished run of many classes, most of which have no intervals, and which a note lists."""
+    names = tuple(class_names(request.param))
+    made = write_run(tmp_path, names)
+
+    def drop_intervals(value: dict[str, Any]) -> None:
+        for metric in value["metrics"].values():
+            intervals = metric.get("per_class_interval", {})
+            intervals.update(dict.fromkeys(list(intervals)[10:]))
+        listed = ", ".join(f"objects/AP/{name}" for name in names)
+        value["intervals"] = {"notes": ["Short.", f"without an interval: {listed}"]}
+
+    made.edit("metrics.json", drop_intervals)
+    return made
 
 
 @pytest.fixture

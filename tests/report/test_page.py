@@ -104,6 +104,41 @@ def test_hostile_names_stay_text_and_nothing_is_fetched(made: Any, tmp_path: Pat
     assert made.files[1] in read(made.folder / "report.html").text
 
 
+def shown(html: str, section: str) -> str:
+    """Text of a section while everything that expands is closed."""
+    start = html.index(f'<section id="{section}">')
+    part = html[start : html.index("</section>", start)]
+    return Reader(re.sub(r"</summary>.*?</details>", "</summary>", part, flags=re.DOTALL)).text
+
+
+def test_many_classes_are_summarized_and_expand(many_classes: Any) -> None:
+    html = write_report(many_classes.folder).read_text(encoding="utf-8")
+    number, page = len(many_classes.names), Reader(html)
+    metrics = shown(html, "metrics")
+    assert len(metrics) < 2500
+    assert "Short." in metrics
+    assert f"Classes without an interval ({number - 10}): class 10, class 11, " in metrics
+    assert f", and {number - 15} more" in metrics
+    assert "without an interval: objects/AP/" in metrics
+    assert f"all {number}, in a table that scrolls" in page.text
+    for section in ("images", "data"):
+        assert len(shown(html, section)) < 3500, section
+    assert f"Objects of all {number} classes" in shown(html, "data")
+    assert f"6 in 2 of {number} classes" in shown(html, "data")
+    for name in many_classes.names:
+        assert page.text.count(name) >= 3, "scores of two heads, and objects"
+
+
+def test_few_classes_are_not_folded(made: Any) -> None:
+    html = write_report(made.folder).read_text(encoding="utf-8")
+    for name in made.names:
+        assert name in shown(html, "data")
+        assert name in shown(html, "images")
+    assert "Classes without an interval" not in html
+    assert "in a table that scrolls" not in html
+    assert 'class="scroll tall"' not in html
+
+
 def test_the_page_is_small_and_whole(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = write_report(made.folder)
     assert page.stat().st_size < 300_000

@@ -14,8 +14,12 @@ from typer.testing import CliRunner
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.protocols.froc import FrocOptions
-from resnet_tasks.evaluation.protocols.operating_point import ThresholdRule
-from resnet_tasks.runs.operating_points import choose_operating_points, load_thresholds
+from resnet_tasks.evaluation.protocols.operating_point import OperatingPoint, ThresholdRule
+from resnet_tasks.runs.operating_points import (
+    choose_operating_points,
+    load_thresholds,
+    select_extremes,
+)
 from resnet_tasks.runs.run import Run
 from tests.support.light_run import trained_on_cells
 
@@ -114,3 +118,15 @@ def test_command_line(run: Run, data: Path) -> None:
     image = str(next((data / "cells").rglob("*.jpg")))
     both = ["predict", str(run.directory), image, "--score", "0.5", "--operating-point"]
     assert runner.invoke(app, both).exit_code == 2
+
+
+def test_of_many_classes_those_with_the_lowest_and_highest_f1_are_shown() -> None:
+    def point(f1: float) -> OperatingPoint:
+        return OperatingPoint(0.5, f1, f1, f1, 1.0, 7)
+
+    points: dict[str, OperatingPoint | None] = {"all": point(0.5), "absent": None}
+    points |= {f"class {i}": point(i / 1200) for i in range(1200)}
+    shown = select_extremes(points)
+    assert list(shown) == ["all", *(f"class {i}" for i in (*range(10), *range(1190, 1200)))]
+    few = dict(list(points.items())[:21])
+    assert select_extremes(few) == few

@@ -181,3 +181,21 @@ def test_a_difference_without_an_interval_has_no_verdict() -> None:
         ["a/patient_sensitivity_at_0.125", "0.500", "0.250", "+0.2500", "-"],
         ["a/HD95", "3.000 px", "1.000 px", "+2.000 [+1.500, +2.500]", "worse (p 0.002)"],
     ]
+
+
+@pytest.mark.parametrize("number", [21, 80, 1200])
+def test_of_many_classes_the_lowest_and_highest_differences_are_listed(number: int) -> None:
+    per_class = {
+        f"class {'of a long name ' * 4}{i}": MetricDifference(i / number, 0.5, (-0.1, 0.1), 0.5)
+        for i in range(number - 1)
+    }
+    per_class["absent"] = MetricDifference(None, None)
+    differences = {"a/AP": MetricDifference(0.5, 0.25, (0.125, 0.375), 0.002, per_class)}
+    made = Resampling(Bootstrap(10), "images", 10, {}, {})
+    console = quiet(120)
+    console.print(build_paired_table(PairedComparison(differences, {}, made)))
+    rows = [line.split("│") for line in heard(console).splitlines() if "│" in line]
+    assert len(rows) == 8, "the metric, six classes, and how many more there are"
+    assert [row[1].split()[-1] for row in rows[1:4]] == ["0", "1", "2"]
+    assert rows[6][1].split()[-1] == str(number - 2)
+    assert rows[7][1].strip() == f"({number - 6} more classes)"

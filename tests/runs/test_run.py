@@ -146,7 +146,9 @@ def test_foreign_categories_are_refused(run: Run, data: Path, tmp_path: Path) ->
     content["categories"][0]["name"] = "other"
     file = tmp_path / "foreign.json"
     file.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="was trained on"):
+    with pytest.raises(
+        RunError, match=r"has the categories 1 other, but the run .* was trained on"
+    ):
         run.evaluate(annotations=file, images=data / "cells", console=quiet())
 
 
