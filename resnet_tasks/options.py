@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails
 
+from resnet_tasks.docstrings import add_descriptions
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.registry import suggest_nearest
 
 Options = TypeVar("Options", bound=BaseModel)
+
+
+class DescribedModel(BaseModel):
+    """Base class of models whose JSON schema takes its descriptions from the docstrings."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        add_descriptions(handler.resolve_ref_schema(schema), cls)
+        return schema
 
 
 def describe_problem(

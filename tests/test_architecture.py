@@ -19,6 +19,7 @@ PACKAGES = ("resnet_tasks", "data_tools", "benchmarks", "examples")
 # Lowest layer first. A module may import its own layer and the layers above it in this list.
 LAYERS: list[list[str]] = [
     ["errors"],
+    ["docstrings", "json_schema"],
     ["registry", "options"],
     ["files", "runtime"],
     ["structures", "recipe"],

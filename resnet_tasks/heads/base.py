@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.foreign_weights import ForeignWeights
-from resnet_tasks.options import validate_options
+from resnet_tasks.options import DescribedModel, validate_options
 from resnet_tasks.registry import Registry
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.loss_term import LossTerm
@@ -25,7 +25,7 @@ from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.tasks import Task, get_task
 
 
-class HeadOptions(BaseModel):
+class HeadOptions(DescribedModel):
     """Base class of the options of all heads: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

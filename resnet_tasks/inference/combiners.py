@@ -13,18 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.inference.predictor import ImageHandle, Predictor, Prepared
-from resnet_tasks.options import validate_options
+from resnet_tasks.options import DescribedModel, validate_options
 from resnet_tasks.registry import Registry
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction
 
 
-class CombinerOptions(BaseModel):
+class CombinerOptions(DescribedModel):
     """Base class of the options of combiners: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -9,21 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from resnet_tasks.docstrings import get_first_sentence
+from resnet_tasks.json_schema import JsonSchema, Schema
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path
 from resnet_tasks.registry import find_nearest
 
 MAX_QUOTED_CHARS = 60
 """Number of characters of an invalid value that a message quotes."""
-
-Schema = dict[str, Any]
-
-_PLAIN = {
-    "string": "text",
-    "boolean": "true or false",
-    "null": "null",
-    "object": "a section of keys",
-}
 
 
 def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
@@ -127,77 +120,21 @@ def _quote(value: Any) -> str:
 def _describe_allowed(path: KeyPath) -> str:
     node = _find_schema(path)
     choices = node.get("enum", [])
-    words = _describe(node)
-    meaning = node.get("description", "")
+    allowed = JsonSchema(get_json_schema()).describe(node)
+    meaning = get_first_sentence(node.get("description", "")).rstrip(".")
     if "$ref" in node or choices:
         meaning = ""
-    return f"{words} ({meaning})" if meaning else words
+    return f"{allowed} ({meaning})" if meaning else allowed
 
 
 def _find_schema(path: KeyPath) -> Schema:
     """Find the schema node of a key path; an empty one below free-form options."""
-    node: Schema = get_json_schema()
-    for part in path:
-        node = next(
-            (child for member in _list_members(node) if (child := _find_child(member, part))), {}
-        )
-    return node
+    return JsonSchema(get_json_schema()).find(path)
 
 
 def _list_members(node: Schema) -> list[Schema]:
-    resolved = _resolve(node)
-    return [_resolve(member) for member in resolved.get("anyOf", [])] or [resolved]
-
-
-def _find_child(node: Schema, part: str | int) -> Schema | None:
-    if isinstance(part, int):
-        child = node.get("items")
-    else:
-        child = node.get("properties", {}).get(part, node.get("additionalProperties"))
-    return child if isinstance(child, dict) else None
+    return JsonSchema(get_json_schema()).list_members(node)
 
 
 def _resolve(node: Schema) -> Schema:
-    reference = node.get("$ref")
-    if reference is None:
-        return node
-    definition: Schema = get_json_schema()["$defs"][reference.rpartition("/")[2]]
-    return definition
-
-
-def _describe(node: Schema) -> str:
-    """Describe the values that a schema node allows."""
-    node = _resolve(node)
-    if "anyOf" in node:
-        return " or ".join(_describe(member) for member in node["anyOf"])
-    if "const" in node:
-        return repr(node["const"])
-    if "enum" in node:
-        return "one of " + ", ".join(map(repr, node["enum"]))
-    kind = node.get("type", "")
-    if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _describe_range(node)
-    if kind == "array":
-        return f"a list{_describe_length(node)}, each entry {_describe(node.get('items', {}))}"
-    if kind == "object" and node.get("properties"):
-        return "a section with the keys " + ", ".join(node["properties"])
-    return _PLAIN.get(kind, "any value")
-
-
-def _describe_length(node: Schema) -> str:
-    least = node.get("minItems")
-    if least is not None and least == node.get("maxItems"):
-        return f" of {least}"
-    return ", not empty" if least else ""
-
-
-def _describe_range(node: Schema) -> str:
-    limit_names = {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-        "multipleOf": "a multiple of",
-    }
-    limits = [f"{name} {node[key]:g}" for key, name in limit_names.items() if key in node]
-    return " " + " and ".join(limits) if limits else ""
+    return JsonSchema(get_json_schema()).resolve(node)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.options import validate_options
+from resnet_tasks.options import DescribedModel, validate_options
 from resnet_tasks.registry import EXTRA_EVALUATORS
 from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.tasks import Task
 
 
-class EvaluatorOptions(BaseModel):
+class EvaluatorOptions(DescribedModel):
     """Base class of evaluator options: frozen, unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

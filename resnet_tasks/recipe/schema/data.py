@@ -12,44 +12,43 @@ Annotates = Literal["boxes", "masks", "semantic", "image"]
 
 
 class SourceRecipe(RecipeModel):
-    """One COCO file and the folder of its images."""
+    """One COCO file and the folder of its images.
 
-    annotations: str = Field(description="COCO JSON, relative to data.root")
-    images: str | None = Field(
-        None, description="Folder of the images; default: the file's own folder"
-    )
-    annotated: tuple[Annotates, ...] | None = Field(
-        None,
-        description="What the file annotates; default: as its `info` states, else what it contains",
-    )
-    allow_outside: bool = Field(
-        False,
-        description=(
-            "Accept file names that are absolute or contain `..`; they can refer to any file on "
-            "the machine"
-        ),
-    )
-    categories: tuple[str, ...] | None = Field(
-        None,
-        description=(
-            "Categories that were annotated wherever they appear; default: those that the file "
-            "lists. The background of the file is not used as a negative example for other ones"
-        ),
-    )
-    weight: Annotated[float, Field(gt=0, le=1000)] = Field(
-        1.0, description="data.train: how often each image comes per epoch, on average"
-    )
+    Attributes:
+        annotations: COCO JSON, relative to `data.root`.
+        images: Folder of the images, relative to `data.root`. Null: the folder of the file.
+        annotated: Annotation types of the file. Null: those that its `info` states, else those that
+            it contains.
+        allow_outside: Whether to accept file names that are absolute or contain `..`. They can
+            refer to any file on the machine.
+        categories: Categories that were annotated wherever they appear; the background of the file
+            is no negative example for other categories. Null: the categories that the file lists.
+        weight: Average number of times that each image comes per epoch, in `data.train` only.
+    """
+
+    annotations: str
+    images: str | None = None
+    annotated: tuple[Annotates, ...] | None = None
+    allow_outside: bool = False
+    categories: tuple[str, ...] | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
 
 
 class FoldsRecipe(RecipeModel):
-    """Cross-validation: one fold of data.train is held out and evaluated instead of data.val."""
+    """Cross-validation: one fold of data.train is held out and evaluated instead of data.val.
 
-    count: Annotated[int, Field(ge=2)] = Field(description="Folds that data.train is divided into")
-    held_out: Annotated[int, Field(ge=0)] = Field(description="Fold to evaluate on, from 0")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of the division")
-    digest: str | None = Field(
-        None, description="Digest of the division; a run records it and refuses another one"
-    )
+    Attributes:
+        count: Number of folds that `data.train` is divided into.
+        held_out: Fold to evaluate on, counted from 0.
+        seed: Seed of the division.
+        digest: Digest of the division, recorded by a run, which rejects another division. Null: not
+            recorded yet.
+    """
+
+    count: Annotated[int, Field(ge=2)]
+    held_out: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    digest: str | None = None
 
     @model_validator(mode="after")
     def _check_held_out_fold(self) -> FoldsRecipe:
@@ -62,42 +61,58 @@ class FoldsRecipe(RecipeModel):
 
 
 class ResizeRecipe(RecipeModel):
-    """Size of the box that every image is resized to, before augmentation."""
+    """Size of the box that every image is resized to, before augmentation.
+
+    Attributes:
+        height: Height of the box, pixels.
+        width: Width of the box, pixels.
+        keep_ratio: Whether to fit the image inside the box. Otherwise it is stretched to the box.
+    """
 
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
-    keep_ratio: bool = Field(True, description="Fit inside the box; false stretches to it exactly")
+    keep_ratio: bool = True
 
 
 class TilesRecipe(RecipeModel):
-    """Tiles of images as training samples; prediction uses sliding windows of the same size."""
+    """Tiles of images as training samples; prediction uses sliding windows of the same size.
 
-    height: Window = Field(description="Height of a tile, pixels of the stored image")
+    Attributes:
+        height: Height of a tile, pixels of the stored image.
+        width: Width of a tile, pixels of the stored image.
+        overlap: Minimum fraction of a tile that its neighbor overlaps.
+        min_visible: Fraction of its box from which a cut object counts; below, it is ignored.
+        empty: Number of tiles without objects per epoch, for each tile with objects. Null: all of
+            them.
+    """
+
+    height: Window
     width: Window
-    overlap: Overlap = Field(0.25, description="Minimum share of a tile that its neighbor overlaps")
-    min_visible: Fraction = Field(
-        0.3, description="Share of its box from which a cut object counts; below, it is ignored"
-    )
-    empty: Annotated[float, Field(ge=0)] | None = Field(
-        0.1,
-        description="Tiles without objects per epoch, for each one with objects; null: all of them",
-    )
+    overlap: Overlap = 0.25
+    min_visible: Fraction = 0.3
+    empty: Annotated[float, Field(ge=0)] | None = 0.1
 
 
 class IntensityRecipe(RecipeModel):
-    """Conversion of stored values to 0..1; 8-bit images need no settings."""
+    """Conversion of stored values to 0..1; 8-bit images need no settings.
 
-    type: Literal["auto", "window", "percentile"] = Field(
-        "auto",
-        description="auto: by the type's range; window: level and width; percentile: per image",
-    )
+    Attributes:
+        type: Range of stored values that becomes 0..1. `auto`: range of the data type; `window`:
+            `level` and `width`; `percentile`: `low` and `high` of each image.
+        level: Center of the window, stored values; required for `type: window`.
+        width: Width of the window, stored values; required for `type: window`.
+        low: Percentile that becomes 0, for `type: percentile`.
+        high: Percentile that becomes 1, for `type: percentile`.
+        per_channel: Whether to compute the percentiles for each channel separately, for `type:
+            percentile`.
+    """
+
+    type: Literal["auto", "window", "percentile"] = "auto"
     level: float | None = None
     width: Positive | None = None
     low: Annotated[float, Field(ge=0, lt=100)] = 0.5
     high: Annotated[float, Field(gt=0, le=100)] = 99.5
-    per_channel: bool = Field(
-        False, description="type=percentile: for each channel separately, not for all together"
-    )
+    per_channel: bool = False
 
     @model_validator(mode="after")
     def _check_type_values(self) -> IntensityRecipe:
@@ -118,93 +133,87 @@ class IntensityRecipe(RecipeModel):
 
 
 class NormalizeRecipe(RecipeModel):
-    """Normalization constants, one per channel, on the 0..1 scale after the intensity step."""
+    """Normalization constants, one per channel, on the 0..1 scale after the intensity step.
+
+    Attributes:
+        mean: Mean of each channel, on the 0..1 scale.
+        std: Standard deviation of each channel, on the 0..1 scale.
+    """
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class CopyPasteRecipe(RecipeModel):
-    """Objects of other training images that are pasted into an image; needs masks."""
+    """Objects of other training images that are pasted into an image; needs masks.
 
-    p: Fraction = Field(0.5, description="Share of the images that get objects of another image")
-    fraction: Fraction = Field(
-        0.5, description="Fraction of the other image's objects that are pasted"
-    )
-    min_visible: Fraction = Field(
-        0.3, description="An object with a smaller visible share becomes an ignore region"
-    )
+    Attributes:
+        p: Probability that an image gets objects of another image.
+        fraction: Fraction of the other image's objects that are pasted.
+        min_visible: Visible fraction from which an object counts; below, it becomes an ignore
+            region.
+    """
+
+    p: Fraction = 0.5
+    fraction: Fraction = 0.5
+    min_visible: Fraction = 0.3
 
 
 class DataRecipe(RecipeModel):
-    """Images, annotations, and their preparation for training."""
+    """Images, annotations, and their preparation for training.
 
-    root: str = Field(
-        description="Folder below --data-root, $RESNET_TASKS_DATA or ./data; or an absolute path"
-    )
+    Attributes:
+        root: Folder below --data-root, $RESNET_TASKS_DATA or ./data; or an absolute path.
+        train: COCO files to train on.
+        val: COCO files to evaluate on during training, and by `evaluate --split val`.
+        test: COCO files for `evaluate --split test`.
+        folds: Fold of `data.train` that is held out and evaluated instead of `data.val`. Groups
+            stay together, and classes are balanced. Null: no cross-validation.
+        resize: Size that images are resized to before augmentation. Null: images keep their size.
+        scales: Sizes of training batches relative to `data.resize`, one drawn per batch.
+        tiles: Tiles of images as training samples, for images that are too large or too detailed.
+            Null: whole images.
+        intensity: Conversion of stored values to 0..1; 8-bit images need no settings.
+        channels: Number of channels of the images.
+        normalize: Normalization constants. `weights`: those of the pretrained weights; `data`:
+            those of `data.train`, measured when training starts; or `mean` and `std`.
+        repeat_factor: Fraction of training images below which a class is rare. Images that show a
+            rare class come sqrt(repeat_factor / fraction) times per epoch (LVIS: 0.001). Null: all
+            images come once.
+        copy_paste: Objects of other images that are pasted into training images, after
+            augmentation. Null: none.
+        unreadable_images: Reaction to a training image that cannot be read: `stop`, or `skip` it
+            and list it in unreadable_images.jsonl. Evaluation always stops.
+        unreadable_images_limit: Maximum fraction of unreadable training images, for
+            `unreadable_images: skip`.
+        cache: Whether to keep resized images in memory; `auto`: if they fit in 1 GB.
+        workers: Number of loader processes; 0: load in the training process; `auto`: chosen for the
+            machine.
+        max_pixels: Maximum number of pixels of an image. Larger images are rejected before they are
+            decoded (decompression bombs).
+        allow_leaks: Whether to accept images, and groups (patients, studies, sequences), that are
+            used for both training and evaluation.
+    """
+
+    root: str
     train: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
     val: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
     test: tuple[SourceRecipe, ...] = ()
-    folds: FoldsRecipe | None = Field(
-        None,
-        description=(
-            "Hold out a fold of data.train and evaluate on it: groups stay together, classes are "
-            "balanced; data.val is not read then"
-        ),
-    )
+    folds: FoldsRecipe | None = None
     resize: ResizeRecipe | None = None
-    scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = Field(
-        (), description="Training batches at these sizes relative to resize, one drawn per batch"
-    )
-    tiles: TilesRecipe | None = Field(
-        None, description="Train on tiles of images that are too large or too detailed"
-    )
+    scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = ()
+    tiles: TilesRecipe | None = None
     intensity: IntensityRecipe = IntensityRecipe()
     channels: Annotated[int, Field(ge=1, le=64)] = 3
-    normalize: Literal["weights", "data"] | NormalizeRecipe = Field(
-        "weights",
-        description=(
-            "weights: constants of the weights; data: those of data.train, measured when training "
-            "starts; or mean and std"
-        ),
-    )
-    repeat_factor: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None,
-        description=(
-            "Share of training images below which a class is rare: images that show it come "
-            "sqrt(repeat_factor / share) times per epoch (LVIS: 0.001); default: all come once"
-        ),
-    )
-    copy_paste: CopyPasteRecipe | None = Field(
-        None,
-        description="Paste objects of other images into training images, after augmentation",
-    )
-    unreadable_images: Literal["stop", "skip"] = Field(
-        "stop",
-        description=(
-            "A training image that cannot be read: stop, or skip it and list it in "
-            "unreadable_images.jsonl; evaluation always stops"
-        ),
-    )
-    unreadable_images_limit: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01,
-        description="unreadable_images=skip: share of the training images that may be unreadable",
-    )
-    cache: bool | Literal["auto"] = Field(
-        "auto", description="Keep resized images in memory; auto: if they fit in 1 GB"
-    )
+    normalize: Literal["weights", "data"] | NormalizeRecipe = "weights"
+    repeat_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    copy_paste: CopyPasteRecipe | None = None
+    unreadable_images: Literal["stop", "skip"] = "stop"
+    unreadable_images_limit: Annotated[float, Field(gt=0, le=1)] = 0.01
+    cache: bool | Literal["auto"] = "auto"
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    max_pixels: Annotated[int, Field(ge=1)] = Field(
-        178_956_970,
-        description="Larger images are refused before they are decoded (decompression bombs)",
-    )
-    allow_leaks: bool = Field(
-        False,
-        description=(
-            "Accept images, and groups (patients, studies, sequences), that are used for both "
-            "training and evaluation"
-        ),
-    )
+    max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
+    allow_leaks: bool = False
 
     @property
     def num_workers(self) -> int | None:

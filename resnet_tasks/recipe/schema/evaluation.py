@@ -10,34 +10,39 @@ from resnet_tasks.recipe.schema.base import Fraction, Overlap, RecipeModel, Wind
 
 
 class SlidingRecipe(RecipeModel):
-    """Sliding windows for the prediction of large images."""
+    """Sliding windows for the prediction of large images.
 
-    height: Window = Field(description="Height of a window, pixels of the image after data.resize")
+    Attributes:
+        height: Height of a window, pixels of the image after `data.resize`.
+        width: Width of a window, pixels of the image after `data.resize`.
+        overlap: Minimum fraction of a window that its neighbor overlaps.
+        nms_iou: IoU above which boxes of two windows are merged into one object.
+    """
+
+    height: Window
     width: Window
-    overlap: Overlap = Field(
-        0.25, description="Minimum share of a window that its neighbor overlaps"
-    )
-    nms_iou: Fraction = Field(
-        0.5, description="Boxes of two windows that overlap more are merged into one object"
-    )
+    overlap: Overlap = 0.25
+    nms_iou: Fraction = 0.5
 
 
 class EvaluationRecipe(RecipeModel):
-    """Metrics, the metric that selects the best checkpoint, and confidence intervals."""
+    """Metrics, the metric that selects the best checkpoint, and confidence intervals.
 
-    best: str | None = Field(None, description="head/metric; default: the first head's main metric")
+    Attributes:
+        best: Metric that selects the best checkpoint, as HEAD/METRIC. Null: the main metric of the
+            first head.
+        batch_size: Images per batch in evaluation. Null: `training.batch_size`.
+        backend: Implementation of the COCO metrics; both give the same numbers.
+        resamples: Number of bootstrap resamples for the 95 % intervals; 0: no intervals.
+        sliding: Sliding windows for evaluation and `predict`. Null: those of `data.tiles`, else
+            whole images.
+        extra: Additional evaluators: head -> evaluator -> its options (null: the defaults), such as
+            `{cells: {froc: {hit: center}}}`. `resnet-tasks evaluators` lists them.
+    """
+
+    best: str | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
-    resamples: Annotated[int, Field(ge=0)] = Field(
-        1000, description="Bootstrap resamples for the 95 % intervals; 0: no intervals"
-    )
-    sliding: SlidingRecipe | None = Field(
-        None, description="Predict window by window, in both evaluation and predict"
-    )
-    extra: dict[str, dict[str, dict[str, Any] | None]] = Field(
-        {},
-        description=(
-            "Head -> additional evaluators, each with its options: froc or kitti for boxes, "
-            "surface for pixels"
-        ),
-    )
+    resamples: Annotated[int, Field(ge=0)] = 1000
+    sliding: SlidingRecipe | None = None
+    extra: dict[str, dict[str, dict[str, Any] | None]] = Field({})

@@ -4,52 +4,59 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from resnet_tasks.recipe.schema.base import RecipeModel
 
 Blocks = Annotated[int, Field(ge=1, le=4096)]
+Options = Annotated[
+    dict[str, Any],
+    # YAML reads a key with nothing but comments below it as null.
+    BeforeValidator(lambda value: {} if value is None else value),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
+]
+"""Options that the class of their owner validates later."""
 
 
 class BackboneRecipe(RecipeModel):
-    """A ResNet and its weights."""
+    """A ResNet and its weights.
 
-    name: str = Field("resnet18", description="See `resnet-tasks backbones`; resnet: see layers")
-    layers: Annotated[tuple[Blocks, ...], Field(min_length=4, max_length=4)] | None = Field(
-        None, description="name: resnet: blocks of the stages C2..C5, such as [3, 4, 6, 3]"
-    )
-    block: Literal["basic", "bottleneck"] = Field(
-        "bottleneck", description="With layers: basic is 3x3, 3x3; bottleneck is 1x1, 3x3, 1x1"
-    )
-    weights: str = Field(
-        "imagenet",
-        description=(
-            "none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, URL#sha256=…, a file, or a "
-            "run folder (RUN, RUN@best)"
-        ),
-    )
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
-        0, description="0 none, 1 the stem, 2..5 through C2..C5"
-    )
-    norm: Literal["train", "frozen", "sync", "group"] = Field(
-        "train",
-        description=(
-            "Batch norms: train them, freeze statistics and scale, share statistics between "
-            "processes, or replace them with GroupNorm"
-        ),
-    )
-    output_stride: Literal[8, 16, 32] = Field(
-        32, description="Stride of C5; below 32 the last stages are dilated"
-    )
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Stochastic depth: probability of skipping the last block in training"
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Save memory by a second forward of the stages; same gradients"
-    )
-    accept_license: bool = Field(
-        False, description="Accept weights that allow only non-commercial use"
-    )
+    Attributes:
+        name: Variant of ResNet, see `resnet-tasks backbones`; or `resnet`, with `layers`.
+        layers: Number of blocks of the stages C2..C5 for `name: resnet`, such as [3, 4, 6, 3].
+            Null: those of the variant.
+        block: Kind of block for `layers`: `basic` is 3x3, 3x3; `bottleneck` is 1x1, 3x3, 1x1.
+        weights: Source of the weights: none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO,
+            URL#sha256=…, a file, or a run folder (RUN, RUN@best).
+        frozen_stages: Number of frozen stages: 0 none, 1 the stem, 2..5 the stem and the stages
+            through C2..C5.
+        norm: Treatment of batch norms: `train` them, `frozen` statistics and scales, `sync`
+            statistics between processes, or `group` norms instead.
+        output_stride: Stride of C5, pixels; below 32, the last stages are dilated.
+        drop_path: Probability of skipping the last block in training (stochastic depth); earlier
+            blocks have lower ones.
+        gradient_checkpointing: Whether to save memory by a second forward of the stages; the
+            gradients stay the same.
+        accept_license: Whether to accept weights whose license allows only non-commercial use.
+    """
+
+    name: str = "resnet18"
+    layers: Annotated[tuple[Blocks, ...], Field(min_length=4, max_length=4)] | None = None
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    weights: str = "imagenet"
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
+    norm: Literal["train", "frozen", "sync", "group"] = "train"
+    output_stride: Literal[8, 16, 32] = 32
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gradient_checkpointing: bool = False
+    accept_license: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -86,70 +93,83 @@ class BackboneRecipe(RecipeModel):
 
 
 class PyramidRecipe(RecipeModel):
-    """A feature pyramid P2..P6 or P2..P7 over C2..C5 that heads share."""
+    """A feature pyramid P2..P6 or P2..P7 over C2..C5 that heads share.
 
-    channels: Annotated[int, Field(ge=1)] = Field(256, description="Channels of every level")
-    extra_levels: Literal["pooled", "convolved"] = Field(
-        "pooled",
-        description=(
-            "Levels above P5: pooled is one, P6 (faster_rcnn, mask_rcnn); convolved are two, P6 "
-            "and P7, with weights (RetinaNet, FCOS)"
-        ),
-    )
+    Attributes:
+        channels: Number of channels of every level.
+        extra_levels: Levels above P5. `pooled`: P6 without weights (faster_rcnn, mask_rcnn);
+            `convolved`: P6 and P7 with weights (RetinaNet, FCOS).
+    """
+
+    channels: Annotated[int, Field(ge=1)] = 256
+    extra_levels: Literal["pooled", "convolved"] = "pooled"
 
 
 class ExtendRecipe(RecipeModel):
-    """A finished run whose backbone and heads are reused; the recipe lists the new heads."""
+    """A finished run whose backbone and heads are reused; the recipe lists the new heads.
 
-    run: str = Field(description="A run folder: RUN (its last checkpoint) or RUN@best")
-    freeze: tuple[str, ...] | None = Field(
-        None,
-        description=(
-            "Parts of the run that stay frozen, out of backbone, pyramid and its heads; default: "
-            "all of them"
-        ),
-    )
-    heads: tuple[str, ...] = Field(
-        (), description="Heads that come from the run; set when training starts"
-    )
+    Attributes:
+        run: Run folder: RUN (its last checkpoint) or RUN@best.
+        freeze: Parts of the run that stay frozen: backbone, pyramid, or names of its heads. Null:
+            all of them.
+        heads: Heads that come from the run; set when training starts.
+    """
+
+    run: str
+    freeze: tuple[str, ...] | None = None
+    heads: tuple[str, ...] = ()
 
 
 class ModelWeightsRecipe(RecipeModel):
-    """Weights of a whole pretrained model, and the head that they are loaded into."""
+    """Weights of a whole pretrained model, and the head that they are loaded into.
+
+    Attributes:
+        source: Source of the weights: torchvision:ENUM, hf-hub:REPO, URL#sha256=…, a file, or a
+            folder.
+        head: Head to load the weights into. Null: the only head that fits.
+    """
 
     source: str
-    head: str | None = Field(None, description="Head to load; default: the only head that fits")
+    head: str | None = None
 
 
 class HeadRecipe(RecipeModel):
-    """One named head."""
+    """One named head.
+
+    Attributes:
+        type: Type of the head, see `resnet-tasks heads`.
+        loss_weight: Factor of the head's losses in the total loss.
+        lr_scale: Learning rate of the head, relative to `training.learning_rate`.
+        classes: Categories of the dataset that the head predicts. Null: things for boxes, all
+            categories for pixels and for whole images.
+        others: Treatment of annotations of categories that are not in `classes`: `ignore` them in
+            loss and evaluation, or treat them as `background`.
+        background: Whether a semantic head gets a first class `background` for unlabeled pixels.
+        options: Options of the head's type, see `resnet-tasks heads TYPE`. Null: the defaults.
+    """
 
     type: str
     loss_weight: Annotated[float, Field(ge=0)] = 1.0
-    lr_scale: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="The head's learning rate, relative to training.learning_rate"
-    )
-    classes: tuple[str, ...] | None = Field(
-        None,
-        description=(
-            "Subset of the dataset's categories; default: things for boxes, all for pixels and "
-            "for whole images"
-        ),
-    )
+    lr_scale: Annotated[float, Field(ge=0)] = 1.0
+    classes: tuple[str, ...] | None = None
     others: Literal["ignore", "background"] = "ignore"
-    background: bool = Field(
-        False, description="Semantic heads: add a first class with this name for unlabeled pixels"
-    )
-    options: dict[str, Any] = Field({})
+    background: bool = False
+    options: Options = Field({})
 
 
 class CombinerRecipe(RecipeModel):
-    """One named combiner: type, options, and a line `ROLE: HEAD` for every head that it reads."""
+    """One named combiner: type, options, and a line `ROLE: HEAD` for every head that it reads.
+
+    Attributes:
+        type: Type of the combiner, see `resnet-tasks combiners`.
+        options: Options of the combiner's type, see `resnet-tasks combiners TYPE`. Null: the
+            defaults.
+    """
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="Name of the combiner")
-    options: dict[str, Any] = Field({})
+    type: str
+    options: Options = Field({})
 
     @model_validator(mode="after")
     def _check_roles(self) -> CombinerRecipe:

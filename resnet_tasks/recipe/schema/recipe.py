@@ -32,46 +32,41 @@ def _allow_preset_name(schema: dict[str, Any]) -> None:
 
 
 class Recipe(RecipeModel):
-    """One run: data, a backbone, one or more named heads, training and evaluation."""
+    """One run: data, a backbone, one or more named heads, training and evaluation.
 
-    name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]+$", description="Set from the file's name")
-    plugins: tuple[str, ...] = Field(
-        (), description="Python files or modules with custom heads; they are executed"
-    )
+    Attributes:
+        name: Name of the run; set from the file name if it is missing.
+        plugins: Python files or modules with custom heads. They are executed, with the user's
+            consent.
+        data: Images, annotations, and their preparation for training.
+        backbone: ResNet and its weights.
+        model_weights: Weights of backbone and head of a pretrained model: torchvision:ENUM of a
+            detector, hf-hub:REPO, URL#sha256=…, a file, or a folder. They need `backbone.weights:
+            none`. Null: none.
+        pyramid: One shared pyramid for all heads that read P2..P6 (faster_rcnn, fpn), instead of
+            one per head; {} for the defaults. Null: no shared pyramid.
+        heads: Heads by name.
+        combine: Predictions made from those of several heads, by name. Each is evaluated, drawn and
+            written like that of a head.
+        extend: Finished run whose backbone, pyramid and heads are reused; the heads of the recipe
+            are added. Null: a new model.
+        augment: Transforms of albumentations by name, in order, see `resnet-tasks augmentations`;
+            or a preset: medical_microscopy, radiology, driving.
+        training: Numbers of the training loop.
+        evaluation: Metrics, best checkpoint, and confidence intervals.
+    """
+
+    name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]+$")
+    plugins: tuple[str, ...] = ()
     data: DataRecipe
     backbone: BackboneRecipe = BackboneRecipe()
-    model_weights: str | ModelWeightsRecipe | None = Field(
-        None,
-        description=(
-            "Backbone and head of a pretrained model: torchvision:ENUM of a detector, hf-hub:REPO, "
-            "URL#sha256=…, a file, or a folder; backbone.weights is none then"
-        ),
-    )
-    pyramid: PyramidRecipe | None = Field(
-        None,
-        description=(
-            "One shared pyramid for all heads that read P2..P6 (faster_rcnn, fpn), instead of one "
-            "per head; {} for the defaults"
-        ),
-    )
+    model_weights: str | ModelWeightsRecipe | None = None
+    pyramid: PyramidRecipe | None = None
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1), AfterValidator(with_head_names)]
-    combine: Annotated[dict[str, CombinerRecipe], AfterValidator(with_head_names)] = Field(
-        {},
-        description=(
-            "Predictions made from those of several heads, by name; each is evaluated, drawn and "
-            "written like a head"
-        ),
-    )
-    extend: ExtendRecipe | None = Field(
-        None,
-        description="Add the heads to a finished run, with the backbone and pyramid of that run",
-    )
+    combine: Annotated[dict[str, CombinerRecipe], AfterValidator(with_head_names)] = Field({})
+    extend: ExtendRecipe | None = None
     augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
-        (),
-        description=(
-            "Albumentations by name, in order; or a preset: medical_microscopy, radiology, driving"
-        ),
-        json_schema_extra=_allow_preset_name,
+        (), json_schema_extra=_allow_preset_name
     )
     training: TrainingRecipe = TrainingRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()

@@ -11,79 +11,85 @@ from resnet_tasks.recipe.schema.base import Fraction, Positive, RecipeModel
 
 
 class UnfreezeRecipe(RecipeModel):
-    """Epoch after which fewer stages of the backbone are frozen."""
+    """Epoch after which fewer stages of the backbone are frozen.
 
-    epoch: Annotated[int, Field(ge=1)] = Field(description="Number of epochs before it")
-    frozen_stages: Annotated[int, Field(ge=0, le=4)] = Field(
-        description="backbone.frozen_stages from then on"
-    )
+    Attributes:
+        epoch: Number of epochs before the change.
+        frozen_stages: Value of `backbone.frozen_stages` after the change.
+    """
+
+    epoch: Annotated[int, Field(ge=1)]
+    frozen_stages: Annotated[int, Field(ge=0, le=4)]
 
 
 class TrainingRecipe(RecipeModel):
-    """Numbers of the training loop; usable from Python without the other parts of a recipe."""
+    """Numbers of the training loop; usable from Python without the other parts of a recipe.
+
+    Attributes:
+        epochs: Number of passes over the training images.
+        batch_size: Number of images per batch, over all processes together.
+        accumulation: Number of batches per optimizer step.
+        optimizer: Optimizer: `adamw`, or `sgd` with momentum.
+        learning_rate: Learning rate at the end of the warmup.
+        backbone_lr_scale: Learning rate of the backbone, relative to `learning_rate`.
+        layer_decay: Learning rate of each backbone stage, relative to that of the next stage.
+        unfreeze: Stages of the backbone to unfreeze later, by epoch.
+        weight_decay: Weight decay of convolutions and linear layers; norms and biases have none.
+        momentum: Momentum of `optimizer: sgd`.
+        schedule: Learning rate after the warmup: `cosine` falls to 0, `steps` drops at `steps`,
+            `constant` stays.
+        steps: Fractions of the run at which the learning rate drops, for `schedule: steps`.
+        step_factor: Factor of the learning rate at each drop, for `schedule: steps`.
+        warmup: Fraction of the run in which the learning rate rises linearly from 0.
+        clip_norm: Maximum norm of the gradient; a larger gradient is scaled down to it. Null: no
+            limit.
+        ema: Decay of the exponential moving average of the weights; 0: none.
+        precision: Number format of the forward pass; `auto`: bf16 where the hardware supports it,
+            else fp32.
+        seed: Seed of weights, order of the images, augmentation and dropout.
+        evaluate_every: Number of epochs between evaluations; 0: only at the end.
+        patience: Number of evaluations without a better `evaluation.best` after which training
+            stops early. Null: never.
+        checkpoint_minutes: Minutes between checkpoints within an epoch.
+        device: Device to train on: cpu, cuda, cuda:1, mps; `auto`: CUDA, else MPS, else the CPU.
+        deterministic: Whether to use deterministic algorithms, so that a repeated run on a CPU
+            gives the same weights.
+        trackers: Trackers for curves, besides log.jsonl; wandb and mlflow are extra packages.
+        balancing: Weighting of the heads' losses, on top of `loss_weight`: `fixed`; `uncertainty`
+            (Kendall et al. 2018, learned); `dwa` (Liu et al. 2019, by how fast each loss falls).
+        log_gradient_conflict: Number of updates between measurements of the cosines between the
+            heads' gradients on the last shared stage; 0: never.
+        non_finite: Reaction to a non-finite loss or gradient: `stop`, or `skip` the step, in at
+            most 1 % of the steps. Either way the step is saved for `resnet-tasks replay`.
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 30
     batch_size: Annotated[int, Field(ge=1)] = 8
-    accumulation: Annotated[int, Field(ge=1)] = Field(1, description="Batches per optimizer step")
+    accumulation: Annotated[int, Field(ge=1)] = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 1e-3
     backbone_lr_scale: Annotated[float, Field(ge=0)] = 1.0
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0,
-        description="Learning rate of each backbone stage, relative to that of the next stage",
-    )
-    unfreeze: tuple[UnfreezeRecipe, ...] = Field(
-        (), description="Stages of the backbone to unfreeze later, by epoch"
-    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    unfreeze: tuple[UnfreezeRecipe, ...] = ()
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     momentum: Fraction = 0.9
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    steps: tuple[Fraction, ...] = Field(
-        (0.67, 0.92),
-        description="schedule=steps: fractions of the run at which the learning rate drops",
-    )
+    steps: tuple[Fraction, ...] = (0.67, 0.92)
     step_factor: Positive = 0.1
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the run")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     clip_norm: Positive | None = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Decay of the exponential moving average of the weights; 0: none"
-    )
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    evaluate_every: Annotated[int, Field(ge=0)] = Field(
-        1, description="Epochs between evaluations; 0: only at the end"
-    )
-    patience: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Stop early after this many evaluations without a better evaluation.best"
-    )
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    patience: Annotated[int, Field(ge=1)] | None = None
     checkpoint_minutes: Positive = 10.0
     device: str = "auto"
     deterministic: bool = True
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
-        ("tensorboard",),
-        description="Trackers for curves, besides log.jsonl; wandb and mlflow are extra packages",
-    )
-    balancing: str = Field(
-        "fixed",
-        description=(
-            "How the heads' losses are weighted, on top of loss_weight: fixed; uncertainty "
-            "(Kendall et al. 2018, learned); dwa (Liu et al. 2019, by how fast each falls)"
-        ),
-    )
-    log_gradient_conflict: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description=(
-            "Updates between measurements of the cosines between the heads' gradients on the last "
-            "shared stage; 0: never"
-        ),
-    )
-    non_finite: Literal["stop", "skip"] = Field(
-        "stop",
-        description=(
-            "On a non-finite loss or gradient: stop, or skip the step (at most 1 % of the steps); "
-            "either way the step is saved for `resnet-tasks replay`"
-        ),
-    )
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    balancing: str = "fixed"
+    log_gradient_conflict: Annotated[int, Field(ge=0)] = 0
+    non_finite: Literal["stop", "skip"] = "stop"
 
     @model_validator(mode="after")
     def _check_patience(self) -> TrainingRecipe:
