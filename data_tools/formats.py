@@ -9,9 +9,14 @@ from importlib import import_module
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import DataclassSchema
 
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.docstrings import add_descriptions, get_introduction, parse_descriptions
 from resnet_tasks.errors import DataError
+from resnet_tasks.json_schema import JsonSchema, Schema
+from resnet_tasks.option_help import OptionHelp, list_options
 from resnet_tasks.options import describe_problem
 from resnet_tasks.registry import Registry, suggest_nearest
 
@@ -22,6 +27,16 @@ source."""
 COPY_IMAGES = "copy_images"
 """Name of the option that copies the images instead of referring to them. It is set when the source
 is an archive. A format without this option must write its images itself."""
+
+
+class _DescribedSchema(GenerateJsonSchema):
+    """Generator of JSON schemas whose dataclasses are described by their docstrings."""
+
+    def dataclass_schema(self, schema: DataclassSchema) -> JsonSchemaValue:
+        """Generate the schema of a dataclass."""
+        generated = super().dataclass_schema(schema)
+        add_descriptions(generated, schema["cls"])
+        return generated
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,36 @@ class Format:
             for name, parameter in inspect.signature(self.convert).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "progress"
         )
+
+    @property
+    def notes(self) -> str:
+        """What the conversion does, one line per paragraph."""
+        return get_introduction(self.convert.__doc__)
+
+    def describe_options(self, defaults: Mapping[str, Any] | None = None) -> list[OptionHelp]:
+        """Describe the options, by the docstring of the converter.
+
+        Args:
+            defaults: Name of an option -> default that replaces that of the converter.
+        """
+        hints = get_type_hints(self.convert)
+        parameters = inspect.signature(self.convert).parameters
+        descriptions = parse_descriptions(self.convert.__doc__)
+        defaults = defaults or {}
+        schema: Schema = {"properties": {}, "required": [], "$defs": {}}
+        for option in self.options:
+            adapter = TypeAdapter(hints[option])
+            node = adapter.json_schema(schema_generator=_DescribedSchema)
+            schema["$defs"].update(node.pop("$defs", {}))
+            default = parameters[option].default
+            if option in defaults:
+                node["default"] = defaults[option]
+            elif default is inspect.Parameter.empty:
+                schema["required"].append(option)
+            else:
+                node["default"] = adapter.dump_python(default, mode="json")
+            schema["properties"][option] = {**node, "description": descriptions.get(option, "")}
+        return list_options(JsonSchema(schema), schema)
 
     def require_options(self, options: Mapping[str, Any]) -> None:
         """Check that all options without a default are set.

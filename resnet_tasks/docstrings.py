@@ -9,6 +9,8 @@ from collections.abc import Mapping
 SECTIONS = ("Attributes", "Args")
 """Sections that describe attributes or parameters, one entry each."""
 
+_YAML_CONSTANTS = {"None": "null", "True": "true", "False": "false"}
+_CONSTANT = re.compile(r"\b(None|True|False)\b")
 _SECTION = re.compile(r"^([A-Z][A-Za-z ]*):\s*$")
 _ENTRY = re.compile(r"^\*{0,2}`?(\w+)`?(?: ?\([^:]*\))?: *(.*)$")
 _SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bal)(?<!\bvs)[.!?](?=\s+[^a-z\s])")
@@ -16,6 +18,8 @@ _SENTENCE_END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bal)(?<!\bvs)[.!?](?=\s+[^a-
 
 def parse_descriptions(docstring: str | None) -> dict[str, str]:
     """Return the description of each name in the sections `Attributes:` and `Args:`.
+
+    Constants are converted to those of YAML, which users write: `None` becomes `null`.
 
     Args:
         docstring: Docstring in Google style, or None. Types in parentheses after a name are
@@ -37,7 +41,10 @@ def parse_descriptions(docstring: str | None) -> dict[str, str]:
             current.append(entry[2])
         elif descriptions:
             current.append(line.strip())
-    return {name: " ".join(filter(None, lines)) for name, lines in descriptions.items()}
+    return {
+        name: _CONSTANT.sub(lambda match: _YAML_CONSTANTS[match[0]], " ".join(filter(None, lines)))
+        for name, lines in descriptions.items()
+    }
 
 
 def get_descriptions(described: type) -> dict[str, str]:

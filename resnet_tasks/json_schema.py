@@ -14,6 +14,8 @@ _PLAIN = {
     "null": "null",
     "object": "a section of keys",
 }
+_NUMBERS = ("integer", "number")
+_SCALARS = ("string", *_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,16 @@ class JsonSchema:
         """Describe the values that a node allows."""
         node = self.resolve(node)
         if "anyOf" in node:
-            return " or ".join(dict.fromkeys(self.describe(member) for member in node["anyOf"]))
+            # Lists last: in "a list, each entry a number or null", null could be an entry.
+            members = sorted(node["anyOf"], key=lambda member: member.get("type") == "array")
+            return " or ".join(dict.fromkeys(map(self.describe, members)))
         if "const" in node:
             return repr(node["const"])
         if "enum" in node:
-            return "one of " + ", ".join(map(repr, node["enum"]))
+            choices = ("null" if choice is None else repr(choice) for choice in node["enum"])
+            return "one of " + ", ".join(choices)
         kind = node.get("type", "")
-        if kind in ("integer", "number"):
+        if kind in _NUMBERS:
             return ("a whole number" if kind == "integer" else "a number") + _describe_range(node)
         if kind == "array":
             items = node.get("items") or next(iter(node.get("prefixItems", [])), {})
@@ -111,9 +116,6 @@ class JsonSchema:
         if kind == "object" and isinstance(values, dict) and values.get("type") in _SCALARS:
             return f"a section of keys, each with {self.describe(values)}"
         return _PLAIN.get(kind, "any value")
-
-
-_SCALARS = ("string", "integer", "number")
 
 
 def _has_constants(value: Any, condition: Schema) -> bool:

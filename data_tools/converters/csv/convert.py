@@ -68,13 +68,15 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     Args:
         source: Folder that contains tables and images.
         out: Folder for the JSON files, and for `images/` if the images are DICOM files.
-        tables: Split -> CSV file, relative to the source; default: the first match of `TABLES`.
-        columns: Meaning -> name of a column; see `tables.COLUMNS`.
+        tables: Split -> CSV file, relative to the source; default: the first that exists of
+            annotations/annotations_{split}.csv, annotations_{split}.csv and {split}.csv.
+        columns: Meaning -> name of a column, for the meanings image, class, reader, x_min, y_min,
+            x_max, y_max, width, height and group; default: the columns of VinDr-CXR.
         classes: Names in order of their ids, or class in the table -> name; default: all classes
             that occur, sorted.
         empty: Class of rows that state that nothing was found.
         readers: `all` for every box of every reader, with the name of the reader; `merged` for one
-            box per finding, see `tables.merge_findings`; or the name of one reader, for the images
+            box per finding, the mean of its readers; or the name of one reader, for the images
             that this reader annotated.
         val_fraction: Fraction of `train` that goes to `val`, 0 to below 1, for sources without a
             table for `val`. Groups stay together, and the fraction holds on average.

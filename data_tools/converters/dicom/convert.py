@@ -53,11 +53,12 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
         source: Folder of files and folders.
         out: Folder for the JSON files and `images/`.
         classes: Names of the classes that will be annotated; the JSON declares no annotations.
-        values: Gray values to write; see `DicomOptions`.
-        group: Unit that splits must keep together; see `DicomOptions`.
-        salt: Secret for the hashes of ids; see `DicomOptions`.
+        values: Gray values to write: `modality` (HU in CT), `stored` in the file, `voi` (the file's
+            window, 0..65535), or a window as a pair (level, width).
+        group: Unit that splits must keep together.
+        salt: Secret that is mixed into the hashes of ids, so that nobody can verify a guessed id.
         hashed_names: Whether to name images and skipped files by hashes of their paths.
-        longest_side: Maximum height and width in pixels; see `DicomOptions`.
+        longest_side: Maximum height and width in pixels; larger images are shrunk. None: no limit.
         damaged: `stop` at a damaged file, or `skip` and list it.
         license_name: License of the data, written to the JSON.
         progress: Function called with (done, total) after each file.

@@ -308,9 +308,14 @@ def _supports_channels(name: str, params: Mapping[str, Any] | None, channels: in
     return _is_image(output, channels)
 
 
-def _build_transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:
+def get_transform_class(name: str) -> Any:
+    """Return the class of a transform: this package's replacement, else that of albumentations."""
     replaced = _FASTER_TRANSFORMS | ALIGNED
-    transform_class = replaced.get(name, getattr(albumentations, name, None))
+    return replaced.get(name, getattr(albumentations, name, None))
+
+
+def _build_transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:
+    transform_class = get_transform_class(name)
     if not (
         inspect.isclass(transform_class)
         and issubclass(transform_class, albumentations.BasicTransform)

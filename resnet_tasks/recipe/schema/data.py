@@ -16,13 +16,13 @@ class SourceRecipe(RecipeModel):
 
     Attributes:
         annotations: COCO JSON, relative to `data.root`.
-        images: Folder of the images, relative to `data.root`. Null: the folder of the file.
-        annotated: Annotation types of the file. Null: those that its `info` states, else those that
+        images: Folder of the images, relative to `data.root`. None: the folder of the file.
+        annotated: Annotation types of the file. None: those that its `info` states, else those that
             it contains.
         allow_outside: Whether to accept file names that are absolute or contain `..`. They can
             refer to any file on the machine.
         categories: Categories that were annotated wherever they appear; the background of the file
-            is no negative example for other categories. Null: the categories that the file lists.
+            is no negative example for other categories. None: the categories that the file lists.
         weight: Average number of times that each image comes per epoch, in `data.train` only.
     """
 
@@ -41,7 +41,7 @@ class FoldsRecipe(RecipeModel):
         count: Number of folds that `data.train` is divided into.
         held_out: Fold to evaluate on, counted from 0.
         seed: Seed of the division.
-        digest: Digest of the division, recorded by a run, which rejects another division. Null: not
+        digest: Digest of the division, recorded by a run, which rejects another division. None: not
             recorded yet.
     """
 
@@ -82,7 +82,7 @@ class TilesRecipe(RecipeModel):
         width: Width of a tile, pixels of the stored image.
         overlap: Minimum fraction of a tile that its neighbor overlaps.
         min_visible: Fraction of its box from which a cut object counts; below, it is ignored.
-        empty: Number of tiles without objects per epoch, for each tile with objects. Null: all of
+        empty: Number of tiles without objects per epoch, for each tile with objects. None: all of
             them.
     """
 
@@ -168,20 +168,20 @@ class DataRecipe(RecipeModel):
         val: COCO files to evaluate on during training, and by `evaluate --split val`.
         test: COCO files for `evaluate --split test`.
         folds: Fold of `data.train` that is held out and evaluated instead of `data.val`. Groups
-            stay together, and classes are balanced. Null: no cross-validation.
-        resize: Size that images are resized to before augmentation. Null: images keep their size.
+            stay together, and classes are balanced. None: no cross-validation.
+        resize: Size that images are resized to before augmentation. None: images keep their size.
         scales: Sizes of training batches relative to `data.resize`, one drawn per batch.
         tiles: Tiles of images as training samples, for images that are too large or too detailed.
-            Null: whole images.
+            None: whole images.
         intensity: Conversion of stored values to 0..1; 8-bit images need no settings.
         channels: Number of channels of the images.
         normalize: Normalization constants. `weights`: those of the pretrained weights; `data`:
             those of `data.train`, measured when training starts; or `mean` and `std`.
         repeat_factor: Fraction of training images below which a class is rare. Images that show a
-            rare class come sqrt(repeat_factor / fraction) times per epoch (LVIS: 0.001). Null: all
+            rare class come sqrt(repeat_factor / fraction) times per epoch (LVIS: 0.001). None: all
             images come once.
         copy_paste: Objects of other images that are pasted into training images, after
-            augmentation. Null: none.
+            augmentation. None: none.
         unreadable_images: Reaction to a training image that cannot be read: `stop`, or `skip` it
             and list it in unreadable_images.jsonl. Evaluation always stops.
         unreadable_images_limit: Maximum fraction of unreadable training images, for

@@ -29,12 +29,12 @@ class EvaluationRecipe(RecipeModel):
     """Metrics, the metric that selects the best checkpoint, and confidence intervals.
 
     Attributes:
-        best: Metric that selects the best checkpoint, as HEAD/METRIC. Null: the main metric of the
+        best: Metric that selects the best checkpoint, as HEAD/METRIC. None: the main metric of the
             first head.
-        batch_size: Images per batch in evaluation. Null: `training.batch_size`.
+        batch_size: Images per batch in evaluation. None: `training.batch_size`.
         backend: Implementation of the COCO metrics; both give the same numbers.
         resamples: Number of bootstrap resamples for the 95 % intervals; 0: no intervals.
-        sliding: Sliding windows for evaluation and `predict`. Null: those of `data.tiles`, else
+        sliding: Sliding windows for evaluation and `predict`. None: those of `data.tiles`, else
             whole images.
         extra: Additional evaluators: head -> evaluator -> its options (null: the defaults), such as
             `{cells: {froc: {hit: center}}}`. `resnet-tasks evaluators` lists them.

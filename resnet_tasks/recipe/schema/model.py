@@ -31,7 +31,7 @@ class BackboneRecipe(RecipeModel):
     Attributes:
         name: Variant of ResNet, see `resnet-tasks backbones`; or `resnet`, with `layers`.
         layers: Number of blocks of the stages C2..C5 for `name: resnet`, such as [3, 4, 6, 3].
-            Null: those of the variant.
+            None: those of the variant.
         block: Kind of block for `layers`: `basic` is 3x3, 3x3; `bottleneck` is 1x1, 3x3, 1x1.
         weights: Source of the weights: none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO,
             URL#sha256=…, a file, or a run folder (RUN, RUN@best).
@@ -110,7 +110,7 @@ class ExtendRecipe(RecipeModel):
 
     Attributes:
         run: Run folder: RUN (its last checkpoint) or RUN@best.
-        freeze: Parts of the run that stay frozen: backbone, pyramid, or names of its heads. Null:
+        freeze: Parts of the run that stay frozen: backbone, pyramid, or names of its heads. None:
             all of them.
         heads: Heads that come from the run; set when training starts.
     """
@@ -126,7 +126,7 @@ class ModelWeightsRecipe(RecipeModel):
     Attributes:
         source: Source of the weights: torchvision:ENUM, hf-hub:REPO, URL#sha256=…, a file, or a
             folder.
-        head: Head to load the weights into. Null: the only head that fits.
+        head: Head to load the weights into. None: the only head that fits.
     """
 
     source: str
@@ -140,12 +140,12 @@ class HeadRecipe(RecipeModel):
         type: Type of the head, see `resnet-tasks heads`.
         loss_weight: Factor of the head's losses in the total loss.
         lr_scale: Learning rate of the head, relative to `training.learning_rate`.
-        classes: Categories of the dataset that the head predicts. Null: things for boxes, all
+        classes: Categories of the dataset that the head predicts. None: things for boxes, all
             categories for pixels and for whole images.
         others: Treatment of annotations of categories that are not in `classes`: `ignore` them in
             loss and evaluation, or treat them as `background`.
         background: Whether a semantic head gets a first class `background` for unlabeled pixels.
-        options: Options of the head's type, see `resnet-tasks heads TYPE`. Null: the defaults.
+        options: Options of the head's type, see `resnet-tasks heads TYPE`. None: the defaults.
     """
 
     type: str
@@ -162,7 +162,7 @@ class CombinerRecipe(RecipeModel):
 
     Attributes:
         type: Type of the combiner, see `resnet-tasks combiners`.
-        options: Options of the combiner's type, see `resnet-tasks combiners TYPE`. Null: the
+        options: Options of the combiner's type, see `resnet-tasks combiners TYPE`. None: the
             defaults.
     """
 

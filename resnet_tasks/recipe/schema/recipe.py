@@ -42,14 +42,14 @@ class Recipe(RecipeModel):
         backbone: ResNet and its weights.
         model_weights: Weights of backbone and head of a pretrained model: torchvision:ENUM of a
             detector, hf-hub:REPO, URL#sha256=…, a file, or a folder. They need `backbone.weights:
-            none`. Null: none.
+            none`. None: none.
         pyramid: One shared pyramid for all heads that read P2..P6 (faster_rcnn, fpn), instead of
-            one per head; {} for the defaults. Null: no shared pyramid.
+            one per head; {} for the defaults. None: no shared pyramid.
         heads: Heads by name.
         combine: Predictions made from those of several heads, by name. Each is evaluated, drawn and
             written like that of a head.
         extend: Finished run whose backbone, pyramid and heads are reused; the heads of the recipe
-            are added. Null: a new model.
+            are added. None: a new model.
         augment: Transforms of albumentations by name, in order, see `resnet-tasks augmentations`;
             or a preset: medical_microscopy, radiology, driving.
         training: Numbers of the training loop.

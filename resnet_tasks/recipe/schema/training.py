@@ -41,7 +41,7 @@ class TrainingRecipe(RecipeModel):
         steps: Fractions of the run at which the learning rate drops, for `schedule: steps`.
         step_factor: Factor of the learning rate at each drop, for `schedule: steps`.
         warmup: Fraction of the run in which the learning rate rises linearly from 0.
-        clip_norm: Maximum norm of the gradient; a larger gradient is scaled down to it. Null: no
+        clip_norm: Maximum norm of the gradient; a larger gradient is scaled down to it. None: no
             limit.
         ema: Decay of the exponential moving average of the weights; 0: none.
         precision: Number format of the forward pass; `auto`: bf16 where the hardware supports it,
@@ -49,7 +49,7 @@ class TrainingRecipe(RecipeModel):
         seed: Seed of weights, order of the images, augmentation and dropout.
         evaluate_every: Number of epochs between evaluations; 0: only at the end.
         patience: Number of evaluations without a better `evaluation.best` after which training
-            stops early. Null: never.
+            stops early. None: never.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
         device: Device to train on: cpu, cuda, cuda:1, mps; `auto`: CUDA, else MPS, else the CPU.
         deterministic: Whether to use deterministic algorithms, so that a repeated run on a CPU
