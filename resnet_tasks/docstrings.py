@@ -38,9 +38,9 @@ def parse_descriptions(docstring: str | None) -> dict[str, str]:
         entry_indent = entry_indent or indent
         if indent == entry_indent and (entry := _ENTRY.match(line.strip())):
             current = descriptions.setdefault(entry[1], [])
-            current.append(entry[2])
+            current.append(entry[2].replace("``", "`"))
         elif descriptions:
-            current.append(line.strip())
+            current.append(line.strip().replace("``", "`"))
     return {
         name: _CONSTANT.sub(lambda match: _YAML_CONSTANTS[match[0]], " ".join(filter(None, lines)))
         for name, lines in descriptions.items()

@@ -8,6 +8,9 @@ from typing import Any
 
 Schema = dict[str, Any]
 
+MAX_KEYS = 20
+"""Number of keys above which a section is described without their names."""
+
 _PLAIN = {
     "string": "text",
     "boolean": "true or false",
@@ -110,7 +113,7 @@ class JsonSchema:
         if kind == "array":
             items = node.get("items") or next(iter(node.get("prefixItems", [])), {})
             return f"a list{_describe_length(node)}, each entry {self.describe(items)}"
-        if kind == "object" and node.get("properties"):
+        if kind == "object" and 0 < len(node.get("properties", {})) <= MAX_KEYS:
             return "a section with the keys " + ", ".join(node["properties"])
         values = node.get("additionalProperties")
         if kind == "object" and isinstance(values, dict) and values.get("type") in _SCALARS:
@@ -141,5 +144,11 @@ def _describe_range(node: Schema) -> str:
         "exclusiveMaximum": "below",
         "multipleOf": "a multiple of",
     }
-    limits = [f"{name} {node[key]:g}" for key, name in limit_names.items() if key in node]
+    if "minimum" in node and "maximum" in node:
+        return f" from {_format(node['minimum'])} to {_format(node['maximum'])}"
+    limits = [f"{name} {_format(node[key])}" for key, name in limit_names.items() if key in node]
     return " " + " and ".join(limits) if limits else ""
+
+
+def _format(limit: float) -> str:
+    return str(int(limit)) if limit == int(limit) else f"{limit:g}"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails, to_jsonable_python
 
 from resnet_tasks.docstrings import add_descriptions
 from resnet_tasks.errors import ResnetTasksError
@@ -24,7 +24,12 @@ class DescribedModel(BaseModel):
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
     ) -> JsonSchemaValue:
         schema = handler(core_schema)
-        add_descriptions(handler.resolve_ref_schema(schema), cls)
+        definition = handler.resolve_ref_schema(schema)
+        add_descriptions(definition, cls)
+        for name, field in cls.model_fields.items():
+            if field.default_factory is not None:  # pydantic does not call it
+                default = field.get_default(call_default_factory=True, validated_data={})
+                definition["properties"][name]["default"] = to_jsonable_python(default)
         return schema
 
 

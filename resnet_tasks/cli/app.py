@@ -40,6 +40,7 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that ask a process to end."""
 VERBS = (
     "finetune",
+    "lr-find",
     "benchmark",
     "replay",
     "evaluate",
@@ -55,6 +56,9 @@ VERBS = (
     "recipes",
     "data",
     "heads",
+    "combiners",
+    "evaluators",
+    "augmentations",
     "backbones",
 )
 """Order of the commands in the help."""

@@ -88,7 +88,7 @@ class _PrepareCommand(_FormatCommand):
         text = _describe_format(FORMATS.get(dataset.format), width, dataset.options)
         if not dataset.by_hand:
             return text
-        return "\n".join([*_wrap(f"Download: {dataset.by_hand}.", width), "", text])
+        return "\n".join([*_wrap(f"Source: {dataset.by_hand}.", width), "", text])
 
 
 @data_app.command(cls=_PrepareCommand)
@@ -248,7 +248,7 @@ def _describe_datasets(width: int) -> str:
         (name, [f"{dataset.origin.title} ({dataset.origin.license})", dataset.origin.homepage])
         for name, dataset in load_datasets().items()
     ]
-    hint = "Options and download of a dataset: resnet-tasks data prepare NAME --help"
+    hint = "Source and options of a dataset: resnet-tasks data prepare NAME --help"
     return "\n".join(["Datasets:", format_rows(rows, width), "", *_wrap(hint, width)])
 
 

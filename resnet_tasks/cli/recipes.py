@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_plugins
+from resnet_tasks.cli.listings import PluginFiles, load_plugin_files
+from resnet_tasks.errors import RecipeError
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
+]
 
 
 @recipes_app.command("list")
@@ -24,27 +32,35 @@ def list_all() -> None:
 
 @recipes_app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: RecipeName,
+    overrides: Overrides = None,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Include all defaults and expand presets")
+        bool,
+        typer.Option(
+            "--resolved",
+            help="Print every key with its meaning, allowed values and default, and expand "
+            "presets; finetune accepts the result",
+        ),
     ] = False,
+    trust_plugins: Trust = False,
 ) -> None:
-    """Print a recipe."""
-    from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
+    """Print a recipe as it is written, or with all defaults and explanations."""
     from resnet_tasks.recipe.shipped_recipes import find_recipe
 
     if resolved:
-        typer.echo(recipe_to_yaml(load_recipe(name)), nl=False)
+        typer.echo(_explain_recipe(name, overrides or (), trust_plugins), nl=False)
         return
+    if overrides:
+        raise RecipeError(f"{overrides[0]}: KEY=VALUE needs --resolved")
     typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes_app.command()
 def copy(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: RecipeName,
     target: Annotated[
         Path | None,
-        typer.Argument(help="New file or folder; default: the current folder"),
+        typer.Argument(metavar="TARGET", help="New file, or folder for it; default: ."),
     ] = None,
 ) -> None:
     """Copy a shipped recipe for editing."""
@@ -55,7 +71,7 @@ def copy(
 
 @recipes_app.command()
 def validate(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    recipe: RecipeName,
     overrides: Overrides = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
@@ -72,8 +88,64 @@ def validate(
 
 
 @recipes_app.command()
-def schema() -> None:
-    """Print the JSON schema of recipes, for editors."""
-    from resnet_tasks.recipe.load import get_recipe_schema
+def keys(
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KEY", help="Section or key to explain, such as training; omit it for a list"
+        ),
+    ] = None,
+) -> None:
+    """List the keys of recipes, or explain the keys of one section.
 
-    typer.echo(json.dumps(get_recipe_schema(), indent=2))
+    KEY=VALUE arguments of finetune and other commands take the same keys, such as
+    training.epochs=20 or heads.cells.options.nms_iou=0.6.
+    """
+    from resnet_tasks.json_schema import JsonSchema
+    from resnet_tasks.option_help import format_options, list_options, wrap
+    from resnet_tasks.recipe.load import get_recipe_schema
+    from resnet_tasks.registry import suggest_nearest
+
+    schema = JsonSchema(get_recipe_schema())
+    options = list_options(schema, schema.root)
+    width = shutil.get_terminal_size().columns
+    if key is not None:
+        inside = tuple(f"{key}{end}" for end in (".", ".N.", ".NAME."))
+        selected = [o for o in options if o.name == key or o.name.startswith(inside)]
+        if not selected:
+            hint = suggest_nearest(key, [option.name for option in options])
+            raise RecipeError(f"recipes have no key {key!r}{hint}")
+        typer.echo(format_options(selected, width))
+        return
+    typer.echo(format_options(options, width, is_short=True))
+    hint = (
+        "N: position in the list, from 0. NAME: a name of your choice. Allowed values and defaults "
+        "of a section: resnet-tasks recipes keys KEY. Options of heads: resnet-tasks heads NAME"
+    )
+    typer.echo("\n" + "\n".join(wrap(hint, width)))
+
+
+@recipes_app.command()
+def schema(plugin: PluginFiles = None) -> None:
+    """Print the JSON schema of recipes, with which editors complete and check YAML files."""
+    load_plugin_files(plugin)
+    from resnet_tasks.assemble.recipe_schema import build_recipe_schema
+
+    typer.echo(json.dumps(build_recipe_schema(), indent=2))
+
+
+def _explain_recipe(name: str, overrides: Sequence[str], trust_plugins: bool) -> str:
+    from resnet_tasks.assemble.recipe_schema import build_recipe_schema
+    from resnet_tasks.json_schema import JsonSchema
+    from resnet_tasks.recipe.annotated_yaml import annotate_recipe
+    from resnet_tasks.recipe.load import load_recipe
+
+    recipe = load_recipe(name, overrides, trust_plugins=trust_plugins)
+    note = ""
+    if recipe.plugins and not trust_plugins:
+        note = (
+            "The options of its plugins are not explained; --trust-plugins runs their code and "
+            "explains them."
+        )
+    width = shutil.get_terminal_size().columns
+    return annotate_recipe(recipe, JsonSchema(build_recipe_schema()), width, note)

@@ -6,6 +6,8 @@ PyYAML reads YAML 1.1, where `1e-4` is text and `no` is a boolean. Here `1e-4` i
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +112,15 @@ def dump_yaml(value: Any) -> str:
         width=100,
     )
     return text
+
+
+def dump_inline(value: Any) -> str:
+    """Format a plain value as YAML in one line, to follow `key: `; also the key itself."""
+    entries: str = yaml.dump(
+        [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf
+    )
+    text = entries.strip()[1:-1]
+    return json.dumps(value) if "\n" in text else text  # JSON escapes line breaks
 
 
 def _node_to_value(

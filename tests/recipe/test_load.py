@@ -66,7 +66,7 @@ def test_values_defaults_and_name(tmp_path: Path) -> None:
         ("  deterministic: yes", ['deterministic: got "yes"', "true or false"]),
         ("  deterministic: 1", ["deterministic: got 1", "true or false"]),
         ("  steps: 0.5", ["training.steps: got 0.5", "a list"]),
-        ("  steps: [0.5, 2]", ["training.steps.1: got 2", "at least 0 and at most 1"]),
+        ("  steps: [0.5, 2]", ["training.steps.1: got 2", "from 0 to 1"]),
         ("  device: 0", ["training.device: got 0", "text"]),
     ],
 )

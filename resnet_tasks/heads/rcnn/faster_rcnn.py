@@ -58,17 +58,18 @@ class FasterRCNNOptions(HeadOptions):
         rpn_post_nms: Proposals per image after NMS, in training and in prediction.
         rpn_nms_iou: IoU above which two proposals of one level are duplicates.
         rpn_batch_size: Number of anchors per image in the loss.
-        rpn_positive_fraction: Maximum share of positives among them.
+        rpn_positive_fraction: Maximum fraction of positives among the anchors in the loss.
         rpn_fg_iou: IoU with an object from which an anchor is positive.
         rpn_bg_iou: IoU below which an anchor is negative.
         roi_batch_size: Number of proposals per image in the loss.
-        roi_positive_fraction: Maximum share of positives among them.
+        roi_positive_fraction: Maximum fraction of positives among the proposals in the loss.
         roi_fg_iou: IoU with an object from which a proposal is positive.
         roi_bg_iou: IoU below which a proposal is negative.
         roi_output_size: Bins per axis of a pooled box.
         roi_sampling_ratio: Samples per bin and axis.
         box_head_channels: Channels of the two fully connected layers.
-        box_head_dropout: Probability that a unit of these layers is dropped, in training.
+        box_head_dropout: Probability that a unit of the fully connected layers is dropped, in
+            training.
         pyramid_channels: Channels of the pyramid; a shared pyramid determines them itself.
         box_loss: Box loss of both stages: `smooth_l1` on offsets or `giou` on boxes.
     """
