@@ -10,10 +10,16 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import DataclassSchema
 
 from data_tools.writing.split_summary import SplitSummary
-from resnet_tasks.docstrings import add_descriptions, get_introduction, parse_descriptions
+from resnet_tasks.docstrings import (
+    add_descriptions,
+    get_first_sentence,
+    get_introduction,
+    parse_descriptions,
+)
 from resnet_tasks.errors import DataError
 from resnet_tasks.json_schema import JsonSchema, Schema
 from resnet_tasks.option_help import OptionHelp, list_options
@@ -103,7 +109,7 @@ class Format:
             else:
                 node["default"] = adapter.dump_python(default, mode="json")
             schema["properties"][option] = {**node, "description": descriptions.get(option, "")}
-        return list_options(JsonSchema(schema), schema)
+        return list_options(JsonSchema(schema))
 
     def require_options(self, options: Mapping[str, Any]) -> None:
         """Check that all options without a default are set.
@@ -122,6 +128,16 @@ class Format:
                 f"the format {self.name!r} needs the option(s) {', '.join(missing)}; give "
                 f"{' '.join(f'{name}=VALUE' for name in missing)} (docs/formats.md)"
             )
+
+    def _describe_problem(self, option: str, value: Any, problem: ErrorDetails) -> str:
+        key = ".".join(map(str, (option, *problem["loc"])))
+        subject = f"option {key} of the format {self.name!r}"
+        entry = next((entry for entry in self.describe_options() if entry.name == key), None)
+        if entry is None or problem["type"] in ("missing", "unexpected_keyword_argument"):
+            return describe_problem(problem, (), subject=subject)
+        got = problem["input"] if problem["loc"] else value
+        meaning = get_first_sentence(entry.description).rstrip(".")
+        return f"{subject}: got {got!r}; allowed is {entry.allowed} ({meaning})"
 
     def validate_options(self, options: Mapping[str, Any], location: str) -> dict[str, Any]:
         """Return the options with the types that the converter expects, such as tuples for lists.
@@ -145,12 +161,8 @@ class Format:
             try:
                 checked[option] = TypeAdapter(hints[option]).validate_python(value)
             except ValidationError as error:
-                problem = error.errors()[0]
-                key = ".".join(map(str, (option, *problem["loc"])))
                 raise DataError(
-                    describe_problem(
-                        problem, (), subject=f"{location}: option {key} of the format {self.name!r}"
-                    )
+                    f"{location}: {self._describe_problem(option, value, error.errors()[0])}"
                 ) from None
         return checked
 

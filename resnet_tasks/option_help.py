@@ -43,25 +43,31 @@ class OptionHelp:
     is_required: bool
 
 
-def list_options(
-    schema: JsonSchema, node: Schema, *, prefix: str = "", value: Any = None
-) -> list[OptionHelp]:
-    """List the options that a section of a schema has, with those of sections inside it.
+def list_options(schema: JsonSchema) -> list[OptionHelp]:
+    """List the options that a schema describes, with those of sections inside it.
+
+    A key path has `N.` for a position in a list, and `NAME.` for a key that the user chooses.
+    """
+    return list(_iter_options(schema, schema.root, ""))
+
+
+def matches(name: str, key: str) -> bool:
+    """Return whether a key path denotes an option, or a section that contains the option.
 
     Args:
-        schema: Schema that has the definitions.
-        node: Node of the section.
-        prefix: Start of the names, such as `training.`.
-        value: Value of the section, which selects among the branches of the schema.
+        name: Name of the option, with `N` and `NAME` for positions and names.
+        key: Key path with positions and names, such as `data.train.0`.
     """
-    return list(_iter_options(schema, node, prefix, value))
+    parts, key_parts = name.split("."), key.split(".")
+    return len(key_parts) <= len(parts) and all(
+        part in (key_part, "NAME") or (part == "N" and key_part.isdecimal())
+        for part, key_part in zip(parts, key_parts, strict=False)
+    )
 
 
-def _iter_options(
-    schema: JsonSchema, node: Schema, prefix: str, value: Any = None
-) -> Iterator[OptionHelp]:
+def _iter_options(schema: JsonSchema, node: Schema, prefix: str) -> Iterator[OptionHelp]:
     required = {name for member in schema.list_members(node) for name in member.get("required", ())}
-    for name, child in schema.iter_properties(node, value):
+    for name, child in schema.iter_properties(node):
         inner = [
             (entry, key)
             for member in schema.list_members(child)

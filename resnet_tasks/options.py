@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError
-from pydantic.json_schema import JsonSchemaValue
+from pydantic.json_schema import (
+    GenerateJsonSchema,
+    JsonSchemaValue,
+    JsonSchemaWarningKind,
+)
 from pydantic_core import CoreSchema, ErrorDetails, to_jsonable_python
 
-from resnet_tasks.docstrings import add_descriptions
+from resnet_tasks.docstrings import add_descriptions, get_first_sentence
 from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.json_schema import JsonSchema
 from resnet_tasks.registry import suggest_nearest
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -31,6 +36,25 @@ class DescribedModel(BaseModel):
                 default = field.get_default(call_default_factory=True, validated_data={})
                 definition["properties"][name]["default"] = to_jsonable_python(default)
         return schema
+
+
+class OptionsSchema(GenerateJsonSchema):
+    """Generator of JSON schemas that accepts every type; a plugin may have types of its own."""
+
+    ignored_warning_kinds: ClassVar[set[JsonSchemaWarningKind]] = {
+        "skipped-choice",
+        "non-serializable-default",
+    }
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        """Return the schema of any value for a type that JSON does not have."""
+        del schema, error_info
+        return {}
+
+
+def get_options_schema(options_class: type[BaseModel]) -> JsonSchema:
+    """Return the JSON schema of the options of a registered object."""
+    return JsonSchema(options_class.model_json_schema(schema_generator=OptionsSchema))
 
 
 def describe_problem(
@@ -54,7 +78,8 @@ def describe_problem(
         return f"{subject} {unknown}{suggest_nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{subject} is missing; give it"
-    sentence = f"{problem['msg']}, got {problem['input']!r}"
+    reason = problem.get("ctx", {}).get("error", problem["msg"])
+    sentence = f"{reason}, got {problem['input']!r}"
     return f"{subject}: {sentence}" if subject else sentence
 
 
@@ -81,8 +106,30 @@ def validate_options(
         return options_class.model_validate(dict(options or {}))
     except ValidationError as error:
         known = options_class.model_fields
-        problems = "; ".join(describe_problem(problem, known) for problem in error.errors())
+        sentences = _describe_problems(error, dict(options or {}), options_class)
+        problems = "; ".join(dict.fromkeys(sentences))
         place = f"options of {owner}: " if owner else ""
-        raise error_class(
-            f"{place}{problems} (options are: {', '.join(known) or 'none'})"
-        ) from None
+        has_unknown = any(problem["type"] == "extra_forbidden" for problem in error.errors())
+        names = f" (options are: {', '.join(known) or 'none'})" if has_unknown else ""
+        raise error_class(f"{place}{problems}{names}") from None
+
+
+def _describe_problems(
+    error: ValidationError, options: Mapping[str, Any], options_class: type[BaseModel]
+) -> Iterator[str]:
+    """Describe each problem; the members of a union give the same sentence."""
+    schema = get_options_schema(options_class)
+    for problem in error.errors():
+        if problem["type"] in ("extra_forbidden", "missing", "value_error"):
+            yield describe_problem(problem, options_class.model_fields)
+            continue
+        name = str(problem["loc"][0])
+        yield f"{name}: got {options[name]!r}; allowed is {describe_allowed(schema, name)}"
+
+
+def describe_allowed(schema: JsonSchema, name: str) -> str:
+    """Describe the values that an option allows, and its meaning."""
+    node = schema.find((name,))
+    meaning = get_first_sentence(node.get("description", "")).rstrip(".")
+    allowed = schema.describe(node)
+    return f"{allowed} ({meaning})" if meaning else allowed

@@ -20,6 +20,7 @@ from resnet_tasks.evaluation.evaluators import BUILT_IN_EVALUATORS
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.inference.combiners import COMBINERS
 from resnet_tasks.json_schema import Schema
+from resnet_tasks.options import OptionsSchema
 from resnet_tasks.recipe.load import get_recipe_schema
 from resnet_tasks.registry import EXTRA_EVALUATORS
 
@@ -69,7 +70,10 @@ def build_recipe_schema() -> Schema:
 def _build_definitions(classes: Mapping[str, type[BaseModel]]) -> tuple[Schema, Schema]:
     """Return a reference per name, and the definitions that the references point to."""
     inputs = [(options_class, "validation") for options_class in dict.fromkeys(classes.values())]
-    by_class, definitions = models_json_schema(inputs)  # type: ignore[arg-type]  # literal mode
+    by_class, definitions = models_json_schema(
+        inputs,  # type: ignore[arg-type]  # literal mode
+        schema_generator=OptionsSchema,
+    )
     references = {name: by_class[options, "validation"] for name, options in classes.items()}
     return references, definitions.get("$defs", {})
 

@@ -179,38 +179,60 @@ app.add_typer(data_app, name="data")
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
-        help="Overrides, such as training.epochs=20 or training.steps=[0.5,1]",
+        metavar="KEY=VALUE",
+        help="Keys of the recipe to change, such as training.epochs=20 or "
+        "training.steps=[0.5,1]; `resnet-tasks recipes keys` lists them",
     ),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder with the datasets; default: $RESNET_TASKS_DATA, else ./data"),
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of the datasets; default: $RESNET_TASKS_DATA, else ./data",
+    ),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-plugins", help="Run the Python code that the recipe names")
+    bool,
+    typer.Option(
+        "--trust-plugins",
+        help="Run the Python code that the recipe names under `plugins`, without asking",
+    ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by finetune")]
-CheckpointOption = Annotated[Checkpoint, typer.Option(help="Checkpoint to load the weights from")]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Run folder written by finetune, such as runs/quickstart"),
+]
+CheckpointOption = Annotated[
+    Checkpoint,
+    typer.Option(help="Weights to load: of the last step, or of the best evaluation"),
+]
 Calibrated = Annotated[
-    bool, typer.Option("--calibrated", help="Use the confidences that `calibrate` fitted")
+    bool,
+    typer.Option("--calibrated", help="Use the confidences that `resnet-tasks calibrate` fitted"),
 ]
 Tta = Annotated[
     TtaChoice | None,
-    typer.Option(help="Test-time augmentation: also mirrored images, three sizes, or both"),
+    typer.Option(
+        help="Test-time augmentation: average over mirrored images, three sizes, or both "
+        "(about 2, 3 or 6 times slower)"
+    ),
 ]
 
 
 Tiles = Annotated[
     int | None,
     typer.Option(
-        metavar="PIXELS", help="Predict large images in square windows of this side length"
+        metavar="PIXELS",
+        help="Predict large images in square windows of this side length, such as 512",
     ),
 ]
 TileOverlap = Annotated[
     float | None,
     typer.Option(
-        min=0, max=0.9, help="Minimum share of a window that its neighbor overlaps [0.25]"
+        metavar="FRACTION",
+        min=0,
+        max=0.9,
+        help="Minimum fraction of a window that its neighbor overlaps; default: 0.25",
     ),
 ]
 
@@ -248,7 +270,9 @@ def _print_version(requested: bool) -> None:
 def _main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version"),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit"
+        ),
     ] = False,
 ) -> None:
     pass

@@ -60,12 +60,20 @@ def operating_point(
     run: RunFolder,
     rule: Annotated[
         str,
-        typer.Option(help="max-f1, sensitivity>=0.9, or false-positives<=1 (per image)"),
+        typer.Option(
+            metavar="RULE",
+            help="max-f1, or with any number: 'sensitivity>=0.9', 'false-positives<=1' (per image)",
+        ),
     ] = "max-f1",
     hit: Annotated[
-        HitRule, typer.Option(help="A detection is a hit by overlap, or by its center in the box")
+        HitRule,
+        typer.Option(
+            help="What makes a detection a hit: overlap with the object's box, or a center in it"
+        ),
     ] = HitRule.IOU,
-    iou: Annotated[float, typer.Option(min=0.01, max=1, help="Minimum IoU of a hit")] = 0.5,
+    iou: Annotated[
+        float, typer.Option(metavar="IOU", min=0.01, max=1, help="Minimum IoU of a hit")
+    ] = 0.5,
     split: Annotated[Split, typer.Option(help="Split to choose the thresholds on")] = Split.val,
     checkpoint: CheckpointOption = Checkpoint.last,
     data_root: DataRoot = None,

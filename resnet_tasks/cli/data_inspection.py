@@ -29,52 +29,61 @@ class SplitBy(StrEnum):
 def check(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FILE...", help="COCO JSON; several files are splits of one dataset"
-        ),
+        typer.Argument(metavar="FILE", help="COCO JSON; several files are splits of one dataset"),
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Image folder; default: as the file states, else the folder of the file",
+        ),
     ] = None,
     read_images: Annotated[
-        bool, typer.Option("--read-images", help="Also decode every image")
+        bool, typer.Option("--read-images", help="Also decode every image, which takes time")
     ] = False,
     with_splits: Annotated[
         bool,
         typer.Option(
-            "--with-splits", help="Also check train.json, val.json, test.json next to FILE"
+            "--with-splits", help="Also check train.json, val.json and test.json next to FILE"
         ),
     ] = False,
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Accept absolute paths and .. in file names")
     ] = False,
     json_report: Annotated[
-        Path | None, typer.Option("--json", help="JSON file for all findings")
+        Path | None, typer.Option("--json", metavar="FILE", help="JSON file for all findings")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if there is a warning or a repair")
     ] = False,
     fix: Annotated[
         Path | None,
-        typer.Option(metavar="OUT", help="Write a repaired copy, and OUT.changes.json"),
+        typer.Option(
+            metavar="OUT",
+            help="New file for a repaired copy; the changes are listed in OUT.changes.json",
+        ),
     ] = None,
     leave: Annotated[
         list[str] | None,
-        typer.Option(metavar="FINDING", help="With --fix: finding that is not repaired"),
+        typer.Option(
+            metavar="FINDING",
+            help="With --fix: kind of finding that is not repaired; repeat the option for several",
+        ),
     ] = None,
     drop: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FINDING", help="With --fix: finding whose annotations or images are removed"
+            metavar="FINDING",
+            help="With --fix: kind of finding whose annotations or images are removed; repeat the "
+            "option for several",
         ),
     ] = None,
 ) -> None:
     """Report all problems in COCO files and between splits.
 
     The exit code is 0 if the files are usable and 2 if not. With --strict it is 1 if they are
-    usable, but with warnings or repairs in memory. With --fix, the
-    exit code describes the repaired copy.
+    usable, but with warnings or repairs in memory. With --fix, the exit code describes the repaired
+    copy.
     """
     from rich.console import Console
 
@@ -132,19 +141,23 @@ def check(
 
 @data_app.command()
 def split(
-    file: Annotated[Path, typer.Argument(help="COCO JSON")],
-    out: Annotated[Path, typer.Option(help="Folder for the split files")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="COCO JSON")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the split files")],
     fractions: Annotated[
-        str | None, typer.Option(help="Fractions of train, val and test [default: 0.7,0.15,0.15]")
+        str | None,
+        typer.Option(
+            metavar="A,B,C", help="Fractions of train, val and test; default: 0.7,0.15,0.15"
+        ),
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Number of equal folds, instead of --fractions")
+        int | None,
+        typer.Option(metavar="N", help="Number of equal folds, instead of --fractions"),
     ] = None,
     by: Annotated[
         SplitBy | None,
         typer.Option(
-            help="At random; by class (balanced); by group (never divided); or by both "
-            "[default: group-class if there are groups, else class]"
+            help="Split at random, by class (balanced), by group (never divided), or by both; "
+            "default: group-class if there are groups, else class"
         ),
     ] = None,
     group_key: Annotated[
@@ -154,17 +167,27 @@ def split(
     group_from: Annotated[
         str | None,
         typer.Option(
-            metavar="REGEX", help="Pattern whose capture group in a file name is the group"
+            metavar="REGEX",
+            help="Pattern whose capture group in a file name is the group, such as '(p[0-9]+)_'",
         ),
     ] = None,
     ignore_groups: Annotated[
         bool, typer.Option("--ignore-groups", help="Allow random and class to divide groups")
     ] = False,
-    names: Annotated[str | None, typer.Option(help="Names of the parts, such as train,val")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split")] = 0,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Names of the parts; default: train,val,test, or fold0, fold1, ... for --folds",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed of the split")] = 0,
     images: Annotated[
         Path | None,
-        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Image folder; default: as the file states, else the folder of the file",
+        ),
     ] = None,
 ) -> None:
     """Split a COCO file into train, val and test, or into folds; images are not moved."""
@@ -202,16 +225,25 @@ def _parse_fractions(text: str) -> tuple[float, ...]:
 
 @data_app.command()
 def stats(
-    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="COCO JSON")],
     overrides: Overrides = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Image folder; default: as the file states, else the folder of the file",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG file for a chart of the results")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PNG file for a chart; default: none")
+    ] = None,
     json_report: Annotated[
         Path | None,
-        typer.Option("--json", help="JSON file for the statistics, with every class and size"),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="JSON file for the statistics, with every class and size; default: none",
+        ),
     ] = None,
 ) -> None:
     """Measure channels, sizes, objects and class pixels of a COCO file.
@@ -258,20 +290,28 @@ def stats(
 
 @data_app.command()
 def preview(
-    file: Annotated[Path, typer.Argument(help="COCO JSON")],
-    out: Annotated[Path, typer.Option(help="PNG file for the contact sheet")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="COCO JSON")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG file for the contact sheet")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Image folder; default: as the file states, else the file's folder"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Image folder; default: as the file states, else the folder of the file",
+        ),
     ] = None,
     category: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Only images with this class")
     ] = None,
     problems: Annotated[
-        bool, typer.Option("--problems", help="Images in which `data check` finds problems")
+        bool,
+        typer.Option(
+            "--problems", help="Only images in which `resnet-tasks data check` finds problems"
+        ),
     ] = False,
-    number: Annotated[int, typer.Option(min=1, max=400, help="Maximum number of images")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for choosing images")] = 0,
+    number: Annotated[
+        int, typer.Option(metavar="N", min=1, max=400, help="Maximum number of images")
+    ] = 24,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the choice of images")] = 0,
 ) -> None:
     """Draw a contact sheet: images with boxes, masks, semantic maps, names and ids."""
     from resnet_tasks.data.coco.read import read_coco

@@ -51,25 +51,29 @@ def evaluate(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="Run folder written by finetune; or give --truth and --results"
+            metavar="RUN", help="Run folder written by finetune; or give --truth and --results"
         ),
     ] = None,
-    split: Annotated[Split, typer.Option(help="Split of the recipe's data")] = Split.val,
+    split: Annotated[
+        Split, typer.Option(help="Split of the recipe's data to evaluate on")
+    ] = Split.val,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="COCO file to evaluate on instead of a split"),
+        typer.Option(metavar="FILE", help="COCO JSON to evaluate on instead of a split"),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Image folder of --annotations; default: the folder of that file"),
+        typer.Option(
+            metavar="FOLDER", help="Image folder of --annotations; default: the folder of that file"
+        ),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     paired: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN_B",
-            help="Another run: report the differences on the same images, and whether they may "
-            "be chance",
+            help="Second run folder: report the differences on the same images, with intervals "
+            "and p-values",
         ),
     ] = None,
     calibrated: Calibrated = False,
@@ -77,26 +81,43 @@ def evaluate(
     tiles: Tiles = None,
     overlap: TileOverlap = None,
     truth: Annotated[
-        Path | None, typer.Option(help="COCO annotations, to evaluate --results of any tool")
+        Path | None,
+        typer.Option(metavar="FILE", help="COCO JSON with the ground truth of --results"),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="COCO results; for semantic, a folder of PNG maps of category ids"),
+        typer.Option(
+            metavar="PATH",
+            help="COCO results JSON of any tool; for --task semantic, a folder of PNG maps of "
+            "category ids",
+        ),
     ] = None,
-    task: Annotated[ResultsTask, typer.Option(help="Task of the results")] = ResultsTask.box,
+    task: Annotated[ResultsTask, typer.Option(help="Content of --results")] = ResultsTask.box,
     backend: Annotated[
-        Backend, typer.Option(help="Evaluation backend for --results; the metrics are the same")
+        Backend, typer.Option(help="Library that evaluates --results; the metrics are the same")
     ] = Backend.hotcoco,
     resamples: Annotated[
-        int, typer.Option(min=0, help="Bootstrap resamples for the intervals of --results; 0: none")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Number of bootstrap resamples for the 95 % intervals of --results; 0: none",
+        ),
     ] = 1000,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for metrics.json and details.json of --results")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for metrics.json and details.json of --results; default: none",
+        ),
     ] = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Evaluate a run (writes RUN/evaluations/<split>), or --results of a tool against --truth."""
+    """Evaluate a run (writes RUN/evaluations/SPLIT), or --results of any tool against --truth.
+
+    Example: resnet-tasks evaluate --truth gt.json --results dt.json --task box
+    """
     explicit_names = find_explicit_parameters(ctx)
     results_options = [name for name in _RESULTS_PARAMETERS if name in explicit_names]
     run_options = sorted(explicit_names - set(_RESULTS_PARAMETERS))

@@ -22,30 +22,41 @@ class CamMethod(StrEnum):
 @app.command()
 def explain(
     run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files or folders")],
-    head: Annotated[str | None, typer.Option(help="Head to explain; default: all heads")] = None,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images or folders")],
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Head to explain; default: all heads")
+    ] = None,
     class_name: Annotated[
         str | None,
-        typer.Option("--class", help="Class to explain; default: the strongest prediction"),
+        typer.Option(
+            "--class", metavar="NAME", help="Class to explain; default: the strongest prediction"
+        ),
     ] = None,
     box: Annotated[
         str | None,
         typer.Option(
-            metavar="X1,Y1,X2,Y2", help="Explain the detection at this box, or the pixels in it"
+            metavar="X1,Y1,X2,Y2",
+            help="Explain the detection at this box, or the pixels in it; corners in pixels of "
+            "the image",
         ),
     ] = None,
     level: Annotated[
         str | None,
         typer.Option(
-            help="Feature level, C1 (fine) to C5 (coarse); default: the coarsest that the head uses"
+            metavar="LEVEL",
+            help="Feature level, C1 (fine) to C5 (coarse); default: the coarsest that the head "
+            "uses",
         ),
     ] = None,
     method: Annotated[
         CamMethod | None,
-        typer.Option(help="Variant; default: gradcam for a class of an image, hirescam for a box"),
+        typer.Option(
+            help="Variant of Grad-CAM; default: gradcam for a class of an image, hirescam for a box"
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Output folder; default: RUN/explanations")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Output folder; default: RUN/explanations"),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     trust_plugins: Trust = False,

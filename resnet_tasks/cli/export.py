@@ -31,30 +31,53 @@ class GraphFormat(StrEnum):
 def export(
     run: RunFolder,
     form: Annotated[
-        GraphFormat, typer.Option("--format", help="Graph for ONNX Runtime or OpenVINO")
+        GraphFormat, typer.Option("--format", help="Engine of the graph: ONNX Runtime or OpenVINO")
     ] = GraphFormat.onnx,
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantize the graph, calibrated on training images")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="New folder; default: RUN/exports/FORMAT or FORMAT-int8"),
+        typer.Option(
+            metavar="FOLDER", help="New folder; default: RUN/exports/FORMAT or FORMAT-int8"
+        ),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Images or folders for the comparison; default: the run's val images"),
+        typer.Option(
+            metavar="PATH",
+            help="Image or folder for the comparison; repeat the option for several; default: the "
+            "run's val images",
+        ),
     ] = None,
-    num_images: Annotated[int, typer.Option(min=1, help="Number of images to compare on")] = 8,
+    num_images: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of images to compare on")
+    ] = 8,
     calibrate_on: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of training images for --int8 [300]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Maximum number of training images that --int8 calibrates on; default: 300",
+        ),
     ] = None,
     evaluate_on: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of val images for --int8 [all]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Maximum number of val images that --int8 is evaluated on; default: all",
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Allowed drop of the main metric with --int8 [0.01]"),
+        typer.Option(
+            metavar="DROP",
+            min=0,
+            max=1,
+            help="Allowed absolute drop of the main metric with --int8; default: 0.01",
+        ),
     ] = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,

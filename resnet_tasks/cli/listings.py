@@ -46,8 +46,8 @@ PluginFiles = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE",
-        help="Python file or module that registers more of them; it is executed. Repeat the "
-        "option for several",
+        help="Python file or module that registers more heads, combiners or evaluators; it is "
+        "executed. Repeat the option for several",
     ),
 ]
 
@@ -184,9 +184,11 @@ def _print_parts(
         owner: Key path in a recipe at which the name is written.
     """
     if name is not None:
+        from resnet_tasks.options import get_options_schema
+
         part = parts[name]
         introduction = get_introduction(part.docstring)
-        schema = JsonSchema(part.options.model_json_schema())
+        schema = get_options_schema(part.options)
         print_options(f"{name}: {part.facts}\n{introduction}", schema, f"{place}.KEY=VALUE")
         return
     if not parts:
@@ -219,7 +221,7 @@ def print_options(introduction: str, schema: JsonSchema, place: str) -> None:
     width = shutil.get_terminal_size().columns
     for paragraph in introduction.splitlines():
         typer.echo("\n".join(wrap(paragraph, width)))
-    options = list_options(schema, schema.root)
+    options = list_options(schema)
     typer.echo(f"\nOptions ({place}):" if options else "\nIt has no options.")
     if options:
         typer.echo(format_options(options, width))

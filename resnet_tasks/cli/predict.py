@@ -40,29 +40,47 @@ def predict(
     ],
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[IMAGES]...", help="Images, videos, folders, or quoted patterns"),
+        typer.Argument(
+            metavar="IMAGES",
+            help="Images, videos, folders, or quoted patterns such as 'scans/*.png'",
+        ),
     ] = None,
     listed: Annotated[
-        Path | None, typer.Option("--list", help="Text file with further paths, one per line")
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="Text file with further paths, one per line"),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Also search subfolders")] = False,
-    every: Annotated[int, typer.Option(min=1, help="Predict every n-th frame of a video")] = 1,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Also search subfolders of folders")
+    ] = False,
+    every: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Predict every N-th frame of a video")
+    ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the results; default: RUN/predictions"),
+        typer.Option(metavar="FOLDER", help="Folder for the results; default: RUN/predictions"),
     ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Restart an interrupted prediction from the beginning"),
     ] = False,
-    draw: Annotated[bool, typer.Option(help="Draw predictions over the images")] = True,
+    draw: Annotated[
+        bool, typer.Option(help="Write each image with its predictions drawn over it")
+    ] = True,
     score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Minimum score of the detections"),
+        typer.Option(
+            metavar="SCORE",
+            min=0,
+            max=1,
+            help="Minimum score of the detections; default: the score_threshold of the head",
+        ),
     ] = None,
     operating_point: Annotated[
         bool,
-        typer.Option("--operating-point", help="Use the thresholds of RUN/operating_point.json"),
+        typer.Option(
+            "--operating-point",
+            help="Use the score thresholds that `resnet-tasks operating-point` wrote",
+        ),
     ] = False,
     checkpoint: CheckpointOption = Checkpoint.last,
     calibrated: Calibrated = False,
@@ -71,21 +89,32 @@ def predict(
     overlap: TileOverlap = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(min=1, help="Refuse larger images; default: data.max_pixels of the recipe"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Reject images of more pixels; default: data.max_pixels of the recipe",
+        ),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Predict on a Ray cluster; local: start one on this machine"
+            metavar="ADDRESS", help="Predict on the Ray cluster at ADDRESS; local: start one here"
         ),
     ] = None,
     actors: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of processes on the cluster [one per GPU, or per node]"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of processes on the cluster; default: one per GPU, else one per node",
+        ),
     ] = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Predict images and videos: COCO results, label maps, drawings; resumes if interrupted."""
+    """Predict images and videos: COCO results, label maps, drawings; resumes if interrupted.
+
+    Example: resnet-tasks predict runs/quickstart photos/ clip.mp4 --out predictions --score 0.5
+    """
     if not images and listed is None:
         raise DataError("nothing to predict: give images, videos or folders, or --list FILE")
     if actors is not None and ray is None:

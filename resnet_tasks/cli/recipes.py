@@ -14,6 +14,8 @@ from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_pl
 from resnet_tasks.cli.listings import PluginFiles, load_plugin_files
 from resnet_tasks.errors import RecipeError
 
+FREE_FORM = ("heads.NAME.options", "combine.NAME.options", "evaluation.extra", "augment")
+"""Keys whose content registered classes define."""
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
 ]
@@ -102,22 +104,30 @@ def keys(
     training.epochs=20 or heads.cells.options.nms_iou=0.6.
     """
     from resnet_tasks.json_schema import JsonSchema
-    from resnet_tasks.option_help import format_options, list_options, wrap
+    from resnet_tasks.option_help import format_options, list_options, matches, wrap
     from resnet_tasks.recipe.load import get_recipe_schema
     from resnet_tasks.registry import suggest_nearest
 
-    schema = JsonSchema(get_recipe_schema())
-    options = list_options(schema, schema.root)
+    options = list_options(JsonSchema(get_recipe_schema()))
     width = shutil.get_terminal_size().columns
     if key is not None:
-        inside = tuple(f"{key}{end}" for end in (".", ".N.", ".NAME."))
-        selected = [o for o in options if o.name == key or o.name.startswith(inside)]
+        selected = [option for option in options if matches(option.name, key)]
+        if not selected:  # a key below free-form options, whose description says who lists them
+            selected = [
+                option
+                for option in options
+                if option.name in FREE_FORM and option.name.count(".") < key.count(".")
+                if matches(option.name, ".".join(key.split(".")[: option.name.count(".") + 1]))
+            ]
         if not selected:
             hint = suggest_nearest(key, [option.name for option in options])
             raise RecipeError(f"recipes have no key {key!r}{hint}")
         typer.echo(format_options(selected, width))
         return
-    typer.echo(format_options(options, width, is_short=True))
+    # The files of data.val and data.test have the same keys as those of data.train.
+    repeated = ("data.val.N.", "data.test.N.")
+    overview = [option for option in options if not option.name.startswith(repeated)]
+    typer.echo(format_options(overview, width, is_short=True))
     hint = (
         "N: position in the list, from 0. NAME: a name of your choice. Allowed values and defaults "
         "of a section: resnet-tasks recipes keys KEY. Options of heads: resnet-tasks heads NAME"

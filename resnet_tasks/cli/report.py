@@ -25,7 +25,9 @@ Evaluation = Annotated[
 def report(
     run: RunFolder,
     evaluation: Evaluation = None,
-    out: Annotated[Path | None, typer.Option(help="HTML file; default: RUN/report.html")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML file; default: RUN/report.html")
+    ] = None,
     data_root: DataRoot = None,
 ) -> None:
     """Write a run's report as one HTML page; runs no model and no code of the run."""
@@ -37,8 +39,8 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders")],
-    out: Annotated[Path, typer.Option(help="HTML file")] = Path("comparison.html"),
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more run folders")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file")] = Path("comparison.html"),
     evaluation: Evaluation = None,
     costs: Annotated[
         bool,
@@ -51,7 +53,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="HEIGHTxWIDTH",
-            help="Image size of the measurement; default: that of the first run",
+            help="Image size for the costs, pixels; default: that of the first run",
         ),
     ] = None,
     trust_plugins: Trust = False,

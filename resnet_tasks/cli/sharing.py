@@ -20,10 +20,13 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="Make the repository public")] = False,
     license_: Annotated[
         str | None,
-        typer.Option("--license", help="License of the shared weights, such as apache-2.0"),
+        typer.Option(
+            "--license", metavar="ID", help="License of the shared weights, such as apache-2.0"
+        ),
     ] = None,
     data_license: Annotated[
-        str | None, typer.Option(help="License of the data, for the model card")
+        str | None,
+        typer.Option(metavar="ID", help="License of the data, for the model card"),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -36,7 +39,9 @@ def push(
     best: Annotated[
         bool, typer.Option(help="Also share the best checkpoint, next to the last")
     ] = True,
-    revision: Annotated[str | None, typer.Option(help="Branch; default: the main branch")] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Branch; default: the main branch")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the files and show the model card; send nothing")
     ] = False,
@@ -67,9 +72,12 @@ def push(
 @app.command()
 def pull(
     repo: Repository,
-    out: Annotated[Path | None, typer.Option(help="New folder; default: runs/NAME")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="New folder; default: runs/NAME")
+    ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit; default: the main branch")
+        str | None,
+        typer.Option(metavar="NAME", help="Branch, tag or commit; default: the main branch"),
     ] = None,
 ) -> None:
     """Download a shared run as a run folder for predict and evaluate; runs none of its code."""

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def replay(
-    folder: Annotated[Path, typer.Argument(metavar="REPLAY", help="Folder below RUN/replays")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="REPLAY", help="Saved step, such as RUN/replays/update-12")
+    ],
     trust_plugins: Trust = False,
 ) -> None:
     """Repeat a step with a non-finite loss or gradient; exit code 1 if it is finite now."""
@@ -57,28 +59,44 @@ def finetune(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder; default: runs/<recipe>-<time>"),
+        typer.Option(metavar="FOLDER", help="New run folder; default: runs/RECIPE-TIME"),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Resume an interrupted run"),
+        typer.Option(
+            metavar="RUN", help="Run folder of an interrupted run to resume; needs no RECIPE"
+        ),
     ] = None,
     seeds: Annotated[
         int,
-        typer.Option(min=1, help="Train with this many seeds, below --out; report mean and spread"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Train N times with different seeds, in folders below --out, and report mean and "
+            "standard deviation",
+        ),
     ] = 1,
     folds: Annotated[
         int,
-        typer.Option(min=1, help="Cross-validate data.train with this many folds, below --out"),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Cross-validate data.train with N folds, in folders below --out",
+        ),
     ] = 1,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Build everything, run two steps and report their cost"),
+        typer.Option(
+            "--dry-run", help="Build everything, run two steps and report their time and memory"
+        ),
     ] = False,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Fine-tune the model of a recipe and evaluate it."""
+    """Fine-tune the model of a recipe and evaluate it.
+
+    Example: resnet-tasks finetune quickstart training.epochs=3
+    """
     run_to_resume = None
     if resume is not None:
         run_to_resume = _read_resumed_run(resume, recipe, overrides, out)
@@ -133,12 +151,16 @@ def lr_find(
         str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
     ],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="Folder for lr_find.json and lr_find.png")] = Path(
-        "lr_find"
-    ),
-    first: Annotated[float, typer.Option(help="Learning rate of the first step")] = 1e-6,
-    last: Annotated[float, typer.Option(help="Learning rate of the last step")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Number of steps, one batch each")] = 100,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for lr_find.json and lr_find.png")
+    ] = Path("lr_find"),
+    first: Annotated[
+        float, typer.Option(metavar="RATE", help="Learning rate of the first step")
+    ] = 1e-6,
+    last: Annotated[
+        float, typer.Option(metavar="RATE", help="Learning rate of the last step")
+    ] = 1.0,
+    steps: Annotated[int, typer.Option(metavar="N", help="Number of steps, one batch each")] = 100,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
@@ -167,9 +189,9 @@ def benchmark(
         str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
     ],
     overrides: Overrides = None,
-    steps: Annotated[int, typer.Option(min=1, help="Number of measured steps")] = 8,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of measured steps")] = 8,
     warm_up: Annotated[
-        int, typer.Option(min=1, help="Number of steps before the measured ones")
+        int, typer.Option(metavar="N", min=1, help="Number of steps before the measured ones")
     ] = 3,
     synthetic: Annotated[
         bool,
@@ -178,7 +200,7 @@ def benchmark(
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON file for all numbers")
+        Path | None, typer.Option(metavar="FILE", help="JSON file for all numbers; default: none")
     ] = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,

@@ -44,7 +44,7 @@ def test_labels_of_a_combined_prediction() -> None:
         ),
         (
             "{type: boxes_on_map, boxes: objects, pixels: scene, options: {score: x}}",
-            "combine.a: score: .* got 'x'",
+            "combine.a: score: got 'x'; allowed is a number",
         ),
     ],
 )

@@ -66,7 +66,10 @@ def test_best_may_be_theirs() -> None:
         ({"objects": {"frok": None}}, "unknown evaluator 'frok'; .* did you mean 'froc'"),
         ({"scene": {"froc": None}}, "'froc' evaluates detection, .* evaluators are: surface"),
         ({"objects": {"froc": {"hits": "iou"}}}, "hits is not an option; did you mean 'hit'"),
-        ({"objects": {"froc": {"iou": 2}}}, "iou: Input should be less than or equal to 1, got 2"),
+        (
+            {"objects": {"froc": {"iou": 2}}},
+            r"iou: got 2; allowed is a number above 0 and at most 1 \(Minimum overlap",
+        ),
         ({"objects": {"kitti": {"heights": [40, 25]}}}, "heights: .*edges must increase"),
         ({"objects": {"kitti": {"iou": {"cat": 0.5}}}}, "iou names 'cat', .* are Car, bus"),
     ],
