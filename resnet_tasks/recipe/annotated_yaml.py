@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_tasks.docstrings import get_first_sentence
 from resnet_tasks.json_schema import JsonSchema, Schema
-from resnet_tasks.option_help import MAX_DESCRIPTION, format_value, wrap
+from resnet_tasks.option_help import MAX_DESCRIPTION, MAX_WIDTH, format_value, wrap
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.yaml_text import KeyPath, dump_inline
 
@@ -48,13 +48,14 @@ class _AnnotatedYaml:
     def __init__(self, schema: JsonSchema, width: int) -> None:
         self.lines: list[str] = []
         self._schema = schema
-        self._width = width
+        self._width = min(width, MAX_WIDTH)
         # Nodes by identity: the key of a section that appears several times is one node.
         self._explained: set[int] = set()
 
     def write_comment(self, text: str, indent: str) -> None:
         """Write a comment of one or more lines."""
-        self.lines += [f"{indent}# {line}" for line in wrap(text, self._width - len(indent) - 2)]
+        width = max(20, self._width - len(indent) - 2)
+        self.lines += [f"{indent}# {line}" for line in wrap(text, width)]
 
     def write_section(self, values: dict[str, Any], node: Schema, path: KeyPath) -> None:
         """Write the keys of a section, and the options that are not set as comments.

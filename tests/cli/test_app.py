@@ -288,7 +288,10 @@ def test_check_exits_with_2_for_a_file_that_cannot_be_used(tmp_path: Path) -> No
     [
         (["prepare", "cels"], "did you mean 'cells'?"),
         (["prepare", "cells", "trian=2"], "has no option 'trian'"),
-        (["prepare", "cells", "train=two"], "option train of the format 'cells': got 'two'; allowed"),
+        (
+            ["prepare", "cells", "train=two"],
+            "option train of the format 'cells': got 'two'; allowed",
+        ),
         (["prepare", "cells", "train"], "not of the form key=value"),
         (
             ["prepare", "bccd"],

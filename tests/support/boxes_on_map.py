@@ -12,7 +12,11 @@ from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 
 class BoxesOnMapOptions(CombinerOptions):
-    """Options of `BoxesOnMap`."""
+    """Options of `BoxesOnMap`.
+
+    Attributes:
+        score: Score from which a box is painted.
+    """
 
     score: float = 0.5
 
