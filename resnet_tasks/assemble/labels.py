@@ -19,6 +19,7 @@ from resnet_tasks.structures.evaluation import ABSENT, BACKGROUND, IGNORED, VOID
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.tasks import Task
+from resnet_tasks.visualization.colors import Color, assign_class_colors
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class Labels:
 
     categories: CategoryMap
     heads: dict[str, HeadLabels]
+
+    @property
+    def class_colors(self) -> dict[str, Color]:
+        """Class name -> color in all drawings, charts and files of the run."""
+        classes = (head_labels.classes for head_labels in self.heads.values())
+        return assign_class_colors(self.categories.names, *classes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the labels as plain lists and dicts."""

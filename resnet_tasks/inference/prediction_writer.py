@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from resnet_tasks.files.safe_names import require_head_names
 from resnet_tasks.structures.predictions.base import Prediction
+from resnet_tasks.visualization.colors import Color, assign_class_colors, build_palette
 from resnet_tasks.visualization.drawing import draw_prediction
-from resnet_tasks.visualization.thumbnails import encode_and_write, write_image
+from resnet_tasks.visualization.thumbnails import write_image, write_label_image
 
 
 class PredictionWriter:
@@ -21,14 +22,15 @@ class PredictionWriter:
     Args:
         folder: Output folder, created if needed. Gets `<head>.json` (COCO results; for a classifier
             one entry per image, classes by falling probability) or `<head>/<name>.png` (category
-            ids), and `overlays/<name>.png`.
+            ids, with the colors of the classes as palette), and `overlays/<name>.png`.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
         least_score: Minimum score of detections and labels that are written and drawn. None: all
             are written, and those with a score of at least 0.5 are drawn. The best three classes of
             a single-label classifier are always drawn.
         thresholds: Head name -> minimum detection score of every label; overrides `least_score`.
-        categories: Category names of the dataset, whose order determines the colors of drawings.
+        categories: Category names of the dataset; with the classes of the heads, they determine the
+            colors.
 
     Raises:
         DataError: If a head's name is not usable as a file name next to the other output files.
@@ -68,7 +70,8 @@ class PredictionWriter:
                 self.results.setdefault(head, []).extend(entries)
             label_image = filtered.to_label_image(ids)
             if label_image is not None:
-                encode_and_write(self.folder / head / f"{name}.png", label_image)
+                path = self.folder / head / f"{name}.png"
+                write_label_image(path, label_image, self._get_id_colors(head))
 
     def draw(
         self,
@@ -110,6 +113,12 @@ class PredictionWriter:
         )
         write_image(path, drawing)
         return path
+
+    def _get_id_colors(self, head: str) -> dict[int, Color]:
+        """Return category id -> color of the classes of a head."""
+        colors = assign_class_colors(self._categories, *self._classes.values())
+        palette = build_palette(self._classes[head], colors)
+        return dict(zip(self._ids[head], palette, strict=True))
 
     def _filter_by_score(self, head: str, prediction: Prediction) -> Prediction:
         limit = self._thresholds.get(head, self._least)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from markupsafe import Markup, escape
@@ -32,11 +32,14 @@ class Line:
         name: Name in the legend.
         points: (x, y) pairs with ascending x; y is None at a gap of the curve.
         is_highlighted: Whether to draw the curve thick, for example a mean over the other curves.
+        color: Color of the class that the curve describes, `#rrggbb`; empty: next color of the
+            page.
     """
 
     name: str
     points: Points
     is_highlighted: bool = False
+    color: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Chart:
     Attributes:
         title: Title as plain text.
         svg: Drawing as SVG markup.
-        legend: Name and style (`c0 d1`: color 0, dash 1) of every curve; empty for a single curve.
+        legend: Name, style (`c0 d1`: color 0, dash 1) and class color (`#rrggbb`, or empty) of every
+            curve; empty for a single curve.
         table: Numbers of the chart.
         note: Remark on how the numbers were smoothed or selected.
     """
@@ -62,7 +66,7 @@ class Chart:
     title: str
     svg: Markup
     table: ChartTable
-    legend: tuple[tuple[str, str], ...] = ()
+    legend: tuple[tuple[str, str, str], ...] = ()
     note: str = ""
 
 
@@ -164,9 +168,7 @@ def draw_line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str 
         axes: Ranges and tick marks.
         note: Remark on how the numbers were smoothed or selected.
     """
-    visible_lines = [
-        Line(line.name, _filter_points(line.points, axes), line.is_highlighted) for line in lines
-    ]
+    visible_lines = [replace(line, points=_filter_points(line.points, axes)) for line in lines]
     xs = [x for line in visible_lines for x, _ in line.points]
     ys = [y for line in visible_lines for _, y in line.points if y is not None]
     x_range = axes.x_range or _pad_range(xs, log=axes.log_x)
@@ -179,8 +181,12 @@ def draw_line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str 
         drawing.add("path", class_="diagonal", d=f"M{LEFT} {HEIGHT - BOTTOM}L{WIDTH - RIGHT} {TOP}")
     for i, line in enumerate(visible_lines):
         path, isolated = _build_path(line.points, across, up)
+        color = f"--line:{line.color}" if line.color else None
+        if path and color:
+            # Class colors are the same on light and dark pages, on which some lack contrast.
+            drawing.add("path", class_=f"line casing {_choose_line_style(i, line)}", d=path)
         if path:
-            drawing.add("path", class_=f"line {_choose_line_style(i, line)}", d=path)
+            drawing.add("path", class_=f"line {_choose_line_style(i, line)}", style=color, d=path)
         for x, y in isolated if len(line.points) > 12 else line.points:
             if y is not None:
                 dot = make_element(
@@ -191,13 +197,16 @@ def draw_line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str 
                         "circle",
                         dot,
                         class_=f"dot {_choose_line_style(i, line)}",
+                        style=color,
                         cx=across(x),
                         cy=up(y),
                         r=3,
                     )
                 )
     description = f"{axes.y_label} over {axes.x_label}: {', '.join(line.name for line in lines)}"
-    legend = tuple((line.name, _choose_line_style(i, line)) for i, line in enumerate(lines))
+    legend = tuple(
+        (line.name, _choose_line_style(i, line), line.color) for i, line in enumerate(lines)
+    )
     return Chart(
         title,
         drawing.to_svg(title, description),

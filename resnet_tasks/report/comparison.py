@@ -10,29 +10,19 @@ from typing import Any
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.report.charts import Axes, Chart, Line, draw_line_chart
+from resnet_tasks.report.comparison_cells import (
+    ComparisonCell,
+    PairedIntervals,
+    build_cells,
+    compute_paired_intervals,
+)
 from resnet_tasks.report.history import History, smooth
 from resnet_tasks.report.learning_charts import CURVES
 from resnet_tasks.report.page_fragments import PageFragment, build_fragment
-from resnet_tasks.report.run_view import EvaluationView, RunView, Score
+from resnet_tasks.report.run_view import EvaluationView, RunView
 from resnet_tasks.report.sections import format_duration
 from resnet_tasks.runs.model_cost import CostComparison, ModelCost
 from resnet_tasks.structures.evaluation import select_headline
-
-
-@dataclass(frozen=True)
-class ComparisonCell:
-    """Score of one run and its difference from the first run.
-
-    Attributes:
-        score: Score; None if the run has no such metric.
-        difference: Score minus that of the first run; None for the first run, and if either score
-            is missing.
-        better: Whether the difference is an improvement; None if there is no difference.
-    """
-
-    score: Score | None
-    difference: float | None = None
-    better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -97,15 +87,16 @@ def make_comparison(
     page = ComparisonPage(
         list(runs), make_distinct_names([run.folder for run in runs]), evaluations
     )
-    page.metrics = _compare_metrics(evaluations)
-    page.classes = _compare_classes(evaluations)
+    paired = [compute_paired_intervals(evaluations[0], other) for other in evaluations[1:]]
+    page.metrics = _compare_metrics(evaluations, paired)
+    page.classes = _compare_classes(evaluations, paired)
     page.recipes = find_recipe_differences(runs)
     page.costs = list_costs(runs)
     if prices is not None:
         page.costs += list_measured_costs(runs, list(prices.by_model.values()))
         page.conditions = prices.conditions
     page.learning = build_fragment(lambda: _draw_learning_curves(page))
-    page.warnings = _find_warnings(page)
+    page.warnings = _find_warnings(page, paired)
     return page
 
 
@@ -130,7 +121,9 @@ def _find_evaluations(runs: Sequence[RunView], name: str | None) -> list[Evaluat
     return [run.find_evaluation(shared) for run in runs]
 
 
-def _compare_metrics(evaluations: Sequence[EvaluationView | None]) -> list[ComparisonTable]:
+def _compare_metrics(
+    evaluations: Sequence[EvaluationView | None], paired: Sequence[PairedIntervals]
+) -> list[ComparisonTable]:
     comparisons = []
     for head in _merge_keys(evaluation.heads if evaluation else {} for evaluation in evaluations):
         tables = [
@@ -140,14 +133,17 @@ def _compare_metrics(evaluations: Sequence[EvaluationView | None]) -> list[Compa
         for name in _merge_keys(tables):
             metrics = [table.get(name) for table in tables]
             first_metric = next(metric for metric in metrics if metric is not None)
-            rows.append(
-                (name, first_metric.unit, _build_cells(metrics, first_metric.lower_is_better))
+            cells = build_cells(
+                f"{head}/{name}", metrics, paired, lower_is_better=first_metric.lower_is_better
             )
+            rows.append((name, first_metric.unit, cells))
         comparisons.append(ComparisonTable(head, tuple(rows)))
     return comparisons
 
 
-def _compare_classes(evaluations: Sequence[EvaluationView | None]) -> list[ComparisonTable]:
+def _compare_classes(
+    evaluations: Sequence[EvaluationView | None], paired: Sequence[PairedIntervals]
+) -> list[ComparisonTable]:
     """Return the table of the main metric per class for every head."""
     comparisons = []
     for head in _merge_keys(evaluation.heads if evaluation else {} for evaluation in evaluations):
@@ -169,29 +165,17 @@ def _compare_classes(evaluations: Sequence[EvaluationView | None]) -> list[Compa
             (
                 label,
                 "",
-                _build_cells(
-                    [m.per_class.get(label) if m else None for m in metrics], lower_is_better
+                build_cells(
+                    f"{head}/{name}/{label}",
+                    [m.per_class.get(label) if m else None for m in metrics],
+                    paired,
+                    lower_is_better=lower_is_better,
                 ),
             )
             for label in classes
         )
         comparisons.append(ComparisonTable(f"{head}: {name}", rows))
     return comparisons
-
-
-def _build_cells(
-    scores: Sequence[Score | None], lower_is_better: bool
-) -> tuple[ComparisonCell, ...]:
-    first = scores[0].value if scores[0] is not None else None
-    cells = [ComparisonCell(scores[0])]
-    for score in scores[1:]:
-        if score is None or score.value is None or first is None:
-            cells.append(ComparisonCell(score))
-            continue
-        difference = score.value - first
-        better = None if difference == 0 else (difference < 0) == lower_is_better
-        cells.append(ComparisonCell(score, difference, better))
-    return tuple(cells)
 
 
 def _merge_keys(tables: Any) -> list[str]:
@@ -363,7 +347,7 @@ def _sum_losses(history: History, head: str) -> list[tuple[float, float | None]]
     return sorted(totals.items())
 
 
-def _find_warnings(page: ComparisonPage) -> list[str]:
+def _find_warnings(page: ComparisonPage, paired: Sequence[PairedIntervals]) -> list[str]:
     warnings = []
     for name, evaluation in zip(page.names, page.evaluations, strict=True):
         if evaluation is None:
@@ -386,9 +370,10 @@ def _find_warnings(page: ComparisonPage) -> list[str]:
         warnings.append(
             "The runs were evaluated with different protocols; see the reports of the runs."
         )
-    if evaluations and not all(evaluation.has_intervals for evaluation in evaluations):
-        warnings.append(
-            "Not every evaluation has intervals, so whether a difference is more than chance "
-            "cannot be determined."
-        )
+    warnings += [
+        f"The differences between {name} and {page.names[0]} have no intervals, so they may be "
+        f"chance: {run_intervals.problem}."
+        for name, run_intervals in zip(page.names[1:], paired, strict=True)
+        if run_intervals.problem
+    ]
     return warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from resnet_tasks.report.charts import (
@@ -17,6 +18,7 @@ from resnet_tasks.report.charts import (
 )
 from resnet_tasks.report.history import Points
 from resnet_tasks.report.page_fragments import build_fragment
+from resnet_tasks.visualization.colors import Color, format_css_color
 
 MAX_MATRIX = 40
 """Maximum number of classes for which the full confusion matrix is drawn."""
@@ -57,10 +59,17 @@ class ConfusionMatrix:
     note: str = ""
 
 
-def draw_detail_charts(details: Mapping[str, Any]) -> tuple[list[Chart], list[str]]:
-    """Draw the charts of a head's details, and return sentences about those that failed."""
+def draw_detail_charts(
+    details: Mapping[str, Any], colors: Mapping[str, Color]
+) -> tuple[list[Chart], list[str]]:
+    """Draw the charts of a head's details, and return sentences about those that failed.
+
+    Args:
+        details: Curves and tables of the head; see `Evaluation.details`.
+        colors: Class name -> color.
+    """
     makers: dict[str, tuple[str, Callable[[Any], Chart]]] = {
-        "pr_curves": ("precision-recall curves", _draw_pr_chart),
+        "pr_curves": ("precision-recall curves", partial(_draw_pr_chart, colors=colors)),
         "froc": ("FROC curve", _draw_froc_chart),
         "error_types": ("error types", _draw_errors_chart),
         "reliability": ("reliability diagram", _draw_reliability_chart),
@@ -114,7 +123,9 @@ def build_confusion_matrix(raw: Mapping[str, Any]) -> ConfusionMatrix:
     return ConfusionMatrix(labels, tuple(rows), frequent)
 
 
-def _draw_pr_chart(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Chart:
+def _draw_pr_chart(
+    curves: Mapping[str, Mapping[str, Sequence[float | None]]], colors: Mapping[str, Color]
+) -> Chart:
     classes = {name: curve for name, curve in curves.items() if name != "all"}
     note = "At IoU 0.5."
     if len(classes) > MAX_LINES:
@@ -126,7 +137,11 @@ def _draw_pr_chart(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -
         )
         classes = {name: classes[name] for name in shown_classes}
     lines = [
-        Line(name, _pair_points(curve["recall"], curve["precision"]))
+        Line(
+            name,
+            _pair_points(curve["recall"], curve["precision"]),
+            color=format_css_color(colors.get(name)),
+        )
         for name, curve in classes.items()
     ]
     if "all" in curves:

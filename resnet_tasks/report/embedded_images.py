@@ -5,25 +5,29 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resnet_tasks.visualization.thumbnails import encode_palette_png
+
+AnyInteger = TypeVar("AnyInteger", bound=np.integer[Any])
+
 LONGEST_SIDE = 640
 
 
-def shrink_label_map(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+def shrink_label_map(labels: NDArray[AnyInteger]) -> NDArray[AnyInteger]:
     """Reduce a label map to a longest side of `LONGEST_SIDE`, with nearest-neighbor sampling."""
-    small = np.clip(labels, 0, 255).astype(np.uint8)
-    step = LONGEST_SIDE / max(small.shape)
+    step = LONGEST_SIDE / max(labels.shape)
     if step >= 1:
-        return small
+        return labels
     rows, columns = (
         ((np.arange(max(1, round(side * step))) + 0.5) / step).astype(int).clip(0, side - 1)
-        for side in small.shape
+        for side in labels.shape
     )
-    return np.asarray(small[rows][:, columns], np.uint8)
+    return labels[rows][:, columns]
 
 
 def encode_png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int, int]]) -> str:
@@ -33,13 +37,10 @@ def encode_png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int,
         values: `(height, width)` uint8 indices into the palette.
         palette: RGBA colors, each channel 0 to 255.
     """
-    size = (int(values.shape[1]), int(values.shape[0]))
-    image = Image.frombytes("P", size, values.tobytes())
-    image.putpalette([channel for color in palette for channel in color[:3]])
+    colors = [(red, green, blue) for red, green, blue, _ in palette]
     alpha = bytes(color[3] for color in palette)
-    stream = io.BytesIO()
-    image.save(stream, "PNG", transparency=alpha, optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    content = encode_palette_png(values, colors, transparency=alpha, optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> str:

@@ -15,8 +15,8 @@ from resnet_tasks.data.images.find_images import make_output_names
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.box_matching import group_boxes_by_image
 from resnet_tasks.report.image_choice import choose_images
-from resnet_tasks.report.image_layers import ImagePainter, ImageView, format_css_color
-from resnet_tasks.visualization.colors import assign_class_colors
+from resnet_tasks.report.image_layers import ImagePainter, ImageView
+from resnet_tasks.visualization.colors import format_css_color
 from resnet_tasks.visualization.thumbnails import to_canvas
 
 MAX_BYTES = 3_500_000
@@ -70,7 +70,7 @@ def draw_gallery(
     masked = {head for head in boxes if any("segmentation" in row for row in results[head])}
     maps = [head for head in labels.heads if (predictions / head).is_dir()]
     preparation = build_preparation(recipe)
-    colors = assign_class_colors(labels.categories.names)
+    colors = labels.class_colors
     image_views: list[ImageView] = []
     missing: list[str] = []
     used_bytes = num_omitted = 0

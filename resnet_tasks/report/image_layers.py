@@ -18,9 +18,9 @@ from resnet_tasks.report.box_matching import PredictedBoxes, match_boxes
 from resnet_tasks.report.charts import make_element
 from resnet_tasks.report.embedded_images import encode_jpeg, encode_png, shrink_label_map
 from resnet_tasks.report.mask_outlines import trace_mask
-from resnet_tasks.structures.evaluation import VOID, GroundTruth
+from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth
+from resnet_tasks.visualization.colors import Color, build_palette, format_css_color
 
-Color = tuple[int, int, int]
 START_SCORE = 0.5
 """Initial value of the score slider in the page."""
 
@@ -53,11 +53,6 @@ class ImageView:
     def nbytes(self) -> int:
         """Length of both drawings together."""
         return len(self.truth) + len(self.prediction)
-
-
-def format_css_color(color: Color) -> str:
-    """Format an RGB color as `#rrggbb`."""
-    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 @dataclass
@@ -97,7 +92,7 @@ class ImagePainter:
         if truth.semantic is not None and predicted is not None:
             is_wrong = (truth.semantic != VOID) & (truth.semantic != predicted)
             uri = encode_png(
-                shrink_label_map(is_wrong.astype(np.int64)), [(0, 0, 0, 0), (255, 0, 200, 210)]
+                shrink_label_map(is_wrong.astype(np.uint8)), [(0, 0, 0, 0), (255, 0, 200, 210)]
             )
             self._prediction.maps.append(self._render_image(uri, "differences"))
 
@@ -224,21 +219,23 @@ class ImagePainter:
     def _render_overlay(
         self, labels: NDArray[np.int64], classes: Sequence[str], layer: str
     ) -> Markup:
-        count = min(len(classes), 255)  # a palette has 256 entries; colors repeat beyond them
-        palette = [self._choose_rgba(name) for name in classes[:count]]
-        values = np.where(labels == VOID, count, labels % count)
-        return self._render_image(
-            encode_png(shrink_label_map(values), [*palette, (0, 0, 0, 0)]), layer
-        )
+        small = shrink_label_map(labels)
+        # A palette has 256 entries, but a head may have more classes; few images show that many.
+        shown_labels = np.unique(small)
+        indices = np.searchsorted(shown_labels, small).clip(max=255).astype(np.uint8)
+        palette = [self._choose_rgba(classes, label) for label in shown_labels[:256].tolist()]
+        return self._render_image(encode_png(indices, palette), layer)
 
     def _format_box_style(self, head: HeadLabels, label: int) -> str:
-        color = self._colors.get(head.classes[int(label)], (255, 255, 255))
+        (color,) = build_palette((head.classes[int(label)],), self._colors)
         return f"--box:{format_css_color(color)}"
 
-    def _choose_rgba(self, name: str) -> tuple[int, int, int, int]:
-        """Return the color of a class; transparent for a background outside the categories."""
-        color = self._colors.get(name)
-        return (0, 0, 0, 0) if color is None else (*color, 255)
+    def _choose_rgba(self, classes: Sequence[str], label: int) -> tuple[int, int, int, int]:
+        """Return the color of a label; transparent for void and background."""
+        if label == VOID or classes[label] == BACKGROUND:
+            return (0, 0, 0, 0)
+        (color,) = build_palette((classes[label],), self._colors)
+        return (*color, 255)
 
     def _render_image(self, uri: str, layer: str) -> Markup:
         return make_element(

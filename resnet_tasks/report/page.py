@@ -16,6 +16,7 @@ from markupsafe import Markup
 from resnet_tasks.files.atomic import write_text
 from resnet_tasks.report.charts import format_number, format_score
 from resnet_tasks.report.comparison import ComparisonPage, make_comparison
+from resnet_tasks.report.comparison_cells import ComparisonCell
 from resnet_tasks.report.run_view import read_run
 from resnet_tasks.report.sections import make_page
 from resnet_tasks.runs.model_cost import CostComparison
@@ -97,6 +98,7 @@ def _render_template(template: str, **values: Any) -> str:
     environment.filters |= {
         "share": format_score,
         "signed": _format_signed,
+        "significance": _choose_difference_class,
         "breakable": _make_breakable,
     }
     generation_note = f"{strftime('%Y-%m-%d %H:%M')} by resnet-tasks {version('resnet-tasks')}"
@@ -119,6 +121,13 @@ def _format_signed(value: float) -> str:
     if not float(format_score(abs(value))):
         return "±0.000"
     return f"{'−' if value < 0 else '+'}{format_score(abs(value))}"
+
+
+def _choose_difference_class(cell: ComparisonCell) -> str:
+    """Return the CSS class of a difference; none if it may be chance or is printed as 0."""
+    if cell.better is None or cell.difference is None or "±" in _format_signed(cell.difference):
+        return ""
+    return " better" if cell.better else " worse"
 
 
 def _make_breakable(name: str) -> Markup:

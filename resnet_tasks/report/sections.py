@@ -27,6 +27,7 @@ from resnet_tasks.report.learning_charts import draw_learning_charts
 from resnet_tasks.report.page_fragments import PageFragment, build_fragment
 from resnet_tasks.report.run_view import SPLITS, EvaluationView, MetricView, RunView, Score
 from resnet_tasks.structures.evaluation import HEADLINE
+from resnet_tasks.visualization.colors import Color, format_css_color
 
 CARDS = 3
 
@@ -44,10 +45,15 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Scores of one head with classes as rows and metrics as columns."""
+    """Scores of one head with classes as rows and metrics as columns.
+
+    Attributes:
+        metrics: Names of the metrics.
+        rows: Name, color (`#rrggbb`; empty for a background) and scores of each class.
+    """
 
     metrics: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Score, ...]], ...]
+    rows: tuple[tuple[str, str, tuple[Score, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
     metrics = evaluation.heads[name]
     details = evaluation.details.get(name, {})
     rows = build_metric_rows(metrics)
-    charts, notes = draw_detail_charts(details)
+    charts, notes = draw_detail_charts(details, run.labels.class_colors)
     confusion = build_fragment(
         lambda: build_confusion_matrix(details["confusion"]) if "confusion" in details else None
     )
@@ -136,7 +142,7 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
         head.type if head else "",
         cards=tuple(choose_cards(rows)),
         rows=rows,
-        classes=_build_class_table(metrics),
+        classes=_build_class_table(metrics, run.labels.class_colors),
         charts=tuple(charts),
         confusion=confusion.value,
         notes=(*notes, *(str(note) for note in details.get("notes") or ())),
@@ -159,7 +165,9 @@ def choose_cards(rows: Sequence[MetricRow]) -> list[MetricRow]:
     return (ranked or list(rows))[:CARDS]
 
 
-def _build_class_table(metrics: Mapping[str, MetricView]) -> ClassTable | None:
+def _build_class_table(
+    metrics: Mapping[str, MetricView], colors: Mapping[str, Color]
+) -> ClassTable | None:
     # Per class, the `_foreground` variant of a metric has the same values as the metric itself.
     with_classes = {
         name: metric
@@ -171,7 +179,11 @@ def _build_class_table(metrics: Mapping[str, MetricView]) -> ClassTable | None:
     classes = dict.fromkeys(name for metric in with_classes.values() for name in metric.per_class)
     missing_score = Score(None)
     rows = tuple(
-        (name, tuple(metric.per_class.get(name, missing_score) for metric in with_classes.values()))
+        (
+            name,
+            format_css_color(colors.get(name)),
+            tuple(metric.per_class.get(name, missing_score) for metric in with_classes.values()),
+        )
         for name in classes
     )
     return ClassTable(tuple(with_classes), rows)

@@ -75,7 +75,9 @@ def evaluate_and_save(
     """
     classes = {name: head_labels.classes for name, head_labels in labels.heads.items()}
     ids = {name: head_labels.category_ids for name, head_labels in labels.heads.items()}
-    writer = PredictionWriter(folder / "predictions", classes, ids)
+    writer = PredictionWriter(
+        folder / "predictions", classes, ids, categories=labels.categories.names
+    )
     names = make_output_names([dataset.path(i) for i in range(len(dataset))])
     rendered_indices = set(
         np.linspace(0, len(dataset) - 1, min(num_drawings, len(dataset))).astype(int)

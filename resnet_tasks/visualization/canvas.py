@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.structures.evaluation import BACKGROUND, VOID
-from resnet_tasks.visualization.colors import Color, build_palette, get_label_color
+from resnet_tasks.visualization.colors import (
+    Color,
+    build_palette,
+    choose_text_color,
+    get_label_color,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -34,8 +39,8 @@ def draw_map(
     """
     palette = np.asarray(build_palette(classes, colors), dtype=np.float32)
     visible = labels != VOID
-    if classes and classes[0] == BACKGROUND:
-        visible &= labels != 0
+    if BACKGROUND in classes:
+        visible &= labels != classes.index(BACKGROUND)
     blended = image.astype(np.float32)
     blended[visible] = 0.55 * blended[visible] + 0.45 * palette[labels[visible]]
     return blended.astype(np.uint8)
@@ -142,9 +147,8 @@ def _write_text(
     x = int(np.clip(corner[0], 0, max(0, canvas.shape[1] - width)))
     y = int(np.clip(corner[1], height + base, canvas.shape[0]))
     cv2.rectangle(canvas, (x, y - height - base), (x + width, y), color, -1)
-    cv2.putText(
-        canvas, text, (x, y - base), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA
-    )
+    ink = choose_text_color(color)
+    cv2.putText(canvas, text, (x, y - base), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
 
 
 class ImageCanvas:

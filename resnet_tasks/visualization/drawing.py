@@ -65,7 +65,7 @@ def draw_prediction(
         least_score: Minimum score of drawn objects and labels; one for all heads, or head name ->
             score.
         scale: Integer factor by which the drawing is larger than the image.
-        categories: Category names of the dataset, whose order determines the colors.
+        categories: Category names of the dataset; with `classes`, they determine the colors.
     """
     canvas = ImageCanvas(image, scale, assign_class_colors(categories, *classes.values()))
     num_texts = sum(prediction.drawing_order == TEXT for prediction in predictions.values())
@@ -94,7 +94,7 @@ def draw_truth(
         classes: Head name -> class names.
         tasks: Head name -> task, which determines the annotations that are drawn.
         scale: Integer factor by which the drawing is larger than the image.
-        categories: Category names of the dataset, whose order determines the colors.
+        categories: Category names of the dataset; with `classes`, they determine the colors.
     """
     canvas = ImageCanvas(image, scale, assign_class_colors(categories, *classes.values()))
     size = (int(image.shape[0]), int(image.shape[1]))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from resnet_tasks.data.images.intensity import resize_pixels
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
+from resnet_tasks.visualization.colors import BACKGROUND_COLOR, Color
 from resnet_tasks.visualization.drawing import as_rgb8
 
 MAX_DRAWING_SIDE = 4096
 """Maximum side length of a drawing, pixels; larger images are reduced before drawing."""
+_FAST = 1
+"""Compression level of zlib for label images; level 6 takes twice as long."""
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -46,14 +52,59 @@ def encode_and_write(path: Path, pixels: NDArray[Any], suffix: str = ".png") -> 
         DataError: If the file cannot be written.
     """
     is_encoded, encoded = cv2.imencode(suffix, pixels)
+    if not is_encoded:
+        raise DataError(
+            f"{path} cannot be written ({pixels.dtype} of shape {pixels.shape} cannot be encoded)"
+        )
+    _write_bytes(path, encoded.tobytes())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     try:
-        if not is_encoded:
-            raise OSError(f"{pixels.dtype} of shape {pixels.shape} cannot be encoded")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded.tobytes())
+        path.write_bytes(content)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path} cannot be written ({reason}); is the disk full?") from None
+
+
+def encode_palette_png(
+    values: NDArray[np.uint8], palette: Sequence[Color], **options: Any
+) -> bytes:
+    """Encode a map of palette indices as a PNG that viewers show in color.
+
+    Args:
+        values: `(height, width)` uint8 indices into the palette.
+        palette: At most 256 RGB colors.
+        options: Options of Pillow's PNG writer.
+    """
+    image = Image.fromarray(values)  # shares the memory of contiguous values
+    image.putpalette(bytes(channel for color in palette for channel in color))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+def write_label_image(path: Path, values: NDArray[Any], colors: Mapping[int, Color]) -> None:
+    """Write a label image as a PNG that holds the values exactly.
+
+    Values of 8 bits become indices of a palette, so that viewers show the classes in their colors.
+    A PNG of 16 bits cannot have a palette; viewers show it in gray.
+
+    Args:
+        path: Path of the PNG.
+        values: `(height, width)` integers.
+        colors: Value -> color; other values are black.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    if values.dtype != np.uint8:
+        encode_and_write(path, values)
+        return
+    palette = [colors.get(value, BACKGROUND_COLOR) for value in range(256)]
+    # With all 256 entries, each value takes 8 bits, which every reader supports.
+    _write_bytes(path, encode_palette_png(values, palette, compress_level=_FAST))
 
 
 def to_canvas(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:

@@ -14,12 +14,14 @@ from PIL import Image
 
 from resnet_tasks.data.images.find_images import find_images, make_output_names
 from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.structures.predictions.classification import Classification
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
+from resnet_tasks.visualization.colors import get_label_color
 from resnet_tasks.visualization.thumbnails import to_canvas, write_image
 
 
@@ -106,9 +108,42 @@ def test_maps_hold_category_ids(tmp_path: Path, ids: tuple[int, ...], kind: Any)
     writer.write(1, "x", {"scene": SegmentationMap(labels, torch.zeros(3, 1, 3))})
     with Image.open(tmp_path / "scene/x.png") as image:
         values = np.asarray(image)
+        mode, colors = image.mode, np.asarray(image.convert("RGB"))
     assert values.astype(int).tolist() == [list(ids)]
     assert (values.dtype.itemsize == 1) == (kind is np.uint8)
     assert writer.results == {}
+    assert (mode == "P") == (kind is np.uint8)  # a PNG of 16 bits cannot have a palette
+    if mode == "P":
+        assert colors[0].tolist() == [[0, 0, 0], [*get_label_color(0)], [*get_label_color(1)]]
+    assert read_label_map(tmp_path / "scene/x.png").tolist() == [list(ids)]
+
+
+def test_maps_of_300_classes_keep_their_ids(tmp_path: Path) -> None:
+    classes, ids = tuple(map(str, range(300))), tuple(range(1, 301))
+    writer = PredictionWriter(tmp_path, {"scene": classes}, {"scene": ids})
+    labels = torch.arange(300)[None]
+    writer.write(1, "x", {"scene": SegmentationMap(labels, None)})
+    assert read_label_map(tmp_path / "scene/x.png").tolist() == [list(ids)]
+
+
+def test_pixels_have_the_color_of_boxes_of_their_class(tmp_path: Path) -> None:
+    """The scene has a background and all categories, the detector only one of them."""
+    classes = {"scene": ("background", "b", "a"), "objects": ("b",)}
+    ids = {"scene": (0, 2, 1), "objects": (2,)}
+    writer = PredictionWriter(tmp_path, classes, ids, categories=("b", "a"))
+    box = Detections(
+        torch.tensor([[10.0, 15, 30, 35]]), torch.tensor([0.9]), torch.zeros(1, dtype=torch.int64)
+    )
+    labels = torch.zeros(40, 40, dtype=torch.int64)
+    labels[20:30, 15:25] = 1
+    scene = SegmentationMap(labels, None)
+    writer.write(1, "x", {"scene": scene})
+    with Image.open(tmp_path / "scene/x.png") as image:
+        pixel_color = np.asarray(image.convert("RGB"))[25, 20]
+    gray = np.full((40, 40, 3), 128, np.uint8)
+    drawn = np.asarray(Image.open(writer.draw("x", gray, {"objects": box, "scene": scene})))
+    assert drawn[35, 20].tolist() == pixel_color.tolist() == [*get_label_color(1)]
+    assert drawn[25, 20] == pytest.approx(0.55 * 128 + 0.45 * pixel_color, abs=1)
 
 
 def test_drawing_is_written_in_rgb(tmp_path: Path) -> None:

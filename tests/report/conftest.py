@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image
 
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.data.coco.categories import Category, CategoryMap
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap, Resampling
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.structures.run_lengths import encode_rectangle
 from tests.support.many_classes import class_names
@@ -73,6 +74,26 @@ class MadeRun:
             annotation["segmentation"] = [polygon]
         coco["info"]["annotated"].append("masks")
         (data / "val.json").write_text(json.dumps(coco))
+
+    def write_resamples(self, noise: Mapping[str, float] | None = None) -> None:
+        """Write resamples around the values of `metrics.json`; the draws are those of all runs.
+
+        Args:
+            noise: Metric -> standard deviation of noise of this run alone.
+        """
+        metrics = json.loads((self.evaluation / "metrics.json").read_text())["metrics"]
+        shared = np.random.default_rng(0).normal(0, 0.05, 200)
+        alone = np.random.default_rng(1).normal(0, 1, 200)
+        values = {}
+        for name, metric in metrics.items():
+            by_key = {name: metric["value"]}
+            by_key |= {f"{name}/{key}": v for key, v in metric.get("per_class", {}).items()}
+            for key, value in by_key.items():
+                if value is not None:
+                    values[key] = value + shared + (noise or {}).get(name, 0.0) * alone
+        digests = {name.partition("/")[0]: "same images" for name in metrics}
+        resampling = Resampling(Bootstrap(200), "images", 3, digests, values)
+        resampling.save(self.evaluation / "resamples.npz")
 
     def edit(self, name: str, change: Callable[[dict[str, Any]], object]) -> None:
         """Changes a JSON file of the evaluation."""
@@ -159,7 +180,7 @@ def _write_evaluation(folder: Path, data: Path, names: tuple[str, ...]) -> None:
         "objects/AP50": _metric(0.75, names),
         "objects/AP_large": _metric(None, names),
         "scene/mIoU": _metric(0.625, ("background", *names)),
-        "scene/HD95": {"value": 3.5, "unit": "px", "lower_is_better": True},
+        "scene/HD95": {"value": 3.5, "interval": None, "unit": "px", "lower_is_better": True},
     }
     about = {
         "metrics": metrics,
@@ -211,7 +232,9 @@ def write_run(base: Path, names: tuple[str, ...]) -> MadeRun:
     (folder / "classes.json").write_text(json.dumps(labels.to_json()))
     _write_log(folder / "log.jsonl")
     _write_evaluation(folder / "evaluations" / "val", data, names)
-    return MadeRun(folder, data, names)
+    made = MadeRun(folder, data, names)
+    made.write_resamples()
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -44,11 +45,13 @@ def test_differences_are_to_the_first_and_know_what_is_better(pair: tuple[Any, A
         del value["metrics"]["scene/mIoU"]
 
     pair[1].edit("metrics.json", change)
+    pair[1].write_resamples()
     page = compared(pair)
     objects, scene = page.metrics
     first, second = row(objects, "AP")
     assert (first.difference, first.better) == (None, None)
     assert second.difference == pytest.approx(0.1)
+    assert second.interval == pytest.approx((0.1, 0.1))
     assert second.better is True
     assert row(objects, "AP50")[1].better is None  # equal
     assert row(objects, "AP_large")[1].difference is None  # not defined
@@ -57,6 +60,33 @@ def test_differences_are_to_the_first_and_know_what_is_better(pair: tuple[Any, A
     by_class = page.classes[0]
     assert by_class.title == "objects: AP"
     assert row(by_class, pair[0].names[0])[1].better is False
+
+
+def test_a_difference_counts_only_if_its_interval_excludes_zero(
+    pair: tuple[Any, Any], tmp_path: Path
+) -> None:
+    def change(value: dict[str, Any]) -> None:
+        value["metrics"]["objects/AP"]["value"] = 0.6  # with noise of this run alone
+        value["metrics"]["objects/AP50"]["value"] = 0.8
+
+    pair[1].edit("metrics.json", change)
+    pair[1].write_resamples({"objects/AP": 0.2})
+    objects, _ = compared(pair).metrics
+    uncertain, clear = row(objects, "AP")[1], row(objects, "AP50")[1]
+    assert uncertain.difference == pytest.approx(0.1)
+    assert uncertain.interval[0] < 0 < uncertain.interval[1]
+    assert uncertain.better is None
+    assert clear.better is True
+    page = write_comparison([each.folder for each in pair], tmp_path / "page.html")
+    cells = re.findall(r'class="difference([^"]*)">([^ <]*)', page.read_text(encoding="utf-8"))
+    assert ("", "+0.100") in cells
+    assert (" better", "+0.050") in cells
+    assert ("", "±0") in cells
+    (pair[1].evaluation / "resamples.npz").unlink()
+    page_without = compared(pair)
+    assert row(page_without.metrics[0], "AP50")[1].better is None
+    assert "second and run have no intervals" in " ".join(page_without.warnings)
+    assert "no resamples.npz" in " ".join(page_without.warnings)
 
 
 def test_recipes_are_compared_key_by_key_with_defaults(pair: tuple[Any, Any]) -> None:
@@ -93,7 +123,7 @@ def test_all_curves_of_a_metric_share_a_chart(pair: tuple[Any, Any]) -> None:
     kept = [each for each in events if "objects/AP" not in each.get("metrics", {})]
     (pair[1].folder / "log.jsonl").write_text("\n".join(map(json.dumps, kept)))
     charts = {each.title: each for each in compared(pair).learning.value}
-    assert [name for name, _ in charts["objects: training loss"].legend] == ["run", "second"]
+    assert [name for name, *_ in charts["objects: training loss"].legend] == ["run", "second"]
     assert charts["objects/AP: validation"].legend == ()
 
 
@@ -115,9 +145,11 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign(
                 each["value"] -= 0.0001
 
     pair[1].edit("metrics.json", change)
+    pair[1].write_resamples()
     page = write_comparison([each.folder for each in pair], tmp_path / "page.html")
     text = page.read_text(encoding="utf-8")
-    assert "±0.000" in text
+    assert '<span class="difference">±0.000' in text
+    assert 'difference worse">±' not in text
     assert "−0.000" not in text
 
 

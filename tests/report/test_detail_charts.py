@@ -46,7 +46,8 @@ def test_a_damaged_part_is_a_sentence_and_the_others_are_drawn() -> None:
         "error_types": {"Cls": 0.1, "Miss": None},
         "reliability": {},
     }
-    charts, notes = draw_detail_charts(details)
+    charts, notes = draw_detail_charts(details, {"a": (1, 2, 255)})
+    assert 'style="--line:#0102ff"' in charts[0].svg  # the curve has the color of its class
     assert [each.title for each in charts] == [
         "Precision and recall",
         "Causes of lost average precision",

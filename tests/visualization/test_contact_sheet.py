@@ -60,7 +60,7 @@ def test_every_cell_shows_its_image_with_its_boxes(file: Path) -> None:
     assert sheet.shape == (2 * (CELL[0] + CAPTION + GAP) + GAP, 2 * (CELL[1] + GAP) + GAP, 3)
     first = sheet[GAP : GAP + CELL[0], GAP : GAP + CELL[1]]
     assert (first[100, 20] == 128).all()  # the image
-    assert (first == np.asarray(get_label_color(0))).all(axis=2).any()  # its box
+    assert (first == np.asarray(get_label_color(2))).all(axis=2).any()  # the box of a dog
     missing = sheet[GAP + CELL[0] + CAPTION + GAP :][: CELL[0], GAP : GAP + CELL[1]]
     assert (missing == 255).all()  # said below it
 
@@ -72,7 +72,7 @@ def test_masks_are_drawn_where_they_are_annotated(file: Path) -> None:
     content["info"] = {"annotated": ["boxes", "masks"]}
     file.write_text(json.dumps(content))
     cell = draw_sheet(dataset(file), [0])[GAP : GAP + CELL[0], GAP : GAP + CELL[1]]
-    blended = [int(0.55 * 128 + 0.45 * value) for value in get_label_color(0)]
+    blended = [int(0.55 * 128 + 0.45 * value) for value in get_label_color(2)]
     assert cell[138, 75].tolist() == blended
     assert cell[75, 150].tolist() == [128, 128, 128]  # inside the box, outside the triangle
 

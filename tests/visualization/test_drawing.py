@@ -29,13 +29,6 @@ assert BUILT_IN_TASKS  # the import registers the tasks
 GRAY = np.full((60, 80, 3), 100, np.uint8)
 
 
-def test_colors_of_labels_last_and_differ() -> None:
-    colors = [get_label_color(i) for i in range(30)]
-    assert len(set(colors)) == 30
-    assert all(0 <= value <= 255 for color in colors for value in color)
-    assert get_label_color(7) == colors[7]
-
-
 def test_map_leaves_background_and_void() -> None:
     labels = np.zeros((60, 80), np.int64)
     labels[:10], labels[10:20] = 1, VOID
