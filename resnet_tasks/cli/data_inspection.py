@@ -262,6 +262,7 @@ def stats(
         write_statistics,
     )
     from resnet_tasks.recipe.load import load_data_settings
+    from resnet_tasks.visualization.colors import assign_class_colors
 
     steps = load_data_settings(overrides or [])
     intensity = build_intensity(steps.intensity)
@@ -284,7 +285,7 @@ def stats(
     elif is_shortened(statistics):
         typer.echo("all classes and image sizes: add --json FILE")
     if out is not None:
-        draw_statistics(statistics, out)
+        draw_statistics(statistics, out, assign_class_colors(coco.categories.names))
         typer.echo(f"drawn: {out}")
 
 

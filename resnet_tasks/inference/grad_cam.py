@@ -61,6 +61,8 @@ class Explanation:
         box: xyxy, pixels of the original image; None for a whole image or all pixels of a class.
         evidence: Explained logit: of the detection's score, of the class, or the mean over the
             pixels.
+        score: Score of the prediction, 0..1: of the detection, of the class, or the mean
+            probability over the pixels; None if the predictions of the head have none.
     """
 
     heat: NDArray[np.float32]
@@ -70,6 +72,7 @@ class Explanation:
     class_name: str
     box: tuple[float, float, float, float] | None
     evidence: float
+    score: float | None = None
 
 
 def explain(
@@ -135,6 +138,7 @@ def explain(
         class_name=head_module.classes[evidence.label],
         box=evidence.box,
         evidence=float(evidence.value.detach()),
+        score=evidence.score,
     )
 
 

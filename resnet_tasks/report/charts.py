@@ -57,8 +57,8 @@ class Chart:
     Attributes:
         title: Title as plain text.
         svg: Drawing as SVG markup.
-        legend: Name, style (`c0 d1`: color 0, dash 1) and class color (`#rrggbb`, or empty) of every
-            curve; empty for a single curve.
+        legend: Name, style (`c0 d1`: color 0, dash 1) and class color (`#rrggbb`, or empty) of
+            every curve; empty for a single curve.
         table: Numbers of the chart.
         note: Remark on how the numbers were smoothed or selected.
     """

@@ -37,6 +37,7 @@ from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.runtime.versions import find_versions
 from resnet_tasks.structures.input_images import HeadInfo
 from resnet_tasks.structures.predictions.base import Prediction
+from resnet_tasks.visualization.colors import Color
 from resnet_tasks.visualization.drawing import (
     compute_readable_scale,
     draw_prediction,
@@ -174,9 +175,12 @@ def _draw_comparison(
             for name, head_prediction in predictions.items()
         }
     scale, names = compute_readable_scale(size), dataset.categories.names
-    truth = draw_truth(image, truths, classes, tasks, scale=scale, categories=names)
-    prediction = draw_prediction(image, predictions, classes, scale=scale, categories=names)
-    write_image(path, join_side_by_side(truth, prediction, ("truth", "prediction")))
+    legend: dict[str, Color] = {}
+    truth = draw_truth(image, truths, classes, tasks, scale=scale, categories=names, legend=legend)
+    prediction = draw_prediction(
+        image, predictions, classes, scale=scale, categories=names, legend=legend
+    )
+    write_image(path, join_side_by_side(truth, prediction, ("truth", "prediction"), legend))
 
 
 def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.inference.grad_cam import Explanation, ExplanationQuery, Method, explain
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress
-from resnet_tasks.visualization.drawing import draw_heat
+from resnet_tasks.visualization.colors import Color, build_palette
+from resnet_tasks.visualization.explanations import ExplanationCaption, draw_explanation
 from resnet_tasks.visualization.thumbnails import to_canvas, write_image
 
 STRONGEST_PREDICTION = ExplanationQuery()
@@ -115,14 +116,28 @@ def explain_paths(
                 explanations = []
             for explanation in explanations:
                 drawing = out / f"{name}-{explanation.head}.png"
+                caption = _build_caption(explanation, run.labels.class_colors)
                 canvas = to_canvas(image, run.preparation)
-                write_image(drawing, draw_heat(canvas, explanation.heat, explanation.box))
+                write_image(
+                    drawing, draw_explanation(canvas, explanation.heat, caption, explanation.box)
+                )
                 entries.append(_explanation_to_json(file, drawing, explanation))
             advance()
     if not entries:
         raise DataError(empty[0])
     write_json(out / "explanations.json", entries)
     return out, empty
+
+
+def _build_caption(explanation: Explanation, colors: Mapping[str, Color]) -> ExplanationCaption:
+    logit = f"logit {explanation.evidence:.2f}"
+    score = logit if explanation.score is None else f"score {explanation.score:.2f}, {logit}"
+    setting = f"head {explanation.head}, level {explanation.level}, {explanation.method}"
+    lines = [score, setting]
+    if not explanation.heat.any():
+        lines.append("No location of this level supports the prediction.")
+    (color,) = build_palette((explanation.class_name,), colors)
+    return ExplanationCaption(explanation.class_name, color, lines)
 
 
 def _explanation_to_json(file: Path, drawing: Path, explanation: Explanation) -> dict[str, object]:
@@ -134,6 +149,7 @@ def _explanation_to_json(file: Path, drawing: Path, explanation: Explanation) ->
         "method": explanation.method,
         "class": explanation.class_name,
         "box_xyxy": explanation.box,
+        "score": None if explanation.score is None else round(explanation.score, 6),
         "evidence_logit": round(explanation.evidence, 6),
         "strongest_place_xy": [
             int(coordinate)

@@ -89,11 +89,13 @@ class ExplainedOutput:
         value: Scalar tensor with gradient, a logit.
         label: Label that it supports.
         box: xyxy of the explained object, pixels of the original image; None for a whole image.
+        score: Score of the explained prediction, 0..1; None if predictions of the task have none.
     """
 
     value: Any
     label: int
     box: BoxXyxy | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,9 @@ class ImageCanvas:
         image: `(height, width, 3)` uint8 RGB; it is not changed.
         scale: Integer factor by which the drawing is larger than the image.
         colors: Class name -> color; other names get the colors of `assign_class_colors`.
+
+    Attributes:
+        drawn_classes: Name -> color of the classes that were drawn, for a legend.
     """
 
     def __init__(
@@ -168,13 +171,17 @@ class ImageCanvas:
         self._colors = colors
         self._palette: tuple[Color, ...] = ()
         self._lines: list[tuple[str, Color]] = []
+        self._classes: tuple[str, ...] = ()
+        self.drawn_classes: dict[str, Color] = {}
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Set the classes of the labels that are drawn next."""
+        self._classes = tuple(classes)
         self._palette = build_palette(classes, self._colors)
 
     def draw_map(self, labels: NDArray[Any], classes: Sequence[str]) -> None:
         """Blend an `(h, w)` label map over the image; see the function `draw_map`."""
+        self._record_labels(labels, classes)
         enlarged = _enlarge(labels, self._scale)
         self._pixels = draw_map(self._pixels, enlarged, classes, self._colors)
 
@@ -187,6 +194,7 @@ class ImageCanvas:
             masks: (left, top, `(h, w)` bool bitmap) of each mask.
             labels: `(N,)` labels of the masks.
         """
+        self._record_labels(labels, self._classes)
         canvas = self._pixels.copy()
         for (left, top, bitmap), label in zip(masks, labels.tolist(), strict=True):
             mask = _enlarge(bitmap, self._scale)
@@ -210,6 +218,7 @@ class ImageCanvas:
         If the names would hide a large part of the image, the number of objects of each class is
         written once, at the top left.
         """
+        self._record_labels(labels, classes)
         texts = _describe_boxes(labels, classes, scores)
         has_room = _compute_text_area(self._pixels, texts) <= (
             _MAX_LABELED_FRACTION * self._pixels.shape[0] * self._pixels.shape[1]
@@ -235,6 +244,14 @@ class ImageCanvas:
     def finish(self) -> Pixels:
         """Return the drawing."""
         return draw_lines(self._pixels, self._lines) if self._lines else self._pixels
+
+    def _record_labels(self, labels: NDArray[Any], classes: Sequence[str]) -> None:
+        """Add the classes of labels to `drawn_classes`, except void and background."""
+        palette = build_palette(classes, self._colors)
+        counts = np.bincount(labels[labels >= 0].ravel(), minlength=len(classes))
+        for label, name in enumerate(classes):
+            if counts[label] and name != BACKGROUND:
+                self.drawn_classes[name] = palette[label]
 
     def _get_color(self, label: int) -> Color:
         return self._palette[label] if label < len(self._palette) else get_label_color(label)

@@ -12,19 +12,19 @@ Color = tuple[int, int, int]
 BACKGROUND_COLOR: Color = (0, 0, 0)
 """Color of a background class, which drawings leave out."""
 
-# The first eight differ for readers with normal, protan, deutan and tritan vision: their CIELAB
-# distance is at least 20 under each simulation of Machado et al. 2009 (a variant of the palette of Okabe and Ito,
-# adjusted to be visible on black). The others were each chosen to be as far as possible from all
-# colors before it, under the same simulations. All are bright enough to be visible on black.
+# The first eight, a variant of the palette of Okabe and Ito, also differ for color-blind readers:
+# their CIELAB distance is at least 20 in the simulations of Machado et al. 2009 of protan, deutan
+# and tritan vision. Each further color is the one farthest from all colors before it in OKLab, also
+# in these simulations. All are bright enough to be visible on black.
 _PALETTE = bytes.fromhex(
-    "f59600 56bef5 00915f faf078 2d64eb c82832 fab9dc aa32aa b4f0b4 f00000 966996 b4a55a"
-    "ff6987 00e13c c378ff 87ff00 e178d2 782dff 69b496 c30f78 00ffff ff00a5 5a783c 87962d"
-    "c3d278 7869d2 f01e5a ffc34b a51ee1 a5ffe1 2dff96 ffa5b4 2d785a ff78c3 87d287 c300c3"
-    "96690f 8787e1 8778b4 c34b78 87c30f c39669 5ad2b4 ff693c e196f0 f0d269 c3ff5a 00a5b4"
-    "e10fff 0069b4 e1c3ff b496ff c37869 ff0fe1 d2b45a ff4bc3 3ce1e1 b42d96 ff5a00 7878ff"
-    "3cc33c 69d296 f0a578 ffe196 87f0c3 d23c96 69a578 964b78 4b5ac3 e1f087 d26987 d2784b"
-    "b4e11e d2a5e1 4b784b b469d2 b4ffb4 a59600 f01e2d 69c396 e178a5 9696d2 69963c 87e1c3"
-    "69f04b d21e5a a52dff b45a87 78c369 2d872d 69d2f0 f0a5d2 d21e0f b45a4b 4bd25a c387b4"
+    "f59600 56bef5 00915f faf078 2d64eb c82832 fab9dc aa32aa ff5aa5 5affb4 a587ff a5b478"
+    "875a87 a5e12d c3692d ff00c3 e187d2 6987d2 0069a5 e15ae1 4bc32d ff3c5a c37887 96fff0"
+    "b42d69 ffa596 3ce1f0 5a3cff 69692d 78ff00 87d2b4 d20f96 e1d296 962dd2 2da596 b469b4"
+    "b4d269 69a569 a59600 87a5ff c35aff 00d296 0087ff b4ff96 d2a55a a54b4b 7869e1 78873c"
+    "874bc3 d24b78 c387b4 a5a5e1 00ffff ffd25a f07887 69f05a 00b4d2 b4c3ff ff690f 8769c3"
+    "ff87c3 e1005a c35a96 1e784b d2a5ff 1e87b4 b43c00 96f0c3 d2c34b d200e1 69d278 d28769"
+    "c387f0 695a96 874bff d2695a e12dd2 ffa5e1 d2e187 5a5ab4 a54b78 9687c3 d20f78 3cb487"
+    "c3873c 9687e1 4b78f0 ffe100 3c7800 87b44b 9669a5 f03cb4 f0b487 69d2d2 b400b4 e1f05a"
 )
 _SHADES = (1.0, 0.75, 0.55)
 """Brightness of the first, second and third use of the palette; later colors repeat."""
@@ -72,7 +72,7 @@ def choose_text_color(background: Color) -> Color:
     """Return black or white, whichever has the higher contrast to a background."""
     red, green, blue = (_linearize(value / 255) for value in background)
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    # WCAG 2: contrast is (lighter + 0.05) / (darker + 0.05); both are equal at a luminance of 0.179.
+    # WCAG 2 defines contrast as (lighter + 0.05) / (darker + 0.05); both are equal at 0.179.
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
 
 

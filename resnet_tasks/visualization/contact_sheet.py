@@ -15,8 +15,9 @@ from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.predictions.truth_drawing import draw_annotations
 from resnet_tasks.visualization.canvas import ImageCanvas
-from resnet_tasks.visualization.colors import assign_class_colors
+from resnet_tasks.visualization.colors import Color, assign_class_colors
 from resnet_tasks.visualization.drawing import fit_truth
+from resnet_tasks.visualization.legend import draw_legend, stack_vertically
 from resnet_tasks.visualization.thumbnails import make_overview
 
 CELL = (270, 360)
@@ -75,7 +76,7 @@ def _has_category(dataset: CocoDataset, index: int, category: int) -> bool:
 def draw_sheet(
     dataset: CocoDataset, positions: Sequence[int], notes: Mapping[int, str] | None = None
 ) -> Pixels:
-    """Draw a grid of images, each with its ground truth and a caption.
+    """Draw a grid of images, each with its ground truth and a caption, and a legend below them.
 
     The cell of an image that cannot be read stays empty, and its caption reports the problem.
 
@@ -90,12 +91,13 @@ def draw_sheet(
     columns = max(1, min(len(positions), round(math.sqrt(len(positions) * 1.3))))
     height, width = CELL[0] + CAPTION + GAP, CELL[1] + GAP
     rows = -(-len(positions) // columns)
+    legend: dict[str, Color] = {}
     sheet = np.full((rows * height + GAP, columns * width + GAP, 3), 255, np.uint8)
     for number, index in enumerate(positions):
         top, left = GAP + number // columns * height, GAP + number % columns * width
         note = (notes or {}).get(index, "")
         try:
-            drawing = _draw_image(dataset, index)
+            drawing = _draw_image(dataset, index, legend)
             cell = sheet[top : top + drawing.shape[0], left : left + drawing.shape[1]]
             cell[:] = drawing
         except DataError:
@@ -105,11 +107,12 @@ def draw_sheet(
             sheet, f"{dataset.image_id(index)}: {dataset.path(index).name}", corner, (0, 0, 0)
         )
         _write_caption(sheet, note, (left, corner[1] + 18), (190, 30, 30))
-    return sheet
+    names = draw_legend(sorted(legend.items()), sheet.shape[1], 0.5)
+    return stack_vertically([sheet, names])
 
 
-def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
-    """Draw an image, resized to its cell, with all its annotations."""
+def _draw_image(dataset: CocoDataset, index: int, legend: dict[str, Color]) -> Pixels:
+    """Draw an image, resized to its cell, with all its annotations; add its classes to `legend`."""
     prepared = dataset.prepare_image(index)
     original = prepared.original_size
     scale = min(CELL[0] / original[0], CELL[1] / original[1])
@@ -122,6 +125,7 @@ def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
     canvas = ImageCanvas(small, colors=assign_class_colors(names))
     canvas.set_classes(names)
     draw_annotations(canvas, fit_truth(truth, _DRAWN_FIELDS, size), names, _DRAWN_FIELDS)
+    legend.update(canvas.drawn_classes)
     return canvas.finish()
 
 

@@ -17,32 +17,10 @@ from resnet_tasks.structures.predictions.base import TEXT, Prediction
 from resnet_tasks.structures.run_lengths import resize_mask
 from resnet_tasks.structures.tasks import Task
 from resnet_tasks.visualization.canvas import ImageCanvas
-from resnet_tasks.visualization.colors import assign_class_colors
+from resnet_tasks.visualization.colors import Color, assign_class_colors
+from resnet_tasks.visualization.legend import draw_legend, stack_vertically
 
 Pixels = NDArray[np.uint8]
-
-
-def draw_heat(
-    image: Pixels,
-    heat: NDArray[np.float32],
-    box: tuple[float, float, float, float] | None = None,
-) -> Pixels:
-    """Blend a heat map over an RGB image, and draw the box that it explains.
-
-    Args:
-        image: `(height, width, 3)` uint8 RGB.
-        heat: `(height, width)`, 0..1; pixels with 0 stay unchanged.
-        box: xyxy, pixels of `image`; None: no box is drawn.
-    """
-    heat_colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
-    opacity = 0.6 * heat[:, :, None]
-    canvas: Pixels = ((1 - opacity) * image + opacity * heat_colors).astype(np.uint8)
-    if box is not None:
-        x1, y1, x2, y2 = (round(value) for value in box)
-        canvas = np.ascontiguousarray(canvas)
-        thickness = max(1, round(min(image.shape[:2]) / 240))
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), (255, 255, 255), thickness)
-    return canvas
 
 
 def draw_prediction(
@@ -53,6 +31,7 @@ def draw_prediction(
     least_score: float | Mapping[str, float] = 0.5,
     scale: int = 1,
     categories: Sequence[str] = (),
+    legend: dict[str, Color] | None = None,
 ) -> Pixels:
     """Draw the predictions of all heads on one image.
 
@@ -66,6 +45,7 @@ def draw_prediction(
             score.
         scale: Integer factor by which the drawing is larger than the image.
         categories: Category names of the dataset; with `classes`, they determine the colors.
+        legend: Receives the name and color of every class that is drawn; None: not collected.
     """
     canvas = ImageCanvas(image, scale, assign_class_colors(categories, *classes.values()))
     num_texts = sum(prediction.drawing_order == TEXT for prediction in predictions.values())
@@ -74,6 +54,8 @@ def draw_prediction(
         prefix = f"{name}: " if num_texts > 1 else ""
         canvas.set_classes(classes[name])
         prediction.draw(canvas, classes[name], least, prefix)
+    if legend is not None:
+        legend.update(canvas.drawn_classes)
     return canvas.finish()
 
 
@@ -85,6 +67,7 @@ def draw_truth(
     *,
     scale: int = 1,
     categories: Sequence[str] = (),
+    legend: dict[str, Color] | None = None,
 ) -> Pixels:
     """Draw the ground truth in the style of `draw_prediction`.
 
@@ -95,6 +78,7 @@ def draw_truth(
         tasks: Head name -> task, which determines the annotations that are drawn.
         scale: Integer factor by which the drawing is larger than the image.
         categories: Category names of the dataset; with `classes`, they determine the colors.
+        legend: Receives the name and color of every class that is drawn; None: not collected.
     """
     canvas = ImageCanvas(image, scale, assign_class_colors(categories, *classes.values()))
     size = (int(image.shape[0]), int(image.shape[1]))
@@ -102,6 +86,8 @@ def draw_truth(
         canvas.set_classes(classes[name])
         fitted = fit_truth(truths[name], tasks[name].fields, size)
         tasks[name].draw_truth(canvas, fitted, classes[name])
+    if legend is not None:
+        legend.update(canvas.drawn_classes)
     return canvas.finish()
 
 
@@ -147,13 +133,24 @@ def compute_readable_scale(size: tuple[int, int]) -> int:
     return max(1, round(400 / min(size)))
 
 
-def join_side_by_side(left: Pixels, right: Pixels, captions: tuple[str, str]) -> Pixels:
-    """Join two images of the same size horizontally, each with a caption above it."""
+def join_side_by_side(
+    left: Pixels, right: Pixels, captions: tuple[str, str], legend: Mapping[str, Color]
+) -> Pixels:
+    """Join two images of the same size horizontally, each with a caption above it.
+
+    Args:
+        left: `(height, width, 3)` uint8 RGB.
+        right: Image of the same size.
+        captions: Caption of each image.
+        legend: Class name -> color, drawn in alphabetical order below both images.
+    """
     bar = max(18, round(left.shape[0] / 16))
     gap = np.full((left.shape[0] + bar, 4, 3), 255, np.uint8)
-    return np.concatenate(
+    pair = np.concatenate(
         (_add_caption(left, captions[0], bar), gap, _add_caption(right, captions[1], bar)), axis=1
     )
+    entries = sorted(legend.items())
+    return stack_vertically([pair, draw_legend(entries, pair.shape[1], bar / 42)])
 
 
 def _add_caption(image: Pixels, caption: str, bar: int) -> Pixels:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import tests.support.boxes_on_map  # noqa: F401  (registers the combiner)
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import HeadError, RecipeError
 from resnet_tasks.export.export_run import export_run
 from resnet_tasks.exported.exported_model import ExportedModel
@@ -65,7 +66,7 @@ def test_the_prediction_is_what_the_combiner_makes_of_the_heads(run: Run, tmp_pa
     reopened.predict_paths(
         [tmp_path / "a.png"], out=tmp_path / "out", console=Console(file=io.StringIO())
     )
-    written = cv2.imread(str(tmp_path / "out/together/a.png"), cv2.IMREAD_UNCHANGED)
+    written = read_label_map(tmp_path / "out/together/a.png")
     assert np.array_equal(np.asarray(info.category_ids)[expected.labels], written)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from resnet_tasks.cli import app
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.visualization.colors import assign_class_colors
 from tests.support.random_runs import untrained_run
 
 LIGHT = (
@@ -58,7 +59,12 @@ def test_drawings_and_a_list_of_every_head(run: Path, images: Path, tmp_path: Pa
     for each in entries:
         drawing = cv2.imread(str(out / each["drawing"]))
         assert drawing is not None
-        assert drawing.shape == (48, 72, 3)
+        height, width = drawing.shape[:2]
+        assert width >= 512
+        assert height > 48 * (width // 72)  # caption, legend and color scale
+        assert 0 <= each["score"] <= 1
+        color = assign_class_colors(("granular", "striated", "lobed"))[each["class"]]
+        assert (drawing[:20, :40, ::-1] == color).all(axis=2).any()  # the legend
         x, y = each["strongest_place_xy"]
         assert 0 <= x < 72
         assert 0 <= y < 48

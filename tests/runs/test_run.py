@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import resnet_tasks
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -95,7 +96,7 @@ def test_written_predictions_judged_by_pycocotools_give_the_same_numbers(
 def test_semantic_predictions_are_category_ids_in_original_size(run: Run) -> None:
     maps = sorted((run.directory / "evaluations/val/predictions/scene").glob("*.png"))
     assert len(maps) == 4
-    values = cv2.imread(str(maps[0]), cv2.IMREAD_UNCHANGED)
+    values = read_label_map(maps[0])
     assert values.shape == (96, 128)
     assert set(np.unique(values)) <= {0, 1, 2, 3}
 

@@ -6,7 +6,6 @@ import io
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from resnet_tasks.cli.app import app
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 from resnet_tasks.inference.outputs_model import CalibratedOutputs
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
@@ -57,7 +57,7 @@ def test_files_are_predicted_as_arrays_are(run: Run, tmp_path: Path) -> None:
     assert found["scene"].labels.shape == (100, 150)
     assert found["scene"].probs is None
     run.predict_paths([tmp_path / "a.npy"], out=tmp_path / "out", console=Console(stderr=True))
-    written = cv2.imread(str(tmp_path / "out/scene/a.png"), cv2.IMREAD_UNCHANGED)
+    written = read_label_map(tmp_path / "out/scene/a.png")
     ids = np.asarray(run.category_ids["scene"])
     assert np.array_equal(written, ids[found["scene"].labels.numpy()])
     assert (tmp_path / "out/overlays/a.png").is_file()

@@ -16,6 +16,7 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.visualization.colors import get_label_color
 from resnet_tasks.visualization.contact_sheet import CAPTION, CELL, GAP, choose_images, draw_sheet
+from resnet_tasks.visualization.legend import draw_legend
 
 
 @pytest.fixture
@@ -57,7 +58,10 @@ def test_images_are_chosen_by_seed_and_class(file: Path) -> None:
 
 def test_every_cell_shows_its_image_with_its_boxes(file: Path) -> None:
     sheet = draw_sheet(dataset(file), [0, 1, 5])
-    assert sheet.shape == (2 * (CELL[0] + CAPTION + GAP) + GAP, 2 * (CELL[1] + GAP) + GAP, 3)
+    height, width = 2 * (CELL[0] + CAPTION + GAP) + GAP, 2 * (CELL[1] + GAP) + GAP
+    legend = draw_legend([("cat", get_label_color(0)), ("dog", get_label_color(2))], width, 0.5)
+    assert sheet.shape == (height + len(legend), width, 3)
+    assert np.array_equal(sheet[height:], legend)
     first = sheet[GAP : GAP + CELL[0], GAP : GAP + CELL[1]]
     assert (first[100, 20] == 128).all()  # the image
     assert (first == np.asarray(get_label_color(2))).all(axis=2).any()  # the box of a dog
@@ -85,7 +89,8 @@ def test_command(file: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["data", "preview", str(file), "--out", str(out), "--problems"])
     assert done.exit_code == 0, done.output
     with Image.open(out) as sheet:
-        assert sheet.height == CELL[0] + CAPTION + 2 * GAP
+        legend = draw_legend([("dog", get_label_color(2))], sheet.width, 0.5)
+        assert sheet.height == CELL[0] + CAPTION + 2 * GAP + len(legend)
     call = ["data", "preview", str(file), "--out", str(out), "--problems", "--class", "dog"]
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 2

@@ -15,10 +15,9 @@ from resnet_tasks.structures.run_lengths import encode_bitmap, encode_rectangle
 from resnet_tasks.structures.tasks import get_task
 from resnet_tasks.tasks.built_in import BUILT_IN_TASKS
 from resnet_tasks.visualization.canvas import ImageCanvas, draw_boxes, draw_map
-from resnet_tasks.visualization.colors import get_label_color
+from resnet_tasks.visualization.colors import Color, get_label_color
 from resnet_tasks.visualization.drawing import (
     as_rgb8,
-    draw_heat,
     draw_prediction,
     draw_truth,
     fit_truth,
@@ -91,10 +90,31 @@ def test_truth_is_drawn_as_predictions_are() -> None:
 
 
 def test_side_by_side_keeps_both_images() -> None:
-    both = join_side_by_side(GRAY, GRAY + 50, ("truth", "prediction"))
+    both = join_side_by_side(GRAY, GRAY + 50, ("truth", "prediction"), {})
     assert both.shape[1] == 164
     assert np.array_equal(both[-60:, :80], GRAY)
     assert np.array_equal(both[-60:, 84:], GRAY + 50)
+    named = join_side_by_side(GRAY, GRAY + 50, ("truth", "prediction"), {"a": (1, 2, 255)})
+    assert np.array_equal(named[: len(both)], both)
+    assert (named[len(both) :] == (1, 2, 255)).all(axis=2).any()
+
+
+def test_the_legend_has_the_classes_that_are_drawn() -> None:
+    """The scene shows b on background and void, the detector a weak c and a strong d."""
+    names = ("a", "b", "c", "d")
+    labels = torch.zeros(60, 80, dtype=torch.int64)
+    labels[:10] = 2
+    boxes = torch.tensor([[10.0, 30, 40, 50], [20, 30, 50, 50]])
+    found = Detections(boxes, torch.tensor([0.9, 0.1]), torch.tensor([3, 2]))
+    predictions = {"objects": found, "scene": SegmentationMap(labels, None)}
+    legend: dict[str, Color] = {}
+    classes = {"objects": names, "scene": ("background", *names)}
+    draw_prediction(GRAY, predictions, classes, legend=legend)
+    assert legend == {"b": get_label_color(1), "d": get_label_color(3)}
+    truth = GroundTruth(1, (60, 80), semantic=np.where(np.eye(60, 80) > 0, 1, VOID))
+    tasks = {"scene": get_task("semantic_segmentation")}
+    draw_truth(GRAY, {"scene": truth}, {"scene": classes["scene"]}, tasks, legend=legend)
+    assert legend["a"] == get_label_color(0)
 
 
 def test_any_channels_become_rgb8() -> None:
@@ -127,17 +147,6 @@ def test_true_labels_are_written_unknown_ones_are_not() -> None:
     truth = GroundTruth(1, (240, 320), image_labels=np.asarray([2, IGNORED, 0]))
     tasks = {"kind": get_task("classification")}
     assert bands(draw_truth(gray, {"kind": truth}, {"kind": tuple("abc")}, tasks)) == [2, 0]
-
-
-def test_heat_leaves_cold_places_as_they_are() -> None:
-    image = np.full((40, 60, 3), 90, np.uint8)
-    heat = np.zeros((40, 60), np.float32)
-    heat[10:20, 10:20] = 1.0
-    drawn = draw_heat(image, heat, (30.0, 5.0, 50.0, 35.0))
-    assert (drawn[0, 0] == 90).all()
-    assert (drawn[15, 15] != 90).any()
-    assert (drawn[5, 40] == 255).all()
-    assert (image == 90).all()
 
 
 def blend(label: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -239,8 +240,15 @@ def _statistics_to_json(statistics: DatasetStatistics) -> dict[str, Any]:
     }
 
 
-def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
+def draw_statistics(
+    statistics: DatasetStatistics, path: Path, colors: Mapping[str, tuple[int, int, int]]
+) -> None:
     """Draw image sizes, classes, box centers, box sizes and shapes, and channels into one PNG.
+
+    Args:
+        statistics: Statistics to draw.
+        path: Path of the PNG.
+        colors: Class name -> RGB color of its bar, 0..255.
 
     Raises:
         DataError: If the file cannot be written.
@@ -248,7 +256,7 @@ def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
     figure = Figure(figsize=(14, 8), layout="constrained")
     sizes, classes, centers, sides, shapes, channels = figure.subplots(2, 3).ravel()
     _draw_sizes(statistics, sizes)
-    _draw_classes(statistics, classes)
+    _draw_classes(statistics, classes, colors)
     centers.set_title("centers of boxes, relative to the image")
     heat_map = centers.imshow(statistics.centers, extent=(0, 1, 1, 0), cmap="magma", aspect="auto")
     figure.colorbar(heat_map, ax=centers, label="boxes")
@@ -287,7 +295,9 @@ def _draw_sizes(statistics: DatasetStatistics, axes: Axes) -> None:
     axes.set_ylim(0, heights.max() * 1.1)
 
 
-def _draw_classes(statistics: DatasetStatistics, axes: Axes) -> None:
+def _draw_classes(
+    statistics: DatasetStatistics, axes: Axes, colors: Mapping[str, tuple[int, int, int]]
+) -> None:
     """Draw the objects of the most frequent classes, or pixels or images if there are none."""
     counts, unit = statistics.objects, "objects"
     if not any(counts.values()) and statistics.image_labels:
@@ -300,8 +310,15 @@ def _draw_classes(statistics: DatasetStatistics, axes: Axes) -> None:
         title=f"{unit} by class" + (f" (and {num_omitted} rarer ones)" if num_omitted else ""),
         xlabel=unit,
     )
-    # By position, because shortened names may be equal.
-    axes.barh(range(len(frequent)), [count for _, count in frequent], color="tab:blue")
+    # By position, because shortened names may be equal. A thin gray edge keeps bright colors
+    # visible on white.
+    axes.barh(
+        range(len(frequent)),
+        [count for _, count in frequent],
+        color=[np.asarray(colors[name]) / 255 for name, _ in frequent],
+        edgecolor="0.4",
+        linewidth=0.6,
+    )
     axes.set_yticks(range(len(frequent)), [shorten_name(name) for name, _ in frequent])
     axes.invert_yaxis()
 

@@ -13,7 +13,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.classification.multi_label import MultiLabelEvaluator
 from resnet_tasks.evaluation.classification.single_label import ClassificationEvaluator
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import ClassDecisionCollector
-from resnet_tasks.structures.arrays import as_float32, sigmoid, softmax
+from resnet_tasks.structures.arrays import as_array, as_float32, sigmoid, softmax
 from resnet_tasks.structures.evaluation import Evaluator
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.predictions.base import Prediction
@@ -63,12 +63,13 @@ class ClassificationTask(Task):
         self, outputs: Outputs, geometry: Geometry, question: ExplainedQuestion
     ) -> ExplainedOutput:
         """Select the logit of a class of the whole image."""
-        del geometry
         if question.box is not None:
             raise DataError("a head that classifies whole images has no boxes; remove the box")
         logits = as_float32(outputs["logits"][0])
         label = int(logits.argmax()) if question.label is None else question.label
-        return ExplainedOutput(logits[label], label)
+        (prediction,) = self.decode(outputs, [geometry])
+        score = float(as_array(prediction.probs)[label])
+        return ExplainedOutput(logits[label], label, score=score)
 
 
 @register_task

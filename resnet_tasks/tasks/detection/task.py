@@ -189,4 +189,5 @@ def select_explained_score(
         logit(score),
         int(labels[index]),
         (corners[0], corners[1], corners[2], corners[3]),
+        value,
     )

@@ -108,4 +108,5 @@ class SemanticSegmentationTask(Task):
         # A product instead of an index, which would need a mask of the tensor's own type.
         weights = array_like(logits, pixels.astype(np.float32))
         value = (logits[label] * weights).sum() / int(pixels.sum())
-        return ExplainedOutput(value, label, question.box)
+        probs = as_array(softmax(logits, 0)[label])
+        return ExplainedOutput(value, label, question.box, float(probs[pixels].mean()))

@@ -105,15 +105,20 @@ def test_figure_is_a_image(tmp_path: Path, bare: bool) -> None:
         found.sizes[4, 6] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_statistics(found, tmp_path / "new" / "a.png")
+        draw_statistics(
+            found, tmp_path / "new" / "a.png", dict.fromkeys(found.objects, (1, 2, 255))
+        )
     with Image.open(tmp_path / "new" / "a.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
+        has_bars = (np.asarray(image.convert("RGB")) == (1, 2, 255)).all(axis=2).any()
+    assert has_bars == bool(found.objects)
 
 
 def test_figure_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
+    colors = dict.fromkeys(measured().objects, (1, 2, 255))
     with pytest.raises(DataError, match=r"b\.png cannot be written .*choose another --out"):
-        draw_statistics(measured(), tmp_path / "a" / "b.png")
+        draw_statistics(measured(), tmp_path / "a" / "b.png", colors)
 
 
 @pytest.mark.parametrize("number", [80, 1200])

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import pytest
 from rich.console import Console
 
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.files.folder_lock import lock_folder
 from resnet_tasks.files.safe_names import RESERVED_HEADS
@@ -90,7 +90,7 @@ def test_images_and_frames_are_written(tmp_path: Path, data: Path) -> None:
         [30 / 255, 60 / 255, 90 / 255], abs=1e-5
     )
     assert results[0]["bbox"] == [1.0, 2.0, 15.0, 10.0]
-    bright = cv2.imread(str(out / "scene" / "4.png"), cv2.IMREAD_UNCHANGED)
+    bright = read_label_map(out / "scene" / "4.png")
     assert bright.shape == (40, 32)
     assert (bright[:, :16] == 1).all()
     assert (bright[:, 16:] == 2).all()

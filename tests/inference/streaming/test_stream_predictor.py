@@ -14,6 +14,7 @@ from rich.console import Console
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError
@@ -64,7 +65,7 @@ def streamed(model: Any, images: list[Path], out: Path) -> list[np.ndarray]:
         options=StreamOptions(draw=False),
         console=Console(file=io.StringIO()),
     )
-    return [cv2.imread(str(out / f"scene/{i}.png"), cv2.IMREAD_UNCHANGED) for i in range(3)]
+    return [read_label_map(out / f"scene/{i}.png") for i in range(3)]
 
 
 @pytest.mark.parametrize("kind", [None, "flips+scales"])
