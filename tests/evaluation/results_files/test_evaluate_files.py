@@ -17,6 +17,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.results_files import boxes as box_files
 from resnet_tasks.evaluation.results_files.evaluate_files import (
@@ -25,6 +27,9 @@ from resnet_tasks.evaluation.results_files.evaluate_files import (
 )
 from resnet_tasks.evaluation.results_files.report import add_intervals
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.visualization.thumbnails import write_label_image
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
@@ -299,6 +304,23 @@ def test_pixels_by_hand(tmp_path: Path) -> None:
     metrics = evaluate_results(*pixels(tmp_path), task="semantic")
     assert metrics["mIoU"].per_class == {"road": pytest.approx(2 / 3), "sky": pytest.approx(3 / 4)}
     assert metrics["pixel_accuracy"].value == pytest.approx(5 / 6)
+
+
+def test_maps_with_the_colors_of_classes_are_read_as_ids(tmp_path: Path) -> None:
+    truth, answers = pixels(tmp_path)
+    gray = evaluate_results(truth, answers, task="semantic")
+    colors = {3: (3, 8, 8), 8: (8, 3, 3)}  # colors whose channels look like other ids
+    for folder in (tmp_path / "maps", answers):
+        with Image.open(folder / "a.png") as image:
+            values = np.asarray(image)
+        write_label_image(folder / "a.png", values, colors)
+        with Image.open(folder / "a.png") as image:
+            assert image.mode == "P"
+    assert evaluate_results(truth, answers, task="semantic") == gray
+    read = CocoDataset([read_coco(truth)], categories=read_coco(truth).categories)
+    semantic = read.truth(0, LabelTable.identity(("road", "sky"))).semantic
+    assert semantic is not None
+    assert semantic.tolist() == [[0, 0, 0, VOID], [1, 1, 1, VOID]]
 
 
 def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
