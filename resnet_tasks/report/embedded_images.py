@@ -27,7 +27,8 @@ def shrink_label_map(labels: NDArray[AnyInteger]) -> NDArray[AnyInteger]:
         ((np.arange(max(1, round(side * step))) + 0.5) / step).astype(int).clip(0, side - 1)
         for side in labels.shape
     )
-    return labels[rows][:, columns]
+    small: NDArray[AnyInteger] = labels[rows][:, columns]
+    return small
 
 
 def encode_png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int, int]]) -> str:

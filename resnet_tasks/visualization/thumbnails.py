@@ -75,7 +75,7 @@ def encode_palette_png(
 
     Args:
         values: `(height, width)` uint8 indices into the palette.
-        palette: At most 256 RGB colors.
+        palette: RGB color of every index, at most 256 colors.
         options: Options of Pillow's PNG writer.
     """
     image = Image.fromarray(values)  # shares the memory of contiguous values

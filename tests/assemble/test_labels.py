@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from resnet_tasks.assemble.labels import Labels, build_labels
+from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.structures.evaluation import ABSENT, IGNORED, VOID
 from tests.support.small_recipes import CATEGORIES, recipe
@@ -52,6 +53,17 @@ def test_unknown_head_type_comes_with_its_key_path() -> None:
     made = recipe(a={"type": "retinanet"})
     with pytest.raises(RecipeError, match=r"heads\.a\.type: unknown head 'retinanet'"):
         build_labels(made, CATEGORIES)
+
+
+def test_a_class_has_the_same_color_in_every_run_of_the_categories() -> None:
+    boxes = {"type": "faster_rcnn", "classes": ["person"]}
+    pixels = {"type": "unet", "background": True, "classes": ["road", "person"]}
+    both = build_labels(recipe(a=boxes, b=pixels), CATEGORIES).class_colors
+    assert list(both) == ["car", "person", "road"]
+    assert len(set(both.values())) == 3
+    turned = CategoryMap(CATEGORIES.categories[::-1])
+    assert build_labels(recipe(a=boxes), turned).class_colors == both
+    assert build_labels(recipe(b=pixels), CATEGORIES).class_colors == both
 
 
 def test_labels_survive_json() -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from resnet_tasks.report.gallery import Gallery
 from resnet_tasks.report.page import write_report
 from resnet_tasks.report.run_view import read_run
 from resnet_tasks.report.sections import make_page
+from resnet_tasks.visualization.colors import format_css_color
 
 
 def gallery(made: Any) -> Gallery:
@@ -113,3 +118,25 @@ def test_runs_without_masks_have_no_layer_of_masks(made: Any) -> None:
         "masks"
         not in write_report(made.folder).read_text().partition("<body")[2].partition("<script")[0]
     )
+
+
+def test_a_class_has_one_color_in_images_legend_charts_and_tables(made: Any) -> None:
+    run = read_run(made.folder)
+    page = make_page(run, run.find_evaluation(), None)
+    expected = {name: format_css_color(c) for name, c in run.labels.class_colors.items()}
+    assert len(set(expected.values())) == len(made.names)
+    assert dict(page.gallery.value.classes) == expected
+    objects = next(section for section in page.heads if section.name == "objects")
+    assert objects.classes is not None
+    assert {name: color for name, color, _ in objects.classes.rows} == expected
+    curves = next(chart for chart in objects.charts if chart.title == "Precision and recall")
+    assert {name: color for name, _, color in curves.legend if color} == expected
+    first = next(each for each in page.gallery.value.images if each.image_id == 1)
+    assert re.findall(r"--box:(#\w+)", first.truth) == [expected[n] for n in made.names[:2]]
+    # The label map shows the first category.
+    uri = re.search(r"data:image/png;base64,([^\"]*)", first.truth)
+    assert uri is not None
+    with Image.open(io.BytesIO(base64.b64decode(uri[1]))) as image:
+        pixels = np.asarray(image.convert("RGBA")).reshape(-1, 4)
+    shown = {format_css_color((r, g, b)) for r, g, b, alpha in pixels.tolist() if alpha}
+    assert shown == {expected[made.names[0]]}
