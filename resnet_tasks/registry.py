@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -13,16 +13,31 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 
-def find_nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the choice most similar to `name`, or None if none is similar."""
-    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+def find_nearest(name: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the choice most similar to `name`, or None if none is similar.
+
+    Args:
+        name: Name as the user wrote it.
+        choices: Known names.
+        cutoff: Smallest similarity, 0..1, as `difflib` computes it.
+    """
+    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 
 def suggest_nearest(name: str, choices: Iterable[str]) -> str:
     """Return the end of an error message, `; did you mean 'unet'?`, or an empty string."""
     close = find_nearest(name, choices)
-    return f"; did you mean {close!r}?" if close else ""
+    return format_suggestions([close] if close else [])
+
+
+def format_suggestions(names: Sequence[str]) -> str:
+    """Return the end of an error message, `; did you mean 'unet' or 'fpn'?`, or an empty string."""
+    if not names:
+        return ""
+    *first_names, last_name = map(repr, names)
+    choices = f"{', '.join(first_names)} or {last_name}" if first_names else last_name
+    return f"; did you mean {choices}?"
 
 
 class Registry(Generic[T]):

@@ -20,7 +20,7 @@ PACKAGES = ("resnet_tasks", "data_tools", "benchmarks", "examples")
 LAYERS: list[list[str]] = [
     ["errors"],
     ["docstrings", "json_schema"],
-    ["registry", "options", "option_help"],
+    ["registry", "options", "option_help", "foreign_names"],
     ["files", "runtime"],
     ["structures", "recipe"],
     ["run_folder"],

@@ -14,15 +14,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from resnet_tasks.errors import RecipeError
+from resnet_tasks.recipe.dataset_hints import describe_file
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import DataRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.recipe.shipped_recipes import (
-    find_recipe,
-)
-from resnet_tasks.recipe.validation_errors import find_problems, get_json_schema
+from resnet_tasks.recipe.schema_keys import get_json_schema
+from resnet_tasks.recipe.shipped_recipes import find_recipe
+from resnet_tasks.recipe.validation_errors import find_problems
 from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml
 
 
@@ -47,6 +47,8 @@ def load_recipe(
             match.
     """
     path = find_recipe(ref)
+    if message := describe_file(path):
+        raise RecipeError(message)
     document = parse_yaml(_read_text(path), str(path))
     value = document.value
     if not isinstance(value, dict):
@@ -120,7 +122,7 @@ def recipe_to_yaml(recipe: Recipe, plugins: Sequence[str] | None = None) -> str:
 
 def get_recipe_schema() -> dict[str, Any]:
     """Return the JSON schema of a recipe, for editors that complete and validate YAML."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **get_json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **get_json_schema().root}
 
 
 def _read_text(path: Path) -> str:

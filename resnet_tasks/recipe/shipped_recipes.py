@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.registry import find_nearest
+from resnet_tasks.recipe.dataset_hints import describe_folder
+from resnet_tasks.registry import find_nearest, format_suggestions
 
 ALIASES = {"quickstart": "quickstart/cells_multitask_resnet18"}
 """Alias -> full name of a shipped recipe."""
@@ -50,37 +53,53 @@ def find_recipe(ref: str | Path) -> Path:
     """Find the file of a recipe.
 
     Args:
-        ref: Path of a YAML file, or a name from `list_recipes`.
+        ref: Path of a YAML file, or a name from `list_recipes`, which may omit the folder if only
+            one recipe has this name.
 
     Raises:
-        RecipeError: If it is neither; the message suggests the nearest name.
+        RecipeError: If it is neither, or several recipes have this name. The message describes a
+            dataset or run folder that is given instead, or suggests names.
     """
     path = Path(ref)
     if path.is_file():
         return path
     name = str(ref).removesuffix(".yaml")
     shipped = RECIPES / f"{ALIASES.get(name, name)}.yaml"
-    names = [recipe.name for recipe in list_recipes()]
     is_inside = RECIPES in shipped.parents and ".." not in shipped.parts
     if is_inside and shipped.is_file():
         return shipped
-    if path.is_dir() and (path / "recipe.yaml").is_file():
+    recipes = list_recipes()
+    same_names = [recipe for recipe in recipes if recipe.path.stem == name]
+    if len(same_names) == 1:
+        return same_names[0].path
+    if same_names:
         raise RecipeError(
-            f"{ref} is a run folder, not a recipe; its recipe is {path / 'recipe.yaml'}"
+            f"several recipes are named {name!r}"
+            + format_suggestions([recipe.name for recipe in same_names])
         )
-    close = find_nearest(name, names) or next(
-        (
-            recipe_name
-            for recipe_name in names
-            if recipe_name.rpartition("/")[2] == name.rpartition("/")[2]
-        ),
-        None,
-    )
-    hint = f"; did you mean {close!r}?" if close else ""
+    if "=" in str(ref):
+        raise RecipeError(
+            f"{str(ref)!r} is an override, but no recipe is given; write the recipe before it: "
+            f"resnet-tasks finetune RECIPE {shlex.quote(str(ref))}"
+        )
+    if path.is_dir():
+        raise RecipeError(describe_folder(path))
+    names = [recipe.name for recipe in recipes]
+    hint = format_suggestions(_suggest_names(name, names)) or f"; recipes: {', '.join(names)}"
     raise RecipeError(
-        f"recipe {str(ref)!r} is neither a file nor the name of a shipped recipe "
-        f"({', '.join(names)}){hint}"
+        f"recipe {str(ref)!r} is neither a file nor the name of a shipped recipe{hint}"
     )
+
+
+def _suggest_names(name: str, names: Sequence[str]) -> list[str]:
+    """Suggest the names that contain a word such as `camvid`, else the most similar name."""
+    word = name.rpartition("/")[2].lower()
+    containing = [full_name for full_name in names if len(word) > 2 and word in full_name]
+    if containing:
+        return containing
+    stems = {full_name.rpartition("/")[2]: full_name for full_name in names}
+    close = find_nearest(name, names, cutoff=0.6) or stems.get(find_nearest(word, stems) or "")
+    return [close] if close else []
 
 
 def read_header(path: Path) -> list[str]:

@@ -66,8 +66,11 @@ def test_a_folder_of_the_same_name_does_not_take_its_place(
     ("name", "part"),
     [
         ("quikstart", "did you mean 'quickstart'?"),
-        ("bccd_faster_rcnn_resnet18", "did you mean 'medical/bccd_faster_rcnn_resnet18'?"),
-        ("zzz", "neither a file nor the name of a shipped recipe (quickstart, driving/"),
+        ("bccd_faster_rcn_resnet18", "did you mean 'medical/bccd_faster_rcnn_resnet18'?"),
+        ("medicl/bccd_faster_rcnn_resnet50", "'medical/bccd_faster_rcnn_resnet18'?"),
+        ("livecell", "mean 'medical/livecell_faster_rcnn_resnet50' or 'medical/livecell_mask_rcnn"),
+        ("zzz", "neither a file nor the name of a shipped recipe; recipes: quickstart, driving/"),
+        ("training.epochs=3", "no recipe is given; write the recipe before it"),
         ("../recipes/quickstart/cells_multitask_resnet18", "neither a file"),
     ],
 )
@@ -79,6 +82,25 @@ def test_unknown_names(
         find_recipe(name)
     assert part in str(caught.value)
     assert repr(name) in str(caught.value)
+
+
+def test_a_name_without_its_folder_is_enough_if_it_is_unique(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in SHIPPED:
+        assert find_recipe(path.stem) == path
+        assert find_recipe(path.name) == path
+    for folder in ("a", "b"):
+        (tmp_path / "shipped" / folder).mkdir(parents=True)
+        (tmp_path / "shipped" / folder / "same.yaml").write_text("# Two.\n", encoding="utf-8")
+    monkeypatch.setattr("resnet_tasks.recipe.shipped_recipes.RECIPES", tmp_path / "shipped")
+    with pytest.raises(RecipeError) as caught:
+        find_recipe("same")
+    assert str(caught.value) == (
+        "several recipes are named 'same'; did you mean 'a/same' or 'b/same'?"
+    )
+    assert find_recipe("b/same") == tmp_path / "shipped" / "b" / "same.yaml"
 
 
 def test_a_copy_is_equal_and_never_overwrites(tmp_path: Path) -> None:
