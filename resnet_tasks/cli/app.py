@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from resnet_tasks.cli.assistance.command_line import WORDS, join_assignments
+from resnet_tasks.cli.assistance.completion import complete_overrides, complete_runs
+from resnet_tasks.cli.assistance.suggestions import (
+    describe_unknown_command,
+    explain_unknown_options,
+)
 from resnet_tasks.errors import DataError, ResnetTasksError, RunError
 from resnet_tasks.runtime.signals import handle_signals
 
@@ -97,6 +103,16 @@ class _CommandGroup(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments name.
+
+        Raises:
+            ResnetTasksError: If there is no such command; the message suggests one.
+        """
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise ResnetTasksError(describe_unknown_command(self, ctx, args))
+        return super().resolve_command(ctx, args)
+
 
 class _RootGroup(_CommandGroup):
     """Group of all commands, which reports user errors in one line with an exit code."""
@@ -108,6 +124,11 @@ class _RootGroup(_CommandGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse empty arguments, which as a path would mean the current folder."""
+        if ctx.resilient_parsing:  # a shell completes the command line
+            args = join_assignments(args)
+        ctx.meta[WORDS] = tuple(args)
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         for previous, argument in pairwise(["resnet-tasks", *args]):
             if argument and not (argument.startswith("--") and argument.endswith("=")):
                 continue
@@ -118,11 +139,17 @@ class _RootGroup(_CommandGroup):
             )
             print_message(f"{problem}; is a shell variable unset? (. is the current folder)")
             raise typer.Exit(MISTAKE)
-        return super().parse_args(ctx, args)
+        try:
+            with explain_unknown_options(ctx.meta[WORDS]):
+                return super().parse_args(ctx, args)
+        except ResnetTasksError as error:
+            print_message(str(error))
+            raise typer.Exit(MISTAKE) from None
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with explain_unknown_options(ctx.meta[WORDS]):
+                return super().invoke(ctx)
         except ResnetTasksError as error:
             print_message(str(error))
             raise typer.Exit(MISTAKE) from None
@@ -182,6 +209,7 @@ Overrides = Annotated[
         metavar="KEY=VALUE",
         help="Keys of the recipe to change, such as training.epochs=20 or "
         "training.steps=[0.5,1]; `resnet-tasks recipes keys` lists them",
+        autocompletion=complete_overrides,
     ),
 ]
 DataRoot = Annotated[
@@ -200,7 +228,11 @@ Trust = Annotated[
 ]
 RunFolder = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="Run folder written by finetune, such as runs/quickstart"),
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder written by finetune, such as runs/quickstart",
+        autocompletion=complete_runs,
+    ),
 ]
 CheckpointOption = Annotated[
     Checkpoint,

@@ -11,6 +11,12 @@ import typer
 from typer.core import TyperCommand
 
 from resnet_tasks.cli.app import data_app, exit_cleanly_on_signal, show_progress
+from resnet_tasks.cli.assistance.completion import (
+    complete_datasets,
+    complete_export_formats,
+    complete_format_options,
+    complete_formats,
+)
 from resnet_tasks.cli.data_card import print_card
 from resnet_tasks.errors import DataError
 
@@ -25,6 +31,7 @@ FormatOptions = Annotated[
         metavar="KEY=VALUE",
         help="Options of the format, such as copy_images=true or classes=[car,bus]; --help after "
         "the name of the format explains them",
+        autocompletion=complete_format_options,
     ),
 ]
 
@@ -98,6 +105,7 @@ def prepare(
         typer.Argument(
             metavar="NAME",
             help="Known dataset, or YAML file that describes your own; omit it for a list",
+            autocompletion=complete_datasets,
         ),
     ] = None,
     options: FormatOptions = None,
@@ -140,7 +148,11 @@ def prepare(
 def convert(
     format_name: Annotated[
         str | None,
-        typer.Argument(metavar="FORMAT", help="Name of a format; omit it for a list"),
+        typer.Argument(
+            metavar="FORMAT",
+            help="Name of a format; omit it for a list",
+            autocompletion=complete_formats,
+        ),
     ] = None,
     source: Annotated[
         Path | None,
@@ -178,7 +190,11 @@ def convert(
 def export(
     format_name: Annotated[
         str | None,
-        typer.Argument(metavar="FORMAT", help="Name of a format; omit it for a list"),
+        typer.Argument(
+            metavar="FORMAT",
+            help="Name of a format; omit it for a list",
+            autocompletion=complete_export_formats,
+        ),
     ] = None,
     source: Annotated[
         Path | None,

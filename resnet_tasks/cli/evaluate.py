@@ -22,6 +22,7 @@ from resnet_tasks.cli.app import (
     build_window_options,
     open_run,
 )
+from resnet_tasks.cli.assistance.completion import complete_runs
 from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
 from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError
@@ -51,7 +52,9 @@ def evaluate(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="RUN", help="Run folder written by finetune; or give --truth and --results"
+            metavar="RUN",
+            help="Run folder written by finetune; or give --truth and --results",
+            autocompletion=complete_runs,
         ),
     ] = None,
     split: Annotated[
@@ -74,6 +77,7 @@ def evaluate(
             metavar="RUN_B",
             help="Second run folder: report the differences on the same images, with intervals "
             "and p-values",
+            autocompletion=complete_runs,
         ),
     ] = None,
     calibrated: Calibrated = False,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import Checkpoint, CheckpointOption, RunFolder, Trust, app, open_run
+from resnet_tasks.cli.assistance.completion import complete_run_heads
 from resnet_tasks.errors import DataError
 
 
@@ -24,7 +25,12 @@ def explain(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images or folders")],
     head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Head to explain; default: all heads")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Head to explain; default: all heads",
+            autocompletion=complete_run_heads,
+        ),
     ] = None,
     class_name: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from resnet_tasks.cli.app import app
+from resnet_tasks.cli.assistance.completion import complete_backbones
 from resnet_tasks.docstrings import get_first_sentence, get_introduction
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.json_schema import JsonSchema
@@ -230,7 +231,12 @@ def print_options(introduction: str, schema: JsonSchema, place: str) -> None:
 @app.command()
 def backbones(
     pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="Shell pattern of names, such as 'resnet*d'")
+        str,
+        typer.Argument(
+            metavar="PATTERN",
+            help="Shell pattern of names, such as 'resnet*d'",
+            autocompletion=complete_backbones,
+        ),
     ] = "*",
 ) -> None:
     """List the ResNet variants with their size, GFLOPs, weights and licenses."""

@@ -20,6 +20,7 @@ from resnet_tasks.cli.app import (
     confirm_plugins,
     open_run,
 )
+from resnet_tasks.cli.assistance.completion import complete_models
 from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
 from resnet_tasks.errors import DataError
 
@@ -36,7 +37,12 @@ _EXPORT_PARAMETERS = {
 def predict(
     ctx: typer.Context,
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder written by finetune or export")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder written by finetune or export",
+            autocompletion=complete_models,
+        ),
     ],
     images: Annotated[
         list[Path] | None,

@@ -11,13 +11,19 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_plugins
+from resnet_tasks.cli.assistance.completion import complete_recipes
 from resnet_tasks.cli.listings import PluginFiles, load_plugin_files
 from resnet_tasks.errors import RecipeError
 
 FREE_FORM = ("heads.NAME.options", "combine.NAME.options", "evaluation.extra", "augment")
 """Keys whose content registered classes define."""
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Name of a shipped recipe, or a YAML file",
+        autocompletion=complete_recipes,
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, open_run, print_message
+from resnet_tasks.cli.assistance.completion import complete_evaluations, complete_runs
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
 
 Evaluation = Annotated[
@@ -17,6 +18,7 @@ Evaluation = Annotated[
         "--split",
         metavar="NAME",
         help="Folder below RUN/evaluations, such as val or val-best; default: the latest",
+        autocompletion=complete_evaluations,
     ),
 ]
 
@@ -39,7 +41,10 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more run folders")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Two or more run folders", autocompletion=complete_runs),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file")] = Path("comparison.html"),
     evaluation: Evaluation = None,
     costs: Annotated[

@@ -21,6 +21,11 @@ from resnet_tasks.cli.app import (
     run_plugins,
     show_progress,
 )
+from resnet_tasks.cli.assistance.completion import (
+    complete_recipes,
+    complete_replays,
+    complete_runs,
+)
 from resnet_tasks.cli.data_card import print_card
 from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError, RecipeError, RunError
@@ -33,7 +38,12 @@ if TYPE_CHECKING:
 @app.command()
 def replay(
     folder: Annotated[
-        Path, typer.Argument(metavar="REPLAY", help="Saved step, such as RUN/replays/update-12")
+        Path,
+        typer.Argument(
+            metavar="REPLAY",
+            help="Saved step, such as RUN/replays/update-12",
+            autocompletion=complete_replays,
+        ),
     ],
     trust_plugins: Trust = False,
 ) -> None:
@@ -54,7 +64,11 @@ def replay(
 def finetune(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file"),
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a shipped recipe, or a YAML file",
+            autocompletion=complete_recipes,
+        ),
     ] = None,
     overrides: Overrides = None,
     out: Annotated[
@@ -64,7 +78,9 @@ def finetune(
     resume: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="Run folder of an interrupted run to resume; needs no RECIPE"
+            metavar="RUN",
+            help="Run folder of an interrupted run to resume; needs no RECIPE",
+            autocompletion=complete_runs,
         ),
     ] = None,
     seeds: Annotated[
@@ -148,7 +164,12 @@ def finetune(
 @app.command("lr-find")
 def lr_find(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a shipped recipe, or a YAML file",
+            autocompletion=complete_recipes,
+        ),
     ],
     overrides: Overrides = None,
     out: Annotated[
@@ -186,7 +207,12 @@ def lr_find(
 @app.command()
 def benchmark(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a shipped recipe, or a YAML file",
+            autocompletion=complete_recipes,
+        ),
     ],
     overrides: Overrides = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of measured steps")] = 8,

@@ -1,0 +1,1 @@
+"""Suggestions for unknown commands and options, and shell completion."""
