@@ -341,7 +341,7 @@ def test_coco_is_exported_and_converted_back(tmp_path: Path) -> None:
     # Numbers as keys are what the message of another format proposes.
     keyed = ("data", "convert", "nifti", tmp_path / "yolo", tmp_path / "no", "classes={1: liver}")
     assert "has no volumes with labels" in mistake(*keyed)
-    assert "yolo: data.yaml" in run("data", "export").stdout
+    assert "yolo  data.yaml" in run("data", "export").stdout
     assert "needs SOURCE, a COCO file" in mistake("data", "export", "voc", tmp_path / "coco")
     assert "did you mean 'yolo'" in mistake("data", "export", "yool", tmp_path, tmp_path / "x")
 
