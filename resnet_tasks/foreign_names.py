@@ -215,9 +215,7 @@ KEYS: Mapping[str, Names] = dict(
         ),
         *_share("data.workers", "num_workers n_workers workers_per_gpu dataloader_num_workers"),
         *_share("data.cache", "cache_images cache_type"),
-        *_share(
-            "data.normalize", "normalization normalise img_norm_cfg pixel_mean pixel_std mean std"
-        ),
+        *_share("data.normalize", "normalization normalise img_norm_cfg pixel_mean pixel_std"),
         *_share("data.channels", "in_channels in_chans num_channels n_channels input_channels"),
         *_share(
             "data.repeat_factor", "oversample oversampling repeat_thresh repeat_threshold sampler"

@@ -32,7 +32,7 @@ def describe_unknown_command(group: Any, ctx: Any, words: Sequence[str]) -> str:
     names = group.list_commands(ctx)
     is_root = ctx.parent is None
     suggestions = _suggest_commands(group, ctx, words) or [
-        name for name in [find_nearest(word, names)] if name
+        name for name in [find_nearest(word, names, cutoff=0.6)] if name
     ]
     subject = f"unknown command {word!r}" if is_root else f"{ctx.info_name} has no command {word!r}"
     return f"{subject}; commands: {', '.join(names)}{format_suggestions(suggestions)}"
@@ -71,6 +71,12 @@ def _suggest_for_path(word: str) -> list[str]:
     if path.exists() or word in recipe_names:
         return [f"finetune {shlex.quote(word)}"]
     return []
+
+
+def list_placeholders(param: Any) -> list[str]:
+    """List the placeholders of an argument in the help, such as `RUN`."""
+    placeholder = param.metavar or param.name.upper()
+    return "".join(character if character.isalnum() else " " for character in placeholder).split()
 
 
 @contextmanager
@@ -121,7 +127,7 @@ def _suggest_options(
     for target in OPTIONS.get(name, ()):
         if target in known_options:
             suggestions.append(f"{target} {value}".rstrip())
-        elif target.isupper() and any(target in _list_words(param) for param in arguments):
+        elif target.isupper() and any(target in list_placeholders(param) for param in arguments):
             suggestions.append(_format_usage(command, arguments, target, value))
         elif "." in target and takes_overrides:
             suggestions.append(f"{target}={value or 'VALUE'}")
@@ -138,17 +144,11 @@ def _suggest_options(
     return suggestions or ([names[close]] if close else [])
 
 
-def _list_words(param: Any) -> list[str]:
-    """List the words of an argument's placeholder in the help, such as `RUN`."""
-    placeholder = param.metavar or param.name.upper()
-    return "".join(character if character.isalnum() else " " for character in placeholder).split()
-
-
 def _format_usage(command: Any, arguments: Sequence[Any], placeholder: str, value: str) -> str:
     """Format a command with the value of an option at the place of an argument."""
     words = [command.name]
     for param in arguments:
-        names = _list_words(param)
+        names = list_placeholders(param)
         if placeholder in names:
             return " ".join([*words, shlex.quote(value) if value else placeholder])
         words.append(names[0])
