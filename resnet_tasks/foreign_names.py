@@ -242,7 +242,7 @@ KEYS: Mapping[str, Names] = dict(
 )
 """Key of another framework or an earlier version -> keys of a recipe.
 
-A key with dots stands for that path only, a key without dots for every path that ends with it. A
+A key with dots means that path only, a key without dots every path that ends with it. A
 target may include a value, or be an option of `finetune`.
 """
 

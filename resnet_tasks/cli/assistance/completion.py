@@ -214,7 +214,7 @@ def _find_runs(ctx: typer.Context) -> list[Path]:
 
 
 def _find_pending_key(words: Sequence[str], incomplete: str) -> str:
-    """Return the start `KEY=` of an override that bash passes as words of its own; else "".
+    """Return the start `KEY=` of an override that bash passes as several words; else "".
 
     Bash splits `KEY=VALUE` at the equals sign. If the cursor is directly after it, even the sign is
     missing, and the last word is a complete key.

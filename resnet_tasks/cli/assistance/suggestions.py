@@ -14,7 +14,7 @@ from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.foreign_names import COMMANDS, OPTIONS, SUBCOMMANDS, normalize_name
 from resnet_tasks.registry import find_nearest, format_suggestions
 
-_UsageError = typer.BadParameter.__mro__[1]
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Base class of the errors of wrong arguments; typer exports only this subclass of it."""
 OVERRIDES = "overrides"
 """Name of the parameter of commands that accept `KEY=VALUE`."""
@@ -152,7 +152,7 @@ def _format_usage(command: Any, arguments: Sequence[Any], placeholder: str, valu
         if placeholder in names:
             return " ".join([*words, shlex.quote(value) if value else placeholder])
         words.append(names[0])
-    return command.name
+    return str(command.name)
 
 
 def _find_value(option: str, words: Sequence[str]) -> str:
