@@ -28,6 +28,7 @@ from benchmarks.harness.measurement import (
     read_rows,
 )
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 EXCLUDED = {"all": "is this one", "degradation": "trains networks for hours and has no peer"}
 SECTIONS = {
@@ -111,7 +112,7 @@ def _format_report(reports: Mapping[str, Mapping[str, Any]], *, is_quick: bool) 
 
 
 def _describe_machine(report: Mapping[str, Any]) -> str:
-    threads = f", {report['threads']} thread(s)" if "threads" in report else ""
+    threads = f", {Count(report['threads']):thread}" if "threads" in report else ""
     torch = report.get("versions", {}).get("torch")
     return (
         f"{report['hardware']['cpu']}, {report['hardware']['cores']} cores{threads}"

@@ -27,6 +27,7 @@ from benchmarks.harness.measurement import (
     time_process,
 )
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import format_bytes
 
 _PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 _RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
@@ -249,6 +250,6 @@ def _format_summary(report: dict[str, Any]) -> str:
         intervals = report["intervals"]
         lines.append(
             f"with intervals of {intervals['resamples']} resamples: {intervals['seconds']:.1f} s, "
-            f"{intervals['bytes'] / 1e9:.2f} GB"
+            f"{format_bytes(intervals['bytes'])}"
         )
     return "\n".join(lines)

@@ -34,6 +34,7 @@ from benchmarks.harness.synthetic_coco import (
     write_coco,
 )
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import format_bytes
 
 SECONDS, BYTES = 60, 3_000_000_000
 """Greatest time and memory that a check may take."""
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     report = finish_report(report, _build_rows(report), options, summary=_format_summary(report))
     median = report["medians"]
     if median["bytes"] > BYTES or median["seconds"] > SECONDS:
-        raise DataError(f"a check may take {SECONDS} s and {BYTES / 1e9:g} GB; see above")
+        raise DataError(f"a check may take {SECONDS} s and {format_bytes(BYTES)}; see above")
     return report
 
 
@@ -182,9 +183,9 @@ def _build_rows(report: dict[str, Any]) -> list[BenchmarkRow]:
 def _format_summary(report: dict[str, Any]) -> str:
     median = report["medians"]
     return (
-        f"{report['set']}, {report['json_bytes'] / 1e6:.0f} MB of JSON\n"
+        f"{report['set']}, {format_bytes(report['json_bytes'])} of JSON\n"
         f"found: {report['found']}\n"
         f"{median['seconds']:.1f} s, {median['cpu_seconds']:.1f} processor seconds, "
-        f"{median['bytes'] / 1e9:.2f} GB (medians of {len(report['runs'])}; load "
+        f"{format_bytes(median['bytes'])} (medians of {len(report['runs'])}; load "
         f"{report['hardware']['load'][0]:.1f})"
     )

@@ -31,6 +31,7 @@ from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count, format_bytes
 
 CLASSES = tuple(f"class {i}" for i in range(19))
 DETECTOR = {
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         (predictions,) = predictor.predict([image])
         count = len(windows.make_tiles((options.side, options.side)))
         seconds = time.monotonic() - started
-        _print_peak(f"{count} windows predicted in {seconds:.0f} s")
+        _print_peak(f"{Count(count):window} predicted in {seconds:.0f} s")
         ids = {name: tuple(range(1, len(CLASSES) + 1)) for name in heads}
         out = PredictionWriter(Path(folder), dict.fromkeys(heads, CLASSES), ids)
         out.write(1, "big", predictions)
@@ -112,7 +113,7 @@ def _write_noise_image(path: Path, side: int) -> None:
 
 
 def _print_peak(event: str) -> None:
-    print(f"{event}; peak so far {_measure_peak() / 1e6:.0f} MB", flush=True)
+    print(f"{event}; peak so far {format_bytes(_measure_peak())}", flush=True)
 
 
 def _measure_peak() -> int:

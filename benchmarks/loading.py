@@ -34,6 +34,7 @@ from benchmarks.harness.measurement import (
 )
 from benchmarks.harness.synthetic_coco import generate_ellipses, write_coco
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import format_bytes
 
 LIMIT = 1.1
 """Greatest ratio of the annotations' memory with most workers to that without workers."""
@@ -231,11 +232,11 @@ def _build_row(report: dict[str, Any]) -> BenchmarkRow:
 
 
 def _format_summary(report: dict[str, Any]) -> str:
-    lines = [f"{report['set']}, {report['json_bytes'] / 1e6:.0f} MB of JSON"]
+    lines = [f"{report['set']}, {format_bytes(report['json_bytes'])} of JSON"]
     lines += [
         f"{name}: first batch after {run['first_batch_seconds']:.1f} s "
         f"({run['import_seconds']:.1f} s of imports, {run['read_seconds']:.1f} s of reading); "
-        f"{run['cpu_seconds']:.1f} CPU s in all; peak {run['parent_peak'] / 1e9:.2f} GB"
+        f"{run['cpu_seconds']:.1f} CPU s in all; peak {format_bytes(run['parent_peak'])}"
         for name, run in (("cold", report["cold"]), ("warm", report["warm"]))
     ]
     lines.append("workers   all processes   without annotations   annotations   of them mapped")

@@ -28,6 +28,7 @@ from data_tools.writing.output_folder import CARD, create_output_folder
 from data_tools.writing.progress import Progress
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 from resnet_tasks.options import describe_problem
 from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
 from resnet_tasks.registry import suggest_nearest
@@ -317,7 +318,7 @@ def _require_disjoint(splits: Sequence[SplitSummary]) -> None:
     for one, other in combinations(splits, 2):
         if shared := sorted(one.image_paths & other.image_paths):
             raise DataError(
-                f"{len(shared)} images are in {one.split} and in {other.split}, the first "
+                f"{Count(len(shared)):image is} in {one.split} and in {other.split}, the first "
                 f"{shared[0]}; splits must not share images: take them out of one of the two"
             )
 

@@ -22,6 +22,7 @@ from resnet_tasks.docstrings import (
 )
 from resnet_tasks.errors import DataError
 from resnet_tasks.json_schema import JsonSchema, Schema
+from resnet_tasks.number_formats import Count
 from resnet_tasks.option_help import OptionHelp, list_options
 from resnet_tasks.options import describe_problem
 from resnet_tasks.registry import Registry, suggest_nearest
@@ -125,7 +126,8 @@ class Format:
         ]
         if missing:
             raise DataError(
-                f"the format {self.name!r} needs the option(s) {', '.join(missing)}; give "
+                f"the format {self.name!r} needs {Count(len(missing)):option}: "
+                f"{', '.join(missing)}; give "
                 f"{' '.join(f'{name}=VALUE' for name in missing)} (docs/formats.md)"
             )
 

@@ -15,6 +15,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.layers.folded_norms import fold_permanently
+from resnet_tasks.number_formats import Count
 from resnet_tasks.runtime.devices import autocast
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.label_table import LabelTable
@@ -111,8 +112,8 @@ class TaskModel(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != len(self.mean):
                 raise RecipeError(
-                    f"data.normalize: {name} has {len(values)} value(s), but the model takes "
-                    f"{len(self.mean)} channel(s); give one value per channel"
+                    f"data.normalize: {name} has {Count(len(values)):value}, but the model takes "
+                    f"{Count(len(self.mean)):channel}; give one value per channel"
                 )
         if not all(value > 0 for value in std):
             raise RecipeError(f"data.normalize: std is {list(std)}; every value must be above 0")

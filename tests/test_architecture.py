@@ -18,7 +18,7 @@ PACKAGES = ("resnet_tasks", "data_tools", "benchmarks", "examples")
 
 # Lowest layer first. A module may import its own layer and the layers above it in this list.
 LAYERS: list[list[str]] = [
-    ["errors"],
+    ["errors", "number_formats"],
     ["docstrings", "json_schema"],
     ["registry", "options", "option_help", "foreign_names"],
     ["files", "runtime"],
@@ -280,6 +280,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.files.safe_names",
         "resnet_tasks.json_schema",
         "resnet_tasks.option_help",
+        "resnet_tasks.number_formats",
         "resnet_tasks.options",
         "resnet_tasks.recipe.yaml_text",
         "resnet_tasks.registry",

@@ -21,6 +21,7 @@ from time import strftime
 from typing import Any, Literal
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count, format_bytes
 
 Kind = Literal["same precision", "as it comes", "alone"]
 
@@ -122,7 +123,7 @@ HEADINGS = ("work", "kind", "peer", "ours", "peer's", "ratio", "goal", "checked"
 def format_quantity(value: float, unit: str) -> str:
     """Format a number of seconds or bytes with a suitable unit."""
     if unit == "bytes":
-        return f"{value / 1e6:.0f} MB" if value < 1e9 else f"{value / 1e9:.2f} GB"
+        return format_bytes(value)
     return f"{1000 * value:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
@@ -265,7 +266,7 @@ def finish_report(
     if options.quick:
         print(QUICK)
     elif getattr(options, "repeats", REPEATS) < REPEATS:
-        print(f"medians of {options.repeats} run(s); numbers to quote take {REPEATS}")
+        print(f"medians of {Count(options.repeats):run}; numbers to quote take {REPEATS}")
     if options.out is not None:
         options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         print(f"written to {options.out}")

@@ -40,6 +40,7 @@ from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
+from resnet_tasks.number_formats import Count
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _divide_images(
             missing = [name for name in listed_names if Path(name).stem not in by_name]
             if missing:
                 raise DataError(
-                    f"{lists[split]} lists {len(missing)} names without an image, the first "
+                    f"{lists[split]} lists {Count(len(missing)):name} without an image, the first "
                     f"{missing[0]}; add them or take them out of the list"
                 )
         return {
@@ -279,7 +280,7 @@ def _add_image(
         return
     for component in find_components(mask):
         if component.area < SMALL_COMPONENT:
-            speck = f"{category} of {component.area} pixels"
+            speck = f"{category} of {Count(component.area):pixel}"
             writer.skip(name, speck, "a speck; its pixels stay labeled")
         else:
             writer.add_mask(image_id, category, component.to_mask(size))

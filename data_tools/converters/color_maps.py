@@ -32,6 +32,7 @@ from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.data.images.image_files import DAMAGE
 from resnet_tasks.data.images.label_files import require_lossless, require_single_image
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 BYTE = re.compile("[0-9]{1,3}")
 COLORS = "label_colors.txt"
@@ -192,7 +193,7 @@ def read_color_map(file: Path) -> NDArray[np.uint8]:
     require_single_image(file, "label map", label_image.pages)
     if label_image.pixels.dtype != np.uint8 or label_image.layout == "bands":
         raise DataError(
-            f"the label map {file} has {label_image.pixels.shape[2]} channel(s) of "
+            f"the label map {file} has {Count(label_image.pixels.shape[2]):channel} of "
             f"{label_image.pixels.dtype}; colors need 8-bit RGB"
         )
     return convert_channels(label_image, 3, file)
@@ -222,12 +223,12 @@ def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> N
         values, first, counts = np.unique(codes[is_unknown], return_index=True, return_counts=True)
         y, x = np.argwhere(is_unknown)[first[0]]
         color_text = ", ".join(
-            f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels"
+            f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {Count(n):pixel}"
             for v, n in zip(values[:SHOWN].tolist(), counts[:SHOWN].tolist(), strict=True)
         )
         raise DataError(
-            f"the label map {file} has {len(values)} colors that belong to no class: {color_text}; "
-            f"the first one at x {x}, y {y}: correct the map (was it resized, or ever saved as "
+            f"the label map {file} has {Count(len(values)):color} outside the table of "
+            f"classes: {color_text}; the first one at x {x}, y {y}: correct the map (was it resized, or ever saved as "
             "JPEG?), or add the color to the table"
         )
     ids: NDArray[np.int64] = table.ids[positions]

@@ -35,6 +35,7 @@ from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 IDS_FOLDER = "stage1_train"
 CONTOUR = "contour"
@@ -150,7 +151,7 @@ def _add_image(
 ) -> None:
     images = ImageIndex(folder / "images").files
     if len(images) != 1:
-        raise DataError(f"{folder / 'images'} holds {len(images)} images; it should hold one")
+        raise DataError(f"{folder / 'images'} holds {Count(len(images)):image}; it should hold one")
     if not (folder / "masks").is_dir():
         raise DataError(f"{folder} has no folder masks; add it, empty where there is no object")
     size = measure_image_size(images[0])

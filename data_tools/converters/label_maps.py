@@ -35,6 +35,7 @@ from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 Pair = tuple[Path, Path]
 
@@ -197,7 +198,7 @@ def indices_to_category_ids(
     if (ids < 0).any():
         values, counts = np.unique(indices[ids < 0], return_counts=True)
         value_text = ", ".join(
-            f"{v} ({n} pixels)" for v, n in zip(values[:6], counts[:6], strict=True)
+            f"{v} ({Count(n):pixel})" for v, n in zip(values[:6], counts[:6], strict=True)
         )
         allowed_text = ", ".join(str(index) for index in np.flatnonzero(table >= 0))
         raise DataError(

@@ -46,6 +46,7 @@ from resnet_tasks.data.images.image_files import open_image
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
+from resnet_tasks.number_formats import Count
 
 NOT_CONVERTED = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
@@ -148,8 +149,8 @@ def _list_splits(source: Path) -> dict[str, list[Path]]:
         missing = [file for file in splits[split] if not file.is_file()]
         if missing:
             raise DataError(
-                f"{list_file} lists {len(missing)} names without a file, the first {missing[0]}; "
-                "add the files or remove the names from the list"
+                f"{list_file} lists {Count(len(missing)):name} without a file, the first "
+                f"{missing[0]}; add the files or remove the names from the list"
             )
     return splits
 
@@ -167,9 +168,10 @@ def _group_by_folder(source: Path, annotation_files: Sequence[Path]) -> dict[str
     if unassigned:
         split_names = ", ".join(sorted(set(files_by_folder) & set(SPLITS)))
         raise DataError(
-            f"{source} has folders for the splits {split_names} and {len(unassigned)} JSON files "
-            f"outside of them, the first {unassigned[0]}; move these files into a split, or list "
-            "the splits in train.txt and val.txt"
+            f"{source} has folders for the splits {split_names} and "
+            f"{Count(len(unassigned)):JSON file} outside of them, the first "
+            f"{unassigned[0]}; move these files into a split, or list the splits in train.txt "
+            "and val.txt"
         )
     return {split: files_by_folder[split] for split in SPLITS if split in files_by_folder}
 
@@ -227,7 +229,8 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
     ):
         requirement = " or ".join(map(str, counts)) if counts is not None else "three or more"
         raise DataError(
-            f"{location} ({label}) is a {kind} of {len(points)} points; it needs {requirement}"
+            f"{location} ({label}) is a {kind} of {Count(len(points)):point}; it needs "
+            f"{requirement}"
         )
     return label, kind, points
 
@@ -274,7 +277,9 @@ def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMas
     except (binascii.Error, *READ_ERRORS) as error:
         raise DataError(f"{location} has a mask that is not a PNG in base64 ({error})") from None
     if pixels.ndim != 2:
-        raise DataError(f"{location} has a mask with {pixels.shape[2]} channels; it needs one")
+        raise DataError(
+            f"{location} has a mask with {Count(pixels.shape[2]):channel}; it needs one"
+        )
     return PlacedMask.from_pixels(round(corner[0]), round(corner[1]), pixels > 0)
 
 

@@ -37,6 +37,7 @@ from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
 INDEX = re.compile("[0-9]{1,9}")
@@ -199,7 +200,7 @@ def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     count = content.get("nc")
     if count is not None and count != len(indices):
         raise DataError(
-            f"{file} has nc: {count}, but names has {len(indices)} classes; fix one of them"
+            f"{file} has nc: {count}, but names has {Count(len(indices)):class}; fix one of them"
         )
     return indices
 
@@ -255,7 +256,7 @@ def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str
         return False
     if len(missing) == len(labels):
         raise DataError(
-            f"none of the {len(labels)} images of {split} has a label file; the first was "
+            f"none of the images of {split} has a label file; the first was "
             f"expected at {first}: put labels there (empty ones where there is no object)"
         )
     if missing and missing_labels == "error":
@@ -316,8 +317,8 @@ def _parse_object(
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         hint = "; with a confidence it is a prediction, not a label" if len(words) == 6 else ""
         raise DataError(
-            f"{location} has {len(words)} values; a box has 5 (class, x_center, y_center, width, "
-            f"height), a polygon 7, 9, 11, ... (class and three or more points){hint}"
+            f"{location} has {Count(len(words)):value}; a box has 5 (class, x_center, y_center, "
+            f"width, height), a polygon 7, 9, 11, ... (class and three or more points){hint}"
         )
     try:
         index, *coordinates = map(float, words)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import format_bytes
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 CHUNK = 1 << 20
@@ -165,8 +166,8 @@ class _ArchiveUnpacker:
         if self.total > self._most:
             limits = self._limits
             raise self.make_error(
-                f"of {self._packed / 1e6:g} MB grows beyond {self._most / 1e6:g} MB (the limits "
-                f"are {limits.ratio:g} times its size and {limits.bytes / 1e12:.1f} TB)"
+                f"of {format_bytes(self._packed)} grows beyond {format_bytes(self._most)} (the "
+                f"limits are {limits.ratio:g} times its size and {format_bytes(limits.bytes)})"
             )
 
     def make_error(self, reason: str) -> DataError:
@@ -358,7 +359,7 @@ def _require_space(unpacker: _ArchiveUnpacker, required_bytes: int) -> None:
     free_bytes = shutil.disk_usage(unpacker.folder).free
     if required_bytes > free_bytes:
         raise DataError(
-            f"the archive {unpacker.archive} needs {required_bytes / 1e9:.1f} GB unpacked, but "
-            f"only {free_bytes / 1e9:.1f} GB are free in {unpacker.folder.parent}; make room or "
-            "choose another output folder"
+            f"the archive {unpacker.archive} needs {format_bytes(required_bytes)} unpacked, "
+            f"but only {format_bytes(free_bytes)} are free in {unpacker.folder.parent}; make room "
+            "or choose another output folder"
         )

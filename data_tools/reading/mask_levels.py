@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from data_tools.reading.mask_images import MaskImage, Values, count_values, is_nearly_gray
+from resnet_tasks.number_formats import Count
 
 Mask = NDArray[np.bool_]
 Level = tuple[int, ...]
@@ -93,7 +94,7 @@ def split_gray(values: Values, white: int, *, is_lossy: bool) -> tuple[Mask, int
     problem = _find_gray_problem(values, present, white)
     if problem:
         raise Unclear(
-            f"it holds {len(present)} values ({_list_counts(present, counts)}), {problem}"
+            f"it holds {Count(len(present)):value} ({_list_counts(present, counts)}), {problem}"
         )
     return values >= white / 2, 255
 
@@ -138,7 +139,7 @@ def _find_gray_problem(values: Values, present: Values, white: int) -> str:
     is_middle = (share > _DARK) & (share < _BRIGHT)
     if (is_level & is_middle).any():
         values_text = ", ".join(map(str, present[is_level & is_middle][:_SHOWN]))
-        return f"and {values_text} fill(s) areas between black and white: a class, or a shade?"
+        return f"and {values_text} fill areas between black and white: a class, or a shade?"
     if len(present) == 3 and not is_middle[1]:
         return "and the second and third could be two classes, or a class and void"
     is_dark_level = is_level & (share <= _DARK) & (present > 0)

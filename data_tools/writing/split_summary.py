@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_tools.reading.source_folder import count_unused
+from resnet_tasks.number_formats import Count
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def add_unused_images(
     updated_summaries = list(summaries)
     for folder, index in last.items():
         if number := count_unused(folder, used_paths):
-            description = "1 image" if number == 1 else f"{number} images"
+            description = f"{Count(number):image}"
             skipped = (
                 *updated_summaries[index].skipped,
                 SkippedObject(folder.name, description, reason),

@@ -11,6 +11,7 @@ from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.data.datasets.targets import has_annotations_for
 from resnet_tasks.errors import DataError, RecipeError, format_list
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.tasks import Task
@@ -89,7 +90,7 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
                     problems.append(str(error))
         if problems:
             more = (
-                f" ({len(problems) - 1} other image(s) have the same problem)"
+                f" ({Count(len(problems) - 1):other image has} the same problem)"
                 if len(problems) > 1
                 else ""
             )

@@ -15,6 +15,7 @@ from resnet_tasks.data.sampling.rare_classes import (
 from resnet_tasks.data.statistics.class_counts import format_extremes, has_many_classes
 from resnet_tasks.data.statistics.measure import count_classes, measure_channels
 from resnet_tasks.errors import RecipeError
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import NormalizeRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -43,7 +44,7 @@ def measure_normalization(
         f"{name} {' '.join(f'{value:.4f}' for value in values)}"
         for name, values in (("mean", mean), ("std", std))
     )
-    console.print(f"normalize: {text}, from {len(train)} training images", highlight=False)
+    console.print(f"normalize: {text}, from {Count(len(train)):training image}", highlight=False)
     return replace_settings(recipe, {"data.normalize": NormalizeRecipe(mean=mean, std=std)})
 
 

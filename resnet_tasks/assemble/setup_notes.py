@@ -8,6 +8,7 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.statistics.class_counts import format_counts, has_many_classes
 from resnet_tasks.errors import format_list
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
 
 MAX_PRINTED_NAMES = 4
@@ -24,13 +25,12 @@ def describe_folds(recipe: Recipe) -> list[str]:
 
 def describe_dataset(split: str, dataset: CocoDataset) -> list[str]:
     """Return a summary of a split, and a line per file with repaired or ignored annotations."""
-    lines = [
-        f"{split}: {len(dataset)} images; objects: {format_counts(dataset.count_objects())}",
-    ]
+    objects = format_counts(dataset.count_objects())
+    lines = [f"{split}: {Count(len(dataset)):image}; objects: {objects}"]
     repeats = dataset.epoch_sampler.repeats
     if repeats is not None:
         lines.append(
-            f"{split}: {round(float(repeats.sum()))} images per epoch; an image is "
+            f"{split}: {Count(round(float(repeats.sum()))):image} per epoch; an image is "
             f"repeated up to {repeats.max():.1f} times"
         )
     for file in dataset.files:
@@ -68,7 +68,7 @@ def require_images(split: str, dataset: CocoDataset) -> list[str]:
     if len(missing) > dataset.max_unreadable_images:
         for file in dataset.files:
             file.require_files()
-    examples = f"{len(missing)} image files do not exist, the first is {missing[0]}"
+    examples = f"{Count(len(missing)):image file does} not exist, the first is {missing[0]}"
     return [f"{split}: {examples}; their images are skipped (data.unreadable_images)"]
 
 
@@ -84,7 +84,7 @@ def describe_model(model: TaskModel, processes: int) -> list[str]:
         counts = f"{len(report.missing)} missing, {len(report.unexpected)} unexpected"
         lines = [
             f"weights: {report.source}; license: {report.license or 'not stated'}",
-            f"weights: {len(report.matched)} tensors matched, {counts}",
+            f"weights: {Count(len(report.matched)):tensor} matched, {counts}",
         ]
         if report.unexpected:
             names = format_list(report.unexpected, MAX_PRINTED_NAMES)

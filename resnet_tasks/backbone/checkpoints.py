@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
+from resnet_tasks.number_formats import Count
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 """Keys under which training scripts store the state dict; the first one present is opened."""
@@ -123,23 +124,22 @@ def load_tensors(
         and (has_statistics or not key.endswith(_STATISTICS))
     )
     if missing or surplus:
-        parts = [_format_keys("are missing", missing), _format_keys("are unexpected", surplus)]
+        parts = [_format_keys("missing", missing), _format_keys("unexpected", surplus)]
         details = " and ".join(part for part in parts if part)
         raise WeightsError(f"{mismatch}: {details}{_suggest_variant(adapted, name)}")
     differing = [key for key in sorted(required) if adapted[key].shape != own[key].shape]
     if differing:
         key = differing[0]
         raise WeightsError(
-            f"{mismatch}: {len(differing)} tensors have a different shape, first {key} with "
+            f"{mismatch}: {Count(len(differing)):tensor has} a different shape, first {key} with "
             f"{tuple(adapted[key].shape)} in place of "
             f"{tuple(own[key].shape)}{_suggest_variant(adapted, name)}"
         )
     broken = [key for key in sorted(required) if not bool(torch.isfinite(adapted[key]).all())]
     if broken:
         raise WeightsError(
-            f"{source.key} {source.spec!r} hold values that are not finite in {len(broken)} "
-            "tensors, first "
-            f"{broken[0]}; use another checkpoint"
+            f"{source.key} {source.spec!r} hold values that are not finite in "
+            f"{Count(len(broken)):tensor}, first {broken[0]}; use another checkpoint"
         )
     matched = tuple(key for key in own if key in adapted)
     with torch.no_grad():
@@ -223,7 +223,8 @@ def _format_keys(problem: str, keys: list[str]) -> str:
     if not keys:
         return ""
     return (
-        f"{len(keys)} tensors {problem} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        f"{Count(len(keys)):tensor is} {problem} "
+        f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from resnet_tasks.data.statistics.class_counts import format_counts
+from resnet_tasks.number_formats import Count
 
 if TYPE_CHECKING:
     from data_tools.writing.data_card import DataCard
@@ -19,10 +20,10 @@ def print_card(card: DataCard, folder: Path) -> None:
         # A class that occurs only in label maps is not listed with 0 objects.
         num_objects = {name: n for name, n in split.objects.items() if n or not split.pixels}
         objects = format_counts(num_objects)
-        maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
-        typer.echo(f"{split.split}: {split.images} images; objects: {objects}{maps}")
+        maps = f"; label maps of {Count(len(split.pixels)):class}" if split.pixels else ""
+        typer.echo(f"{split.split}: {Count(split.images):image}; objects: {objects}{maps}")
     if card.num_skipped:
-        typer.echo(f"skipped: {card.num_skipped} objects, listed in the data card")
+        typer.echo(f"skipped: {Count(card.num_skipped):object}, listed in the data card")
     for warning in card.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")

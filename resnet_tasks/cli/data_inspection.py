@@ -11,6 +11,7 @@ import typer
 
 from resnet_tasks.cli.app import MISTAKE, Overrides, data_app, exit_cleanly_on_signal, show_progress
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 UNCLEAN = 1
 """Exit code of `data check --strict` for files that are usable but not clean."""
@@ -337,4 +338,4 @@ def preview(
     else:
         indices = choose_images(dataset, number=number, seed=seed, category=category)
     write_image(out, draw_sheet(dataset, indices, notes))
-    typer.echo(f"drawn: {out} ({len(indices)} images)")
+    typer.echo(f"drawn: {out} ({Count(len(indices)):image})")

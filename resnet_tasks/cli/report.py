@@ -10,6 +10,7 @@ import typer
 from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, open_run, print_message
 from resnet_tasks.cli.assistance.completion import complete_evaluations, complete_runs
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
+from resnet_tasks.number_formats import format_bytes
 
 Evaluation = Annotated[
     str | None,
@@ -36,7 +37,7 @@ def report(
     from resnet_tasks.report.page import write_report
 
     page = write_report(run, evaluation=evaluation, data_root=data_root, out=out)
-    typer.echo(f"written to {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"written to {page} ({format_bytes(page.stat().st_size)})")
 
 
 @app.command()
@@ -90,7 +91,7 @@ def compare(
     if page.conditions:
         console.print(f"measured: {page.conditions}", highlight=False, markup=False)
     page_path = write_page(page, out)
-    typer.echo(f"written to {page_path} ({page_path.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"written to {page_path} ({format_bytes(page_path.stat().st_size)})")
 
 
 def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import RunFolder, app
+from resnet_tasks.number_formats import Count
 
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub")]
 
@@ -57,7 +58,7 @@ def push(
     for shared_file in parcel.files:
         typer.echo(f"{shared_file.size:>12,}  {shared_file.name}")
     readers = "public" if public else "private"
-    number = f"{len(parcel.files)} files"
+    number = f"{Count(len(parcel.files)):file}"
     typer.echo(f"{parcel.size:>12,}  bytes in {number}, to {repo}, {readers}")
     if dry_run:
         card = next(shared_file.content for shared_file in parcel.files if shared_file.name == CARD)
@@ -87,7 +88,7 @@ def pull(
     folder = out or Path("runs") / repo.rpartition("/")[2]
     folder, skipped = bring(repo, folder, revision=revision)
     if skipped:
-        typer.echo(f"skipped: {len(skipped)} files that do not belong to a run")
+        typer.echo(f"skipped: {Count(len(skipped)):file does} not belong to a run")
     plugins = load_recipe(folder / "recipe.yaml").plugins
     if plugins:
         typer.echo(

@@ -10,13 +10,14 @@ from rich.text import Text
 
 from resnet_tasks.export.export_run import ExportResult
 from resnet_tasks.exported.manifest import FILE, Manifest
+from resnet_tasks.number_formats import Count, format_bytes
 
 
 def build_export_tables(export: ExportResult) -> list[Table]:
     """Return the tables of prediction differences, costs and, for int8, metrics of an export."""
     metadata, manifest = export.manifest.metadata, export.manifest
     number = len(metadata["comparison"]["images"])
-    title = Text(f"compared with PyTorch fp32 on {number} images")
+    title = Text(f"compared with PyTorch fp32 on {Count(number):image}")
     columns = ("unmatched, of both", "box px", "score", "pixels")
     compared = Table("head", "precision", *columns, title=title, title_justify="left")
     for precision in ("fp32", "auto"):
@@ -50,7 +51,7 @@ def build_export_tables(export: ExportResult) -> list[Table]:
             cost.add_row(label, f"{value:.1f} ms")
     for name, size in metadata["bytes"].items():
         if name != FILE:
-            cost.add_row(name, f"{size / 1e6:.1f} MB")
+            cost.add_row(name, format_bytes(size))
     tables = [compared, cost]
     if "int8" in metadata:
         tables.append(_build_metric_table(metadata["int8"]))
@@ -65,8 +66,8 @@ def _build_cost_title(metadata: Mapping[str, Any], manifest: Manifest) -> str:
 
 def _build_metric_table(quantization: Mapping[str, Any]) -> Table:
     title = (
-        f"int8, calibrated on {quantization['calibrated_on']} training images, evaluated on "
-        f"{quantization['judged_on']} val images"
+        f"int8, calibrated on {Count(quantization['calibrated_on']):training image}, evaluated on "
+        f"{Count(quantization['judged_on']):val image}"
     )
     table = Table("metric", "before", "int8", title=Text(title), title_justify="left")
     for name in quantization["main"]:

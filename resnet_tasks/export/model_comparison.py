@@ -21,6 +21,7 @@ from resnet_tasks.inference.outputs_model import OutputsModel
 from resnet_tasks.inference.predictor import WholeImagePredictor, predict_sources
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.image_result import ImageResult
@@ -146,8 +147,8 @@ def _describe_excess(
         if not difference.is_within(allowed)
     )
     return (
-        f"the exported graph does not predict what the model predicts on {number} images: {bad}; "
-        f"allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
+        f"the exported graph does not predict what the model predicts on {Count(number):image}: "
+        f"{bad}; allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
         f"{allowed.unmatched:.1%} of all detections' scores and {allowed.pixels:.1%} of the "
         "pixels; nothing was written: predict with the run folder, and please report this"
     )

@@ -26,6 +26,7 @@ from resnet_tasks.exported.manifest import Manifest
 from resnet_tasks.inference.predictor import FileHandle, WholeImagePredictor
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.evaluation import Metric
@@ -179,7 +180,7 @@ def quantize_and_evaluate(
             return evaluate_export(model, exported, val, on_image=advance).metrics
 
     before = measure_metrics("Evaluating before int8")
-    console.print(f"calibrating on {len(train)} training images")
+    console.print(f"calibrating on {Count(len(train)):training image}")
     quantize(folder / manifest.graph, _CalibrationFeed(manifest, train), len(train))
     after = measure_metrics("Evaluating int8")
     main = {name_main_metric(name, head) for name, head in model.named_heads.items()}
@@ -193,7 +194,7 @@ def quantize_and_evaluate(
             f"{name} from {a or 0:.4f} to {b or 0:.4f}" for name, (a, b) in fallen.items()
         )
         raise RunError(
-            f"int8 loses too much on {len(val)} val images: {listed}, allowed is a drop of "
+            f"int8 loses too much on {Count(len(val)):val image}: {listed}, allowed is a drop of "
             f"{options.max_drop:g}; nothing was written: calibrate on more images "
             "(--calibrate-on), allow more (--max-drop), or export without --int8"
         )

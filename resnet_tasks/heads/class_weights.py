@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resnet_tasks.errors import HeadError, format_allowed, format_list
+from resnet_tasks.number_formats import Count
 from resnet_tasks.registry import suggest_nearest
 
 
@@ -47,9 +48,8 @@ def make_class_weights(
         values = list(weights)
         if len(values) != len(classes):
             raise HeadError(
-                f"{option_path} has {len(values)} values for {len(classes)} classes; give one per "
-                "class "
-                f"in the order {format_allowed(classes)}, or name -> weight"
+                f"{option_path} has {Count(len(values)):value} for {Count(len(classes)):class}; "
+                f"give one per class in the order {format_allowed(classes)}, or name -> weight"
             )
     if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
         raise HeadError(

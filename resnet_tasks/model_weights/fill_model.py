@@ -22,6 +22,7 @@ from resnet_tasks.heads.foreign_weights import ForeignModel
 from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.foreign_models import absorb_epsilon, split_for_heads
 from resnet_tasks.model_weights.infer_options import find_differing_options, suggest_options
+from resnet_tasks.number_formats import Count
 
 _COUNTER = "num_batches_tracked"
 _FORMS = (
@@ -206,7 +207,7 @@ def _fit_head(
     wrong = [*odd, *missing, *(key for key in surplus if not key.endswith(_COUNTER))]
     if wrong or find_differing_options(head, file):
         mismatch = (
-            f"{len(wrong)} tensors are missing, unexpected or of a different shape "
+            f"{Count(len(wrong)):tensor is} missing, unexpected or of a different shape "
             f"({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}); "
         )
         raise WeightsError(

@@ -10,6 +10,7 @@ import psutil
 import torch
 from rich.table import Table
 
+from resnet_tasks.number_formats import Count, format_bytes
 from resnet_tasks.profiling.trial_steps import TrialTraining
 
 if sys.platform != "win32":
@@ -41,16 +42,18 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
         "parameters": f"{total / 1e6:.2f} M, {trained / 1e6:.2f} M of them trained",
         "images": (
             f"{options.batch_size} of {height} x {width} pixels at a time (height x width), "
-            f"{options.accumulation} batch(es) per step"
+            f"{Count(options.accumulation):batch} per step"
         ),
-        "device": f"{device}, {precision}, {trial.batches.workers} loader process(es)",
+        "device": f"{device}, {precision}, {Count(trial.batches.workers):loader process}",
         "memory": describe_peak_memory(device),
         "time per step": f"{step_seconds:.2f} s (the first: {seconds[0]:.2f} s)",
         "time per epoch": (
-            f"{_format_duration(epoch)} ({steps.updates_per_epoch} steps), without evaluation"
+            f"{_format_duration(epoch)} ({Count(steps.updates_per_epoch):step}), without evaluation"
         ),
-        "time of the run": f"{_format_duration(epoch * options.epochs)} ({options.epochs} epochs)",
-        "evaluation": f"{num_val_images} images per evaluation",
+        "time of the run": (
+            f"{_format_duration(epoch * options.epochs)} ({Count(options.epochs):epoch})"
+        ),
+        "evaluation": f"{Count(num_val_images):image} per evaluation",
     }
     table = Table(title=title, show_header=False)
     for name, text in rows.items():
@@ -84,12 +87,13 @@ def time_steps(trial: TrialTraining, steps: int) -> list[float]:
 
 def describe_peak_memory(device: torch.device) -> str:
     """Return a text on the peak memory of this process so far, on the machine and on the GPU."""
-    own = f"{measure_peak_rss() / 2**30:.2f} GiB of main memory at peak, for this process only"
+    peak = format_bytes(measure_peak_rss(), binary=True)
+    own = f"{peak} of main memory at peak, for this process only"
     if device.type != "cuda":
         return own
-    reserved = torch.cuda.max_memory_reserved(device) / 2**30
-    total = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return f"{reserved:.2f} of {total:.0f} GiB of GPU memory at peak; {own}"
+    reserved = format_bytes(torch.cuda.max_memory_reserved(device), binary=True)
+    total = format_bytes(torch.cuda.get_device_properties(device).total_memory, binary=True)
+    return f"{reserved} of {total} of GPU memory at peak; {own}"
 
 
 def measure_peak_rss() -> int:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from resnet_tasks.number_formats import Count, format_bytes
 from resnet_tasks.profiling.operator_profile import OperatorStats, find_fp32_islands
 from resnet_tasks.profiling.step_profile import StepProfile
 
@@ -53,7 +54,11 @@ def build_parts_table(profile: StepProfile) -> Table:
     if small:
         share = sum(step_part.share for step_part in small)
         milliseconds = 1000 * sum(step_part.seconds for step_part in small)
-        table.add_row(Text(f"{len(small)} smaller parts"), f"{milliseconds:.1f}", f"{share:.1%}")
+        table.add_row(
+            Text(f"{Count(len(small)):smaller part}"),
+            f"{milliseconds:.1f}",
+            f"{share:.1%}",
+        )
     table.add_section()
     forward = [
         step_part.seconds for step_part in profile.parts if step_part.name.startswith("forward")
@@ -84,10 +89,10 @@ def _describe_setup(profile: StepProfile) -> Iterator[str]:
     conditions = profile.conditions
     height, width = conditions.image_size
     yield (
-        f"{conditions.recipe}: {conditions.batch_size} images of {height} x {width} (height x "
-        f"width), {conditions.accumulation} batch(es) per step; {conditions.precision} on "
+        f"{conditions.recipe}: {Count(conditions.batch_size):image} of {height} x {width} (height "
+        f"x width), {Count(conditions.accumulation):batch} per step; {conditions.precision} on "
         f"{conditions.device} ({conditions.machine}), {conditions.threads} of {conditions.cores} "
-        f"cores for torch, {conditions.workers} loader process(es); "
+        f"cores for torch, {Count(conditions.workers):loader process}; "
         f"{conditions.parameters / 1e6:.2f} M parameters, {conditions.trained / 1e6:.2f} M of "
         "them trained"
     )
@@ -125,11 +130,12 @@ def _describe_reading(profile: StepProfile) -> Iterator[str]:
 def _describe_memory(profile: StepProfile) -> Iterator[str]:
     memory = profile.memory
     text = (
-        f"memory: {memory.process / 2**30:.2f} GiB for this process at its peak; the tensors of a "
-        f"step take {memory.step / 2**30:.2f} GiB at most"
+        f"memory: {format_bytes(memory.process, binary=True)} for this process at its peak; the "
+        f"tensors of a step take {format_bytes(memory.step, binary=True)} at most"
     )
     if memory.device is not None:
         text += (
-            f"; {memory.device / 2**30:.2f} of {memory.total / 2**30:.0f} GiB of the GPU reserved"
+            f"; {format_bytes(memory.device, binary=True)} of "
+            f"{format_bytes(memory.total, binary=True)} of the GPU reserved"
         )
     yield text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.number_formats import format_bytes
 from resnet_tasks.report.charts import Axes, Chart, Line, draw_line_chart
 from resnet_tasks.report.comparison_cells import (
     ComparisonCell,
@@ -211,7 +212,7 @@ def list_costs(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
         return f"{sum(run.parameters.values()) / 1e6:.2f} M" if run.parameters else "–"
 
     def format_size(run: RunView) -> str:
-        return "–" if run.weights_bytes is None else f"{run.weights_bytes / 1e6:.1f} MB"
+        return "–" if run.weights_bytes is None else format_bytes(run.weights_bytes)
 
     def format_training_time(run: RunView) -> str:
         return "–" if run.history.seconds is None else format_duration(run.history.seconds)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from resnet_tasks.number_formats import Count
 from resnet_tasks.report.charts import (
     Axes,
     Chart,
@@ -110,7 +111,7 @@ def build_confusion_matrix(raw: Mapping[str, Any]) -> ConfusionMatrix:
     )[:10]
     frequent = tuple((labels[i], labels[j], f"{-count:g}") for count, i, j in pairs)
     if len(labels) > MAX_MATRIX:
-        note = f"With {len(labels)} classes, the full matrix is only in details.json."
+        note = f"With {Count(len(labels)):class}, the full matrix is only in details.json."
         return ConfusionMatrix(labels, (), frequent, note)
     rows = []
     for i, row in enumerate(counts):

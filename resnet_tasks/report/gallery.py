@@ -12,6 +12,7 @@ from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.decoding import read_image
 from resnet_tasks.data.images.find_images import make_output_names
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.box_matching import group_boxes_by_image
 from resnet_tasks.report.image_choice import choose_images
@@ -100,9 +101,11 @@ def draw_gallery(
         used_bytes += view.nbytes
         image_views.append(view)
     if missing:
-        notes.append(f"{len(missing)} chosen image(s) do not exist, the first is {missing[0]}.")
+        notes.append(
+            f"{Count(len(missing)):chosen image does} not exist, the first is {missing[0]}."
+        )
     if num_omitted:
-        notes.append(f"{num_omitted} chosen image(s) were skipped to keep this page small.")
+        notes.append(f"{Count(num_omitted):chosen image was} skipped to keep this page small.")
     shown_classes = {name for head in (*maps, *boxes) for name in labels.heads[head].classes}
     legend = tuple(
         (name, format_css_color(color)) for name, color in colors.items() if name in shown_classes

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resnet_tasks.assemble.split_files import read_sources
 from resnet_tasks.errors import RunError
+from resnet_tasks.number_formats import Count
 from resnet_tasks.report.charts import Chart
 from resnet_tasks.report.datasets import (
     SplitView,
@@ -283,7 +284,9 @@ def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[s
     if history.seconds is None:
         return rows
     rows.append(("training", format_duration(history.seconds)))
-    rows.append(("per epoch", f"{format_duration(history.seconds / epochs)} ({epochs} epochs)"))
+    rows.append(
+        ("per epoch", f"{format_duration(history.seconds / epochs)} ({Count(epochs):epoch})")
+    )
     train = next((split for split in splits or () if split.name == "train"), None)
     if train is not None and history.seconds > 0:
         speed = epochs * train.images / history.seconds
@@ -311,7 +314,7 @@ def _find_warnings(run: RunView, evaluation: EvaluationView | None) -> list[str]
             f"This run is not complete: its log reaches epoch {history.last_epoch} of {epochs}."
         )
     if history.unreadable:
-        warnings.append(f"{history.unreadable} line(s) of log.jsonl could not be read.")
+        warnings.append(f"{Count(history.unreadable):line} of log.jsonl could not be read.")
     if evaluation is None:
         warnings.append(
             f"There is no evaluation yet; create one with `resnet-tasks evaluate {run.folder}`."

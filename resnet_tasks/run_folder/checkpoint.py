@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.atomic import make_write_error, replace_folder, sync_file
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX
+from resnet_tasks.number_formats import Count
 
 Weights = dict[str, Tensor]
 
@@ -140,8 +141,9 @@ def load_weights_into(
     ]
     if mismatched:
         raise RunError(
-            f"the weights in {folder} are not those of the run's model: {len(mismatched)} tensors "
-            f"are missing, unexpected or of another shape ({', '.join(mismatched[:3])}, ...); "
+            f"the weights in {folder} are not those of the run's model: "
+            f"{Count(len(mismatched)):tensor is} missing, unexpected or of another shape "
+            f"({', '.join(mismatched[:3])}{', ...' if len(mismatched) > 3 else ''}); "
             "restore the checkpoint and recipe.yaml of the same run"
         )
     model.load_state_dict(weights, strict=False)

@@ -26,6 +26,7 @@ from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.inference.torch_outputs import TorchOutputs
+from resnet_tasks.number_formats import Count
 from resnet_tasks.runs.evaluate_run import collect_versions, weights_sha256
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE, InferenceOptions
 from resnet_tasks.runs.run import Run
@@ -94,7 +95,7 @@ def calibrate(
         for name, head in model.named_heads.items()
         if name not in collectors
     }
-    console.print(f"collecting decisions on {len(dataset)} images", highlight=False)
+    console.print(f"collecting decisions on {Count(len(dataset)):image}", highlight=False)
     before = _compute_metrics(
         run, run.build_predictor(checkpoint, keep="probs"), dataset, collectors
     )

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.devices import autocast, resolve_precision
 from resnet_tasks.runtime.quiet_profiler import create_quiet_profiler
@@ -225,4 +226,4 @@ def _parse_size(text: str) -> tuple[int, int]:
 def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} thread(s)"
+    return f"{device.type}, {Count(torch.get_num_threads()):thread}"

@@ -25,6 +25,7 @@ from resnet_tasks.evaluation.uncertainty.paired_test import (
 )
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
+from resnet_tasks.number_formats import Count, format_p_value
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 from resnet_tasks.runs.run import Run
@@ -221,6 +222,10 @@ def _list_digests(saved: SavedEvaluation) -> list[str]:
     return sorted(saved.metadata.get("data", {}).values())
 
 
+NOT_SIGNIFICANT = "n.s."
+"""Result of a difference that may be due to chance."""
+
+
 def build_paired_table(comparison: PairedComparison, title: str = "") -> Table:
     """Return the table of differences; headline metrics are also listed per class.
 
@@ -228,9 +233,9 @@ def build_paired_table(comparison: PairedComparison, title: str = "") -> Table:
     """
     table = Table(title=Text(title), title_justify="left")
     table.add_column("metric", overflow="fold")
-    for heading in ("run", "other", "difference [95 % interval]", "chance?"):
-        justify: JustifyMethod = "left" if heading == "chance?" else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading in ("run", "other"))
+    for heading in ("run", "other", "difference\n[95 % interval]", "p", "result"):
+        justify: JustifyMethod = "left" if heading == "result" else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for name, difference in comparison.differences.items():
         table.add_row(Text(name), *_format_cells(difference))
         if len(difference.per_class) > 1 and name.rpartition("/")[2] in HEADLINE:
@@ -241,7 +246,15 @@ def build_paired_table(comparison: PairedComparison, title: str = "") -> Table:
                 cells = _format_cells(difference.per_class[label])
                 table.add_row(Text(f"  {shown_label}"), *cells, style="dim")
             if num_others:
-                table.add_row(Text(f"  ({num_others} more classes)"), style="dim")
+                table.add_row(Text(f"  ({Count(num_others):more class})"), style="dim")
+    all_differences = [
+        part
+        for difference in comparison.differences.values()
+        for part in (difference, *difference.per_class.values())
+    ]
+    if any(difference.could_be_chance for difference in all_differences):
+        table.caption = Text(f"{NOT_SIGNIFICANT}: not significant, the 95 % interval contains 0")
+        table.caption_justify = "left"
     return table
 
 
@@ -267,6 +280,7 @@ def _format_cells(difference: MetricDifference) -> tuple[Text, ...]:
         Text(_format_value(difference.value) + unit),
         Text(_format_value(difference.other) + unit),
         Text(format_number(difference.difference, difference.interval, signed=True)),
+        Text("-" if difference.p is None else format_p_value(difference.p)),
         Text(_describe_significance(difference)),
     )
 
@@ -278,8 +292,7 @@ def _format_value(value: float | None) -> str:
 def _describe_significance(difference: MetricDifference) -> str:
     if difference.interval is None:
         return "-"
-    p = "" if difference.p is None else f" (p {difference.p:.3f})"
     if difference.could_be_chance:
-        return f"maybe{p}"
+        return NOT_SIGNIFICANT
     is_better = (difference.interval[0] > 0) != difference.lower_is_better
-    return f"{'better' if is_better else 'worse'}{p}"
+    return "better" if is_better else "worse"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import Progress, ProgressColumn, Task, TaskID
@@ -133,7 +134,7 @@ def report_progress(console: Console, text: str) -> Iterator[Report]:
 
 @contextmanager
 def _show_bar(
-    console: Console, text: str, total: int | None = None, completed: int = 0, **fields: object
+    console: Console, text: str, total: int | None = None, completed: int = 0, **fields: Any
 ) -> Iterator[tuple[Progress, TaskID]]:
     with Progress(
         _LineColumn(),

@@ -14,6 +14,7 @@ from resnet_tasks.backbone.catalog import forbids_commercial_use
 from resnet_tasks.backbone.weights_folders import read_license
 from resnet_tasks.errors import MAX_ALLOWED, HubError, format_list
 from resnet_tasks.heads.base import HEADS
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.report.run_view import EvaluationView, MetricView, RunView, Score
 from resnet_tasks.sharing.contents import build_shared_recipe, strip_paths
@@ -226,7 +227,7 @@ def _describe_data(view: RunView, options: CardOptions) -> str:
     if data.folds is not None:
         lines.append(f"- val: fold {data.folds.held_out} of {data.folds.count} of train, held out")
     size = f"{data.resize.width} x {data.resize.height} pixels" if data.resize else "as stored"
-    lines.append(f"- Images: {data.channels} channel(s), {size}; resized by the package")
+    lines.append(f"- Images: {Count(data.channels):channel}, {size}; resized by the package")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.run_folder.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
 from resnet_tasks.training.state.progress import RunLength, TrainingProgress
@@ -130,7 +131,7 @@ class CheckpointManager:
         threads = torch.get_num_threads()
         if state["threads"] != threads and self._options.deterministic:
             print_line(
-                f"note: started with {state['threads']} threads, resumed with {threads}; "
+                f"note: started with {Count(state['threads']):thread}, resumed with {threads}; "
                 "the result will differ in the last digits from an uninterrupted run"
             )
         load_step_state(train_step, state)
@@ -174,6 +175,6 @@ class CheckpointManager:
         now = self._length.batches_per_epoch
         if before != now:
             raise RunError(
-                f"{self._folder} was trained with {before} batches per epoch, now there are {now}; "
-                "resume with the same data and batch size"
+                f"{self._folder} was trained with {Count(before):batch} per epoch, now there are "
+                f"{now}; resume with the same data and batch size"
             )

@@ -21,6 +21,7 @@ from resnet_tasks.assemble.model import get_weights_report
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.devices import resolve_device
@@ -188,7 +189,7 @@ class FineTuner:
         )
 
     def _make_stop_error(self) -> TrainingStopped:
-        progress_text = f"{self._progress.updates} of {self._length.updates} steps"
+        progress_text = f"{self._progress.updates} of {Count(self._length.updates):step}"
         return TrainingStopped(
             f"{progress_text} are done and written to {self._out}; continue with --resume "
             f"{self._out}"

@@ -362,10 +362,7 @@ class TrainStep:
         progress: TrainingProgress,
         rate: float,
     ) -> None:
-        """Log the losses every ten steps, or every step of short epochs.
-
-        Every spike of a loss term is logged. A loss that rises and stays high is also printed.
-        """
+        """Log the losses of every tenth step (of short epochs every step), spikes and increases."""
         update, epoch = progress.updates, progress.epoch + 1
         if update % 10 == 0 or self._length.updates_per_epoch < 10:
             is_fixed = isinstance(self.balancer, FixedBalancer)

@@ -65,24 +65,24 @@ def test_groups_in_train_and_in_val_or_test_are_refused(folder: Path) -> None:
     with pytest.raises(DataError) as error:
         finetune_recipe(recipe(folder), out=folder / "never", console=Console(file=io.StringIO()))
     said = str(error.value)
-    assert "recipe cells: data.train and data.val share 2 group(s): " in said
+    assert "recipe cells: data.train and data.val share 2 groups: " in said
     assert "'p1' (2 in train, 1 in val), 'p3' (1 in train, 1 in val)" in said
-    assert "data.train and data.test share 1 group(s): 'p2' (1 in train, 1 in test)" in said
+    assert "data.train and data.test share 1 group: 'p2' (1 in train, 1 in test)" in said
     assert "data.allow_leaks: true" in said
     assert not (folder / "never").exists()
     first, second = notes(recipe(folder, allow_leaks=True))
-    assert first.startswith("leak: data.train and data.val share 2 group(s)")
+    assert first.startswith("leak: data.train and data.val share 2 groups")
     assert second.endswith("accepted by data.allow_leaks")
 
 
 def test_the_same_image_in_two_files_is_refused(folder: Path) -> None:
     same = [{"annotations": "train.json"}]
-    with pytest.raises(DataError, match=r"share 1 group\(s\): .*; 2 image\(s\): .*0\.png"):
+    with pytest.raises(DataError, match=r"share 1 group: .*; 2 images: .*0\.png"):
         notes(recipe(folder, val=same))
     val = json.loads((folder / "val.json").read_text())
     val["images"][1]["file_name"] = "./train/1.png"
     (folder / "val.json").write_text(json.dumps(val))
-    with pytest.raises(DataError, match=r"data\.val share 1 image\(s\): .*train/1\.png"):
+    with pytest.raises(DataError, match=r"data\.val share 1 image: .*train/1\.png"):
         notes(recipe(folder))
 
 
@@ -91,7 +91,7 @@ def test_evaluation_compares_with_what_was_trained_on(folder: Path) -> None:
     made = recipe(folder)
     require_unseen(made, "val", read_split(made, "val"))
     require_unseen(made, "train", read_split(made, "train"))
-    with pytest.raises(DataError, match=r"data\.train and data\.test share 1 group\(s\): 'train'"):
+    with pytest.raises(DataError, match=r"data\.train and data\.test share 1 group: 'train'"):
         require_unseen(made, "test", read_split(made, "test"))
     require_unseen(recipe(folder, allow_leaks=True), "test", read_split(made, "test"))
     test = read_split(made, "test")

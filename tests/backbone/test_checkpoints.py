@@ -114,7 +114,7 @@ def test_other_shapes_are_refused(tensors: dict[str, Tensor], tmp_path: Path) ->
 
 def test_values_that_are_not_finite_are_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     changed = tensors | {"bn1.weight": torch.full((32,), torch.nan)}
-    with pytest.raises(WeightsError, match=r"not finite in 1 tensors, first bn1.weight"):
+    with pytest.raises(WeightsError, match=r"not finite in 1 tensor, first bn1.weight"):
         ResNet(TINY, weights=_save(changed, tmp_path / "a.pth"))
 
 

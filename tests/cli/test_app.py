@@ -335,7 +335,7 @@ def test_coco_is_exported_and_converted_back(tmp_path: Path) -> None:
     )
     made = run("data", "export", "yolo", tmp_path / "coco", tmp_path / "yolo", "shapes=polygons")
     assert made.exit_code == 0, made.output
-    assert "val: 1 images" in made.stdout
+    assert "val: 1 image;" in made.stdout
     back = run("data", "convert", "yolo", tmp_path / "yolo", tmp_path / "again")
     assert back.exit_code == 0, back.output
     # Numbers as keys are what the message of another format proposes.

@@ -243,7 +243,7 @@ def yolo(root: Path, description: str) -> Path:
 
 def test_splits_do_not_share_images(tmp_path: Path) -> None:
     source = yolo(tmp_path / "in", "train: train/images\nval: train/images")
-    with pytest.raises(DataError, match=r"1 images are in train and in val, the first .*x\.png"):
+    with pytest.raises(DataError, match=r"1 image is in train and in val, the first .*x\.png"):
         convert("yolo", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

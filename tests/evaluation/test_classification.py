@@ -133,7 +133,7 @@ def test_images_with_unknown_labels_only_are_left_out_and_counted() -> None:
     made = filled(ClassificationEvaluator(ABC), rows, labels)
     assert made.compute()["top1"].value == 1.0
     assert made.image_ids == ("p0",)
-    assert made.details()["notes"][0].startswith("1 images skipped because")
+    assert made.details()["notes"][0].startswith("1 image skipped because")
 
 
 def test_multi_label_by_hand() -> None:

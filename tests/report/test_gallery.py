@@ -52,7 +52,7 @@ def test_images_that_are_gone_are_counted(made: Any, tmp_path: Path) -> None:
     (made.folder / "recipe.yaml").write_text(text)
     part = make_page(read_run(made.folder), read_run(made.folder).find_evaluation(), None).gallery
     assert part.value.images == ()
-    assert "3 chosen image(s) do not exist" in part.value.notes[0]
+    assert "3 chosen images do not exist" in part.value.notes[0]
 
 
 def test_classes_of_whole_images_stand_beside_them(made: Any) -> None:

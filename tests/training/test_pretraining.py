@@ -182,5 +182,5 @@ def test_another_number_of_labels_stops_with_the_images_name(tmp_path: Path) -> 
     assert made.exit_code == 2
     assert "image-level labels among the classes of this head" in made.stderr
     assert "error: heads.light: image 'train_labels/2' has 2" in " ".join(made.stderr.split())
-    assert "(1 other image(s) have the same problem)" in " ".join(made.stderr.split())
+    assert "(1 other image has the same problem)" in " ".join(made.stderr.split())
     assert not (tmp_path / "run").exists()

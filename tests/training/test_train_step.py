@@ -76,9 +76,11 @@ def test_a_step_tells_what_it_saw(tiny_model: Build, shapes: Dataset[Sample]) ->
     assert "pixels" not in work.train_step.advise_on_memory()
     losses = work.run_step(next(work.iter_batches()))
     assert work.train_step.image_size == (64, 96)
-    assert "2 image(s) of 64 x 96 pixels" in work.train_step.advise_on_memory()
-    assert {name.split("/")[0] for name in losses} == {"objects", "scene"}
-    assert all(value > 0 for value in losses.values())
+    assert "2 images of 64 x 96 pixels" in work.train_step.advise_on_memory()
+    assert losses.heads.keys() == {"objects", "scene"}
+    assert {name.split("/")[0] for name in losses.terms} == {"objects", "scene"}
+    assert losses.total == pytest.approx(sum(losses.terms.values()))
+    assert all(value > 0 for value in losses.terms.values())
 
 
 def test_a_step_is_a_function_of_its_number_and_epoch(tiny_model: Build) -> None:

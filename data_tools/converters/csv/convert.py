@@ -42,6 +42,7 @@ from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 TABLES = ("annotations/annotations_{split}.csv", "annotations_{split}.csv", "{split}.csv")
 """Paths at which the table of a split is searched."""
@@ -282,11 +283,11 @@ def _report_unread(
 ) -> None:
     """List the numbers of images that are skipped because they were not annotated."""
     if num_unseen := len(table_images) - len(selected):
-        writer.skip(split, f"{num_unseen} images", "the chosen reader did not review them")
+        writer.skip(split, f"{Count(num_unseen):image}", "the chosen reader did not review them")
     # Splits may share a folder, whose other images belong to the other tables.
     if find_folder(source, split) != source:
         table_stems = {strip_suffix(name) for name in table_images}
         if unread := sum(
             stem not in table_stems for stem in list_image_files(find_folder(source, split))
         ):
-            writer.skip(split, f"{unread} images", "no row of the table refers to them")
+            writer.skip(split, f"{Count(unread):image}", "no row of the table refers to them")

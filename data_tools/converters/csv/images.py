@@ -13,6 +13,7 @@ from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from data_tools.reading.source_folder import IMAGE_SUFFIXES
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SourceImage:
         if self._dicom is not None:
             reason = self._dicom.explain_missing_image()
             if reason is None and self._dicom.num_frames != 1:
-                reason = f"it has {self._dicom.num_frames} frames"
+                reason = f"it has {Count(self._dicom.num_frames):frame}"
             if reason is not None:
                 raise DataError(f"a table names {path}, but {reason}; boxes need one image")
             self.group = self.group or self._dicom.group
@@ -94,7 +95,7 @@ def find_images(
     missing = [name for name, paths in paths_by_name.items() if not paths]
     if missing:
         raise DataError(
-            f"{table} has rows for {len(missing)} images that are not in {folder}, the first "
+            f"{table} has rows for {Count(len(missing)):image} not in {folder}, the first "
             f"{missing[0]!r}; add the images or remove the rows"
         )
     for name, paths in paths_by_name.items():

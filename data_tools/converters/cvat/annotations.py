@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 from data_tools.converters.cvat.images import CvatImage
 from data_tools.converters.cvat.shapes import add_shape, parse_integer
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 SPLITS = {
     **dict.fromkeys(("", "default", "train", "training"), "train"),
@@ -91,7 +92,9 @@ def _read_frames(root: Element, file: Path) -> list[CvatImage]:
             if shape.get("outside") == "1":
                 continue
             if number not in frames:
-                raise DataError(f"{location} is on frame {number}; the task has {count} frames")
+                raise DataError(
+                    f"{location} is on frame {number}; the task has {Count(count):frame}"
+                )
             track_name = f"track {track.get('id')}"
             add_shape(
                 frames[number], shape, track.get("label"), track_name, f"{location}, frame {number}"

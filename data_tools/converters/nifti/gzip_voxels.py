@@ -20,6 +20,7 @@ import psutil
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import format_bytes
 
 MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 20
@@ -153,8 +154,8 @@ def _require_size(path: Path, num_bytes: int) -> None:
     if num_bytes > available:
         raise _unreadable(
             path,
-            f"it needs {num_bytes / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are "
-            "available; crop or resample it, or convert it on a larger machine",
+            f"it needs {format_bytes(num_bytes)} of memory, but only {format_bytes(available)} "
+            "are available; crop or resample it, or convert it on a larger machine",
         )
 
 

@@ -34,6 +34,7 @@ from data_tools.converters.nifti.gzip_voxels import (
 from data_tools.converters.nifti.layouts import Case
 from data_tools.writing.lossless_images import choose_smallest_dtype
 from resnet_tasks.errors import DataError, format_error
+from resnet_tasks.number_formats import Count
 
 try:
     import nibabel
@@ -162,8 +163,8 @@ class Volume:
             if not finite.all():
                 if fill is None:
                     raise DataError(
-                        f"{channel.path} has {int((~finite).sum())} values that are not finite in "
-                        f"slice {index}; choose their replacement, for example fill=0"
+                        f"{channel.path} has {Count(int((~finite).sum())):value} other than "
+                        f"finite numbers in slice {index}; choose their replacement, for example fill=0"
                     )
                 part = np.where(finite, part, fill)
             parts.append(part if part.ndim == 3 else part[:, :, None])
@@ -188,7 +189,8 @@ class Volume:
         if is_unknown.any():
             unknown_values, counts = np.unique(part[is_unknown], return_counts=True)
             value_text = ", ".join(
-                f"{v:g} ({n} pixels)" for v, n in zip(unknown_values[:6], counts, strict=False)
+                f"{v:g} ({Count(n):pixel})"
+                for v, n in zip(unknown_values[:6], counts, strict=False)
             )
             raise DataError(
                 f"the label volume {label_volume.path} has the unknown values {value_text} in "

@@ -41,6 +41,7 @@ from data_tools.writing.progress import EstimatedCounter, Progress
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 SIZE = (720, 1280)
 MAX_REACH = 10
@@ -284,12 +285,12 @@ def _add_notes(
         writer.add_note(f"labels of other tasks that were not asked for: {label_counts}")
     if skipped_counts.frames:
         writer.add_note(
-            f"{skipped_counts.frames} images that only the further label files have are skipped"
+            f"skipped: {Count(skipped_counts.frames):image} of only the further label files"
         )
     if skipped_counts.images_without_map and semantic != "none":
         writer.add_note(
-            f"{skipped_counts.images_without_map} images that the further label files lack: "
-            "their label maps are void"
+            f"{Count(skipped_counts.images_without_map):image has} no entry in the further label "
+            "files and a label map of void"
         )
     if not need_images:
         writer.add_note("converted without the images: their sizes were not looked at")

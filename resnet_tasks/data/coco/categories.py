@@ -11,6 +11,7 @@ from typing import Any
 from resnet_tasks.data.coco.problems import format_value
 from resnet_tasks.errors import DataError, format_allowed, format_list
 from resnet_tasks.files.safe_names import require_class_names
+from resnet_tasks.number_formats import Count
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class CategoryMap:
             repeated = [value for value, count in counts.items() if count > 1]
             if repeated:
                 raise DataError(
-                    f"the category {key}(s) {format_list(repeated)} appear more than once; "
+                    f"{Count(len(repeated)):category {key} is} used more than once: "
+                    f"{format_list(repeated)}; "
                     f"give each category its own {key}"
                 )
 

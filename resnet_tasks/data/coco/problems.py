@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from resnet_tasks.errors import MAX_LISTED, DataError
+from resnet_tasks.number_formats import Count
 
 Id = int | str
 RecordLocation = tuple[Literal["images", "annotations"], int]
@@ -69,107 +70,108 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "image_record": (
         "error",
         (
-            "{n} image record(s) cannot be used: {first}; an image needs a whole-number or text "
-            "`id`, a `file_name`, and `height` and `width` above 0"
+            "{n:image record} cannot be used: {first}; an image needs a whole-number or text `id`, "
+            "a `file_name`, and `height` and `width` above 0"
         ),
     ),
     "image_path": (
         "error",
         (
-            "{n} file name(s) point outside the image folder or are absolute: {first}; write them "
-            "relative to the folder and set the folder with `images:`; or, if you trust the file, "
-            "set `allow_outside: true` next to `annotations:` or pass --allow-outside here"
+            "{n:file name is} absolute or outside the image folder: {first}; write them relative "
+            "to the folder and set the folder with `images:`; or, if you trust the file, set "
+            "`allow_outside: true` next to `annotations:` or pass --allow-outside here"
         ),
     ),
     "bad_spacing": (
         "error",
         (
-            "{n} image(s) have a `spacing` that cannot be used: {first}; it is [y, x] in "
-            "millimeters per pixel, two numbers above 0; fix or remove it"
+            "{n:image has} a `spacing` that cannot be used: {first}; it is [y, x] in millimeters "
+            "per pixel, two numbers above 0; fix or remove it"
         ),
     ),
     "duplicate_image": (
         "error",
-        "{n} image id(s) appear more than once: {first}; give every image a unique id",
+        "{n:image id is} used more than once: {first}; give every image a unique id",
     ),
-    "annotation_record": ("error", "{n} annotation(s) cannot be used: {first}"),
+    "annotation_record": ("error", "{n:annotation} cannot be used: {first}"),
     "unknown_image": (
         "error",
         (
-            "{n} annotation(s) belong to images that the file does not list: {first}; image ids "
-            "look like {images}; add the images or remove the annotations"
+            "{n:annotation is} of an image that the file does not list: {first}; image ids look "
+            "like {images}; add the images or remove the annotations"
         ),
     ),
     "unknown_category": (
         "error",
         (
-            "{n} annotation(s) have a category id that the file does not list: {first}; known "
-            "ids: {categories}; add the categories or fix the annotations"
+            "{n:annotation has} a category id that the file does not list: {first}; known ids: "
+            "{categories}; add the categories or fix the annotations"
         ),
     ),
     "missing_file": (
         "error",
         (
-            "{n} named file(s) are missing: {first}; set the image folder with `images:` next "
-            "to `annotations:` in a recipe, or with --images here"
+            "{n:named file is} missing: {first}; set the image folder with `images:` next to "
+            "`annotations:` in a recipe, or with --images here"
         ),
     ),
     "unreadable_file": (
         "error",
-        "{n} file(s) cannot be decoded: {first}; replace them, or remove their image records",
+        "{n:file} cannot be decoded: {first}; replace the file, or remove its image record",
     ),
     "wrong_size": (
         "error",
         (
-            "{n} file(s) differ in size from their image record: {first}; fix the record if "
-            "its annotations fit the image as it is, otherwise replace the image"
+            "{n:file has} another size than the image record: {first}; fix the record if its "
+            "annotations fit the image as it is, otherwise replace the image"
         ),
     ),
     "turned_size": (
         "error",
         (
-            "{n} image(s) are rotated by their EXIF orientation, but their image records give "
-            "the size as stored: {first}; boxes drawn on the stored pixels are misplaced on the "
-            "upright image: store the images without the tag, or rotate size and annotations"
+            "{n:image is} rotated by the EXIF orientation, but the image record gives the size as "
+            "stored: {first}; boxes drawn on the stored pixels are misplaced on the upright image: "
+            "store the images without the tag, or rotate size and annotations"
         ),
     ),
-    "semantic_map": ("error", "{n} semantic map(s) cannot be used: {first}"),
+    "semantic_map": ("error", "{n:semantic map} cannot be used: {first}"),
     "categories_differ": ("error", "{first}"),
     "shared_group": (
         "error",
         (
-            "{n} group(s) also have images in another split, so the same group is trained and "
-            "evaluated on: {first}; split by group (resnet-tasks data split --by group)"
+            "{n:group has} images in another split too, so the same group is trained and evaluated "
+            "on: {first}; split by group (resnet-tasks data split --by group)"
         ),
     ),
     "shared_image": (
         "error",
-        "{n} image(s) are also in another split: {first}; keep each in one split",
+        "{n:image is} also in another split: {first}; keep each image in one split",
     ),
     "near_duplicate": (
         "warning",
         (
-            "{n} image(s) look like an image of another split: {first}; put all images of a "
-            "scene, patient or sequence into one split"
+            "{n:image is} nearly the same as an image of another split: {first}; put all images of "
+            "a scene, patient or sequence into one split"
         ),
     ),
     "absent_class": (
         "warning",
         (
-            "{n} class(es) have no objects here, but do in another split: {first}; this split "
-            "cannot train or evaluate them: split by class (resnet-tasks data split --by class)"
+            "{n:class has} objects in another split, but none in this one, which can neither train "
+            "nor evaluate such a class: {first}; split by class (resnet-tasks data split --by "
+            "class)"
         ),
     ),
     "box_apart": (
         "warning",
         (
-            "{n} box(es) do not enclose their segmentation: {first}; the box or the "
+            "{n:box does} not enclose the segmentation of the object: {first}; the box or the "
             "segmentation belongs to another object, or to another size of the image"
         ),
     ),
     "corner_boxes": (
         "warning",
-        ("{first}; if they are corners [x1, y1, x2, y2], write [x, y, width, height]"),
+        "{first}; if they are corners [x1, y1, x2, y2], write [x, y, width, height]",
     ),
     "relative_boxes": (
         "warning",
@@ -178,70 +180,70 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "area_beyond_box": (
         "warning",
         (
-            "{n} annotation(s) have an area greater than that of their box: {first}; the area "
-            "decides whether an object counts as small, medium or large"
+            "{n:annotation has} an area greater than that of the box: {first}; the area decides "
+            "whether an object counts as small, medium or large"
         ),
     ),
     "repeated_object": (
         "warning",
         (
-            "{n} annotation(s) repeat another annotation of the same image in class, box and "
-            "mask: {first}; each counts as a separate object that can only be missed"
+            "{n:annotation is} the same as another one of the image in class, box and mask: "
+            "{first}; each counts as a separate object that can only be missed"
         ),
     ),
     "missing_info": ("repaired", "the file has no `info`; taken as empty"),
     "missing_size": (
         "repaired",
-        "{n} image(s) have no height and width; read from the images: {first}",
+        "{n:image has} no height and width; read from the images: {first}",
     ),
-    "missing_id": ("repaired", "{n} annotation(s) have no id; new ids were assigned: {first}"),
+    "missing_id": ("repaired", "{n:annotation has} no id; new ids were assigned: {first}"),
     "duplicate_annotation": (
         "repaired",
-        "{n} annotation id(s) appear more than once; the later ones were assigned new ids: {first}",
+        "{n:annotation id is} used more than once; the later ones were assigned new ids: {first}",
     ),
-    "missing_iscrowd": ("repaired", "{n} annotation(s) have no `iscrowd`; taken as 0: {first}"),
+    "missing_iscrowd": ("repaired", "{n:annotation has} no `iscrowd`; taken as 0: {first}"),
     "missing_area": (
         "repaired",
-        "{n} annotation(s) have no `area`; computed from mask or box: {first}",
+        "{n:annotation has} no `area`; computed from mask or box: {first}",
     ),
     "bad_area": (
         "repaired",
         (
-            "{n} annotation(s) have an area that is not a number of at least 0; computed from "
-            "mask or box: {first}"
+            "{n:annotation has} an area that is not a number of at least 0; computed from mask or "
+            "box: {first}"
         ),
     ),
     "bad_visibility": (
         "repaired",
         (
-            "{n} annotation(s) have an `occluded` that is not a number from 0 to 3, or a "
-            "`truncated` that is not a number from 0 to 1; taken as unknown: {first}"
+            "{n:annotation has} an `occluded` that is not a number from 0 to 3, or a `truncated` "
+            "that is not a number from 0 to 1; taken as unknown: {first}"
         ),
     ),
     "missing_bbox": (
         "repaired",
-        "{n} annotation(s) have a segmentation but no box; box computed from the mask: {first}",
+        "{n:annotation has} a segmentation but no box; box computed from the mask: {first}",
     ),
     "empty_box": (
         "warning",
-        "{n} annotation(s) are skipped: {first}; width and height must be above 0",
+        "{n:annotation is} skipped: {first}; width and height must be above 0",
     ),
     "non_finite_box": (
         "warning",
-        "{n} annotation(s) are skipped: {first}; the numbers of a box must be finite",
+        "{n:annotation is} skipped: {first}; the numbers of a box must be finite",
     ),
     "box_outside": (
         "warning",
         (
-            "{n} annotation(s) are skipped: {first}; they lie completely outside their image; "
-            "are the boxes in pixels of this image, as x, y, width, height?"
+            "{n:annotation is} skipped: {first}; the box is completely outside the image; are the "
+            "boxes in pixels of this image, as x, y, width, height?"
         ),
     ),
     "bad_segmentation": (
         "warning",
         (
-            "{n} segmentation(s) are skipped, but their boxes kept: {first}; polygons need at "
-            "least three points (six numbers of at most a million), an RLE the size of its image"
+            "{n:segmentation is} skipped, but not the box: {first}; polygons need at least three "
+            "points (six numbers of at most a million), an RLE the size of its image"
         ),
     ),
     "missing_annotations": (
@@ -250,29 +252,27 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "no_box": (
         "note",
-        (
-            "{n} annotation(s) have neither box nor segmentation and count as image-level labels: "
-            "{first}"
-        ),
+        "{n:annotation has} neither box nor segmentation; taken as image-level label: {first}",
     ),
     "box_beyond_frame": (
         "note",
         (
-            "{n} box(es) extend beyond their image; training uses the part inside, evaluation "
-            "the box as it is: {first}"
+            "{n:box is} partly outside the image; training uses the part inside, evaluation the "
+            "box as it is: {first}"
         ),
     ),
-    "repeated_file": ("note", "{n} file name(s) are used by more than one image: {first}"),
+    "repeated_file": ("note", "{n:file name is} used by more than one image: {first}"),
     "exif_turned": (
         "note",
         (
-            "{n} image(s) are rotated by their EXIF orientation; this package always reads them "
-            "upright, other tools may not: {first}"
+            "{n:image is} rotated by the EXIF orientation; this package always reads them upright, "
+            "other tools may not: {first}"
         ),
     ),
-    "unused_category": ("note", "{n} categories have no objects: {first}"),
+    "unused_category": ("note", "{n:category has} no objects: {first}"),
 }
-"""Kind -> (severity, message template). `{first}` is replaced by the first offending records."""
+"""Kind -> (severity, message template). `n` is a `Count` of the records, `{first}` lists the
+first ones."""
 _SKIPPED_KINDS = frozenset({"empty_box", "non_finite_box", "box_outside", "bad_segmentation"})
 """Kinds that get a problem for each offending record, because (part of) the record is not used."""
 
@@ -358,7 +358,9 @@ class Findings:
                 first = ", ".join(_format_offender(*offender) for offender in group)
                 if count > len(group):
                     first += ", ..."
-                message = f"{self._path}: {sentence.format(n=count, first=first, **self.context)}"
+                message = (
+                    f"{self._path}: {sentence.format(n=Count(count), first=first, **self.context)}"
+                )
                 problems.append(Problem(kind, severity, message, group[0][0], group[0][1], count))
         return tuple(problems)
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.data.images.label_files import read_label_map
-from resnet_tasks.errors import DataError, format_allowed
+from resnet_tasks.errors import DataError, format_allowed, format_list
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
 
 
@@ -83,7 +84,7 @@ def values_to_labels(
         )
         known_ids = format_allowed(categories.ids)
         raise DataError(
-            f"label map {path} holds the value(s) {bad[:5]}, which are neither a category id "
-            f"({known_ids}) nor 0 (unlabeled) or {void_value} (void)"
+            f"label map {path} holds {Count(len(bad)):value} other than a category id "
+            f"({known_ids}), 0 (unlabeled) and {void_value} (void): {format_list(bad)}"
         )
     return np.asarray(labels, dtype=np.int64)

@@ -16,6 +16,7 @@ from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 from resnet_tasks.data.doctor.image_similarity import find_near_duplicates
 from resnet_tasks.data.splits.leaks import count_groups, resolve_image_paths
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -115,7 +116,7 @@ def _compare_groups(check: FileCheck, earlier: Sequence[FileCheck], findings: Fi
             f"{counts[group]} in {name}" for name, counts in earlier_counts if group in counts
         ]
         if shared:
-            detail = f"group {group!r}: {count} image(s) here, {', '.join(shared)}"
+            detail = f"group {group!r}: {Count(count):image} here, {', '.join(shared)}"
             findings.add("shared_group", first[group].id, detail=detail)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 Array = NDArray[Any]
 
@@ -58,9 +59,9 @@ def convert_channels(stored_image: StoredImage, channels: int, path: Path) -> Ar
     if channels == 1 and layout == "color":
         return rgb_to_luminance(pixels)
     present = stored_image.pixels.shape[2]
-    pages = f" in {stored_image.pages} pages" if stored_image.pages > 1 else ""
+    pages = f" in {Count(stored_image.pages):page}" if stored_image.pages > 1 else ""
     raise DataError(
-        f"{path} has {present} channel(s){pages} ({stored_image.layout}), the recipe asks for "
+        f"{path} has {Count(present):channel}{pages} ({stored_image.layout}), the recipe asks for "
         f"data.channels={channels}; set data.channels={present}"
     )
 

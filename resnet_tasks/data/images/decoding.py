@@ -36,6 +36,7 @@ from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tile
 from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError, format_error
 from resnet_tasks.files.regular_files import read_regular_file
+from resnet_tasks.number_formats import Count
 
 MAX_PIXELS = 178_956_970
 """Maximum number of pixels, equal to Pillow's limit.
@@ -211,7 +212,8 @@ def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredImage:
     if array is None or array.shape != expected or array.dtype != page.dtype:
         codec = getattr(page.compression, "name", page.compression)
         raise DataError(
-            f"{path} is a TIFF of {page.samplesperpixel} channel(s) in {len(tiff.pages)} page(s) "
+            f"{path} is a TIFF of {Count(page.samplesperpixel):channel} in "
+            f"{Count(len(tiff.pages)):page} "
             f"compressed with {codec}, which needs imagecodecs: `pip install imagecodecs`, or "
             "store it uncompressed or with deflate"
         )

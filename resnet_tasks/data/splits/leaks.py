@@ -11,6 +11,7 @@ from typing import Protocol
 
 from resnet_tasks.data.coco.json_records import ImageName, ImageNames, decode_file
 from resnet_tasks.errors import format_list
+from resnet_tasks.number_formats import Count
 
 
 class HasFileName(Protocol):
@@ -101,9 +102,9 @@ class Leak:
                 f"{group!r} ({a} in {first}, {b} in {second})"
                 for group, (a, b) in self.groups.items()
             )
-            parts.append(f"{len(self.groups)} group(s): {examples}")
+            parts.append(f"{Count(len(self.groups)):group}: {examples}")
         if self.images:
-            parts.append(f"{len(self.images)} image(s): {format_list(self.images)}")
+            parts.append(f"{Count(len(self.images)):image}: {format_list(self.images)}")
         return "; ".join(parts)
 
 

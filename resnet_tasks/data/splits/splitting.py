@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 Counts = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ def assign_folds(
         DataError: If there are fewer groups than folds, or fewer than two folds.
     """
     if folds < 2:
-        raise DataError(f"{folds} fold(s) are too few for cross-validation; use at least 2")
+        raise DataError(f"{Count(folds):fold is} too few for cross-validation; use at least 2")
     return divide(groups, [1.0] * folds, counts=counts, seed=seed)
 
 

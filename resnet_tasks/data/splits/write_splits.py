@@ -34,6 +34,7 @@ from resnet_tasks.data.splits.splitting import (
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic, remove_files_on_error
 from resnet_tasks.files.safe_names import require_file_name
+from resnet_tasks.number_formats import Count
 
 By = Literal["random", "class", "group", "group-class"]
 USUAL_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}
@@ -211,7 +212,7 @@ def _divide_images(
             )
     single = sum(record.group is None for record in grouped_coco.images)
     if by.startswith("group") and single:
-        notes.append(f"{single} images have no group; each of them counts as its own group")
+        notes.append(f"{Count(single):image has} no group; each counts as its own group")
     if plan.shares is None:
         return assign_folds(groups, number, counts=counts, seed=plan.seed), tuple(notes)
     return divide(groups, plan.shares, counts=counts, seed=plan.seed), tuple(notes)

@@ -24,6 +24,7 @@ from resnet_tasks.data.statistics.class_counts import (
 from resnet_tasks.data.statistics.measure import AREA_LIMITS, BINS, DatasetStatistics
 from resnet_tasks.errors import DataError, shorten_name
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.number_formats import Count
 
 SHOWN_SIZES = 5
 """Number of image sizes that are listed. Further sizes are only counted."""
@@ -51,12 +52,14 @@ def print_statistics(
         channels: Number of channels, as in a recipe's `data.channels`.
         intensity: Intensity step that was applied to the images.
     """
-    groups = f" in {statistics.groups} groups" if statistics.groups else ""
-    console.print(f"{title}: {statistics.images} images{groups}", markup=False, soft_wrap=True)
+    groups = f" in {Count(statistics.groups):group}" if statistics.groups else ""
+    console.print(
+        f"{title}: {Count(statistics.images):image}{groups}", markup=False, soft_wrap=True
+    )
     _print_sizes(statistics, console)
     for kind, value_range in sorted(statistics.value_ranges.items()):
         console.print(
-            f"stored: {value_range.images} images of {kind}, values {value_range.low:g} to "
+            f"stored: {Count(value_range.images):image} of {kind}, values {value_range.low:g} to "
             f"{value_range.high:g}",
             soft_wrap=True,
         )
@@ -78,7 +81,7 @@ def _print_sizes(statistics: DatasetStatistics, console: Console) -> None:
     frequent = statistics.sizes.most_common(SHOWN_SIZES)
     sizes_text = ", ".join(f"{width} x {height}: {count}" for (height, width), count in frequent)
     num_omitted = len(statistics.sizes) - len(frequent)
-    more = f", and {num_omitted} more sizes" if num_omitted else ""
+    more = f", and {Count(num_omitted):more size}" if num_omitted else ""
     console.print(f"sizes (width x height): {sizes_text}{more}", soft_wrap=True)
 
 
@@ -102,9 +105,9 @@ def _print_objects(statistics: DatasetStatistics, console: Console) -> None:
         name: n for name, n in statistics.objects.items() if n or statistics.class_pixels is None
     }
     console.print(
-        f"objects: {format_counts(objects)}; {statistics.crowds} crowd regions; per image "
-        f"{counts.min()} to {counts.max()}, mean {counts.mean():.2f}, {(counts == 0).sum()} "
-        "images without",
+        f"objects: {format_counts(objects)}; {Count(statistics.crowds):crowd region}; per "
+        f"image {counts.min()} to {counts.max()}, mean {counts.mean():.2f}, "
+        f"{Count((counts == 0).sum()):image} without",
         markup=False,
         soft_wrap=True,
     )
@@ -156,8 +159,8 @@ def _print_recommendation(
         low = min(value_range.low for value_range in statistics.value_ranges.values())
         high = max(value_range.high for value_range in statistics.value_ranges.values())
         console.print(
-            f"{statistics.unplaced} images hold values whose range is unknown; measure again with "
-            f"data.intensity.type=window data.intensity.level={(low + high) / 2:g} "
+            f"{Count(statistics.unplaced):image has} values whose range is unknown; measure again "
+            f"with data.intensity.type=window data.intensity.level={(low + high) / 2:g} "
             f"data.intensity.width={high - low:g} (all values from {low:g} to {high:g}), or with "
             "data.intensity.type=percentile",
             soft_wrap=True,

@@ -23,6 +23,7 @@ from resnet_tasks.evaluation.numerics.weighted_means import (
     nan_to_none,
     ratio,
 )
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
@@ -133,7 +134,7 @@ class BaseClassificationEvaluator(ABC):
         details = {"reliability": self._compute_reliability(), "images": self._describe_images()}
         if self._num_skipped:
             note = (
-                f"{self._num_skipped} images skipped because their labels are not classes of "
+                f"{Count(self._num_skipped):image} skipped because their labels are not classes of "
                 "this head"
             )
             details["notes"] = [note]

@@ -30,6 +30,7 @@ from resnet_tasks.evaluation.coco.metrics import (
     describe_protocol,
 )
 from resnet_tasks.evaluation.numerics.weighted_means import average_defined, flatten_class_values
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Metric
 
 
@@ -79,8 +80,9 @@ class CocoEvaluator(ABC):
             )
         if self._blocks and self.is_streamed and name != self._backend:
             raise DataError(
-                f"{self.kind} evaluator {name!r} is set too late: {len(self._image_indices)} "
-                f"images were already matched by {self._backend}; choose it before the first image"
+                f"{self.kind} evaluator {name!r} is set too late: "
+                f"{Count(len(self._image_indices)):image was} already matched by "
+                f"{self._backend}; choose it before the first image"
             )
         self._backend = name
         self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)

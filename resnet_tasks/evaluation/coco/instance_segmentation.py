@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 from resnet_tasks.structures.run_lengths import encode_rectangle
@@ -135,8 +136,8 @@ class InstanceSegmentationEvaluator:
             notes.append("Curves, confusion matrix and error types are those of the boxes.")
         if self._num_unmasked_objects:
             notes.append(
-                f"{self._num_unmasked_objects} annotated objects have no mask in images that have "
-                "masks; in the mask metrics, their boxes are crowd regions."
+                f"{Count(self._num_unmasked_objects):annotated object has} no mask in images that "
+                "have masks; in the mask metrics, their boxes are crowd regions."
             )
         return {**details, "notes": notes}
 

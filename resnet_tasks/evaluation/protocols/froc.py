@@ -33,6 +33,7 @@ from resnet_tasks.evaluation.numerics.weighted_means import (
     ratio,
 )
 from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
+from resnet_tasks.number_formats import Count
 from resnet_tasks.registry import EXTRA_EVALUATORS
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
@@ -271,8 +272,8 @@ class FrocEvaluator:
         lesions, false = self.get_decision_scores()
         patients = len({group for group in self._groups if group is not None})
         notes = [
-            f"FROC: {len(lesions)} lesions in {len(self._ids)} images"
-            + (f" of {patients} groups." if patients else ", none with a group.")
+            f"FROC: {Count(len(lesions)):lesion} in {Count(len(self._ids)):image}"
+            + (f" of {Count(patients):group}." if patients else ", none with a group.")
         ]
         if not len(lesions):
             return {"notes": notes}

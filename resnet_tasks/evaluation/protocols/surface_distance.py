@@ -30,6 +30,7 @@ from resnet_tasks.evaluation.numerics.weighted_means import (
 )
 from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
 from resnet_tasks.evaluation.segmentation import prepare_label_maps
+from resnet_tasks.number_formats import Count
 from resnet_tasks.registry import EXTRA_EVALUATORS
 from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric
 
@@ -187,8 +188,8 @@ class SurfaceEvaluator:
         table = np.reshape(self._dice, (len(self._dice), len(self.evaluated_classes)))
         counted = int((~np.isnan(table.astype(np.float64))).sum())
         note = (
-            f"Surfaces: {counted} outlines of a class in an image, {self._one_sided} of them only "
-            "in the truth or only in the prediction (NSD 0, HD95 the diagonal)."
+            f"Surfaces: {Count(counted):outline} of a class in an image, {self._one_sided} of them "
+            "only in the truth or only in the prediction (NSD 0, HD95 the diagonal)."
         )
         return {"notes": [note]}
 

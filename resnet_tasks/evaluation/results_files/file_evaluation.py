@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from resnet_tasks.data.coco.truth import TruthFile
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Evaluator, Metric
 
 
@@ -58,7 +59,7 @@ def describe_problems(truth: TruthFile) -> tuple[str, ...]:
     negative = int((truth.annotations.boxes[:, 2:] < 0).any(axis=1).sum())
     if negative:
         notes.append(
-            f"{truth.path}: {negative} object(s) have a box of negative width or height, which "
+            f"{truth.path}: {Count(negative):object has} a box of negative width or height, which "
             "no detection can match; boxes are [x, y, width, height]"
         )
     return tuple(notes)

@@ -12,6 +12,7 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
     build_file_evaluation,
 )
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import UNLABELED, VOID, GroundTruth
 
 
@@ -52,12 +53,13 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
         unanswered = (labels < 0) & (expected != VOID)
         if unanswered.any():
             raise DataError(
-                f"{results / name} names no category (0 or void) on {int(unanswered.sum())} pixels "
-                "that the truth labels; give each of them a category id"
+                f"{results / name} names no category (0 or void) on "
+                f"{Count(int(unanswered.sum())):pixel} that the truth labels; give each pixel "
+                "a category id"
             )
         evaluator.update_labels(labels, GroundTruth(record.id, size, semantic=expected))
     groups = {record.id: record.group for record in records if record.group is not None}
     num_skipped = len(coco.images) - len(records)
-    note = f"{num_skipped} images without `sem_seg_file_name` are not evaluated"
+    note = f"{Count(num_skipped):image has} no `sem_seg_file_name`; not evaluated"
     notes = (note,) if num_skipped else ()
     return build_file_evaluation(evaluator, "resnet_tasks confusion matrix", groups, notes)

@@ -17,6 +17,7 @@ from resnet_tasks.heads.foreign_weights import (
     ForeignWeights,
     format_names,
 )
+from resnet_tasks.number_formats import Count
 
 COCO_NAMES: tuple[str, ...] = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
 """Names of the 91 rows of torchvision's COCO detectors: background, then names by category id."""
@@ -171,7 +172,7 @@ class TorchvisionDetector(ForeignWeights):
             f"{format_names(unknown_classes)} {'is' if len(unknown_classes) == 1 else 'are'} not "
             "among COCO's classes"
             if rows == len(COCO_NAMES)
-            else f"the file has {rows} rows, the head needs {needed_rows}"
+            else f"the file has {Count(rows):row}, the head needs {needed_rows}"
         )
         return (
             None,

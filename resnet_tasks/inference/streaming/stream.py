@@ -35,6 +35,7 @@ from resnet_tasks.inference.streaming.stream_journal import (
 )
 from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
 from resnet_tasks.inference.streaming.videos import count_announced_frames
+from resnet_tasks.number_formats import Count
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.predictions.base import Prediction
@@ -268,7 +269,9 @@ def predict_all(
         request.paths, recursive=request.recursive, list_file=request.list_file
     )
     if num_skipped:
-        console.print(f"skipped: {num_skipped} files and folders that are not images")
+        console.print(
+            f"skipped (not an image): {Count(num_skipped):file or folder|files and folders}"
+        )
 
     def predict_locally(units: Sequence[Unit], done_batches: DoneBatches) -> Generator[BatchResult]:
         return predict_units(units, predictor, out, options, done_batches=done_batches)
@@ -325,7 +328,7 @@ def _predict_sources(
     num_resumed, done_batches = journal.num_predicted, journal.done_batches
     if done_batches:
         console.print(
-            f"resuming in {out}: {num_resumed} images and frames are done",
+            f"resuming in {out}: {Count(num_resumed):image or frame is|images and frames are} done",
             highlight=False,
             markup=False,
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.base import Fraction, Overlap, Positive, RecipeModel, Window
 
 Annotates = Literal["boxes", "masks", "semantic", "image"]
@@ -255,7 +256,7 @@ class DataRecipe(RecipeModel):
                 count = len(getattr(self.normalize, name))
                 if count != self.channels:
                     raise ValueError(
-                        f"normalize.{name} has {count} value(s) for channels={self.channels}; give "
-                        "one per channel"
+                        f"normalize.{name} has {Count(count):value} for channels={self.channels}; "
+                        "give one per channel"
                     )
         return self

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.base import Fraction, Positive, RecipeModel
 
 
@@ -112,7 +113,7 @@ class TrainingRecipe(RecipeModel):
         if self.unfreeze and self.unfreeze[-1].epoch >= self.epochs:
             raise ValueError(
                 f"unfreeze: {format_unfreeze_step(self.unfreeze[-1])} is never reached in "
-                f"{self.epochs} epochs; train longer, or remove it"
+                f"{Count(self.epochs):epoch}; train longer, or remove it"
             )
         return self
 

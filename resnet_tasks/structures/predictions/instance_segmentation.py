@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.predictions.base import Canvas
 from resnet_tasks.structures.predictions.comparison import OutputDifference
@@ -86,8 +87,8 @@ class InstanceSegmentation(Detections):
             return problem
         if len(self.segmentations) != len(self):
             return (
-                f"segmentations must hold one mask per box, got {len(self.segmentations)} masks "
-                f"for {len(self)} boxes"
+                f"segmentations must hold one mask per box, got "
+                f"{Count(len(self.segmentations)):mask} for {Count(len(self)):box}"
             )
         for index, rle in enumerate(self.segmentations):
             if tuple(rle["size"]) != size:

@@ -19,6 +19,7 @@ from resnet_tasks.evaluation.uncertainty.calibration_error import (
     DetectionCalibration,
     extract_detection_decisions,
 )
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.predictions.instance_segmentation import InstanceSegmentation
@@ -62,7 +63,7 @@ class MaskCalibration(DetectionCalibration):
         details = super().details()
         if not self._num_skipped:
             return details
-        note = f"mask_D_ECE excludes {self._num_skipped} images without annotated masks."
+        note = f"mask_D_ECE excludes {Count(self._num_skipped):image} without annotated masks."
         return {**details, "notes": [note]}
 
 

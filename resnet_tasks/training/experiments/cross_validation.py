@@ -23,6 +23,7 @@ from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import FoldsRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -89,8 +90,8 @@ def finetune_folds(
     ]
     sizes = np.bincount(folds.fold).tolist()
     console.print(
-        f"folds: {len(folds.fold)} images in {len(set(folds.groups))} groups, held out in turn: "
-        f"{', '.join(map(str, sizes))}",
+        f"folds: {Count(len(folds.fold)):image} in {Count(len(set(folds.groups))):group}, held out "
+        f"in turn: {', '.join(map(str, sizes))}",
         highlight=False,
     )
     spreads = run_repeats(repeats, out, data_root=data_root, console=console)

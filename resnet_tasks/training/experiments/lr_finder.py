@@ -18,6 +18,7 @@ from rich.console import Console
 from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.files.atomic import make_folder, write_json
+from resnet_tasks.number_formats import Count
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -102,7 +103,7 @@ def analyze_sweep(
     """
     if len(losses) < 3:
         raise RunError(
-            f"lr-find: the loss diverged after {len(losses)} steps, at a learning rate of "
+            f"lr-find: the loss diverged after {Count(len(losses)):step}, at a learning rate of "
             f"{rates[max(0, len(losses) - 1)]:.2g}; start lower (--first) or check the data"
         )
     smoothed = smooth_losses(losses)
@@ -157,8 +158,8 @@ def find_learning_rate(
     """
     if not 0 < first < last or steps < 10:
         raise RunError(
-            f"lr-find: a sweep from {first} to {last} in {steps} steps is not possible; rates "
-            "must rise from above 0, in at least 10 steps"
+            f"lr-find: a sweep from {first} to {last} in {Count(steps):step} is not possible; "
+            "rates must rise from above 0, in at least 10 steps"
         )
     rates = [float(rate) for rate in np.geomspace(first, last, steps)]
     overrides = {

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from resnet_tasks.errors import MemoryLimitError, get_first_line
+from resnet_tasks.number_formats import Count
 
 SIGNS = (
     "out of memory",
@@ -74,8 +75,8 @@ def advise_on_training_memory(
             "batch size"
         )
     return (
-        f"while training on {batch_size} image(s){shape} at a time; lower training.batch_size (now "
-        f"{batch_size}; {smaller}), make data.resize smaller, or set "
+        f"while training on {Count(batch_size):image}{shape} at a time; lower training.batch_size "
+        f"(now {batch_size}; {smaller}), make data.resize smaller, or set "
         "backbone.gradient_checkpointing=true"
     )
 
@@ -89,6 +90,6 @@ def advise_on_evaluation_memory(batch_size: int, size: tuple[int, int] | None) -
     """
     shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
     return (
-        f"while evaluating {batch_size} image(s){shape} at a time; lower evaluation.batch_size "
+        f"while evaluating {Count(batch_size):image}{shape} at a time; lower evaluation.batch_size "
         f"(now {batch_size}), make data.resize smaller, or set training.precision=bf16"
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.run_folder.checkpoint import load_weights_file, load_weights_into
 from resnet_tasks.runs.run import Run
@@ -116,7 +117,7 @@ def print_replay(result: ReplayResult, console: Console) -> None:
     console.print(f"images: {', '.join(result.images)}", highlight=False, markup=False)
     if step.threads != torch.get_num_threads():
         console.print(
-            f"note: recorded with {step.threads} threads, repeated with "
+            f"note: recorded with {Count(step.threads):thread}, repeated with "
             f"{torch.get_num_threads()}; the last digits may differ"
         )
     verdict = (

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import deterministic
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.samples import Batch
 
 
@@ -72,7 +73,7 @@ def explain_single_values(batch: Batch) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise RunError(
-            f"a batch of {len(batch)} image(s) of {batch.padded_size} pixels leaves a batch "
+            f"a batch of {Count(len(batch)):image} of {batch.padded_size} pixels leaves a batch "
             "norm a single value per channel, from which it cannot compute statistics; use "
             "larger images (data.resize), a training.batch_size that divides the data "
             "without a remainder of 1, or backbone.norm=group"

@@ -49,7 +49,7 @@ def test_table_names_what_was_missed() -> None:
         "| step, fp32 | same precision | peer 1.0 | 500.0 ms | 750.0 ms | 1.50x | >= 1.4x | "
         "losses to 1e-4 |"
     )
-    assert "| 80 MB | 100 MB | 0.80x | <= 0.85x |" in lines[3]
+    assert "| 80.0 MB | 100 MB | 0.80x | <= 0.85x |" in lines[3]
     assert "<= 300.0 ms (missed)" in lines[4]
     assert (format_quantity(12.3456, "s"), format_quantity(2.5e9, "bytes")) == (
         "12.35 s",
@@ -98,4 +98,4 @@ def test_fewer_runs_than_count_are_told(capsys: pytest.CaptureFixture[str]) -> N
     options = make_option_parser("x", "about").parse_args([])
     for repeats in (REPEATS - 1, REPEATS):
         finish_report({}, [STEP], Namespace(**vars(options), repeats=repeats))
-    assert capsys.readouterr().out.count("medians of 6 run(s); numbers to quote take 7") == 1
+    assert capsys.readouterr().out.count("medians of 6 runs; numbers to quote take 7") == 1

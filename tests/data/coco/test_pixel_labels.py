@@ -80,7 +80,7 @@ def test_sixteen_bit_map(tmp_path: Path) -> None:
 
 def test_unknown_value_is_named_with_its_file(tmp_path: Path) -> None:
     data = made(with_map(tmp_path, np.full((8, 12), 42)))
-    with pytest.raises(DataError, match=r"map\.png holds the value\(s\) \[42\].*\(3, 7, 90\)"):
+    with pytest.raises(DataError, match=r"map\.png holds 1 value other than .* \(3, 7, 90\).*: 42"):
         data[0]
 
 

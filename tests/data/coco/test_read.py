@@ -180,8 +180,14 @@ def test_maps_merge_when_they_agree() -> None:
         ([7], "`categories[0]` must be an object, got 7"),
         ([{"id": "1", "name": "a"}], "needs a whole-number `id` and a `name`, got id '1'"),
         ([{"id": 1}], "got id 1 and name None"),
-        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "category id(s) 1 appear more than"),
-        ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "category name(s) 'a' appear more than"),
+        (
+            [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}],
+            "1 category id is used more than once: 1;",
+        ),
+        (
+            [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}],
+            "1 category name is used more than once: 'a';",
+        ),
         ([{"id": 1, "name": "a", "isthing": 2}], "category 'a': `isthing` must be 0 or 1, got 2"),
     ],
 )
@@ -340,7 +346,7 @@ def test_many_problems_of_one_kind_make_one_sentence(tmp_path: Path) -> None:
     content["annotations"] = [{**content["annotations"][0], "id": i} for i in range(1, 101)]
     (problem,) = read_coco(written(tmp_path, content)).problems
     assert problem.count == 100
-    assert "100 annotation(s) have no `iscrowd`" in problem.message
+    assert "100 annotations have no `iscrowd`" in problem.message
     assert "annotation 5 of image 7, ..." in problem.message
 
 
@@ -435,9 +441,9 @@ def test_unusable_files_say_why(tmp_path: Path, content: Any, said: str) -> None
         ({"height": 0}, "image 7 (height 0, width 20)"),
         ({"width": "20"}, "image 7 (height 10, width '20')"),
         ({"file_name": "../a.png"}, "image 7 (../a.png); write them relative to the folder"),
-        ({"file_name": "/etc/passwd"}, "file name(s) point outside the image folder"),
+        ({"file_name": "/etc/passwd"}, "1 file name is absolute or outside the image folder"),
         ({"file_name": "C:\\a.png"}, "image 7 (C:\\a.png)"),
-        ({"file_name": "x\\..\\..\\a.png"}, "file name(s) point outside the image folder"),
+        ({"file_name": "x\\..\\..\\a.png"}, "1 file name is absolute or outside the image folder"),
         ({"sem_seg_file_name": "../a.png"}, "image 7 (../a.png)"),
         ({"height": None, "width": None}, "no height and width, and"),
     ],

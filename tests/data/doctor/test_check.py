@@ -209,11 +209,11 @@ def test_images_are_read_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (np.full((40, 60), 9, np.uint8), "holds the value(s) [9]"),
+        (np.full((40, 60), 9, np.uint8), "holds 1 value other than a category id"),
         (np.full((40, 61), 3, np.uint8), "is 61 x 40, its image 60 x 40"),
         (np.zeros((40, 60, 3), np.uint8), "one channel of whole numbers"),
         (b"text", "cannot be read"),
-        (None, "are missing"),
+        (None, "1 named file is missing"),
     ],
 )
 def test_semantic_maps(tmp_path: Path, values: Any, said: str) -> None:

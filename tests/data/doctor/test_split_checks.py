@@ -57,10 +57,10 @@ def test_groups_and_images_in_two_splits(tmp_path: Path) -> None:
     assert kinds([train, val, test]) == [
         [],
         [
-            ("shared_group", 1, "group 'p2': 2 image(s) here, 1 in train.json"),
+            ("shared_group", 1, "group 'p2': 2 images here, 1 in train.json"),
             ("shared_image", 2, "train/./a.png, image 1 of train.json"),
         ],
-        [("shared_group", 1, "group 'p1': 1 image(s) here, 1 in train.json")],
+        [("shared_group", 1, "group 'p1': 1 image here, 1 in train.json")],
     ]
     train_check, val_check, _ = check_splits([train, val, test])
     assert train_check.is_usable
@@ -116,7 +116,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     leaking = run(train, "--with-splits", "--read-images", "--json", tmp_path / "found.json")
     assert leaking.exit_code == 2
     assert "error: shared_group: " in leaking.stdout
-    assert "group 'p1': 1 image(s) here, 1 in train.json" in leaking.stdout
+    assert "group 'p1': 1 image here, 1 in train.json" in leaking.stdout
     report = json.loads((tmp_path / "found.json").read_text())
     assert [each["is_usable"] for each in report["files"]] == [True, False]
     (found,) = report["files"][1]["findings"]

@@ -318,7 +318,7 @@ def test_wrong_constants_are_explained(override: str, message: str) -> None:
 
 def test_model_refuses_constants_of_other_channels() -> None:
     model = small_model(2)
-    with pytest.raises(RecipeError, match=r"mean has 3 value\(s\), but the model takes 2 channel"):
+    with pytest.raises(RecipeError, match=r"mean has 3 values, but the model takes 2 channels"):
         model.set_normalization((0.5, 0.5, 0.5), (1.0, 1.0))
     with pytest.raises(RecipeError, match=r"std is \[1.0, 0.0\]; every value must be above 0"):
         model.set_normalization((0.5, 0.5), (1.0, 0.0))

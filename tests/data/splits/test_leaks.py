@@ -39,7 +39,7 @@ def test_groups_and_images_that_are_in_both(tmp_path: Path) -> None:
         assert list(leak.images) == images
         assert leak
         text = leak.describe("train", "val")
-        assert text.startswith("1 group(s): 'p1' (2 in train, 1 in val); 2 image(s): ")
+        assert text.startswith("1 group: 'p1' (2 in train, 1 in val); 2 images: ")
         assert not find_leak(*files[:1], [])
 
 
@@ -47,10 +47,10 @@ def test_many_are_counted_and_few_are_named(tmp_path: Path) -> None:
     names = [(f"{i}.png", f"g{i}") for i in range(9)]
     file = read_coco(write(tmp_path / "a.json", *names))
     text = find_leak([file], [file]).describe("train", "test")
-    assert text.startswith("9 group(s): 'g0' (1 in train, 1 in test), ")
+    assert text.startswith("9 groups: 'g0' (1 in train, 1 in test), ")
     assert "'g4'" in text
     assert "'g5'" not in text
-    assert "; 9 image(s): " in text
+    assert "; 9 images: " in text
 
 
 def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_text_holds_the_numbers_and_what_to_write() -> None:
         "a.json: 2 images in 2 groups",
         "6 x 4: 2",
         "2 images of uint16, values 5 to 900",
-        "objects: cell 1; 0 crowd regions; per image 0 to 1, mean 0.50, 1 images without",
+        "objects: cell 1; 0 crowd regions; per image 0 to 1, mean 0.50, 1 image without",
         "1 small, 0 medium, 0 large",
         "25.00%",
         "channels: 2",

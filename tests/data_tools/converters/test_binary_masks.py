@@ -69,7 +69,7 @@ def test_components_and_specks(tmp_path: Path) -> None:
     pair(tmp_path / "in", "a", mask)
     (summary,) = convert(tmp_path / "in", tmp_path / "out", masks=MaskRule(objects="components"))
     assert summary.objects == {"polyp": 2}
-    assert [each.description for each in summary.skipped] == ["polyp of 1 pixels"]
+    assert [each.description for each in summary.skipped] == ["polyp of 1 pixel"]
     assert summary.pixels == {"polyp": 481}
 
 
@@ -141,7 +141,7 @@ def test_splits_by_list_by_share_and_by_folder(tmp_path: Path) -> None:
     train, val = convert(source, tmp_path / "lists", val_fraction=0.2)
     assert (train.images, val.images) == (2, 1)
     (source / "val.txt").write_text("p77\n")
-    with pytest.raises(DataError, match=r"val\.txt lists 1 names without an image, the first p77"):
+    with pytest.raises(DataError, match=r"val\.txt lists 1 name without an image, the first p77"):
         convert(source, tmp_path / "no")
     folders = {**FOLDERS, "test": ImageMaskFolders("other", "masks")}
     with pytest.raises(DataError, match="other is missing"):

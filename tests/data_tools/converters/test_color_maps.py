@@ -119,7 +119,7 @@ def test_an_unknown_color_is_told_with_its_place(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(file)).copy()
     pixels[50, 7], pixels[51, 8:10] = (1, 2, 3), (1, 2, 4)
     Image.fromarray(pixels).save(file)
-    expected = r"0016E5_00390_L\.png has 2 colors that belong to no class: \(1, 2, 3\) in 1 "
+    expected = r"0016E5_00390_L\.png has 2 colors outside the table of classes: \(1, 2, 3\) in 1 "
     with pytest.raises(
         DataError, match=rf"{expected}pixels, \(1, 2, 4\) in 2 pixels; the first one at x 7, y 50"
     ):
@@ -157,7 +157,7 @@ def test_lossy_deep_and_several_maps_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"0016E5_00390_L\.png is stored as JPEG, which changes"):
         convert("color-maps", source, tmp_path / "out", **OPTIONS)
     cv2.imwrite(str(file), pixels.astype(np.uint16))
-    with pytest.raises(DataError, match=r"3 channel\(s\) of uint16; colors need 8-bit RGB"):
+    with pytest.raises(DataError, match=r"3 channels of uint16; colors need 8-bit RGB"):
         convert("color-maps", source, tmp_path / "out", **OPTIONS)
     maps = [Image.fromarray(pixels), Image.fromarray(pixels[::-1].copy())]
     maps[0].save(file, "PNG", save_all=True, append_images=maps[1:])

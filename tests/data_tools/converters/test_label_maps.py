@@ -138,7 +138,7 @@ def test_unknown_values_name_file_and_value(tmp_path: Path) -> None:
         convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS, void=VOID)
     message = str(raised.value)
     assert "trainannot/a.png" in message
-    assert "2 (2 pixels), 200 (1 pixels); allowed are 0, 1, 5" in message
+    assert "2 (2 pixels), 200 (1 pixel); allowed are 0, 1, 5" in message
     assert not (tmp_path / "out/train.json").exists()
 
 

@@ -130,14 +130,14 @@ def test_splits_by_folder_and_by_list(tmp_path: Path) -> None:
     assert load(tmp_path / "folders/val.json")["images"][0]["file_name"] == "val/c.jpg"
     labelme(source / "d.json", [])
     # Taking them all for train would teach what val is for.
-    with pytest.raises(DataError, match=r"train, val and 1 JSON files outside of them, the first"):
+    with pytest.raises(DataError, match=r"train, val and 1 JSON file outside of them, the first"):
         convert_labelme(source, tmp_path / "mixed")
     (source / "train.txt").write_text("d\ntrain/a\n")
     (source / "test.txt").write_text("val/c.json\n")
     train, test = convert_labelme(source, tmp_path / "lists")
     assert (train.images, test.split, test.images) == (2, "test", 1)
     (source / "test.txt").write_text("gone\n")
-    with pytest.raises(DataError, match=r"test\.txt lists 1 names without a file"):
+    with pytest.raises(DataError, match=r"test\.txt lists 1 name without a file"):
         convert_labelme(source, tmp_path / "no")
 
 

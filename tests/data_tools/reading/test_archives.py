@@ -114,13 +114,13 @@ def test_bombs_stop_at_the_limits(pack: object, tmp_path: Path) -> None:
     made = zipped if pack is zipped else tarred
     archive = made(tmp_path / name, {"zeros": bytes(SLACK + CHUNK)})
     assert archive.stat().st_size < SLACK / 200
-    with pytest.raises(DataError, match=r"grows beyond 104\.858 MB .*200 times its size"):
+    with pytest.raises(DataError, match=r"grows beyond 105 MB .*200 times its size"):
         unpack([archive], tmp_path / "out")
     assert (tmp_path / "out" / "zeros").stat().st_size <= SLACK
     archive = made(tmp_path / name, {str(n): b"1" for n in range(20)})
     with pytest.raises(DataError, match="more than 10 files"):
         unpack([archive], tmp_path / "many", limits=UnpackLimits(files=10))
-    with pytest.raises(DataError, match="grows beyond 1e-05 MB"):
+    with pytest.raises(DataError, match="grows beyond 10 bytes"):
         unpack([archive], tmp_path / "large", limits=UnpackLimits(bytes=10))
 
 

@@ -86,7 +86,7 @@ def test_refusals_name_the_image() -> None:
         evaluator.update_masks([SQUARE], [0], [float("nan")], truth(SQUARE))
     assert evaluator.compute()["AP"].value is None
     evaluator.update_masks([SQUARE], [0], [0.9], truth(SQUARE))
-    with pytest.raises(DataError, match="'pycocotools' is set too late: 1 images"):
+    with pytest.raises(DataError, match="'pycocotools' is set too late: 1 image was already"):
         evaluator.backend = "pycocotools"
 
 

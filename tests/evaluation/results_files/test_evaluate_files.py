@@ -243,8 +243,7 @@ def test_odd_files_get_a_note(tmp_path: Path) -> None:
     content["annotations"][0]["bbox"][2] = -3
     truth.write_text(json.dumps(content))
     assert any(
-        "1 object(s) have a box of neg" in each
-        for each in evaluate_results_file(truth, results).notes
+        "1 object has a box of neg" in each for each in evaluate_results_file(truth, results).notes
     )
     truth.write_text(json.dumps({**content, "annotations": []}))
     assert any(

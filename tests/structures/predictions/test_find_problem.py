@@ -73,7 +73,7 @@ def test_valid_predictions_have_no_problem(prediction: Any) -> None:
         (boxes((0, 0, 1, 1), (0, 0, 2, 2), scores=torch.tensor([0.1, 0.9])), "descending"),
         (boxes((0, 0, 1, 1), scores=torch.tensor([float("nan")])), "must lie in 0..1"),
         (boxes((0, 0, 1, 1), labels=torch.tensor([2])), "indices into the 2 classes"),
-        (instances(RLE), "one mask per box, got 1 masks for 2 boxes"),
+        (instances(RLE), "one mask per box, got 1 mask for 2 boxes"),
         (
             instances(RLE, encode_rectangle([0, 0, 5, 5], (20, 10))),
             r"original image's, \[10, 20\], got \[20, 10\] for mask 1",

@@ -74,7 +74,7 @@ def test_images_without_masks_are_skipped_and_counted() -> None:
     evaluator.update(PREDICTION, truth(2, masked=(False, False)))
     assert evaluator.compute() == value
     assert evaluator.image_ids == (1,)
-    assert evaluator.details()["notes"] == ["mask_D_ECE excludes 1 images without annotated masks."]
+    assert evaluator.details()["notes"] == ["mask_D_ECE excludes 1 image without annotated masks."]
     with pytest.raises(DataError, match="image 5 has no annotated boxes"):
         extract_mask_decisions(PREDICTION, GroundTruth(5, SIZE))
 

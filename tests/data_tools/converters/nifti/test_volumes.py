@@ -141,11 +141,11 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     ids = {0: 0, 3: 1, 7: 255}
     assert made.read_labels(2, ids).tolist() == [[1, 0], [0, 0], [0, 255]]
     assert not made.read_labels(0, ids).any()
-    with pytest.raises(DataError, match=r"l\.nii has the unknown values 7 \(1 pixels\) in slice 2"):
+    with pytest.raises(DataError, match=r"l\.nii has the unknown values 7 \(1 pixel\) in slice 2"):
         made.read_labels(2, {0: 0, 3: 1})
     values[0, 0, 2] = 6.5
     made = Volume(Case("v", (image,), save(tmp_path / "l.nii", values)), "axial")
-    with pytest.raises(DataError, match=r"values 6\.5 \(1 pixels\) .*; known are 0, 3, 7"):
+    with pytest.raises(DataError, match=r"values 6\.5 \(1 pixel\) .*; known are 0, 3, 7"):
         made.read_labels(2, ids)
 
 
@@ -179,7 +179,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     assert np.isfinite(made.read_image(0)).all()
     with pytest.raises(
         DataError,
-        match=r"1 values that are not finite in slice 2; choose their replacement",
+        match=r"1 value other than finite numbers in slice 2; choose their replacement",
     ):
         made.read_image(2)
     assert made.read_image(2, fill=-1)[2, 1] == -1

@@ -179,7 +179,7 @@ def test_further_files_add_to_the_images_of_the_first(tmp_path: Path) -> None:
     file = source / "labels/drivable/polygons/drivable_train.json"
     text(file, json.dumps({"frames": areas, "config": {"frames": [1]}}))
     card = prepare("bdd100k", source, tmp_path / "out")
-    assert "1 images that only the further label files have" in card.to_markdown()
+    assert "skipped: 1 image of only the further label files" in card.to_markdown()
     assert card.splits[0].pixels["direct"] == 0
     assert card.splits[0].pixels["alternative"] > 0
 
