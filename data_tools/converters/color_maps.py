@@ -228,8 +228,8 @@ def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> N
         )
         raise DataError(
             f"the label map {file} has {Count(len(values)):color} outside the table of "
-            f"classes: {color_text}; the first one at x {x}, y {y}: correct the map (was it resized, or ever saved as "
-            "JPEG?), or add the color to the table"
+            f"classes: {color_text}; the first one at x {x}, y {y}: correct the map (was it "
+            "resized, or ever saved as JPEG?), or add the color to the table"
         )
     ids: NDArray[np.int64] = table.ids[positions]
     return ids

@@ -164,7 +164,8 @@ class Volume:
                 if fill is None:
                     raise DataError(
                         f"{channel.path} has {Count(int((~finite).sum())):value} other than "
-                        f"finite numbers in slice {index}; choose their replacement, for example fill=0"
+                        f"finite numbers in slice {index}; choose their replacement, for "
+                        "example fill=0"
                     )
                 part = np.where(finite, part, fill)
             parts.append(part if part.ndim == 3 else part[:, :, None])
