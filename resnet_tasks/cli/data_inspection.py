@@ -263,7 +263,7 @@ def stats(
         write_statistics,
     )
     from resnet_tasks.recipe.load import load_data_settings
-    from resnet_tasks.visualization.colors import assign_class_colors
+    from resnet_tasks.visualization.colors import build_palette
 
     steps = load_data_settings(overrides or [])
     intensity = build_intensity(steps.intensity)
@@ -286,7 +286,8 @@ def stats(
     elif is_shortened(statistics):
         typer.echo("all classes and image sizes: add --json FILE")
     if out is not None:
-        draw_statistics(statistics, out, assign_class_colors(coco.categories.names))
+        names = coco.categories.names
+        draw_statistics(statistics, out, dict(zip(names, build_palette(names), strict=True)))
         typer.echo(f"drawn: {out}")
 
 

@@ -58,7 +58,7 @@ def compute_paired_intervals(
         )
     except DataError as error:
         return PairedIntervals(problem=str(error))
-    intervals = {}
+    intervals: dict[str, Interval] = {}
     for name, difference in comparison.differences.items():
         entries: dict[str, MetricDifference] = {name: difference}
         entries |= {f"{name}/{label}": part for label, part in difference.per_class.items()}

@@ -248,10 +248,13 @@ class ImageCanvas:
     def _record_labels(self, labels: NDArray[Any], classes: Sequence[str]) -> None:
         """Add the classes of labels to `drawn_classes`, except void and background."""
         palette = build_palette(classes, self._colors)
-        counts = np.bincount(labels[labels >= 0].ravel(), minlength=len(classes))
-        for label, name in enumerate(classes):
-            if counts[label] and name != BACKGROUND:
-                self.drawn_classes[name] = palette[label]
+        is_drawn = np.zeros(len(classes), np.bool_)
+        # Blocks keep the temporary arrays small for large label maps.
+        for block in np.array_split(labels.ravel(), 1 + (labels.size >> 20)):
+            is_drawn[block[(block >= 0) & (block < len(classes))]] = True
+        for label in np.flatnonzero(is_drawn).tolist():
+            if classes[label] != BACKGROUND:
+                self.drawn_classes[classes[label]] = palette[label]
 
     def _get_color(self, label: int) -> Color:
         return self._palette[label] if label < len(self._palette) else get_label_color(label)

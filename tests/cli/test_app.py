@@ -269,6 +269,11 @@ def test_a_data_set_is_measured(tmp_path: Path) -> None:
     assert "2 images" in result.output
     assert "normalize: {mean: [0." in result.output
     assert (tmp_path / "drawn.png").is_file()
+    renamed = file.with_name("renamed.json")
+    renamed.write_text(file.read_text().replace('"granular"', '"background"'))
+    for command in ("stats", "preview"):
+        result = run("data", command, renamed, "--out", tmp_path / f"{command}.png")
+        assert result.exit_code == 0, result.output
     assert "has 3 channel" in mistake("data", "stats", file, "data.channels=5")
     assert "only data.channels" in mistake("data", "stats", file, "training.epochs=2")
     assert "does not exist" in mistake("data", "stats", tmp_path / "none.json")
