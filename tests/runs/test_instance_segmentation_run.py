@@ -120,8 +120,8 @@ def test_drawings_show_the_true_masks(run: Run, root: Path) -> None:
     name = Path(record["file_name"]).stem
     drawing = cv2.imread(str(run.directory / f"evaluations/val/images/{name}.png"))
     scale, size = 4, (96, 128)
-    bar = drawing.shape[0] - scale * size[0]
-    truth = drawing[bar:, : scale * size[1]].astype(int)
+    bar = scale * size[0] // 16  # the caption
+    truth = drawing[bar : bar + scale * size[0], : scale * size[1]].astype(int)
     image = cv2.imread(str(root / "cells" / record["file_name"]))
     image = cv2.resize(image, (size[1] * scale, size[0] * scale), interpolation=cv2.INTER_CUBIC)
     differs = np.abs(truth - image).max(axis=2) > 24
