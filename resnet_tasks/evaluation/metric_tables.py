@@ -19,8 +19,9 @@ NAME_WIDTH = 30
 """Number of characters of a class name next to two intervals in 80 columns."""
 CLASS_ROWS = 20
 """Maximum number of classes of a complete table; of more, the lowest and the highest are shown."""
-MAX_LINES = 29
-"""Maximum number of lines of the headline metrics and of the shortened tables of classes."""
+MAX_LINES = 28
+"""Number of lines for the headline metrics and the shortened tables of classes, which leaves a line
+of 30 for the prompt and one for a long title."""
 FRAME_LINES = 5
 """Number of lines of a table besides its rows: title, header and borders."""
 
@@ -147,14 +148,14 @@ class _ClassView:
             location: Place of the values of all classes.
         """
         names, selection = self._select_extremes(number)
-        prefix = f"{self.head}: {selection}" if self.head else selection
-        title = _build_title(f"{prefix}all {len(self.names)} classes {location}")
+        subject = self.head or "by class"
+        title = _build_title(f"{subject}: {selection}all {len(self.names)} {location}")
         return [title, self._build_table(names)] if names else [title]
 
     def _select_extremes(self, number: int) -> tuple[list[str], str]:
         """Return the lowest and the highest classes, and a description of the selection."""
         if number < 2:
-            return [], ""
+            return [], "classes are not shown; "
         values = next(iter(self.metrics.values())).per_class
         defined = {name: value for name, value in values.items() if value is not None}
         ranked = sorted(defined, key=lambda name: defined[name])

@@ -66,9 +66,9 @@ def test_the_headline_metrics_come_first() -> None:
 def test_of_many_classes_the_lowest_and_the_highest_are_shown() -> None:
     values: dict[str, float | None] = {f"c{i:02}": i / 100 for i in range(80)}
     text = printed({"AP": Metric(0.395, {**values, "absent": None})})
-    assert "by class: 9 lowest, 9 highest of 80; all 81 in metrics.json" in text
+    assert "by class: 8 lowest, 8 highest of 80; all 81 in report and metrics.json" in text
     shown = [name for name in (*values, "absent") if f" {name} " in text]
-    assert shown == [f"c{i:02}" for i in (*range(9), *range(71, 80))]
+    assert shown == [f"c{i:02}" for i in (*range(8), *range(72, 80))]
 
 
 def head_metrics(head: str, names: tuple[str, ...], num_classes: int) -> dict[str, Metric]:
@@ -104,9 +104,10 @@ def test_many_classes_of_many_heads_stay_below_30_lines(
     lines = printed(made, headline_only=True).splitlines()
     assert len(lines) < 30
     for head in heads:
-        assert any(line.startswith(f"{head}, by class: ") for line in lines)
-    titles = [line for line in lines if ", by class: " in line]
-    assert all(f"all {number} in metrics.json" in line for line in titles)
+        assert any(line.startswith(f"{head}: ") for line in lines)
+    titles = [line for line in lines if " in report and" in line]
+    assert len(titles) == len(heads)
+    assert all(f"all {number} in report and metrics.json" in line for line in titles)
     has_table = any("0.000 [0.250, 0.750]" in line for line in lines)
     assert has_table or len(heads) == 5, "the lowest class of the first head"
 
@@ -118,13 +119,13 @@ def test_few_classes_are_complete_next_to_many() -> None:
     text = printed(made)
     assert "few, by class\n" in text
     assert "road of the old town by the river" in text
-    assert "many, by class: 8 lowest, 8 highest of 80" in text
+    assert "many: 7 lowest, 7 highest of 80; all 80 in" in text
 
 
 def test_classes_without_a_value_are_left_to_the_file_that_holds_all() -> None:
     values: dict[str, float | None] = {f"c{i}": None for i in range(80)}
     text = printed({"AP": Metric(0.5, {**values, "c3": 0.25, "c7": 0.75})})
-    assert "by class: the 2 with a value; all 80 in metrics.json" in text
+    assert "by class: 2 with a value; all 80 in report and metrics.json" in text
     assert "c9" not in text
 
 
