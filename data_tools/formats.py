@@ -99,7 +99,7 @@ class Format:
         defaults = defaults or {}
         schema: Schema = {"properties": {}, "required": [], "$defs": {}}
         for option in self.options:
-            adapter = TypeAdapter(hints[option])
+            adapter = TypeAdapter(hints.get(option, Any))
             node = adapter.json_schema(schema_generator=_DescribedSchema)
             schema["$defs"].update(node.pop("$defs", {}))
             default = parameters[option].default

@@ -111,7 +111,7 @@ class JsonSchema:
         if kind in _NUMBERS:
             return ("a whole number" if kind == "integer" else "a number") + _describe_range(node)
         if kind == "array":
-            items = node.get("items") or next(iter(node.get("prefixItems", [])), {})
+            items: Schema = node.get("items") or next(iter(node.get("prefixItems", [])), {})
             return f"a list{_describe_length(node)}, each entry {self.describe(items)}"
         if kind == "object" and 0 < len(node.get("properties", {})) <= MAX_KEYS:
             return "a section with the keys " + ", ".join(node["properties"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import (
@@ -41,7 +41,7 @@ class DescribedModel(BaseModel):
 class OptionsSchema(GenerateJsonSchema):
     """Generator of JSON schemas that accepts every type; a plugin may have types of its own."""
 
-    ignored_warning_kinds: ClassVar[set[JsonSchemaWarningKind]] = {
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # noqa: RUF012  # as in the base class
         "skipped-choice",
         "non-serializable-default",
     }
