@@ -15,12 +15,13 @@ from pydantic.json_schema import models_json_schema
 
 from resnet_tasks.assemble.heads import BUILT_IN_HEADS
 from resnet_tasks.data.augmentation.transform_schemas import build_transform_schemas
+from resnet_tasks.data.sampling.rare_classes import NAMED_WEIGHTS
 from resnet_tasks.docstrings import get_introduction
 from resnet_tasks.evaluation.evaluators import BUILT_IN_EVALUATORS
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.inference.combiners import COMBINERS
-from resnet_tasks.json_schema import Schema
-from resnet_tasks.options import OptionsSchema
+from resnet_tasks.json_schema import JsonSchema, Schema
+from resnet_tasks.options import OptionsSchema, get_options_schema
 from resnet_tasks.recipe.load import get_recipe_schema
 from resnet_tasks.registry import EXTRA_EVALUATORS
 
@@ -41,6 +42,8 @@ def build_recipe_schema() -> Schema:
     combiners = {name: COMBINERS.get(name).Options for name in COMBINERS}
     evaluators = {name: EXTRA_EVALUATORS.get(name).Options for name in EXTRA_EVALUATORS}
     references, options = _build_definitions({**heads, **combiners, **evaluators})
+    for options_schema in options.values():
+        _allow_weight_names(options_schema)
     definitions.update(options)
     _add_types(definitions["HeadRecipe"], {name: {} for name in heads}, references)
     _add_types(
@@ -65,6 +68,20 @@ def build_recipe_schema() -> Schema:
         for name, transform in build_transform_schemas().items()
     }
     return schema
+
+
+def get_head_schema(options_class: type[BaseModel]) -> JsonSchema:
+    """Return the schema of the options of a head, as a recipe can set them."""
+    schema = get_options_schema(options_class)
+    _allow_weight_names(schema.root)
+    return schema
+
+
+def _allow_weight_names(schema: Schema) -> None:
+    """Allow the names of weightings, which are replaced before the head reads its options."""
+    node = schema.get("properties", {}).get("class_weights", {})
+    if "anyOf" in node:
+        node["anyOf"].insert(0, {"enum": list(NAMED_WEIGHTS)})
 
 
 def _build_definitions(classes: Mapping[str, type[BaseModel]]) -> tuple[Schema, Schema]:

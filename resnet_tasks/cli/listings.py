@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -61,26 +61,30 @@ class Part:
         facts: Task and inputs, in one line; empty if there is nothing to state.
         docstring: Docstring of its class.
         options: Class of its options.
+        get_schema: Function that returns the schema of the options.
     """
 
     facts: str
     docstring: str | None
     options: type[BaseModel]
+    get_schema: Callable[[type[BaseModel]], JsonSchema]
 
 
 @app.command()
 def heads(name: Name = None, plugin: PluginFiles = None) -> None:
     """List the heads, or explain the options of one head."""
     load_plugin_files(plugin)
-    from resnet_tasks.assemble.heads import BUILT_IN_HEADS
+    from resnet_tasks.assemble.recipe_schema import get_head_schema
     from resnet_tasks.heads.base import HEADS
 
-    assert BUILT_IN_HEADS  # the import registers the built-in heads
     if name is not None:
         HEADS.get(name)
     parts = {
         head_name: Part(
-            f"{head.task}, reads {', '.join(head.in_levels)}", head.__doc__, head.Options
+            f"{head.task}, reads {', '.join(head.in_levels)}",
+            head.__doc__,
+            head.Options,
+            get_head_schema,
         )
         for head_name in HEADS
         for head in (HEADS.get(head_name),)
@@ -93,6 +97,7 @@ def combiners(name: Name = None, plugin: PluginFiles = None) -> None:
     """List the combiners of several heads, or explain the options of one combiner."""
     load_plugin_files(plugin)
     from resnet_tasks.inference.combiners import COMBINERS
+    from resnet_tasks.options import get_options_schema
 
     if name is not None:
         COMBINERS.get(name)
@@ -101,7 +106,7 @@ def combiners(name: Name = None, plugin: PluginFiles = None) -> None:
         combiner = COMBINERS.get(combiner_name)
         roles = ", ".join(f"{role}: a head of {task}" for role, task in combiner.roles.items())
         facts = f"{combiner.task}, from {roles}"
-        parts[combiner_name] = Part(facts, combiner.__doc__, combiner.Options)
+        parts[combiner_name] = Part(facts, combiner.__doc__, combiner.Options, get_options_schema)
     _print_parts("combiners", parts, name, "combine.NAME.options", "combine.NAME.type")
 
 
@@ -110,6 +115,7 @@ def evaluators(name: Name = None, plugin: PluginFiles = None) -> None:
     """List the additional evaluators, or explain the options of one evaluator."""
     load_plugin_files(plugin)
     from resnet_tasks.evaluation.evaluators import BUILT_IN_EVALUATORS
+    from resnet_tasks.options import get_options_schema
     from resnet_tasks.registry import EXTRA_EVALUATORS
 
     assert BUILT_IN_EVALUATORS  # the import registers the built-in evaluators
@@ -119,7 +125,10 @@ def evaluators(name: Name = None, plugin: PluginFiles = None) -> None:
     for evaluator_name in EXTRA_EVALUATORS:
         evaluator = EXTRA_EVALUATORS.get(evaluator_name)
         parts[evaluator_name] = Part(
-            f"for heads of {evaluator.task}", evaluator.__doc__, evaluator.Options
+            f"for heads of {evaluator.task}",
+            evaluator.__doc__,
+            evaluator.Options,
+            get_options_schema,
         )
     place = f"evaluation.extra.HEAD.{name}"
     _print_parts("evaluators", parts, name, place, "evaluation.extra.HEAD")
@@ -185,11 +194,9 @@ def _print_parts(
         owner: Key path in a recipe at which the name is written.
     """
     if name is not None:
-        from resnet_tasks.options import get_options_schema
-
         part = parts[name]
         introduction = get_introduction(part.docstring)
-        schema = get_options_schema(part.options)
+        schema = part.get_schema(part.options)
         print_options(f"{name}: {part.facts}\n{introduction}", schema, f"{place}.KEY=VALUE")
         return
     if not parts:

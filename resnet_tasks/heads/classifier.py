@@ -49,7 +49,7 @@ class ClassifierOptions(HeadOptions):
             `multi_label`).
         class_weights: Class weights of the loss: one number per class in order, or class name ->
             weight, with a weight of 1 for classes that are not named. None gives all classes the
-            weight 1.
+            weight 1. A recipe can also name a weighting that is computed from the training data.
         multi_label: Whether an image may have any number of labels, each with a binary cross
             entropy. Otherwise an image has exactly one label, and the loss is the cross entropy.
     """

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import pytest
 import torch
-import yaml
 from pydantic import Field
 
 from resnet_tasks.assemble.recipe_schema import build_recipe_schema
@@ -18,6 +17,7 @@ from resnet_tasks.inference.combiners import COMBINERS, CombinerOptions
 from resnet_tasks.json_schema import JsonSchema
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.shipped_recipes import find_recipe, list_recipes
+from resnet_tasks.recipe.yaml_text import parse_yaml
 from tests.support.boxes_on_map import BoxesOnMap
 
 
@@ -113,23 +113,72 @@ def test_descriptions_are_those_of_the_docstring() -> None:
     assert training["properties"]["patience"]["description"].endswith("null: never.")
 
 
-def test_the_schema_has_every_key_of_the_shipped_recipes(schema: dict[str, Any]) -> None:
+TYPES: dict[str, Any] = {
+    "string": str,
+    "boolean": bool,
+    "null": type(None),
+    "object": dict,
+    "array": list,
+    "integer": int,
+    "number": (int, float),
+}
+
+
+def is_valid(schema: JsonSchema, node: dict[str, Any], value: Any) -> bool:
+    """Whether a validator of JSON schemas accepts a value, for the keywords that occur here."""
+    node = schema.resolve(node)
+    if "anyOf" in node:
+        return any(is_valid(schema, member, value) for member in node["anyOf"])
+    if "enum" in node:
+        return value in node["enum"]
+    kind = node.get("type")
+    if kind and (
+        not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean")
+    ):
+        return False
+    if isinstance(value, (int, float)):
+        return (
+            node.get("minimum", value) <= value <= node.get("maximum", value)
+            and not value <= node.get("exclusiveMinimum", value - 1)
+            and not value >= node.get("exclusiveMaximum", value + 1)
+        )
+    if isinstance(value, list):
+        return all(is_valid(schema, node.get("items", {}), entry) for entry in value)
+    if isinstance(value, dict):
+        required = set(node.get("required", ())) <= set(value)
+        rest = node.get("additionalProperties", True)
+        return required and all(
+            is_valid(schema, schema.find_child(node, key, value) or {}, entry)
+            for key, entry in value.items()
+            if key in node.get("properties", {}) or rest is not False or fail_unknown(node, key)
+        )
+    return True
+
+
+def fail_unknown(node: dict[str, Any], key: str) -> bool:
+    raise AssertionError(f"{key} is not in {list(node['properties'])}")
+
+
+def test_an_editor_accepts_the_shipped_recipes(schema: dict[str, Any]) -> None:
     found = JsonSchema(schema)
-
-    def check(node: dict[str, Any], value: Any, path: str) -> int:
-        number = 0
-        if isinstance(value, dict):
-            for key, entry in value.items():
-                child = found.find_child(node, key, value)
-                assert child is not None, f"{path}.{key}"
-                number += 1 + check(child, entry, f"{path}.{key}")
-        elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
-            for entry in value:
-                number += check(found.find_child(node, 0) or {}, entry, path)
-        return number
-
     recipes = list_recipes()
     assert len(recipes) >= 8
     for recipe in recipes:
-        text = find_recipe(recipe.name).read_text(encoding="utf-8")
-        assert check(schema, yaml.safe_load(text), recipe.name) > 10
+        value = parse_yaml(find_recipe(recipe.name).read_text(encoding="utf-8"), "recipe").value
+        for key, entry in value.items():
+            node = found.find_child(schema, key)
+            assert node is not None
+            assert is_valid(found, node, entry), f"{recipe.name}: {key}"
+
+
+def test_an_editor_marks_wrong_options_of_heads(schema: dict[str, Any]) -> None:
+    found = JsonSchema(schema)
+    heads = found.find(("heads",))
+    assert is_valid(found, heads, {"a": {"type": "unet", "options": {"class_weights": "balanced"}}})
+    assert is_valid(found, heads, {"a": {"type": "unknown", "options": {"any": 1}}})
+    assert is_valid(found, heads, {"a": {"type": "unet", "options": None}})
+    assert not is_valid(found, heads, {"a": {"type": "unet", "options": {"norm": "layer"}}})
+    assert not is_valid(found, heads, {"a": {"type": "unet", "options": {"dropout": 1}}})
+    assert not is_valid(found, heads, {"a": {"loss_weight": 1}})
+    with pytest.raises(AssertionError, match="nms is not in"):
+        is_valid(found, heads, {"a": {"type": "faster_rcnn", "options": {"nms": 1}}})

@@ -34,7 +34,8 @@ class SemanticOptions(HeadOptions):
         loss: `cross_entropy`, `dice`, `focal`, or a sum such as `cross_entropy+dice`.
         class_weights: Class weights of cross entropy and focal loss: one number per class in order,
             or class name -> weight, with a weight of 1 for classes that are not named. None gives
-            all classes the weight 1.
+            all classes the weight 1. A recipe can also name a weighting that is computed from the
+            training data.
         label_smoothing: Label smoothing of the cross entropy, 0 to below 1.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017: 2).
         dropout: Probability that a whole channel is dropped before the classifier, in training.
