@@ -214,17 +214,11 @@ Overrides = Annotated[
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Folder of the datasets; default: $RESNET_TASKS_DATA, else ./data",
-    ),
+    typer.Option(metavar="FOLDER", help="Datasets; default: $RESNET_TASKS_DATA, else ./data"),
 ]
 Trust = Annotated[
     bool,
-    typer.Option(
-        "--trust-plugins",
-        help="Run the Python code that the recipe names under `plugins`, without asking",
-    ),
+    typer.Option("--trust-plugins", help="Run the code in the recipe's `plugins` without asking"),
 ]
 RunFolder = Annotated[
     Path,
@@ -244,19 +238,13 @@ Calibrated = Annotated[
 ]
 Tta = Annotated[
     TtaChoice | None,
-    typer.Option(
-        help="Test-time augmentation: average over mirrored images, three sizes, or both "
-        "(about 2, 3 or 6 times slower)"
-    ),
+    typer.Option(help="Test-time augmentation with mirrored images, three sizes, or both"),
 ]
 
 
 Tiles = Annotated[
     int | None,
-    typer.Option(
-        metavar="PIXELS",
-        help="Predict large images in square windows of this side length, such as 512",
-    ),
+    typer.Option(metavar="PIXELS", help="Side of square windows for large images, such as 512"),
 ]
 TileOverlap = Annotated[
     float | None,

@@ -129,7 +129,10 @@ def prepare(
         bool, typer.Option("--overwrite", help="Replace an earlier result")
     ] = False,
 ) -> None:
-    """Convert a known dataset to COCO format; nothing is downloaded."""
+    """Convert a known dataset to COCO format; nothing is downloaded.
+
+    Example: resnet-tasks data prepare bccd --source BCCD_Dataset/BCCD
+    """
     from data_tools.catalog import find_dataset
     from data_tools.catalog import prepare as run
     from resnet_tasks.recipe.data_root import get_data_root
@@ -166,7 +169,10 @@ def convert(
         bool, typer.Option("--overwrite", help="Replace an earlier result")
     ] = False,
 ) -> None:
-    """Convert a folder to COCO format."""
+    """Convert a folder or archive of annotated images to COCO format.
+
+    Example: resnet-tasks data convert voc VOCdevkit/VOC2012 data/voc copy_images=true
+    """
     from data_tools.catalog import convert as run
     from data_tools.formats import FORMATS
 
@@ -217,7 +223,10 @@ def export(
         bool, typer.Option("--overwrite", help="Replace an earlier result")
     ] = False,
 ) -> None:
-    """Write COCO data in another format: YOLO or Pascal VOC."""
+    """Write COCO data in another format: YOLO or Pascal VOC.
+
+    Example: resnet-tasks data export yolo data/cells cells_yolo shapes=polygons
+    """
     from data_tools.exporters.export import export_coco
     from data_tools.exporters.formats import EXPORTS
 

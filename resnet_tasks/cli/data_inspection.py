@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import MISTAKE, Overrides, data_app, exit_cleanly_on_signal, show_progress
+from resnet_tasks.cli.app import MISTAKE, data_app, exit_cleanly_on_signal, show_progress
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
@@ -227,7 +227,14 @@ def _parse_fractions(text: str) -> tuple[float, ...]:
 @data_app.command()
 def stats(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="COCO JSON")],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="data.channels=N, or keys of data.intensity such as data.intensity.type=window; "
+            "`resnet-tasks recipes keys data.intensity` lists them",
+        ),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -247,10 +254,7 @@ def stats(
         ),
     ] = None,
 ) -> None:
-    """Measure channels, sizes, objects and class pixels of a COCO file.
-
-    KEY=VALUE may set data.channels and data.intensity as in a recipe.
-    """
+    """Measure channels, sizes, objects and class pixels of a COCO file."""
     from rich.console import Console
 
     from resnet_tasks.assemble.datasets import build_intensity
