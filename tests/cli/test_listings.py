@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from resnet_tasks.assemble.heads import BUILT_IN_HEADS
 from resnet_tasks.cli import app
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.inference.combiners import COMBINERS
@@ -43,6 +44,7 @@ class Listed(UNet):
 @pytest.fixture(autouse=True)
 def registries_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plugins of a test stay in the test."""
+    assert BUILT_IN_HEADS  # they register when they are imported, which must be before the copy
     for registry in (HEADS, COMBINERS):
         monkeypatch.setattr(registry, "_items", dict(registry._items))
 
