@@ -227,9 +227,9 @@ def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> N
             for v, n in zip(values[:SHOWN].tolist(), counts[:SHOWN].tolist(), strict=True)
         )
         raise DataError(
-            f"the label map {file} has {Count(len(values)):color} outside the table of "
-            f"classes: {color_text}; the first one at x {x}, y {y}: correct the map (was it "
-            "resized, or ever saved as JPEG?), or add the color to the table"
+            f"the label map {file} has {Count(len(values)):color} outside the table of classes: "
+            f"{color_text}; the first one at x {x}, y {y}: correct the map (was it resized, or "
+            "ever saved as JPEG?), or add the color to the table"
         )
     ids: NDArray[np.int64] = table.ids[positions]
     return ids

@@ -163,9 +163,8 @@ class Volume:
             if not finite.all():
                 if fill is None:
                     raise DataError(
-                        f"{channel.path} has {Count(int((~finite).sum())):value} other than "
-                        f"finite numbers in slice {index}; choose their replacement, for "
-                        "example fill=0"
+                        f"{channel.path} has {Count(int((~finite).sum())):value} other than finite "
+                        f"numbers in slice {index}; choose their replacement, for example fill=0"
                     )
                 part = np.where(finite, part, fill)
             parts.append(part if part.ndim == 3 else part[:, :, None])

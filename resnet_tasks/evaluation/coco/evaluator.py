@@ -81,8 +81,8 @@ class CocoEvaluator(ABC):
         if self._blocks and self.is_streamed and name != self._backend:
             raise DataError(
                 f"{self.kind} evaluator {name!r} is set too late: "
-                f"{Count(len(self._image_indices)):image was} already matched by "
-                f"{self._backend}; choose it before the first image"
+                f"{Count(len(self._image_indices)):image was} already matched by {self._backend}; "
+                "choose it before the first image"
             )
         self._backend = name
         self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)

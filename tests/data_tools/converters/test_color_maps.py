@@ -121,7 +121,7 @@ def test_an_unknown_color_is_told_with_its_place(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(file)
     expected = r"0016E5_00390_L\.png has 2 colors outside the table of classes: \(1, 2, 3\) in 1 "
     with pytest.raises(
-        DataError, match=rf"{expected}pixels, \(1, 2, 4\) in 2 pixels; the first one at x 7, y 50"
+        DataError, match=rf"{expected}pixel, \(1, 2, 4\) in 2 pixels; the first one at x 7, y 50"
     ):
         convert("color-maps", source, tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out").exists()
