@@ -1,1 +1,1 @@
-"""Plugins to copy: a detector and a task of their own, each in one file."""
+"""Plugins to copy: a detector and a custom task, each in one file."""

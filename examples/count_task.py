@@ -1,4 +1,4 @@
-"""Counting of objects: a task of its own with prediction, evaluator and head, as an example.
+"""Counting of objects: a custom task with prediction, evaluator and head, as an example.
 
 The ground truth are the boxes of a COCO file, without crowd regions and other ignore regions.
 
@@ -167,7 +167,7 @@ class CountingTask(Task):
 class Counter(Head):
     """Density of objects in every cell of C5, whose sum is their number.
 
-    Cells in ignore regions teach nothing, because the number of objects there is not known.
+    Cells in ignore regions contribute no loss, because the number of objects there is not known.
     """
 
     task = "object_counting"
@@ -202,12 +202,12 @@ class Counter(Head):
         cells = self._find_cells(raw, torch.tensor(view.image_sizes, device=features["C5"].device))
         (centers,) = generate_points([features["C5"]], [self.specs["C5"].stride])
         expected = torch.zeros(len(view), len(self.classes), device=centers.device)
-        known = torch.ones_like(expected)
+        is_annotated = torch.ones_like(expected)
         for i, target in enumerate(view.targets):
             _, labels, ignored = extract_objects(target)
             expected[i] = torch.bincount(labels, minlength=len(self.classes))
             cells[i] &= ~find_points_in_regions(centers, ignored).view(cells[i].shape)
             if target.unannotated is not None:
-                known[i, target.unannotated] = 0.0
-        errors = (self._sum_cells(raw["densities"], cells) - expected).abs() * known
-        return {"absolute_error": LossTerm(errors.sum(), known.sum())}
+                is_annotated[i, target.unannotated] = 0.0
+        errors = (self._sum_cells(raw["densities"], cells) - expected).abs() * is_annotated
+        return {"absolute_error": LossTerm(errors.sum(), is_annotated.sum())}

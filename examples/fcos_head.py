@@ -53,8 +53,8 @@ class FCOS(Head):
             values = self.regress(self.box_tower(levels[i])).float().flatten(2).transpose(1, 2)
             distances = (self.scales[i] * values[..., :4]).clamp(max=MAX_LOG_SCALE).exp()
             boxes = PointCoder(self.strides[i]).decode(distances, points)
-            where = F.pad(points, (0, 1), value=self.strides[i]).expand_as(values[..., :3])
-            parts.append((logits, boxes, values[..., 4], where))
+            locations = F.pad(points, (0, 1), value=self.strides[i]).expand_as(values[..., :3])
+            parts.append((logits, boxes, values[..., 4], locations))
         names = ("logits", "boxes", "centerness", "points")
         return {name: torch.cat([part[i] for part in parts], 1) for i, name in enumerate(names)}
 
@@ -82,7 +82,7 @@ class FCOS(Head):
         center = F.binary_cross_entropy_with_logits(
             raw["centerness"][at], centerness, reduction="sum"
         )
-        # An image counts once more, so that images without objects teach the background.
+        # An image counts once more, so that images without objects train the background.
         classification = sigmoid_focal(raw["logits"][used], classes[used])
         return {
             "classification": LossTerm(classification, at.sum() + len(view)),

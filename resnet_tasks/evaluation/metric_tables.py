@@ -75,8 +75,8 @@ def build_metric_tables(
     table.add_column("95 % interval", no_wrap=True)
     for head_metrics in heads.values():
         headline = _select_headline(head_metrics)
-        others = [name for name in head_metrics if name not in headline]
-        for name in headline if headline_only and headline else [*headline, *others]:
+        other_names = [name for name in head_metrics if name not in headline]
+        for name in headline if headline_only and headline else [*headline, *other_names]:
             head_metric = head_metrics[name]
             unit = f" {head_metric.unit}" if head_metric.unit else ""
             value = "-" if head_metric.value is None else f"{head_metric.value:.4f}{unit}"

@@ -42,7 +42,7 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
     # that fails prints the whole graph, which hides the reason.
     with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        others = graph(torch.rand(2, channels, *OTHER_SIZE), torch.tensor([OTHER_SIZE] * 2))
+        other_outputs = graph(torch.rand(2, channels, *OTHER_SIZE), torch.tensor([OTHER_SIZE] * 2))
         outputs = graph(images, sizes)
         try:
             torch.onnx.export(
@@ -59,7 +59,7 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
                     **{
                         name: _find_free_axes(name, output, other)
                         for name, output, other in zip(
-                            graph.output_names, outputs, others, strict=True
+                            graph.output_names, outputs, other_outputs, strict=True
                         )
                     },
                 },

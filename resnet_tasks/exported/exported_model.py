@@ -88,8 +88,8 @@ class ExportedModel:
     def outputs(self, images: Sequence[InputImage]) -> dict[str, Outputs]:
         """Compute the declared outputs of every head for a batch of images."""
         pixels = [self.manifest.pixels.convert(image.pixels) for image in images]
-        found = self.engine.run(*collate_images(pixels, self.manifest.multiple))
-        return {name: select_head_outputs(found, name) for name in self.manifest.heads}
+        batch_outputs = self.engine.run(*collate_images(pixels, self.manifest.multiple))
+        return {name: select_head_outputs(batch_outputs, name) for name in self.manifest.heads}
 
     def build_predictor(self) -> Predictor:
         """Return the predictor of this model, with the windows and combiners of its recipe."""

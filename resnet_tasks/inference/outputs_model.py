@@ -50,8 +50,8 @@ class CalibratedOutputs:
 
     def outputs(self, images: Sequence[InputImage]) -> dict[str, Outputs]:
         """Compute the calibrated outputs of every head."""
-        found: dict[str, Any] = self.model.outputs(images)
+        raw_outputs: dict[str, Any] = self.model.outputs(images)
         return {
             name: self.scalings[name](outputs) if name in self.scalings else outputs
-            for name, outputs in found.items()
+            for name, outputs in raw_outputs.items()
         }

@@ -98,9 +98,9 @@ def select_detections(
     )
     best, order = select_top(torch.where(survives, best, FILLER), detections_per_image)
     valid = best > FILLER
-    found = candidate_boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    detected_boxes = candidate_boxes.gather(1, order[..., None].expand(-1, -1, 4))
     return {
-        "boxes": torch.where(valid[..., None], found, 0.0),
+        "boxes": torch.where(valid[..., None], detected_boxes, 0.0),
         "scores": torch.where(valid, best, 0.0),
         "labels": torch.where(valid, labels.gather(1, order), 0),
         "valid": valid,

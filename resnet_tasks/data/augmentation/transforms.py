@@ -219,11 +219,11 @@ class Augmentation:
             kept_indices = kept_indices[is_visible]
             changes["boxes"] = torch.from_numpy(boxes[is_visible])
             if not np.array_equal(kept_indices, inputs["index"]):
-                kept = torch.from_numpy(kept_indices)
+                indices = torch.from_numpy(kept_indices)
                 for name in ("labels", "ignore"):
                     values = getattr(target, name)
-                    changes[name] = None if values is None else values[kept]
-                masks = None if masks is None else masks.select(kept)
+                    changes[name] = None if values is None else values[indices]
+                masks = None if masks is None else masks.select(indices)
         if masks is not None:
             changes["masks"] = self._transform_masks(masks)
         if target.semantic is not None:
