@@ -123,5 +123,9 @@ def test_the_format_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "out/data_card.md").is_file()
     with pytest.raises(DataError, match=r"needs 1 option: classes"):
         convert("box-lists", source, tmp_path / "more")
+    for line in ("a.png", "a.png car 1 2 3", "a.png car 1 2 x 4"):
+        (source / "train.txt").write_text(line)
+        with pytest.raises(DataError, match=f"in: expected a line .* got '{line}'"):
+            convert("box-lists", source, tmp_path / "more", classes=["bus", "car"])
     with pytest.raises(ResnetTasksError, match="unknown format 'box-list'"):
         convert("box-list", source, tmp_path / "more")
