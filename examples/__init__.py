@@ -1,1 +1,1 @@
-"""Plugins to copy: a detector and a custom task, each in one file."""
+"""Example plugins to copy: a custom detector and a custom task, each in one file."""

@@ -1,6 +1,6 @@
-"""Counting of objects: a custom task with prediction, evaluator and head, as an example.
+"""Object counting, as an example of a custom task with prediction, evaluator and head.
 
-The ground truth are the boxes of a COCO file, without crowd regions and other ignore regions.
+The ground truth is the number of boxes in a COCO file, without crowds and other ignore regions.
 
 Shape glossary: `B` images, `K` classes, `P` evaluated images, `R` resampled datasets.
 """
@@ -76,7 +76,7 @@ class ObjectCounts(Prediction):
 
 
 class CountEvaluator:
-    """Evaluator of the mean absolute error, with the protocols of intervals and details."""
+    """Evaluator of the mean absolute error, which also supports intervals and details."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -123,7 +123,7 @@ class CountEvaluator:
 
 @register_task
 class CountingTask(Task):
-    """Number of objects of every class in an image."""
+    """Counting of the objects of every class in an image."""
 
     name: ClassVar[str] = "object_counting"
     required_fields: ClassVar[tuple[str, ...]] = ("boxes", "labels")
@@ -134,7 +134,7 @@ class CountingTask(Task):
     includes_stuff: ClassVar[bool] = False
 
     def decode(self, outputs: Outputs, geometries: Sequence[Geometry]) -> list[ObjectCounts]:
-        """Return the counts of every image; no geometry changes them."""
+        """Return the counts of every image, which do not depend on its geometry."""
         del geometries
         return [ObjectCounts(counts) for counts in outputs["counts"]]
 
@@ -165,9 +165,9 @@ class CountingTask(Task):
 
 @register_head("counter")
 class Counter(Head):
-    """Density of objects in every cell of C5, whose sum is their number.
+    """Head that predicts the density of objects in every cell of C5; its sum is their number.
 
-    Cells in ignore regions contribute no loss, because the number of objects there is not known.
+    Cells in ignore regions do not enter the loss, because the number of objects there is unknown.
     """
 
     task = "object_counting"

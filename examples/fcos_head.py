@@ -82,7 +82,8 @@ class FCOS(Head):
         center = F.binary_cross_entropy_with_logits(
             raw["centerness"][at], centerness, reduction="sum"
         )
-        # An image counts once more, so that images without objects train the background.
+        # Every image adds 1 to the count, so that the loss of images without objects, which have
+        # no positive points, is defined and trains the background.
         classification = sigmoid_focal(raw["logits"][used], classes[used])
         return {
             "classification": LossTerm(classification, at.sum() + len(view)),

@@ -33,7 +33,7 @@ class OutputsModel(Protocol):
 
 @dataclass(frozen=True)
 class CalibratedOutputs:
-    """Outputs of a model after a calibration.
+    """Model whose outputs are calibrated.
 
     Attributes:
         model: Model whose outputs are calibrated.
@@ -50,8 +50,8 @@ class CalibratedOutputs:
 
     def outputs(self, images: Sequence[InputImage]) -> dict[str, Outputs]:
         """Compute the calibrated outputs of every head."""
-        raw_outputs: dict[str, Any] = self.model.outputs(images)
+        outputs_by_head: dict[str, Any] = self.model.outputs(images)
         return {
             name: self.scalings[name](outputs) if name in self.scalings else outputs
-            for name, outputs in raw_outputs.items()
+            for name, outputs in outputs_by_head.items()
         }
