@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Names] = dict(
         *_share("heads", "models model decoders head"),
         *_share("backbones", "encoders backbone zoo"),
         *_share("recipes list", "recipe configs config cfg ls"),
+        *_share("recipes keys", "options parameters params settings defaults hyperparameters"),
         *_share("data preview", "visualize browse browse_dataset browse_data view plot"),
         *_share("data check", "doctor checks verify"),
         *_share("data prepare", "download datasets dataset"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from resnet_tasks.cli.app import app
-from resnet_tasks.cli.assistance.completion import complete_backbones
+from resnet_tasks.cli.assistance.completion import complete_backbones, complete_head_types
 from resnet_tasks.docstrings import get_first_sentence, get_introduction
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.json_schema import JsonSchema
@@ -71,7 +71,17 @@ class Part:
 
 
 @app.command()
-def heads(name: Name = None, plugin: PluginFiles = None) -> None:
+def heads(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of the one to explain; omit it for a list",
+            autocompletion=complete_head_types,
+        ),
+    ] = None,
+    plugin: PluginFiles = None,
+) -> None:
     """List the heads, or explain the options of one head."""
     load_plugin_files(plugin)
     from resnet_tasks.assemble.recipe_schema import get_head_schema

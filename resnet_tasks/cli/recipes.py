@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_plugins
-from resnet_tasks.cli.assistance.completion import complete_recipes
+from resnet_tasks.cli.assistance.completion import complete_keys, complete_recipes
 from resnet_tasks.cli.listings import PluginFiles, load_plugin_files
 from resnet_tasks.errors import RecipeError
 
@@ -100,7 +100,9 @@ def keys(
     key: Annotated[
         str | None,
         typer.Argument(
-            metavar="KEY", help="Section or key to explain, such as training; omit it for a list"
+            metavar="KEY",
+            help="Section or key to explain, such as training; omit it for a list",
+            autocompletion=complete_keys,
         ),
     ] = None,
 ) -> None:
@@ -111,8 +113,9 @@ def keys(
     """
     from resnet_tasks.json_schema import JsonSchema
     from resnet_tasks.option_help import format_options, list_options, matches, wrap
+    from resnet_tasks.recipe.key_suggestions import suggest_keys
     from resnet_tasks.recipe.load import get_recipe_schema
-    from resnet_tasks.registry import suggest_nearest
+    from resnet_tasks.registry import format_suggestions
 
     options = list_options(JsonSchema(get_recipe_schema()))
     width = shutil.get_terminal_size().columns
@@ -126,7 +129,7 @@ def keys(
                 if matches(option.name, ".".join(key.split(".")[: option.name.count(".") + 1]))
             ]
         if not selected:
-            hint = suggest_nearest(key, [option.name for option in options])
+            hint = format_suggestions(suggest_keys(tuple(key.split(".")), {}))
             raise RecipeError(f"recipes have no key {key!r}{hint}")
         typer.echo(format_options(selected, width))
         return

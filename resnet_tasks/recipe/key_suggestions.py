@@ -24,7 +24,7 @@ def suggest_keys(path: KeyPath, document: Any) -> list[str]:
 
     Args:
         path: Path of the unknown key.
-        document: Parsed recipe that contains it.
+        document: Parsed recipe that contains it, or {} if it is in no recipe.
 
     Returns:
         Keys, some with a value (`training.schedule=cosine`), and options of `finetune`; an empty
@@ -127,6 +127,6 @@ def _iter_leaves(path: KeyPath, value: Any) -> Iterator[KeyPath]:
 
 def _get_value(path: KeyPath, document: Any) -> Any:
     value = document
-    for part in path:
+    for part in path if document else ():
         value = value[part]
     return value

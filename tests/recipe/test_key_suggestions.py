@@ -59,6 +59,20 @@ def test_a_placeholder_stays_without_heads(heads: Any) -> None:
     assert suggest_keys(("nc",), document) == ["heads.NAME.classes"]
 
 
+@pytest.mark.parametrize(
+    ("path", "suggestions"),
+    [
+        (("training", "lr"), ["training.learning_rate"]),
+        (("epochs",), ["training.epochs"]),
+        (("trainng", "epohs"), ["training.epochs"]),
+        (("nc",), ["heads.NAME.classes"]),
+        (("xyzzy", "zzz"), []),
+    ],
+)
+def test_a_key_in_no_recipe(path: tuple[str, ...], suggestions: list[str]) -> None:
+    assert suggest_keys(path, {}) == suggestions
+
+
 def test_many_unknown_keys_give_few_suggestions() -> None:
     solver = {f"k{number}": number for number in range(1000)} | {
         "lr": 1,

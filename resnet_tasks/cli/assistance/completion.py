@@ -14,6 +14,7 @@ from typing import Any, ParamSpec
 import typer
 
 from resnet_tasks.cli.assistance.command_line import WORDS
+from resnet_tasks.foreign_names import HEAD
 
 Parameters = ParamSpec("Parameters")
 Completion = str | tuple[str, str]
@@ -71,14 +72,24 @@ def complete_overrides(ctx: typer.Context, incomplete: str) -> Sequence[Completi
     words = ctx.params.get("overrides") or []
     pending = _find_pending_key(words, incomplete)
     text = f"{pending}{incomplete}"
-    if "recipe" not in ctx.params and not text.startswith(DATA_SETTINGS):
+    names_recipe = not {"recipe", "name"}.isdisjoint(ctx.params)
+    if not names_recipe and not text.startswith(DATA_SETTINGS):
         keys = [key for key in DATA_SETTINGS if key.startswith(text)]
         if len(keys) != 1:
             return keys
         text = keys[0]
-    recipe = _read_recipe(ctx.params.get("recipe"))
+    recipe = _read_recipe(ctx.params.get("recipe") or ctx.params.get("name"))
     completions = complete_assignment(text, recipe, _KNOWN_VALUES)
     return [(text.removeprefix(pending), description) for text, description in completions]
+
+
+@_complete_silently
+def complete_keys(incomplete: str) -> Sequence[Completion]:
+    """Complete a section or key of recipes."""
+    from resnet_tasks.recipe.key_completion import complete_assignment
+
+    pairs = complete_assignment(incomplete, {"heads": {HEAD: {}}, "combine": {HEAD: {}}})
+    return list(dict.fromkeys((text.partition("=")[0], meaning) for text, meaning in pairs))
 
 
 @_complete_silently
@@ -189,7 +200,7 @@ _KNOWN_VALUES: dict[str, Callable[[], Sequence[str]]] = {
     "backbone.name": _list_backbones,
     "backbone.weights": _list_weights,
     "extend.run": lambda: [*_list_folders("", RECIPE_FILE)],
-    "heads.NAME.type": _list_head_types,
+    f"heads.{HEAD}.type": _list_head_types,
 }
 
 
