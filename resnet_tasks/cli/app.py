@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from resnet_tasks.cli.assistance.command_group import CommandGroup
 from resnet_tasks.cli.assistance.command_line import WORDS, join_assignments
 from resnet_tasks.cli.assistance.completion import complete_overrides, complete_runs
-from resnet_tasks.cli.assistance.suggestions import (
-    describe_unknown_command,
-    explain_unknown_options,
-)
+from resnet_tasks.cli.assistance.suggestions import explain_unknown_options
+from resnet_tasks.cli.disk_errors import describe_disk_error
 from resnet_tasks.errors import DataError, ResnetTasksError, RunError
 from resnet_tasks.runtime.signals import handle_signals
 
@@ -31,13 +28,6 @@ if TYPE_CHECKING:
     from resnet_tasks.runs.run import Run
     from resnet_tasks.runtime.progress import Report
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Error numbers of a disk that cannot be written to; the user can fix the cause."""
-CLOSED = (
-    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR),
-    errno.ELOOP,
-)
-"""Error numbers of files that may not or cannot be opened; the user can fix the cause too."""
 PLAIN = None
 """Markup mode for help without boxes: drawing boxes takes as long to import as all other help."""
 MISTAKE = 2
@@ -93,28 +83,7 @@ class TtaChoice(StrEnum):
     both = "flips+scales"
 
 
-class _CommandGroup(TyperGroup):
-    """Command group whose help prints complete sentences; typer cuts them to one line."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the list of commands into the help."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, verb.get_short_help_str(limit=500)) for name, verb in commands if verb]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that the arguments name.
-
-        Raises:
-            ResnetTasksError: If there is no such command; the message suggests one.
-        """
-        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
-            raise ResnetTasksError(describe_unknown_command(self, ctx, args))
-        return super().resolve_command(ctx, args)
-
-
-class _RootGroup(_CommandGroup):
+class _RootGroup(CommandGroup):
     """Group of all commands, which reports user errors in one line with an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -154,30 +123,11 @@ class _RootGroup(_CommandGroup):
             print_message(str(error))
             raise typer.Exit(MISTAKE) from None
         except OSError as error:
-            print_message(_describe_disk_error(error))
+            print_message(describe_disk_error(error))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             print_message("by Ctrl-C; what was written stays usable", "stopped:")
             raise typer.Exit(STOPPED) from None
-
-
-def _describe_disk_error(error: OSError) -> str:
-    """Describe an error of the disk in one sentence.
-
-    Raises:
-        OSError: The same error, if the user cannot fix its cause.
-    """
-    location = f": {error.filename}" if error.filename else ""
-    if error.errno in DISK:
-        return (
-            f"a file cannot be written ({error.strerror}){location}; free disk space and run the "
-            "command again"
-        )
-    if error.errno in CLOSED and location:
-        return (
-            f"a file cannot be opened ({error.strerror}){location}; fix its path or its permissions"
-        )
-    raise error
 
 
 app = typer.Typer(
@@ -189,13 +139,13 @@ app = typer.Typer(
     help="One pretrained ResNet, many heads, one recipe: detection and segmentation on COCO data.",
 )
 recipes_app = typer.Typer(
-    cls=_CommandGroup,
+    cls=CommandGroup,
     no_args_is_help=True,
     help="List, show, copy and check recipes.",
     rich_markup_mode=PLAIN,
 )
 data_app = typer.Typer(
-    cls=_CommandGroup,
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Convert data to COCO format, check and measure it.",
     rich_markup_mode=PLAIN,
