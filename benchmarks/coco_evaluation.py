@@ -33,7 +33,7 @@ _PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 _RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 NAMES = (*_PRECISIONS, *_RECALLS)
 GOAL = 80
-"""Least speedup over pycocotools."""
+"""Minimum speedup over pycocotools."""
 
 _OURS = f"""
 from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results

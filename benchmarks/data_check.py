@@ -37,7 +37,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import format_bytes
 
 SECONDS, BYTES = 60, 3_000_000_000
-"""Greatest time and memory that a check may take."""
+"""Maximum time in seconds and memory in bytes that a check may take."""
 SIZE = (480, 640)
 _FAULTS = (
     "missing_area",

@@ -64,7 +64,7 @@ class Settings:
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
         warm_up: Steps over which the learning rate rises from a tenth of its value.
-        shift: Greatest shift of training images in pixels, along each side.
+        shift: Maximum shift of training images in pixels, along each side.
         seed: Seed of split, weights, order and shifts.
         precision: `fp32` or `bf16`.
     """
@@ -170,7 +170,7 @@ def read_digits(settings: Settings) -> Digits:
 
 
 def compute_learning_rate(settings: Settings, step: int, steps: int) -> float:
-    """Compute the learning rate of a step: warm-up, then divided by 10 at 1/2 and at 3/4."""
+    """Compute the learning rate of a step: warm-up, then a division by 10 at 1/2 and at 3/4."""
     rate = settings.learning_rate * 0.1 ** ((step >= steps * 0.5) + (step >= steps * 0.75))
     warm = min(settings.warm_up, steps // 4)
     return rate * (0.1 + 0.9 * step / warm) if step < warm else rate

@@ -53,7 +53,7 @@ GOALS = {
     "mask_rcnn": Goals({"fp32": 1.3, "bf16": 1.3}, None),
 }
 PASTED_MEMORY = 0.85
-"""Greatest share of the peer's memory for masks in the image."""
+"""Maximum share of the peer's memory for masks in the image."""
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:

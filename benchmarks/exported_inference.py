@@ -66,11 +66,11 @@ class ExportComparison:
         head: Name of the model's only head.
         model: Model in evaluation mode.
         peer: Name and version of the peer.
-        theirs: Forward of the peer in fp32.
+        theirs: Forward pass of the peer in fp32.
         postprocess: Function from the head's outputs in the graph to the form of the peer's output.
         check: Function from our output, the peer's output and the precision to a description of the
             difference; it raises `DataError` if they differ too much.
-        goal: Least speedup.
+        goal: Minimum speedup.
     """
 
     work: str

@@ -37,7 +37,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import format_bytes
 
 LIMIT = 1.1
-"""Greatest ratio of the annotations' memory with most workers to that without workers."""
+"""Maximum ratio of the annotations' memory with the most workers to that without workers."""
 SIDE = 64
 """Height and width of the images in pixels."""
 _FILES = 50

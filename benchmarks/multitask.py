@@ -54,10 +54,10 @@ from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Batch
 
 SPARED = 0.9
-"""Share of a backbone's time that sharing the backbone must save."""
+"""Minimum saving by sharing the backbone, as a fraction of the time of one backbone."""
 MEMORY_GOAL = 0.85
 OBJECTS = {"faster_rcnn": "boxes", "mask_rcnn": "boxes + masks"}
-"""Type of a head -> what it predicts."""
+"""Type of a head -> kinds of its predictions."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ SIZES = {"as stored": STORED_SIZE, "halved": (240, 320), "shrunk to 384x512": (3
 """(height, width) of the images in the batches."""
 OBJECTS = 8
 TOLERANCE = 0.02
-"""Greatest mean difference of pixels in 0..1: ours resizes by area, the peer bilinearly."""
+"""Maximum mean difference of pixels in 0..1: ours resizes by area, the peer bilinearly."""
 _FLIP: dict[str, Any] = {"HorizontalFlip": {"p": 0.5}}
 _JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 

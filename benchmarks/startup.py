@@ -24,7 +24,7 @@ from benchmarks.harness.measurement import (
 from resnet_tasks.errors import DataError
 
 LIMIT = 0.3
-"""Greatest duration of the help in seconds, interpreter included."""
+"""Maximum duration of the help in seconds, interpreter included."""
 HEAVY = ("torch", "timm", "torchvision", "albumentations", "cv2", "pydantic")
 _IMPORT = f"""
 import json, sys

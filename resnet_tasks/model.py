@@ -252,7 +252,7 @@ class TaskModel(nn.Module):
     def prepare_for_inference(self) -> TaskModel:
         """Prepare the model for prediction only: precompute all work that depends on the weights.
 
-        Predictions stay identical to the bit. The model cannot be trained any more, and the keys of
+        Predictions stay identical to the bit. The model can no longer be trained, and the keys of
         its state dict change, because norms are folded into the convolutions before them.
         """
         self.eval()

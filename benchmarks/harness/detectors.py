@@ -220,7 +220,7 @@ def require_same_losses(
 
 
 def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Make a forward of our model, from the batch to detections in original pixels.
+    """Make a forward pass of our model, from the batch to detections in original pixels.
 
     Masks are pasted into the original image and compressed (COCO RLE).
     """
@@ -228,7 +228,7 @@ def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
 
 
 def make_peer_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
-    """Make a forward of torchvision's model, called as in its documentation.
+    """Make a forward pass of torchvision's model, called as in its documentation.
 
     Masks are pasted into a stack of maps of the original image.
     """

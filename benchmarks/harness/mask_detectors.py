@@ -19,12 +19,12 @@ from resnet_tasks.structures.samples import Batch
 
 
 def make_our_grids(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Make a forward of our model, from the batch to boxes and mask logits over the boxes."""
+    """Make a forward pass of our model, from the batch to boxes and mask logits over the boxes."""
     return lambda: model.compute_outputs(batch, precision=precision)["boxes"]
 
 
 def make_peer_grids(model: TorchvisionMaskRCNN, batch: Batch, precision: str) -> Work:
-    """Make a forward of torchvision's model that ends before the masks are pasted."""
+    """Make a forward pass of torchvision's model that ends before the masks are pasted."""
     images = unpad_images(batch)
 
     def forward() -> list[dict[str, Tensor]]:

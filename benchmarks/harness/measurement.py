@@ -26,7 +26,7 @@ from resnet_tasks.number_formats import Count, format_bytes
 Kind = Literal["same precision", "as it comes", "alone"]
 
 REPEATS = 7
-"""Least number of runs behind a median."""
+"""Minimum number of runs for a median."""
 QUICK = "--quick only shows that the benchmark runs; its numbers mean nothing"
 
 _TIMED = """
@@ -59,7 +59,7 @@ class BenchmarkRow:
         ours: Our result in `unit`; lower is better.
         theirs: The peer's result in `unit`; None without a peer.
         unit: `s` (median seconds) or `bytes`.
-        goal: Least `ratio` for seconds, greatest `ratio` for bytes, greatest `ours` without a peer.
+        goal: Minimum `ratio` for seconds, maximum `ratio` for bytes, maximum `ours` without a peer.
         agreement: Check that both did the same work, with the difference between their results.
         metric: Metric that the recipe's model reached and its source, for `as it comes`.
     """

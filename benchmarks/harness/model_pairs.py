@@ -23,11 +23,11 @@ class Goals:
     """Goals of a comparison.
 
     Attributes:
-        same_precision: Precision -> least speedup.
-        as_it_comes: Least speedup with each model's own defaults; None without a goal.
-        memory: Greatest share of the peer's memory at the same precision; None if memory is not
+        same_precision: Precision -> minimum speedup.
+        as_it_comes: Minimum speedup with each model's own defaults; None without a goal.
+        memory: Maximum share of the peer's memory at the same precision; None if memory is not
             measured.
-        memory_as_it_comes: Greatest share of the peer's memory with each model's own defaults; None
+        memory_as_it_comes: Maximum share of the peer's memory with each model's own defaults; None
             if memory is not measured.
     """
 
@@ -176,7 +176,7 @@ def make_training_step(
         model: Model whose parameters are trained, except frozen ones.
         loss: Function that runs the model and returns the loss.
         device: Device of the model.
-        precision: Precision of the forward.
+        precision: Precision of the forward pass.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.0, momentum=0.9)
@@ -192,7 +192,7 @@ def make_training_step(
 
 
 def make_inference(forward: Work, device: torch.device, precision: str) -> Work:
-    """Make a forward without an autograd graph."""
+    """Make a forward pass without an autograd graph."""
 
     def run() -> object:
         with torch.inference_mode(), autocast(device, precision):

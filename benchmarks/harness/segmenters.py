@@ -88,13 +88,13 @@ def _require_labels(semantic: Tensor | None) -> Tensor:
 
 
 def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Make a forward of our net, from the batch to logits."""
+    """Make a forward pass of our net, from the batch to logits."""
     device = batch.images.device
     return make_inference(lambda: model(batch, mode="raw")["scene"]["logits"], device, precision)
 
 
 def make_peer_forward(model: nn.Module, ours: TaskModel, batch: Batch, precision: str) -> Work:
-    """Make a forward of the peer, normalization included, in the memory format of the filters."""
+    """Make a forward pass of the peer with normalization, in the memory format of the filters."""
     layout = get_memory_format(model)
     device = batch.images.device
     return make_inference(lambda: model(normalize_images(ours, batch, layout)), device, precision)

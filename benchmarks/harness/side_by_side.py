@@ -1,4 +1,4 @@
-"""The peer and ours in one process: same images, alternating runs, peak memory and agreement."""
+"""The peer's work and ours in one process: same images, alternating runs, peak memory."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: flo
         description: Name of the outputs, for the error message.
         ours: Our output, of any shape.
         theirs: The peer's output, of the same shape.
-        tolerance: Greatest allowed relative difference.
+        tolerance: Maximum allowed relative difference.
 
     Raises:
         DataError: If the difference is greater, or the outputs are not finite or differ in shape.
@@ -170,8 +170,8 @@ class BenchmarkPair:
         peer: Name of the peer.
         ours: Callable that does our work once.
         theirs: Callable that does the peer's work once.
-        goal: Least speedup.
-        memory_goal: Greatest share of the peer's memory; None if memory is not measured.
+        goal: Minimum speedup.
+        memory_goal: Maximum share of the peer's memory; None if memory is not measured.
         agreement: Description of the difference between the results.
         metric: Metric that the recipe's model reached.
     """

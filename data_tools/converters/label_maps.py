@@ -104,7 +104,7 @@ def convert_label_maps(
 def build_categories(
     classes: Sequence[str], things: Sequence[str], source: Path
 ) -> list[CategorySpec]:
-    """Return the categories of classes, in the same order.
+    """Return one category per class, in the same order.
 
     Args:
         classes: Names of the classes.

@@ -49,7 +49,7 @@ def convert_coco(
     """Rewrite COCO files in complete form, with images found and sizes compared.
 
     Missing `iscrowd`, `area`, `bbox` and ids are filled in and counted. Objects that cannot be used
-    are skipped and listed. An image is searched under its `file_name`, then by its name anywhere
+    are skipped and listed. An image is looked up by its `file_name`, then by its base name anywhere
     below `images`.
 
     Args:
@@ -211,7 +211,7 @@ def _write_coco(
     info: Mapping[str, Any],
     licenses: list[Any],
 ) -> None:
-    """Write a COCO file annotation by annotation: millions need no second copy in memory."""
+    """Write a COCO file one annotation at a time, without a second copy of them in memory."""
     categories = [
         {
             "id": category.id,

@@ -1,9 +1,9 @@
 """Synthetic microscope scenes of three kinds of cells, with exact boxes, masks and label maps.
 
-The dataset needs no download. It serves for trying the toolkit and for testing that training works.
-Color and brightness alone do not solve it: the light is uneven, a cell may be brighter or darker
-than its surroundings, all classes share their colors with each other and with debris that is not
-annotated, and cells touch, overlap and leave the frame. The classes differ in shape and inner
+The dataset needs no download. It is meant for trying out the toolkit and for testing that training
+works. Color and brightness alone do not solve it: the light is uneven, a cell may be brighter or
+darker than its surroundings, all classes share their colors with each other and with debris that is
+not annotated, and cells touch, overlap and leave the frame. The classes differ in shape and inner
 texture:
 
     granular   round, a dark off-center nucleus with granules

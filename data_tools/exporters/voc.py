@@ -28,7 +28,7 @@ def export_voc(
     """Write `JPEGImages`, `Annotations` and `ImageSets/Main`.
 
     Crowd objects become `difficult`, which VOC evaluators ignore as COCO evaluators ignore crowds.
-    Masks have no place in the XML and are counted. Labels of whole images are skipped and listed.
+    Masks have no place in the XML and are counted. Image-level labels are skipped and listed.
 
     Args:
         splits: Name of the split -> COCO file.

@@ -31,11 +31,11 @@ def export_yolo(
     """Write `data.yaml`, `images/SPLIT` and `labels/SPLIT`.
 
     Classes count from 0 in the order of their category ids. An image without objects gets an empty
-    label file. YOLO has neither crowd objects nor labels of whole images: they are skipped and
-    listed. A polygon line holds one outline around the whole object. Holes and parts are joined to
-    it by bridges of zero width, and masks are traced along the edges of their pixels, so that the
-    pixels do not change. An object without a mask becomes the rectangle of its box. All of these
-    changes are counted.
+    label file. YOLO has neither crowd objects nor image-level labels: they are skipped and listed.
+    A polygon line holds one outline around the whole object. Holes and parts are joined to it by
+    bridges of zero width, and masks are traced along the edges of their pixels, so that the pixels
+    do not change. An object without a mask becomes the rectangle of its box. All of these changes
+    are counted.
 
     Args:
         splits: Name of the split -> COCO file.

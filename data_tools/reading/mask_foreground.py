@@ -201,7 +201,7 @@ class MaskReader:
         return Reading(None, "color") if split is None else Reading(split[0], "color", split[1])
 
     def _fill(self, image: MaskImage) -> Mask:
-        """Return a full or an empty mask for a file with one level, as the other files suggest."""
+        """Return a full or an empty mask for a file with one level, based on the other files."""
         is_full = self._explain(image, lambda: self._is_full(image))
         return np.full(image.size, is_full, np.bool_)
 

@@ -127,10 +127,10 @@ def split_indices(indices: Values) -> Mask | None:
 
 
 def _find_gray_problem(values: Values, present: Values, white: int) -> str:
-    """Return the reason why more than two values are not black, white and edges between them.
+    """Return why more than two values are more than black, white and the edges between them.
 
     Edges are thin, so that an intermediate value that fills a block of 3 x 3 pixels is a separate
-    level. The reason is empty if there is no such problem.
+    level. The text is empty if the values are only black, white and edges.
     """
     share = present / white
     if present[0] > _DARK * white or share[-1] < _BRIGHT:

@@ -227,11 +227,11 @@ def is_folder(path: Path) -> bool:
 
 
 def list_unread_files(folder: Path) -> list[Path]:
-    """List what lies in a folder without being an image, in the order of names.
+    """List the files and folders in a folder that are not images, sorted by name.
 
     Raises:
-        DataError: If that is more than files which operating systems leave: those are no loss,
-            any other may be meant as an image.
+        DataError: If there is a file other than those that operating systems create. It may be
+            meant as an image, which would be lost silently.
     """
     unread = [file for file in sorted(folder.iterdir()) if not is_image(file) or not is_file(file)]
     for file in unread:

@@ -36,7 +36,7 @@ class CocoAnnotations:
         return 0 < self._num_outlines == self._spool.count
 
     def add_label(self, image: Mapping[str, Any], category: str) -> None:
-        """Add a label of the whole image.
+        """Add an image-level label.
 
         Args:
             image: Record of the image in the JSON.

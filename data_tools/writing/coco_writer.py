@@ -149,7 +149,7 @@ class CocoWriter:
         )
 
     def add_label(self, image_id: int, category: str) -> None:
-        """Add a label of the whole image: an annotation without a box.
+        """Add an image-level label: an annotation without a box.
 
         Args:
             image_id: Id that `add_image` returned.

@@ -1,7 +1,7 @@
 """Writer of a converted dataset: the loop over splits that all converters share.
 
 A converter is a function `convert_NAME(source, out, *, progress=None, **options)` that is
-registered in `data_tools.formats`. It has two parts of its own:
+registered in `data_tools.formats`. It has two parts:
 
 1. Find the samples before anything is written. A sample describes one image of the source: a path,
    a row of a table, a parsed file. The result is a mapping split -> samples, with the native splits

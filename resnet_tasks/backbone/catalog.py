@@ -40,7 +40,6 @@ class Variant:
         multiply_adds: Multiply-adds for one image of 3 x 224 x 224, without classifier. One
             multiplication with its addition counts once, as in papers that report it as FLOPs.
         weights: Published weight sets, the default first.
-        weights: The default first.
     """
 
     name: str

@@ -310,7 +310,7 @@ def _probe(url: str, failures: list[BaseException]) -> None:
 
 
 class _NoRedirectHandler(urllib.request.HTTPRedirectHandler):
-    """Redirect handler that follows nothing: a redirect already proves that a server answers."""
+    """Redirect handler that follows no redirect: a redirect proves that a server answers."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

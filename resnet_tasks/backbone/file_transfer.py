@@ -1,7 +1,8 @@
 """Download of one file: resumed after an interruption, one process at a time, bounded in time.
 
 `torch.hub.download_url_to_file` (2.14) neither resumes nor has a timeout, and huggingface_hub's
-`http_get` (2.4) loses up to 10 MB with every connection and never stops a creeping download.
+`http_get` (2.4) loses up to 10 MB with every broken connection and never stops a download that is
+too slow.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ READ_SECONDS = 20.0
 """Seconds that a single read of a running download may block."""
 WINDOW_SECONDS = 30.0
 LEAST_BYTES = 64 * 1024
-"""Fewest bytes per window; a slower download would take hours and is stopped."""
+"""Minimum number of bytes per window; a slower download would take hours and is stopped."""
 TOTAL_SECONDS = 3600.0
 """Longest duration of a download in seconds; the next attempt resumes where it stopped."""
 ATTEMPTS = 5
@@ -79,9 +80,9 @@ def download(url: str, part: Path, sha256: str, request: WeightsRequest) -> None
         request: User request that error messages quote.
 
     Raises:
-        WeightsError: If the server refuses, is too slow or breaks off too often, the content has
-            another sha256, or the file cannot be written. Received bytes are kept for the next
-            attempt, except for content with another sha256.
+        WeightsError: If the server refuses, is too slow or drops the connection too often, the
+            content has another sha256, or the file cannot be written. Received bytes are kept for
+            the next attempt, except for content with another sha256.
     """
     stall_detector = StallDetector(_get_size(part))
     changed = OSError("the server changes its content")

@@ -20,7 +20,7 @@ from torch import Tensor
 from resnet_tasks.errors import WeightsError
 
 CAFFE_RATIO = 300.0
-"""Least ratio of the variance after the stem to the squared weights that indicates 0..255 pixels.
+"""Ratio of the variance after the stem to the squared weights that indicates 0..255 pixels.
 
 The ratio is about 1 for images of unit variance and some thousand for images on the 0..255 scale.
 """

@@ -75,8 +75,8 @@ class ResNet(nn.Module):
             the last block is skipped for an image in training. It falls linearly towards the first
             block, as in the paper. Frozen stages skip no branch.
         gradient_checkpointing: Whether stages keep few activations and recompute the others in the
-            backward. This saves memory for the time of one more forward of the stages; the
-            gradients are the same.
+            backward pass. This saves memory at the cost of one more forward pass through the
+            stages; the gradients are the same.
         accept_license: Whether to accept weights that forbid commercial use.
 
     Raises:

@@ -1,8 +1,9 @@
 """Atomic writing of result files and folders: they appear complete or not at all.
 
-A result is written next to its place, under a name that no other writer uses (`partial_paths`), and
-takes its own name when it is complete. A kill at any moment leaves the earlier result or the new
-one; for a folder there is a short moment with neither, in which the earlier one is next to it.
+A result is written next to its final path, under a name that no other writer uses
+(`partial_paths`), and is renamed when it is complete. If the process is killed, either the earlier
+or the new result remains. A folder is replaced in two renames; between them, the earlier folder has
+a temporary name.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        DataError: If the file is missing, unreadable or no JSON; the message has line and column.
+        DataError: If the file is missing, unreadable or not JSON; the message has line and column.
     """
     return parse_json(read_json_bytes(path), path)
 
@@ -26,7 +26,7 @@ def read_json_bytes(path: Path) -> bytes:
     """Read the bytes of a JSON file, or of a pipe that something writes to.
 
     Raises:
-        DataError: If it is not there, a folder or a device, or cannot be read.
+        DataError: If it does not exist, is a folder or a device, or cannot be read.
     """
     try:
         return read_file_or_pipe(path)
@@ -49,7 +49,7 @@ def parse_json(content: bytes, path: Path) -> Any:
         path: Path of the file, for the message.
 
     Raises:
-        DataError: If it is no JSON, with line and column.
+        DataError: If it is not JSON; the message has line and column.
     """
     try:
         with disable_gc():

@@ -30,7 +30,7 @@ allow 255 bytes."""
 
 
 def _describe_host() -> str:
-    """Return what process ids are unique in: this host since it started, and this container.
+    """Return an identifier of the scope in which process ids are unique: boot and container.
 
     Containers may share a host name and a folder, but not their process ids.
     """
@@ -43,7 +43,7 @@ def _describe_host() -> str:
 
 _HOST = f"{zlib.crc32(_describe_host().encode()):08x}"
 _PROCESS = uuid.uuid4().hex[:8]
-"""Token that distinguishes this process from an earlier one with the same id."""
+"""Random token that distinguishes this process from an earlier one with the same process id."""
 _NUMBERS = count()
 
 
@@ -65,7 +65,8 @@ def create_partial_path(path: Path) -> Path:
                 if file_name.endswith(PREVIOUS_SUFFIX) and not path.exists():
                     path.with_name(file_name).rename(path)
                 else:
-                    # If its writer lives after all, it must not find a part of its result.
+                    # Renamed first: if the writer is alive after all, it must not find a partially
+                    # deleted result.
                     unused = path.with_name(_make_name(name))
                     path.with_name(file_name).rename(unused)
                     remove_path(unused)

@@ -59,8 +59,8 @@ def fill_model(
         gives the reason.
 
     Raises:
-        WeightsError: If the file cannot be fetched or is no such model, or if its backbone or head
-            has another structure; the message names the options to set.
+        WeightsError: If the file cannot be fetched or does not contain such a model, or if its
+            backbone or head has another structure; the message names the options to set.
     """
     request = WeightsRequest(spec, MODEL_KEY)
     backbone: Any = model.backbone

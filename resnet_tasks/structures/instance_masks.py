@@ -31,11 +31,11 @@ class InstanceMasks:
             an object without visible pixels may be empty.
         pixels: `(P,)` bool, the bitmaps of all windows, each row by row, in the order of the
             objects.
-        annotated: `(N,)` bool, False for objects without a mask, whose window is empty. An object
-            with a mask of which nothing is visible is True.
+        annotated: `(N,)` bool, False for objects without a mask, whose window is empty. True for an
+            object whose mask has no visible pixels.
 
     Raises:
-        ValueError: If the shapes or types do not fit each other.
+        ValueError: If the shapes or dtypes are inconsistent.
     """
 
     windows: Tensor
@@ -67,7 +67,7 @@ class InstanceMasks:
     def from_bitmaps(
         cls, bitmaps: Sequence[Bitmap | None], corners: Sequence[tuple[int, int]]
     ) -> InstanceMasks:
-        """Join bitmaps to the masks of an image.
+        """Build the masks of an image from bitmaps.
 
         Args:
             bitmaps: `(h, w)` bool pixels of every object's window; None for an object without a

@@ -1,6 +1,6 @@
 """Bilinear resizing of arrays that are numpy arrays or torch tensors, without importing torch.
 
-It is apart from `arrays`, because the evaluation of results files does without OpenCV.
+It is separate from `arrays`, because the evaluation of results files must not import OpenCV.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 
 Ints = NDArray[np.int64]
 Runs = tuple[Ints, Ints]
-"""`(R,)` first position and `(R,)` position after the last pixel of every run, rising."""
+"""`(R,)` first position and `(R,)` position after the last pixel of every run, ascending."""
 
 
 class Rle(TypedDict):
@@ -78,7 +78,7 @@ def encode_runs(runs: Runs, size: tuple[int, int]) -> Rle:
     """Compress runs of object pixels.
 
     Args:
-        runs: Runs in rising order, without overlap; adjacent runs are joined.
+        runs: Runs in ascending order, without overlap; adjacent runs are joined.
         size: (height, width) of the image, pixels.
     """
     starts, ends = runs
@@ -215,7 +215,7 @@ def _merge(rles: Sequence[Mapping[str, Any]], *, is_intersection: bool) -> Rle:
 
 
 def vote_pixels(rles: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Rle:
-    """Return the pixels whose masks hold at least half of the total weight.
+    """Return the pixels that are covered by masks with at least half of the total weight.
 
     Args:
         rles: Masks of one image, at least one.

@@ -131,9 +131,10 @@ class DecisionCollector(Evaluator, Protocol):
 class Task(ABC):
     """Task of a head: how its outputs become predictions, and how these are used.
 
-    A subclass sets the class attributes and implements `decode` and `build_evaluator`. Everything
-    else is optional: without it, that one capability is refused with a message. Methods take numpy
-    arrays or torch tensors and run without torch, so that exported models share them.
+    A subclass sets the class attributes and implements `decode` and `build_evaluator`. All other
+    methods are optional. A task without one of them refuses only that capability, with an error
+    message. Methods take numpy arrays or torch tensors and run without torch, so that exported
+    models share them.
 
     Attributes:
         name: Name that heads give as their `task`.
@@ -189,7 +190,7 @@ class Task(ABC):
     def find_output_problem(
         self, outputs: Outputs, sizes: Sequence[tuple[int, int]], num_classes: int
     ) -> str | None:
-        """Return a sentence on the first broken rule of the outputs' values, or None.
+        """Describe the first violated rule of the outputs' values in a sentence; None if all hold.
 
         The contract test of a head calls it, after it has checked names, axes and types.
 

@@ -45,7 +45,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
 TABLES = ("annotations/annotations_{split}.csv", "annotations_{split}.csv", "{split}.csv")
-"""Paths at which the table of a split is searched."""
+"""Paths where the table of a split is looked for, in this order."""
 
 
 def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
@@ -281,7 +281,7 @@ def _report_unread(
     table_images: Mapping[str, TableImage],
     selected: Mapping[str, TableImage],
 ) -> None:
-    """List the numbers of images that are skipped because they were not annotated."""
+    """Report the numbers of images that are skipped because they were not annotated."""
     if num_unseen := len(table_images) - len(selected):
         writer.skip(split, f"{Count(num_unseen):image}", "the chosen reader did not review them")
     # Splits may share a folder, whose other images belong to the other tables.

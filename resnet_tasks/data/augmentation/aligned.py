@@ -129,7 +129,7 @@ class CropAndPad(albumentations.CropAndPad):  # type: ignore[misc]
         return resize_labels(moved, tuple(size)) if self.keep_size else np.asarray(moved)
 
 
-# --- boxes: moved by the matrix of the pixels
+# --- boxes: moved with the matrix of the pixels
 
 
 def _between_edges(matrix: Array) -> Array:
@@ -139,12 +139,12 @@ def _between_edges(matrix: Array) -> Array:
 
 
 class _BoxesByPixelMatrix(albumentations.DualTransform):  # type: ignore[misc]
-    """Mixin of affine transforms that moves the boxes by the matrix of the pixels."""
+    """Mixin for affine transforms that moves boxes with the same matrix as the pixels."""
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the matrix and use the matrix of the pixels for the boxes."""
+        """Draw the matrix of the pixels and derive the matrix of the boxes from it."""
         sampled_params = super().get_params_dependent_on_data(params, data)
         return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
 
@@ -163,7 +163,7 @@ class Perspective(albumentations.Perspective):  # type: ignore[misc]
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the matrix and use the matrix of the pixels for the boxes."""
+        """Draw the matrix of the pixels and derive the matrix of the boxes from it."""
         sampled_params = super().get_params_dependent_on_data(params, data)
         scale = np.eye(3)
         if self.keep_size:
@@ -181,7 +181,7 @@ class Perspective(albumentations.Perspective):  # type: ignore[misc]
 
 
 def _around(masks: Iterable[Array], bboxes: Array) -> Array:
-    """Return the bounding boxes of `(h, w)` masks, one per row, without those of empty masks."""
+    """Return the rows of `bboxes` whose mask is not empty, with the bounding box of the mask."""
     moved = bboxes.copy()
     is_visible = np.zeros(len(bboxes), np.bool_)
     for i, mask in enumerate(masks):
@@ -199,7 +199,7 @@ def _sides(shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 class _DistortedBoxes:
-    """Mixin whose boxes enclose the pixels with a source inside the box before a distortion.
+    """Mixin for distortions: a new box encloses the pixels sampled from inside the old box.
 
     Albumentations rasterizes boxes as masks that are one pixel too large, and shifts a box at the
     right or bottom border inward by one pixel.

@@ -1,9 +1,9 @@
 """Copy-paste augmentation of objects with consistent boxes, masks and label map.
 
 Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
-Segmentation", without the blending of edges, which they found to be irrelevant. An object that is
-almost completely covered by pasted ones becomes an ignore region here, neither positive nor
-negative.
+Segmentation", without the blending of edges, which they found to be irrelevant. Here, an object of
+which pasted objects leave too little visible (`CopyPaste.min_visible`) becomes an ignore region,
+neither positive nor negative.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class CopyPaste:
     """Copy-paste augmentation and its parameters.
 
     Attributes:
-        p: Fraction of the images that get objects of another image.
+        p: Probability that an image gets objects of another image.
         fraction: Probability of pasting each object of the other image.
-        min_visible: Fraction of its pixels that must be visible for an object to stay positive.
+        min_visible: Minimum visible fraction of an object's pixels for the object to stay positive.
     """
 
     p: float = 0.5
@@ -145,7 +145,7 @@ def _crop_or_pad(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[
 
 
 def _subtract(masks: InstanceMasks, covered: Tensor) -> InstanceMasks:
-    """Return the masks without the pixels that are `(h, w)` bool `covered`."""
+    """Remove the pixels of a `(h, w)` bool mask from all instance masks."""
     windows = masks.windows.tolist()
     pixels = [
         bitmap & ~covered[y1:y2, x1:x2]

@@ -1,7 +1,8 @@
 """Albumentations transforms applied to instance masks in windows.
 
-Flips, turns, crops, paddings and resizes move or resample the windows. Any other transform runs on
-one mask of the full image at a time. Both give the pixels of `apply_to_mask` on the full masks.
+Flips, quarter turns, crops, padding and resizing move or resample the windows. Any other transform
+runs on one mask of the full image at a time. Both give the same pixels as `apply_to_mask` on masks
+of the full image.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def transform_masks(transform: Any, masks: InstanceMasks, params: Params) -> Ins
 
 
 def join_masks(masks: InstanceMasks, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the pixels that any of the masks covers, `(h, w)`, 0 or 1.
+    """Return the union of the masks, `(h, w)` uint8, 0 or 1.
 
     Args:
         masks: Masks of an image.
@@ -101,7 +102,7 @@ def _transpose(_: Any, masks: InstanceMasks, __: Params) -> InstanceMasks:
 
 
 def _turn(masks: InstanceMasks, size: tuple[int, int], quarters: int) -> InstanceMasks:
-    """Rotate masks with their image counterclockwise by a number of quarters."""
+    """Rotate masks with their image counterclockwise by a number of quarter turns."""
     if quarters == 2:
         return masks.flip(0, size).flip(1, size)
     if quarters == 1:

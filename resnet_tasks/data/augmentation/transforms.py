@@ -68,7 +68,8 @@ _FASTER_TRANSFORMS = {
 """Replacements of albumentations' transforms. They keep values in 0..1, as moves do."""
 
 LEAST_SEEN = 1 - 1e-3
-"""Pixels of the shorter side that must remain of a larger object: one, up to rounding."""
+"""Minimum length in pixels of the shorter side of a box after augmentation: 1, minus a tolerance
+for rounding. Boxes that were smaller before are kept."""
 
 
 def encode_labels(labels: Array) -> Array:
@@ -259,7 +260,7 @@ def _count_leading_moves(transforms: Sequence[Any]) -> int:
 
 
 def _find_still_visible(boxes: Array, before: Array) -> NDArray[np.bool_]:
-    """Return `(N,)` bool, whether enough is left of the objects.
+    """Return `(N,)` bool, whether each object is still large enough to be kept.
 
     Args:
         boxes: `(N, 4)` xyxy after the augmentation.

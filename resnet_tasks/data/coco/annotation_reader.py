@@ -44,8 +44,8 @@ class AnnotationReader:
         categories: Categories of the file.
         images: Image records of the file.
         findings: Collector of the problems.
-        is_listed: Whether the file has a list of annotations. An empty list counts as boxes that
-            were looked for and not found.
+        is_listed: Whether the file has a list of annotations. An empty list means that the images
+            were annotated with boxes and contain no objects.
         keep_degenerate: Whether to keep boxes without area or outside their image; see `read_coco`.
         all_ids: Function that returns the ids of all annotations of the file. New ids are greater
             than all of them.

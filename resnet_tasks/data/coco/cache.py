@@ -2,8 +2,8 @@
 
 The packed file is stored next to the JSON file, or in a cache folder if the folder of the JSON file
 is not writable. It is valid only for the exact bytes from which it was made: every read compares
-their hash and the format version. It consists of safetensors and JSON and is trusted no more than
-the JSON file itself.
+their hash and the format version. It consists of safetensors and JSON, and its contents are
+validated like those of the JSON file.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def read_coco(
             the JSON file), else the folder of the JSON file.
         annotated: Kinds of annotations in the file, a subset of `ANNOTATED`. Default:
             `info.annotated`, else the kinds that the file contains: boxes, masks, semantic maps,
-            annotations with neither box nor mask (image). An empty list of annotations counts as
-            boxes that were looked for and not found.
+            annotations with neither box nor mask (image). An empty list of annotations means that
+            the images were annotated with boxes and contain no objects.
         for_evaluation: Whether to keep boxes without area or outside their image, as evaluation
             code for results files does, and to drop annotations without box. No detection can match
             such a box, so it counts as missed.

@@ -41,7 +41,8 @@ def read_map_values(
         DataError: If the file is not a label map or has another size.
     """
     declared = try_read_image_size(path)
-    # Before it is decoded, whatever its size; orientation may turn one of the two.
+    # Checked before decoding, so that no map of excessive size is decoded. The EXIF orientation of
+    # the map or the image may swap height and width.
     if declared is not None and sorted(declared) != sorted(size):
         raise DataError(_format_other_size(path, declared, size))
     values = read_label_map(path, max_pixels)

@@ -46,7 +46,7 @@ class TruthFile:
     Attributes:
         path: Path of the annotation file.
         categories: Mapping between category ids and indices.
-        annotations: Annotations, all of them with a box, which may be without area.
+        annotations: Annotations, each with a box, whose area may be 0.
         problems: Repairs of the file.
     """
 

@@ -33,8 +33,8 @@ class SampleAugmentation:
         """Return the sample with its seed, transformed by `augment`.
 
         Args:
-            sample: Sample with values as of `Preparation.prepare_pixels`. Its id, the epoch and the
-                visit determine all randomness.
+            sample: Sample with values as returned by `Preparation.prepare_pixels`. Its id, the
+                epoch and the visit determine all randomness.
             epoch: Epoch, from 0.
             visit: Number of earlier occurrences of the sample in the epoch.
         """
@@ -54,8 +54,8 @@ class SampleAugmentation:
         Args:
             sample: Augmented sample. Its seed and id determine all randomness.
             num_others: Number of other images.
-            load_other: Function that loads one of them by its number, without augmentation; None:
-                it cannot be read and nothing is pasted.
+            load_other: Function that loads one of them by its number, without augmentation, and
+                returns None if it cannot be read, in which case nothing is pasted.
 
         Returns:
             The sample as float32 in 0..1.

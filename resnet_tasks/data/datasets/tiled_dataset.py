@@ -49,8 +49,8 @@ class Tiling:
 
     Attributes:
         windows: Size and overlap of the tiles.
-        min_visible: Fraction of the area of its box from which a truncated object is positive.
-            Below it the object is an ignore region, neither positive nor negative.
+        min_visible: Minimum fraction of a box inside the tile for the object to be positive. Below
+            it, the object is an ignore region, neither positive nor negative.
         empty: Number of tiles without annotations in an epoch for each tile with annotations; None:
             all of them.
     """

@@ -40,7 +40,7 @@ Note = Callable[[str, str | None, Any, Any], None]
 
 @dataclass(frozen=True)
 class AnnotationRepairer:
-    """Repairs annotations where that is safe.
+    """Repairer of annotations that makes only safe changes.
 
     Attributes:
         categories: Categories of the file.

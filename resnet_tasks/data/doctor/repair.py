@@ -1,7 +1,7 @@
 """Repair of a COCO file into a copy, with a list of all changes.
 
-A problem is repaired if it has exactly one correct solution, or if the record is of no use to any
-reader. All other problems are left unchanged and reported. Keys that COCO does not define, and
+A problem is repaired if it has exactly one correct solution. A record that no reader can use is
+removed. All other problems are left unchanged and reported. Keys that COCO does not define, and
 records without findings, are copied byte for byte.
 """
 

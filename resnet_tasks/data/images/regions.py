@@ -58,7 +58,7 @@ class ImageRegions(ABC):
         """Return the `(tile.height, tile.width, C)` values of a part in the data type of the file.
 
         Raises:
-            DataError: If the file cannot be read any more.
+            DataError: If the file can no longer be read.
         """
 
     def read_all(self) -> Array:

@@ -36,7 +36,7 @@ def get_shard(items: Sequence[Item], process: int, processes: int) -> list[Item]
 
 
 class _ErrorCatchingDataset(Dataset[Any]):
-    """Dataset that returns errors in the data instead of raising them.
+    """Dataset that returns errors as items instead of raising them.
 
     An error raised in a worker would reach the user as a traceback.
     """
@@ -70,7 +70,7 @@ class _SeededDataset(Dataset[Sample]):
 
 @dataclass(frozen=True)
 class _Collate:
-    """Collate function that returns a batch, or an error in the data.
+    """Collate function that returns either a batch or, as a value, the first error.
 
     Attributes:
         channels: Number of channels of the images if unreadable images are skipped; None if each is
@@ -108,7 +108,7 @@ class Loader:
     """Iterable of batches in order, made by worker processes or in this process.
 
     Raises:
-        ResnetTasksError: If the data of an image have an error; raised on iteration.
+        ResnetTasksError: If an image or its annotations are invalid; raised on iteration.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:

@@ -51,9 +51,9 @@ def divide(
 
     Groups are placed greedily, each in the part where the sum of squared deviations from the shares
     grows least. The sum runs over the images and, with `counts`, over every class. Groups with a
-    large share of anything come first (in octaves, shuffled within each), while there is still a
-    choice. Without classes and groups, the parts have exactly the shares, rounded by Sainte-Laguë's
-    rule.
+    large share of the images or of a class come first, while there is still a choice. They are
+    sorted by powers of two of their largest share and shuffled among equals. Without classes and
+    groups, the parts have exactly the shares, rounded by Sainte-Laguë's rule.
 
     Args:
         groups: `(N,)` group of every image. Images with equal values stay together.
@@ -218,7 +218,7 @@ def _compute_group_loads(
 
 
 def _sort_groups(load: Counts, random: np.random.Generator) -> NDArray[np.int64]:
-    """Sort the groups by their largest share of anything, descending, and shuffle similar ones."""
+    """Sort the groups by their largest share, descending, and shuffle those of similar shares."""
     shuffled = random.permutation(len(load))
     octave = np.floor(np.log2(load[shuffled].max(axis=1)))
     return shuffled[np.argsort(-octave, kind="stable")]

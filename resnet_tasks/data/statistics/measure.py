@@ -120,8 +120,8 @@ class DatasetStatistics:
         sizes: (height, width) -> number of images.
         value_ranges: Data type of the stored values -> their range.
         channels: Moments over the images that the intensity step could map to 0..1.
-        unplaced: Number of images that it could not map, because `auto` does not know the range of
-            their data type.
+        unplaced: Number of images that the intensity step could not map, because `auto` does not
+            know the range of their data type.
         objects: Class name -> number of objects with a box, without crowds.
         crowds: Number of crowd regions.
         per_image: Number of objects with a box in every image, without crowds.

@@ -88,7 +88,7 @@ class Prediction(ABC):
         """
 
     def find_problem(self, size: tuple[int, int], num_classes: int) -> str | None:
-        """Return a sentence on the first broken rule of the type, or None if there is none.
+        """Describe the first violated rule of the type in a sentence; None if all hold.
 
         Args:
             size: (height, width) of the original image, pixels.
@@ -137,7 +137,7 @@ class Prediction(ABC):
     def resize(
         self: AnyPrediction, ratio: tuple[float, float], size: tuple[int, int]
     ) -> AnyPrediction:
-        """Return the prediction in the frame of a reduced drawing of its image.
+        """Return the prediction in pixels of a downscaled drawing of its image.
 
         Args:
             ratio: (y, x) pixels of the drawing per pixel of the image.

@@ -40,7 +40,7 @@ class Classification(Prediction):
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """`(L,)` int64 predicted classes, sorted by falling probability.
+        """`(L,)` int64 predicted classes, sorted by descending probability.
 
         Single-label: the most probable class. Multi-label: the classes with a probability of at
         least 0.5. Ties are resolved in class order.
@@ -49,7 +49,7 @@ class Classification(Prediction):
         return order[probs[order] >= 0.5] if self.is_multi_label else order[:1]
 
     def _rank(self) -> NDArray[np.int64]:
-        """Return the labels by falling probability; ties in class order."""
+        """Return the labels by descending probability; ties in class order."""
         return np.argsort(-as_array(self.probs), kind="stable")
 
     def draw(
@@ -65,7 +65,7 @@ class Classification(Prediction):
     def to_results(
         self, image_id: int | str, category_ids: Sequence[int], min_score: float = 0.0
     ) -> list[dict[str, Any]]:
-        """Return one entry `{image_id, category_ids, scores}`, classes by falling probability."""
+        """Return one entry `{image_id, category_ids, scores}`, with descending scores."""
         probs = as_array(self.probs)
         scores = {label: round(float(probs[label]), 6) for label in self._rank().tolist()}
         kept_labels = [label for label, score in scores.items() if score >= min_score]

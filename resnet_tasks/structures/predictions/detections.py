@@ -24,11 +24,11 @@ AnyDetections = TypeVar("AnyDetections", bound="Detections")
 
 @dataclass(frozen=True)
 class Detections(Prediction):
-    """Detected objects of one image, sorted by falling score.
+    """Detected objects of one image, sorted by descending score.
 
     Attributes:
         boxes: `(N, 4)` float32 xyxy, pixels of the original image.
-        scores: `(N,)` float32, 0..1, falling.
+        scores: `(N,)` float32, 0..1, in descending order.
         labels: `(N,)` int64, indices into the head's classes.
     """
 
@@ -61,7 +61,7 @@ class Detections(Prediction):
     def resize(
         self: AnyDetections, ratio: tuple[float, float], size: tuple[int, int]
     ) -> AnyDetections:
-        """Return the objects in the frame of a reduced drawing."""
+        """Return the objects in pixels of a downscaled drawing."""
         del size
         boxes: Any = as_array(self.boxes)
         factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]], boxes.dtype)

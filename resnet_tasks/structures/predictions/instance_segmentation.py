@@ -29,9 +29,9 @@ from resnet_tasks.structures.run_lengths import (
 
 @dataclass(frozen=True)
 class InstanceSegmentation(Detections):
-    """Detected objects of one image with their masks, sorted by falling score.
+    """Detected objects of one image with their masks, sorted by descending score.
 
-    Masks stay compressed; a stack of bitmaps of the image is never made.
+    Masks stay compressed; a stack of bitmaps of the full image is never created.
 
     Attributes:
         segmentations: `(N,)` masks, compressed COCO RLE of the original image; empty where no pixel
@@ -51,7 +51,7 @@ class InstanceSegmentation(Detections):
         return replace(super().select(indices), segmentations=segmentations)
 
     def resize(self, ratio: tuple[float, float], size: tuple[int, int]) -> InstanceSegmentation:
-        """Return the objects in the frame of a reduced drawing."""
+        """Return the objects in pixels of a downscaled drawing."""
         segmentations = tuple(resize_mask(rle, size) for rle in self.segmentations)
         return replace(super().resize(ratio, size), segmentations=segmentations)
 
@@ -107,7 +107,7 @@ class InstanceSegmentation(Detections):
     def _compare_pair(
         self, index: int, other: Any, match: int, difference: OutputDifference
     ) -> None:
-        """Add the differences of two matched objects; of masks, the pixels of only one of them."""
+        """Add the differences of two matched objects, and the pixels in only one of the masks."""
         super()._compare_pair(index, other, match, difference)
         masks = (self.segmentations[index], other.segmentations[match])
         union = compute_area(unite_masks(masks))

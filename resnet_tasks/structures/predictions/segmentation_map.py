@@ -41,7 +41,7 @@ class SegmentationMap(Prediction):
     drawing_order: ClassVar[int] = MAPS
 
     def resize(self, ratio: tuple[float, float], size: tuple[int, int]) -> SegmentationMap:
-        """Return the labels at the pixel centers of a reduced drawing, without probabilities."""
+        """Return the labels at the pixel centers of a downscaled drawing, without probabilities."""
         del ratio
         labels: Any = resize_labels(as_array(self.labels), size).astype(np.int64)
         return SegmentationMap(labels, None)
