@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:24}{title}" for name, title in titles.items()))
         return 0
     if words[0] not in titles:
-        print(f"there is no benchmark {words[0]!r}; there are {', '.join(titles)}", file=sys.stderr)
+        print(
+            f"there is no benchmark {words[0]!r}; available: {', '.join(titles)}", file=sys.stderr
+        )
         return 2
     keep_freed_memory()  # also for the peer, if both run in this process
     try:

@@ -51,7 +51,9 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     names = options.only or [name for name in list_benchmarks() if name not in EXCLUDED]
     unknown = sorted(set(names) - list_benchmarks().keys())
     if unknown:
-        raise DataError(f"no benchmark is named {unknown[0]!r}: {', '.join(list_benchmarks())}")
+        raise DataError(
+            f"there is no benchmark {unknown[0]!r}; available: {', '.join(list_benchmarks())}"
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     reports: dict[str, Any] = {}
     failed = {}

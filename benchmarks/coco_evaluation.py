@@ -198,7 +198,7 @@ def _build_report(
         for a, b in zip(run["found"], theirs[0]["found"], strict=True)
     )
     if max_difference > 1e-12:
-        raise DataError(f"the 12 numbers differ by up to {max_difference:.3g}; allowed is 1e-12")
+        raise DataError(f"the 12 numbers differ by up to {max_difference:.3g}; allowed: 1e-12")
     medians = {
         name: {
             key: statistics.median(run[key] for run in tool_runs) for key in ("seconds", "bytes")

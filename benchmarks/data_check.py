@@ -77,7 +77,9 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         for run in runs:
             counts = run.pop("found")
             if counts != expected:
-                raise DataError(f"found {counts}, but generated were {expected}")
+                raise DataError(
+                    f"the check found {counts}, but the generated faults are {expected}"
+                )
     report = _build_report(runs, size, expected, options)
     report = finish_report(report, _build_rows(report), options, summary=_format_summary(report))
     median = report["medians"]

@@ -131,7 +131,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     if report["growth"] > LIMIT and not options.quick:
         raise DataError(
             f"annotations cost {report['growth']:.2f} times as much with {options.workers[-1]} "
-            f"workers as with {options.workers[0]}; allowed is {LIMIT}"
+            f"workers as with {options.workers[0]}; allowed: {LIMIT}"
         )
     return report
 
@@ -197,7 +197,7 @@ def require_all_objects(runs: Sequence[dict[str, Any]], objects: int) -> None:
         if (run["objects"], run["seen"]) != (objects, num_seen):
             raise DataError(
                 f"a run read {run['objects']:,} objects and had {run['seen']:,} in its batches; "
-                f"generated were {objects:,}, of which the first run had {num_seen:,} in its "
+                f"{objects:,} were generated, of which the first run had {num_seen:,} in its "
                 "batches"
             )
 

@@ -269,7 +269,8 @@ def _require_one_backbone_fewer(both_model: TaskModel, parameters: Mapping[str, 
     num_saved = parameters["boxes"] + parameters["pixels"] - parameters["both"]
     if num_saved != shared:
         raise DataError(
-            f"both have {num_saved:,} parameters fewer than apart; shared are {shared:,}"
+            f"two heads on one backbone have {num_saved:,} parameters fewer than two models, but "
+            f"the shared parts have {shared:,}"
         )
 
 
@@ -364,9 +365,8 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         )
         num_saved = parameters["boxes"] + parameters["pixels"] - parameters["both"]
         console.print(
-            f"{name}: {parameters['both'] / 1e6:.2f} M parameters together, "
-            f"{num_saved / 1e6:.2f} M fewer than apart; the backbone has "
-            f"{parameters['backbone'] / 1e6:.2f} M"
+            f"{name}: {parameters['both'] / 1e6:.2f} M parameters together, {num_saved / 1e6:.2f} "
+            f"M fewer than two models; the backbone has {parameters['backbone'] / 1e6:.2f} M"
         )
         content["parameters"][objects][name] = parameters
         content["measured"] += [

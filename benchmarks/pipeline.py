@@ -228,9 +228,10 @@ def _check_agreement(path: Path, size: tuple[int, int]) -> str:
     )
     if our_images.shape != peer_images.shape:
         raise DataError(
-            f"ours makes {tuple(our_images.shape)}, the peer {tuple(peer_images.shape)}"
+            f"our images have the shape {tuple(our_images.shape)}, the peer's "
+            f"{tuple(peer_images.shape)}"
         )
     difference = float((our_images - peer_images).abs().mean())
     if not difference <= TOLERANCE:
-        raise DataError(f"pixels are {difference:.3f} apart on average; allowed is {TOLERANCE}")
+        raise DataError(f"pixels are {difference:.3f} apart on average; allowed: {TOLERANCE}")
     return f"pixels {difference:.1g} apart on average"

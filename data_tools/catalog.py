@@ -105,7 +105,7 @@ def read_dataset(file: Path) -> DatasetSpec:
     try:
         document = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the dataset {file} cannot be read ({error}); give a YAML file") from None
+        raise DataError(f"the dataset {file} cannot be read ({error}); pass a YAML file") from None
     try:
         # JSON mode accepts lists for tuples; otherwise it is as strict as Python mode.
         dataset_file = DatasetFile.model_validate_json(json.dumps(document.value))
@@ -146,7 +146,7 @@ def _format_problem(
         problem,
         keys,
         subject=f"{file}:{line}: {format_key_path(path) or 'the dataset'}",
-        unknown=f"is unknown; known are {', '.join(keys)}",
+        unknown=f"is unknown; allowed: {', '.join(keys)}",
     )
 
 
@@ -165,7 +165,7 @@ def find_dataset(name: str) -> DatasetSpec:
     if Path(name).suffix in (".yaml", ".yml"):
         return read_dataset(Path(name))
     hint = suggest_nearest(name.lower(), datasets)
-    raise DataError(f"there is no dataset {name!r}; there are {', '.join(datasets)}{hint}")
+    raise DataError(f"there is no dataset {name!r}; available: {', '.join(datasets)}{hint}")
 
 
 def prepare(
@@ -308,8 +308,8 @@ def _require_outside(out: Path, source: Path) -> None:
     """Reject an output folder that the next conversion would read as part of its source."""
     if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
         raise DataError(
-            f"the output folder {out} lies inside the source {source}, whose images a later "
-            "conversion would take its copies for; choose a folder outside of it"
+            f"the output folder {out} lies inside the source {source}, so that a later conversion "
+            "would read its copies as source images; choose a folder outside the source"
         )
 
 
@@ -319,7 +319,7 @@ def _require_disjoint(splits: Sequence[SplitSummary]) -> None:
         if shared := sorted(one.image_paths & other.image_paths):
             raise DataError(
                 f"{Count(len(shared)):image is} in {one.split} and in {other.split}, the first "
-                f"{shared[0]}; splits must not share images: take them out of one of the two"
+                f"{shared[0]}; splits must not share images: remove them from one of the two"
             )
 
 
@@ -342,15 +342,14 @@ def _open_sources(
     if len(archives) < len(sources):
         folder_source = next(path for path in sources if path not in archives)
         raise DataError(
-            f"several sources must all be archives ({', '.join(SUFFIXES)}), and {folder_source} is "
-            "none; "
-            "unpack them all into one folder and give that"
+            f"several sources must all be archives ({', '.join(SUFFIXES)}), but {folder_source} is "
+            "not an archive; unpack all archives into one folder and pass that folder"
         )
     if COPY_IMAGES in format_.options and options.get(COPY_IMAGES) is False:
         raise DataError(
-            f"{COPY_IMAGES}=false needs images that stay, but those of {archives[0]} are "
-            "unpacked for the conversion only; unpack it yourself and give the folder, or leave "
-            f"{COPY_IMAGES} out"
+            f"{COPY_IMAGES}=false needs images that remain in place, but those of {archives[0]} "
+            "are unpacked only for the conversion; unpack the archive yourself and pass the "
+            f"folder, or omit {COPY_IMAGES}"
         )
     copy_options = {COPY_IMAGES: True} if COPY_IMAGES in format_.options else {}
     with unpack_to_temporary_folder(archives, out, progress=progress) as folder:

@@ -127,7 +127,7 @@ class Format:
         if missing:
             raise DataError(
                 f"the format {self.name!r} needs {Count(len(missing)):option}: "
-                f"{', '.join(missing)}; give "
+                f"{', '.join(missing)}; set "
                 f"{' '.join(f'{name}=VALUE' for name in missing)} (docs/formats.md)"
             )
 

@@ -266,7 +266,7 @@ def finish_report(
     if options.quick:
         print(QUICK)
     elif getattr(options, "repeats", REPEATS) < REPEATS:
-        print(f"medians of {Count(options.repeats):run}; numbers to quote take {REPEATS}")
+        print(f"medians of {Count(options.repeats):run}; numbers to quote need {REPEATS} runs")
     if options.out is not None:
         options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         print(f"written to {options.out}")

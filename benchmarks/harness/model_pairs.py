@@ -213,8 +213,8 @@ def require_same_trainable(ours: nn.Module, theirs: nn.Module) -> None:
     )
     if num_ours != num_theirs:
         raise DataError(
-            f"our model trains {num_ours:,} parameters, the peer's {num_theirs:,}, so the two "
-            "would not do the same work"
+            f"our model trains {num_ours:,} parameters, but the peer's trains {num_theirs:,}, so "
+            "the two would not do the same work"
         )
 
 

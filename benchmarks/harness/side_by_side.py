@@ -140,8 +140,9 @@ def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: flo
     # "not <=" instead of ">", so that NaN is refused.
     if not difference <= tolerance:
         raise DataError(
-            f"{description}: ours and the peer's are {difference:.3g} of their length apart; "
-            f"allowed is {tolerance:g}, so the two did not do the same work"
+            f"{description}: the relative difference between ours and the peer's is "
+            f"{difference:.3g}, more than the allowed {tolerance:g}, so the two did not do the "
+            "same work"
         )
     return difference
 

@@ -131,12 +131,15 @@ def convert_binary_masks(
     is_threshold = masks.threshold is None or 1 <= masks.threshold <= 255
     if not is_threshold or not 0 <= val_fraction < 1:
         raise DataError(
-            f"masks.threshold is {masks.threshold} and val_fraction {val_fraction}; allowed are 1 "
-            "to 255, and 0 to below 1"
+            f"masks.threshold is {masks.threshold} and val_fraction {val_fraction}; the threshold "
+            "must be 1 to 255, and the fraction at least 0 and below 1"
         )
     unknown = sorted(set(folders) - set(SPLITS))
     if unknown or "train" not in folders:
-        raise DataError(f"folders has {', '.join(folders)}; it needs train, and may have val, test")
+        raise DataError(
+            f"folders has the splits {', '.join(folders)}; train is required, val and test are "
+            "optional"
+        )
     require_parts(
         source,
         [
@@ -191,7 +194,7 @@ def _list_splits(
             for image, mask in pair_images(images, masks, ending=mask_suffix)
         ]
         if not splits[split]:
-            raise DataError(f"{images} holds no image; unpack the images there")
+            raise DataError(f"{images} contains no image; unpack the images there")
     return splits
 
 
@@ -207,7 +210,7 @@ def _divide_images(
             if missing:
                 raise DataError(
                     f"{lists[split]} lists {Count(len(missing)):name} without an image, the first "
-                    f"{missing[0]}; add them or take them out of the list"
+                    f"{missing[0]}; add the images or remove the names from the list"
                 )
         return {
             split: [by_name[Path(n).stem] for n in listed_names]
@@ -221,10 +224,10 @@ def _divide_images(
 
 def _read_boxes(file: Path) -> Mapping[str, Any]:
     if not is_file(file):
-        raise DataError(f"the boxes {file} are missing; add them or leave the option out")
+        raise DataError(f"the file of boxes {file} is missing; add it or omit the option")
     content = read_json(file)
     if not isinstance(content, dict):
-        raise DataError(f"{file} should name each image with its height, width and bbox")
+        raise DataError(f"{file} must map the name of each image to its height, width and bbox")
     for name, annotation in content.items():
         try:
             size = (int(annotation["height"]), int(annotation["width"]))
@@ -306,8 +309,8 @@ def _require_same_size(
 ) -> None:
     if other_size != size:
         raise DataError(
-            f"{image} has the size {size} (height, width), {source} says {other_size}; both must "
-            "agree"
+            f"{image} has the size {size} (height, width), but {source} has {other_size}; both "
+            "must agree"
         )
 
 
@@ -330,4 +333,4 @@ def _add_boxes(
         if part.any():
             writer.add_mask(image_id, category, part)
         else:
-            writer.skip(file, f"{category}, box {corners}", "the mask has no pixel in it")
+            writer.skip(file, f"{category}, box {corners}", "the mask has no pixel inside the box")

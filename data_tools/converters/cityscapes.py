@@ -105,8 +105,8 @@ def convert_cityscapes(
     }
     if not files:
         raise DataError(
-            f"{source / labels} holds no train/CITY/*{ending} and no such file for val; give "
-            f"the folder that leftImg8bit and {labels} were unpacked to"
+            f"{source / labels} contains neither train/CITY/*{ending} nor such a file for val; "
+            f"pass the folder that leftImg8bit and {labels} were unpacked to"
         )
     categories = [CategorySpec(name, isthing=False) for name in STUFF] + [
         *map(CategorySpec, THINGS)

@@ -77,14 +77,14 @@ def convert_image_folders(
     filled = {name for images in splits.values() for name, files in images.items() if files}
     if not filled:
         raise DataError(
-            f"{source} holds no image ({', '.join(IMAGE_SUFFIXES)}) in folders named by class; "
-            f"found {format_listing(source)}: give the folder that holds the folders of classes"
+            f"{source} contains no image ({', '.join(IMAGE_SUFFIXES)}) in folders named by class; "
+            f"found {format_listing(source)}: pass the folder that contains the class folders"
         )
     if filled != set(names):
         empty = ", ".join(sorted(set(names) - filled)[:5])
         raise DataError(
-            f"{source}: the folders {empty} hold no image ({', '.join(IMAGE_SUFFIXES)}); "
-            "every folder is a class, so remove the folders that are not classes"
+            f"{source}: the folders {empty} contain no image ({', '.join(IMAGE_SUFFIXES)}); every "
+            "folder is a class, so remove the folders that are not classes"
         )
     dataset = DatasetWriter(
         out,
@@ -126,8 +126,8 @@ def _find_splits(source: Path) -> dict[str, ImagesByClass]:
         return {}
     if other_names:
         raise DataError(
-            f"{source} holds the splits {', '.join(splits)} and next to them "
-            f"{', '.join(other_names[:5])}; move everything else out of the folder"
+            f"{source} contains the splits {', '.join(splits)} and also "
+            f"{', '.join(other_names[:5])}; move everything but the splits to another folder"
         )
     return {split: _list_class_files(folder) for split, folder in splits.items()}
 

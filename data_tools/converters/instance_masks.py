@@ -83,7 +83,7 @@ def convert_instance_masks(
             image, or `contour` is negative.
     """
     if contour < 0:
-        raise DataError(f"contour is {contour}, but is a width in pixels; give 0 or more")
+        raise DataError(f"contour is {contour}; it must be a width of 0 or more pixels")
     categories = [
         CategorySpec(category),
         *([CategorySpec(CONTOUR, isthing=False)] if contour else []),
@@ -119,15 +119,15 @@ def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
     image_names = {child.name for child in folder.iterdir() if (child / "images").is_dir()}
     if not image_names:
         raise DataError(
-            f"{folder} should hold one folder per image with images/ and masks/ inside; there is "
-            f"{format_listing(folder)}: give the folder that holds {IDS_FOLDER}"
+            f"{folder} should contain one folder per image with images/ and masks/ inside; found "
+            f"{format_listing(folder)}: pass the folder that contains {IDS_FOLDER}"
         )
     for split, names in splits.items():
         missing = [name for name in names if name not in image_names]
         if missing:
             raise DataError(
                 f"{lists[split]} lists images without a folder with images/ in {folder}: "
-                f"{format_first(missing)}; add them or take them out of the list"
+                f"{format_first(missing)}; add them or remove them from the list"
             )
     return splits or {"train": sorted(image_names)}
 
@@ -180,7 +180,10 @@ def _add_image(
 
 
 def _format_other_size(file: Path, actual: tuple[int, ...], size: tuple[int, int]) -> str:
-    return f"the mask {file} has size {actual} (height, width), its image {size}; both must agree"
+    return (
+        f"the mask {file} has size {actual} (height, width), but its image has {size}; both must "
+        "agree"
+    )
 
 
 def compute_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

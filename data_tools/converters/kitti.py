@@ -31,6 +31,7 @@ from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.splits.splitting import divide
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 CLASSES = (
     *("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc"),
@@ -146,8 +147,14 @@ def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
 
 def _parse_object(fields: list[str], number: int, location: str) -> KittiObject:
     if len(fields) != NUM_FIELDS:
-        hint = "; 16 are a result, not a label" if len(fields) == NUM_FIELDS + 1 else ""
-        raise DataError(f"{location} has {len(fields)} fields; a label has {NUM_FIELDS}{hint}")
+        hint = (
+            "; 16 fields are a detection result, not a label"
+            if len(fields) == NUM_FIELDS + 1
+            else ""
+        )
+        raise DataError(
+            f"{location} has {Count(len(fields)):field}; a label has {NUM_FIELDS}{hint}"
+        )
     name = fields[0]
     if name not in CLASSES:
         raise DataError(f"{location} has the type {name!r}; KITTI has {', '.join(CLASSES)}")
@@ -164,9 +171,9 @@ def _parse_object(fields: list[str], number: int, location: str) -> KittiObject:
     if name == DONT_CARE:
         return KittiObject(number, name, (left, top, right, bottom), None, None)
     if not 0 <= truncated <= 1:
-        raise DataError(f"{location} has truncated = {fields[1]}; allowed is 0 to 1")
+        raise DataError(f"{location} has truncated = {fields[1]}; allowed: 0 to 1")
     if occluded not in (0, 1, 2, 3):
-        raise DataError(f"{location} has occluded = {fields[2]}; allowed are 0, 1, 2, 3")
+        raise DataError(f"{location} has occluded = {fields[2]}; allowed: 0, 1, 2, 3")
     return KittiObject(number, name, (left, top, right, bottom), int(occluded), truncated)
 
 
@@ -209,7 +216,7 @@ def _choose_splits(
     folder = lists if lists is not None else source / LISTS
     if lists is not None or (folder.is_dir() and not val_fraction):
         if val_fraction:
-            raise DataError("lists and val_fraction both choose the splits; leave one of them out")
+            raise DataError("lists and val_fraction both choose the splits; omit one of them")
         require_parts(folder, tuple(f"{split}.txt" for split in SPLITS))
         names_by_split = {split: read_image_names(folder / f"{split}.txt") for split in SPLITS}
         shared_names = sorted(set(names_by_split["train"]) & set(names_by_split["val"]))
@@ -237,7 +244,12 @@ def _sample_splits(
         split_name: [name for name, part in zip(names, parts, strict=True) if part == index]
         for index, split_name in enumerate(SPLITS)
     }
-    unit = "drives" if drives else "images, whose drives are not known, so that val looks easier"
+    unit = (
+        "drives"
+        if drives
+        else "images; their drives are not known, so both splits may contain frames of one drive "
+        "and val looks easier"
+    )
     return split, f"splits drawn at random (val_fraction {fraction:g}, seed {seed}) by {unit}"
 
 

@@ -81,7 +81,9 @@ def convert_label_maps(
     pairs = {split: split_pairs for split in SPLITS if (split_pairs := find_pairs(source, split))}
     if not pairs:
         require_parts(source, ("train", "trainannot", "train.txt"))
-        raise DataError(f"{source / 'train.txt'} lists nothing; give pairs of image and label map")
+        raise DataError(
+            f"{source / 'train.txt'} is empty; each line must name an image and its label map"
+        )
     table = _build_id_table(len(classes), void)
     dataset = DatasetWriter(
         out,
@@ -149,9 +151,8 @@ def find_pairs(source: Path, split: str) -> list[Pair]:
 def _parse_pair(source: Path, words: list[str], list_file: Path) -> Pair:
     if len(words) != 2:
         raise DataError(
-            f"{list_file} has the line {' '.join(words)!r}; every line should name an image and "
-            "its "
-            "label map, with a space between and none inside"
+            f"{list_file} has the line {' '.join(words)!r}; every line must name an image and its "
+            "label map, separated by a space, without spaces in the names"
         )
     return _resolve_path(source, words[0], list_file), _resolve_path(source, words[1], list_file)
 
@@ -163,7 +164,7 @@ def _resolve_path(source: Path, name: str, list_file: Path) -> Path:
                 return candidate
     raise DataError(
         f"{list_file} lists {name!r}, but {source} has no such file under any ending of that path; "
-        "add it or take the line out"
+        "add the file or remove the line"
     )
 
 
@@ -202,9 +203,8 @@ def indices_to_category_ids(
         )
         allowed_text = ", ".join(str(index) for index in np.flatnonzero(table >= 0))
         raise DataError(
-            f"the label map {file} holds the unknown values {value_text}; allowed are "
-            f"{allowed_text}: "
-            "correct the map, or give all classes and the void index"
+            f"the label map {file} holds the unknown values {value_text}; allowed: {allowed_text}; "
+            "correct the map, or set all classes and the void index"
         )
     return ids
 

@@ -114,7 +114,9 @@ def convert_labelme(
     )
     class_names = collect_class_names(labels, classes)
     if not class_names:
-        raise DataError("no file has a shape with an area, so there are no classes; give classes")
+        raise DataError(
+            "no file has a shape with an area, so there are no classes; set the option classes"
+        )
     dataset = DatasetWriter(
         out,
         [CategorySpec(name) for name in class_names],
@@ -135,8 +137,8 @@ def _list_splits(source: Path) -> dict[str, list[Path]]:
     annotation_files = sorted(source.rglob("*.json"))
     if not annotation_files:
         raise DataError(
-            f"{source} should hold JSON files of LabelMe, but holds {format_listing(source)}: "
-            "give the folder that holds the JSON files"
+            f"{source} should contain JSON files of LabelMe, but contains "
+            f"{format_listing(source)}: pass the folder that contains the JSON files"
         )
     lists = find_split_lists(source)
     if not lists:
@@ -216,8 +218,8 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
     points = raw.get("points")
     if kind not in (*NOT_CONVERTED, *NUM_POINTS, "polygon"):
         raise DataError(
-            f"{location} ({label}) is a {kind!r}; known are polygon, {', '.join(NUM_POINTS)}, "
-            f"{', '.join(NOT_CONVERTED)}"
+            f"{location} ({label}) is a {kind!r}; supported shapes: polygon, "
+            f"{', '.join(NUM_POINTS)}, {', '.join(NOT_CONVERTED)}"
         )
     if not isinstance(points, list) or not all(map(is_point, points)):
         raise DataError(

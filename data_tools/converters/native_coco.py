@@ -110,7 +110,7 @@ def _find_files(source: Path, annotations: Mapping[str, str] | None) -> dict[str
     unknown = [split for split in annotations if split not in SPLITS]
     if unknown or not annotations:
         raise DataError(
-            f"annotations has {', '.join(annotations) or 'nothing'}; it names files for "
+            f"annotations names the splits {', '.join(annotations) or 'nothing'}; allowed: "
             f"{', '.join(SPLITS)}"
         )
     require_parts(source, tuple(annotations.values()))
@@ -131,9 +131,9 @@ class _CocoImageFinder:
         self._root = make_absolute(source / images)
         if not self._root.is_relative_to(self.source):
             raise DataError(
-                f"images is {images!r}, which leads out of the source {source}; give a folder that "
-                "holds annotations and images, and name both below it (annotations={train: "
-                "FILE} images=FOLDER)"
+                f"images is {images!r}, which leads out of the source {source}; pass a folder that "
+                "contains annotations and images, and name both relative to it "
+                "(annotations={train: FILE} images=FOLDER)"
             )
         self._by_name: dict[str, list[Path]] | None = None
 
@@ -149,12 +149,12 @@ class _CocoImageFinder:
                         self._by_name.setdefault(name, []).append(Path(folder, name))
         candidates = sorted(self._by_name.get(Path(record.file_name).name, []))
         if len(candidates) != 1:
-            candidates_text = f"{candidates[0]} and {candidates[1]}" if candidates else "nowhere"
+            owners = "two files there have" if candidates else "no file there has"
+            examples = f" ({candidates[0]} and {candidates[1]})" if candidates else ""
             raise DataError(
-                f"the image {record.file_name} of image {record.id!r} is not in {self._root}; a "
-                f"file of that name is {candidates_text}: unpack the images there, or name their "
-                "folder "
-                "with images=FOLDER"
+                f"the file {record.file_name} of image {record.id!r} is not in {self._root}, and "
+                f"{owners} that name{examples}; unpack the images there, or set their folder with "
+                "images=FOLDER"
             )
         return candidates[0]
 
@@ -172,7 +172,7 @@ def _build_image_record(
     if size != (record.height, record.width):
         raise DataError(
             f"{coco.path}: image {record.id!r} has height {record.height} and width "
-            f"{record.width}, but {path} has {size[0]} and {size[1]}; put the original there"
+            f"{record.width}, but {path} has {size[0]} and {size[1]}; restore the original image"
         )
     name = path.relative_to(image_finder.source).as_posix()
     if copy_split is not None:

@@ -236,8 +236,8 @@ def _read_annotations(folder: Path, image_rows: Sequence[Row]) -> Iterator[_Anno
         yield row, objects.pop(token, []), surfaces.pop(token, [])
     for location, row in chain(*objects.values(), *surfaces.values()):
         raise DataError(
-            f"{location} belongs to the image {row['sample_data_token']!r}, which is no key frame "
-            "of sample_data.json"
+            f"{location} belongs to the image {row['sample_data_token']!r}, which is not a key "
+            "frame of sample_data.json"
         )
 
 
@@ -258,7 +258,9 @@ def _add_image(
         mask = _parse_mask(annotation, size, location)
         name = _get_category(annotation, split, location)
         if name != EGO and name not in SURFACES:
-            raise DataError(f"{location} is a surface of the category {name!r}; want {SURFACES[0]}")
+            raise DataError(
+                f"{location} is a surface of the category {name!r}; expected {SURFACES[0]}"
+            )
         if mask is not None:
             ids[mask] = writer.void if name == EGO else names.index(name) + 1
     object_masks: list[tuple[int, int, NDArray[np.bool_]]] = []
@@ -330,6 +332,6 @@ def _parse_mask(row: Row, size: tuple[int, int], location: str) -> NDArray[np.bo
         return decode_mask({"size": raw["size"], "counts": counts}, *size)
     except (TypeError, KeyError, binascii.Error, ValueError, DataError):
         raise DataError(
-            f"{location} has a mask that is no run lengths in base64 of the size {list(size)} "
-            f"(height, width): {raw!r:.60}"
+            f"{location} has a mask that is not base64-encoded run lengths of the size "
+            f"{list(size)} (height, width): {raw!r:.60}"
         ) from None

@@ -99,7 +99,9 @@ def convert_voc(
     lists = find_split_lists(source / "ImageSets" / "Main")
     names = {split: read_image_names(file) for split, file in lists.items()}
     if not names:
-        raise DataError(f"{source / 'ImageSets/Main'} holds none of train.txt, val.txt, test.txt")
+        raise DataError(
+            f"{source / 'ImageSets/Main'} contains none of train.txt, val.txt, test.txt"
+        )
     annotations = {
         name: read_voc_file(source / "Annotations" / f"{name}.xml")
         for name in dict.fromkeys(name for split in names.values() for name in split)

@@ -142,9 +142,9 @@ def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
     candidates = [file for file in yaml_files if file.stem == "data"] or yaml_files
     if len(candidates) != 1:
         raise DataError(
-            f"{source} holds {len(candidates)} YAML files; it should hold one data.yaml with "
-            "names, "
-            f"train and val; found {format_listing(source)}: name the file with data_yaml=NAME"
+            f"{source} contains {Count(len(candidates)):YAML file}; it should contain one "
+            f"data.yaml with names, train and val; found {format_listing(source)}: name the file "
+            "with data_yaml=NAME"
         )
     return candidates[0]
 
@@ -158,7 +158,9 @@ def read_yolo_file(file: Path) -> YoloFile:
     """
     content = parse_yaml("\n".join(read_lines(file)), str(file), number_keys=True).value
     if not isinstance(content, dict):
-        raise DataError(f"{file} should hold the keys names, train and val, but is not a mapping")
+        raise DataError(
+            f"{file} should contain the keys names, train and val, but is not a mapping"
+        )
     if "kpt_shape" in content:
         raise DataError(
             f"{file} describes key points (kpt_shape), which are not converted; their label lines "
@@ -323,7 +325,9 @@ def _parse_object(
     try:
         index, *coordinates = map(float, words)
     except ValueError:
-        raise DataError(f"{location} is {' '.join(words)[:60]!r}; it should hold numbers") from None
+        raise DataError(
+            f"{location} is {' '.join(words)[:60]!r}; it should contain numbers"
+        ) from None
     if index not in names:
         known_classes = ", ".join(f"{i} {name}" for i, name in list(names.items())[:12])
         raise DataError(

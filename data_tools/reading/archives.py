@@ -118,7 +118,7 @@ def unpack(
     """
     for archive in archives:
         if not archive.is_file():
-            raise DataError(f"there is no archive {archive}; give an existing file")
+            raise DataError(f"there is no archive {archive}; pass an existing file")
     total = sum(archive.stat().st_size for archive in archives)
     folder.mkdir(parents=True)
     bytes_before = 0
@@ -173,9 +173,8 @@ class _ArchiveUnpacker:
     def make_error(self, reason: str) -> DataError:
         """Return the error for an archive that is refused."""
         return DataError(
-            f"the archive {self.archive} {reason}, so it is not unpacked; if you trust it, unpack "
-            "it "
-            "yourself and give the folder"
+            f"the archive {self.archive} {reason}, so it is not unpacked; if you trust the "
+            "archive, unpack it yourself and pass the folder"
         )
 
     def resolve_target(self, name: str) -> Path | None:

@@ -32,7 +32,7 @@ def collect_class_names(
     for label, location in first_seen.items():
         if label not in class_names:
             raise DataError(
-                f"{location} has {shape} of class {label!r}; the given classes are "
+                f"{location} has {shape} of class {label!r}; the classes are "
                 f"{format_allowed(class_names)}: add this class or correct the {container}"
             )
     return class_names

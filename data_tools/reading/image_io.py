@@ -86,5 +86,5 @@ def convert_write_errors(file: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"the image {file} cannot be written ({error.strerror or error}); free space on that "
-            "disk, or see that its folder may be written to"
+            "disk, or make sure that its folder is writable"
         ) from None

@@ -76,7 +76,9 @@ class _Reader:
         opening = self._take_character("[{", "a list of objects")
         if opening == "{":
             if key is None:
-                raise DataError(f"{self._file} holds an object; it should hold a list of objects")
+                raise DataError(
+                    f"{self._file} contains an object; it should contain a list of objects"
+                )
             self._seek_key(key)
             self._take_character("[", f"the list {key!r}")
         number = 0

@@ -103,8 +103,9 @@ class MaskReader:
                 raise DataError(
                     f"the mask {first_path} has the foreground {_name(first)}, the mask "
                     f"{second_path} {_name(second)}: two classes, or two encodings of one? Store "
-                    f"all masks alike, or set {self._option('foreground', 'color')}, by which "
-                    "everything that is not black is foreground"
+                    "all masks in the same encoding, or set "
+                    f"{self._option('foreground', 'color')}, so that everything that is not black "
+                    "is foreground"
                 )
 
     def read(self, path: Path) -> Mask:
@@ -146,9 +147,9 @@ class MaskReader:
         num_colors = len(count_values(image.codes)[0])
         if not mask.any() and num_colors == 2 and threshold > 1 and not image.is_lossy:
             raise DataError(
-                f"the mask {image.path} holds two colors, both below the gray value "
-                f"threshold {threshold} (at most {gray.max():.0f}), so that nothing would be "
-                "foreground; leave the threshold out: two colors need none"
+                f"the mask {image.path} holds two colors, both below the gray value threshold "
+                f"{threshold} (at most {gray.max():.0f}), so that nothing would be foreground; "
+                "omit the threshold: two colors need none"
             )
         return mask
 
@@ -274,8 +275,8 @@ def _interpret_alpha(image: MaskImage) -> Reading:
         if not contradicts:
             return Reading(by_alpha, "alpha")
         raise Unclear(
-            "by opacity the opaque pixels are foreground, but the transparent ones have colors "
-            "of their own, by which others are"
+            "by opacity the opaque pixels are foreground, but the colors of the transparent pixels "
+            "give another foreground"
         )
     try:
         by_alpha, split = split_alpha(image), split_color(image)

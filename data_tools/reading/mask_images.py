@@ -207,7 +207,7 @@ def is_nearly_gray(image: MaskImage) -> bool:
 
 
 def _largest_value(values: Values) -> int:
-    """Return the value of white, from the values since 16-bit files may use only 0 to 255."""
+    """Return the value of white, inferred from the values: 16-bit files may use only 0 to 255."""
     largest = int(values.max(initial=0))
     if largest <= 255:
         return 255

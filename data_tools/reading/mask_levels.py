@@ -26,7 +26,7 @@ _MIXTURE = 6
 """Maximum distance of an edge pixel from a mixture of black and the foreground color."""
 
 
-class Unclear(Exception):  # noqa: N818 - the text of a `DataError` in the making
+class Unclear(Exception):  # noqa: N818 - its text becomes part of a `DataError`
     """Error for a file with several interpretations, which its text lists."""
 
 
@@ -139,13 +139,15 @@ def _find_gray_problem(values: Values, present: Values, white: int) -> str:
     is_middle = (share > _DARK) & (share < _BRIGHT)
     if (is_level & is_middle).any():
         values_text = ", ".join(map(str, present[is_level & is_middle][:_SHOWN]))
-        return f"and {values_text} fill areas between black and white: a class, or a shade?"
+        return (
+            f"and pixels of {values_text} fill areas between black and white: a class, or a shade?"
+        )
     if len(present) == 3 and not is_middle[1]:
         return "and the second and third could be two classes, or a class and void"
     is_dark_level = is_level & (share <= _DARK) & (present > 0)
     # Noise of an earlier JPEG yields several bright values; class ids with void 255 have only one.
     if is_dark_level.any() and (share >= _BRIGHT).sum() < 2:
-        return "and the small ones fill areas next to a single bright one: class ids and void?"
+        return "and small values fill areas next to a single bright value: class ids and void?"
     return ""
 
 
@@ -154,8 +156,8 @@ def _split_lossy_gray(values: Values, present: Values, white: int) -> tuple[Mask
         return None
     if present[-1] < _BRIGHT * white:
         raise Unclear(
-            f"its largest value is {present[-1]} of {white}, and lossy compression leaves nothing "
-            "certain of levels that are not black and white"
+            f"its largest value is {present[-1]} of {white}, and lossy compression makes levels "
+            "other than black and white unreliable"
         )
     if present[0] >= _BRIGHT * white:
         return None
@@ -195,7 +197,7 @@ def _is_flat(values: Values, tolerance: int = 0) -> Mask:
 
 def _list_counts(present: Values, counts: Values) -> str:
     pairs = zip(present[:_SHOWN].tolist(), counts[:_SHOWN].tolist(), strict=True)
-    text = ", ".join(f"{value} in {count} pixels" for value, count in pairs)
+    text = ", ".join(f"{value} in {Count(count):pixel}" for value, count in pairs)
     return text + (", ..." if len(present) > _SHOWN else "")
 
 

@@ -38,16 +38,17 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
             parts and the content of the folder.
     """
     if not source.is_dir():
-        requirement = f"; it should hold {', '.join(parts)}" if parts else ""
+        requirement = f"; it should contain {', '.join(parts)}" if parts else ""
         raise DataError(
-            f"the source {source} is not a folder{requirement}: download the dataset and give "
-            "the folder it was unpacked to"
+            f"the source {source} is not a folder{requirement}: download the dataset and pass the "
+            "folder it was unpacked to"
         )
     missing = [part for part in parts if not (source / part).exists()]
     if missing:
         raise DataError(
-            f"{source} should hold {', '.join(parts)}, but {', '.join(missing)} is missing; "
-            f"found {format_listing(source)}: give the folder that holds them"
+            f"{source} should contain {', '.join(parts)}, but does not have "
+            f"{', '.join(missing)}; found {format_listing(source)}: pass the folder that contains "
+            "them"
         )
 
 
@@ -70,8 +71,8 @@ def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) 
         candidates = [folder for folder in level if not _find_missing(folder, expects)]
         if len(candidates) > 1:
             raise DataError(
-                f"{candidates[0]} and {candidates[1]} both hold {', '.join(expects)}; give the one "
-                "to convert"
+                f"{candidates[0]} and {candidates[1]} both contain {', '.join(expects)}; pass the "
+                "one to convert"
             )
         if candidates:
             return candidates[0]
@@ -80,9 +81,8 @@ def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) 
         f"{part} ({expects[part]})" for part in _find_missing(nearest, expects)
     )
     raise DataError(
-        f"{source} should hold {', '.join(expects)}, but {nearest} lacks {missing_text}, and no "
-        "folder "
-        f"inside has more of them; {source} holds {format_listing(source)}. "
+        f"{source} should contain {', '.join(expects)}, but {nearest} lacks {missing_text}, and no "
+        f"folder inside has more of them; {source} contains {format_listing(source)}. "
         f"{by_hand[:1].upper()}{by_hand[1:]}"
     )
 
@@ -155,7 +155,7 @@ def read_names(file: Path) -> list[str]:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or not names:
         problem = f"lists {repeated[0]!r} more than once" if repeated else "lists nothing"
-        raise DataError(f"{file} {problem}; it should hold one name per line, each once")
+        raise DataError(f"{file} {problem}; it should contain one name per line, each once")
     return names
 
 
@@ -237,8 +237,9 @@ def list_unread_files(folder: Path) -> list[Path]:
     for file in unread:
         if not file.name.startswith(".") and file.name.lower() not in _SYSTEM_FILES:
             raise DataError(
-                f"{file} is not read: {folder} should hold image files alone "
-                f"({', '.join(IMAGE_SUFFIXES)}); convert it to one of these, or move it elsewhere"
+                f"{file} is not an image: {folder} must contain only image files "
+                f"({', '.join(IMAGE_SUFFIXES)}); convert the file to one of these formats, or move "
+                "it elsewhere"
             )
     return unread
 
@@ -305,8 +306,8 @@ def find_coco_splits(source: Path) -> dict[str, Path]:
             files_by_split[split] = candidates[0]
     if not files_by_split:
         raise DataError(
-            f"{source} holds none of train.json, val.json, test.json, nor names that contain a "
-            f"split; found {format_listing(source)}: name a file"
+            f"{source} contains none of train.json, val.json, test.json, nor files whose names "
+            f"contain a split; found {format_listing(source)}: pass a file"
         )
     return files_by_split
 

@@ -52,8 +52,8 @@ class CocoImages:
         """
         if (absolute_path := make_absolute(image)) in self.paths:
             raise DataError(
-                f"{self._split} has the image {image} twice, so that its objects would be "
-                "missing from one of the two; put all its objects into one entry"
+                f"{self._split} lists the image {image} twice, so that each of the two entries "
+                "would lack objects; put all objects of the image into one entry"
             )
         self.paths[absolute_path] = None
         height, width = size or measure_image_size(image)
@@ -88,7 +88,7 @@ class CocoImages:
                 "cannot store; rename the file"
             ) from None
         if not absolute.is_relative_to(self.root):
-            raise DataError(f"{image} does not lie inside {self.root}, the images root")
+            raise DataError(f"{image} is not inside the images root {self.root}")
         name = absolute.relative_to(self.root)
         return self._copy_image(image, name) if self._copy_images else name.as_posix()
 
@@ -98,5 +98,7 @@ class CocoImages:
         try:
             shutil.copyfile(image, self._folder / target)
         except FileNotFoundError:
-            raise DataError(f"the image {image} existed earlier and is missing now") from None
+            raise DataError(
+                f"the image {image} was removed during the conversion; restore it and convert again"
+            ) from None
         return target.as_posix()

@@ -98,9 +98,8 @@ def shape_from_polygons(
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
             raise DataError(
                 f"{description} (height {height}, width {width}) has the polygon "
-                f"{_abbreviate(polygon)}; "
-                "it needs three or more points x, y, none further away than "
-                f"{MAX_REACH} times the image's longer side"
+                f"{_abbreviate(polygon)}; a polygon needs three or more points x, y, none farther "
+                f"from the origin than {MAX_REACH} times the image's longer side"
             )
     rounded_polygons = [[round_coordinate(value) for value in polygon] for polygon in polygons]
     rle = coco_mask.merge(coco_mask.frPyObjects(rounded_polygons, height, width))

@@ -92,7 +92,8 @@ class CocoWriter:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated or not names:
             raise DataError(
-                f"the categories of {self.file} are {names}; give at least one and each name once"
+                f"the categories of {self.file} are {names}; at least one is required, and each "
+                "name only once"
             )
         require_class_names(names, str(self.file))
         self.split = split
@@ -215,8 +216,8 @@ class CocoWriter:
         record = self._images.get_record(image_id)
         if mask.shape != (record["height"], record["width"]):
             raise DataError(
-                f"a mask of {record['file_name']} has size {mask.shape} (height, width), the "
-                f"image {(record['height'], record['width'])}; both must agree"
+                f"a mask of {record['file_name']} has size {mask.shape} (height, width), but the "
+                f"image has {(record['height'], record['width'])}; both must agree"
             )
         shape = shape_from_mask(mask, polygons=polygons, box=box)
         self._annotations.add_object(

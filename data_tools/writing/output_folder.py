@@ -30,7 +30,8 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
         RunError: If it cannot be created.
     """
     with replace_folder(out, overwrite=overwrite, remedy="choose another folder") as partial:
-        _check_output(out, sources, overwrite)  # also of an earlier result that got its name back
+        # Checked only now: `replace_folder` may first restore an earlier result to `out`.
+        _check_output(out, sources, overwrite)
         yield partial
 
 
@@ -56,18 +57,18 @@ def _check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise DataError(f"the output {out} is a file; give the name of a folder")
+        raise DataError(f"the output {out} is a file; choose a folder")
     if not any(out.iterdir()):
         return
     if not overwrite:
         raise DataError(
-            f"the output folder {out} already holds {format_listing(out)}; choose another, or pass "
-            "overwrite (--overwrite) to replace an earlier conversion"
+            f"the output folder {out} already contains {format_listing(out)}; choose another "
+            "folder, or pass overwrite (--overwrite) to replace an earlier conversion"
         )
     if not (out / CARD).is_file():
         raise DataError(
-            f"the output folder {out} holds {format_listing(out)} but no {CARD}, so no conversion "
-            "wrote it and it is not replaced; choose another"
+            f"the output folder {out} contains {format_listing(out)} but no {CARD}, so no "
+            "conversion created it and it is not replaced; choose another folder"
         )
     for source in sources:
         if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(out)):

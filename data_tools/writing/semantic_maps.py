@@ -50,15 +50,15 @@ class SemanticMaps:
         """
         if ids.shape != (record["height"], record["width"]):
             raise DataError(
-                f"the label map of {record['file_name']} has size {ids.shape} (height, width), the "
-                f"image {(record['height'], record['width'])}; both must agree"
+                f"the label map of {record['file_name']} has size {ids.shape} (height, width), but "
+                f"the image has {(record['height'], record['width'])}; both must agree"
             )
         counts = np.bincount(ids.ravel(), minlength=self.void + 1)
         unknown = [int(v) for v in np.flatnonzero(counts) if self._num_categories < v != self.void]
         if unknown:
             raise DataError(
-                f"the label map of {record['file_name']} holds {unknown}; allowed are 0 to "
-                f"{self._num_categories} and {self.void} for void"
+                f"the label map of {record['file_name']} holds {unknown}; allowed: 0 to "
+                f"{self._num_categories}, and {self.void} for void"
             )
         self.pixels += counts[: self._num_categories + 1]
         # `with_suffix` would replace the end of names such as `1.2.840`.

@@ -50,10 +50,9 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(
-            f"{file} holds no tensors by name (found {type(content).__name__} with "
-            f"{', '.join(map(repr, list(state_dict)[:3])) or 'nothing'}); give a file with a "
-            "model's "
-            "state dict"
+            f"{file} contains no named tensors (found {type(content).__name__} with "
+            f"{', '.join(map(repr, list(state_dict)[:3])) or 'nothing'}); use a file with a "
+            "model's state dict"
         )
     return tensors
 
@@ -164,7 +163,7 @@ def _read_file(file: Path) -> Any:
                 f"trust the source of the file: {_format_conversion_command(file)}"
             ) from error
         raise WeightsError(
-            f"{file} is not a checkpoint; give a .safetensors or .pth file"
+            f"{file} is not a checkpoint; use a .safetensors or .pth file"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(

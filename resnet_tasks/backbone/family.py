@@ -52,13 +52,11 @@ class ResNetSpec:
     def __post_init__(self) -> None:
         if len(self.layers) != 4 or any(num_blocks < 1 for num_blocks in self.layers):
             raise ResnetTasksError(
-                f"backbone.layers is {list(self.layers)}; give the blocks of the four stages C2 to "
-                "C5, each at least 1, such as [3, 4, 6, 3]"
+                f"backbone.layers is {list(self.layers)}; set the number of blocks of the four "
+                "stages C2 to C5, each at least 1, such as [3, 4, 6, 3]"
             )
         if self.block not in ("basic", "bottleneck"):
-            raise ResnetTasksError(
-                f"backbone.block is {self.block!r}; allowed are basic and bottleneck"
-            )
+            raise ResnetTasksError(f"backbone.block is {self.block!r}; allowed: basic, bottleneck")
 
     @property
     def convolutions(self) -> int:
@@ -143,9 +141,7 @@ def build_trunk(
             f"backbone.drop_path is {drop_path}; it must be at least 0 and below 1"
         )
     if output_stride not in OUTPUT_STRIDES:
-        raise ResnetTasksError(
-            f"backbone.output_stride is {output_stride}; allowed are 8, 16 and 32"
-        )
+        raise ResnetTasksError(f"backbone.output_stride is {output_stride}; allowed: 8, 16, 32")
     net = _build_net(name, in_channels, output_stride, drop_path)
     children: dict[str, nn.Module] = {}
     for child, module in net.named_children():

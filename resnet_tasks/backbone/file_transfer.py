@@ -25,7 +25,7 @@ from resnet_tasks.files.digests import compute_sha256
 READ_SECONDS = 20.0
 """Seconds that a single read of a running download may block."""
 WINDOW_SECONDS = 30.0
-LEAST_BYTES = 64 * 1024
+MIN_BYTES = 64 * 1024
 """Minimum number of bytes per window; a slower download would take hours and is stopped."""
 TOTAL_SECONDS = 3600.0
 """Longest duration of a download in seconds; the next attempt resumes where it stopped."""
@@ -39,7 +39,7 @@ class StallDetector:
 
     Args:
         num_bytes: Bytes that are already on disk.
-        window: Seconds in which at least `LEAST_BYTES` must arrive; default: `WINDOW_SECONDS`.
+        window: Seconds in which at least `MIN_BYTES` must arrive; default: `WINDOW_SECONDS`.
     """
 
     def __init__(self, num_bytes: int, window: float | None = None) -> None:
@@ -62,7 +62,7 @@ class StallDetector:
             raise TimeoutError(f"not done after {TOTAL_SECONDS:.0f} s")
         if now - self._mark >= self._window:
             came = abs(num_bytes - self._num_bytes)  # smaller if another process started over
-            if came < LEAST_BYTES:
+            if came < MIN_BYTES:
                 raise TimeoutError(f"{came} bytes in {now - self._mark:.1f} s")
             self._mark, self._num_bytes = now, num_bytes
 

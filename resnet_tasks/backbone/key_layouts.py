@@ -28,8 +28,8 @@ _STAGE = re.compile(r"^res([2-5])\.(\d+)\.(conv[123]|shortcut)\.(norm\.)?(.+)$")
 _STEM = re.compile(r"^stem\.conv1\.(norm\.)?(.+)$")
 _REMEDY = (
     "this package halves in the 3x3 convolution and reads RGB, so their results would be silently "
-    "wrong; use weights that were trained as torchvision's are (detectron2's "
-    "torchvision/R-50.pkl, MMDetection's style='pytorch'), or backbone.weights=imagenet"
+    "wrong; use weights that were trained like torchvision's (detectron2's torchvision/R-50.pkl, "
+    "MMDetection's style='pytorch'), or backbone.weights=imagenet"
 )
 
 
@@ -134,8 +134,8 @@ def _detect_pixel_format(
         return mean, tuple(value / 255 for value in stated[1][::order]), flip
     if is_caffe:
         raise WeightsError(
-            f"{source} holds a model that reads pixels on the 0..255 scale, but does not say in "
-            f"which channel order; {_REMEDY}"
+            f"{source} holds a model that reads pixels on the 0..255 scale, but does not state the "
+            f"channel order; {_REMEDY}"
         )
     # Folded norms and grouped convolutions: ResNeXts trained with Caffe2 on BGR images that were
     # normalized with ImageNet's constants.

@@ -308,8 +308,8 @@ def _resolve_file(request: WeightsRequest, accept_license: bool) -> WeightSource
     if file.suffix not in SUFFIXES:
         hint = suggest_nearest(request.spec, ["imagenet", "none"])
         raise WeightsError(
-            f"{request.key} is {request.spec!r}, but {file.absolute()} is not a folder; allowed "
-            f"are {FORMS}{hint}"
+            f"{request.key} is {request.spec!r}, but {file.absolute()} is not a folder; allowed: "
+            f"{FORMS}{hint}"
         )
     if not file.is_file():
         raise WeightsError(f"{request.key}: there is no file {file.absolute()}")

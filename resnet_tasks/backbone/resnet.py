@@ -287,14 +287,13 @@ def _check_arguments(in_channels: int, frozen_stages: int, norm: str) -> None:
         raise ResnetTasksError(f"backbone: in_channels is {in_channels}, but must be at least 1")
     _check_frozen_stages(frozen_stages)
     if norm not in NORMS:
-        raise ResnetTasksError(f"backbone.norm is {norm!r}; allowed are {', '.join(NORMS)}")
+        raise ResnetTasksError(f"backbone.norm is {norm!r}; allowed: {', '.join(NORMS)}")
 
 
 def _check_frozen_stages(stages: int) -> None:
     if not 0 <= stages <= len(LEVELS):
         raise ResnetTasksError(
-            f"backbone.frozen_stages is {stages}; allowed are 0 (none), 1 (the stem) to 5 "
-            "(through C5)"
+            f"backbone.frozen_stages is {stages}; allowed: 0 (none), 1 (the stem) to 5 (through C5)"
         )
 
 

@@ -140,7 +140,7 @@ def read_license(run: Path) -> str:
         if isinstance(event, dict) and event.get("event") == "start" and "weights" in event:
             began = event["weights"]
             return str(began["license"]) if began else "your own (trained from random weights)"
-    return "not stated (log.jsonl does not say what the run began with)"
+    return "not stated (log.jsonl does not name the initial weights)"
 
 
 def _read_json(file: Path) -> dict[str, Any]:

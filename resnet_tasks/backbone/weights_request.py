@@ -28,7 +28,7 @@ class WeightsRequest:
         """Suggestion for error messages that works for every kind of failure."""
         if self.key == BACKBONE_KEY:
             return (
-                f"give a file on this machine with {self.key}=PATH, or start from random weights "
+                f"set a file on this machine with {self.key}=PATH, or start from random weights "
                 f"with {self.key}=none"
             )
-        return f"give a file on this machine with {self.key}=PATH, or leave {self.key} out"
+        return f"set a file on this machine with {self.key}=PATH, or omit {self.key}"

@@ -66,8 +66,9 @@ def load_comparison_images(
             dataset = run.load_dataset("val", data_root=data_root)
         except DataError as error:
             raise DataError(
-                f"an export is compared with its model on real images, but there are none: "
-                f"{error}; give images with --images FILES-OR-FOLDER, or the data with --data-root"
+                "an export is compared with its model on real images, but there are none: "
+                f"{error}; pass images with --images FILES-OR-FOLDER, or the folder of the "
+                "datasets with --data-root"
             ) from None
         files = [dataset.path(i) for i in range(len(dataset))]
     indices = np.linspace(0, len(files) - 1, min(comparison_images.number, len(files))).astype(int)

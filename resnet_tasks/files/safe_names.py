@@ -135,8 +135,8 @@ def require_class_names(
         if _has_control_characters(name):
             place = f"{location}: " if location else ""
             raise error(
-                f"{place}the class name {_quote_name(name)} holds a control character, so that it "
-                "cannot be kept in XML or in a list of names; rename the class"
+                f"{place}the class name {_quote_name(name)} contains a control character, so that "
+                "it cannot be stored in XML or in a list of names; rename the class"
             )
 
 

@@ -115,14 +115,14 @@ def _resolve_weights(request: WeightsRequest, name: str, accept_license: bool) -
     if request.spec in ("imagenet", "none", "unloaded") or kind == "timm":
         raise WeightsError(
             f"{request} names a backbone, not a whole model; write backbone.weights="
-            f"{request.spec}, or give {_FORMS}"
+            f"{request.spec}, or use {_FORMS}"
         )
     if kind == "torchvision":
         try:
             torchvision.models.get_weight(weights_name)
         except ValueError:
             raise WeightsError(
-                f"{request}: torchvision has no such weights; give {_FORMS}"
+                f"{request}: torchvision has no such weights; use {_FORMS}"
             ) from None
     return find_weights(request, name, accept_license)
 

@@ -28,8 +28,8 @@ def suggest_options(head: Head, file: ForeignModel, name: str) -> str:
     wrong = find_differing_options(head, file)
     if not wrong:
         return (
-            f"{file.kind} in this file has an architecture that the head cannot have"
-            f"{head.foreign_weights.mismatch_hint}"
+            f"{file.kind} in this file has an architecture that the head does not "
+            f"support{head.foreign_weights.mismatch_hint}"
         )
     shared = _get_shared_channels(head) is not None
     texts = (

@@ -173,7 +173,7 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
     state = checkpoint / "state.pt"
     if not state.is_file():
         raise RunError(
-            f"{checkpoint} holds no state.pt and cannot be resumed from; use checkpoints/last"
+            f"{checkpoint} has no state.pt, so that no run can resume from it; use checkpoints/last"
         )
     try:
         values = torch.load(state, map_location="cpu", weights_only=True)

@@ -117,8 +117,8 @@ class HubUpload:
             repo_info = api.model_info(self.repo, timeout=ANSWER_SECONDS)
             if not public and not repo_info.private:
                 raise HubError(
-                    f"{self.repo} already exists and is public; nothing was sent: pass "
-                    "--public if this is intended, or give another repository"
+                    f"{self.repo} already exists and is public; nothing was sent: pass --public if "
+                    "this is intended, or choose another repository"
                 )
             sent = {file.name for file in self.files}
             stale = [sibling.rfilename for sibling in repo_info.siblings or ()]
@@ -259,8 +259,8 @@ def _describe_refusal(repo: str, endpoint: str, error: HfHubHTTPError) -> str:
         return f"{endpoint} does not accept the token; log in again with `hf auth login`"
     if status == 403:
         return (
-            f"{endpoint} refuses: the token may not write to {repo}; give a repository that you "
-            "own or use a token with write access"
+            f"{endpoint} refuses: the token may not write to {repo}; choose a repository that you "
+            "own, or use a token with write access"
         )
     reason = error.server_message or get_first_line(error)
     return f"{endpoint} refuses {repo} ({status}: {reason})"

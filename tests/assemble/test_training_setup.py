@@ -208,7 +208,7 @@ def test_a_check_reports_invalid_data(data: Path) -> None:
     recipe = tiny_recipe(data)
     assert check_recipe(recipe).endswith("1 categories of its data")
     (data / "u.png").unlink()
-    with pytest.raises(DataError, match=r"b\.json: 1 of 3 named files are missing"):
+    with pytest.raises(DataError, match=r"b\.json: 1 of 3 listed files are missing"):
         check_recipe(recipe)
     (data / "b.json").write_text("{")
     with pytest.raises(DataError, match=r"b\.json"):

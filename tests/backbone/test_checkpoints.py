@@ -193,7 +193,7 @@ def test_the_offered_conversion_works_from_any_folder(kind: str, tmp_path: Path)
     ("content", "kind"), [({"epoch": 3}, "dict"), (torch.zeros(3), "Tensor"), ([1, 2], "list")]
 )
 def test_files_without_named_tensors_are_refused(content: Any, kind: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=f"no tensors by name .found {kind} with"):
+    with pytest.raises(WeightsError, match=f"no named tensors .found {kind} with"):
         ResNet(TINY, weights=_save(content, tmp_path / "a.pth"))
 
 

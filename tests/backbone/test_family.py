@@ -173,7 +173,9 @@ def test_depth_counts_as_in_the_paper(depth: ResNetSpec, convolutions: int) -> N
 
 
 def test_wrong_depths_are_refused() -> None:
-    with pytest.raises(ResnetTasksError, match=r"backbone.layers is \[3, 4, 6\]; give the blocks"):
+    with pytest.raises(
+        ResnetTasksError, match=r"backbone.layers is \[3, 4, 6\]; set the number of blocks"
+    ):
         ResNetSpec((3, 4, 6))
     with pytest.raises(ResnetTasksError, match=r"\[3, 0, 6, 3\]"):
         ResNetSpec((3, 0, 6, 3))

@@ -58,7 +58,7 @@ def test_kinds_are_never_mixed(ran: list[str], tmp_path: Path) -> None:
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no benchmark is named 'startpu'"):
+    with pytest.raises(DataError, match="there is no benchmark 'startpu'"):
         every.main(["--only", "startpu", "--out", str(tmp_path)])
 
 

@@ -31,7 +31,7 @@ def test_runs_that_saw_other_objects_are_refused() -> None:
     good = {"objects": 90, "seen": 30}
     loading.require_all_objects([good, good], 90)
     for bad in ({"objects": 89, "seen": 30}, {"objects": 90, "seen": 29}):
-        with pytest.raises(DataError, match=r"generated were 90, of which the first run had 30"):
+        with pytest.raises(DataError, match=r"90 were generated, of which the first run had 30"):
             loading.require_all_objects([good, bad], 90)
 
 

@@ -78,7 +78,7 @@ def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
     assert f"- Converted from: {tmp_path / 'in' / 'lanes-main' / 'data'}" in text
     assert UNVERIFIED in text
     segnet(tmp_path / "in" / "lanes-main" / "copy")
-    with pytest.raises(DataError, match=r"copy and .*data both hold train/\*\.png, trainannot"):
+    with pytest.raises(DataError, match=r"copy and .*data both contain train/\*\.png, trainannot"):
         prepare(str(file), tmp_path / "in", tmp_path / "other")
     with pytest.raises(
         DataError, match=r"lacks train.*; trainannot \(their maps\), .* Ask the owner"
@@ -164,7 +164,7 @@ def test_label_maps_by_format(tmp_path: Path) -> None:
 
 
 def test_unknown_names_get_the_nearest_match(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no dataset 'BCDD'; there are .*mean 'bccd'\?"):
+    with pytest.raises(DataError, match=r"no dataset 'BCDD'; available: .*mean 'bccd'\?"):
         prepare("BCDD", tmp_path, tmp_path / "out")
     with pytest.raises(ResnetTasksError, match=r"unknown format 'label_maps'; .*'label-maps'\?"):
         convert("label_maps", tmp_path, tmp_path / "out")
@@ -187,13 +187,13 @@ def test_taken_folders_are_replaced_only_when_asked_and_ours(tmp_path: Path) -> 
     out = tmp_path / "out"
     prepare("cells", None, out, seed=1, **SMALL)
     before = (out / "train.json").read_bytes()
-    with pytest.raises(DataError, match=r"already holds data_card\.md, images"):
+    with pytest.raises(DataError, match=r"already contains data_card\.md, images"):
         prepare("cells", None, out, seed=2, **SMALL)
     assert (out / "train.json").read_bytes() == before
     prepare("cells", None, out, seed=2, overwrite=True, **SMALL)
     assert (out / "train.json").read_bytes() != before
     (out / "data_card.md").unlink()
-    with pytest.raises(DataError, match=r"no data_card\.md, so no conversion wrote it"):
+    with pytest.raises(DataError, match=r"no data_card\.md, so no conversion created it"):
         prepare("cells", None, out, overwrite=True, **SMALL)
     assert names(tmp_path) == ["out"]
     with pytest.raises(DataError, match="is a file"):

@@ -99,9 +99,9 @@ def test_split_names_that_are_no_file_names(name: str) -> None:
 def test_class_names_are_free_text_that_can_be_printed() -> None:
     require_class_names(["traffic light / red", "../x", "Zelle \u00fc", "\u7d30\u80de"])
     for name in ("a\0", "a\nb", "a\x1b[31m", "\x7f"):
-        with pytest.raises(DataError, match=r"holds a control character, .* rename the class"):
+        with pytest.raises(DataError, match=r"contains a control character, .* rename the class"):
             require_class_names([name])
-        with pytest.raises(DataError, match=r"`categories\[0\]`: the class name 'a?.* holds a"):
+        with pytest.raises(DataError, match=r"`categories\[0\]`: the class name 'a?.* contains a"):
             CategoryMap.from_json([{"id": 1, "name": name}])
 
 
@@ -282,7 +282,9 @@ def test_torch_gives_no_module_these_names() -> None:
 def test_labels_of_a_run(cells: Path, tmp_path: Path) -> None:
     value = random_run(tmp_path / "run", cells, "quickstart", LIGHT).labels.to_json()
     value["heads"]["objects"]["classes"][0] = "a\nb"
-    with pytest.raises(DataError, match=r"heads\.objects\.classes: the class name 'a\\nb' holds"):
+    with pytest.raises(
+        DataError, match=r"heads\.objects\.classes: the class name 'a\\nb' contains"
+    ):
         Labels.from_json(value)
 
 

@@ -423,10 +423,10 @@ def test_segmenters_options_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"decoder_attention_type": "scse"}, "an architecture that the head cannot have"),
+        ({"decoder_attention_type": "scse"}, "an architecture that the head does not support"),
         (
             {"encoder_depth": 4, "decoder_channels": (64, 32, 16, 16)},
-            "an architecture that the head cannot have",
+            "an architecture that the head does not support",
         ),
     ],
 )

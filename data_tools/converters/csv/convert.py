@@ -161,9 +161,7 @@ def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pa
     if tables:
         unknown = [split for split in tables if split not in SPLITS]
         if unknown:
-            raise DataError(
-                f"tables names the split {unknown[0]!r}; allowed splits are {', '.join(SPLITS)}"
-            )
+            raise DataError(f"tables names the split {unknown[0]!r}; allowed: {', '.join(SPLITS)}")
         return {split: source / tables[split] for split in SPLITS if split in tables}
     files: dict[str, Path] = {}
     for split in SPLITS:
@@ -172,8 +170,9 @@ def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pa
                 files.setdefault(split, file)
     if not files:
         raise DataError(
-            f"{source} holds no table (none of {', '.join(TABLES).format(split='train')}); found "
-            f"{format_listing(source)}: name the tables, for example tables={{train: boxes.csv}}"
+            f"{source} contains no table (none of {', '.join(TABLES).format(split='train')}); "
+            f"found {format_listing(source)}: name the tables, for example tables={{train: "
+            "boxes.csv}"
         )
     return files
 
@@ -196,7 +195,9 @@ def _map_class_names(
     )
     class_names = collect_class_names(labels, classes, shape="a box", container="table")
     if classes is None and not class_names:
-        raise DataError(f"{', '.join(map(str, files.values()))}: no row has a box; give classes")
+        raise DataError(
+            f"{', '.join(map(str, files.values()))}: no row has a box; set the option classes"
+        )
     return dict(classes) if isinstance(classes, Mapping) else {name: name for name in class_names}
 
 

@@ -95,7 +95,7 @@ def find_images(
     missing = [name for name, paths in paths_by_name.items() if not paths]
     if missing:
         raise DataError(
-            f"{table} has rows for {Count(len(missing)):image} not in {folder}, the first "
+            f"{table} has rows for {Count(len(missing)):image} outside {folder}, the first "
             f"{missing[0]!r}; add the images or remove the rows"
         )
     for name, paths in paths_by_name.items():

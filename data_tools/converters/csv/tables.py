@@ -107,7 +107,7 @@ def _resolve_columns(
     unknown = [key for key in columns if key not in COLUMNS]
     if unknown:
         raise DataError(
-            f"columns has the unknown key {unknown[0]!r}; allowed are {', '.join(COLUMNS)}"
+            f"columns has the unknown key {unknown[0]!r}; allowed: {', '.join(COLUMNS)}"
         )
     names = {**COLUMNS, **columns}
     if names["width"] or names["height"]:

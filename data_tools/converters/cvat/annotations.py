@@ -116,7 +116,7 @@ def _read_frame_step(root: Element, file: Path) -> int:
 def _parse_split(subset: str, location: str) -> str:
     if subset.strip().lower() not in SPLITS:
         raise DataError(
-            f"{location} is in the subset {subset!r}; known are {', '.join(filter(None, SPLITS))}: "
+            f"{location} is in the subset {subset!r}; allowed: {', '.join(filter(None, SPLITS))}; "
             "rename the subset in CVAT or in the file"
         )
     return SPLITS[subset.strip().lower()]

@@ -47,7 +47,9 @@ def add_shape(
         return
     if shape.tag not in SHAPES:
         known_tags = ", ".join((*SHAPES, *NOT_CONVERTED))
-        raise DataError(f"{location}, {shape_name} is a {shape.tag!r}; known are {known_tags}")
+        raise DataError(
+            f"{location}, {shape_name} is a {shape.tag!r}; supported shapes: {known_tags}"
+        )
     location = f"{location}, {shape_name} ({label})"
     attributes = {"occluded": 1} if shape.get("occluded") == "1" else {}
     turn = _parse_number(shape, "rotation", location) if shape.get("rotation") else 0.0

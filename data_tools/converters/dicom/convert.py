@@ -98,7 +98,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
 
     summaries = dataset.write(track_splits(splits, progress), add_file)
     if not any(summary.images for summary in summaries):
-        raise DataError(f"{source} holds no DICOM image; found {format_listing(source)}")
+        raise DataError(f"{source} contains no DICOM image; found {format_listing(source)}")
     return summaries
 
 

@@ -94,7 +94,9 @@ class DicomFile:
             kind = self.header.get("SOPClassUID", None) or self.header.file_meta.get(
                 "MediaStorageSOPClassUID", None
             )
-            return f"it holds no image ({format_uid(UID(str(kind))) if kind else 'no SOP class'})"
+            return (
+                f"it contains no image ({format_uid(UID(str(kind))) if kind else 'no SOP class'})"
+            )
 
     @property
     def group(self) -> str | None:

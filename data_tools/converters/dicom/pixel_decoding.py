@@ -103,7 +103,7 @@ def decode_frame(dataset: pydicom.Dataset, path: Path, index: int, unused: int) 
             raise
         raise DataError(
             f"{path}: the pixels, stored as {format_uid(syntax)}, cannot be decoded "
-            f"({format_error(error)}); if the file is sound, {_suggest_remedy(syntax)}"
+            f"({format_error(error)}); if the file is intact, {_suggest_remedy(syntax)}"
         ) from None
     native = frame.astype(frame.dtype.newbyteorder("="), copy=False)
     native = native >> unused if unused else native  # float arrays reject any shift

@@ -55,8 +55,8 @@ def require_gzip_name(path: Path) -> None:
     if not is_compressed and is_gzip_name(path):
         raise _unreadable(
             path,
-            "it is not gzip data, although its name ends in .gz; fetch the file again, or take the "
-            ".gz off its name if it was never compressed",
+            "it is not gzip data, although its name ends in .gz; fetch the file again, or remove "
+            ".gz from its name if it was never compressed",
         )
 
 

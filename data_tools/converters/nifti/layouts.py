@@ -102,19 +102,21 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     if "train" not in splits:
         raise DataError(
             f"{source} has no volumes with labels to train on (imagesTr and labelsTr, or images "
-            f"and labels); found {format_listing(source)}: give the folder that holds them"
+            f"and labels); found {format_listing(source)}: pass the folder that contains them"
         )
     void = [value for value, name in names.items() if name == IGNORE]
     class_names = {v: n for v, n in sorted(names.items()) if n not in (BACKGROUND, IGNORE)}
     if not class_names:
-        raise DataError(f"{source}: there is no label but the background; give classes={{1: ...}}")
+        raise DataError(f"{source}: there is no label but the background; set classes={{1: ...}}")
     return NiftiLayout(splits, unlabeled, class_names, void[0] if void else None)
 
 
 def _read_description(file: Path) -> dict[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
-        raise DataError(f"{file} must hold an object with labels, got a {type(content).__name__}")
+        raise DataError(
+            f"{file} must contain an object with labels, got a {type(content).__name__}"
+        )
     return content
 
 

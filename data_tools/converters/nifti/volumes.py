@@ -194,9 +194,8 @@ class Volume:
             )
             raise DataError(
                 f"the label volume {label_volume.path} has the unknown values {value_text} in "
-                f"slice {index}; "
-                f"known are {', '.join(map(str, known_values))}: correct it, or name them with "
-                "classes"
+                f"slice {index}; allowed: {', '.join(map(str, known_values))}; correct the volume, "
+                "or name the values with classes"
             )
         return np.array([ids[int(value)] for value in known_values], dtype=np.int64)[positions]
 
@@ -251,8 +250,8 @@ def _read_stored_values(image: nibabel.Nifti1Pair) -> Array:
 def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine: bool) -> None:
     if first.values.shape[:3] != other.values.shape[:3]:
         raise DataError(
-            f"{other.path} has the size {other.values.shape[:3]}, {first.path} "
-            f"{first.values.shape[:3]}; they must agree: resample one of them"
+            f"{other.path} has the size {other.values.shape[:3]}, but {first.path} has "
+            f"{first.values.shape[:3]}; both must agree: resample one of them"
         )
     # The distance between two affine maps is largest at a corner of the volume.
     corners = np.array(

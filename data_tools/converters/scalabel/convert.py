@@ -114,7 +114,7 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     """
     require_parts(source, ())
     if copy_images and not need_images:
-        raise DataError("copy_images needs the images; leave need_images out")
+        raise DataError("copy_images needs the images; omit need_images")
     stuff_by_semantic = {
         "none": (),
         "drivable": DRIVABLE,
@@ -132,7 +132,7 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     }
     if not files:
         require_parts(source, [pattern.format(split="train") for pattern in labels])
-        raise DataError(f"no label file is given for {source}; name one or more under labels")
+        raise DataError(f"no label file is named for {source}; set one or more in labels")
     count = EstimatedCounter([first.stat().st_size for first, *_ in files.values()], progress)
     annotated: tuple[Annotated, ...] = ("boxes", "masks") if masks else ("boxes",)
     dataset = DatasetWriter(
@@ -198,7 +198,10 @@ def _add_frame(
         paths = read_paths(label.get("poly2d"), location)
         reach = MAX_REACH * max(size)
         if any(abs(value) > reach for path in paths for point in path.points for value in point):
-            raise DataError(f"{location} has a point more than {reach} pixels away; correct it")
+            raise DataError(
+                f"{location} has a point more than {reach} pixels from the origin; correct the "
+                "point"
+            )
         is_area = has_map and category in plan.stuff and bool(paths)
         if is_area:
             ids[_rasterize_paths(paths, size, plan)] = names.index(category) + 1
@@ -208,9 +211,8 @@ def _add_frame(
             if category not in (*DRIVABLE, *LANES, *plan.stuff):
                 known_categories = ", ".join((*plan.things, *plan.ignore, *plan.rename))
                 raise DataError(
-                    f"{location} has the category {category!r}; known are {known_categories}: add "
-                    "it to classes, "
-                    "rename, ignore or stuff"
+                    f"{location} has the category {category!r}; known categories: "
+                    f"{known_categories}; add it to classes, rename, ignore or stuff"
                 )
             skipped_counts.labels[category] += 1
     if has_map:
@@ -282,15 +284,15 @@ def _add_notes(
         label_counts = ", ".join(
             f"{name} {number}" for name, number in sorted(skipped_counts.labels.items())
         )
-        writer.add_note(f"labels of other tasks that were not asked for: {label_counts}")
+        writer.add_note(f"skipped labels of other tasks: {label_counts}")
     if skipped_counts.frames:
         writer.add_note(
-            f"skipped: {Count(skipped_counts.frames):image} of only the further label files"
+            f"skipped: {Count(skipped_counts.frames):image} that only additional label files list"
         )
     if skipped_counts.images_without_map and semantic != "none":
         writer.add_note(
-            f"{Count(skipped_counts.images_without_map):image has} no entry in the further label "
-            "files and a label map of void"
+            f"{Count(skipped_counts.images_without_map):image has} no entry in the additional "
+            "label files; the label maps are void"
         )
     if not need_images:
-        writer.add_note("converted without the images: their sizes were not looked at")
+        writer.add_note("converted without the images: their sizes were not checked")

@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 STEP = 4.0
 """Approximate length, in pixels, of the line segments that replace a curve."""
-MOST_STEPS = 32
+MAX_STEPS = 32
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def flatten_path(path: Poly2dPath) -> list[float]:
 def _sample_curve(control: Sequence[Point]) -> list[Point]:
     """Return points on a cubic Bezier curve, without its start and with its end."""
     length = sum(math.dist(a, b) for a, b in pairwise(control))
-    steps = min(max(math.ceil(length / STEP), 2), MOST_STEPS)
+    steps = min(max(math.ceil(length / STEP), 2), MAX_STEPS)
     points = []
     for step in range(1, steps + 1):
         t = step / steps

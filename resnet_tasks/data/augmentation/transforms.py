@@ -67,7 +67,7 @@ _FASTER_TRANSFORMS = {
 }
 """Replacements of albumentations' transforms. They keep values in 0..1, as moves do."""
 
-LEAST_SEEN = 1 - 1e-3
+MIN_SIDE = 1 - 1e-3
 """Minimum length in pixels of the shorter side of a box after augmentation: 1, minus a tolerance
 for rounding. Boxes that were smaller before are kept."""
 
@@ -156,7 +156,7 @@ class Augmentation:
         Returns:
             The new image, float32 clipped to 0..1 (the input type if all steps only move pixels),
             and its annotations. Boxes are clipped to the image. Objects outside it are removed
-            together with their labels, flags and masks. So are objects with less than `LEAST_SEEN`
+            together with their labels, flags and masks. So are objects with less than `MIN_SIDE`
             pixels left: no anchor fits such a sliver, and the box offsets of an empty box are
             undefined.
 
@@ -187,9 +187,9 @@ class Augmentation:
         kind = np.float32 if self._makes_values else image.dtype
         if not _is_image(augmented, image.shape[2], kind):
             raise RecipeError(
-                f"augment: the steps make {augmented.dtype} of shape {tuple(augmented.shape)} of "
-                f"a {image.dtype} image of shape {image.shape}; remove the transform that changes "
-                "channels or type (ToTensorV2 and FromFloat are not needed here)"
+                f"augment: the steps turn a {image.dtype} image of shape {image.shape} into "
+                f"{augmented.dtype} of shape {tuple(augmented.shape)}; remove the transform that "
+                "changes channels or type (ToTensorV2 and FromFloat are not needed here)"
             )
         if self._may_leave_range:
             augmented = np.clip(augmented, 0.0, 1.0)
@@ -267,7 +267,7 @@ def _find_still_visible(boxes: Array, before: Array) -> NDArray[np.bool_]:
         before: `(N, 4)` xyxy before the augmentation.
     """
     side, was = ((box_array[:, 2:] - box_array[:, :2]).min(axis=1) for box_array in (boxes, before))
-    return np.asarray((side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0)))
+    return np.asarray((side >= MIN_SIDE) | ((was < MIN_SIDE) & (side > 0)))
 
 
 def _is_image(output: Any, channels: int, kind: Any = np.float32) -> bool:
@@ -292,8 +292,8 @@ def _require_channels(
     if not _supports_channels(name, params, channels) and _supports_channels(name, params, 3):
         also = " or 1" if channels != 1 and _supports_channels(name, params, 1) else ""
         raise RecipeError(
-            f"augment.{position}.{name} works on images of 3{also} channels, but data.channels is "
-            f"{channels}; remove it"
+            f"augment.{position}.{name} supports only images of 3{also} channels, but "
+            f"data.channels is {channels}; remove this transform"
         )
 
 

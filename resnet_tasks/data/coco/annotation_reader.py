@@ -135,7 +135,7 @@ class AnnotationReader:
         if crowd is None:
             findings.add("missing_iscrowd", record.id, annotation_id)
         elif crowd not in (0, 1):
-            detail = f"iscrowd {format_value(crowd)}, allowed are 0 and 1"
+            detail = f"iscrowd {format_value(crowd)}; allowed: 0, 1"
             findings.add("annotation_record", record.id, annotation_id, detail)
             return None
         segmentation = self._parse_segmentation(raw.get("segmentation"), record, annotation_id)

@@ -229,9 +229,9 @@ def _build_records(
         num_annotations
         and not 0 <= int(category_indices.min()) <= int(category_indices.max()) < num_categories
     ):
-        raise ValueError("a category is unknown")
+        raise ValueError("an annotation has an unknown category")
     if num_images and not 0 <= int(order.min()) <= int(order.max()) < num_images:
-        raise ValueError("an image is unknown")
+        raise ValueError("the order of the images has an unknown position")
     images = PackedImages(columns)
     semantic = [
         str(optional_fields["semantic"])
@@ -251,7 +251,7 @@ def _require_bounds(name: str, bounds: NDArray[np.int64], number: int, end: int)
         and bool((np.diff(bounds) >= 0).all())
     )
     if not is_sound:
-        raise ValueError(f"{name} does not fit")
+        raise ValueError(f"the offsets in {name} are inconsistent")
 
 
 def _require_inside(names: Sequence[str]) -> None:

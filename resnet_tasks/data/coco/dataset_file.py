@@ -112,7 +112,7 @@ class CocoFile:
         if missing:
             total = sum(1 for _ in self._iter_files())
             raise DataError(
-                f"{self.path}: {len(missing)} of {total} named files are missing, the first is "
+                f"{self.path}: {len(missing)} of {total} listed files are missing, the first is "
                 f"{missing[0]}; set the image folder with `images:` next to `annotations:`"
             )
 

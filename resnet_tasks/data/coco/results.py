@@ -192,7 +192,7 @@ class _EntryValidator:
         if find(self._truth.categories.index_table, category_id) is None:
             known_ids = format_allowed(self._truth.categories.ids)
             self._add(
-                f"known: {known_ids}; ids are those of the ground truth's `categories`, not "
+                f"known ids: {known_ids}; use the ids in the ground truth's `categories`, not "
                 "indices or names",
                 f"{location} has category_id {format_value(category_id)}",
             )
@@ -200,7 +200,9 @@ class _EntryValidator:
         self._check_mask(entry, location, image)
         score: Any = entry.get("score")
         if type(score) not in (int, float) or not is_finite(score):
-            self._add("it must be a finite number", f"{location} has score {format_value(score)}")
+            self._add(
+                "a score must be a finite number", f"{location} has score {format_value(score)}"
+            )
 
     def require_valid(self, path: Path, number: int) -> None:
         """Check that no entry had errors.
@@ -227,7 +229,8 @@ class _EntryValidator:
 
     def _describe_image_remedy(self, image_id: Any) -> str:
         remedy = (
-            f"{self._truth.path} does not have it; its ids look like {format_list(self.images)}"
+            f"{self._truth.path} has no such image; image ids there look like "
+            f"{format_list(self.images)}"
         )
         if isinstance(image_id, str) and parse_integer_id(image_id) in self.images:
             first = next(str(known_id) for known_id in self.images if type(known_id) is int)
@@ -245,12 +248,12 @@ class _EntryValidator:
             return
         if not is_box(box) or not all(map(is_finite, box)):
             self._add(
-                "it must be [x, y, width, height], finite numbers in pixels",
+                "a bbox must be [x, y, width, height], finite numbers in pixels",
                 f"{location} has bbox {format_value(box)}",
             )
         elif min(box[2:]) < 0:
             self._add(
-                "width and height must be 0 or more: it is [x, y, width, height], not corners",
+                "width and height must be 0 or more: a bbox is [x, y, width, height], not corners",
                 f"{location} has bbox {format_value(box)}",
             )
 
@@ -267,8 +270,8 @@ class _EntryValidator:
             )
         if not mask or not is_usable:
             self._add(
-                "it must be polygons of at least six numbers, or an RLE of the image's size "
-                "[height, width]",
+                "a segmentation must be polygons of at least six numbers, or an RLE of the image's "
+                "size [height, width]",
                 f"{location} of height {height} and width {width} has segmentation "
                 f"{format_value(mask)}",
             )

@@ -53,7 +53,7 @@ def read_map_values(
 
 def _format_other_size(path: Path, actual: tuple[int, ...], size: tuple[int, int]) -> str:
     return (
-        f"label map {path} is {actual[1]} x {actual[0]}, its image {size[1]} x {size[0]} "
+        f"label map {path} is {actual[1]} x {actual[0]}, but its image is {size[1]} x {size[0]} "
         "(width x height)"
     )
 

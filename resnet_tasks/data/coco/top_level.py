@@ -23,11 +23,11 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
     """
     if isinstance(raw, list):
         raise DataError(
-            f"{path} is a list: that is a COCO results file (predictions); give the annotation "
+            f"{path} is a list: that is a COCO results file (predictions); pass the annotation "
             "file, an object with `images`, `annotations` and `categories`"
         )
     if not isinstance(raw, dict):
-        raise DataError(f"{path} must hold a COCO object, got {format_value(raw)}")
+        raise DataError(f"{path} must contain a COCO object, got {format_value(raw)}")
     for key in ("images", "categories"):
         if key not in raw:
             raise DataError(
@@ -106,7 +106,7 @@ def parse_annotated_kinds(path: Path, raw: object) -> frozenset[str]:
     unknown = [value for value in values if value not in ANNOTATED]
     if unknown:
         raise DataError(
-            f"{path}: `annotated` holds {format_list(map(repr, unknown))}; allowed: "
+            f"{path}: `annotated` contains {format_list(map(repr, unknown))}; allowed: "
             f"{format_list(ANNOTATED)}"
         )
     return frozenset(map(str, values))

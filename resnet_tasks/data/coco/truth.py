@@ -78,8 +78,8 @@ def read_truth(path: str | Path, *, masks: bool = False) -> TruthFile:
     coco = import_module(_VALIDATING_READER).read_coco(path, for_evaluation=True)
     if "boxes" not in coco.annotated:
         raise DataError(
-            f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; give "
-            "`annotations` with `bbox`, or choose another task"
+            f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; add "
+            "annotations with a `bbox`, or choose another task"
         )
     return TruthFile(path, coco.categories, coco.annotations, coco.problems)
 

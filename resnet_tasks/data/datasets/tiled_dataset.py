@@ -186,9 +186,9 @@ class TiledDataset(Dataset[Sample]):
         self.num_empty = int((~full).sum())
         if not full.any():
             raise DataError(
-                f"none of the {len(full)} tiles of {self.images.files[0].path} shows an object of "
-                f"which at least {self.tiling.min_visible:.0%} are visible; set data.tiles.empty "
-                "to null to train on all of them"
+                f"none of the {len(full)} tiles of {self.images.files[0].path} contains an object "
+                f"whose box is at least {self.tiling.min_visible:.0%} visible; set "
+                "data.tiles.empty to null to train on all of them"
             )
         if self.num_empty:
             # Scale the repeats of empty tiles so that they sum to `empty` times those of the

@@ -155,7 +155,7 @@ def _check_image_file(
     height, width = stored_image.pixels.shape[:2]
     exif_orientation = read_orientation(path)
     size_mismatch = (
-        f"{path} is {width} x {height}, the record says {record.width} x {record.height}"
+        f"{path} is {width} x {height}, but the record has {record.width} x {record.height}"
     )
     if (height, width) == (record.height, record.width):
         if exif_orientation != 1:

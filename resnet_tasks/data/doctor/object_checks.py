@@ -97,7 +97,9 @@ class ObjectChecks:
         ):
             numbers = format_list(f"{value:g}" for value in mask_box)
             box_text = format_list(f"{value:g}" for value in box)
-            self._findings.add("box_apart", *ids, f"bbox [{box_text}], its mask's [{numbers}]")
+            self._findings.add(
+                "box_apart", *ids, f"bbox [{box_text}], bounding box of the mask [{numbers}]"
+            )
 
 
 class _BoxFormatCheck:

@@ -17,6 +17,7 @@ from resnet_tasks.data.doctor.repair import RepairReport
 from resnet_tasks.data.splits.write_splits import WrittenSplits
 from resnet_tasks.errors import MAX_LISTED, MAX_NAME, format_list, shorten_name
 from resnet_tasks.files.atomic import json_text, open_atomic
+from resnet_tasks.number_formats import Count
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
 _SHOWN_IDS = 3
@@ -73,7 +74,7 @@ def print_repair(report: RepairReport, console: Console) -> None:
         console.print(f"changed: {kind}: {count}", markup=False, soft_wrap=True)
     number = sum(report.counts.values())
     console.print(
-        f"repaired copy: {report.path} ({number} changes, each listed in {report.changes}); "
+        f"repaired copy: {report.path} ({Count(number):change}, each listed in {report.changes}); "
         "remaining problems:",
         markup=False,
         soft_wrap=True,

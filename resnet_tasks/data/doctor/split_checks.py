@@ -40,7 +40,7 @@ def check_splits(
     ]  # `resolve` fails on a loop of links
     if len(set(resolved)) < len(resolved):
         again = next(path for path in resolved if resolved.count(path) > 1)
-        raise DataError(f"{again} is given more than once; name each split once")
+        raise DataError(f"{again} is passed more than once; pass each split once")
     checks = [check_coco(path, options) for path in paths]
     return tuple(
         _compare_with_earlier(check, checks[:number]) if number else check

@@ -61,7 +61,7 @@ def convert_channels(stored_image: StoredImage, channels: int, path: Path) -> Ar
     present = stored_image.pixels.shape[2]
     pages = f" in {Count(stored_image.pages):page}" if stored_image.pages > 1 else ""
     raise DataError(
-        f"{path} has {Count(present):channel}{pages} ({stored_image.layout}), the recipe asks for "
+        f"{path} has {Count(present):channel}{pages} ({stored_image.layout}), but the recipe sets "
         f"data.channels={channels}; set data.channels={present}"
     )
 

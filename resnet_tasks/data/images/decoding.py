@@ -155,7 +155,7 @@ def _decode_tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredImage
     page = series.keyframe
     axes, shape = str(series.axes), series.shape
     if "Y" not in axes or "X" not in axes:
-        raise DataError(f"{path} holds no image but {shape} values along {axes}")
+        raise DataError(f"{path} contains no image: its axes {axes} of lengths {shape} lack X or Y")
     height, width = shape[axes.index("Y")], shape[axes.index("X")]
     refuse_large(path, (height, width), math.prod(shape) // (height * width), limit)
     try:
@@ -257,7 +257,7 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
     array = _decode_with_opencv(stream.read())
     if array is None:
         raise DataError(
-            f"{path} is a {image.format} image of mode {image.mode}, which is not read; store "
+            f"{path} is a {image.format} image of mode {image.mode}, which is not supported; store "
             "it as PNG of 8 or 16 bits, or as TIFF"
         )
     if raw_mode.startswith("LA"):  # OpenCV converts gray with alpha to color with alpha
@@ -270,8 +270,8 @@ def _check_not_animated(path: Path, image: Image.Image) -> None:
     if image.format in _ANIMATED and getattr(image, "is_animated", False):
         frames = getattr(image, "n_frames", "several")
         raise DataError(
-            f"{path} is an animation of {frames} images; store the one that is meant in a file "
-            "of its own"
+            f"{path} is an animation of {frames} images; store the intended image in a separate "
+            "file"
         )
 
 

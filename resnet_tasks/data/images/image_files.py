@@ -60,7 +60,7 @@ DAMAGE = (
 
 The errors of tifffile are `ValueError`s, those of imagecodecs are `RuntimeError`s.
 """
-MOST_WIDE = 1 << 25
+MAX_WIDTH = 1 << 25
 """Maximum width in pixels: for wider images Pillow reports a misleading lack of memory."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -82,7 +82,7 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
     Raises:
         DecompressionBombError: If the image has more pixels.
         UnidentifiedImageError: If its format is not allowed.
-        OSError: If it is wider than `MOST_WIDE`, its header is damaged, or it is not a regular
+        OSError: If it is wider than `MAX_WIDTH`, its header is damaged, or it is not a regular
             file.
     """
     previous_limit = Image.MAX_IMAGE_PIXELS
@@ -94,9 +94,9 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
             # Some decoders check this limit on decoding, not on opening.
             Image.MAX_IMAGE_PIXELS = previous_limit if max_pixels is None else max_pixels
             with _open_identified(stream, max_pixels) as image:
-                if image.width > MOST_WIDE:
+                if image.width > MAX_WIDTH:
                     raise OSError(
-                        f"its lines of {image.width:,} pixels are longer than {MOST_WIDE:,}"
+                        f"its width of {image.width:,} pixels exceeds the limit of {MAX_WIDTH:,}"
                     )
                 yield image
         finally:
@@ -108,7 +108,7 @@ def _open_identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
     start = read_start(stream)
     kind = require_format(start)
     if kind == NUMPY:
-        raise UnidentifiedImageError("it is an array of numpy, where an image file is expected")
+        raise UnidentifiedImageError("it is a NumPy array, but an image file is expected")
     doubled = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
     check_declared_size(stream, start, kind, doubled if max_pixels is None else max_pixels)
     try:
@@ -234,7 +234,7 @@ def memmap_array(path: Path) -> NDArray[Any]:
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uif" or 0 in array.shape:
         raise DataError(
-            f"{path} holds {array.dtype} of shape {array.shape}; an image is numbers of shape "
+            f"{path} holds {array.dtype} of shape {array.shape}; an image needs numbers of shape "
             "(height, width) or (height, width, channels)"
         )
     return array
@@ -253,9 +253,8 @@ def get_single_series(tiff: tifffile.TiffFile, path: Path) -> Any:
     if len(candidates) != 1:
         shapes = ", ".join(f"{series.shape} {series.dtype}" for series in candidates[:3])
         raise DataError(
-            f"{path} holds {len(candidates)} images of different kinds ({shapes}); store each in "
-            "a "
-            "file of its own"
+            f"{path} holds {len(candidates)} images of different kinds ({shapes}); store each in a "
+            "separate file"
         )
     return candidates[0]
 

@@ -111,7 +111,7 @@ def require_single_image(path: Path, role: str, num_images: int) -> None:
     if num_images != 1:
         raise DataError(
             f"{role} {path} holds {num_images} images (pages or frames), but must hold one; store "
-            "the right one in a file of its own"
+            "the intended image in a separate file"
         )
 
 
@@ -144,10 +144,10 @@ def round_ids(
         y, x, *channel = np.argwhere(~is_id)[0]
         value = values[(y, x, *channel)]
         raise DataError(
-            f"{role} {path} holds {value:.{_SHOWN_DIGITS}g} at x {x}, y {y} "
-            f"({int((~is_id).sum())} such pixels); its values must be whole numbers from 0 to "
-            f"{MAX_ID} (floats may be {ROUNDING:g} off): save it as integers, and resize it "
-            "without interpolation"
+            f"{role} {path} holds {value:.{_SHOWN_DIGITS}g} at x {x}, y {y} ({int((~is_id).sum())} "
+            f"such pixels); its values must be whole numbers from 0 to {MAX_ID} (floats may "
+            f"deviate by {ROUNDING:g}): save the file as integers, and resize it without "
+            "interpolation"
         )
     largest = rounded.max(initial=0)
     return np.asarray(rounded.astype(np.uint8 if largest <= 255 else np.uint16))
@@ -237,7 +237,7 @@ def find_only_page(tiff: Any, path: Path, role: str) -> tuple[int, Any]:
         if not int(page.aspage().subfiletype) & 0b101
     ]
     if not full:
-        raise OSError("it holds no image")
+        raise OSError("it contains no image")
     require_single_image(path, role, len(full))
     index, page = full[0]
     # ImageJ writes a whole stack after the directory entry of its first image.

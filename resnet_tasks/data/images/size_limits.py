@@ -34,8 +34,9 @@ def refuse_large(path: Path, size: tuple[int, int], channels: int, limit: int) -
         )
     if channels > MAX_CHANNELS:
         raise DataError(
-            f"{path} has {channels} channels of {width} x {height} (width x height), more than "
-            f"the limit of {MAX_CHANNELS}; channels come last, and volumes are stored as slices"
+            f"{path} has {channels} channels of {width} x {height} (width x height), more than the "
+            f"limit of {MAX_CHANNELS}; the channel axis must be the last one, and volumes must be "
+            "stored as slices"
         )
 
 

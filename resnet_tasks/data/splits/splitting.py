@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.errors import DataError
-from resnet_tasks.number_formats import Count
 
 Counts = NDArray[np.float64]
 
@@ -36,7 +35,7 @@ def assign_folds(
         DataError: If there are fewer groups than folds, or fewer than two folds.
     """
     if folds < 2:
-        raise DataError(f"{Count(folds):fold is} too few for cross-validation; use at least 2")
+        raise DataError(f"cross-validation needs at least 2 folds, got {folds}")
     return divide(groups, [1.0] * folds, counts=counts, seed=seed)
 
 
@@ -74,7 +73,7 @@ def divide(
         or len(fractions) < 2
         or not (np.isfinite(fractions) & (fractions > 0)).all()
     ):
-        raise DataError(f"fractions are {list(shares)}; give two or more numbers above 0")
+        raise DataError(f"the fractions are {list(shares)}; pass two or more numbers above 0")
     members, load = _compute_group_loads(groups, counts)
     if len(load) < len(fractions):
         raise DataError(

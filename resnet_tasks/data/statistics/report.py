@@ -68,7 +68,7 @@ def print_statistics(
     _print_objects(statistics, console)
     if statistics.image_labels:
         console.print(
-            f"whole images: {format_counts(statistics.image_labels)}",
+            f"image-level labels: {format_counts(statistics.image_labels)}",
             markup=False,
             soft_wrap=True,
         )
@@ -169,7 +169,7 @@ def _print_recommendation(
     constant = [str(number) for number, std in enumerate(statistics.channels.std) if std == 0]
     if constant:
         console.print(
-            f"channel {', '.join(constant)} is the same everywhere, so this data gives no "
+            f"channel {', '.join(constant)} is constant over all images, so this data gives no "
             "constants to normalize by; remove the channel from the images, or use the constants "
             "of the weights",
             soft_wrap=True,

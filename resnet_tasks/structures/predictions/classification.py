@@ -19,7 +19,7 @@ from resnet_tasks.structures.predictions.comparison import OutputDifference, Tol
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_LINES = (3, 5)
+MAX_LISTED = (3, 5)
 """Number of classes that a drawing lists, for single-label and multi-label predictions."""
 
 
@@ -59,7 +59,7 @@ class Classification(Prediction):
         probs, order = as_array(self.probs), self._rank()
         if self.is_multi_label:
             order = order[probs[order] >= min_score]
-        for label in order[: MOST_LINES[self.is_multi_label]].tolist():
+        for label in order[: MAX_LISTED[self.is_multi_label]].tolist():
             canvas.write_line(f"{prefix}{classes[label]} {float(probs[label]):.2f}", label)
 
     def to_results(

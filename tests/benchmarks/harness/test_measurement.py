@@ -98,4 +98,4 @@ def test_fewer_runs_than_count_are_told(capsys: pytest.CaptureFixture[str]) -> N
     options = make_option_parser("x", "about").parse_args([])
     for repeats in (REPEATS - 1, REPEATS):
         finish_report({}, [STEP], Namespace(**vars(options), repeats=repeats))
-    assert capsys.readouterr().out.count("medians of 6 runs; numbers to quote take 7") == 1
+    assert capsys.readouterr().out.count("medians of 6 runs; numbers to quote need 7 runs") == 1

@@ -131,7 +131,9 @@ def test_as_many_parameters_must_learn() -> None:
     ours, theirs = _nets()
     require_same_trainable(ours, theirs)
     ours.bias.requires_grad_(False)  # type: ignore[union-attr]
-    with pytest.raises(DataError, match=r"our model trains 108 parameters, the peer's 112"):
+    with pytest.raises(
+        DataError, match=r"our model trains 108 parameters, but the peer's trains 112"
+    ):
         require_same_trainable(ours, theirs)
 
 

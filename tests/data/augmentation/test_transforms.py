@@ -357,8 +357,10 @@ def test_color_transform_is_refused_when_the_recipe_is_built(
     name: str, channels: int, allowed: str
 ) -> None:
     steps = [{"HorizontalFlip": {}}, {name: {"p": 0.01}}]
-    wanted = rf"augment\.1\.{name} works on images of {allowed} channels, but data.channels is "
-    with pytest.raises(RecipeError, match=f"{wanted}{channels}; remove it"):
+    wanted = (
+        rf"augment\.1\.{name} supports only images of {allowed} channels, but data.channels is "
+    )
+    with pytest.raises(RecipeError, match=f"{wanted}{channels}; remove this"):
         Augmentation(steps, channels)
     Augmentation(steps, 3)
 

@@ -236,7 +236,7 @@ def test_what_is_declared_has_a_form_of_its_own(tmp_path: Path) -> None:
     assert read_coco(path, annotated=["boxes"]).annotated == {"boxes"}
     assert read_coco(path, annotated=["boxes"]).note.startswith("opened in ")
     assert read_coco(path).note.startswith("opened in ")
-    with pytest.raises(DataError, match="`annotated` holds 'boxen'"):
+    with pytest.raises(DataError, match="`annotated` contains 'boxen'"):
         read_coco(path, annotated=["boxen"])
 
 

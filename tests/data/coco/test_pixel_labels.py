@@ -85,7 +85,7 @@ def test_unknown_value_is_named_with_its_file(tmp_path: Path) -> None:
 
 
 def test_map_of_another_size_kind_or_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"map\.png is 12 x 7, its image 12 x 8"):
+    with pytest.raises(DataError, match=r"map\.png is 12 x 7, but its image is 12 x 8"):
         made(with_map(tmp_path, np.full((7, 12), 3)))[0]
     with pytest.raises(DataError, match=r"map\.png must hold one channel.*\(8, 12, 3\)"):
         made(with_map(tmp_path, np.full((8, 12, 3), 3)))[0]

@@ -382,7 +382,7 @@ def test_annotated_can_be_declared(tmp_path: Path) -> None:
     assert read_coco(path).annotated == {"masks", "semantic"}
     assert read_coco(path, annotated=["boxes"]).annotated == {"boxes"}
     message = refusal(path, annotated=["bokses"])
-    assert "`annotated` holds 'bokses'; allowed: boxes, masks, semantic, image" in message
+    assert "`annotated` contains 'bokses'; allowed: boxes, masks, semantic, image" in message
 
 
 def test_roots_come_from_the_info(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_roots_come_from_the_info(tmp_path: Path) -> None:
         ('{"images": [\n  1,\n}', "is not JSON: Expecting value at line 3, column 1"),
         ("", "is not JSON"),
         ([{"image_id": 1}], "is a list: that is a COCO results file"),
-        (3, "must hold a COCO object, got 3"),
+        (3, "must contain a COCO object, got 3"),
         ({"categories": []}, "has no `images` (its keys: categories)"),
         ({"images": [], "annotations": []}, "has no `categories`"),
         ({**SMALL, "images": {}}, "`images` must be a list, got {}"),
@@ -418,7 +418,7 @@ def test_roots_come_from_the_info(tmp_path: Path) -> None:
         (small(bbox="1,2,3,4"), "bbox '1,2,3,4', it must be four numbers [x, y, width, height]"),
         (small(bbox=[1, 2, 3]), "bbox [1, 2, 3], it must be four numbers"),
         (small(bbox=[1, 2, "3", 4]), "it must be four numbers"),
-        (small(iscrowd="no"), "annotation 11 of image 7 (iscrowd 'no', allowed are 0 and 1)"),
+        (small(iscrowd="no"), "annotation 11 of image 7 (iscrowd 'no'; allowed: 0, 1)"),
     ],
 )
 def test_unusable_files_say_why(tmp_path: Path, content: Any, said: str) -> None:
@@ -470,7 +470,7 @@ def test_absent_files_and_folders(tmp_path: Path) -> None:
     assert "fix `images:`" in refusal(path, images_root=tmp_path / "no")
     coco = read_coco(path)
     assert coco.find_missing_files() == (tmp_path / "a.png", tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"2 of 2 named files are missing, the first is .*a\.png"):
+    with pytest.raises(DataError, match=r"2 of 2 listed files are missing, the first is .*a\.png"):
         coco.require_files()
 
 
@@ -494,7 +494,7 @@ def test_check_looks_at_the_images(tmp_path: Path) -> None:
     Image.new("RGB", (20, 11)).save(tmp_path / "b.png")
     wrong = check_coco(path, CheckOptions(read_images=True)).problems[1]
     assert wrong.kind == "wrong_size"
-    assert "is 20 x 11, the record says 20 x 10" in wrong.message
+    assert "is 20 x 11, but the record has 20 x 10" in wrong.message
 
 
 def test_sizes_are_read_from_the_images_where_the_file_has_none(tmp_path: Path) -> None:

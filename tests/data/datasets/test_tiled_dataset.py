@@ -261,7 +261,7 @@ def test_what_counts_as_empty(tmp_path: Path) -> None:
 
 def test_nothing_to_learn_is_told(tmp_path: Path) -> None:
     file = written(tmp_path, {1: [], 2: []})
-    with pytest.raises(DataError, match=r"none of the 12 tiles of .*a\.json shows an object"):
+    with pytest.raises(DataError, match=r"none of the 12 tiles of .*a\.json contains an object"):
         tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.1))
     assert len(tiled(file)) == 12
     with pytest.raises(DataError, match="resized; remove either"):

@@ -141,7 +141,10 @@ def test_masks_apart_from_their_boxes(tmp_path: Path) -> None:
         ("area_beyond_box", 1, 7),
         ("repeated_object", 1, 7),
     ]
-    assert "bbox [10, 10, 10, 13], its mask's [10, 10, 10, 10]" in check.problems[0].message
+    assert (
+        "bbox [10, 10, 10, 13], bounding box of the mask [10, 10, 10, 10]"
+        in check.problems[0].message
+    )
 
 
 def test_repeated_objects_are_equal_in_everything(tmp_path: Path) -> None:

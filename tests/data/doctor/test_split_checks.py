@@ -103,7 +103,7 @@ def test_images_that_look_alike(tmp_path: Path) -> None:
 
 def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
     train = split(tmp_path, "train", (None, None))
-    with pytest.raises(DataError, match=r"train\.json is given more than once"):
+    with pytest.raises(DataError, match=r"train\.json is passed more than once"):
         check_splits([train, tmp_path / "." / "train.json"])
 
 

@@ -200,7 +200,9 @@ def test_label_maps_of_another_size_are_not_decoded(
     path = tmp_path / "a.png"
     Image.new("L", (50, 40)).save(path)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
-    with pytest.raises(DataError, match=r"a\.png is 50 x 40, its image 8 x 6 \(width x height\)"):
+    with pytest.raises(
+        DataError, match=r"a\.png is 50 x 40, but its image is 8 x 6 \(width x height\)"
+    ):
         read_map_values(path, (6, 8))
 
 

@@ -85,7 +85,7 @@ def test_one_huge_group_leaves_no_part_empty() -> None:
 def test_mistakes() -> None:
     with pytest.raises(DataError, match=r"5 parts need at least 5 groups .* 4 images have 2"):
         assign_folds(["a", "a", "b", "b"], 5)
-    with pytest.raises(DataError, match="1 fold"):
+    with pytest.raises(DataError, match="needs at least 2 folds, got 1"):
         assign_folds(["a", "b"], 1)
     with pytest.raises(DataError, match=r"fractions are \[1, 0\]"):
         divide(["a", "b"], [1, 0])

@@ -145,10 +145,10 @@ def test_groups_are_not_cut_unless_that_is_asked_for(tmp_path: Path) -> None:
         (SplitPlan((1.0, 1.0, 1.0, 1.0)), "4 parts need 4 different names, got none"),
         (SplitPlan((1.0, 1.0), names=("a", "a")), "2 different names, got a, a"),
         (SplitPlan((1.0, 1.0), names=("a", "../b")), "'../b' cannot name a file"),
-        (SplitPlan((1.0, -1.0)), "give two or more numbers above 0"),
-        (SplitPlan((1.0,), names=("a",)), "give two or more numbers above 0"),
+        (SplitPlan((1.0, -1.0)), "pass two or more numbers above 0"),
+        (SplitPlan((1.0,), names=("a",)), "pass two or more numbers above 0"),
         (SplitPlan(None, 31), "31 parts need at least 31 groups"),
-        (SplitPlan(None, 1, names=("a",)), "use at least 2"),
+        (SplitPlan(None, 1, names=("a",)), "needs at least 2"),
     ],
 )
 def test_plans_that_do_not_fit_say_why(tmp_path: Path, plan: SplitPlan, said: str) -> None:

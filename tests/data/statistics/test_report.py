@@ -84,7 +84,7 @@ def test_a_channel_that_never_changes_gives_no_constants() -> None:
     found.channels = ChannelMoments()
     found.channels.add(np.stack([np.full((4, 6), 0.5), np.eye(4, 6)], axis=2))
     text = printed(found)
-    assert "channel 0 is the same everywhere" in text
+    assert "channel 0 is constant over all images" in text
     assert "normalize:" not in text
 
 

@@ -105,19 +105,19 @@ def test_boxes_of_the_publisher_are_the_objects(tmp_path: Path) -> None:
     (summary,) = convert(source, tmp_path / "out", masks=MaskRule(boxes="kavsir_bboxes.json"))
     found = [a["bbox"] for a in load(tmp_path / "out/train.json")["annotations"]]
     assert found == [[10, 5, 19, 19], [50, 30, 10, 8]]
-    assert [each.reason for each in summary.skipped] == ["the mask has no pixel in it"]
+    assert [each.reason for each in summary.skipped] == ["the mask has no pixel inside the box"]
 
 
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
         ({}, "has no entry for the image a"),
-        ({"a": {"height": 41, "width": 60, "bbox": []}}, r"the file of boxes says \(41, 60\)"),
+        ({"a": {"height": 41, "width": 60, "bbox": []}}, r"the file of boxes has \(41, 60\)"),
         (
             {"a": {"height": 40, "width": 60, "bbox": [{}]}},
             "'a' should have height, width and bbox",
         ),
-        ([], "should name each image"),
+        ([], "must map the name of each image"),
     ],
 )
 def test_wrong_boxes_are_named(tmp_path: Path, boxes: Any, message: str) -> None:
@@ -146,7 +146,7 @@ def test_splits_by_list_by_share_and_by_folder(tmp_path: Path) -> None:
     folders = {**FOLDERS, "test": ImageMaskFolders("other", "masks")}
     with pytest.raises(DataError, match="other is missing"):
         convert_binary_masks(source, tmp_path / "no", category="polyp", folders=folders)
-    with pytest.raises(DataError, match="it needs train, and may have val, test"):
+    with pytest.raises(DataError, match="train is required, val and test are optional"):
         convert_binary_masks(source, tmp_path / "no", category="polyp", folders={})
 
 
@@ -154,7 +154,7 @@ def test_images_and_masks_must_agree(tmp_path: Path) -> None:
     source = tmp_path / "in"
     pair(source, "a", square(slice(5, 25), slice(10, 30)))
     Image.new("L", (61, 40)).save(source / "masks/a.png")
-    with pytest.raises(DataError, match=r"has the size \(40, 60\) .* says \(40, 61\)"):
+    with pytest.raises(DataError, match=r"has the size \(40, 60\) .* has \(40, 61\)"):
         convert(source, tmp_path / "out")
     (source / "masks/a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"the mask .*a\.png cannot be read"):

@@ -63,7 +63,7 @@ def test_coarse_labels_and_a_single_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gtFine is missing"):
         convert("cityscapes", folder, tmp_path / "other")
     (folder / "gtFine").mkdir()
-    with pytest.raises(DataError, match=r"holds no train/CITY/.*_gtFine_polygons\.json"):
+    with pytest.raises(DataError, match=r"contains neither train/CITY/.*_gtFine_polygons\.json"):
         convert("cityscapes", folder, tmp_path / "other")
 
 

@@ -104,10 +104,10 @@ def test_unreadable_images_are_listed_and_the_command_s_card_says_so(tmp_path: P
 @pytest.mark.parametrize(
     ("names", "options", "said"),
     [
-        ((), {}, "holds no image"),
-        (("a.png",), {}, "holds no image"),
-        (("a/x.png", "b/deep/"), {}, "the folders b hold no image"),
-        (("train/a/x.png", "val/a/x.png", "other/a/x.png"), {}, "and next to them other;"),
+        ((), {}, "contains no image"),
+        (("a.png",), {}, "contains no image"),
+        (("a/x.png", "b/deep/"), {}, "the folders b contain no image"),
+        (("train/a/x.png", "val/a/x.png", "other/a/x.png"), {}, "and also other;"),
         (
             ("train/a/x.png", "val/a/x.png"),
             {"val_fraction": 0.2},

@@ -142,10 +142,10 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none is not a folder"):
         convert_instance_masks(tmp_path / "none", tmp_path / "out")
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match="there is photos: give the folder"):
+    with pytest.raises(DataError, match="found photos: pass the folder"):
         convert_instance_masks(tmp_path, tmp_path / "out")
     source = bowl(tmp_path / "in", {"a": np.ones((8, 6))})
-    with pytest.raises(DataError, match=r"a\.png has size \(8, 6\) .*, its image \(6, 8\)"):
+    with pytest.raises(DataError, match=r"a\.png has size \(8, 6\) .*, but its image has \(6, 8\)"):
         convert_instance_masks(source, tmp_path / "out")
     (source / "stage1_train/cafe/masks/a.png").write_text("no image")
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
@@ -194,7 +194,9 @@ def test_a_thin_object_is_all_rim_and_a_negative_width_is_refused(tmp_path: Path
 def test_files_that_would_not_be_read_are_rejected(name: str, tmp_path: Path) -> None:
     source = bowl(tmp_path / "in", {"a": square(0, 0)})
     (source / "stage1_train/cafe/masks" / name).write_bytes(b"GIF89a")
-    with pytest.raises(DataError, match=rf"masks/{name} is not read: .*\(\.jpg, \.jpeg, \.png,"):
+    with pytest.raises(
+        DataError, match=rf"masks/{name} is not an image: .*\(\.jpg, \.jpeg, \.png,"
+    ):
         convert_instance_masks(source, tmp_path / "out")
     assert not (tmp_path / "out" / "train.json").exists()
 
@@ -202,7 +204,7 @@ def test_files_that_would_not_be_read_are_rejected(name: str, tmp_path: Path) ->
 def test_folders_of_masks_inside_masks_are_rejected(tmp_path: Path) -> None:
     source = bowl(tmp_path / "in", {})
     (source / "stage1_train/cafe/masks/cells.png").mkdir()
-    with pytest.raises(DataError, match=r"masks/cells\.png is not read"):
+    with pytest.raises(DataError, match=r"masks/cells\.png is not an image"):
         convert_instance_masks(source, tmp_path / "out")
 
 

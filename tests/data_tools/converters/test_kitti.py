@@ -54,7 +54,7 @@ def test_a_split_must_be_stated(tmp_path: Path) -> None:
         convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere", val_fraction=0.5)
     card = convert("kitti", source, tmp_path / "drawn", val_fraction=0.34)
     assert [split.images for split in card.splits] == [2, 1]
-    assert "by images, whose drives are not known" in card.to_markdown()
+    assert "are not known, so both splits may contain frames of one drive" in card.to_markdown()
     text(tmp_path / "elsewhere/val.txt", "000000\n")
     with pytest.raises(DataError, match=r"train\.txt and val\.txt both list '000000'; splits"):
         convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere")
@@ -99,11 +99,11 @@ GOOD = kitti.LABELS.splitlines()[0]
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (GOOD + " 0.98", "line 2 has 16 fields; a label has 15; 16 are a result"),
+        (GOOD + " 0.98", "line 2 has 16 fields; a label has 15; 16 fields are a detection result"),
         ("Car 0 0", "line 2 has 3 fields"),
         (GOOD.replace("Car", "Auto"), "line 2 has the type 'Auto'; KITTI has Car, Van"),
-        (GOOD.replace("0.00 1", "1.50 1"), r"line 2 has truncated = 1\.50; allowed is 0 to 1"),
-        (GOOD.replace("0.00 1", "0.00 4"), "line 2 has occluded = 4; allowed are 0, 1, 2, 3"),
+        (GOOD.replace("0.00 1", "1.50 1"), r"line 2 has truncated = 1\.50; allowed: 0 to 1"),
+        (GOOD.replace("0.00 1", "0.00 4"), "line 2 has occluded = 4; allowed: 0, 1, 2, 3"),
         (GOOD.replace("8.22", "x"), "line 2 has '0.00 1 2.13 x 15.25 39.59 38.19' as truncated"),
         (GOOD.replace("8.22", "nan"), "line 2 has the box .*nan.* must be finite"),
     ],

@@ -147,11 +147,11 @@ def test_wrong_lists_and_sizes_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.txt lists 'train/b\.png'"):
         convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS)
     (source / "train.txt").write_text("train/a.jpg\n")
-    with pytest.raises(DataError, match=r"line 'train/a\.jpg'; every line should name"):
+    with pytest.raises(DataError, match=r"line 'train/a\.jpg'; every line must name"):
         convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS)
     (source / "train.txt").write_text("train/a.jpg trainannot/a.png\n")
     save(source / "trainannot/a.png", np.zeros((4, 6)))
-    with pytest.raises(DataError, match=r"\(4, 6\) \(height, width\), the image \(4, 4\)"):
+    with pytest.raises(DataError, match=r"\(4, 6\) \(height, width\), but the image has \(4, 4\)"):
         convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS)
     with pytest.raises(DataError, match=r"train, trainannot, train\.txt is missing; found in"):
         convert_label_maps(tmp_path, tmp_path / "out", classes=CLASSES, things=THINGS)

@@ -153,7 +153,7 @@ def test_two_files_about_one_image_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "in"
     labelme(source / "a.json", [shape("car", SQUARE)])
     labelme(source / "b.json", [shape("car", SQUARE)], imagePath="a.jpg")
-    with pytest.raises(DataError, match=r"train has the image .*a\.jpg twice"):
+    with pytest.raises(DataError, match=r"train lists the image .*a\.jpg twice"):
         convert_labelme(source, tmp_path / "out")
     (source / "b.json").write_text((source / "b.json").read_text().replace('"a.jpg"', '"c.jpg"'))
     Image.new("RGB", (80, 60)).save(source / "b.png")
@@ -190,8 +190,8 @@ def test_images_are_found_inside_the_folder_only(tmp_path: Path) -> None:
         ([shape("car", SQUARE[:3], "circle")], {}, "is a circle of 3 points; it needs 2"),
         ([shape("car", [[1, "x"]])], {}, "has points that are not pairs"),
         ([shape("car", [[1, float("nan")]] * 3)], {}, "has points that are not pairs"),
-        ([shape("car", SQUARE, "cube")], {}, "is a 'cube'; known are polygon, rectangle"),
-        ([shape("car", [[0, 0], [9e8, 0], [0, 5]])], {}, "none further away than"),
+        ([shape("car", SQUARE, "cube")], {}, "is a 'cube'; supported shapes: polygon, rectangle"),
+        ([shape("car", [[0, 0], [9e8, 0], [0, 5]])], {}, "none farther from the origin than"),
         ([], {"imageHeight": 61}, r"of size \(61, 80\)"),
         ([], {"shapes": {}}, "LabelMe did not write it"),
         ([], {}, "there are no classes"),
@@ -209,7 +209,7 @@ def test_what_is_wrong_is_named(
 def test_classes_and_files(tmp_path: Path) -> None:
     source = labelme(tmp_path / "in/a.json", [shape("car", SQUARE)])
     with pytest.raises(
-        DataError, match=r"a\.json has an object of class 'car'; .* given classes are bus"
+        DataError, match=r"a\.json has an object of class 'car'; .*the classes are bus"
     ):
         convert_labelme(source, tmp_path / "out", classes=("bus",))
     convert_labelme(source, tmp_path / "out", classes=("bus", "car"))
@@ -218,5 +218,7 @@ def test_classes_and_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.json is not JSON"):
         convert_labelme(source, tmp_path / "no")
     (source / "a.json").unlink()
-    with pytest.raises(DataError, match=r"should hold JSON files of LabelMe, but holds a\.jpg"):
+    with pytest.raises(
+        DataError, match=r"should contain JSON files of LabelMe, but contains a\.jpg"
+    ):
         convert_labelme(source, tmp_path / "no")

@@ -184,7 +184,7 @@ def test_images_must_be_there_once_and_fit(tmp_path: Path) -> None:
     convert_coco(given, tmp_path / "out", images="images/A172")
     for path in given.glob("images/*/a.tif"):
         path.unlink()
-    with pytest.raises(DataError, match="a file of that name is nowhere"):
+    with pytest.raises(DataError, match="no file there has that name"):
         convert_coco(given, tmp_path / "no")
     Image.new("L", (21, 10)).save(given / "a.tif")
     with pytest.raises(DataError, match=r"has height 10 and width 20, but .* has 10 and 21"):
@@ -195,7 +195,9 @@ def test_errors_of_the_file_are_told(tmp_path: Path) -> None:
     given = source(tmp_path / "in", category_id=6)
     with pytest.raises(DataError, match="known ids: 5"):
         convert_coco(given, tmp_path / "out")
-    with pytest.raises(DataError, match="annotations has holdout; it names files for train, val"):
+    with pytest.raises(
+        DataError, match="annotations names the splits holdout; allowed: train, val"
+    ):
         convert_coco(given, tmp_path / "out", annotations={"holdout": "val.json"})
     with pytest.raises(DataError, match=r"none\.json is missing"):
         convert_coco(given, tmp_path / "out", annotations={"val": "none.json"})

@@ -144,17 +144,17 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is not a folder; it should hold JPEGImages"):
+    with pytest.raises(DataError, match=r"is not a folder; it should contain JPEGImages"):
         convert_voc(tmp_path / "none", tmp_path / "out")
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match=r"JPEGImages, .* is missing; found photos"):
+    with pytest.raises(DataError, match=r"JPEGImages, .* are missing; found photos"):
         convert_voc(tmp_path, tmp_path / "out")
 
 
 def test_lists_classes_and_sizes_must_fit(tmp_path: Path) -> None:
     source = voc(tmp_path / "in", [("cat", (1, 1, 5, 5), 0)])
     with pytest.raises(
-        DataError, match=r"a\.xml has an object of class 'cat'; .* given classes are dog"
+        DataError, match=r"a\.xml has an object of class 'cat'; .*the classes are dog"
     ):
         convert_voc(source, tmp_path / "out", classes=("dog",))
     (source / "ImageSets/Main/val.txt").write_text("a\na\n")

@@ -126,7 +126,7 @@ def test_a_test_split_without_labels_is_not_annotated(tmp_path: Path) -> None:
         ("3 0.5 0.5 0.1 0.2", "line 2 has the class 3; data.yaml has 0 person, 1 bicycle, 2 car"),
         ("-1 0.5 0.5 0.1 0.2", "line 2 has the class -1"),
         ("0.5 0.5 0.5 0.1 0.2", "line 2 has the class 0.5"),
-        ("car 0.5 0.5 0.1 0.2", "line 2 is 'car 0.5 0.5 0.1 0.2'; it should hold numbers"),
+        ("car 0.5 0.5 0.1 0.2", "line 2 is 'car 0.5 0.5 0.1 0.2'; it should contain numbers"),
         ("0 100 50 20 20", "line 2 has the value 100; .* 0 to 1: divide pixel coordinates"),
         ("0 0.5 nan 0.1 0.2", "line 2 has the value nan"),
         ("0 0.1 0.1 0.3 -0.01 0.3 0.4", "line 2 has the value -0.01"),
@@ -184,7 +184,7 @@ def test_layouts_of_exporting_tools(tmp_path: Path) -> None:
         ("names: {x: a}\ntrain: images/train\n", "names has an entry for 'x'"),
         ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", "describes key points"),
         ("- a\n", "is not a mapping"),
-        ("names: [a, a]\ntrain: images/train\n", "each name once"),
+        ("names: [a, a]\ntrain: images/train\n", "each name only once"),
         ("names: [a\n", "not valid YAML"),
         ("names: &x [a]\nother: *x\ntrain: images/train\n", "alias"),
     ],
@@ -200,7 +200,7 @@ def test_which_yaml(tmp_path: Path) -> None:
     (source / "data.yaml").rename(source / "coco8.yaml")
     assert len(convert_yolo(source, tmp_path / "one")) == 2
     (source / "other.yaml").write_text("names: [a]\ntrain: images/val\n")
-    with pytest.raises(DataError, match="holds 2 YAML files"):
+    with pytest.raises(DataError, match="contains 2 YAML files"):
         convert_yolo(source, tmp_path / "out")
     assert len(convert_yolo(source, tmp_path / "named", data_yaml="other.yaml")) == 1
     with pytest.raises(DataError, match=r"none\.yaml is missing"):

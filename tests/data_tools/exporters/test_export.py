@@ -241,7 +241,7 @@ def test_what_is_wrong_is_named_and_nothing_is_left_behind(tmp_path: Path) -> No
         export_coco("yool", file, tmp_path / "out")
     with pytest.raises(DataError, match=r"has no option 'shape'; .* did you mean 'shapes'"):
         export_coco("yolo", file, tmp_path / "out", shape="boxes")
-    with pytest.raises(DataError, match=r"holds none of train\.json"):
+    with pytest.raises(DataError, match=r"contains none of train\.json"):
         export_coco("yolo", tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="should contain one split"):
         find_coco_splits(tmp_path / "annotations.json")
@@ -268,7 +268,7 @@ def test_splits_must_agree(tmp_path: Path) -> None:
         export_coco("yolo", tmp_path / "in", tmp_path / "out")
     content["categories"][0]["name"] = "line\nbreak"
     (tmp_path / "in/train.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="cannot be kept in XML"):
+    with pytest.raises(DataError, match="cannot be stored in XML"):
         export_voc({"train": read_coco(tmp_path / "in/train.json")}, tmp_path / "voc")
 
 

@@ -224,9 +224,13 @@ def test_sources_that_do_not_go_together(tmp_path: Path) -> None:
     source = bccd.write(tmp_path / "in")
     whole = archived(source, ["JPEGImages", "Annotations", "ImageSets"], tmp_path / "x.zip")
     images = archived(source, ["JPEGImages"], tmp_path / "y.zip")
-    with pytest.raises(DataError, match=r"copy_images=false needs images that stay, .*x\.zip"):
+    with pytest.raises(
+        DataError, match=r"copy_images=false needs images that remain in place, .*x\.zip"
+    ):
         convert("voc", whole, tmp_path / "out", copy_images=False)
-    with pytest.raises(DataError, match=r"several sources must all be archives .*in is none"):
+    with pytest.raises(
+        DataError, match=r"several sources must all be archives .*in is not an archive"
+    ):
         prepare("bccd", [whole, source], tmp_path / "out")
     with pytest.raises(
         DataError, match=r"lacks Annotations .*; ImageSets/Main .* Clone or download"
@@ -247,6 +251,6 @@ def test_folders_around_the_source_are_looked_into(tmp_path: Path) -> None:
         card = convert("kitti", source, tmp_path / out)
         assert [split.images for split in card.splits] == [2, 1]
     (tmp_path / "in/top/KITTI/training/label_2/000000.txt").write_text("Car\n")
-    with pytest.raises(DataError, match=r"in should hold .*; and .*000000\.txt, line 1 has"):
+    with pytest.raises(DataError, match=r"in should contain .*; and .*000000\.txt, line 1 has"):
         convert("kitti", tmp_path / "in", tmp_path / "c")
     assert not (tmp_path / "c").exists()

@@ -43,5 +43,5 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not UTF-8 text"):
         list(stream_objects(file))
     file.write_text("{}")
-    with pytest.raises(DataError, match="should hold a list of objects"):
+    with pytest.raises(DataError, match="should contain a list of objects"):
         list(stream_objects(file))

@@ -165,7 +165,10 @@ UNCLEAR: dict[str, tuple[Write, str]] = {
         palette(BLACK, RED, *[WHITE] * 254, indices=np.where(SQUARE, 255, DISC).astype(np.uint8)),
         "several colors besides black",
     ),
-    "black on transparent white": (rgb((*BLACK, 255), (*WHITE, 0)), "transparent ones have colors"),
+    "black on transparent white": (
+        rgb((*BLACK, 255), (*WHITE, 0)),
+        "colors of the transparent pixels",
+    ),
     "color against alpha": (
         lambda file: Image.fromarray(
             np.dstack([np.repeat(DISC[..., None] * 255, 3, 2), ~SQUARE * 255]).astype(np.uint8)

@@ -139,15 +139,15 @@ def test_wrong_contents_are_named(tmp_path: Path) -> None:
         coco.add_box(image_id, "car", (3, 3, 0, 2))
     with pytest.raises(DataError, match="no area"):
         coco.add_mask(image_id, "car", np.zeros((6, 8), dtype=np.bool_))
-    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the image \(6, 8\)"):
+    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), but the image has \(6, 8\)"):
         coco.add_mask(image_id, "car", np.ones((8, 6), dtype=np.bool_))
-    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the image \(6, 8\)"):
+    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), but the image has \(6, 8\)"):
         coco.add_semantic(image_id, np.ones((8, 6), dtype=np.int64))
-    with pytest.raises(DataError, match=r"holds \[3\]; allowed are 0 to 2 and 255"):
+    with pytest.raises(DataError, match=r"holds \[3\]; allowed: 0 to 2, and 255"):
         coco.add_semantic(image_id, np.full((6, 8), 3))
-    with pytest.raises(DataError, match="does not lie inside"):
+    with pytest.raises(DataError, match="is not inside the images root"):
         coco.add_image(image(tmp_path / "elsewhere.png"))
-    with pytest.raises(DataError, match="each name once"):
+    with pytest.raises(DataError, match="each name only once"):
         CocoWriter(tmp_path, "val", [CategorySpec("a"), CategorySpec("a")], annotated=())
     assert coco.write().objects == {"road": 0, "car": 0}
 
@@ -198,5 +198,5 @@ def test_names_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
 
 def test_a_image_that_vanishes_is_told(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path, copy_images=True)
-    with pytest.raises(DataError, match=r"x\.png existed earlier and is missing now"):
+    with pytest.raises(DataError, match=r"x\.png was removed during the conversion"):
         coco.add_image(tmp_path / "x.png", size=(6, 8))

@@ -238,7 +238,7 @@ def test_odd_files_get_a_note(tmp_path: Path) -> None:
     truth.write_text(json.dumps(content))
     results.write_text("[]")
     notes = evaluate_results_file(truth, results).notes
-    assert any("have no `iscrowd`; taken as 0" in note for note in notes)
+    assert any("no `iscrowd`; taken as 0" in note for note in notes)
     assert any("the results are empty" in note for note in notes)
     content["annotations"][0]["bbox"][2] = -3
     truth.write_text(json.dumps(content))

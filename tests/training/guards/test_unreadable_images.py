@@ -95,7 +95,7 @@ def test_too_many_end_the_run_and_are_listed(data: Path, tmp_path: Path) -> None
 
 def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
     (data / "train2.png").unlink()
-    with pytest.raises(DataError, match="1 of 9 named files are missing"):
+    with pytest.raises(DataError, match="1 of 9 listed files are missing"):
         trained(recipe(data), tmp_path / "never")
     made = recipe(data, unreadable_images="skip")
     said = trained(made, tmp_path / "run")
@@ -103,7 +103,7 @@ def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
     (entry,) = map(json.loads, (tmp_path / "run/unreadable_images.jsonl").read_text().splitlines())
     assert entry["image_id"] == 2
     (data / "train6.png").unlink()
-    with pytest.raises(DataError, match="2 of 9 named files are missing"):
+    with pytest.raises(DataError, match="2 of 9 listed files are missing"):
         trained(made, tmp_path / "another")
     assert not (tmp_path / "another").exists()
 

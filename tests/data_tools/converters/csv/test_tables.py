@@ -67,7 +67,7 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'doctor'"):
         read_box_table(table(tmp_path, "a,R,mass,1,2,3,4\n"), {"reader": "doctor"})
     with pytest.raises(
-        DataError, match="columns has the unknown key 'photo'; allowed are image, class, reader"
+        DataError, match="columns has the unknown key 'photo'; allowed: image, class, reader"
     ):
         read_box_table(table(tmp_path, "a,R,mass,1,2,3,4\n"), {"photo": "image_id"})
     with pytest.raises(DataError, match="is missing; add it, or name"):

@@ -123,7 +123,7 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
     assert (train.split, train.images, val.split, val.objects["car"]) == ("train", 1, "val", 1)
     assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "images/Validation/a.png"
     cvat(source, image(box, 'subset="holdout"'))
-    with pytest.raises(DataError, match=r"image 'a\.png' is in the subset 'holdout'; known are"):
+    with pytest.raises(DataError, match=r"image 'a\.png' is in the subset 'holdout'; allowed:"):
         convert_cvat(source, tmp_path / "no")
 
 
@@ -187,12 +187,15 @@ def test_turned_boxes_and_ellipses_are_outlines(tmp_path: Path) -> None:
         (image('<box label="car" xtl="1" ytl="2" ybr="4"/>'), "has xbr=None; it must be a number"),
         (image('<polygon label="car" points="1,2;3,4"/>'), "has points='1,2;3,4'; a polygon has"),
         (image('<polygon label="car" points="1,2;3;4,5"/>'), "points, as in x0,y0;x1,y1"),
-        (image('<polygon label="car" points="0,0;9e9,0;0,5"/>'), "none further away than"),
+        (
+            image('<polygon label="car" points="0,0;9e9,0;0,5"/>'),
+            "none farther from the origin than",
+        ),
         (
             image('<mask label="car" rle="3,5" left="0" top="0" width="3" height="3"/>'),
             "does not fill its 3 x 3 pixels",
         ),
-        (image('<blob label="car"/>'), "is a 'blob'; known are box, polygon, mask"),
+        (image('<blob label="car"/>'), "is a 'blob'; supported shapes: box, polygon, mask"),
         (image('<box label="bus" xtl="1" ytl="2" xbr="3" ybr="4"/>'), "an object of class 'bus'"),
         (image("").replace('"30"', '"31"'), r"a\.png has the size \(31, 40\)"),
         (image("").replace('"30"', '"tall"'), "has height='tall'"),

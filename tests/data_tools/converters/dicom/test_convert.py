@@ -40,7 +40,7 @@ def test_files_with_and_without_suffix_series_and_frames(tmp_path: Path) -> None
     assert summary.images == 4
     assert [(each.file, each.reason) for each in summary.skipped] == [
         ("notes", "it is not a DICOM file"),
-        ("s/plan", "it holds no image (RT Plan Storage)"),
+        ("s/plan", "it contains no image (RT Plan Storage)"),
     ]
     assert seen == [(i, 5) for i in range(1, 6)]
     read = read_coco(tmp_path / "out" / "train.json")
@@ -119,7 +119,7 @@ def test_damage_stops_or_is_listed(tmp_path: Path) -> None:
     assert card.splits[0].images == 1
     assert "| train | a | file | the DICOM file" in card.to_markdown()
     (folder / "b").unlink()
-    with pytest.raises(DataError, match="holds no DICOM image; found a"):
+    with pytest.raises(DataError, match="contains no DICOM image; found a"):
         convert_dicom(folder, tmp_path / "other", damaged="skip")
     with pytest.raises(DataError, match="is not a folder"):
         convert_dicom(folder / "b", tmp_path / "other")

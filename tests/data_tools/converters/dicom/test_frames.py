@@ -320,7 +320,7 @@ def test_what_is_no_image_says_so() -> None:
     def why(name: str) -> str | None:
         return DicomFile(FILES / name, DicomOptions()).explain_missing_image()
 
-    assert why("rtplan.dcm") == "it holds no image (RT Plan Storage)"
+    assert why("rtplan.dcm") == "it contains no image (RT Plan Storage)"
     assert why("liver_1frame.dcm") == "it holds labels (SEG), not an image"
     assert why("CT_small.dcm") is None
     assert is_dicom(FILES / "CT_small.dcm")

@@ -156,7 +156,9 @@ def test_labels_must_lie_where_their_volume_lies(tmp_path: Path) -> None:
 
     image = save(tmp_path / "v.nii", marked())
     blank = np.zeros((2, 3, 4), np.uint8)
-    with pytest.raises(DataError, match=r"l\.nii has the size \(2, 4, 3\), .*v\.nii \(2, 3, 4\);"):
+    with pytest.raises(
+        DataError, match=r"l\.nii has the size \(2, 4, 3\), .*v\.nii has \(2, 3, 4\);"
+    ):
         run(np.zeros((2, 4, 3), np.uint8))
     with pytest.raises(DataError, match="labels have three axes"):
         run(np.zeros((2, 3, 4, 2), np.uint8))

@@ -169,7 +169,7 @@ def test_what_is_left_out_is_said(one: Convert, tmp_path: Path) -> None:
         "its box has no area inside the image",
         "it has neither a box nor a closed polygon",
     ]
-    assert "were not asked for: direct 1" in card.to_markdown()
+    assert "skipped labels of other tasks: direct 1" in card.to_markdown()
     assert read_coco(tmp_path / "out/train.json").problems == ()
 
 
@@ -201,7 +201,10 @@ POLY = {"vertices": [[1, 1], [9, 1], [9, 9]], "types": "LLL", "closed": True}
 @pytest.mark.parametrize(
     ("label", "told"),
     [
-        ({"category": "tank", "box2d": bdd100k.CAR["box2d"]}, "category 'tank'; known are pedes"),
+        (
+            {"category": "tank", "box2d": bdd100k.CAR["box2d"]},
+            "category 'tank'; known categories: pedes",
+        ),
         ({"category": "car", "box2d": {"x1": 1}}, r"has the box \{'x1': 1\}; x1, y1, x2"),
         ({"category": "car", "box2d": {**bdd100k.CAR["box2d"], "x1": True}}, "has the box"),
         ({"category": "car", "poly2d": [{**POLY, "types": "LC"}]}, "types 'LC'; it needs one"),
