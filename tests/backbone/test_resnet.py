@@ -299,7 +299,7 @@ def test_weights_of_preactivation_nets_load_freeze_and_adapt(name: str, tmp_path
         assert value.requires_grad == ("norm" not in key), key
     longer = net.state_dict() | {"stages.2.blocks.9.conv1.weight": torch.zeros(1)}
     save_file(longer, tmp_path / "longer.safetensors")
-    with pytest.raises(WeightsError, match=r"are unexpected \(stages\.2\.blocks\.9"):
+    with pytest.raises(WeightsError, match=r"1 tensor is unexpected \(stages\.2\.blocks\.9"):
         ResNet(name, weights=str(tmp_path / "longer.safetensors"))
 
 
