@@ -29,7 +29,7 @@ def _to_plural(words: str) -> str:
     start, _, last = words.rpartition(" ")
     if start and last in VERBS:
         return f"{_to_plural(start)} {VERBS[last]}"
-    if re.search(r"(s|x|ch|sh)$", words):
+    if re.search(r"(s|x|ch|sh)$", words) and last != "epoch":  # its `ch` is a k
         return f"{words}es"
     return re.sub(r"([^aeiou])y$", r"\1ie", words) + "s"
 

@@ -16,7 +16,7 @@ def test_a_noun_and_its_verb_agree_with_the_number() -> None:
     assert f"{Count(1):image}, {Count(2):image}, {Count(0):image}" == "1 image, 2 images, 0 images"
     texts = [f"{Count(n):chosen image does} not exist" for n in (1, 3)]
     assert texts == ["1 chosen image does not exist", "3 chosen images do not exist"]
-    nouns = ("box", "class", "batch", "loader process", "category", "file name", "essay")
+    nouns = ("box", "class", "batch", "loader process", "category", "file name", "essay", "epoch")
     assert [f"{Count(2):{noun}}" for noun in nouns] == [
         "2 boxes",
         "2 classes",
@@ -25,6 +25,7 @@ def test_a_noun_and_its_verb_agree_with_the_number() -> None:
         "2 categories",
         "2 file names",
         "2 essays",
+        "2 epochs",
     ]
     verbs = ("is", "has", "does", "was")
     assert [f"{Count(5):box {verb}}" for verb in verbs] == [
