@@ -197,7 +197,7 @@ def test_timms_non_commercial_tags_are_known(tag: str, server: Server) -> None:
         ("resnet18", "torchvision:ResNet50_Weights.IMAGENET1K_V2", "torchvision:IMAGENET1K_V1"),
         ("resnet18d", "torchvision:IMAGENET1K_V1", "no resnet18d at all"),
         ("resnet18", "imagnet", "did you mean 'imagenet'?"),
-        ("resnet18", "runs/mistyped", "runs/mistyped is not a folder; allowed are none, imagenet"),
+        ("resnet18", "runs/mistyped", "runs/mistyped is not a folder; allowed: none, imagenet"),
         ("resnet18", "nowhere/a.pth", "there is no file"),
         ("resnet18", "https://example.org/a.pth", "a.pth#sha256=HEX"),
         ("resnet18", "https://example.org/a.pth#sha256=12", "64 hexadecimal digits"),

@@ -211,7 +211,7 @@ def test_a_graph_that_differs_is_refused_and_leaves_nothing(
     monkeypatch.setattr(ExportGraph, "_normalize", darker)
     with pytest.raises(
         RunError,
-        match=r"head objects: \d+ of the \d+ detections of both have no counterpart.*allowed are",
+        match=r"head objects: \d+ of the \d+ detections of both have no counterpart.*allowed: ",
     ):
         export_run(run, tmp_path / "out", data_root=cells)
     assert list(tmp_path.iterdir()) == []

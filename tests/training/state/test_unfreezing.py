@@ -112,7 +112,7 @@ def test_frozen_norms_stay_frozen_when_their_stage_joins() -> None:
     assert not any(norm.training for norm in norms)
     frozen = {backbone.find_stage(n) for n, p in backbone.named_parameters() if p.requires_grad}
     assert frozen == {2, 3, 4, 5}
-    with pytest.raises(ResnetTasksError, match="frozen_stages is 6; allowed are 0"):
+    with pytest.raises(ResnetTasksError, match="frozen_stages is 6; allowed: 0"):
         backbone.freeze_stages(6)
 
 
