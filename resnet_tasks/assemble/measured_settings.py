@@ -55,7 +55,7 @@ def measure_class_weights(
     processes: DistributedContext,
     console: Console,
 ) -> Recipe:
-    """Replace named methods of class weighting by weights measured on the training data.
+    """Replace the name of a class weighting method by weights measured on the training data.
 
     Args:
         recipe: Recipe whose class weights are replaced; all other settings are kept.
@@ -106,7 +106,7 @@ def find_measured_weights(recipe: Recipe) -> dict[str, str]:
         method = head.options.get("class_weights")
         option_fields = get_head_class(name, head).Options.model_fields
         if not isinstance(method, str) or "class_weights" not in option_fields:
-            continue  # numbers, or an option that the head itself refuses
+            continue  # numbers, or an option that the head itself rejects
         if method not in NAMED_WEIGHTS:
             hint = suggest_nearest(method, NAMED_WEIGHTS)
             raise RecipeError(

@@ -1,4 +1,4 @@
-"""Problems of a recipe that need neither data nor weights: all of them are listed together."""
+"""Problems of a recipe that are found without data and weights; all are listed together."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _find_part_problems(recipe: Recipe, categories: CategoryMap) -> list[str]:
     problems: list[str] = []
 
     def check_heads() -> None:
-        # A placeholder, so that heads are checked even if the backbone is invalid.
+        # With a placeholder backbone, heads are checked even if the recipe's backbone is invalid.
         backbone = BackboneRecipe(name="resnet18") if problems else recipe.backbone
         plain = replace_settings(recipe, {"backbone": backbone})
         labels = build_labels(plain, categories)
@@ -69,7 +69,7 @@ def require_best_metric(recipe: Recipe, labels: Labels, model: TaskModel) -> Non
     """Require that the metric that selects the best checkpoint exists.
 
     Raises:
-        RecipeError: If it is no metric of any head or combiner.
+        RecipeError: If no head or combiner has that metric.
     """
     combined = build_combined_heads(recipe, labels)
     heads: dict[str, DescribedHead] = {

@@ -1,4 +1,4 @@
-"""Random samples, to measure a recipe without its data."""
+"""Random samples for measuring the cost of a recipe without its data."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def build_synthetic_samples(recipe: Recipe, labels: Labels, model: TaskModel) ->
     """Build samples of a recipe's image size, with the annotations that its heads learn from.
 
     Args:
-        recipe: Recipe of the image size.
+        recipe: Recipe whose image size and batch size are used.
         labels: Categories to sample from.
         model: Model whose heads learn from the samples.
     """

@@ -50,8 +50,9 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
 
 Purpose = Literal["train", "trial", "synthetic", "check"]
-"""Use of a set-up: a run or a learning-rate sweep; steps that are only measured; the same with
-generated data and random weights; a check that the recipe is valid."""
+"""Purpose of a set-up: `train`, a run or a learning-rate sweep; `trial`, steps that are only
+measured; `synthetic`, a trial with generated data and random weights; `check`, a check that the
+recipe is valid."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,8 @@ class TrainingSetup:
     """Components of a training run.
 
     Attributes:
-        recipe: Resolved recipe, which is not replaced afterwards: folds have their digest, and the
-            heads of the extended run and, after `train`, the measured class weights and
-            normalization constants are filled in.
+        recipe: Resolved recipe: it includes the digest of the folds, the heads of the extended run
+            and, for `train`, the measured class weights and normalization constants.
         labels: Categories of the data and classes of every head.
         model: Model with its initial weights.
         samples: Training samples: whole images, tiles of them, or generated samples.
@@ -133,7 +133,7 @@ class TrainingSetup:
             show(describe_model(model, processes.count))
             require_valid_labels(model, (train, val))
             require_best_metric(recipe, labels, model)
-            # Last, because it reads all images: every other mistake is reported before.
+            # Last, because it reads all images: every other mistake should be reported first.
             if purpose == "train" and recipe.data.normalize == "data":
                 recipe = measure_normalization(recipe, train, processes, console)
                 apply_normalization(model, recipe)
@@ -168,7 +168,7 @@ class TrainingSetup:
 
 
 def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
-    """Build everything of a recipe except its weights, and return a one-sentence summary.
+    """Build all parts of a recipe without loading weights, and return a one-sentence summary.
 
     Without its data the recipe is built with placeholder categories.
 

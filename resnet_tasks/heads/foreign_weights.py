@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class FilledHead(Protocol):
-    """Part of a head that is read here; `Head` has it."""
+    """Part of the interface of `Head` that reading foreign weights needs."""
 
     classes: tuple[str, ...]
     options: Any
@@ -45,14 +45,14 @@ class ForeignModel:
 
 
 class ForeignWeights:
-    """Way in which a head reads models of other libraries; this base class reads none.
+    """Reader of models of other libraries for a head; this base class reads none.
 
     Attributes:
         source: Model and library, such as "a Faster R-CNN of torchvision"; "" if there is none.
         pyramid: Prefix of the names of the head's own pyramid, whose tensors fill a shared pyramid;
             "" if it has none.
-        mismatch_hint: End of the sentence about a model with an architecture that no options of
-            the head give.
+        mismatch_hint: Text appended to the error about a model whose architecture the head cannot
+            have with any options.
     """
 
     source: str = ""
@@ -60,7 +60,7 @@ class ForeignWeights:
     mismatch_hint: str = ""
 
     def split(self, tensors: Mapping[str, Tensor]) -> ForeignModel | None:  # noqa: ARG002
-        """Split the tensors of a model; None if it is no model that the head can read.
+        """Split the tensors of a model; return None if the head cannot read such a model.
 
         Args:
             tensors: Tensors of the file, without prefixes that all names share.
@@ -68,7 +68,7 @@ class ForeignWeights:
         return None
 
     def infer_options(self, head: FilledHead, tensors: Mapping[str, Tensor]) -> dict[str, Any]:  # noqa: ARG002
-        """Infer options from the shapes of tensors: name -> value that the model needs.
+        """Infer the options that the model needs from the shapes of its tensors: name -> value.
 
         Args:
             head: Head that is filled.
@@ -96,10 +96,13 @@ class ForeignWeights:
         return None, [f"heads.{name}: the head's predictor starts from random weights"]
 
     def check_configuration(self, configuration: Mapping[str, Any]) -> str | None:  # noqa: ARG002
-        """Return the problem of a model's `config.json` that its tensors do not reveal, or None."""
+        """Return a problem that a model's `config.json` reveals and its tensors do not, or None.
+
+        The text continues a sentence whose subject is the file.
+        """
         return None
 
 
 def format_names(names: Sequence[str]) -> str:
-    """Join names for a note; after five they end with dots."""
+    """Join the first five names for a note, with an ellipsis if there are more."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

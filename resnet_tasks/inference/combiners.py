@@ -1,9 +1,9 @@
 """Combiners: predictions of several heads -> one prediction, without weights and without a loss.
 
 Examples are panoptic segmentation from instances and a semantic map, and instances from a semantic
-map by a watershed. The combined prediction has a name of its own, and is evaluated, drawn, written
-and reported like that of a head. A combiner works on numpy arrays, after windows and test-time
-augmentation, so that it does the same for torch models and for exported ones.
+map by a watershed. The combined prediction has its own name, and is evaluated, drawn, written and
+reported like that of a head. A combiner works on numpy arrays, after windows and test-time
+augmentation, so it behaves the same for torch models and for exported ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Combiner(ABC):
     Attributes:
         Options: Class of the options, a frozen pydantic model.
         roles: Role -> name of the task of the head in that role.
-        task: Name of the task of the combined prediction, which decides how it is evaluated.
+        task: Name of the task of the combined prediction, which determines how it is evaluated.
 
     Args:
         heads: Role -> head in that role.
@@ -167,5 +167,5 @@ class CombiningPredictor:
 
 
 def add_combiners(predictor: Predictor, combined: Mapping[str, CombinedHead]) -> Predictor:
-    """Return the predictor with combiners around it; `predictor` itself if there are none."""
+    """Wrap a predictor in combiners; return the predictor itself if there are none."""
     return CombiningPredictor(predictor, combined) if combined else predictor

@@ -16,7 +16,7 @@ from resnet_tasks.structures.image_result import ImageResult
 
 
 def as_predictor(model: TaskModel | Predictor, precision: str = "auto") -> Predictor:
-    """Return a predictor of whole images for a model; a predictor is returned as it is."""
+    """Return a predictor of whole images for a model; a predictor is returned unchanged."""
     if isinstance(model, TaskModel):
         return WholeImagePredictor(TorchOutputs(model, precision))
     return model
@@ -37,7 +37,7 @@ def predict_images(
             regions if their format allows it.
         images: `(h, w, C)` arrays in RGB order, or paths of image files.
         preparation: Preparation of the model's images.
-        precision: `auto`, `fp32`, `bf16` or `fp16`, for a `TaskModel`; a predictor has its own.
+        precision: `auto`, `fp32`, `bf16` or `fp16` for a `TaskModel`; ignored for a predictor.
         names: Names of the images in messages; default: their paths or positions.
 
     Returns:

@@ -21,7 +21,7 @@ class PredictionWriter:
 
     Args:
         folder: Output folder, created if needed. Gets `<head>.json` (COCO results; for a classifier
-            one entry per image, classes by falling probability) or `<head>/<name>.png` (category
+            one entry per image, classes by descending probability) or `<head>/<name>.png` (category
             ids, with the colors of the classes as palette), and `overlays/<name>.png`.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.

@@ -73,7 +73,7 @@ class FileHandle:
     image_id: int | str = 0
 
     def load(self) -> FileHandle:
-        """Return the handle of the decoded image, so that it is decoded once."""
+        """Decode the file, and return a handle of the decoded image for further reads."""
         if not isinstance(self.source, Path):
             return self
         return replace(self, source=self.preparation.read(self.source))
@@ -96,14 +96,14 @@ class FileHandle:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Image that is ready for prediction; picklable, so that loader workers can make it.
+    """Image that is ready for prediction; picklable, so that loader workers can create it.
 
     Attributes:
         image_id: Id of the image in its dataset.
         name: Name of the image in messages.
         size: (height, width) of the original image, upright, pixels.
-        inputs: Input of the predictor that prepared it.
-        image: Stored image, for drawings; None if it was not asked for.
+        inputs: Prepared data, in the form that the predictor which prepared the image needs.
+        image: Stored image, for drawings; None if it was not requested.
     """
 
     image_id: int | str

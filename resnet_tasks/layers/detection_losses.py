@@ -36,9 +36,10 @@ def sigmoid_focal(
         Scalar float32 sum.
     """
     logits, targets = logits.float(), targets.float()
-    # log p of the true decision; no logarithm of a rounded probability.
+    # Log-probability of the true label, computed from the logits: a probability near 0 or 1 would
+    # be rounded before its logarithm is taken.
     log_likelihood = -F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    # The clamp keeps the gradient of the power finite where an element is certain and gamma < 1.
+    # The clamp keeps the gradient of the power finite if gamma < 1 and the prediction is certain.
     missed = (-torch.expm1(log_likelihood)).clamp(min=1e-8)
     weights = alpha * targets + (1 - alpha) * (1 - targets)
     return (-weights * missed.pow(gamma) * log_likelihood).sum()

@@ -1,4 +1,4 @@
-"""Dropout that depends on the seeds of the images and on nothing else."""
+"""Dropout masks that are a function of the images' seeds alone."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _group_boxes(
 
     Yields:
         Positions of the boxes and the common (height, width) of their bitmaps. Boxes of objects
-        with an empty window are left out, because their target is 0.
+        with an empty window are skipped, because their target is 0.
     """
     small: list[int] = []
     large: dict[int, list[int]] = {}
@@ -129,10 +129,10 @@ def _compute_axis_weights(
     starts, ends = (sides - 0.5).unbind(1)  # positions of pixel centers become indices
     low, length = starts, ends - starts
     bin_size = length / output_size
-    per_bin = bin_size.ceil().clamp(min=1)  # samples, as many as RoIAlign takes
+    per_bin = bin_size.ceil().clamp(min=1)  # number of samples, as in RoIAlign
     bins = torch.arange(output_size, device=low.device)
     samples = torch.arange(int(per_bin.max()), device=low.device)
-    # In the order of operations of torchvision's operator, so that samples round equally.
+    # Same order of operations as in torchvision's operator, so that rounding is the same.
     places = (low[:, None] + bins * bin_size[:, None])[..., None] + (
         (samples + 0.5) * bin_size[:, None] / per_bin[:, None]
     )[:, None]

@@ -29,7 +29,7 @@ def compute_nms_mask(
     Args:
         boxes: `(G, N, 4)` float32 xyxy.
         scores: `(G, N)` float32.
-        iou_threshold: IoU above which a box is suppressed by a better one of the same group.
+        iou_threshold: IoU above which a higher-scoring box of the same group suppresses a box.
         score_threshold: Lower limit of the score, exclusive; boxes at or below it neither survive
             nor suppress others.
 
@@ -77,7 +77,7 @@ def select_detections(
         detections_per_image: Number D of slots per image.
 
     Returns:
-        `boxes` `(B, D, 4)` float32 xyxy, inside the images; `scores` `(B, D)` float32, falling;
+        `boxes` `(B, D, 4)` float32 xyxy, inside the images; `scores` `(B, D)` float32, descending;
         `labels` `(B, D)` int64; `valid` `(B, D)` bool. Slots without a detection come last and hold
         zeros.
     """
@@ -88,7 +88,7 @@ def select_detections(
     candidate_boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
     candidate_boxes = clip_boxes(candidate_boxes, sizes.flip(1)[:, None].to(boxes.dtype))
     best = torch.where(has_min_size(candidate_boxes, MIN_SIZE), best, FILLER)
-    # Every class gets a region of its own, so that boxes of different classes do not overlap.
+    # Shift every class to a separate region, so that boxes of different classes do not overlap.
     shift = (labels * sizes.max()).to(boxes.dtype)
     survives = compute_nms_mask(
         candidate_boxes + shift[..., None],

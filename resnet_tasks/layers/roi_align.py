@@ -3,9 +3,9 @@
 Source: He et al., Mask R-CNN, ICCV 2017, section 3 (RoIAlign); Lin et al., Feature Pyramid
 Networks, CVPR 2017, equation 1 (level of a box).
 
-The bilinear samples of a bin are a weighted sum of feature cells, so that one `embedding_bag` over
-the channels-last rows of all levels computes all bins. On a CPU this is several times faster than
-torchvision's compiled operator, above all in the backward. Other devices use the operator.
+The bilinear samples of a bin are a weighted sum of feature cells. One `embedding_bag` over the
+channels-last rows of all levels therefore computes all bins. On a CPU this is several times faster
+than torchvision's compiled operator, especially in the backward. Other devices use the operator.
 
 Shape glossary: `B` images, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` bins per axis,
 `G` samples per bin and axis.
@@ -190,7 +190,7 @@ def _pool_requests(
     sampling_ratio: int,
 ) -> list[Tensor]:
     """Pool several sets of boxes from the same levels, which get one gradient."""
-    # Image by image, so that the sorted indices and sums of the backward exist for one at a time.
+    # One image at a time, so that the backward keeps the sorted indices and sums of one image only.
     images_per_level = [_split_images(level) for level in levels]
     of_image = [
         [torch.where(request.images == index)[0] for index in range(len(levels[0]))]
@@ -233,7 +233,7 @@ def _split_images(level: Tensor) -> tuple[Tensor, ...]:
 
 
 class _SplitImages(torch.autograd.Function):
-    """Split into images with a gradient that is no view, so that autograd adds to it in place.
+    """Split into images whose gradient is not a view, so that autograd can add to it in place.
 
     The gradient of `permute` and `unbind` is a view. If other layers read the level too, autograd
     would then allocate a third map as large as the finest level at the peak of the backward.

@@ -1,7 +1,7 @@
 """Layers on the pooled features of boxes that lie in a fixed number of slots per image.
 
 The second stage of a detector runs on a number of boxes that depends on the image, but the shapes
-of an exported graph must not. Here both forms have the same interface.
+of an exported graph must not. Here both modes have the same interface.
 
 Shape glossary: `B` images, `C` channels, `Hk, Wk` cells of level k, `R` slots per image, `Q` rows
 that are computed, `S` bins per axis.

@@ -59,7 +59,7 @@ def focal(
     """
     rows, flat = _compute_log_probs(logits, labels)
     log_likelihood = -F.nll_loss(rows, flat, ignore_index=VOID, reduction="none")
-    # The clamp keeps the gradient of the power finite where a pixel is certain and gamma < 1.
+    # The clamp keeps the gradient of the power finite if gamma < 1 and the prediction is certain.
     missed = (-torch.expm1(log_likelihood)).clamp(min=1e-8)
     weights = _compute_pixel_weights(flat, class_weights)
     return LossTerm((-weights * missed.pow(gamma) * log_likelihood).sum(), weights.sum())
@@ -93,7 +93,7 @@ def dice(logits: Tensor, labels: Tensor) -> LossTerm:
 
 
 def _compute_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; on a CPU unflattened.
+    """Return `(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; unflattened on a CPU.
 
     The softmax runs over the channel dimension, which on a CPU is several times faster than over
     rows of few classes. On other devices the maps are flattened, because `nll_loss` is

@@ -12,7 +12,7 @@ from resnet_tasks.structures.feature_spec import FeatureSpec
 def check_strides(
     specs: Mapping[str, FeatureSpec], who: str, *, allowed_ratios: tuple[int, ...] = (2,)
 ) -> None:
-    """Refuse levels whose strides do not increase by an allowed ratio.
+    """Reject levels whose strides do not increase by an allowed ratio.
 
     Args:
         specs: Channels and stride of the levels, finest first.

@@ -90,7 +90,8 @@ def aggregate_events(
     operators = list(filter(_is_operator, events_by_start))
     starts = [operator.time_range.start for operator in operators]
     parts = [OTHER] * len(operators)
-    # Not by thread (`cpu_parent`): on a GPU, backward passes run in a thread of their own.
+    # Matched by time and not by thread (`cpu_parent`): on a GPU, the backward pass runs in a
+    # separate thread.
     for event in events_by_start:
         if event.name.startswith(PREFIX):
             first = bisect_left(starts, event.time_range.start)

@@ -1,7 +1,7 @@
 """Augmentation presets by field: a recipe may name one instead of listing steps.
 
-No preset combines several images (mosaic, mixup), so that every image remains one that could have
-been taken. A name is expanded when a recipe is read, so that a run's `recipe.yaml` lists the steps.
+No preset combines several images (mosaic, mixup): every image remains one that a camera could have
+taken. A name is expanded when a recipe is read, so that a run's `recipe.yaml` lists the steps.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _infer_folder(recipe: Recipe, evaluation: EvaluationView | None) -> Path | N
 def read_evaluated_files(
     run: RunView, evaluation: EvaluationView, data_root: Path | None
 ) -> list[CocoFile]:
-    """Read the COCO files that an evaluation was made on.
+    """Read the COCO files that were evaluated.
 
     Raises:
         DataError: If the files no longer exist.

@@ -11,7 +11,7 @@ import numpy as np
 from resnet_tasks.structures.run_lengths import decode_bitmap
 
 _REFINED_SIDE = 256
-"""Longest side in pixels of a mask that is traced three times as fine, along its pixels' edges."""
+"""Longest side, in pixels, up to which a mask is enlarged threefold to trace its pixels' edges."""
 _TOLERANCE = 1 / 1200
 """Distance of the path from the outline, as a fraction of the image's longer side."""
 _MAX_LENGTH = 20_000
@@ -44,7 +44,7 @@ def trace_mask(rle: Mapping[str, Any]) -> str:
             if area < tolerance**2 and i != largest:
                 continue
             points = cv2.approxPolyDP(contour, tolerance, closed=True)[:, 0]
-            # The contour runs through the centers of pixels.
+            # OpenCV's contours run through pixel centers, hence the offset of half a pixel.
             places = (points + 0.5) / factor + [left, top]
             text = " ".join(f"{x:.1f},{y:.1f}" for x, y in places.tolist())
             parts.append(f"M{text}Z")

@@ -9,7 +9,7 @@ from typing import Any
 from resnet_tasks.errors import ResnetTasksError
 
 BUILD_ERRORS = (LookupError, TypeError, ValueError, AttributeError, OSError, ResnetTasksError)
-"""Errors that damaged or foreign files can cause while a part of the page is built."""
+"""Errors that damaged files, or files of other versions, can cause while a part is built."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ def build_evaluation_name(
         split: Split of the recipe.
         annotations: Path of a COCO file that is evaluated instead of the split.
         checkpoint: `last` or `best`.
-        suffix: Suffix of the inference options; empty or beginning with `-`.
+        suffix: Suffix of the inference options, `InferenceOptions.suffix`; empty or beginning with
+            `-`.
     """
     name: str = split
     if annotations is not None:

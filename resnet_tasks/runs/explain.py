@@ -33,7 +33,7 @@ class ExplanationRequest:
         head: Name of the head; None: every head.
         level: Feature level that the heat map is computed on, `C1` to `C5`; None: the coarsest one
             that the head uses.
-        query: A class, a box, or the strongest prediction.
+        query: Prediction to explain: of a class, in a box, or the strongest one.
         method: `gradcam`, `hirescam`, or None for the method that suits the query.
         checkpoint: `last` or `best`.
     """

@@ -168,13 +168,13 @@ class Run(RunDirectory):
             thresholds: Head name -> minimum score of detections for every label; replaces `score`.
             checkpoint: `last` or `best`.
             inference: Calibration, test-time augmentation views and windows.
-            max_pixels: Maximum number of pixels per image; larger images are refused; None: the
+            max_pixels: Maximum number of pixels per image; larger images are rejected; None: the
                 limit of the recipe.
             console: Console for progress.
 
         Raises:
             DataError: If there is no image, or no image can be read.
-            RunError: If `out` is in use, or holds an unfinished prediction with other settings.
+            RunError: If `out` is in use, or has an unfinished prediction with other settings.
         """
         predict_all(
             self.build_stream_predictor(checkpoint, inference, max_pixels),
@@ -194,7 +194,7 @@ class Run(RunDirectory):
     ) -> PredictorStream:
         """Return the trained model as a predictor for streams of images; see `predict_paths`."""
         predictor = self.build_predictor(checkpoint, inference)
-        # Windows go through the model together, and big images should not wait in memory.
+        # The windows of an image already form batches, and large images should not wait in memory.
         batch_size = 1 if predictor.reads_regions else self.recipe.evaluation.batch_size
         return PredictorStream(
             predictor,
@@ -211,7 +211,7 @@ class Run(RunDirectory):
     ) -> dict[str, Any]:
         """Return the settings that affect a stream's results.
 
-        A restart with other settings is refused.
+        An interrupted stream cannot be resumed with other settings.
         """
         return {
             "weights": weights_sha256(self.find_checkpoint(checkpoint)),

@@ -18,7 +18,7 @@ class RunPredictorFactory:
         directory: Absolute path of the run folder, valid on every machine that calls the factory.
         checkpoint: `last` or `best`.
         inference: Calibration, test-time augmentation views and windows.
-        max_pixels: Maximum number of pixels per image; larger images are refused; None: the limit
+        max_pixels: Maximum number of pixels per image; larger images are rejected; None: the limit
             of the recipe.
         trust_plugins: Whether to execute the code in the recipe's `plugins:`.
     """

@@ -1,4 +1,4 @@
-"""Modules of the built-in tasks, whose import registers them; a new one must be added here."""
+"""Modules of the built-in tasks, which register themselves at import; add new modules here."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class CheckedRule:
-    """Rule that a head keeps.
+    """Rule of the contract that a head satisfies, or that does not apply to it.
 
     Attributes:
         name: Short name of the rule.
@@ -109,8 +109,9 @@ def check_head(
         options: Options of the head.
         classes: Class names of the head.
         specs: Channels and stride of the offered levels; default: those of a narrow ResNet.
-        targets: Function that makes the target of an image. It is needed if the task reads its
-            fields from `Target.extra`. The rule on images without objects is skipped then.
+        targets: Function that makes the target of an image; default: `random_target`. A custom
+            function is needed if the task reads its fields from `Target.extra`. The rule on images
+            without objects is then skipped.
         quiet: Whether to print nothing.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Rules on the padding of a batch, which outputs and predictions must not show."""
+"""Rules on the padding of a batch, on which outputs and predictions must not depend."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SMALL_SIZES = ((17, 23), (30, 11))
 LARGE_PADDED_SIZE = (512, 512)
 """(H, W) of a batch in which a small image leaves most cells of every level in the padding."""
 MARGIN = 256
-"""Distance of a cell from the image from which its value must not matter, pixels; the receptive
-field of a few convolutions on C5 is smaller."""
+"""Distance from the image, in pixels, beyond which the value of a cell must not matter. The
+receptive field of a few convolutions on C5 is smaller."""
 EQUAL = Tolerance(box=1e-3, score=1e-5, unmatched=0.0, pixels=0.0)
 
 

@@ -28,7 +28,7 @@ def check_outputs(subject: HeadUnderTest) -> None:
     lengths = {"B": len(batch), "K": len(subject.classes), "H": height, "W": width}
     for name, axes in task.outputs.items():
         shape = tuple(outputs[name].shape)
-        # A letter that is not known before takes the length of its first axis.
+        # The first axis with a new letter defines the letter's length.
         if len(shape) == len(axes):
             for axis, length in zip(axes, shape, strict=True):
                 lengths.setdefault(str(axis), axis if isinstance(axis, int) else length)

@@ -1,4 +1,4 @@
-"""Rules on traced heads, which exported graphs consist of."""
+"""Rules on traced heads, as exported graphs contain them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resnet_tasks.testing.random_batches import random_features
 TRACED = ((64, 96), ((61, 83), (64, 90)))
 """(H, W) of the traced batch, and (height, width) of its images."""
 OTHERS = (((64, 96), ((64, 96), (9, 30))), ((128, 160), ((100, 150), (128, 129))))
-"""Batches that the traced head must compute as well."""
+"""Batches of other sizes, in the same form, on which the traced head must also be correct."""
 
 
 class _Outputs(nn.Module):
@@ -78,7 +78,7 @@ def check_traced_outputs(subject: HeadUnderTest) -> None:
 
 
 def check_onnx_operators(subject: HeadUnderTest) -> str | None:
-    """Require operators that ONNX has."""
+    """Require that the traced head consists of operators that exist in ONNX."""
     if find_spec("onnx") is None:
         return "the package onnx is not installed"
     module = _Outputs(subject.build(training=False))

@@ -1,4 +1,4 @@
-"""Batches of every epoch, as a function of (seed, epoch), and this process's part of them.
+"""Batches of every epoch, as a function of (seed, epoch), and the part that this process loads.
 
 The seeds of the samples are functions of (seed, epoch, image, visit), for any dataset.
 """
@@ -103,8 +103,8 @@ class EpochBatches:
     def _load_batches(self, batches: Sequence[Sequence[Key]], epoch: int) -> Iterator[Batch]:
         """Yield this process's part of every batch.
 
-        A process whose part is empty gets an image without annotations instead: it must take part
-        in the step, because all processes exchange their gradients.
+        A process whose part is empty gets an image without annotations instead: every process must
+        run the step, because all of them exchange their gradients.
         """
         parts = [
             get_shard(batch_keys, self._processes.index, self._processes.count)

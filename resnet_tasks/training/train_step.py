@@ -68,7 +68,7 @@ LossOutputs = tuple[Losses, Tensor, dict[str, Tensor]]
 class LossModule(nn.Module):
     """Module that computes a model's losses, the balancer's variables, and a zero with a graph.
 
-    Processes exchange gradients during the backward pass, so that every process must run one. In a
+    Processes exchange gradients during the backward pass, so every process must run one. In a
     process whose images have no annotations, the zero is the only output with a graph. It comes
     from a separate parameter, the anchor.
 
@@ -114,7 +114,7 @@ class TrainStep:
         device: Device of the model.
         precision: `fp32`, `bf16` or `fp16`.
         processes: Process group of the training.
-        stop: Stop request, as exchanged in the last step.
+        stop: Request to stop, as exchanged between processes in the last step.
         image_size: (H, W) of the last step's first batch, in pixels, padding included; None before
             the first step.
     """
@@ -234,7 +234,7 @@ class TrainStep:
         # The fp16 loss scaler finds its scale by overflowing; it skips such steps itself.
         if self.precision != "fp16" and not torch.isfinite(norm):
             record.trouble = describe_losses(outputs[0], batches)
-            # The gradient is the same in all processes, so none waits in `all_gather`.
+            # The gradient is the same in all processes, so all of them reach this `all_gather`.
             raise NonFiniteLossError("; ".join(self.processes.all_gather(record.trouble)))
         self.optimizer.step()
         if self.ema is not None:
@@ -252,7 +252,7 @@ class TrainStep:
 
         Args:
             batch: This process's part of the batch, on the device.
-            seed: Seed of torch's generator, which dropout reads.
+            seed: Seed of torch's global generator, which dropout uses.
 
         Raises:
             RunError: If a batch norm gets a single value per channel.

@@ -26,7 +26,7 @@ from resnet_tasks.training.train_step import TrainStep
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """Predictions that are evaluated after an epoch.
+    """Options of the evaluation after an epoch, and the combiners that it includes.
 
     Attributes:
         recipe: Options of the evaluation, and the metric that selects the best checkpoint.
@@ -54,7 +54,7 @@ class Validation:
         batch_size: Images per forward pass.
 
     Raises:
-        RecipeError: If `recipe.best` is no metric of any head.
+        RecipeError: If no head has the metric `recipe.best`.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from resnet_tasks.visualization.colors import (
 Pixels = NDArray[np.uint8]
 
 _MAX_LABELED_FRACTION = 0.12
-"""Fraction of a drawing above which the class names at boxes would hide the objects."""
+"""Maximum fraction of a drawing that class names at boxes may cover; more would hide objects."""
 
 
 def draw_map(
@@ -81,7 +81,7 @@ def draw_boxes(
     for box, label in zip(boxes, labels, strict=True):
         x1, y1, x2, y2 = (round(float(value)) for value in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), palette[int(label)], thickness)
-    # Text comes last, so that no box crosses it.
+    # Text is written last, so that no box crosses it.
     for box, label, text in zip(boxes, labels, texts if with_text else [], strict=with_text):
         _write_text(canvas, text, (round(float(box[0])), round(float(box[1]))), palette[int(label)])
     return canvas

@@ -45,7 +45,7 @@ def choose_images(
         Sorted positions of the sampled images.
 
     Raises:
-        DataError: If the category does not exist, or no image has it.
+        DataError: If the category does not exist, or no image contains it.
     """
     positions = list(range(len(dataset)))
     if category is not None:

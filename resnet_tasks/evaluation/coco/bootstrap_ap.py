@@ -31,7 +31,7 @@ Weights = NDArray[np.int32]
 RECALLS = np.linspace(0, 1, 101)
 """COCO's recall levels, the same floats as in pycocotools."""
 _ELEMENTS = 1 << 17
-"""Numbers per array that fit into the cache of a core."""
+"""Number of elements per array, chosen so that the arrays fit into the cache of a CPU core."""
 
 
 def resample_tables(
@@ -48,7 +48,7 @@ def resample_tables(
         matches: Matches of all images.
         counts: `(R, P)` number of times each image occurs.
         num_classes: Number of classes, `K`.
-        limits: Limits of detections per image and class, rising.
+        limits: Limits of detections per image and class, ascending.
         threads: Number of classes processed in parallel.
 
     Returns:
@@ -76,7 +76,7 @@ def resample_tables(
 
 
 class _ClassMatches:
-    """Detections of one class by falling score, with their matches."""
+    """Detections of one class in descending order of score, with their matches."""
 
     def __init__(self, matches: Matches, label: int, limits: Sequence[int]) -> None:
         truth, detections = matches.truth, matches.detections

@@ -31,8 +31,8 @@ class DetectionEvaluator(CocoEvaluator):
     Args:
         classes: Class names in label order.
         backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
-        max_detections: Limits of detections per image and class for the recalls, rising; the last
-            one applies to all other metrics.
+        max_detections: Limits of detections per image and class for the recalls, ascending; the
+            last one applies to all other metrics.
     """
 
     iou_type = "bbox"

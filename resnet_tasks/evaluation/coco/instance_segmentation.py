@@ -28,17 +28,17 @@ _UNMASKED_RULE = (
 class InstanceSegmentationEvaluator:
     """Evaluator of instances: `mask_AP`, ... by masks and `box_AP`, ... by boxes.
 
-    Both equal pycocotools for a results file in which every entry has a box and a mask; as there,
-    the box decides whether a detection is small or large. Images with annotated boxes but no masks
-    count in the box metrics only. The box of an annotated object without a mask, in an image with
-    masks, is a crowd region of the mask metrics: the object is not missed, and detections inside
-    its box are not wrong.
+    Both equal pycocotools for a results file in which every entry has a box and a mask. As in
+    pycocotools, the size class of a detection is that of its box. Images with annotated boxes but
+    no masks count in the box metrics only. In an image with masks, the box of an annotated object
+    without a mask is a crowd region for the mask metrics: the object does not count as missed, and
+    detections inside its box do not count as wrong.
 
     Args:
         classes: Class names in label order.
         backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
-        max_detections: Limits of detections per image and class for the recalls, rising; the last
-            one applies to all other metrics.
+        max_detections: Limits of detections per image and class for the recalls, ascending; the
+            last one applies to all other metrics.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class InstanceSegmentationEvaluator:
         )
 
     def details(self) -> dict[str, Any]:
-        """Return the curves and tables of the masks; those of the boxes if no image has masks."""
+        """Return curves and tables of the masks, or of the boxes if no image has masks."""
         num_images, num_masked = len(self._has_masks), sum(self._has_masks)
         details = (self._masks if num_masked or not num_images else self._boxes).details()
         notes = list(details["notes"])
@@ -150,7 +150,7 @@ def _add_prefixes(masks: dict[str, Value], boxes: dict[str, Value]) -> dict[str,
 def has_masks(truth: GroundTruth) -> bool:
     """Return whether the masks of an image are annotated.
 
-    They are not if the image has objects, none of which has a mask.
+    They count as not annotated if the image has objects and none of them has a mask.
     """
     segmentations = truth.segmentations
     return segmentations is not None and (

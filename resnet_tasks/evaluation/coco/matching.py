@@ -105,7 +105,7 @@ def _iterate_key_matches(detection_keys: Ints, truth_keys: Ints) -> Iterator[tup
 def _find_overlapping_pairs(
     detection_boxes: Floats, truth_boxes: Floats, crowd: Bools, rows: Ints, columns: Ints
 ) -> Pairs:
-    """Compute overlaps in the operation order of cocoapi's maskApi.c (bbIou), for equal floats."""
+    """Compute overlaps bit-identically to cocoapi's maskApi.c (bbIou): same order of operations."""
     d, g = detection_boxes[rows], truth_boxes[columns]
     size = np.minimum(d[:, :2] + d[:, 2:], g[:, :2] + g[:, 2:]) - np.maximum(d[:, :2], g[:, :2])
     meets = (size > 0).all(axis=1)
@@ -133,7 +133,7 @@ class GreedyMatches:
     """Result of greedy matching, for the detections that overlap an object.
 
     Attributes:
-        detection_indices: `(C,)` indices of these detections, rising.
+        detection_indices: `(C,)` indices of these detections, ascending.
         truth_indices: `(C, T, S)` index of the matched object; -1 if unmatched.
     """
 
@@ -248,7 +248,7 @@ class Matches:
 
 
 def compute_size_membership(areas: Floats) -> Bools:
-    """Return whether each area lies in each size class, `(N, S)`; limits belong to both (COCO)."""
+    """Return whether each area lies in each size class, `(N, S)`; limits belong to both classes."""
     low, high = SIZE_RANGES[:, 0], SIZE_RANGES[:, 1]
     return np.asarray((areas[:, None] >= low) & (areas[:, None] <= high))
 

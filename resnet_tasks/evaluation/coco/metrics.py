@@ -54,7 +54,7 @@ def compute_class_metrics(
     Args:
         precision: `(R, T, K, S)` average precision.
         recall: `(R, T, K, S, M)`.
-        limits: Limits of detections per image and class, rising, `M`.
+        limits: Limits `(M,)` of detections per image and class, ascending.
 
     Returns:
         Metric -> `(R, K)` values.

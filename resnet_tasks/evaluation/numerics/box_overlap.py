@@ -75,8 +75,7 @@ def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: i
             first = int(np.flatnonzero(bad)[0])
             raise DataError(
                 f"{location}: {subject} (number {first}): {numbers[first].tolist()}; the model or "
-                "its "
-                "input is broken"
+                "its input is broken"
             )
     for subject, labels in (
         ("a detection", boxes.detection_labels),

@@ -15,8 +15,8 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Float
     """Compute the area under the ROC curve.
 
     It is the probability that a positive image scores higher than a negative one. Pairs with equal
-    scores count half (Hanley and McNeil 1982), so that the result does not depend on the order of
-    the images.
+    scores count half (Hanley and McNeil 1982), so the result does not depend on the order of the
+    images.
 
     Args:
         scores: `(P,)`.

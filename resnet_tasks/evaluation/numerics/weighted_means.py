@@ -87,5 +87,5 @@ def build_metrics(
 
 
 def nan_to_none(value: float) -> float | None:
-    """Return a metric's value as JSON can hold it: None if it is undefined (NaN)."""
+    """Convert a metric's value to a JSON value: None if it is undefined (NaN)."""
     return None if np.isnan(value) else float(value)

@@ -93,7 +93,7 @@ def _find_best_hits(scene: KittiImage) -> list[float]:
 
 
 def _rank_candidates(scene: KittiImage) -> list[list[int]]:
-    """Rank the detections that hit each object, by falling overlap.
+    """Rank the detections that hit each object, in descending order of overlap.
 
     Detections that are too low to count come last.
     """

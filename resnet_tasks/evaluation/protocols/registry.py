@@ -15,13 +15,13 @@ from resnet_tasks.structures.tasks import Task
 
 
 class EvaluatorOptions(DescribedModel):
-    """Base class of evaluator options: frozen, unknown keys are refused."""
+    """Base class of evaluator options: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ExtraEvaluator(Protocol):
-    """Type of the entries of `EXTRA_EVALUATORS`: `Evaluator` class with options, for one task.
+    """Type of the entries of `EXTRA_EVALUATORS`: a class of evaluators with options, for one task.
 
     Attributes:
         Options: Class of its options.

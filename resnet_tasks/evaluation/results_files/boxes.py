@@ -91,7 +91,7 @@ def build_evaluator(
 
 
 def _build_corner_note(truth: TruthFile, detections: ResultColumns) -> tuple[str, ...]:
-    """Return a note if most boxes extend far beyond their images, as corners read as sizes do."""
+    """Return a note if most boxes extend beyond their images, which suggests xyxy boxes."""
     assert detections.boxes is not None, "box results have boxes"
     if not len(detections.boxes):
         return ("the results are empty: nothing was detected in any image",)

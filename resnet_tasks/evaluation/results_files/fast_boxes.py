@@ -21,14 +21,14 @@ _MOST_ID = 1 << 62
 def compute_tables_fast(
     truth: TruthFile, results: Path, limits: tuple[int, ...]
 ) -> CocoTables | None:
-    """Compute hotcoco's tables of a results file of boxes; None if anything in it is unusual.
+    """Compute hotcoco's tables of a results file of boxes; None if the file is not clean.
 
     Faults are only detected here. The slow path reports them.
 
     Args:
         truth: Objects of the annotation file.
         results: Path of the COCO results JSON.
-        limits: Limits of detections per image and class, rising.
+        limits: Limits of detections per image and class, ascending.
     """
     ids, annotations = truth.images.integer_ids, truth.annotations
     if ids is None or not len(ids) or ids.min() < 0 or ids.max() >= _MOST_ID:
@@ -68,7 +68,7 @@ def _is_probably_clean(raw: bytes) -> bool:
     if not (raw[:64].lstrip().startswith(b"[") and number > 0):
         return False
     has_boxes = any(raw.count(start) == number for start in _BOX_STARTS)
-    # The usual keys have no `n`. Searching one letter is cheap, so `null` is searched only after
-    # it.
+    # The usual keys contain no `n`. Searching for one letter is cheap, so the search for `null`
+    # runs only if there is one.
     has_scores = raw.count(b'"score":') == number and (b"n" not in raw or b"null" not in raw)
     return has_boxes and has_scores and _NEGATIVE_SIZE.search(raw) is None

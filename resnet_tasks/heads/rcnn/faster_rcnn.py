@@ -272,9 +272,9 @@ class FasterRCNN(Head):
             sizes: `(B, 2)` int64, (height, width) of each image inside the padded batch.
 
         Returns:
-            `boxes` `(B, D, 4)` float32 xyxy in input pixels; `scores` `(B, D)` float32, falling;
-            `labels` `(B, D)` int64; `valid` `(B, D)` bool. Slots without a detection come last and
-            hold zeros.
+            `boxes` `(B, D, 4)` float32 xyxy in input pixels; `scores` `(B, D)` float32, in
+            descending order; `labels` `(B, D)` int64; `valid` `(B, D)` bool. Slots without a
+            detection come last and hold zeros.
         """
         return sort_detections(self._clip(raw, sizes))
 
@@ -307,7 +307,7 @@ def _build_anchors(options: FasterRCNNOptions) -> AnchorShapes:
     sizes = options.sizes_per_level
     if len(sizes) != len(PYRAMID_LEVELS):
         raise HeadError(
-            f"options of head FasterRCNN: anchor_sizes needs one entry per level "
+            "options of head FasterRCNN: anchor_sizes needs one entry per level "
             f"{', '.join(PYRAMID_LEVELS)}, got {len(sizes)}: {options.anchor_sizes}; "
             "give 5 numbers, or 5 lists of numbers"
         )

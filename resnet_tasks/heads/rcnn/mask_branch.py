@@ -59,8 +59,8 @@ class MaskPredictor(nn.Module):
     Args:
         in_channels: Channels of the input.
         channels: Channels of the upsampled map.
-        num_classes: Number of classes without the background, which has a mask too, as in
-            torchvision, but never uses it.
+        num_classes: Number of classes without the background. As in torchvision, the background
+            also has a mask, which is never used.
     """
 
     def __init__(self, in_channels: int, channels: int, num_classes: int) -> None:
@@ -98,11 +98,11 @@ class MaskRoiHeads(RoiHeads):
     """Second stage of the detector with a mask branch next to the box branch.
 
     Args:
-        box_head: Layers of the box branch.
+        arguments: Positional arguments of `RoiHeads`.
         mask_head: Convolutions of the mask branch.
         predictor_channels: Channels of the upsampled map of the mask branch.
         mask_output_size: Bins per axis of a box that is pooled for the mask branch.
-        options: Other arguments of `RoiHeads`.
+        options: Keyword arguments of `RoiHeads`.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class MaskRoiHeads(RoiHeads):
             ],
             sampling_ratio=self.sampling_ratio,
         )
-        # Taken from the list, so that the unflattened tensor is freed before the layers.
+        # `pop` drops the last reference, so that the unflattened tensor is freed before the layers.
         terms = self.compute_losses(pooled.pop(0).flatten(1), rois)
         logits = self.mask_predictor(self.mask_head(pooled.pop()), rois.classes[rows])
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

@@ -3,7 +3,7 @@
 Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3, on a feature pyramid (Lin et al.,
 CVPR 2017, section 4.1). Parameter names are torchvision's.
 
-The loss reads a few hundred of tens of thousands of anchors. The complete maps are therefore
+The loss needs only a few hundred of tens of thousands of anchors. The complete maps are therefore
 computed without an autograd graph, for the proposals. The loss recomputes the outputs at its cells
 only: values and gradients are the same, without the backward of convolutions over whole levels.
 

@@ -58,7 +58,7 @@ class SemanticFPN(SemanticHead):
     """Semantic segmentation with a feature pyramid over C2..C5, or with a shared one with P2..P5.
 
     Logits are computed at the stride of C2 and upsampled bilinearly to the padded image. All norms
-    are group norms, so that nothing depends on the batch.
+    are group norms, so the result for an image does not depend on the rest of the batch.
 
     Args:
         specs: Channels and stride of the levels C2..C5 or P2..P5; each stride is twice the previous

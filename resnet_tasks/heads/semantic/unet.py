@@ -119,7 +119,7 @@ class _Decoder(UnetDecoder):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._summed_filters: dict[nn.Module, SummedFilters] = {}
-        """First convolution of a block -> summed filters, filled once the weights are constant."""
+        """First convolution of a block -> summed filters; filled by `sum_filters`."""
 
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Compute `(B, channels, *size)` from the backbone's levels, coarsest first."""

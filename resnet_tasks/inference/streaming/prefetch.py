@@ -31,7 +31,7 @@ class LoadedFrame:
         image: Image, ready for prediction; None if it cannot be read.
         number: Number of the frame in its video; None for an image.
         seconds: Time since the beginning of the video, seconds; None for an image.
-        reason: Reason why it cannot be read; empty if it can.
+        reason: Reason why it cannot be read; empty if it can be read.
     """
 
     source: Source

@@ -35,7 +35,7 @@ def run_checkpointed(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 class _Contexts:
-    """Contexts of the two forwards: the first is a plain one, the second learns no statistics."""
+    """Contexts of a segment's two forward passes; only the first one updates norm statistics."""
 
     def __init__(self, segment: nn.Module) -> None:
         self.segment = segment

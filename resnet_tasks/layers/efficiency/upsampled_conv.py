@@ -1,8 +1,8 @@
 """A 3x3 convolution of a map upsampled by 2, computed without the upsampled map.
 
-Nearest upsampling repeats every cell four times, so that several of the nine products at an output
-pixel read the same cell. With the filter taps summed beforehand, each of the four output pixels of
-a cell reads 2x2 cells. This is a transposed convolution of stride 2 with 4x4 filters, with 16
+Nearest upsampling repeats every cell four times. Several of the nine products at an output pixel
+therefore read the same cell. With the filter taps summed beforehand, each of the four output pixels
+of a cell reads 2x2 cells. This is a transposed convolution of stride 2 with 4x4 filters, with 16
 products per cell instead of 36. Skip channels that follow the upsampled ones are convolved
 separately, so that nothing is concatenated either.
 
@@ -71,7 +71,7 @@ def make_summed_filters(filters: Tensor, bias: Tensor | None, channels: int) -> 
 
 
 def convolve_upsampled(x: Tensor, skip: Tensor | None, filters: SummedFilters) -> Tensor:
-    """Compute `conv2d(cat(upsampled x, skip), filters, bias, padding=1)`, upsampled by 2, nearest.
+    """Compute `conv2d(cat(up(x), skip), filters, bias, padding=1)`; `up` doubles by nearest cell.
 
     The result is equal up to rounding. Sums of up to four filter taps are rounded once, and in bf16
     so are the contributions of `x` and of `skip`.

@@ -25,17 +25,17 @@ def fuse_with_members(views: Sequence[Detections]) -> tuple[Detections, list[lis
     """Fuse detections of several views by weighted boxes fusion.
 
     Boxes of one object are replaced by their mean, weighted by score. The score is the sum over the
-    views divided by the number of views, so that an object that only some views detect gets a lower
-    score (Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021). One deviation:
-    a view contributes only its best box to an object, so that scores stay at most 1 and boxes of
-    one view are never fused with each other.
+    views divided by the number of views: an object that only some views detect gets a lower score
+    (Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021). One deviation: a view
+    contributes only its best box to an object. Scores therefore stay at most 1, and boxes of one
+    view are never fused with each other.
 
     Args:
         views: Detections of the same image, one or more views.
 
     Returns:
-        Detections sorted by falling score, at most as many as the view with the most detections;
-        and the members of each one, as positions in the concatenated views.
+        Detections sorted by descending score, at most as many as the view with the most detections
+        has; and for each detection, the positions of its members in the concatenated views.
     """
     boxes = np.concatenate([as_array(view.boxes).reshape(-1, 4) for view in views]).astype(float)
     scores = np.concatenate([as_array(view.scores) for view in views]).astype(float)

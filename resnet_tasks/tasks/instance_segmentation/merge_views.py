@@ -22,7 +22,8 @@ def fuse_instances(views: Sequence[InstanceSegmentation]) -> InstanceSegmentatio
         views: Instances of the same image, one or more views.
 
     Returns:
-        Instances sorted by falling score; at most as many as the view with the most instances.
+        Instances sorted by descending score; at most as many as the view with the most instances
+        has.
     """
     detections, members = fuse_with_members(views)
     masks = [mask for view in views for mask in view.segmentations]

@@ -37,9 +37,9 @@ MAX_REPLAYS = 3
 
 @dataclass
 class RecordedStep:
-    """Record of everything besides weights and batches that decides a step's losses and gradients.
+    """Record of everything besides weights and batches that affects a step's losses and gradients.
 
-    A step completes its record while it is taken.
+    The record is completed while the step runs.
 
     Attributes:
         update: Index of the step, from 0.

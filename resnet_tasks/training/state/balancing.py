@@ -22,7 +22,7 @@ DWA_TEMPERATURE = 2.0
 class LossBalancer(nn.Module, ABC):
     """Base class of loss balancers.
 
-    It is a module, so that learned weights are saved, restored and exchanged between processes like
+    A balancer is a module: learned weights are saved, restored and exchanged between processes like
     other parameters.
 
     Args:
@@ -56,7 +56,7 @@ class LossBalancer(nn.Module, ABC):
     def get_variables(self) -> dict[str, Tensor]:
         """Return the learned variables by head, with a graph.
 
-        They are outputs of `LossModule`, so that their gradients are exchanged between processes.
+        `LossModule` outputs them, so that processes exchange their gradients.
         """
         return {}
 
@@ -133,7 +133,7 @@ class UncertaintyBalancer(LossBalancer):
     ) -> Tensor:
         """Return the loss of equation 10.
 
-        Every variable takes part, if only times 0, so that no process waits for its gradient.
+        Unused variables enter with a factor of 0, so that no process waits for their gradients.
         """
         parts = [
             (-variables[name]).exp() * loss + batch_fraction * variables[name] / 2

@@ -24,7 +24,7 @@ class BatchReport:
         sums: Loss term -> sum over the part.
         counts: Loss term -> count over the part, by which the sum is divided.
         trouble: Description of the losses if one is not finite; else empty.
-        stop: Whether this process was requested to stop.
+        stop: Whether this process was asked to stop.
         left_out: Errors of the images that could not be read.
     """
 
@@ -41,7 +41,7 @@ class BatchReport:
         Args:
             losses: Loss terms of the batch.
             batch: This process's part of the batch.
-            stop: Whether this process was requested to stop.
+            stop: Whether this process was asked to stop.
         """
         sums = {name: term.sum.item() for name, term in losses.items()}
         counts = {name: float(term.count.item()) for name, term in losses.items()}
@@ -74,7 +74,7 @@ class StepLosses:
 
 
 def drop_annotations(batch: Batch) -> Batch:
-    """Return the batch with all targets marked as not annotated, so that they give no loss."""
+    """Return the batch with all targets marked as not annotated; its losses are then 0."""
     return replace(batch, targets=tuple(Target() for _ in batch.targets))
 
 
@@ -85,7 +85,7 @@ def sum_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def find_counted_heads(heads: Sequence[str], counts: Mapping[str, float]) -> list[str]:
-    """Return the heads with a loss term that counts something, in their order."""
+    """Return the heads with a loss term whose count is above 0, in their order."""
     counted = {name.split("/")[0] for name, count in counts.items() if count > 0}
     return [head for head in heads if head in counted]
 
@@ -102,8 +102,8 @@ def compute_loss_shares(
         num_processes: Number of processes.
 
     Returns:
-        Head -> loss of the heads with a loss term that counts something, 0 for a head whose labels
-        are all in other processes; and the losses of the other heads, which are 0.
+        Head -> loss of the heads with a loss term whose count is above 0, which is 0 for a head
+        whose labels are all in other processes; and the losses of the other heads, which are 0.
     """
     # The sums are multiplied by the number of processes, because DDP averages the gradients.
     terms = {
