@@ -32,7 +32,7 @@ class HeadOptions(DescribedModel):
 
 
 class Head(nn.Module, ABC):
-    """Module that maps features to losses and to predictions.
+    """Base class of heads: modules that map features to losses and to outputs of their task.
 
     A subclass sets the three class attributes, calls `super().__init__` and implements `loss` and
     `forward`, and `outputs` if the raw output is not yet what the task declares.
@@ -42,7 +42,7 @@ class Head(nn.Module, ABC):
         task: Name of the head's task, which declares its outputs and the annotations that its loss
             needs.
         in_levels: Feature levels that the head reads, finest first; see `levels`.
-        foreign_weights: Way in which the head reads models of other libraries; default: none.
+        foreign_weights: Reader of models of other libraries; the default reads none.
 
     Args:
         specs: Channels and stride of every level that the backbone (or a shared pyramid) offers.
@@ -73,8 +73,8 @@ class Head(nn.Module, ABC):
         if missing:
             raise HeadError(
                 f"head {type(self).__name__} reads the levels {', '.join(self.in_levels)}, but "
-                f"{', '.join(missing)} "
-                f"is not among those offered ({', '.join(specs)})"
+                f"{', '.join(missing)} is not among those offered ({', '.join(specs)}); use a "
+                "backbone or a shared pyramid with these levels"
             )
         self.specs = {level: specs[level] for level in self.in_levels}
         self.classes = tuple(classes)
@@ -155,7 +155,7 @@ class Head(nn.Module, ABC):
             image_id: Id of the image, for the error message.
 
         Raises:
-            DataError: If the loss would refuse the labels.
+            DataError: If the loss would reject the labels.
         """
 
     @classmethod

@@ -53,7 +53,7 @@ def make_class_weights(
             )
     if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
         raise HeadError(
-            f"{option_path} is {values}; every weight must be finite and at least 0, and one above "
-            "0"
+            f"{option_path} is {values}; every weight must be finite and at least 0, and at least "
+            "one must be above 0"
         )
     return torch.tensor(values, dtype=torch.float32)

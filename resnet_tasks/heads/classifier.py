@@ -2,7 +2,7 @@
 
 Shape glossary: `B` batch size, `K` classes, `H5, W5` cells of level C5.
 
-The classifier is linear and applies to every cell of C5. Its output are class activation maps (Zhou
+A linear classifier is applied to every cell of C5. Its outputs are class activation maps (Zhou
 et al. 2016, section 2), which are pooled afterwards. With average pooling this equals the head of
 He et al. 2015, because a linear map and a mean commute. With max pooling it is the pooling of class
 scores of Oquab et al. 2015. This order has two advantages over pooled features: cells in the
@@ -43,7 +43,7 @@ class ClassifierOptions(HeadOptions):
 
     Attributes:
         pooling: Pooling of the class scores over the cells of the image: `avg`, or `max` for
-            findings that fill a small part of it.
+            findings that cover a small part of the image.
         dropout: Probability that a channel is dropped before the classifier, in training.
         label_smoothing: Share of the target that is spread over all classes (over yes and no with
             `multi_label`).
@@ -89,8 +89,9 @@ class Classifier(Head):
         self.task = type(self).find_task(self.options).name  # type: ignore[misc]
         if len(self.classes) < 2 and not self.options.multi_label:
             raise HeadError(
-                f"head {type(self).__name__} has the one class {self.classes[0]!r}, which every "
-                "image would show; name another class, or set multi_label: true for a yes/no label"
+                f"head {type(self).__name__} has only the class {self.classes[0]!r}, so there is "
+                "nothing to distinguish; add another class, or set multi_label: true for a yes/no "
+                "label"
             )
         weights = make_class_weights(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
@@ -223,7 +224,7 @@ def get_single_label(labels: Sequence[int], image_id: int | str) -> int:
     if len(known_labels) > 1 or not labels:
         raise DataError(
             f"image {image_id!r} has {len(known_labels) or 'no'} image-level labels among the "
-            "classes of this head, but a classifier needs exactly one; fix the file, or set "
-            "multi_label: true where an image may have any number"
+            "classes of this head, but a single-label classifier needs exactly one; fix the "
+            "annotation file, or set multi_label: true if images may have any number of labels"
         )
     return known_labels[0] if known_labels else VOID

@@ -27,13 +27,15 @@ ExtraLevels = Literal["pooled", "convolved"]
 """
 
 
-def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None, who: str) -> int:
+def get_shared_channels(
+    specs: Mapping[str, FeatureSpec], requested: int | None, reader: str
+) -> int:
     """Return the number of channels of a shared pyramid, which all of its levels must have.
 
     Args:
         specs: Channels and stride of the levels.
         requested: Value of the head's option `pyramid_channels`; None if it is not set.
-        who: Name of the head, for error messages.
+        reader: Name of the head, for error messages.
 
     Raises:
         HeadError: If the levels differ in channels, or have other channels than requested.
@@ -42,19 +44,19 @@ def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None,
     channels = {spec.channels for spec in specs.values()}
     if len(channels) != 1:
         raise HeadError(
-            f"{who} needs the same channels on every pyramid level, got {level_channels}"
+            f"{reader} needs the same channels on every pyramid level, got {level_channels}"
         )
     (shared,) = channels
     if requested not in (None, shared):
         raise HeadError(
-            f"{who} shares a pyramid of {shared} channels, but its option pyramid_channels is "
+            f"{reader} shares a pyramid of {shared} channels, but its option pyramid_channels is "
             f"{requested}; remove that option and set pyramid.channels"
         )
     return shared
 
 
 def has_shared_pyramid(
-    specs: Mapping[str, FeatureSpec], levels: Sequence[str], variant: ExtraLevels, who: str
+    specs: Mapping[str, FeatureSpec], levels: Sequence[str], variant: ExtraLevels, reader: str
 ) -> bool:
     """Return whether the offered levels include a shared pyramid that a head can read.
 
@@ -62,7 +64,7 @@ def has_shared_pyramid(
         specs: Channels, stride and variant of all offered levels.
         levels: Pyramid levels that the head reads.
         variant: Variant of the extra levels that the head needs.
-        who: Name of the head, for error messages.
+        reader: Name of the head, for error messages.
 
     Returns:
         True if all levels are offered; False if there is no shared pyramid.
@@ -73,7 +75,7 @@ def has_shared_pyramid(
     for level, spec in specs.items():
         if spec.variant not in ("", variant):
             raise HeadError(
-                f"{who} needs a pyramid with {variant} extra levels, but {level} of the shared "
+                f"{reader} needs a pyramid with {variant} extra levels, but {level} of the shared "
                 f"pyramid is {spec.variant}; set pyramid.extra_levels={variant}, or remove pyramid"
             )
     return all(level in specs for level in levels)

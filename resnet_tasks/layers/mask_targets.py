@@ -55,8 +55,8 @@ def sample_masks(
     with torch.no_grad(), torch.autocast(boxes.device.type, enabled=False):
         for positions, size in _group_boxes(masks.windows.tolist(), objects.tolist()):
             rows = torch.tensor(positions, device=boxes.device)
-            own = objects[rows]
-            windows, box = masks.windows[own], boxes[rows]
+            box_objects = objects[rows]
+            windows, box = masks.windows[box_objects], boxes[rows]
             row_weights = _compute_axis_weights(
                 box[:, 1::2], windows[:, 1], size[0], image_size[0], output_size
             )
@@ -64,10 +64,10 @@ def sample_masks(
                 box[:, 0::2], windows[:, 0], size[1], image_size[1], output_size
             )
             if max(size) > SMALL_SIDE:  # all boxes of the group sample one object
-                start = int(starts[own[0]])
+                start = int(starts[box_objects[0]])
                 bitmaps = masks.pixels[start : start + size[0] * size[1]].view(1, *size)
             else:
-                bitmaps = _gather_bitmaps(masks.pixels, starts[own], windows, size)
+                bitmaps = _gather_bitmaps(masks.pixels, starts[box_objects], windows, size)
             sampled = row_weights @ bitmaps.float() @ column_weights.transpose(1, 2)
             targets[rows] = sampled
     return targets

@@ -192,7 +192,7 @@ def _pool_requests(
     """Pool several sets of boxes from the same levels, which get one gradient."""
     # One image at a time, so that the backward keeps the sorted indices and sums of one image only.
     images_per_level = [_split_images(level) for level in levels]
-    of_image = [
+    rows_by_image = [
         [torch.where(request.images == index)[0] for index in range(len(levels[0]))]
         for request in requests
     ]
@@ -201,16 +201,18 @@ def _pool_requests(
             [level[index] for level in images_per_level],
             strides,
             [
-                (request.boxes[own[index]], level_of_box[own[index]], request.output_size)
-                for request, level_of_box, own in zip(requests, box_levels, of_image, strict=True)
+                (request.boxes[rows[index]], level_of_box[rows[index]], request.output_size)
+                for request, level_of_box, rows in zip(
+                    requests, box_levels, rows_by_image, strict=True
+                )
             ],
             sampling_ratio,
         )
         for index in range(len(levels[0]))
     ]
     return [
-        _join_images([image[i] for image in pooled], own).permute(0, 3, 1, 2)
-        for i, own in enumerate(of_image)
+        _join_images([image[i] for image in pooled], rows).permute(0, 3, 1, 2)
+        for i, rows in enumerate(rows_by_image)
     ]
 
 

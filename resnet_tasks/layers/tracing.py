@@ -54,7 +54,7 @@ def select_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
         count: Number of slots.
 
     Returns:
-        Values `(B, count)`, falling, with `FILLER` in empty slots; and their positions
+        Values `(B, count)`, descending, with `FILLER` in empty slots; and their positions
         `(B, count)` int64, inside 0..N-1 in empty slots too.
     """
     if is_traced():
@@ -82,8 +82,8 @@ def join_slots(values: Tensor, sizes: Sequence[int | Tensor]) -> Tensor:
     return torch.cat([values[:, level, :size] for level, size in enumerate(sizes)], dim=1)
 
 
-def argsort_falling(scores: Tensor) -> Tensor:
-    """Return the order of every row by falling score; equal scores keep their order.
+def argsort_rows_descending(scores: Tensor) -> Tensor:
+    """Return the order of every row by descending score; equal scores keep their order.
 
     Args:
         scores: `(B, N)`; N must not depend on the input.

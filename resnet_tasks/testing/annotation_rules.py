@@ -18,9 +18,9 @@ TargetChange = Callable[[Target], Target]
 
 
 def check_void_pixels(subject: HeadUnderTest) -> str | None:
-    """Require that images whose pixels are all void teach nothing."""
+    """Require that images whose pixels are all void contribute nothing to the loss."""
     if "semantic" not in subject.task.required_fields:
-        return f"the task {subject.task.name} reads no semantic maps"
+        return f"the task {subject.task.name} does not read semantic maps"
 
     def erase(target: Target) -> Target:
         assert target.semantic is not None
@@ -36,9 +36,9 @@ def check_void_pixels(subject: HeadUnderTest) -> str | None:
 
 
 def check_unknown_image_labels(subject: HeadUnderTest) -> str | None:
-    """Require that image-level labels which the head does not know change nothing."""
+    """Require that image-level labels unknown to the head do not change the loss."""
     if "image_labels" not in subject.task.required_fields:
-        return f"the task {subject.task.name} reads no image-level labels"
+        return f"the task {subject.task.name} does not read image-level labels"
 
     _require_same_loss(
         subject,
@@ -52,7 +52,7 @@ def check_unknown_image_labels(subject: HeadUnderTest) -> str | None:
 def check_ignore_regions(subject: HeadUnderTest) -> str | None:
     """Require that ignore regions are learned neither as objects nor as background."""
     if "boxes" not in subject.task.required_fields:
-        return f"the task {subject.task.name} reads no boxes"
+        return f"the task {subject.task.name} does not read boxes"
 
     def cover(target: Target) -> Target:
         """Replace the objects by one ignore region, as `LabelTable` covers whole images."""
@@ -95,7 +95,8 @@ def check_ignore_regions(subject: HeadUnderTest) -> str | None:
 
 
 def _make_view(subject: HeadUnderTest, change: TargetChange | None) -> BatchView:
-    # The view is changed and not the batch, because a batch of ignore regions is not collated.
+    # The view is changed and not the batch, because ignore regions that cover whole images are
+    # added after collation, by `LabelTable`.
     view = subject.make_view(subject.make_batch())
     if change is None:
         return view
@@ -134,7 +135,10 @@ def _require_same_loss(
         with subject.report_failures("loss"):
             results.append(head.loss(features, _make_view(subject, target_change)))
     expected, got = results
-    subject.require(set(got) == set(expected), f"{rule}: terms {sorted(got)}, {sorted(expected)}")
+    subject.require(
+        set(got) == set(expected),
+        f"{rule}: the terms are {sorted(got)} instead of {sorted(expected)}",
+    )
     for name, term in got.items():
         for part in ("sum", "count"):
             one, other = (
@@ -142,5 +146,5 @@ def _require_same_loss(
             )
             subject.require(
                 abs(one - other) <= 1e-5 * max(1.0, abs(other)),
-                f"{rule}: {part} of {name!r} is {one:.6g} and {other:.6g}",
+                f"{rule}: the {part} of {name!r} is {one:.6g} instead of {other:.6g}",
             )

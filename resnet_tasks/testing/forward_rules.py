@@ -31,7 +31,7 @@ def check_declarations(subject: HeadUnderTest) -> None:
     )
     subject.require(
         subject.head_class.Options.model_config.get("extra") == "forbid",
-        "`Options` must derive from HeadOptions, so that misspelled options are refused",
+        "`Options` must derive from HeadOptions, so that misspelled options are rejected",
     )
 
 

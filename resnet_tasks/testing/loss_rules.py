@@ -60,7 +60,7 @@ def check_gradients(subject: HeadUnderTest) -> None:
 def check_images_without_objects(subject: HeadUnderTest) -> str | None:
     """Require finite losses and gradients on images that contain no objects."""
     if not subject.uses_default_targets:
-        return "the targets are given by `targets`"
+        return "the targets come from the argument `targets`"
 
     def make_empty_target(
         size: tuple[int, int], num_classes: int, generator: torch.Generator
@@ -209,7 +209,8 @@ def _require_equal(
     tolerance: float = 1e-5,
 ) -> None:
     subject.require(
-        set(got) == set(expected), f"{rule}: terms {sorted(got)} and {sorted(expected)}"
+        set(got) == set(expected),
+        f"{rule}: the terms are {sorted(got)} instead of {sorted(expected)}",
     )
     for name, term in got.items():
         for part in ("sum", "count"):
@@ -217,5 +218,5 @@ def _require_equal(
             one, other = map(float, values)
             subject.require(
                 abs(one - other) <= tolerance * max(1.0, abs(other)),
-                f"{rule}: {part} of {name!r} is {one:.6g} and {other:.6g}",
+                f"{rule}: the {part} of {name!r} is {one:.6g} instead of {other:.6g}",
             )

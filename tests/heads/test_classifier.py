@@ -168,7 +168,7 @@ def test_wrong_options_are_refused() -> None:
         head(class_weights={"cta": 1.0})
     with pytest.raises(HeadError, match=r"poolng is not an option.*'pooling'"):
         head(poolng="avg")
-    with pytest.raises(HeadError, match="one class 'cat', which every image"):
+    with pytest.raises(HeadError, match="only the class 'cat', so there is nothing"):
         Classifier(SPECS, ("cat",))
     assert Classifier(SPECS, ("cat",), {"multi_label": True}).classes == ("cat",)
 

@@ -552,7 +552,7 @@ ONE_RULE: dict[str, tuple[type[Plain], dict[str, Any], str, str]] = {
         Tagger,
         {"loss": learn_unknown_labels},
         "unknown_image_labels",
-        r"\(IGNORED\) must not change the loss: sum of 'cross_entropy'",
+        r"\(IGNORED\) must not change the loss: the sum of 'cross_entropy'",
     ),
     "ignore regions as objects": (
         Plain,
@@ -623,9 +623,9 @@ def test_the_rules_that_were_checked_are_printed(capsys: pytest.CaptureFixture[s
     assert len(lines) == len(RULES)
     reasons = {rule.name: rule.skipped for rule in rules}
     assert reasons["void pixels"] is None
-    assert reasons["ignore regions"] == "the task semantic_segmentation reads no boxes"
+    assert reasons["ignore regions"] == "the task semantic_segmentation does not read boxes"
     assert "ok       gradients: finite gradients at every input level" in "\n".join(lines)
-    assert "skipped  ignore regions: the task semantic_segmentation reads" in "\n".join(lines)
+    assert "skipped  ignore regions: the task semantic_segmentation does not" in "\n".join(lines)
     assert check_head(Plain, quiet=True) == rules
     assert capsys.readouterr().out == ""
 

@@ -171,9 +171,9 @@ def test_strongest_prediction_is_explained_unless_asked() -> None:
             "C5",
             ExplanationQuery("dark", (40, 8, 56, 24)),
             DataError,
-            "no pixel there is predicted",
+            "no pixel of this image or box is predicted",
         ),
-        ("scene", "C5", ExplanationQuery(box=(-9, -9, -1, -1)), DataError, "holds no pixel"),
+        ("scene", "C5", ExplanationQuery(box=(-9, -9, -1, -1)), DataError, "contains no pixel"),
         ("whole", "C5", ExplanationQuery(box=(0, 0, 8, 8)), DataError, "remove the box"),
     ],
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resnet_tasks.layers.tracing import (
     FILLER,
-    argsort_falling,
+    argsort_rows_descending,
     floor_divide,
     get_size,
     is_traced,
@@ -67,7 +67,7 @@ class Measuring(nn.Module):
         best, positions = select_top(values, 4)
         numbers = stack_numbers((height, width, floor_divide(width, height)), values.device)
         # Positions in empty slots are arbitrary.
-        return numbers, best, positions * (best > FILLER), argsort_falling(best)
+        return numbers, best, positions * (best > FILLER), argsort_rows_descending(best)
 
 
 def test_a_trace_follows_other_sizes() -> None:
@@ -81,4 +81,4 @@ def test_a_trace_follows_other_sizes() -> None:
         for one, other in zip(got, expected, strict=True):
             assert torch.equal(one, other)
     ties = torch.tensor([[1.0, 2.0, 1.0, 2.0]])
-    assert argsort_falling(ties).tolist() == [[1, 3, 0, 2]]
+    assert argsort_rows_descending(ties).tolist() == [[1, 3, 0, 2]]

@@ -207,7 +207,7 @@ def test_other_classes_renew_the_classifier_only(kind: str, network: Any, tmp_pa
     assert any("only the classifier starts from random weights" in note for note in report.notes)
     text = "\n".join(describe_model(model, 1))
     assert "2 missing" in text
-    assert "5 classes, the head 2 (a, b)" in text
+    assert "5 classes and the head has 2 (a, b)" in text
 
 
 def test_coco_rows_are_kept_by_name(small_detector: dict[str, Tensor], tmp_path: Path) -> None:
@@ -269,7 +269,8 @@ def test_one_other_class_renews_the_box_predictor_only(
     assert all("box_predictor" in key for key in report.missing)
     note = next(note for note in report.notes if "random weights" in note)
     assert note.endswith(
-        "only the box predictor starts from random weights: platelet is not among COCO's classes"
+        "only the box predictor starts from random weights, because platelet is not among "
+        "COCO's classes"
     )
     own = model.heads["objects"].state_dict()
     key = "rpn.head.cls_logits.weight"

@@ -115,10 +115,10 @@ class TorchvisionDetector(ForeignWeights):
             "roi_output_size": round((hidden.shape[1] / channels) ** 0.5),
         }
         objectness, defaults = tensors.get("rpn.head.cls_logits.weight"), head.parse_options(None)
-        # The user may choose other anchors of the same number; a note tells about them.
+        # The user may choose other anchors, if their number is the same; a note mentions them.
         if objectness is not None and len(defaults.aspect_ratios) == len(objectness):
-            own = head.options
-            if len(own.sizes_per_level[0]) * len(own.aspect_ratios) != len(objectness):
+            current = head.options
+            if len(current.sizes_per_level[0]) * len(current.aspect_ratios) != len(objectness):
                 options |= {
                     "aspect_ratios": defaults.aspect_ratios,
                     "anchor_sizes": defaults.anchor_sizes,
@@ -176,7 +176,7 @@ class TorchvisionDetector(ForeignWeights):
         )
         return (
             None,
-            f"heads.{name}: only the box predictor starts from random weights: {reason}",
+            f"heads.{name}: only the box predictor starts from random weights, because {reason}",
         )
 
 
@@ -228,4 +228,8 @@ def _describe_anchor_changes(head: FilledHead, name: str) -> list[str]:
     if not changed:
         return []
     learned = " and ".join(changed)
-    return [f"heads.{name}: the file's proposals were trained with {learned}; they have to adapt"]
+    note = (
+        f"heads.{name}: the file's RPN was trained with {learned}; training must adapt it to the "
+        "anchors of this head"
+    )
+    return [note]

@@ -215,8 +215,8 @@ class MaskRoiHeads(RoiHeads):
         if is_traced():
             return (self.mask_predictor(self.mask_head(pooled), labels + 1),)
         logits = [
-            self.mask_predictor(self.mask_head(block), own + 1)
-            for block, own in zip(
+            self.mask_predictor(self.mask_head(block), block_labels + 1)
+            for block, block_labels in zip(
                 torch.split(pooled, BLOCK_BOXES), torch.split(labels, BLOCK_BOXES), strict=True
             )
         ]

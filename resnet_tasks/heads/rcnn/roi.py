@@ -24,7 +24,7 @@ from resnet_tasks.layers.nms import compute_nms_mask
 from resnet_tasks.layers.roi_align import multilevel_roi_align
 from resnet_tasks.layers.roi_layers import apply_to_rois
 from resnet_tasks.layers.samplers import CandidateSampler, make_generator
-from resnet_tasks.layers.tracing import argsort_falling
+from resnet_tasks.layers.tracing import argsort_rows_descending
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
@@ -182,7 +182,7 @@ class RoiHeads(nn.Module):
 
     def _pool(self, levels: Sequence[Tensor], boxes: Tensor, images: Tensor) -> Tensor:
         """Pool the features of boxes, `(Q, C * S * S)`."""
-        # In one expression, so that the unflattened tensor is freed before the layers.
+        # A single expression, so that the unflattened tensor is freed before the layers run.
         return multilevel_roi_align(
             levels,
             self.strides,
@@ -333,12 +333,12 @@ class RoiHeads(nn.Module):
 
 
 def sort_detections(fields: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sort detections by falling score, with slots without a detection last and filled with zeros.
+    """Sort detections by descending score; slots without a detection come last and hold zeros.
 
     Args:
         fields: `scores` `(B, D)`, `valid` `(B, D)` bool and further tensors `(B, D, ...)`.
     """
-    order = argsort_falling(torch.where(fields["valid"], fields["scores"], INVALID))
+    order = argsort_rows_descending(torch.where(fields["valid"], fields["scores"], INVALID))
     valid = fields["valid"].gather(1, order)
     result = {**fields, "valid": valid}
     for name in fields.keys() - {"valid"}:

@@ -31,7 +31,7 @@ class SmpSegmenter(ForeignWeights):
         sign: Prefix of a name in the decoder that only this architecture has.
     """
 
-    mismatch_hint = ", whatever its options; choose a model with the library's default decoder"
+    mismatch_hint = ", whatever its options are; choose a model with the library's default decoder"
 
     def __init__(self, architecture: str, sign: str) -> None:
         self.source = f"a {architecture} of segmentation_models_pytorch"
@@ -83,19 +83,19 @@ class SmpSegmenter(ForeignWeights):
             note = f"heads.{name}: the file's one class is used for {classes[1]}"
             return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
         note = (
-            f"heads.{name}: only the classifier starts from random weights: the file has {rows} "
-            f"classes, the head {len(classes)} ({format_names(classes)})"
+            f"heads.{name}: only the classifier starts from random weights, because the file has "
+            f"{rows} classes and the head has {len(classes)} ({format_names(classes)})"
         )
         return None, [note]
 
     def check_configuration(self, configuration: Mapping[str, Any]) -> str | None:
-        """Refuse decoders with another upsampling than ours."""
+        """Reject decoders with another upsampling than that of this package."""
         mode = configuration.get("decoder_interpolation")
         if mode in (None, "nearest"):
             return None
         return (
-            f"says that its decoder upsamples by {mode!r}, but the decoders of this package "
-            "upsample by 'nearest'; choose a model that was trained with 'nearest'"
+            f"sets decoder_interpolation to {mode!r}, but the decoders of this package only "
+            "support 'nearest'; choose a model that was trained with 'nearest'"
         )
 
 

@@ -53,7 +53,7 @@ class SemanticOptions(HeadOptions):
         terms = [term.strip() for term in value.split("+")]
         unknown = [term for term in terms if term not in LOSSES]
         if unknown or len(set(terms)) < len(terms):
-            raise ValueError(f"write one of {', '.join(LOSSES)}, or different ones joined by '+'")
+            raise ValueError(f"write one of {', '.join(LOSSES)}, or several of them joined by '+'")
         return "+".join(terms)
 
     @property
@@ -123,7 +123,9 @@ class SemanticHead(Head):
             decoded = decoded * sample_channel_mask(decoded, self.options.dropout, view.seeds)
         logits = self.classifier(decoded).float()
         return compute_terms_per_image(
-            lambda own, labels: self._compute_terms(_resize_logits(own, view.padded_size), labels),
+            lambda image_logits, labels: self._compute_terms(
+                _resize_logits(image_logits, view.padded_size), labels
+            ),
             logits,
             view.semantic,
         )

@@ -1,7 +1,7 @@
 """Losses over dense maps, with their gradients, one image at a time.
 
 The maps of a loss (resized logits, log-probabilities, and the gradients of both) are as large as
-the images. There are several of them, so that they are the peak memory of a training step. The
+the images. Together they determine the peak memory of a training step. The
 gradient of a sum over images is the sum of the gradients per image. Loss and gradient are therefore
 computed for one image at a time, already in the forward, and only the gradient of the input is
 kept.
@@ -59,22 +59,22 @@ class _PerImageSum(torch.autograd.Function):
         sums: list[Tensor] = []
         counts: list[Tensor] = []
         for image in range(len(values)):
-            own = values[image : image + 1].detach().requires_grad_()
+            image_values = values[image : image + 1].detach().requires_grad_()
             with torch.enable_grad():
-                own_terms = terms(own, labels[image : image + 1])
+                image_terms = terms(image_values, labels[image : image + 1])
             if not names:
-                names += own_terms
+                names += image_terms
                 saved_gradients = [torch.empty_like(values) for _ in names]
-                sums = [torch.zeros_like(term.sum) for term in own_terms.values()]
-                counts = [torch.zeros_like(term.count) for term in own_terms.values()]
+                sums = [torch.zeros_like(term.sum) for term in image_terms.values()]
+                counts = [torch.zeros_like(term.count) for term in image_terms.values()]
             for place, name in enumerate(names):
                 is_last = place == len(names) - 1
                 (gradient,) = torch.autograd.grad(
-                    own_terms[name].sum, own, retain_graph=not is_last
+                    image_terms[name].sum, image_values, retain_graph=not is_last
                 )
                 saved_gradients[place][image] = gradient[0]
-                sums[place] += own_terms[name].sum.detach()
-                counts[place] += own_terms[name].count
+                sums[place] += image_terms[name].sum.detach()
+                counts[place] += image_terms[name].count
         ctx.save_for_backward(*saved_gradients)
         ctx.mark_non_differentiable(*counts)
         return (*sums, *counts)
@@ -83,10 +83,10 @@ class _PerImageSum(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # `once_differentiable` would silently drop the second-order gradients.
         if torch.is_grad_enabled():
-            raise RuntimeError("losses computed image by image have no second-order gradients")
+            raise RuntimeError("losses that are computed per image have no second-order gradients")
         total, *remaining = [
-            saved_gradient * of_sum
-            for saved_gradient, of_sum in zip(ctx.saved_tensors, gradients, strict=False)
+            saved_gradient * sum_gradient
+            for saved_gradient, sum_gradient in zip(ctx.saved_tensors, gradients, strict=False)
         ]
         for gradient in remaining:
             total += gradient

@@ -8,8 +8,8 @@ each class are merged in three steps:
    extends through the whole overlap of the windows and their extents along the border agree
    (overlap of the intervals at least 0.5 of their union). An object larger than the overlap is thus
    restored.
-2. *Drop duplicates.* Boxes are visited by falling score, where a piece counts half its score. A box
-   is dropped if its IoU with a kept box of another window exceeds `iou`.
+2. *Drop duplicates.* Boxes are visited by descending score, where a piece counts half its score. A
+   box is dropped if its IoU with a kept box of another window exceeds `iou`.
 3. *Drop pieces of whole objects.* A piece is also dropped if more than half of its area lies inside
    a kept box of another window.
 
@@ -40,13 +40,15 @@ Agreement = Callable[
 """Function that compares piece `i` with candidates; arguments as in `compare_extents`."""
 
 AT_BORDER = 0.01
-"""Fraction of a box side; a box ends at a border that is nearer than this, or than
-`LEAST_AT_BORDER`."""
+"""Maximum distance from a border at which a box counts as cut there, as a fraction of its side."""
 LEAST_AT_BORDER = 2.0
-"""Distance from a border in pixels below which every box ends at it."""
+"""Lower limit of that distance, in pixels."""
 SAME_EXTENT = 0.5
+"""Minimum overlap (intersection over union) of two pieces of one object along the border."""
 PIECE_INSIDE = 0.5
+"""Share of a piece inside another object above which the piece is dropped."""
 PIECE_SCORE = 0.5
+"""Factor of a piece's score when detections are ranked."""
 
 
 AnyDetections = TypeVar("AnyDetections", bound=Detections)
@@ -70,7 +72,7 @@ class DetectionMerger(Generic[AnyDetections]):
 
     Args:
         layout: Positions of the windows.
-        decode: Conversion of the outputs of windows to detections; see `Task.decode`.
+        decode: Function that converts the outputs of windows to detections; see `Task.decode`.
         merge: Function like `merge_detections`.
     """
 
@@ -111,7 +113,7 @@ def merge_detections(
         iou: IoU above which boxes of one class are the same object.
 
     Returns:
-        Detections sorted by falling score; those of a single window unchanged.
+        Detections sorted by descending score; those of a single window unchanged.
     """
     if len(windows) == 1:
         return windows[0].detections
@@ -232,7 +234,7 @@ def group_pieces(
         ends: `(N, 4)` sides where a box is cut; see `find_cut_sides`.
         sources: `(N,)` window of each box.
         frames: `(W, 4)` xyxy of the windows.
-        agreement: Comparison of a piece with its possible continuations.
+        agreement: Function that compares a piece with its possible continuations.
     """
     parents = list(range(len(boxes)))
 
@@ -305,13 +307,15 @@ def compare_extents(
     # Extents along the border, clipped to the range that both windows cover.
     top = np.maximum(other_frames[:, along], own_frame[along])
     bottom = np.minimum(other_frames[:, along + 2], own_frame[along + 2])
-    mine = np.stack(
+    extents = np.stack(
         (np.full(len(candidates), boxes[i, along]), np.full(len(candidates), boxes[i, along + 2]))
     )
-    theirs = np.stack((boxes[candidates, along], boxes[candidates, along + 2]))
-    mine, theirs = mine.clip(top, bottom), theirs.clip(top, bottom)
-    shared = (np.minimum(mine[1], theirs[1]) - np.maximum(mine[0], theirs[0])).clip(min=0)
-    union = np.maximum(mine[1], theirs[1]) - np.minimum(mine[0], theirs[0])
+    other_extents = np.stack((boxes[candidates, along], boxes[candidates, along + 2]))
+    extents, other_extents = extents.clip(top, bottom), other_extents.clip(top, bottom)
+    shared = (
+        np.minimum(extents[1], other_extents[1]) - np.maximum(extents[0], other_extents[0])
+    ).clip(min=0)
+    union = np.maximum(extents[1], other_extents[1]) - np.minimum(extents[0], other_extents[0])
     return np.asarray((shared >= SAME_EXTENT * np.maximum(union, 1e-9)) & (shared > 0))
 
 
@@ -321,15 +325,15 @@ def _suppress_duplicates(objects: JoinedObjects, *, iou: float) -> tuple[Floats,
     is_piece, windows = objects.is_piece, objects.windows
     rank = np.argsort(-scores * np.where(is_piece, PIECE_SCORE, 1.0), kind="stable")
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    is_left = np.ones(len(boxes), np.bool_)
+    is_remaining = np.ones(len(boxes), np.bool_)
     kept_indices: list[int] = []
     for position, i in enumerate(rank.tolist()):
-        if not is_left[i]:
+        if not is_remaining[i]:
             continue
         kept_indices.append(i)
         remaining = rank[position + 1 :]
         remaining = remaining[
-            is_left[remaining] & ((windows[remaining] != windows[i]) | (windows[i] == -1))
+            is_remaining[remaining] & ((windows[remaining] != windows[i]) | (windows[i] == -1))
         ]
         span = np.minimum(boxes[remaining, 2:], boxes[i, 2:]) - np.maximum(
             boxes[remaining, :2], boxes[i, :2]
@@ -337,5 +341,5 @@ def _suppress_duplicates(objects: JoinedObjects, *, iou: float) -> tuple[Floats,
         shared = span.clip(min=0).prod(axis=1)
         is_same = shared > iou * np.maximum(areas[remaining] + areas[i] - shared, 1e-12)
         is_part = is_piece[remaining] & (shared > PIECE_INSIDE * areas[remaining])
-        is_left[remaining[is_same | is_part]] = False
+        is_remaining[remaining[is_same | is_part]] = False
     return boxes[kept_indices], scores[kept_indices]

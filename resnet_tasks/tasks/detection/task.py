@@ -158,7 +158,7 @@ def select_explained_score(
     class_name = "object" if question.label is None else question.classes[question.label]
     if not usable.any():
         raise DataError(
-            f"there is no {class_name} among the detections; choose another class or box"
+            f"the head detects no {class_name} in this image; choose another class or box"
         )
     boxes = geometry.boxes_to_original(as_array(outputs["boxes"][0]).astype(np.float32))
     rank = as_array(outputs["scores"][0]).astype(np.float32)
@@ -172,7 +172,7 @@ def select_explained_score(
             class_hint = "" if question.label is None else f" of {class_name}"
             raise DataError(
                 f"no detection{class_hint} overlaps the box {list(question.box)} by {MIN_OVERLAP} "
-                f"or more (the nearest detection: {best:.2f}); give a box as predict writes it"
+                f"or more (best overlap: {best:.2f}); copy a box from the output of predict"
             )
         rank = overlap
     index = int(np.where(usable, rank, -1.0).argmax())

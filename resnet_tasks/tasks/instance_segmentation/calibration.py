@@ -1,4 +1,4 @@
-"""Calibration of the scores of instances, where the mask decides whether an instance is a hit."""
+"""Calibration of the scores of instances; the mask determines whether an instance is a hit."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class MaskCalibration(DetectionCalibration):
 
     name = "mask_D_ECE"
     protocol = (
-        f"mask_D_ECE: {NUM_BINS} equal bins of the score; an instance comes true where its mask "
-        f"finds an object of its class at IoU {HIT_IOU} by COCO's greedy rule, those on crowds are "
-        "excluded; all instances that the head gives count (Küppers et al. 2020, confidence only); "
+        f"mask_D_ECE: {NUM_BINS} equal bins of the score; an instance is correct if its mask "
+        f"matches an object of its class at IoU {HIT_IOU} by COCO's greedy rule; instances on "
+        "crowds are excluded; all others that the head returns count (Küppers et al. 2020, "
+        "confidence only); "
         "images without annotated masks are excluded, and the box of an object without a mask is a "
         "crowd region."
     )
@@ -71,8 +72,8 @@ def extract_mask_decisions(prediction: InstanceSegmentation, truth: GroundTruth)
     """Extract the decisions of the instances that do not lie on crowds.
 
     Returns:
-        `(N,)` scores of these instances, and `(N,)` whether the mask of each one finds an object;
-        nothing for an image without annotated masks.
+        `(N,)` scores of these instances, and `(N,)` bool, whether the mask of each one matches an
+        object; both empty for an image without annotated masks.
 
     Raises:
         DataError: If the image's boxes are not annotated, or a mask is invalid.

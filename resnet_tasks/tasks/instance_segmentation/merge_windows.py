@@ -7,8 +7,9 @@ The steps are those of `detection.merge_windows`, with masks in place of boxes:
    inside that overlap (IoU of at least 0.5; windows that only touch are compared by the extents of
    the boxes). The mask of the object is the union of its pieces, the box their hull, the score
    the highest one.
-2. *Drop duplicates.* Instances are visited by falling score, where a piece counts half its score.
-   An instance is dropped if its mask IoU with a kept instance of another window exceeds `iou`.
+2. *Drop duplicates.* Instances are visited by descending score, where a piece counts half its
+   score. An instance is dropped if its mask IoU with a kept instance of another window exceeds
+   `iou`.
 3. *Drop pieces of whole objects.* A piece is also dropped if more than half of its pixels lie in a
    kept instance of another window.
 
@@ -64,7 +65,7 @@ def merge_instances(
         iou: Mask IoU above which instances of one class are the same object.
 
     Returns:
-        Instances sorted by falling score; those of a single window unchanged.
+        Instances sorted by descending score; those of a single window unchanged.
     """
     like = windows[0].detections
     if len(windows) == 1:
@@ -122,8 +123,11 @@ def _join_pieces(
     ) -> NDArray[np.bool_]:
         agrees = compare_extents(all_boxes, i, candidates, all_sources, all_frames, axis)
         for position, j in enumerate(candidates.tolist()):
-            own, other = all_frames[all_sources[i]], all_frames[all_sources[j]]
-            low, high = np.maximum(own[:2], other[:2]), np.minimum(own[2:], other[2:])
+            frame, other_frame = all_frames[all_sources[i]], all_frames[all_sources[j]]
+            low, high = (
+                np.maximum(frame[:2], other_frame[:2]),
+                np.minimum(frame[2:], other_frame[2:]),
+            )
             overlap = encode_rectangle([*low.tolist(), *high.tolist()], size)
             parts = [intersect_masks([mask, overlap]) for mask in (masks[i], masks[j])]
             if any(compute_area(part) for part in parts):
@@ -149,17 +153,17 @@ def _suppress_duplicates(
     areas = np.asarray([compute_area(region) for region in regions], np.float64)
     windows, is_piece = objects.windows, objects.is_piece
     rank = np.argsort(-objects.scores * np.where(is_piece, PIECE_SCORE, 1.0), kind="stable")
-    # In order of the rank and by coordinate, so that slices are compared without copies.
+    # Sorted by rank and one array per coordinate, so that slices are compared without copies.
     x1, y1, x2, y2 = np.ascontiguousarray(compute_tight_boxes(regions)[rank].T)
-    is_left = np.ones(len(rank), np.bool_)
+    is_remaining = np.ones(len(rank), np.bool_)
     kept_indices: list[int] = []
     for position, i in enumerate(rank.tolist()):
-        if not is_left[position]:
+        if not is_remaining[position]:
             continue
         kept_indices.append(i)
         after = slice(position + 1, None)
         # The boxes around the pixels touch for few masks, and only these masks are compared.
-        touches = is_left[after] & (x1[after] < x2[position]) & (x2[after] > x1[position])
+        touches = is_remaining[after] & (x1[after] < x2[position]) & (x2[after] > x1[position])
         touches &= (y1[after] < y2[position]) & (y2[after] > y1[position])
         places = position + 1 + np.flatnonzero(touches)
         others = rank[places]
@@ -169,5 +173,5 @@ def _suppress_duplicates(
         shared = covered * areas[others]
         is_same = shared > iou * np.maximum(areas[others] + areas[i] - shared, 1e-12)
         is_part = is_piece[others] & (covered > PIECE_INSIDE)
-        is_left[places[is_same | is_part]] = False
+        is_remaining[places[is_same | is_part]] = False
     return kept_indices

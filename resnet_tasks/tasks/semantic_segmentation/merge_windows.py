@@ -58,7 +58,7 @@ class BlendedMap:
         """Add a batch of windows, in their order.
 
         Raises:
-            HeadError: If the head has no logits at the size of the padded windows.
+            HeadError: If the head does not return logits at the size of the padded windows.
         """
         logits = outputs.get("logits")
         expected = (self._layout.num_classes,)
@@ -71,9 +71,9 @@ class BlendedMap:
         ):
             got = f"only {', '.join(outputs)}" if logits is None else tuple(logits.shape)
             raise HeadError(
-                f"head {self._head}: windows are blended in `logits` of shape (B, {expected[0]}, "
-                f"{largest[0]}, {largest[1]}), the head gives {got}; predict whole images, or "
-                "resize the logits to the size of the image in `forward`"
+                f"head {self._head}: sliding windows need `logits` of shape (B, {expected[0]}, "
+                f"{largest[0]}, {largest[1]}), but the head returns {got}; predict whole images, "
+                "or resize the logits to the size of the image in `forward`"
             )
         self._decoder.like = logits
         for box, window in zip(boxes, as_array(logits), strict=True):

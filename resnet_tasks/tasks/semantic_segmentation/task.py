@@ -92,7 +92,10 @@ class SemanticSegmentationTask(Task):
             region[:] = False
             region[top:bottom, left:right] = True
         if not region.any():
-            raise DataError(f"the box {list(question.box or ())} holds no pixel of the image")
+            raise DataError(
+                f"the box {list(question.box or ())} contains no pixel of the image; choose a box "
+                "inside it"
+            )
         label = question.label
         if label is None:
             counts = np.bincount(labels[region], minlength=len(question.classes))
@@ -102,10 +105,11 @@ class SemanticSegmentationTask(Task):
         pixels = region & (labels == label)
         if not pixels.any():
             raise DataError(
-                f"no pixel there is predicted as {question.classes[label]}; choose another class "
-                "or box"
+                f"no pixel of this image or box is predicted as {question.classes[label]}; choose "
+                "another class or box"
             )
-        # A product instead of an index, which would need a mask of the tensor's own type.
+        # Multiplied by a mask instead of indexed, because indexing needs a mask of the same library
+        # (NumPy or torch).
         weights = array_like(logits, pixels.astype(np.float32))
         value = (logits[label] * weights).sum() / int(pixels.sum())
         probs = as_array(softmax(logits, 0)[label])

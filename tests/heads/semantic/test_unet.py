@@ -166,7 +166,7 @@ class TestDecode:
 class TestOptions:
     @pytest.mark.parametrize("loss", ["iou", "dice+dice", "", "dice+"])
     def test_refuses_unknown_losses(self, loss: str) -> None:
-        with pytest.raises(HeadError, match="one of cross_entropy, dice, focal, or different"):
+        with pytest.raises(HeadError, match="one of cross_entropy, dice, focal, or several"):
             UNet(SPECS, ["a"], {"loss": loss})
 
     def test_sums_are_stripped_and_keep_their_order(self) -> None:
@@ -189,7 +189,7 @@ class TestOptions:
             ({"d": 1.0}, "names 'd', which is not among the classes 'a', 'b'"),
             ([1.0], "has 1 value for 2 classes; give one per class in the order a, b"),
             ([1.0, -1.0], r"\[1.0, -1.0\]; every weight must be finite and at least 0"),
-            ([0.0, 0.0], "one above 0"),
+            ([0.0, 0.0], "one must be above 0"),
             ("balanced", "class_weights"),
         ],
     )
