@@ -42,9 +42,10 @@ class Evaluation:
         metrics: `head/metric` -> metric, with its interval if one was computed. Heads without an
             annotated image are excluded.
         protocols: Head name -> sentences that define its metrics.
-        evaluators: Head name -> its evaluators, with all images that they have seen.
+        evaluators: Head name -> its evaluators, which contain all evaluated images.
         image_ids: Ids of all predicted images, in order.
-        resampling: Resampled metrics behind the intervals; None if no intervals were requested.
+        resampling: Resampled metrics from which the intervals were computed; None if no intervals
+            were requested.
     """
 
     metrics: dict[str, Metric]
@@ -95,7 +96,7 @@ def evaluate(
             annotation files; that of any other dataset is the targets of its samples, mapped back
             to the original frame.
         batch_size: Images per forward pass; a predictor of windows predicts one image at a time.
-        precision: `auto`, `fp32`, `bf16` or `fp16`, for a `TaskModel`; a predictor has its own.
+        precision: `auto`, `fp32`, `bf16` or `fp16` for a `TaskModel`; ignored for a predictor.
         workers: Number of loader processes.
         evaluators: Evaluators of each head; default: `build_evaluators` of the model's heads.
         bootstrap: Options of the intervals; None: no intervals.
@@ -133,8 +134,8 @@ def evaluate_folds(
 
     Args:
         parts: Pairs of a model and its held-out dataset. All models have the same heads; image ids
-            are unique across the datasets. The pairs are consumed one by one, so that they need not
-            be in memory together.
+            are unique across the datasets. The pairs are consumed one by one, so a generator can
+            load one model at a time.
         evaluators: Evaluators of each head.
         batch_size: Images per forward pass.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -219,8 +220,8 @@ def _compute_metrics(evaluators: Evaluators) -> dict[str, Metric]:
         if duplicates:
             raise HeadError(
                 f"head {head}: more than one of its evaluators "
-                f"({', '.join(type(evaluator).__name__ for evaluator in head_evaluators)}) gives "
-                f"{', '.join(duplicates)}; every metric of a head needs a unique name"
+                f"({', '.join(type(evaluator).__name__ for evaluator in head_evaluators)}) "
+                f"computes {', '.join(duplicates)}; every metric of a head needs a unique name"
             )
         metrics |= {f"{head}/{name}": value for part in parts for name, value in part.items()}
     return metrics

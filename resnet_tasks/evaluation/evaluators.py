@@ -22,8 +22,7 @@ Extra = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
 
 
 BUILT_IN_EVALUATORS = (froc, kitti, surfaces)
-"""Modules of the additional evaluators, whose import registers them; a new one must be added here.
-"""
+"""Modules of the additional evaluators, which register themselves at import; add new ones here."""
 
 
 def build_evaluators(
@@ -49,7 +48,10 @@ def build_evaluators(
     problems = []
     for name, head_extra in (extra or {}).items():
         if name not in heads:
-            problems.append(f"evaluation.extra.{name}: the heads are {', '.join(heads)}")
+            problems.append(
+                f"evaluation.extra.{name}: there is no head {name!r}; the heads are "
+                f"{', '.join(heads)}"
+            )
             continue
         classes, task = heads[name].classes, heads[name].task_spec
         for evaluator_name, options in head_extra.items():
@@ -121,7 +123,10 @@ def choose_best_metric(
     if requested is None:
         return next(iter(main_metrics.values()))
     if requested.split("/")[0] not in heads:
-        raise RecipeError(f"evaluation.best is {requested!r}; the heads are {', '.join(heads)}")
+        raise RecipeError(
+            f"evaluation.best is {requested!r}, but the heads are {', '.join(heads)}; write "
+            "head/metric"
+        )
     if requested in main_metrics.values():
         return requested
     metrics = [
@@ -133,7 +138,7 @@ def choose_best_metric(
     if requested not in metrics:
         hint = suggest_nearest(requested, metrics)
         raise RecipeError(
-            f"evaluation.best is {requested!r}; metrics are: {', '.join(metrics)}{hint}"
+            f"evaluation.best is {requested!r}, but the metrics are {', '.join(metrics)}{hint}"
         )
     return requested
 

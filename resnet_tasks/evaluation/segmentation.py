@@ -55,17 +55,17 @@ class SegmentationEvaluator:
         self._surprise: list[float] = []
         self._bins = np.zeros((3, BINS))
         background = (
-            "; background is a class like any other, *_foreground leaves it out of the mean"
+            "; background is a class like any other, *_foreground excludes it from the mean"
             if self.has_background
             else ""
         )
         self.protocol = (
             "One confusion matrix over all pixels of all images at original size, void pixels "
-            "left out; mIoU and Dice are means over the classes that occur in the truth "
-            f"(of {len(self.classes)}){background}. *_per_image: per image the mean over the "
-            "classes in its truth or its prediction (absent from both: not counted, from one: 0), "
-            "then the mean over images; per class the mean over images that have the class in "
-            "either."
+            "excluded; mIoU and Dice are means over the classes that occur in the ground truth "
+            f"(of {len(self.classes)}){background}. *_per_image: for each image the mean over the "
+            "classes in its ground truth or prediction (absent from both: not counted, from one: "
+            "0), then the mean over images; per class, the mean over images that have the class in "
+            "ground truth or prediction."
         )
 
     @property
@@ -114,7 +114,9 @@ class SegmentationEvaluator:
                 differ, or a label is not an index into the classes.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
+            raise DataError(
+                f"image {truth.image_id!r} is evaluated twice; add each image only once"
+            )
         expected, predicted = prepare_label_maps(labels, truth, len(self.classes))
         pairs = pixel_confusion(
             expected.astype(np.uint32), predicted, len(self.classes), ignore_index=_UNSIGNED_VOID
@@ -190,9 +192,9 @@ class SegmentationEvaluator:
         details: dict[str, Any] = {
             "confusion": {"labels": list(self.classes), "matrix": self._confusion.tolist()},
             "images": [
-                {"image_id": image_id, "quality": float(good), "surprise": surprise}
-                for image_id, good, surprise in zip(self._ids, quality, self._surprise, strict=True)
-                if not np.isnan(good)
+                {"image_id": image_id, "quality": float(iou), "surprise": surprise}
+                for image_id, iou, surprise in zip(self._ids, quality, self._surprise, strict=True)
+                if not np.isnan(iou)
             ],
         }
         count, confidence, right = self._bins[:, self._bins[0] > 0]
@@ -229,16 +231,15 @@ def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tup
     predicted = as_array(labels).astype(np.int64, copy=False)
     if predicted.shape != expected.shape:
         raise DataError(
-            f"{location}: the predicted map has size {predicted.shape} (height, width), its truth "
-            f"{expected.shape}; `decode` must give maps of the original size"
+            f"{location}: the predicted label map has size {predicted.shape} (height, width), but "
+            f"the ground truth has {expected.shape}; `decode` must return maps of the original size"
         )
     valid = expected != VOID
     for values, map_name in ((expected, "ground truth"), (predicted, "prediction")):
         outside = valid & ((values < 0) | (values >= num_classes))
         if outside.any():
             raise DataError(
-                f"{location}: its {map_name} holds label {int(values[outside][0])}; allowed are 0 "
-                "to "
+                f"{location}: the {map_name} has label {int(values[outside][0])}; allowed are 0 to "
                 f"{num_classes - 1}, indices into the evaluator's classes"
             )
     return expected, predicted

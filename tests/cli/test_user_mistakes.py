@@ -54,7 +54,7 @@ def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("training.device=warp", "training.device is 'warp'"),
         (
             "evaluation.best=objects/AP5",
-            "evaluation.best is 'objects/AP5'; metrics are: objects/AP",
+            "evaluation.best is 'objects/AP5', but the metrics are objects/AP",
         ),
     ],
 )

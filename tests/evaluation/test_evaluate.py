@@ -89,7 +89,7 @@ def test_several_evaluators_judge_one_head() -> None:
     assert made.image_ids == tuple(range(12))
     assert made.details()["scene"]["notes"][-1] == "counted"
     assert made.resampling is None
-    with pytest.raises(HeadError, match=r"SegmentationEvaluator, _Counting.* gives mIoU"):
+    with pytest.raises(HeadError, match=r"SegmentationEvaluator, _Counting.* computes mIoU"):
         evaluate(
             model,
             _Pairs(),

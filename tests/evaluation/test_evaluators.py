@@ -62,7 +62,10 @@ def test_best_may_be_theirs() -> None:
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ({"object": {"froc": None}}, "evaluation.extra.object: the heads are objects, scene"),
+        (
+            {"object": {"froc": None}},
+            "evaluation.extra.object: there is no head 'object'; the heads are objects, scene",
+        ),
         ({"objects": {"frok": None}}, "unknown evaluator 'frok'; .* did you mean 'froc'"),
         ({"scene": {"froc": None}}, "'froc' evaluates detection, .* evaluators are: surface"),
         ({"objects": {"froc": {"hits": "iou"}}}, "hits is not an option; did you mean 'hit'"),

@@ -181,13 +181,11 @@ def test_label_maps_alone_have_no_reliability() -> None:
 
 def test_broken_input_names_the_image() -> None:
     evaluator = SegmentationEvaluator(("a", "b"))
-    with pytest.raises(DataError, match=r"image 'x': the predicted map has size \(1, 2\)"):
+    with pytest.raises(DataError, match=r"image 'x': the predicted label map has size \(1, 2\)"):
         evaluator.update(predicted([[0, 1]]), truth([[0, 1, 1]], image_id="x"))
-    with pytest.raises(
-        DataError, match="image 3: its prediction holds label 2; allowed are 0 to 1"
-    ):
+    with pytest.raises(DataError, match="image 3: the prediction has label 2; allowed are 0 to 1"):
         evaluator.update(predicted([[0, 2]]), truth([[0, 1]], image_id=3))
-    with pytest.raises(DataError, match="image 4: its ground truth holds label -2"):
+    with pytest.raises(DataError, match="image 4: the ground truth has label -2"):
         evaluator.update(predicted([[0, 1]]), truth([[0, -2]], image_id=4))
     with pytest.raises(DataError, match="image 5 has no annotated pixels"):
         evaluator.update(predicted([[0, 1]]), GroundTruth(5, (1, 2)))
@@ -197,4 +195,4 @@ def test_broken_input_names_the_image() -> None:
 def test_task_builds_it_and_it_says_what_it_does() -> None:
     evaluator = get_task("semantic_segmentation").build_evaluator(("a", "b"))
     assert isinstance(evaluator, SegmentationEvaluator)
-    assert "void pixels left out" in evaluator.protocol
+    assert "void pixels excluded" in evaluator.protocol

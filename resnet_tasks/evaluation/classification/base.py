@@ -80,13 +80,12 @@ class BaseClassificationEvaluator(ABC):
         if probs.shape != (len(self.classes),) or not ((probs >= 0) & (probs <= 1)).all():
             raise DataError(
                 f"{location}: the prediction must be {len(self.classes)} probabilities in 0..1, "
-                "one "
-                f"per class; it has shape {probs.shape} and values {probs.ravel()[:5].tolist()}"
+                f"one per class; got shape {probs.shape} and values {probs.ravel()[:5].tolist()}"
             )
         known_labels = tuple(sorted({int(label) for label in truth.image_labels if label >= 0}))
         if known_labels and known_labels[-1] >= len(self.classes):
             raise DataError(
-                f"{location}: its ground truth holds label {known_labels[-1]}; allowed are 0 to "
+                f"{location}: the ground truth has label {known_labels[-1]}; allowed are 0 to "
                 f"{len(self.classes) - 1}, indices into the evaluator's classes"
             )
         if not self._is_evaluable(
@@ -122,7 +121,7 @@ class BaseClassificationEvaluator(ABC):
         """
         step = max(1, CHUNK // max(1, len(self._ids)))
         starts = range(0, max(1, len(counts)), step)
-        # Column-major, so that the weights of an image are contiguous: they are gathered by image.
+        # Column-major, because the metrics gather the weights image by image.
         chunks = (counts[start : start + step] for start in starts)
         parts = [
             self._flatten_metrics(np.asarray(chunk, np.float64, order="F")) for chunk in chunks
@@ -164,7 +163,10 @@ class BaseClassificationEvaluator(ABC):
 
     @abstractmethod
     def _score_images(self) -> tuple[Floats, Floats]:
-        """Return the `(P,)` quality and `(P,)` surprise of the images."""
+        """Return `(P,)` quality of the images' predictions, and `(P,)` confidence of their errors.
+
+        Both are in 0..1. The second value, `surprise`, is 0 for an image without an error.
+        """
 
     def _stack_probs(self) -> NDArray[np.float32]:
         """Return the `(P, K)` probabilities."""

@@ -48,7 +48,7 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
         details = super().details()
         num_classes = len(self.classes)
         if num_classes > LARGEST_CONFUSION:
-            note = f"no confusion matrix is kept for more than {LARGEST_CONFUSION} classes"
+            note = f"no confusion matrix is stored for more than {LARGEST_CONFUSION} classes"
             details["notes"] = [*details.get("notes", ()), note]
             return details
         pairs = self._get_true_labels() * num_classes + self._predict_labels()
@@ -62,8 +62,8 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
         if len(known_labels) > 1 or not num_labels:
             raise DataError(
                 f"{location} has {len(known_labels) or 'no'} image-level labels among the classes "
-                "of this head, but single-label classification needs exactly one; fix the file, "
-                "or set multi_label: true"
+                "of this head, but single-label classification needs exactly one; fix the "
+                "annotation file, or set multi_label: true"
             )
         return bool(known_labels)
 
@@ -100,8 +100,8 @@ class ClassificationEvaluator(BaseClassificationEvaluator):
     def _count_better_classes(self) -> NDArray[np.int64]:
         """Return the `(P,)` number of classes that rank before the true class.
 
-        A class ranks before it if it is more probable, or equally probable and earlier in class
-        order.
+        These are the more probable classes, and the equally probable ones that come earlier in
+        class order.
         """
         probs, true_probs = self._stack_probs(), self._get_true_probs()[:, None]
         is_first = np.arange(len(self.classes)) < self._get_true_labels()[:, None]

@@ -56,8 +56,9 @@ def build_confusion_matrix(
 ) -> tuple[list[str], list[list[int]]]:
     """Build the confusion matrix at IoU 0.5 and scores of at least `SCORE`.
 
-    Detections are matched by falling score to the free object with the highest overlap, regardless
-    of class. Unmatched detections are counted in the background row, missed objects in the
+    In descending order of score, each detection is matched to the free object that it overlaps
+    most, regardless of class. Unmatched detections are counted in the background row, missed
+    objects in the
     background column; detections on crowds are excluded. hotcoco's matrix differs: it counts
     detections on crowds as background, orders equal scores by class, and limits the detections of
     the entire image instead of each class.
@@ -112,15 +113,15 @@ def score_images(matches: Matches, image_ids: Sequence[int | str]) -> list[dict[
     is_wrong = matched_indices < 0
     counted = (detections.scores >= SCORE) & ~on_crowd
     hits = np.bincount(detections.images[counted & ~is_wrong], minlength=number)
-    answers = np.bincount(detections.images[counted], minlength=number)
+    num_detections = np.bincount(detections.images[counted], minlength=number)
     num_annotated = np.bincount(truth.images[~truth.crowd], minlength=number)
-    total = answers + num_annotated
+    total = num_detections + num_annotated
     quality = np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
     surprise = np.zeros(number)
     np.maximum.at(surprise, detections.images[is_wrong], detections.scores[is_wrong])
     rows = zip(image_ids, quality.tolist(), np.clip(surprise, 0, 1).tolist(), strict=True)
     return [
-        {"image_id": image_id, "quality": good, "surprise": sure} for image_id, good, sure in rows
+        {"image_id": image_id, "quality": f1, "surprise": score} for image_id, f1, score in rows
     ]
 
 
@@ -136,7 +137,7 @@ def compute_error_types(run: Any) -> tuple[dict[str, float], list[str]]:
     tide = run.tide_errors(pos_thr=0.5, bg_thr=0.1)
     lost = {name: float(tide["delta_ap"][name]) for name in ERROR_TYPES}
     note = (
-        "Error types after TIDE (Bolya et al., ECCV 2020), computed with hotcoco: AP at IoU 0.5 "
-        "(background below IoU 0.1) that fixing one kind alone would gain; crowds are ignored."
+        "Error types as in TIDE (Bolya et al., ECCV 2020), computed with hotcoco: increase in AP "
+        "at IoU 0.5 (background below IoU 0.1) if only this type were fixed; crowds are ignored."
     )
     return lost, [note]

@@ -40,8 +40,8 @@ class CocoEvaluator(ABC):
     Args:
         classes: Class names in label order.
         backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
-        max_detections: Limits of detections per image and class for the recalls, rising; the last
-            one applies to all other metrics.
+        max_detections: Limits of detections per image and class for the recalls, ascending; the
+            last one applies to all other metrics.
     """
 
     iou_type = ""
@@ -82,7 +82,7 @@ class CocoEvaluator(ABC):
             raise DataError(
                 f"{self.kind} evaluator {name!r} is set too late: "
                 f"{Count(len(self._image_indices)):image was} already matched by {self._backend}; "
-                "choose it before the first image"
+                "set the evaluator before adding the first image"
             )
         self._backend = name
         self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)
@@ -153,7 +153,7 @@ class CocoEvaluator(ABC):
         """
         for image_id in block.image_ids:
             if image_id in self._image_indices:
-                raise DataError(f"image {image_id!r} is evaluated twice; give each image once")
+                raise DataError(f"image {image_id!r} is evaluated twice; add each image only once")
         check_block(block, len(self.classes))
         for image_id in block.image_ids:
             self._image_indices[image_id] = len(self._image_indices)

@@ -51,8 +51,8 @@ class InstanceMaskEvaluator(CocoEvaluator):
     Args:
         classes: Class names in label order.
         backend: `hotcoco` (fast) or `pycocotools` (the reference); both give the same numbers.
-        max_detections: Limits of detections per image and class for the recalls, rising; the last
-            one applies to all other metrics.
+        max_detections: Limits of detections per image and class for the recalls, ascending; the
+            last one applies to all other metrics.
         keeps_masks: Whether to keep the RLEs (some hundred bytes per mask), which the error types
             of `details` need.
     """
@@ -227,7 +227,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         if not self._blocks or not self.classes:
             return {}, []
         if len(self._counts) < len(self._blocks):
-            return {}, ["Error types (TIDE) are not computed for masks, which are not stored."]
+            return {}, ["Error types (TIDE) are not computed, because the masks are not stored."]
         images, truth, detections = self._build_datasets()
         run = match_masks_with_hotcoco(images, self.classes, truth, detections, self.max_detections)
         return compute_error_types(run)
@@ -282,8 +282,8 @@ def _encode_mask(mask: Any, truth: GroundTruth) -> Any:
     flags = as_array(mask)
     if flags.shape != tuple(truth.size):
         raise DataError(
-            f"image {truth.image_id!r}: a mask has size {flags.shape} (height, width), its image "
-            f"{tuple(truth.size)}; give masks at the original size"
+            f"image {truth.image_id!r}: a mask has size {flags.shape} (height, width), but the "
+            f"image has {tuple(truth.size)}; give masks at the original size"
         )
     return coco_mask.encode(np.asfortranarray(flags.astype(np.bool_).astype(np.uint8)))
 

@@ -111,8 +111,8 @@ def _find_overlapping_pairs(
     meets = (size > 0).all(axis=1)
     d, g, size, rows, columns = d[meets], g[meets], size[meets], rows[meets], columns[meets]
     shared = size[:, 0] * size[:, 1]
-    own = d[:, 2] * d[:, 3]
-    union = np.where(crowd[columns], own, own + g[:, 2] * g[:, 3] - shared)
+    detection_areas = d[:, 2] * d[:, 3]
+    union = np.where(crowd[columns], detection_areas, detection_areas + g[:, 2] * g[:, 3] - shared)
     pairs = Pairs(rows, columns, shared / union)
     return pairs.select(pairs.iou >= SMALLEST_IOU)
 

@@ -66,7 +66,7 @@ class _RankedScores:
     """Ranked lesions with the best score of a detection that hits them, or ranked false positives.
 
     Attributes:
-        scores: `(N,)`, falling; -inf for lesions without a hit.
+        scores: `(N,)`, descending; -inf for lesions without a hit.
         images: `(N,)` position of the image of each entry.
     """
 
@@ -107,15 +107,15 @@ class FrocEvaluator:
             else "the detection's center lies inside the lesion's box"
         )
         self.protocol = (
-            f"FROC (LUNA16, CAMELYON16), hit when {rule}, class by class: a lesion is found at a "
-            "threshold if any detection with at least that score hits it; further hits of it count "
-            "neither for nor against; a detection that hits nothing is a false positive, one that "
-            "hits only crowd regions is not counted; sensitivity_at_F is that of the lowest "
+            f"FROC (LUNA16, CAMELYON16), hit if {rule}, class by class: a lesion is found at a "
+            "threshold if any detection with at least that score hits it; further hits of the same "
+            "lesion are ignored; a detection that hits nothing is a false positive, and one that "
+            "hits only crowd regions is ignored; sensitivity_at_F is the sensitivity at the lowest "
             "threshold with at most F false positives per image, without interpolation; CPM is "
-            "the mean over 1/8, 1/4, 1/2, 1, 2, 4 and 8; a patient (group; an image without one "
-            "stands for itself) is found if any of its lesions is; image_AUROC ranks images by "
-            "their highest score, ties count half; the value over all classes counts the lesions "
-            "and false positives of all classes together."
+            "the mean over 1/8, 1/4, 1/2, 1, 2, 4 and 8; a patient (a group, or an image without a "
+            "group) is found if any of its lesions is found; image_AUROC ranks images by their "
+            "highest score, ties count half; the value over all classes counts the lesions and "
+            "false positives of all classes together."
         )
 
     @property
@@ -131,7 +131,9 @@ class FrocEvaluator:
                 not finite, or a label is not an index into the classes.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
+            raise DataError(
+                f"image {truth.image_id!r} is evaluated twice; add each image only once"
+            )
         boxes = build_image_boxes(prediction, truth, len(self.classes))
         lesion_scores, is_false = self._match_lesions(boxes)
         position = len(self._ids)
@@ -151,7 +153,7 @@ class FrocEvaluator:
         self._has_lesion.append(has)
 
     def _match_lesions(self, boxes: ImageBoxes) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the best score of a hit of every object, and the detections without any hit."""
+        """Return the best score that hits each object, and a mask of the detections without hit."""
         overlap, inside = compute_overlaps(boxes.detection_boxes, boxes.truth_boxes)
         if self.options.hit == "iou":
             # A crowd region holds several objects, so IoU is undefined: use COCO's rule for crowds.
@@ -259,7 +261,7 @@ class FrocEvaluator:
 
         Returns:
             `(L,)` best score of a hit of every lesion, -inf without a hit, and `(F,)` scores of the
-            false positives; both falling.
+            false positives; both descending.
         """
         lesions, false = (
             self._rank_scores(self._lesions, label),
@@ -328,13 +330,13 @@ def compute_froc_curve(lesions: Floats, false: Floats, num_images: int) -> tuple
         num_images: Number of all images, including those without lesions.
 
     Returns:
-        Two `(T + 1,)` arrays, both rising, starting with (0, 0).
+        Two `(T + 1,)` arrays, both ascending, starting with (0, 0).
     """
     hit = np.sort(lesions[np.isfinite(lesions)])
-    missed = np.sort(false)
-    levels = np.unique(np.concatenate((hit, missed)))[::-1]
+    false_scores = np.sort(false)
+    levels = np.unique(np.concatenate((hit, false_scores)))[::-1]
     num_hits = len(hit) - np.searchsorted(hit, levels, side="left")
-    num_false = len(missed) - np.searchsorted(missed, levels, side="left")
+    num_false = len(false_scores) - np.searchsorted(false_scores, levels, side="left")
     start = np.zeros(1)
     return (
         np.concatenate((start, num_false / num_images)),

@@ -3,8 +3,8 @@
 The rules are those of the object development kit (Geiger et al., CVPR 2012) with 40 recall points
 (Simonelli et al., ICCV 2019). One deviation: in the kit, objects can be matched to detections of
 any class that are too low to count; here only to those of their own class. The metrics are computed
-from steps: the true and false positives of an image that are added when the threshold passes the
-score of a detection. Steps are computed once and then weighted.
+from steps. A step is the change in an image's true and false positives when the threshold passes
+the score of a detection. Steps are computed once and then weighted for each resampled dataset.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class KittiOptions(EvaluatorOptions):
         iou: Class name -> overlap that a hit must exceed, 0..1; default: 0.7 for car, 0.5 for
             others.
         neighbors: Class name -> class for which its objects are neither hits nor misses.
-        heights: Edges of the height bins, rising, pixels; AP is also computed for the boxes between
-            two edges and above the last one, with the occlusion and truncation of `hard`.
+        heights: Edges of the height bins, ascending, pixels; AP is also computed for the boxes
+            between two edges and above the last one, with the occlusion and truncation of `hard`.
     """
 
     iou: Mapping[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
@@ -152,7 +152,7 @@ class KittiEvaluator:
         self._objects = self._undescribed = 0
         overlap = ", ".join(f"{name} {value:g}" for name, value in self._iou.items())
         neighbor_text = ", ".join(
-            f"{one} beside {other}"
+            f"{one} next to {other}"
             for one, other in self._neighbors.items()
             if other in {name.lower() for name in self.evaluated_classes}
         )
@@ -160,12 +160,11 @@ class KittiEvaluator:
         self.rules = (
             "KITTI 2-D object AP over 40 recall points (Simonelli et al. 2019), IoU above "
             f"{overlap}; easy / moderate / hard count boxes of at least 40 / 25 / 25 px height, "
-            "occluded up to 0 / 1 / 2 and truncated up to 0.15 / 0.30 / 0.50 (an object whose "
-            "record does not say counts as visible and whole); other objects of the class, those "
-            f"of neighboring classes ({neighbor_text or 'none'}), lower detections, and "
-            "detections "
-            "inside DontCare or crowd regions neither help nor hurt; mean over the classes that "
-            "occur."
+            "occluded up to 0 / 1 / 2 and truncated up to 0.15 / 0.30 / 0.50 (objects without "
+            "these fields count as fully visible); other objects of the class, objects of "
+            f"neighboring classes ({neighbor_text or 'none'}), detections of lower height, and "
+            "detections inside DontCare or crowd regions are ignored; mean over the classes that "
+            "occur in the ground truth."
         )
         self.protocol = self.rules + heights
 
@@ -182,14 +181,16 @@ class KittiEvaluator:
                 not finite, or a label is not an index into the classes.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
+            raise DataError(
+                f"image {truth.image_id!r} is evaluated twice; add each image only once"
+            )
         boxes = build_image_boxes(prediction, truth, len(self.classes))
         image = len(self._ids)
         self._ids[truth.image_id] = None
         occluded, truncated = _get_visibility(truth, len(boxes.truth_labels))
         self._objects += len(boxes.truth_labels)
         self._undescribed += int((np.isnan(occluded) & np.isnan(truncated)).sum())
-        # Comparisons with NaN are false, so that objects with unknown visibility count as visible.
+        # Comparisons with NaN are false, so objects with unknown visibility count as visible.
         hidden = {
             level: (occluded > level.occluded) | (truncated > level.truncated)
             for level in self.levels
@@ -202,8 +203,8 @@ class KittiEvaluator:
     def _build_scene_function(self, name: str, boxes: ImageBoxes, truth: GroundTruth) -> Any:
         """Return a function from (level, hidden objects) to the scene of one class."""
         label, min_iou = self.classes.index(name), self._iou[name]
-        is_found = boxes.detection_labels == label
-        detection_boxes, scores = boxes.detection_boxes[is_found], boxes.scores[is_found]
+        is_class = boxes.detection_labels == label
+        detection_boxes, scores = boxes.detection_boxes[is_class], boxes.scores[is_class]
         truth_names = np.asarray(
             [self.classes[truth_label].lower() for truth_label in boxes.truth_labels], np.str_
         )
@@ -215,11 +216,11 @@ class KittiEvaluator:
         )
         neighbor_names = [one for one, other in self._neighbors.items() if other == name.lower()]
         regions = boxes.crowd | (truth_names == DONT_CARE)
-        own = (truth_names == name.lower()) & ~regions
+        is_same_class = (truth_names == name.lower()) & ~regions
         is_neighbor = np.isin(truth_names, neighbor_names) & ~regions
         objects = np.concatenate(
             (
-                boxes.truth_boxes[own | is_neighbor],
+                boxes.truth_boxes[is_same_class | is_neighbor],
                 other_boxes[np.isin(other_names, neighbor_names)],
             )
         )
@@ -232,11 +233,13 @@ class KittiEvaluator:
         heights = np.abs(detection_boxes[:, 3] - detection_boxes[:, 1])
         tall = objects[:, 3] - objects[:, 1]
         is_own = np.zeros(len(objects), np.bool_)
-        is_own[: int((own | is_neighbor).sum())] = own[own | is_neighbor]
+        is_own[: int((is_same_class | is_neighbor).sum())] = is_same_class[
+            is_same_class | is_neighbor
+        ]
 
         def build_scene(level: _Level, hidden: NDArray[np.bool_]) -> KittiImage:
             unseen = np.zeros(len(objects), np.bool_)
-            unseen[: int((own | is_neighbor).sum())] = hidden[own | is_neighbor]
+            unseen[: int((is_same_class | is_neighbor).sum())] = hidden[is_same_class | is_neighbor]
             counts = is_own & ~unseen & (tall >= level.low) & (tall < level.high)
             is_small = (heights < level.low) | (heights >= level.high)
             return KittiImage(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
@@ -280,8 +283,8 @@ class KittiEvaluator:
             number = sum(tally.objects)
             if 0 < number <= RECALL_POINTS:
                 notes.append(
-                    f"KITTI: only {number} objects of {name} count as {level.name}; by its rules "
-                    f"AP cannot exceed {number - 1}/{RECALL_POINTS} with so few."
+                    f"KITTI: only {number} objects of {name} count as {level.name}; by KITTI's "
+                    f"rules, AP cannot exceed {number - 1}/{RECALL_POINTS} with so few objects."
                 )
         return {"notes": notes} if notes else {}
 

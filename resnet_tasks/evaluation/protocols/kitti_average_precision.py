@@ -18,7 +18,7 @@ def compute_average_precision(tally: Tally, counts: Counts) -> Floats:
     objects = counts @ np.asarray(tally.objects, np.int64).reshape(counts.shape[1])
     hits = np.asarray(sorted(tally.hits, reverse=True), np.float64).reshape(-1, 2)
     steps = np.asarray(sorted(tally.steps, reverse=True), np.float64).reshape(-1, 4)
-    falling, rights, wrongs = (
+    negated_scores, rights, wrongs = (
         np.ascontiguousarray(column) for column in (steps[:, :3] * (-1, 1, 1)).T
     )
     hit_images, step_images = hits[:, 1].astype(np.int64), steps[:, 3].astype(np.int64)
@@ -30,7 +30,7 @@ def compute_average_precision(tally: Tally, counts: Counts) -> Floats:
             np.repeat(hits[:, 0], weights[hit_images]), int(objects[row])
         )
         step_weights = weights[step_images]
-        passed = np.searchsorted(falling, -thresholds, side="right")
+        passed = np.searchsorted(negated_scores, -thresholds, side="right")
         right, wrong = (
             np.append(0.0, np.cumsum(increments * step_weights))[passed]
             for increments in (rights, wrongs)
@@ -43,10 +43,10 @@ def compute_average_precision(tally: Tally, counts: Counts) -> Floats:
 
 
 def choose_recall_thresholds(scores: Floats, num_objects: int) -> Floats:
-    """Choose the scores at which recall is nearest to 0, 1/40, 2/40, ...; at most 41.
+    """Choose the scores at which recall is closest to 0, 1/40, 2/40, ...; at most 41 scores.
 
     Args:
-        scores: `(N,)` scores of the matched objects, falling.
+        scores: `(N,)` scores of the matched objects, descending.
         num_objects: Number of objects that count, at least `N`.
     """
     thresholds: list[float] = []

@@ -40,14 +40,14 @@ class ThresholdRule:
         Raises:
             DataError: If the rule is unknown, or its bound is out of range.
         """
-        # Signs before numbers are kept, so that a negative bound is refused instead of losing its
-        # sign.
+        # A minus sign before a number is kept, so that a negative bound is rejected and does not
+        # silently lose its sign.
         plain = re.sub(r"[\s_]+|-(?![\d.])", "", text.lower())
         if plain in ("maxf1", "f1"):
             return cls("max F1")
         match = re.fullmatch(r"(sensitivity>=|falsepositives(?:perimage)?<=)(\d*\.?\d+)", plain)
         if match is None:
-            raise DataError(f"rule {text!r} is unknown; rules are {_FORMS}")
+            raise DataError(f"rule {text!r} is unknown; the rules are {_FORMS}")
         value = float(match[2])
         if match[1].startswith("false"):
             return cls("false positives", value)
@@ -112,8 +112,8 @@ def choose_thresholds(
         if not len(objects):
             if label is None:
                 raise DataError(
-                    f"there is no object of {format_list(evaluator.classes)} in the {images} "
-                    "images; an operating point is chosen on images with objects"
+                    f"the {images} images contain no object of {format_list(evaluator.classes)}; "
+                    "choose an operating point on images with objects"
                 )
             points[name] = None
             continue
@@ -138,10 +138,10 @@ def get_label_thresholds(
 
 def _build_table(objects: Floats, false: Floats, images: int) -> list[OperatingPoint]:
     """Compute the operating point at every score, the highest score first."""
-    hit, missed = np.sort(objects[np.isfinite(objects)]), np.sort(false)
-    levels = np.unique(np.concatenate((hit, missed)))[::-1]
+    hit, false_scores = np.sort(objects[np.isfinite(objects)]), np.sort(false)
+    levels = np.unique(np.concatenate((hit, false_scores)))[::-1]
     num_hits = len(hit) - np.searchsorted(hit, levels, side="left")
-    num_false = len(missed) - np.searchsorted(missed, levels, side="left")
+    num_false = len(false_scores) - np.searchsorted(false_scores, levels, side="left")
     total = len(objects)
     return [
         OperatingPoint(
@@ -172,15 +172,15 @@ def _choose_best(table: list[OperatingPoint], rule: ThresholdRule, name: str) ->
         if not feasible:
             most = useful_points[-1]
             raise DataError(
-                f"{name}: no threshold reaches {rule}; the highest is {most.sensitivity:.3f}, "
-                f"with {most.false_positives:.3g} false positives per image"
+                f"{name}: no threshold reaches {rule}; the highest sensitivity is "
+                f"{most.sensitivity:.3f}, with {most.false_positives:.3g} false positives per image"
             )
         return feasible[0]
     feasible = [point for point in useful_points if point.false_positives <= rule.value]
     if not feasible:
         least = useful_points[0]
         raise DataError(
-            f"{name}: no threshold that finds anything satisfies {rule}; the minimum is "
-            f"{least.false_positives:.3g}, with sensitivity {least.sensitivity:.3f}"
+            f"{name}: no threshold that finds any object satisfies {rule}; the lowest rate is "
+            f"{least.false_positives:.3g} per image, with sensitivity {least.sensitivity:.3f}"
         )
     return max(feasible, key=lambda point: point.sensitivity)

@@ -90,13 +90,13 @@ class SurfaceEvaluator:
         return (
             f"Outlines of {'all classes but the background' if self._first else 'all classes'} in "
             f"each image at original size, distances in {self.unit} between centers of pixels "
-            "that have one of 4 neighbors outside the class (the frame counts as outside), void "
-            "pixels taken out of truth and prediction; HD95 is the larger of the two directed 95th "
-            "percentiles, NSD the share of both outlines that lies within "
-            f"{self.options.tolerance:g} {self.unit} of the other; a class absent from truth and "
-            "prediction of an image is not counted there, one absent from just one of them gets "
-            "NSD 0 and the image's diagonal as HD95; per class the mean over images, over all "
-            "the mean of the classes."
+            "that have one of 4 neighbors outside the class (outside the image counts as outside "
+            "the class), void pixels removed from ground truth and prediction; HD95 is the larger "
+            "of the two directed 95th percentiles, NSD the share of both outlines that lies within "
+            f"{self.options.tolerance:g} {self.unit} of the other outline; a class that is absent "
+            "from both ground truth and prediction of an image is not counted there, and one that "
+            "is absent from only one of them gets NSD 0 and the image's diagonal as HD95; per "
+            "class the mean over images, overall the mean over classes."
         )
 
     @property
@@ -113,7 +113,9 @@ class SurfaceEvaluator:
                 although distances are in mm.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
+            raise DataError(
+                f"image {truth.image_id!r} is evaluated twice; add each image only once"
+            )
         expected, predicted = prepare_label_maps(prediction.labels, truth, len(self.classes))
         spacing = self._get_spacing(truth)
         predicted = np.where(expected == VOID, VOID, predicted)
@@ -149,7 +151,7 @@ class SurfaceEvaluator:
             has = "has no spacing" if truth.spacing is None else "has a spacing"
             raise DataError(
                 f"image {truth.image_id!r} {has}, unlike the images before it: distances in px "
-                "and mm cannot be averaged; give every image a `spacing`, or set unit: px"
+                "and mm cannot be averaged; add a `spacing` to every image, or set unit: px"
             )
         if self._unit == "px":
             return (1.0, 1.0)
@@ -188,14 +190,14 @@ class SurfaceEvaluator:
         table = np.reshape(self._dice, (len(self._dice), len(self.evaluated_classes)))
         counted = int((~np.isnan(table.astype(np.float64))).sum())
         note = (
-            f"Surfaces: {Count(counted):outline} of a class in an image, {self._one_sided} of them "
-            "only in the truth or only in the prediction (NSD 0, HD95 the diagonal)."
+            f"Surfaces: {Count(counted):outline} of a class in an image; {self._one_sided} of them "
+            "are only in the ground truth or only in the prediction (NSD 0, HD95 is the diagonal)."
         )
         return {"notes": [note]}
 
 
 def extract_outline(mask: Mask) -> Mask:
-    """Return the pixels of a mask with one of 4 neighbors outside; the frame counts as outside."""
+    """Return the pixels of a mask with one of 4 neighbors outside the mask or the image."""
     return np.asarray(mask & ~ndimage.binary_erosion(mask), np.bool_)
 
 

@@ -35,7 +35,7 @@ class FileEvaluation:
 def build_file_evaluation(
     evaluator: Evaluator, backend: str, groups: Mapping[int | str, str], notes: tuple[str, ...]
 ) -> FileEvaluation:
-    """Build the results of an evaluator that has seen all images.
+    """Build the results of an evaluator to which all images were added.
 
     Args:
         evaluator: Evaluator; a reference to it is kept.
@@ -53,9 +53,7 @@ def describe_problems(truth: TruthFile) -> tuple[str, ...]:
         problem.message for problem in truth.problems if problem.severity in ("repaired", "warning")
     ]
     if not len(truth.annotations.areas):
-        notes.append(
-            f"{truth.path} contains no objects, so there is nothing to detect and no metric"
-        )
+        notes.append(f"{truth.path} contains no objects, so no metric is defined")
     negative = int((truth.annotations.boxes[:, 2:] < 0).any(axis=1).sum())
     if negative:
         notes.append(

@@ -30,7 +30,7 @@ def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvalu
         return evaluation
     evaluator = evaluation.make_evaluator()
     if not isinstance(evaluator, ResamplableEvaluator):
-        note = f"{type(evaluator).__name__} cannot resample: no intervals"
+        note = f"no intervals, because {type(evaluator).__name__} does not support resampling"
         return replace(evaluation, notes=(*evaluation.notes, note))
     units = ResamplingUnits.from_image_ids(evaluator.image_ids, evaluation.groups)
     if units.number < LEAST_UNITS:
@@ -73,7 +73,7 @@ def write_report(
 def build_summary(
     evaluation: FileEvaluation, *, truth: Path, results: Path, task: str
 ) -> dict[str, Any]:
-    """Build JSON values of the metrics, and of the data and software that they come from."""
+    """Build the JSON values of the metrics, with the digests of the data and the versions used."""
     return {
         "task": task,
         "metrics": {name: metric_to_json(metric) for name, metric in evaluation.metrics.items()},

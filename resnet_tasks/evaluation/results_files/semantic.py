@@ -30,7 +30,7 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
     if not results.is_dir():
         raise DataError(
             f"{results} is not a folder; results of semantic segmentation are a folder of PNGs of "
-            "category ids, each named as the truth's `sem_seg_file_name`"
+            "category ids, each named like the `sem_seg_file_name` in the annotation file"
         )
     records = [record for record in coco.images if record.sem_seg_file_name is not None]
     if not records:
@@ -42,7 +42,7 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
     if missing:
         raise DataError(
             f"{results}: {len(missing)} of {len(names)} label maps are missing, the first is "
-            f"{missing[0]}; name each as the truth's `sem_seg_file_name`"
+            f"{missing[0]}; name each file like the `sem_seg_file_name` in the annotation file"
         )
     evaluator = SegmentationEvaluator(coco.categories.names)
     for record, name in zip(records, names, strict=True):
@@ -53,9 +53,9 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
         unanswered = (labels < 0) & (expected != VOID)
         if unanswered.any():
             raise DataError(
-                f"{results / name} names no category (0 or void) on "
-                f"{Count(int(unanswered.sum())):pixel} that the truth labels; give each pixel "
-                "a category id"
+                f"{results / name} has no category (0 or void) at "
+                f"{Count(int(unanswered.sum())):labeled pixel} of the ground truth; give each of "
+                "these pixels a category id"
             )
         evaluator.update_labels(labels, GroundTruth(record.id, size, semantic=expected))
     groups = {record.id: record.group for record in records if record.group is not None}

@@ -114,7 +114,7 @@ class ResamplingUnits:
         for start in range(0, bootstrap.resamples, at_once):
             rows = min(at_once, bootstrap.resamples - start)
             sampled_units = rng.integers(0, self.number, size=(rows, self.number))
-            # Offset the units of each row, so that one `bincount` counts all rows.
+            # With an offset per row, a single `bincount` counts the units of all rows.
             sampled_units += np.arange(rows)[:, None] * self.number
             counts = np.bincount(sampled_units.ravel(), minlength=rows * self.number)
             yield counts.reshape(rows, self.number)[:, self.image_units]
@@ -139,8 +139,8 @@ def resample_metrics(
 def compute_interval(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
     """Return the 2.5 and 97.5 percentiles of resampled values.
 
-    Resamples that do not define the metric (a class that was not drawn) are ignored. The result is
-    None if they are more than 5 %, because the others are no longer representative.
+    Resamples on which the metric is undefined (a class was not drawn) are ignored. If they are more
+    than 5 %, the result is None, because the remaining resamples are not representative.
     """
     if values is None or not len(values):
         return None
@@ -202,7 +202,7 @@ class Resampling:
         }
 
     def save(self, path: Path) -> None:
-        """Write the data for paired comparisons, so that they need no new evaluation."""
+        """Write the resampled values, so that a paired comparison needs no new evaluation."""
         metadata = {
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
@@ -240,7 +240,7 @@ class Resampling:
             )
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"{path} does not hold resampled metrics ({error}); evaluate the run again"
+                f"{path} does not contain resampled metrics ({error}); evaluate the run again"
             ) from None
 
 
@@ -263,7 +263,10 @@ def resample_heads(
     for head, head_evaluators in evaluators.items():
         for evaluator in head_evaluators:
             if not isinstance(evaluator, ResamplableEvaluator):
-                notes.append(f"{head}: {type(evaluator).__name__} cannot resample: no intervals")
+                notes.append(
+                    f"{head}: no intervals, because {type(evaluator).__name__} does not support "
+                    "resampling"
+                )
                 continue
             units = ResamplingUnits.from_image_ids(evaluator.image_ids, groups)
             most, unit_name = (
@@ -324,9 +327,8 @@ def describe_few_units(units: ResamplingUnits) -> str:
     if units.number >= FEW_UNITS:
         return ""
     return (
-        f"only {units.number} {units.unit_name}: intervals from fewer than {FEW_UNITS} are "
-        "somewhat too "
-        "narrow, p-values too small"
+        f"only {units.number} {units.unit_name}: with fewer than {FEW_UNITS}, intervals are "
+        "somewhat too narrow and p-values too small"
     )
 
 

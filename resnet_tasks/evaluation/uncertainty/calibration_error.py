@@ -1,7 +1,7 @@
 """Calibration of confidences: calibration error, reliability, and risk under abstention.
 
 A decision is the class of a pixel, or a detection. Its confidence is the probability of that class,
-or the score of the detection. It is correct if the class is right, or the detection finds an
+or the score of the detection. It is correct if the class is right, or the detection matches an
 object. The expected calibration error is the mean gap between confidence and accuracy, over
 equal-width bins of confidence (Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
 equation 3). For detections it is the D-ECE of Küppers et al., Multivariate Confidence Calibration
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resnet_tasks.structures.predictions.segmentation_map import SegmentationMap
 
 NUM_BINS = 15  # Guo et al. 2017, section 2
-HIT_IOU = 0.5
+HIT_IOU = 0.5  # IoU with an object from which a detection is a hit
 CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Minimum confidences of the decisions kept in each row of the abstention table."""
 
@@ -80,8 +80,8 @@ class _CalibrationEvaluator:
 
         Returns:
             `abstention`: `{"confidence": [..], "coverage": [..], "risk": [..]}`; `coverage` is the
-            fraction of decisions with at least that confidence, `risk` the fraction of them that is
-            wrong. Cuts without a decision are omitted.
+            fraction of decisions with at least that confidence, `risk` the fraction of these
+            decisions that are wrong. Cuts without a decision are omitted.
         """
         number, confidence, hits = np.sum(self._bins, axis=0) if self._bins else np.zeros((3, 1))
         filled = number > 0
@@ -141,7 +141,7 @@ class PixelCalibration(_CalibrationEvaluator):
 
     protocol = (
         f"ECE: {NUM_BINS} equal bins of the probability of the predicted class, over all pixels of "
-        "all images at original size, void left out (Guo et al. 2017)."
+        "all images at original size, void pixels excluded (Guo et al. 2017)."
     )
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
@@ -170,10 +170,10 @@ def extract_pixel_decisions(
     """
     labels, expected = as_array(prediction.labels), truth.semantic
     if expected is None or labels.shape != expected.shape:
-        size = "not annotated" if expected is None else f"of size {expected.shape}"
+        size = "is not annotated" if expected is None else f"has size {expected.shape}"
         raise DataError(
-            f"image {truth.image_id!r}: the predicted map has size {labels.shape} (height, "
-            f"width), its pixels are {size}; `decode` must give maps of the original size"
+            f"image {truth.image_id!r}: the predicted label map has size {labels.shape} (height, "
+            f"width), but the ground truth {size}; `decode` must return maps of the original size"
         )
     valid = expected != VOID
     if prediction.probs is not None:
@@ -182,15 +182,15 @@ def extract_pixel_decisions(
         confidence = as_array(prediction.confidence)
     else:
         raise DataError(
-            f"image {truth.image_id!r}: its map was predicted without probabilities; let "
-            "SlidingWindowPredictor keep the confidence"
+            f"image {truth.image_id!r}: the label map was predicted without probabilities; create "
+            "SlidingWindowPredictor with keep='confidence'"
         )
     is_correct: NDArray[np.bool_] = labels[valid] == expected[valid]
     return confidence[valid].astype(np.float64), is_correct, valid
 
 
 Decisions = tuple[Floats, NDArray[np.bool_]]
-"""`(N,)` scores of detections, and `(N,)` whether each one finds an object."""
+"""`(N,)` scores of detections, and `(N,)` bool, whether each one matches an object."""
 FindPairs = Callable[[Any, GroundTruth, NDArray[np.bool_]], Pairs]
 """Function from a prediction, the ground truth of its image and the `(G,)` crowd flags to the pairs
 of a detection and an object of its class that overlap by at least `HIT_IOU`."""
@@ -201,9 +201,9 @@ class DetectionCalibration(_CalibrationEvaluator):
 
     name = "D_ECE"
     protocol = (
-        f"D_ECE: {NUM_BINS} equal bins of the score; a detection comes true where it finds an "
-        f"object of its class at IoU {HIT_IOU} by COCO's greedy rule, those on crowds are left "
-        "out; all detections that the head gives count (Küppers et al. 2020, confidence only)."
+        f"D_ECE: {NUM_BINS} equal bins of the score; a detection is correct if it matches an "
+        f"object of its class at IoU {HIT_IOU} by COCO's greedy rule; detections on crowds are "
+        "excluded; all others that the head returns count (Küppers et al. 2020, confidence only)."
     )
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
@@ -233,10 +233,10 @@ def extract_detection_decisions(
     Args:
         prediction: Detections of the image.
         truth: Ground truth of the image.
-        find_pairs: Overlap that makes a detection a hit.
+        find_pairs: Function that finds the overlapping pairs of detections and objects.
 
     Returns:
-        `(N,)` scores of these detections, and `(N,)` whether each one finds an object.
+        `(N,)` scores of these detections, and `(N,)` bool, whether each one matches an object.
 
     Raises:
         DataError: If the image's boxes are not annotated.

@@ -1,8 +1,7 @@
 """Paired comparison of two evaluations on the same images, with intervals and p-values.
 
-Both are resampled with the same draws, so that the difficulty of an image, which affects both,
-cancels out. The interval of the difference is therefore narrower than the two separate intervals
-suggest.
+Both are resampled with the same draws. The difficulty of an image affects both and cancels out, so
+the interval of the difference is narrower than the two separate intervals suggest.
 
 Shape glossary: `R` resampled datasets.
 """
@@ -30,8 +29,8 @@ class MetricDifference:
         value: Value of the first model.
         other: Value of the second model.
         interval: 95 % interval of `value - other`; None if it cannot be computed.
-        p: Two-sided p-value: probability of a difference at least this clear without a true one;
-            None without interval.
+        p: Two-sided p-value: probability of a difference at least this large if there is no true
+            difference; None without interval.
         per_class: Class name -> difference.
         unit: Unit of the metric; see `Metric`.
         lower_is_better: Whether lower values are better.
@@ -133,15 +132,20 @@ def compare_evaluations(
     if reasons.keys() >= resampling.digests.keys():
         summary = (
             "; ".join(f"{head}: {reason}" for head, reason in reasons.items())
-            or "no head resamples"
+            or "no head was resampled"
         )
-        raise DataError(f"the evaluations have nothing to compare in pairs ({summary})")
+        raise DataError(
+            f"the two evaluations cannot be compared ({summary}); evaluate both runs on the same "
+            "images"
+        )
     shared: dict[str, MetricDifference] = {}
     for name in dict.fromkeys((*metrics, *other_metrics)):
         if name.split("/")[0] in reasons:
             continue
         if name not in metrics or name not in other_metrics:
-            reasons[name] = f"only the {'first' if name in metrics else 'second'} reports it"
+            reasons[name] = (
+                f"only the {'first' if name in metrics else 'second'} evaluation has this metric"
+            )
         elif metrics[name].per_class.keys() != other_metrics[name].per_class.keys():
             reasons[name] = _describe_class_differences(
                 metrics[name].per_class, other_metrics[name].per_class
@@ -182,7 +186,10 @@ def _find_incomparable_heads(first: Resampling, second: Resampling) -> dict[str,
     reasons = {}
     for head in dict.fromkeys((*first.digests, *second.digests)):
         if head not in first.digests or head not in second.digests:
-            reasons[head] = f"only the {'first' if head in first.digests else 'second'} has it"
+            reasons[head] = (
+                f"only the {'first' if head in first.digests else 'second'} evaluation has this "
+                "head"
+            )
         elif first.digests[head] != second.digests[head]:
             reasons[head] = "evaluated on different images, or on images in different groups"
     return reasons
@@ -227,10 +234,10 @@ def _compute_difference(
 def two_sided_p(differences: NDArray[np.float64]) -> float:
     """Compute the two-sided bootstrap p-value of resampled differences, `(R,)`.
 
-    It is twice the fraction of resamples on the other side of 0 (Efron and Tibshirani 1993, chapter
-    15). One resample is added on either side, so that the value is never 0: with 1,000 resamples it
-    is at least 0.002 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, chapter
-    4).
+    It is twice the smaller of the fractions of resamples below and above 0 (Efron and Tibshirani
+    1993, chapter 15). One resample is added on either side, so that the value is never 0: with
+    1,000 resamples it is at least 0.002 (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, chapter 4).
     """
     defined = differences[~np.isnan(differences)]
     least = min(int((defined <= 0).sum()), int((defined >= 0).sum()))

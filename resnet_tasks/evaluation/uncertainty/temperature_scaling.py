@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-# SciPy imports its subpackages at their first use. Tasks import this module, also in processes that
-# only predict with an exported model and would otherwise start half a second later.
+# SciPy imports its subpackages lazily. Tasks import this module, also in processes that only
+# predict with an exported model; importing the subpackages here would delay their start by 0.5 s.
 import scipy
 from numpy.typing import NDArray
 
@@ -44,7 +44,7 @@ PIXELS_PER_IMAGE = 500
 """Maximum number of pixels per image; neighboring pixels are similar, so more add little
 information."""
 LARGEST_FIT = 500_000
-"""Maximum number of decisions in one softmax fit; of more, only every second, third, ... is used.
+"""Maximum number of decisions in one softmax fit; if there are more, only every k-th one is used.
 """
 STEEPEST = 20.0
 """Maximum slope of the fit, whose inverse is the minimum: a perfect model has no finite optimum."""
@@ -110,7 +110,7 @@ class TemperatureScaling:
 class TemperatureCollector(ABC):
     """Collector of a head's decisions, to which a scaling is fitted.
 
-    It has the interface of an evaluator, so that `evaluate` fills it.
+    It has the interface of an evaluator, so that `evaluate` can fill it.
     """
 
     protocol = "Decisions are collected to fit a temperature scaling."
@@ -124,7 +124,7 @@ class TemperatureCollector(ABC):
 
     @abstractmethod
     def fit(self) -> TemperatureScaling:
-        """Fit the scaling with the least negative log-likelihood.
+        """Fit the scaling that minimizes the negative log-likelihood.
 
         Raises:
             DataError: If there are too few decisions, or all are correct or all wrong.
@@ -137,14 +137,14 @@ class TemperatureCollector(ABC):
     def _require_decisions(self, is_correct: NDArray[np.bool_] | None = None) -> None:
         if self.number < LEAST_DECISIONS:
             raise DataError(
-                f"there are only {self.number} decisions to calibrate on, {LEAST_DECISIONS} are "
-                "needed; use more images"
+                f"there are only {self.number} decisions to calibrate on, but {LEAST_DECISIONS} "
+                "are needed; use more images"
             )
         if is_correct is not None and (is_correct.all() or not is_correct.any()):
             raise DataError(
                 f"all {self.number} decisions to calibrate on are "
-                f"{'right' if is_correct.all() else 'wrong'}, which leaves nothing to fit; use "
-                "other images, or a checkpoint that has learned something"
+                f"{'correct' if is_correct.all() else 'wrong'}, so no scaling can be fitted; use "
+                "other images or another checkpoint"
             )
 
 
@@ -167,8 +167,9 @@ class PixelDecisionCollector(TemperatureCollector):
             )
         if prediction.probs is None:
             raise DataError(
-                f"image {truth.image_id!r}: its map was predicted without the probabilities of all "
-                "classes, which calibration needs; let SlidingWindowPredictor keep the probs"
+                f"image {truth.image_id!r}: the label map was predicted without the probabilities "
+                "of all classes, which calibration needs; create SlidingWindowPredictor with "
+                "keep='probs'"
             )
         probs = as_array(prediction.probs)
         self._probs.append(probs.reshape(len(probs), -1)[:, pixel_indices].T.astype(np.float32))
@@ -256,7 +257,7 @@ def _create_generator(image_id: int | str) -> np.random.Generator:
 
 
 def _fit_softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.int64]]) -> float:
-    """Fit 1 / temperature to the least mean cross-entropy; log probabilities serve as logits."""
+    """Fit 1 / temperature by minimizing the cross-entropy; log probabilities serve as logits."""
     thin = slice(None, None, -(-len(probs) // LARGEST_FIT))
     logits = np.log(np.maximum(probs[thin].astype(np.float64), np.finfo(np.float32).tiny))
     target_labels = np.concatenate(labels)[thin]
@@ -277,7 +278,7 @@ def _fit_softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.i
 def _fit_logistic(
     scores: NDArray[np.floating[Any]], is_correct: NDArray[np.bool_], *, has_intercept: bool
 ) -> tuple[float, float]:
-    """Fit slope and intercept to the least mean cross-entropy of `(N,)` decisions."""
+    """Fit slope and intercept by minimizing the mean cross-entropy of `(N,)` decisions."""
     logits = scipy.special.logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
     signs = np.where(is_correct, 1.0, -1.0)
 

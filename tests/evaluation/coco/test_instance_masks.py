@@ -143,7 +143,7 @@ def test_error_types_need_the_masks() -> None:
         details = evaluator.details()
         if not keeps_masks:
             assert "error_types" not in details
-            assert "are not computed for masks" in details["notes"][0]
+            assert "are not computed, because the masks are not stored" in details["notes"][0]
             continue
         assert details["error_types"]["Loc"] == pytest.approx(1.0)
         assert details["error_types"]["Bkg"] == 0.0

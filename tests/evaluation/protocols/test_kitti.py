@@ -93,7 +93,9 @@ def test_few_objects_cannot_reach_one_and_that_is_told() -> None:
     with_enough(evaluator, 11)
     assert ap(evaluator) == 10 / 40
     notes = evaluator.details()["notes"]
-    assert "only 11 objects of Car count as easy; by its rules AP cannot exceed 10/40" in notes[0]
+    assert (
+        "only 11 objects of Car count as easy; by KITTI's rules, AP cannot exceed 10/40" in notes[0]
+    )
 
 
 @pytest.mark.parametrize(

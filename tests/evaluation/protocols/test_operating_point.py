@@ -113,7 +113,7 @@ def test_every_class_has_its_own_threshold() -> None:
     [
         (
             "sensitivity>=0.9",
-            r"a.*: no threshold reaches sensitivity >= 0.9; the highest is 0.750, ",
+            r"a.*: no threshold reaches sensitivity >= 0.9; the highest sensitivity is 0.750, ",
         ),
         ("sensitivity>=1.5", "must be above 0 and at most 1"),
         ("sensitivity<=0.5", "rules are `max-f1`, `sensitivity>=0.9`, `false-positives<=1`"),
@@ -131,14 +131,15 @@ def test_what_cannot_be_chosen_is_told(text: str, said: str) -> None:
 def test_unreachable_bounds_and_empty_data() -> None:
     worst = judged(hits=[(0.3, 0)], misses=[(0.9, 0)], objects=[0], images=1)
     with pytest.raises(
-        DataError, match=r"satisfies false positives per image <= 0.5; the minimum is 1, with"
+        DataError,
+        match=r"satisfies false positives per image <= 0.5; the lowest rate is 1 per image, with",
     ):
         choose_thresholds(worst, ThresholdRule.parse("false-positives<=0.5"))
     with pytest.raises(DataError, match="no object is found at any score"):
         choose_thresholds(
             judged(hits=[], misses=[(0.5, 0)], objects=[0]), ThresholdRule.parse("max-f1")
         )
-    with pytest.raises(DataError, match=r"there is no object of a, b in the 2 images"):
+    with pytest.raises(DataError, match=r"the 2 images contain no object of a, b"):
         choose_thresholds(
             judged(hits=[], misses=[(0.5, 0)], objects=[]), ThresholdRule.parse("max-f1")
         )

@@ -105,7 +105,7 @@ def test_empty_cases() -> None:
     assert value(evaluator, "HD95") == pytest.approx(2 * diagonal / 3)
     assert value(evaluator, "NSD") == pytest.approx(1 / 3)
     note = evaluator.details()["notes"][0]
-    assert note.startswith("Surfaces: 3 outlines of a class in an image, 2 of them only")
+    assert note.startswith("Surfaces: 3 outlines of a class in an image; 2 of them are only")
 
 
 def test_void_pixels_are_taken_out_of_both() -> None:

@@ -209,7 +209,7 @@ def test_big_files_take_the_short_way(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ({"image_id": -5}, "entry 0 has image_id -5"),
         ({"image_id": 10**9}, "entry 0 has image_id 1000000000"),
-        ({"category_id": 3}, "entry 0 .* has category_id 3; known: 2, 4, 17, 90"),
+        ({"category_id": 3}, "entry 0 .* has category_id 3; known ids: 2, 4, 17, 90"),
         ({"score": float("nan")}, "entry 0 .* has score nan"),
         ({"score": float("inf")}, "entry 0 .* has score inf"),
         ({"score": None}, "entry 0 .* has score None"),
@@ -325,7 +325,7 @@ def test_maps_with_the_colors_of_classes_are_read_as_ids(tmp_path: Path) -> None
 def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
     truth, answers = pixels(tmp_path)
     Image.fromarray(np.zeros((2, 4), np.uint8)).save(answers / "a.png")
-    with pytest.raises(DataError, match=r"names no category \(0 or void\) on 6 pixels"):
+    with pytest.raises(DataError, match=r"has no category \(0 or void\) at 6 labeled pixels"):
         evaluate_results(truth, answers, task="semantic")
     (answers / "a.png").unlink()
     with pytest.raises(DataError, match=r"1 of 1 label maps are missing, the first is a\.png"):

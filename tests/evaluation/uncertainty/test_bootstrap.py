@@ -152,7 +152,7 @@ def test_intervals_of_few_images_come_with_a_caution() -> None:
     made = resample_heads({"head": [Means(range(12), range(12))]}, {}, Bootstrap(50))
     assert made.values
     (note,) = made.notes
-    assert note.startswith("head: only 12 images: intervals from fewer than 30 are somewhat too")
+    assert note.startswith("head: only 12 images: with fewer than 30, intervals are somewhat too")
     assert not resample_heads({"head": [Means(range(30), range(30))]}, {}, Bootstrap(50)).notes
     counts = counts_of(ResamplingUnits.from_image_ids(range(12)), Bootstrap(400))
     rng = np.random.default_rng(0)
@@ -205,7 +205,7 @@ def test_an_evaluator_that_cannot_resample_is_named() -> None:
             return {}
 
     made = resample_heads({"head": [Plain()]}, {}, Bootstrap(10))
-    assert made.notes == ("head: Plain cannot resample: no intervals",)
+    assert made.notes == ("head: no intervals, because Plain does not support resampling",)
 
 
 def test_resampled_values_come_back_from_a_file(tmp_path: Path) -> None:

@@ -90,8 +90,8 @@ def test_what_is_not_shared_is_listed_with_the_reason() -> None:
     )
     assert list(found.differences) == ["objects/AP"]
     assert found.not_compared == {
-        "scene": "only the second has it",
-        "objects/FROC": "only the first reports it",
+        "scene": "only the second evaluation has this head",
+        "objects/FROC": "only the first evaluation has this metric",
         "objects/AP50": "the classes differ: only the first has a; only the second has b",
     }
     plain = found.to_json()
