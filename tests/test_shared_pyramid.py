@@ -168,7 +168,7 @@ def test_a_detector_of_torchvision_fills_it(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(
-        RecipeError, match="pyramid: no head reads P2, P3, P4, P5, P6; remove pyramid"
+        RecipeError, match="pyramid: no head reads P2, P3, P4, P5, P6; remove the key pyramid"
     ):
         build(recipe({"scene": {"type": "unet"}}))
     asks = {"type": "fpn", "options": {"pyramid_channels": 64}}

@@ -1,4 +1,4 @@
-"""Checks before training that the annotations suffice for all heads and fit them."""
+"""Checks before training that the annotations are sufficient and valid for all heads."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def require_annotations(
         with everything that it can learn.
 
     Raises:
-        RecipeError: If a head, or one of its classes, is annotated in no training file, or the head
-            that selects the best checkpoint in no validation file.
+        RecipeError: If no training file is annotated for a head or one of its classes, or no
+            validation file for the head that selects the best checkpoint.
     """
     best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
     notes: list[str] = []
@@ -69,7 +69,7 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
         datasets: Training and validation data.
 
     Raises:
-        DataError: If a head refuses the labels of an annotated image; the message names the first
+        DataError: If a head rejects the labels of an annotated image; the message names the first
             such image and counts the others.
     """
     all_datasets = tuple(datasets)
@@ -109,8 +109,8 @@ def _check_optional_fields(head: str, task: Task, train: CocoDataset) -> list[st
         ]
         if lacking and not has_annotations_for((field,), *train.files):
             notes.append(
-                f"train: no file annotates {field}: {head} does not learn them, and the {field} "
-                "that it predicts will be meaningless"
+                f"train: no file annotates {field}: {head} cannot learn {field}, and the {field} "
+                f"that {head} predicts will be meaningless"
             )
         else:
             notes += [
@@ -138,7 +138,7 @@ def _check_partial_annotations(
 
     Raises:
         RecipeError: If a class is annotated in no training file, or every training file lacks a
-            class, so that the head cannot learn background.
+            class, so the head cannot learn background.
     """
     head_labels = {label for label in table.mapping if label >= 0}
     missing_by_file = {

@@ -1,4 +1,4 @@
-"""Combiners of a recipe, on the heads that they read."""
+"""Construction of the combiners of a recipe from the heads that they read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _build_combiner(
         expected = ", ".join(f"{role} (a head of the task {task})" for role, task in needed.items())
         raise HeadError(
             f"{recipe.type} combines {expected}; got {', '.join(roles) or 'no head'}; write a line "
-            "`ROLE: HEAD` for each"
+            "`ROLE: HEAD` for each role"
         )
     for role, head in roles.items():
         if head not in heads:

@@ -95,7 +95,7 @@ def _build_augmentation(
     """Return the augmentation of the training samples.
 
     Raises:
-        RecipeError: If the augmentation is invalid or the data do not support it.
+        RecipeError: If the augmentation is invalid or the data does not support it.
     """
     data, augment, copy_paste = recipe.data, None, None
     if recipe.augment:
@@ -137,8 +137,8 @@ def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]
     """
     if any(task.is_whole_image for task in tasks):
         raise RecipeError(
-            "data.copy_paste changes the content of an image, so that its image-level labels "
-            "become wrong; remove data.copy_paste or the classifier"
+            "data.copy_paste changes the content of an image, which makes its image-level labels "
+            "wrong; remove data.copy_paste or the classifier"
         )
     if not any("masks" in file.annotated for file in files):
         raise RecipeError(
@@ -151,7 +151,8 @@ def _match_sources(
     files: Sequence[CocoFile], sources: Sequence[SourceRecipe]
 ) -> list[SourceRecipe]:
     """Return the source that each file was read for; folds may have excluded some sources."""
-    # One iterator, because both keep the recipe order: paths with equal ends stay distinct.
+    # A single iterator, because files and sources are both in the order of the recipe: each search
+    # continues after the previous source, which keeps paths with equal ends distinct.
     remaining = iter(sources)
     return [
         next(source for source in remaining if _is_source_file(file.path, source)) for file in files
@@ -176,7 +177,7 @@ def _list_declared_categories(
             if category not in categories.names:
                 hint = suggest_nearest(category, categories.names)
                 raise RecipeError(
-                    f"data.train: categories of {source.annotations}: {category!r} is not in the "
-                    f"dataset ({format_allowed(categories.names)}){hint}"
+                    f"data.train: categories of {source.annotations}: {category!r} is not a "
+                    f"category of the dataset ({format_allowed(categories.names)}){hint}"
                 )
     return [source.categories for source in sources]

@@ -25,7 +25,7 @@ ALL_STAGES = 5
 
 @dataclass(frozen=True)
 class BaseRun:
-    """Run that a recipe extends; on resume the extending run itself, which has all heads.
+    """Run that a recipe extends; on resume, the new run itself, which already has all heads.
 
     Attributes:
         run: Run to take weights, labels and heads from.
@@ -61,7 +61,7 @@ class BaseRun:
 
         Args:
             recipe: Recipe of the new heads; returned unchanged if it was extended before.
-            categories: Categories of the new data, which decide the classes of the new heads.
+            categories: Categories of the new data, which determine the classes of the new heads.
 
         Raises:
             DataError: If the categories of the new data contradict those of the run.
@@ -72,7 +72,7 @@ class BaseRun:
 
     def _merge_heads(self, recipe: Recipe, categories: CategoryMap) -> Recipe:
         extend = recipe.extend
-        assert extend is not None, "made for recipes that extend a run"
+        assert extend is not None, "the recipe extends a run"
         if extend.heads:
             return recipe
         old = self.run.recipe
@@ -92,8 +92,8 @@ class BaseRun:
         for part in frozen:
             if part not in parts:
                 raise RecipeError(
-                    f"extend.freeze: {part!r} is no part of {self.run.directory}, which has "
-                    f"{', '.join(parts)}"
+                    f"extend.freeze: {part!r} is not a part of {self.run.directory}, whose parts "
+                    f"are {', '.join(parts)}"
                 )
         values: dict[str, Any] = {
             "extend": ExtendRecipe(run=extend.run, freeze=tuple(frozen), heads=tuple(heads)),
@@ -121,8 +121,8 @@ class BaseRun:
         Raises:
             RunError: If classes or tensors of the run do not match those of the model.
         """
-        own = self.run.recipe.heads
-        for name in own:
+        reused_heads = self.run.recipe.heads
+        for name in reused_heads:
             before, now = self.run.labels.heads[name], labels.heads[name]
             if (before.classes, before.category_ids) != (now.classes, now.category_ids):
                 raise RunError(
@@ -132,7 +132,7 @@ class BaseRun:
                 )
         folder = self.run.find_checkpoint(self.checkpoint)
         weights = load_model_weights(folder)
-        new = tuple(f"heads.{name}." for name in model.named_heads if name not in own)
+        new = tuple(f"heads.{name}." for name in model.named_heads if name not in reused_heads)
         load_weights_into(model, weights, folder, kept=new)
         report = LoadReport(
             matched=tuple(weights),
@@ -142,7 +142,12 @@ class BaseRun:
             license=read_license(self.run.directory),
             mean=tuple(model.mean.tolist()),
             std=tuple(model.std.tolist()),
-            notes=(f"reused: {', '.join(own)}; frozen: {', '.join(model.frozen) or 'nothing'}",),
+            notes=(
+                (
+                    f"reused: {', '.join(reused_heads)}; "
+                    f"frozen: {', '.join(model.frozen) or 'nothing'}"
+                ),
+            ),
         )
         backbone: Any = model.backbone
         backbone.apply_load_report(report, len(model.mean))
@@ -185,7 +190,8 @@ def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:
             )
     if recipe.data.channels != old.data.channels:
         problems.append(
-            f"data.channels: {recipe.data.channels}, but the run takes {old.data.channels}"
+            f"data.channels is {recipe.data.channels}, but the run has {old.data.channels}; set "
+            f"data.channels: {old.data.channels}"
         )
     if recipe.data.normalize not in ("weights", old.data.normalize):
         problems.append("data.normalize: the run provides the constants; remove the key")

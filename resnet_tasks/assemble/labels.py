@@ -121,7 +121,7 @@ def build_combined_heads(recipe: Recipe, labels: Labels) -> dict[str, CombinedHe
 
 
 def create_placeholder_categories(recipe: Recipe) -> CategoryMap:
-    """Return the categories that the heads name, or two made-up ones, for a recipe without data."""
+    """Return placeholder categories for a recipe without data: the classes that its heads list."""
     class_names = [name for head in recipe.heads.values() for name in head.classes or ()]
     names = list(dict.fromkeys(class_names)) or ["first", "second"]
     return CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
@@ -133,12 +133,13 @@ def _build_head_labels(
     names = list(categories.names)
     if head.background and not task.has_background:
         raise RecipeError(
-            f"heads.{name}.background: only semantic heads have a background class, the task of "
-            f"this head is {task.name}"
+            f"heads.{name}.background: only semantic heads have a background class, but the task "
+            f"of this head is {task.name}; remove the key"
         )
     if task.has_background and head.others == BACKGROUND and not head.background:
         raise RecipeError(
-            f"heads.{name}.others is background, which needs heads.{name}.background: true"
+            f"heads.{name}.others is background, but the head has no background class; set "
+            f"heads.{name}.background: true"
         )
     class_names = head.classes
     if class_names is None:
@@ -161,8 +162,8 @@ def _build_head_labels(
         )
     if head.background and BACKGROUND in class_names:
         raise RecipeError(
-            f"heads.{name}.background: the dataset already has a category of that name; set it to "
-            f"false, or remove {BACKGROUND!r} from heads.{name}.classes"
+            f"heads.{name}.background: the dataset already has a category {BACKGROUND!r}; set "
+            f"heads.{name}.background: false, or remove {BACKGROUND!r} from heads.{name}.classes"
         )
     first = int(head.background)
     unknown = IGNORED

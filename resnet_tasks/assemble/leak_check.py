@@ -29,8 +29,8 @@ def require_no_leaks(
     their annotations.
 
     Returns:
-        One sentence for each pair of splits that shares images or groups, if `data.allow_leaks`
-        accepts that.
+        One sentence for each pair of splits that shares images or groups, if `data.allow_leaks` is
+        set.
 
     Raises:
         DataError: If splits share images or groups; the message lists groups, images and their
@@ -51,7 +51,7 @@ def require_unseen(
         DataError: If they share images or groups and `data.allow_leaks` is off; see
             `require_no_leaks`.
     """
-    # Folds never cut through groups or images.
+    # Folds never share images or groups.
     if split == "train" or (split == "val" and recipe.data.folds is not None):
         return
     if not recipe.data.allow_leaks:
@@ -68,9 +68,9 @@ def _describe_leaks(recipe: Recipe, leaks: Sequence[tuple[Split, Leak]]) -> list
     ]
     if descriptions and not recipe.data.allow_leaks:
         raise DataError(
-            f"recipe {recipe.name}: {'; '.join(descriptions)}; results on training images say "
-            "nothing about new data: split again (`resnet-tasks data split FILE --out DIR --by "
-            "group`), or accept it with data.allow_leaks: true"
+            f"recipe {recipe.name}: {'; '.join(descriptions)}; results on training images do not "
+            "show how the model performs on new data: split again (`resnet-tasks data split FILE "
+            "--out DIR --by group`), or accept the leak with data.allow_leaks: true"
         )
     return [f"leak: {description}; accepted by data.allow_leaks" for description in descriptions]
 

@@ -37,9 +37,9 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
     """
     if {*recipe.heads, *recipe.combine} != set(labels.heads):
         raise RunError(
-            f"the recipe has the heads {', '.join(recipe.heads)}, but the classes (classes.json "
-            f"of the run) are those of {', '.join(labels.heads)}; restore both files of the run "
-            "from a copy"
+            f"the recipe has the heads {', '.join(recipe.heads)}, but the classes (classes.json of "
+            f"the run) belong to the heads {', '.join(labels.heads)}; restore recipe.yaml and "
+            "classes.json of the run from a copy"
         )
     backbone_recipe, model_weights = (
         recipe.backbone,
@@ -117,9 +117,9 @@ def get_backbone_shape(backbone_recipe: BackboneRecipe) -> str | ResNetSpec:
 
 
 def select_unloaded_weights(recipe: Recipe) -> str:
-    """Return the `weights` that build a recipe's model without loading its weights.
+    """Return the value of `weights` that builds a recipe's model without loading its weights.
 
-    `none`, for a recipe without pretrained weights, refuses to freeze parts of the backbone.
+    A backbone with `none`, for a recipe without pretrained weights, cannot be frozen.
     """
     has_weights = recipe.backbone.weights != "none" or recipe.model_weights is not None
     is_extended = recipe.extend is not None and bool(recipe.extend.heads)
@@ -162,7 +162,7 @@ def _build_heads(
         if not read & pyramid.specs.keys():
             problems.append(
                 f"recipe {recipe.name}: pyramid: no head reads {', '.join(pyramid.specs)}; remove "
-                "pyramid"
+                "the key pyramid"
             )
     if problems:
         raise RecipeError("\n".join(problems))

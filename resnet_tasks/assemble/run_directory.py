@@ -53,7 +53,7 @@ class RunDirectory:
             remedy = f"continue it with `--resume {directory}`" if has_checkpoint else "remove it"
             state = "" if has_checkpoint else " that has no checkpoint yet"
             raise RunError(
-                f"{directory} already holds a run{state}; {remedy} or choose another --out"
+                f"{directory} already contains a run{state}; {remedy}, or choose another --out"
             )
         make_folder(directory)
         write_json(directory / "classes.json", labels.to_json())
@@ -99,8 +99,8 @@ class RunDirectory:
             )
         if self.labels != labels:
             raise RunError(
-                f"the data has other categories than the run {self.directory} was started with; "
-                "see classes.json of the run"
+                f"the categories of the data differ from those that the run {self.directory} was "
+                "started with; see classes.json of the run"
             )
 
     @property
@@ -129,8 +129,8 @@ def _require_run_files(folder: Path) -> None:
     for name in ("recipe.yaml", "classes.json"):
         if not (folder / name).is_file():
             raise RunError(
-                f"{folder} is not a run folder: it has no {name}; runs are made by "
-                "`resnet-tasks finetune`"
+                f"{folder} is not a run folder: it has no {name}; `resnet-tasks finetune` creates "
+                "run folders"
             )
 
 

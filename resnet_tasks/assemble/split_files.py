@@ -31,7 +31,7 @@ def find_recipe_data(recipe: Recipe, data_root: Path | None = None) -> Path:
     folder = get_data_root(data_root) / recipe.data.root  # an absolute data.root replaces the base
     if not folder.is_dir():
         raise DataError(
-            f"recipe {recipe.name}: its data folder {folder} does not exist; create it with "
+            f"recipe {recipe.name}: the data folder {folder} does not exist; create it with "
             f"`resnet-tasks data prepare {recipe.data.root} --source DIR --out {folder}` (or "
             "`data convert`, see the header of the recipe), or give another folder with "
             "--data-root"
@@ -49,7 +49,7 @@ def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> l
     folder = find_recipe_data(recipe, data_root)
     if not sources:
         raise DataError(
-            f"recipe {recipe.name} names no files under data.{split}; add them or choose another "
+            f"recipe {recipe.name} has no files under data.{split}; add files or choose another "
             "split"
         )
     return read_sources(recipe, split, folder)
@@ -132,8 +132,8 @@ def divide_into_folds(recipe: Recipe, folder: Path) -> Folds:
     if settings.digest not in (None, folds.digest):
         raise DataError(
             f"recipe {recipe.name}: the files under data.train are divided into other folds "
-            f"({folds.digest}) than when the run was started ({settings.digest}), so that "
-            "training images of the run may be held out; restore the original files"
+            f"({folds.digest}) than when the run was started ({settings.digest}), so images that "
+            "the run was trained on may be held out; restore the original files"
         )
     return folds
 

@@ -53,7 +53,7 @@ def load_recipe(
     value = document.value
     if not isinstance(value, dict):
         raise RecipeError(
-            f"{path}: a recipe is a section of keys ({_list_top_keys()}); got {value!r}"
+            f"{path}: a recipe consists of the keys {_list_top_keys()}; got {value!r}"
         )
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)
@@ -129,7 +129,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise RecipeError(f"{path} is not a UTF-8 text file; a recipe is a YAML file") from None
+        raise RecipeError(
+            f"{path} is not a UTF-8 text file; a recipe is a YAML file in UTF-8"
+        ) from None
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
 

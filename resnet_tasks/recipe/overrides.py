@@ -18,7 +18,7 @@ def apply_overrides(
     A key is a path of names and list positions (`heads.cells.options.nms_iou`,
     `data.train.0.annotations`). A value is typed by the rules of YAML (`[0.5, 0.8]` is a list).
     Unknown keys and invalid values are left to the validation. Only unknown head names and list
-    positions are refused here, because setting them would create new entries.
+    positions are rejected here, because setting them would create new entries.
 
     Args:
         value: Parsed recipe; changed in place.
@@ -66,25 +66,24 @@ def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
         return part
     if not isinstance(target, list):
         raise RecipeError(
-            f"override {text!r}: {format_key_path(path)} is {target!r}, which has no key {part!r} "
-            "below it"
+            f"override {text!r}: {format_key_path(path)} is {target!r}, which has no key {part!r}"
         )
     # `int` raises ValueError for thousands of digits.
     if not part.isdecimal() or len(part) > 9 or int(part) >= len(target):
         raise RecipeError(
-            f"override {text!r}: {format_key_path(path)} is a list of {len(target)}; got position "
-            f"{part!r}, allowed are 0 to {len(target) - 1}, or replace the whole list: "
+            f"override {text!r}: {format_key_path(path)} is a list of length {len(target)}; got "
+            f"position {part!r}, allowed are 0 to {len(target) - 1}; or replace the whole list: "
             f"{format_key_path(path)}=[...]"
         )
     return int(part)
 
 
 def _check_head(heads: dict[str, Any], path: KeyPath, text: str) -> None:
-    """Refuse an override below a head that does not exist, instead of creating the head."""
+    """Reject an override below a head that does not exist, instead of creating the head."""
     if len(path) != 2 or path[0] != "heads":
         return
     hint = suggest_nearest(str(path[1]), heads)
     raise RecipeError(
-        f"override {text!r}: the recipe has no head {path[1]!r}, its heads are "
+        f"override {text!r}: the recipe has no head {path[1]!r}; its heads are "
         f"{', '.join(heads) or 'none'}{hint}"
     )

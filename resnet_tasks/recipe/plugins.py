@@ -36,14 +36,14 @@ def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -
     """
     if recipe.plugins and not trust:
         raise RecipeError(
-            f"recipe {recipe.name} wants to run this code on your machine: "
+            f"recipe {recipe.name} needs to run this code on your machine: "
             f"{', '.join(recipe.plugins)}; read the code, and if you trust it, pass --trust-plugins"
         )
     run_plugins(recipe.plugins, base_dir)
 
 
 def run_plugins(plugins: Sequence[str], base_dir: Path | None = None) -> None:
-    """Run plugins in order, each at most once per process; the user agreed to it.
+    """Run plugins in order, each at most once per process; the user must have agreed to it.
 
     Args:
         plugins: Python files, relative to `base_dir`, or names of modules.
@@ -125,7 +125,8 @@ def _is_imported(name: str, content: bytes) -> bool:
         content: Content of the file.
     """
     names = {name, _COPY_NUMBER.sub("", name)}
-    # Plugins are compared by the name that states their content: a file may have changed since.
+    # Modules of plugins are skipped: their name contains the digest of the content that was run,
+    # while their file may have changed since.
     files = [
         getattr(module, "__file__", None)
         for module_name, module in list(sys.modules.items())

@@ -20,7 +20,7 @@ KeyPath = tuple[str | int, ...]
 """Keys and list positions from the top of a document to a value."""
 
 MAX_DEPTH = 30
-"""Depth above which nesting is refused, before it exhausts the interpreter's stack."""
+"""Depth above which nesting is rejected, before it exhausts the interpreter's stack."""
 
 MAX_DIGITS = 1000
 """Length above which digits stay text: Python cannot convert them, and no setting needs them."""
@@ -63,8 +63,8 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocu
     Args:
         text: YAML text.
         source: Name of the file or override, for error messages.
-        number_keys: Whether to accept keys that are not text and to read them as the text in the
-            file. Foreign files that number their classes need it.
+        number_keys: Whether to accept keys that are not text, such as numbers, and to read them as
+            written. Files of other tools that number their classes need this.
 
     Raises:
         RecipeError: If the text is not YAML, or has a tag, an alias, a duplicate key, or a key that
@@ -81,7 +81,7 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocu
         raise RecipeError(f"{source}{position_text}: this is not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"{source}: this is not YAML text: {' '.join(str(error).split())}"
+            f"{source}: this is not valid YAML: {' '.join(str(error).split())}"
         ) from None
     return YamlDocument(value, lines)
 
@@ -140,8 +140,8 @@ def _node_to_value(
                 first = lines[(*path, key)]
                 raise yaml.MarkedYAMLError(
                     problem=(
-                        f"the key {format_key_path((*path, key))!r} is repeated, it is first on "
-                        f"line {first}; keep one of them"
+                        f"the key {format_key_path((*path, key))!r} is repeated; it first appears "
+                        f"on line {first}; keep one of the two"
                     ),
                     problem_mark=key_node.start_mark,
                 )
@@ -165,7 +165,7 @@ def _node_to_key(node: yaml.Node, number_keys: bool) -> str:
 
 
 class _NodeLoader(yaml.SafeLoader):
-    """Loader that refuses tags and aliases, which recipes do not need, and excessive nesting."""
+    """Loader that rejects tags and aliases, which recipes do not need, and excessive nesting."""
 
     _depth = 0
 

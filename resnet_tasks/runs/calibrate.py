@@ -45,8 +45,8 @@ class HeadCalibration:
     Attributes:
         scaling: Scaling of the head's outputs.
         number: Number of decisions (pixels, detections or images) that the scaling was fitted to.
-        before: name in `ERRORS` -> value without the scaling, on the images that it was fitted to.
-        after: name in `ERRORS` -> value with the scaling, on the same images.
+        before: Name in `ERRORS` -> value without the scaling, on the images that it was fitted to.
+        after: Name in `ERRORS` -> value with the scaling, on the same images.
     """
 
     scaling: TemperatureScaling
@@ -107,7 +107,9 @@ def calibrate(
             reasons[name] = str(error)
     if not scalings:
         details = "; ".join(f"{name}: {why}" for name, why in reasons.items())
-        raise DataError(f"no head of {run.directory} could be calibrated on {split}: {details}")
+        raise DataError(
+            f"no head of {run.directory} could be calibrated on the split {split}: {details}"
+        )
     console.print("evaluating the calibrated model", highlight=False)
     inference = InferenceOptions(calibrated=True, windows=run.recipe.sliding)
     after = _compute_metrics(

@@ -184,7 +184,7 @@ def _draw_comparison(
 
 
 def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
-    """Refuse to evaluate on a file that has categories unknown to the run.
+    """Reject a file that has categories unknown to the run.
 
     Raises:
         RunError: If the file has a category that the run does not have.
@@ -195,7 +195,8 @@ def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
     if unknown:
         raise RunError(
             f"{file.path} has the categories {_format_categories(unknown)}, but the run {run} was "
-            f"trained on {_format_categories(run_categories)}; evaluate on a file with those"
+            f"trained on {_format_categories(run_categories)}; evaluate on a file with these "
+            "categories"
         )
 
 

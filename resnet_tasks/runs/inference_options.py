@@ -1,4 +1,4 @@
-"""Options of inference around the plain forward pass: calibration, augmented views and windows."""
+"""Inference options beyond a plain forward pass: calibration, test-time augmentation, windows."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
         raise RunError(f"{path} is damaged ({error}); run {remedy} again") from None
     if fitted_to != weights:
         raise RunError(
-            f"{path} was fitted to other weights (an earlier {calibration.get('checkpoint')} "
-            f"checkpoint); run {remedy} again with the checkpoint to use"
+            f"{path} was fitted to other weights (an earlier checkpoint "
+            f"{calibration.get('checkpoint')!r}); run {remedy} again with the checkpoint to use"
         )
     return heads

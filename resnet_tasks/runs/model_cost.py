@@ -1,4 +1,4 @@
-"""Cost of models, measured side by side in one process: parameters, operations, time and memory."""
+"""Cost of models, measured in one process: parameters, operations, time and memory."""
 
 from __future__ import annotations
 
@@ -68,16 +68,17 @@ class CostComparison:
         """Description of the measurement conditions for display."""
         height, width = self.size
         return (
-            f"one forward of one image of {height} x {width} (height x width), {self.precision}, "
-            f"{self.device}; median of {REPEATS}, measured in turns"
+            f"one forward pass of one image of {height} x {width} (height x width), "
+            f"{self.precision}, {self.device}; median of {REPEATS} passes, interleaved between "
+            "models"
         )
 
 
 def measure_peak_bytes(function: Callable[[], object], device: torch.device) -> int:
     """Return the peak of the bytes that `function` allocates on top of those allocated before.
 
-    Counted are allocations through torch's allocator, including temporary buffers of operators.
-    Buffers that oneDNN allocates by itself on a CPU are not counted.
+    This includes all allocations through torch's allocator, such as temporary buffers of operators,
+    but not the buffers that oneDNN allocates on a CPU.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -98,7 +99,7 @@ def measure_peak_bytes(function: Callable[[], object], device: torch.device) -> 
 def time_interleaved_median(
     functions: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
 ) -> list[float]:
-    """Return the median seconds of each function; they alternate to share load fluctuations."""
+    """Return the median seconds of each function; calls alternate to share load fluctuations."""
     return [median(durations) for durations in time_interleaved(functions, device, repeats)]
 
 
@@ -155,8 +156,8 @@ def measure_costs(
     """
     if any(side % 32 or side < 32 for side in size):
         raise RunError(
-            f"the image of {size[0]} x {size[1]} (height x width) must have sides that are "
-            "multiples of 32"
+            f"an image of {size[0]} x {size[1]} (height x width) pixels cannot be measured; both "
+            "sides must be multiples of 32"
         )
     device = next(iter(models.values())).device
 

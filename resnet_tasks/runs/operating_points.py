@@ -59,8 +59,8 @@ def choose_operating_points(
         run: Run whose heads predict.
         rule: Requirement that a threshold has to meet.
         options: Criterion for a hit.
-        split: Split of the recipe to choose on. Thresholds chosen on `test` would make the metrics
-            on `test` too high.
+        split: Split of the recipe to choose on. With thresholds chosen on `test`, the metrics on
+            `test` would be too optimistic.
         checkpoint: `last` or `best`.
         data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
 
@@ -76,8 +76,8 @@ def choose_operating_points(
     }
     if not evaluators:
         raise RunError(
-            f"{run.directory} has no detection head ({', '.join(model.named_heads)}); an operating "
-            "point is the minimum score of detections"
+            f"{run.directory} has no detection head, only {', '.join(model.named_heads)}; an "
+            "operating point is a minimum score of detections"
         )
     files = read_split(run.recipe, split, data_root)
     for file in files:
@@ -141,8 +141,9 @@ def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float
     contents = _read_file(path, remedy)
     if contents["weights"] != weights_sha256(run.find_checkpoint(checkpoint)):
         raise RunError(
-            f"{path} was chosen for other weights (checkpoint {contents['checkpoint']}, "
-            f"{contents['date']}) than those of checkpoint {checkpoint}; choose again with {remedy}"
+            f"the thresholds in {path} were chosen for other weights (checkpoint "
+            f"{contents['checkpoint']}, {contents['date']}) than those of checkpoint {checkpoint}; "
+            f"choose new ones with {remedy}"
         )
     return {
         name: get_label_thresholds(
@@ -162,5 +163,7 @@ def _read_file(path: Path, remedy: str) -> dict[str, Any]:
         for key in ("weights", "checkpoint", "date", "heads"):
             contents[key]
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); choose again with {remedy}") from None
+        raise RunError(
+            f"{path} cannot be read ({error}); choose new thresholds with {remedy}"
+        ) from None
     return contents

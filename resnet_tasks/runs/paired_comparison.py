@@ -128,7 +128,7 @@ def metric_from_json(plain: Mapping[str, Any]) -> Metric:
 
 
 def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
-    """Refuse runs that cannot be compared, before anything is evaluated.
+    """Reject runs that cannot be compared, before anything is evaluated.
 
     Raises:
         DataError: If the runs are evaluated on different files.
@@ -141,8 +141,9 @@ def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
         compared_run.load_calibration(request.checkpoint, request.inference)
         if not compared_run.recipe.evaluation.resamples:
             raise RunError(
-                f"{compared_run.directory} is evaluated without intervals (evaluation.resamples is "
-                "0), which a paired comparison needs; set evaluation.resamples in its recipe.yaml"
+                f"{compared_run.directory} is evaluated without confidence intervals "
+                "(evaluation.resamples is 0), but a paired comparison needs them; set "
+                f"evaluation.resamples in {compared_run.directory / 'recipe.yaml'}"
             )
     data, other_data = request.hash_files(run), request.hash_files(other)
     if sorted(data.values()) != sorted(other_data.values()):
@@ -178,28 +179,29 @@ def compare_runs(
         RunError: If the runs cannot be compared; see `check_comparable`.
     """
     check_comparable(run, other, request)
-    mine = SavedEvaluation.read(request.get_folder(run))
-    if mine.resampling is None:
-        raise DataError(f"{request.get_folder(run)} holds no resamples.npz; evaluate the run again")
-    theirs = _load_if_current(other, request, mine)
-    if theirs is None:
+    evaluation = SavedEvaluation.read(request.get_folder(run))
+    if evaluation.resampling is None:
+        raise DataError(f"{request.get_folder(run)} has no resamples.npz; evaluate the run again")
+    other_evaluation = _load_if_current(other, request, evaluation)
+    if other_evaluation is None:
         console.print(f"evaluating {other.directory}", highlight=False, markup=False)
         request.evaluate(other, console)
-        theirs = SavedEvaluation.read(request.get_folder(other))
-    assert theirs.resampling is not None
+        other_evaluation = SavedEvaluation.read(request.get_folder(other))
+    assert other_evaluation.resampling is not None
     comparison = compare_evaluations(
-        (mine.metrics, mine.resampling), (theirs.metrics, theirs.resampling)
+        (evaluation.metrics, evaluation.resampling),
+        (other_evaluation.metrics, other_evaluation.resampling),
     )
     name = re.sub(r"[^\w.-]", "_", other.directory.resolve().name)
     path = request.get_folder(run) / f"paired-{name}.json"
-    data = mine.metadata["data"]
+    data = evaluation.metadata["data"]
     metadata = {"run": str(run.directory), "with": str(other.directory), "data": data}
     write_json(path, {**metadata, "checkpoint": request.checkpoint, **comparison.to_json()})
     return comparison, path
 
 
 def _load_if_current(
-    run: Run, request: EvaluationRequest, mine: SavedEvaluation
+    run: Run, request: EvaluationRequest, evaluation: SavedEvaluation
 ) -> SavedEvaluation | None:
     """Return the stored evaluation of `run`, or None if a new one could differ."""
     try:
@@ -207,13 +209,13 @@ def _load_if_current(
     except DataError:
         return None
     same = (
-        not request.inference.calibrated  # the calibration may have been fitted again since
+        not request.inference.calibrated  # the calibration may have been refitted since
         and saved.resampling is not None
-        and mine.resampling is not None
-        and saved.resampling.bootstrap == mine.resampling.bootstrap
-        and _list_digests(saved) == _list_digests(mine)
+        and evaluation.resampling is not None
+        and saved.resampling.bootstrap == evaluation.resampling.bootstrap
+        and _list_digests(saved) == _list_digests(evaluation)
         and saved.metadata.get("weights") == weights_sha256(run.find_checkpoint(request.checkpoint))
-        and saved.metadata.get("versions") == mine.metadata.get("versions")
+        and saved.metadata.get("versions") == evaluation.metadata.get("versions")
     )
     return saved if same else None
 

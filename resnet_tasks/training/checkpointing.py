@@ -29,12 +29,12 @@ REQUIRED_STATE_KEYS = (
 CHANGEABLE_SETTINGS = frozenset(
     {"checkpoint_minutes", "device", "deterministic", "trackers", "log_gradient_conflict"}
 )
-"""Settings that may change when a run is resumed, because they do not decide the final weights."""
+"""Settings that may change when a run is resumed, because they do not affect the final weights."""
 
 
 def dump_fixed_settings(options: TrainingRecipe) -> dict[str, Any]:
-    """Return the options that decide the final weights, as JSON-compatible values."""
-    # With patience, the epochs of the evaluations decide when the run ends.
+    """Return the options that affect the final weights, as JSON-compatible values."""
+    # With patience, the epochs of the evaluations determine when the run ends.
     excluded = (
         CHANGEABLE_SETTINGS
         if options.patience is not None
@@ -68,7 +68,7 @@ class CheckpointManager:
     Args:
         folder: Path of the run folder.
         train_step: Step whose state is saved and restored; only the main process writes.
-        options: Training options; those that decide the final weights must not change on resume.
+        options: Training options; those that affect the final weights must not change on resume.
         length: Length of the run; the batches per epoch must not change on resume.
     """
 
@@ -131,8 +131,8 @@ class CheckpointManager:
         threads = torch.get_num_threads()
         if state["threads"] != threads and self._options.deterministic:
             print_line(
-                f"note: started with {Count(state['threads']):thread}, resumed with {threads}; "
-                "the result will differ in the last digits from an uninterrupted run"
+                f"note: the run was started with {Count(state['threads']):thread} and is resumed "
+                f"with {threads}; its result will differ from an uninterrupted run in the last digits"
             )
         load_step_state(train_step, state)
         return TrainingProgress(**state["position"])
@@ -142,8 +142,8 @@ class CheckpointManager:
             return
         if not self._folder.is_dir():
             raise RunError(
-                f"the run folder {self._folder} disappeared during the run; put it back (a moved "
-                "folder, a disk that is not mounted) and continue with --resume, or start again"
+                f"the run folder {self._folder} disappeared during the run; restore it (if it was "
+                "moved or its disk was unmounted) and continue with --resume, or start a new run"
             )
         averaged = self._train_step.averaged_model
         save_checkpoint(
@@ -157,8 +157,8 @@ class CheckpointManager:
         missing = [key for key in REQUIRED_STATE_KEYS if key not in state]
         if missing:
             raise RunError(
-                f"the training state of {self._folder} is from another version: it lacks "
-                f"{', '.join(missing)}; start again"
+                f"the training state of {self._folder} was written by another version of "
+                f"resnet-tasks: it lacks {', '.join(missing)}; start a new run"
             )
 
     def _require_same_settings(self, before: Mapping[str, Any]) -> None:
@@ -168,13 +168,13 @@ class CheckpointManager:
             texts = (f"training.{key} was {before[key]!r}, now {now[key]!r}" for key in changed)
             raise RunError(
                 f"{self._folder} was started with other settings: {'; '.join(texts)}; resume with "
-                "the same, or start a new run"
+                "the original settings, or start a new run"
             )
 
     def _require_same_epochs(self, before: int) -> None:
         now = self._length.batches_per_epoch
         if before != now:
             raise RunError(
-                f"{self._folder} was trained with {Count(before):batch} per epoch, now there are "
-                f"{now}; resume with the same data and batch size"
+                f"{self._folder} was trained with {Count(before):batch} per epoch, but now there "
+                f"are {now}; resume with the same data and batch size"
             )

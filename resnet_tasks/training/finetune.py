@@ -64,7 +64,7 @@ class FineTuner:
         processes: Process group that trains the model; every process builds the same `FineTuner`.
 
     Raises:
-        RecipeError: If a tracker is not installed, or `evaluation.best` is no metric of any head.
+        RecipeError: If a tracker is not installed, or no head has the metric `evaluation.best`.
         RunError: If `options.patience` is set without `val`.
     """
 
@@ -84,8 +84,8 @@ class FineTuner:
         require_trackers(options.trackers)
         if options.patience is not None and val is None:
             raise RunError(
-                f"training.patience is {options.patience}, but there is nothing to evaluate on; "
-                "give data.val, or remove training.patience"
+                f"training.patience is {options.patience}, but there is no validation data; set "
+                "data.val, or remove training.patience"
             )
         self._options = options
         self._out = out
@@ -159,7 +159,8 @@ class FineTuner:
         train_step, progress = self._train_step, self._progress
         if self._options.deterministic and train_step.device.type != "cpu":
             self._run_log.print_line(
-                f"note: training.deterministic works on a CPU only, not on {train_step.device}"
+                "note: training.deterministic has an effect on a CPU only, not on "
+                f"{train_step.device}"
             )
         if progress.updates == 0:
             self._checkpoints.save_last(progress)  # from here on a killed run can be resumed
@@ -184,15 +185,15 @@ class FineTuner:
         best = "no value" if progress.best is None else f"{progress.best:.4f}"
         return (
             f"{self._validation.best_metric} has not improved on {best} in {progress.stale} "
-            f"evaluations (training.patience), up to epoch {progress.epoch} of "
+            f"evaluations (training.patience), after epoch {progress.epoch} of "
             f"{self._options.epochs}"
         )
 
     def _make_stop_error(self) -> TrainingStopped:
         progress_text = f"{self._progress.updates} of {Count(self._length.updates):step}"
         return TrainingStopped(
-            f"{progress_text} are done and written to {self._out}; continue with --resume "
-            f"{self._out}"
+            f"training was stopped after {progress_text}, which are saved in {self._out}; continue "
+            f"with --resume {self._out}"
         )
 
     # --- epoch
@@ -231,7 +232,7 @@ class FineTuner:
         frozen = self._train_step.unfreezing.enter_epoch(epoch)
         if frozen is not None:
             self._run_log.log("unfreeze", epoch=epoch, frozen_stages=frozen)
-            self._run_log.print_line(f"epoch {epoch + 1}: frozen_stages is {frozen} from now on")
+            self._run_log.print_line(f"epoch {epoch + 1}: from now on, frozen_stages is {frozen}")
 
     def _end_epoch(self) -> None:
         self._progress.epoch, self._progress.batch = self._progress.epoch + 1, 0
@@ -330,7 +331,7 @@ def finetune(
     def require_fresh() -> None:
         if not resume and (folder / "checkpoints").exists():
             raise RunError(
-                f"{folder} already holds checkpoints; resume from them or choose another folder"
+                f"{folder} already has checkpoints; resume from them or choose another folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
 

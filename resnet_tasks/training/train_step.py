@@ -299,9 +299,9 @@ class TrainStep:
             DataError: If too many images cannot be read; in all processes.
             NonFiniteLossError: If a loss term of any process is not finite; in all processes.
         """
-        own = BatchReport.from_losses(losses, batch, stop=self.stop.is_requested)
-        record.losses, record.trouble = compute_means(own.sums, own.counts), own.trouble
-        reports = self.processes.all_gather(own)
+        local = BatchReport.from_losses(losses, batch, stop=self.stop.is_requested)
+        record.losses, record.trouble = compute_means(local.sums, local.counts), local.trouble
+        reports = self.processes.all_gather(local)
         errors = [error for report in reports for error in report.left_out]
         for image in self._unreadable.add(errors, update=record.update, epoch=progress.epoch):
             self._run_log.log("unreadable_image", **asdict(image))

@@ -167,7 +167,8 @@ def test_declared_categories_stand_in_place_of_the_listed_ones(data: Path) -> No
     assert train.unannotated[0] == (1,)
     wrong = recipe({**looked, "categories": ["cra"]}, *ALL[1:])
     with pytest.raises(
-        RecipeError, match=r"boxes\.json: 'cra' is not in the dataset .*did you mean 'car'"
+        RecipeError,
+        match=r"boxes\.json: 'cra' is not a category of the dataset .*did you mean 'car'",
     ):
         build_dataset(wrong, files, merge_categories(files), training=True)
 
@@ -221,8 +222,8 @@ def test_sources_without_masks_are_reported(data: Path) -> None:
     )
     (note,) = report(boxes)
     assert note == (
-        "train: no file annotates masks: cars does not learn them, and the masks that it predicts "
-        "will be meaningless"
+        "train: no file annotates masks: cars cannot learn masks, and the masks that cars "
+        "predicts will be meaningless"
     )
 
 

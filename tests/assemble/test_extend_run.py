@@ -202,7 +202,10 @@ def test_a_resumed_extension_ends_with_the_same_weights(
     [
         ({"backbone": {"name": "resnet50"}}, "backbone: the run provides it"),
         ({"pyramid": {"channels": 32}}, "pyramid: the run provides it"),
-        ({"extend": {"freeze": ["necks"]}}, "'necks' is no part of .*backbone, pyramid, objects"),
+        (
+            {"extend": {"freeze": ["necks"]}},
+            "'necks' is not a part of .*backbone, pyramid, objects",
+        ),
         (
             {"training": {"unfreeze": [{"epoch": 1, "frozen_stages": 0}]}},
             "extend.freeze keeps the backbone frozen|unfreezes nothing",
@@ -256,7 +259,7 @@ def test_over_seeds_and_asked_again(first: Path, data: Path, tmp_path: Path) -> 
     )
     assert made.keys() == again.keys()
     assert any(name.startswith("scene/") for name in made)
-    assert said.getvalue().count("is complete and is kept") == 2
+    assert said.getvalue().count("is already complete") == 2
     old = load_model_weights(first / "checkpoints/last")
     for seed in (0, 1):
         kept = load_model_weights(tmp_path / f"seeds/seed-{seed}/checkpoints/last")

@@ -40,7 +40,7 @@ def test_background_comes_first_and_takes_others_when_asked() -> None:
     ("head", "message"),
     [
         ({"type": "faster_rcnn", "background": True}, "only semantic heads have a background"),
-        ({"type": "unet", "others": "background"}, "needs heads.a.background: true"),
+        ({"type": "unet", "others": "background"}, "set heads.a.background: true"),
         ({"type": "unet", "classes": ["persn"]}, "did you mean 'person'"),
     ],
 )

@@ -175,7 +175,7 @@ def test_files_of_different_runs(tmp_path: Path, cells: Path) -> None:
     code, said = _run("predict", run, image, "--out", tmp_path / "out")
     assert code == 2
     assert "the recipe has the heads objects, scene, but the classes" in said
-    assert "those of cells, scene; restore both files" in said
+    assert "belong to the heads cells, scene; restore recipe.yaml" in said
 
 
 def test_heads_of_an_extended_run(tmp_path: Path, cells: Path) -> None:

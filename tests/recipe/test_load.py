@@ -173,15 +173,15 @@ def test_all_problems_of_text_and_overrides_come_together(tmp_path: Path) -> Non
     [
         ("data: [1, 2\nheads: {}\n", "line 2, column 6: this is not valid YAML"),
         ("data: 1\ndata: 2\n", "line 2, column 1"),
-        ("data: 1\ndata: 2\n", "the key 'data' is repeated, it is first on line 1"),
+        ("data: 1\ndata: 2\n", "the key 'data' is repeated; it first appears on line 1"),
         ("a: &x 1\nb: *x\n", "line 2, column 4: this is not valid YAML: the alias *x"),
         ("a: !!python/object:os.system {}\n", "the tag tag:yaml.org,2002:python/object:os.system"),
         ("1: x\n", "a key must be text"),
-        ("- 1\n", "a recipe is a section of keys (name, plugins, data"),
+        ("- 1\n", "a recipe consists of the keys name, plugins, data"),
         ("", "got None"),
         ("a: 1\n---\nb: 2\n", "but found another document"),
         ("a: " + "[" * 500, "nesting is more than 30 levels"),
-        ("a: \x07", "this is not YAML text"),
+        ("a: \x07", "this is not valid YAML"),
     ],
 )
 def test_what_is_no_recipe_at_all(tmp_path: Path, text: str, part: str) -> None:
@@ -195,7 +195,7 @@ def test_what_is_no_recipe_at_all(tmp_path: Path, text: str, part: str) -> None:
 def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "archive.npz"
     path.write_bytes(b"\x80\x02\xff")
-    assert message(path) == f"{path} is not a UTF-8 text file; a recipe is a YAML file"
+    assert message(path) == f"{path} is not a UTF-8 text file; a recipe is a YAML file in UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,14 @@ def test_overrides_reach_lists_and_the_last_one_wins(tmp_path: Path) -> None:
     [
         (
             "heads.cels.loss_weight=2",
-            "no head 'cels', its heads are cells, boxes; did you mean 'cells'?",
+            "no head 'cels'; its heads are cells, boxes; did you mean 'cells'?",
         ),
-        ("data.train.1.annotations=x", "data.train is a list of 1; got position '1'"),
-        (f"data.train.{'1' * 5000}.images=x", "data.train is a list of 1; got position '1111"),
-        ("data.root.x=1", "data.root is 'cells', which has no key 'x' below it"),
+        ("data.train.1.annotations=x", "data.train is a list of length 1; got position '1'"),
+        (
+            f"data.train.{'1' * 5000}.images=x",
+            "data.train is a list of length 1; got position '1111",
+        ),
+        ("data.root.x=1", "data.root is 'cells', which has no key 'x'"),
         ("training.steps=[0.5", "line 1, column 5: this is not valid YAML"),
         ("trainng.epochs=3", "unknown key 'trainng'; known at the top: name, plugins, data"),
         ("=3", "not of the form key=value"),

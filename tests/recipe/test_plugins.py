@@ -36,7 +36,7 @@ def test_reading_runs_nothing(recipe_file: Path) -> None:
 def test_nothing_runs_without_trust(recipe_file: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_plugins(load_recipe(recipe_file), trust=False)
-    assert "wants to run this code" in str(caught.value)
+    assert "needs to run this code" in str(caught.value)
     assert str(recipe_file.parent / "mine.py") in str(caught.value)
     assert "--trust-plugins" in str(caught.value)
     assert not (recipe_file.parent / "trace.txt").exists()

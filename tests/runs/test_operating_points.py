@@ -98,7 +98,7 @@ def test_other_weights_and_broken_files_are_refused(run: Run, data: Path, tmp_pa
     path = copy / "operating_point.json"
     changed = json.loads(path.read_text()) | {"weights": "0" * 64}
     path.write_text(json.dumps(changed))
-    with pytest.raises(RunError, match=r"was chosen for other weights \(checkpoint last"):
+    with pytest.raises(RunError, match=r"were chosen for other weights \(checkpoint last"):
         load_thresholds(opened)
     path.write_text("{}")
     with pytest.raises(RunError, match=r"cannot be read \('weights'\)"):

@@ -156,7 +156,7 @@ def test_foreign_categories_are_refused(run: Run, data: Path, tmp_path: Path) ->
 def test_a_run_is_not_overwritten_and_not_guessed(
     run: Run, data: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="already holds a run"):
+    with pytest.raises(RunError, match="already contains a run"):
         finetune_recipe(recipe, out=run.directory, data_root=data, console=quiet())
     with pytest.raises(RunError, match="is not a run folder"):
         load(tmp_path)
@@ -174,7 +174,7 @@ def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
     said = heard(console)
     assert "M parameters" in said
-    assert "4 of 96 x 128 pixels at a time" in said
+    assert "batches of 4, 96 x 128 pixels" in said
     assert "(2 steps), without evaluation" in said  # 8 images
     assert "4 images per evaluation" in said
     memory = re.search(r"([0-9.]+) GiB of main memory", said)

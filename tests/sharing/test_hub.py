@@ -107,7 +107,7 @@ def test_there_and_back(server: Server, trained: Path, tmp_path: Path) -> None:
     brought = _run("pull", REPO, "--out", tmp_path / "mine")
     assert brought.exit_code == 0, brought.output
     assert "note: the recipe of this run names code" in brought.output
-    with pytest.raises(RecipeError, match="wants to run this code"):
+    with pytest.raises(RecipeError, match="needs to run this code"):
         resnet_tasks.load(tmp_path / "mine")
     ours = resnet_tasks.load(trained, trust_plugins=True)
     theirs = resnet_tasks.load(tmp_path / "mine", trust_plugins=True)

@@ -84,7 +84,7 @@ def test_another_number_of_threads_is_told(
     console = Console(file=io.StringIO(), width=300)
     finetune(tiny_model(), shapes, None, once, out=tmp_path, resume=True, console=console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "note: started with 77 threads" in said
+    assert "note: the run was started with 77 threads" in said
 
 
 def test_resume_with_other_settings_names_them(
@@ -100,7 +100,7 @@ def test_an_epoch_of_another_length_is_refused(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
     once = one_epoch(tiny_model(), shapes, tmp_path)
-    with pytest.raises(RunError, match="with 2 batches per epoch, now there are 3"):
+    with pytest.raises(RunError, match="with 2 batches per epoch, but now there are 3"):
         finetune(tiny_model(), Shapes(5), None, once, out=tmp_path, resume=True, **QUIET)
 
 
@@ -111,7 +111,7 @@ def test_a_state_that_lacks_something_is_named(
     file = tmp_path / "checkpoints/last/state.pt"
     state = torch.load(file, weights_only=True)
     torch.save({key: state[key] for key in state if key not in ("scaler", "position")}, file)
-    with pytest.raises(RunError, match="lacks position, scaler; start again"):
+    with pytest.raises(RunError, match="lacks position, scaler; start a new run"):
         finetune(tiny_model(), shapes, None, once, out=tmp_path, resume=True, **QUIET)
 
 

@@ -89,7 +89,7 @@ def test_two_evaluations_without_a_better_one_end_the_run(
     script(monkeypatch, [0.1, 0.1, 0.3, 0.2, 0.3, 0.9, 0.9, 0.9])
     said = train(tmp_path / "early")
     reason = (
-        "scene/mIoU has not improved on 0.3000 in 2 evaluations (training.patience), up to epoch 5 "
+        "scene/mIoU has not improved on 0.3000 in 2 evaluations (training.patience), after epoch 5 "
         "of 8"
     )
     assert judged(tmp_path / "early") == [1, 2, 3, 4, 5]
@@ -164,5 +164,5 @@ def test_what_patience_needs() -> None:
 
 
 def test_patience_needs_something_to_evaluate_on(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"training\.patience is 2, but there is nothing to evalu"):
+    with pytest.raises(RunError, match=r"training\.patience is 2, but there is no validation"):
         finetune(model(), Shapes(2, (32, 64)), None, OPTIONS, out=tmp_path)

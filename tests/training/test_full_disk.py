@@ -74,7 +74,7 @@ def test_a_full_disk_costs_tensorboard_only_its_curves(
     monkeypatch.setattr(trackers.SummaryWriter, "add_scalar", _full)
     finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert said.count("warning: tensorboard failed and is ignored") == 1
+    assert said.count("warning: tensorboard failed and is disabled") == 1
     assert load_checkpoint(tmp_path / "checkpoints/last")[2]["position"]["epoch"] == 1
 
 

@@ -76,7 +76,7 @@ def test_a_step_tells_what_it_saw(tiny_model: Build, shapes: Dataset[Sample]) ->
     assert "pixels" not in work.train_step.advise_on_memory()
     losses = work.run_step(next(work.iter_batches()))
     assert work.train_step.image_size == (64, 96)
-    assert "2 images of 64 x 96 pixels" in work.train_step.advise_on_memory()
+    assert "batch size of 2 and images of 64 x 96 pixels" in work.train_step.advise_on_memory()
     assert losses.heads.keys() == {"objects", "scene"}
     assert {name.split("/")[0] for name in losses.terms} == {"objects", "scene"}
     assert losses.total == pytest.approx(sum(losses.terms.values()))

@@ -57,7 +57,7 @@ def finetune_folds(
 ) -> dict[str, MetricSpread]:
     """Fine-tune a recipe `count` times, each time evaluated on a held-out fold of `data.train`.
 
-    The folds are a function of `training.seed` and never cut a group. Every run has a folder
+    The folds are a function of `training.seed` and never split a group. Every run has a folder
     `out/fold-N`. When called again, the function keeps finished runs, resumes an interrupted one
     and starts the others. At the end it writes `out/folds.json` and `out/out-of-fold`. `data.val`
     is not read.
@@ -79,7 +79,7 @@ def finetune_folds(
         TrainingStopped: After Ctrl-C or SIGTERM; the same call resumes.
     """
     if count < 2:
-        raise RunError(f"--folds is {count}; take at least 2")
+        raise RunError(f"--folds is {count}; cross-validation needs at least 2 folds")
     if recipe.data.folds is not None:
         raise RunError("--folds divides data.train itself; remove data.folds from the recipe")
     console = console or Console()
@@ -90,8 +90,8 @@ def finetune_folds(
     ]
     sizes = np.bincount(folds.fold).tolist()
     console.print(
-        f"folds: {Count(len(folds.fold)):image} in {Count(len(set(folds.groups))):group}, held out "
-        f"in turn: {', '.join(map(str, sizes))}",
+        f"folds: {Count(len(folds.fold)):image} in {Count(len(set(folds.groups))):group}; "
+        f"held-out images per fold: {', '.join(map(str, sizes))}",
         highlight=False,
     )
     spreads = run_repeats(repeats, out, data_root=data_root, console=console)

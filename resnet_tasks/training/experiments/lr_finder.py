@@ -1,7 +1,7 @@
 """Learning-rate finder: a sweep over learning rates on a model that is discarded, and its plot.
 
-Smith 2017 ("Cyclical Learning Rates for Training Neural Networks", section 3.3) raises the rate
-step by step, here by a constant factor, to see where the loss falls and where it diverges.
+Smith 2017 ("Cyclical Learning Rates for Training Neural Networks", section 3.3) increases the rate
+step by step to see where the loss falls and where it diverges. Here it grows by a constant factor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LearningRateSweep:
     """Result of a sweep over learning rates.
 
     Attributes:
-        rates: `training.learning_rate` of every step, rising by a constant factor.
+        rates: `training.learning_rate` of every step, growing by a constant factor.
         losses: Weighted total loss of all heads at every step.
         smoothed: Bias-corrected exponential moving average of `losses`.
         suggestion: Rate at which the smoothed loss falls fastest per decade, before its lowest
@@ -61,8 +61,8 @@ class LearningRateSweep:
         if self.suggestion is None:
             return f"the loss never falls, and {end}: no rate can be suggested"
         return (
-            f"training.learning_rate={self.suggestion:.2g}: there the smoothed loss falls fastest; "
-            f"it is lowest at {self.lowest:.2g}, and {end}"
+            f"training.learning_rate={self.suggestion:.2g} is where the smoothed loss falls "
+            f"fastest; the loss is lowest at {self.lowest:.2g}, and {end}"
         )
 
     def write(self, folder: Path) -> tuple[Path, Path]:
@@ -94,7 +94,7 @@ def analyze_sweep(
     """Find the suggested and the lowest rate of a sweep.
 
     Args:
-        rates: Learning rate of every step, rising.
+        rates: Learning rate of every step, ascending.
         losses: Total loss of every step.
         is_diverged: Whether the sweep ended because the loss diverged.
 
@@ -138,7 +138,7 @@ def find_learning_rate(
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> LearningRateSweep:
-    """Sweep `training.learning_rate` on a recipe's model and training data; keep no model.
+    """Sweep `training.learning_rate` on a recipe's model and training data; discard the model.
 
     All other settings are those of the recipe (optimizer, clipping, rates by stage and head,
     augmentation), except that weight averaging, accumulation, gradual unfreezing and the schedule
@@ -159,7 +159,7 @@ def find_learning_rate(
     if not 0 < first < last or steps < 10:
         raise RunError(
             f"lr-find: a sweep from {first} to {last} in {Count(steps):step} is not possible; "
-            "rates must rise from above 0, in at least 10 steps"
+            "the first rate must be above 0 and below the last one, with at least 10 steps"
         )
     rates = [float(rate) for rate in np.geomspace(first, last, steps)]
     overrides = {

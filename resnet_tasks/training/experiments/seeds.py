@@ -1,4 +1,4 @@
-"""Repeated runs of one recipe, such as over seeds, with mean and deviation of every metric."""
+"""Repeated runs of one recipe, such as one per seed, with mean and deviation of every metric."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def finetune_seeds(
         TrainingStopped: After Ctrl-C or SIGTERM; the same call resumes.
     """
     if count < 2:
-        raise RunError(f"--seeds is {count}; a standard deviation needs at least 2")
+        raise RunError(f"--seeds is {count}; a standard deviation needs at least 2 seeds")
     console = console or Console()
     repeats = [
         RepeatedRun(
@@ -155,9 +155,7 @@ def run_repeats(
     write_json(out / REQUESTED_FILE, {**requested_recipes, **current_recipes})
     for repeat in repeats:
         if _is_evaluated(repeat.folder):
-            console.print(
-                f"{repeat.label}: {repeat.folder} is complete and is kept", highlight=False
-            )
+            console.print(f"{repeat.label}: {repeat.folder} is already complete", highlight=False)
         elif (repeat.folder / "checkpoints").exists():
             run = Run.read(repeat.folder)
             finetune_recipe(run.recipe, resume=run, data_root=data_root, console=console)
@@ -213,7 +211,10 @@ def _format_pooled(metric: Metric | None) -> str:
 
 def _make_seeds(first: int, count: int) -> range:
     if first + count > 2**32:
-        raise RunError(f"training.seed is {first}; {count} seeds from there exceed 2^32 - 1")
+        raise RunError(
+            f"training.seed is {first}, so the last of {count} seeds would exceed 2^32 - 1; choose "
+            "a smaller training.seed"
+        )
     return range(first, first + count)
 
 

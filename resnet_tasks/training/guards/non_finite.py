@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: they end the run or are skipped, and are saved."""
+"""Steps whose loss or gradient is not finite: they are saved, and end the run or are skipped."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class NonFiniteStepPolicy:
         Args:
             error: Error with the losses that are not finite.
             progress: Position in the run; its counts of skipped steps are increased.
-            record: Record of the step; saved by the processes where it has a `trouble`.
+            record: Record of the step; saved by the processes in which it has a `trouble`.
             model: Model with the weights and buffers before the step.
             batches: Batches of the step in this process.
 
         Raises:
-            NonFiniteLossError: If the options are to stop, or too many steps were skipped.
+            NonFiniteLossError: If the policy is to stop, or too many steps were skipped.
         """
         trouble = (
             f"the loss or its gradient is not finite at update {progress.updates} (epoch "
@@ -84,14 +84,14 @@ class NonFiniteStepPolicy:
         if replay_folder is not None:
             message += f"; repeat the step with `resnet-tasks replay {replay_folder}`"
         if self._policy == "stop":
-            raise NonFiniteLossError(f"{message}; training.non_finite=skip skips such steps")
+            raise NonFiniteLossError(f"{message}; set training.non_finite=skip to skip such steps")
         progress.skipped += 1
         progress.skipped_in_row += 1
         if progress.skipped > self._max_skipped or progress.skipped_in_row >= MOST_IN_ROW:
             raise NonFiniteLossError(
                 f"{message}; {progress.skipped} of {progress.updates + 1} steps "
-                f"were skipped, {progress.skipped_in_row} in a row; allowed are "
-                f"{self._max_skipped}, and fewer than {MOST_IN_ROW} in a row"
+                f"were skipped, {progress.skipped_in_row} in a row; at most {self._max_skipped} "
+                f"may be skipped, and fewer than {MOST_IN_ROW} in a row"
             )
         self._run_log.log(
             "skipped", update=progress.updates, epoch=progress.epoch + 1, reason=trouble

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 
 from resnet_tasks.errors import MemoryLimitError, get_first_line
-from resnet_tasks.number_formats import Count
 
 SIGNS = (
     "out of memory",
@@ -40,7 +39,7 @@ def translate_memory_errors(describe: Callable[[], str]) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         reason = get_first_line(error)[:200]
-        message = f"out of memory {describe()} (the system says: {reason})"
+        message = f"out of memory {describe()} (error of the system: {reason})"
     else:
         return
     # Raised outside the handler: otherwise the traceback would keep the failed step's tensors.
@@ -65,7 +64,7 @@ def advise_on_training_memory(
         accumulation: Batches per step.
         size: (H, W) of the batch in pixels, padding included; None if unknown.
     """
-    shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
+    shape = "" if size is None else f" and images of {size[0]} x {size[1]} pixels (height x width)"
     smaller = "cannot be lower"
     if batch_size > 1:
         half = max(1, batch_size // 2)
@@ -75,8 +74,8 @@ def advise_on_training_memory(
             "batch size"
         )
     return (
-        f"while training on {Count(batch_size):image}{shape} at a time; lower training.batch_size "
-        f"(now {batch_size}; {smaller}), make data.resize smaller, or set "
+        f"while training with a batch size of {batch_size}{shape}; lower training.batch_size (now "
+        f"{batch_size}; {smaller}), make data.resize smaller, or set "
         "backbone.gradient_checkpointing=true"
     )
 
@@ -88,8 +87,8 @@ def advise_on_evaluation_memory(batch_size: int, size: tuple[int, int] | None) -
         batch_size: Images per forward pass.
         size: (H, W) of the last training batch in pixels, padding included; None if unknown.
     """
-    shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
+    shape = "" if size is None else f" and images of {size[0]} x {size[1]} pixels (height x width)"
     return (
-        f"while evaluating {Count(batch_size):image}{shape} at a time; lower evaluation.batch_size "
+        f"while evaluating with a batch size of {batch_size}{shape}; lower evaluation.batch_size "
         f"(now {batch_size}), make data.resize smaller, or set training.precision=bf16"
     )

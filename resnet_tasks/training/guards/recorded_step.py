@@ -142,10 +142,12 @@ def _batch_from_record(
     targets = []
     for i in range(len(record["image_ids"])):
         start = f"{prefix}.{i}."
-        own = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
-        extra = {name[6:]: t for name, t in own.items() if name.startswith("extra.")}
-        fields = {name: tensor for name, tensor in own.items() if name in FIELDS}
-        masks = {name: own[f"masks.{name}"] for name in MASK_FIELDS if f"masks.{name}" in own}
+        by_name = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+        extra = {name[6:]: t for name, t in by_name.items() if name.startswith("extra.")}
+        fields = {name: tensor for name, tensor in by_name.items() if name in FIELDS}
+        masks = {
+            name: by_name[f"masks.{name}"] for name in MASK_FIELDS if f"masks.{name}" in by_name
+        }
         targets.append(
             Target(**fields, masks=InstanceMasks(**masks) if masks else None, extra=extra)
         )

@@ -1,4 +1,4 @@
-"""Replaying of steps whose loss or gradient was not finite."""
+"""Replay of steps whose loss or gradient was not finite."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ReplayResult:
 
 
 def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = None) -> ReplayResult:
-    """Replay a saved step from its weights, batches and seeds, without the optimizer's step.
+    """Replay the losses and gradients of a saved step from its weights, batches and seeds.
 
     Args:
         folder: Path of a folder under `RUN/replays`, or of a file in it.
@@ -97,8 +97,8 @@ def compute_gradient_norms(model: TaskModel) -> dict[str, float]:
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             part = ".".join(name.split(".")[:2])
-            own = parameter.grad.double().square().sum().item()
-            squares[part] = squares.get(part, 0.0) + own
+            square = parameter.grad.double().square().sum().item()
+            squares[part] = squares.get(part, 0.0) + square
     return {part: math.sqrt(value) for part, value in squares.items()}
 
 
@@ -117,7 +117,7 @@ def print_replay(result: ReplayResult, console: Console) -> None:
     console.print(f"images: {', '.join(result.images)}", highlight=False, markup=False)
     if step.threads != torch.get_num_threads():
         console.print(
-            f"note: recorded with {Count(step.threads):thread}, repeated with "
+            f"note: the step was recorded with {Count(step.threads):thread} and replayed with "
             f"{torch.get_num_threads()}; the last digits may differ"
         )
     verdict = (

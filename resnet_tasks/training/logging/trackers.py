@@ -1,7 +1,7 @@
 """Trackers of a run's curves: TensorBoard, Weights & Biases and MLflow (`training.trackers`).
 
-Trackers must not harm a run: one that fails is reported once and disabled, and training waits for
-none of them. W&B and MLflow run in a separate thread, through accelerate's tracker classes.
+A tracker must never harm a run: if it fails, that is reported once and the tracker is disabled, and
+training never waits for it. W&B and MLflow run in separate threads, through accelerate's classes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ PROJECT = "resnet-tasks"
 IDS = "trackers.json"
 """File of the run folder with the trackers' run ids, under which a resumed run continues."""
 TIMEOUT_SECONDS = 60.0
-"""Timeout in seconds for the start of a tracker, and for sending the remaining points at the
-end."""
+"""Timeout in seconds for the start of a tracker, and for sending the remaining points at the end.
+"""
 
 PrintLine = Callable[[str], None]
 Values = Mapping[str, float]
@@ -55,8 +55,8 @@ def require_trackers(names: Sequence[str]) -> None:
         # origin. wandb itself creates such a folder.
         if spec is None or spec.origin is None:
             raise RecipeError(
-                f"training.trackers: {name} is not installed; `pip install {PACKAGES[name]}`, or "
-                "remove it from training.trackers"
+                f"training.trackers: {name} is not installed; run `pip install {PACKAGES[name]}`, "
+                "or remove it from training.trackers"
             )
 
 
@@ -158,14 +158,14 @@ class Trackers:
     def _disable(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
         reason = get_first_line(error)
-        self._print_line(f"warning: {name} failed and is ignored from now on ({reason})")
+        self._print_line(f"warning: {name} failed and is disabled for this run ({reason})")
 
 
 class TensorBoardTracker:
     """TensorBoard event files in the run folder.
 
     Args:
-        run: Description of the run; earlier points from its `update` on are hidden, because a
+        run: Description of the run; existing points from its `update` on are hidden, because a
             resumed run writes them again.
     """
 
@@ -232,7 +232,7 @@ class BackgroundTracker:
         self._thread = Thread(target=run_service, name=name, daemon=True)
         self._thread.start()
         if not self._started.wait(TIMEOUT_SECONDS):
-            raise TimeoutError(f"it has not answered for {TIMEOUT_SECONDS:.0f} s")
+            raise TimeoutError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
         self._raise_pending_error()
 
     def plot(self, values: Values, update: int) -> None:
@@ -251,7 +251,7 @@ class BackgroundTracker:
         self._thread.join(TIMEOUT_SECONDS)
         self._raise_pending_error()
         if self._thread.is_alive():
-            raise TimeoutError(f"its last points were not sent within {TIMEOUT_SECONDS:.0f} s")
+            raise TimeoutError(f"the last points were not sent within {TIMEOUT_SECONDS:.0f} s")
 
     def _raise_pending_error(self) -> None:
         if self._error is not None:
@@ -279,7 +279,7 @@ class WandbService:
 
     def log(self, values: Values, update: int) -> None:
         """Add points at one step, unless an interrupted run has sent that step before."""
-        # W&B accepts rising steps only. The skipped points would equal those it already has.
+        # W&B only accepts increasing steps. The skipped points would equal those it already has.
         if update >= self._tracker.tracker.step:
             self._tracker.log(dict(values), step=update)
 
@@ -293,7 +293,7 @@ class MlflowService:
 
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
-        # MLflow would report its use to its makers; the user requested the run's curves only.
+        # MLflow sends telemetry by default, but the user only asked for the run's curves.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         run_id = run.find_id("mlflow")
         self._tracker = MLflowTracker(PROJECT, run_id=run_id, run_name=run.name)

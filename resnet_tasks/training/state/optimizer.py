@@ -69,7 +69,7 @@ def compute_lr_scale(model: nn.Module, name: str, options: TrainingRecipe) -> fl
         raise RunError(
             f"training.layer_decay is {options.layer_decay}, but the backbone "
             f"({type(model.backbone).__name__}) has no method `find_stage` that names the stage "
-            "(1 to 5) of a parameter; use 1.0, or add the method"
+            "(1 to 5) of a parameter; set training.layer_decay=1.0, or add the method"
         )
     depth = STAGES + 1 - int(find_stage(inner))
     return options.backbone_lr_scale * float(options.layer_decay**depth)

@@ -1,4 +1,4 @@
-"""Conditions of a step: precision, deterministic algorithms and batch-norm statistics."""
+"""Conditions of a training step: precision, deterministic algorithms and batch-norm statistics."""
 
 from __future__ import annotations
 

@@ -11,14 +11,15 @@ from resnet_tasks.recipe.schema.training import UnfreezeRecipe
 
 
 class UnfreezeSchedule:
-    """Schedule of the frozen stages of a backbone, as a function of the epoch only.
+    """Schedule of the frozen stages of a backbone, which depends on the epoch only.
 
     Howard and Ruder 2018 ("ULMFiT", section 3.3) unfreeze a network from its last layer on, so that
     the first gradients of new heads do not destroy pretrained weights.
 
     Args:
         backbone: Backbone; with `steps` it must have `frozen_stages` and `freeze_stages`.
-        steps: Steps by rising epoch, with a falling number of frozen stages; empty: no schedule.
+        steps: Steps in ascending order of epoch, each with fewer frozen stages than the previous
+            one; empty: no schedule.
 
     Raises:
         RunError: If the backbone has no `freeze_stages`, or the first step unfreezes nothing.
@@ -37,9 +38,8 @@ class UnfreezeSchedule:
         self._first = int(self._backbone.frozen_stages)
         if steps[0].frozen_stages >= self._first:
             raise RunError(
-                f"training.unfreeze unfreezes stages down to {steps[0].frozen_stages} frozen "
-                f"ones, but the backbone starts with {self._first}; increase "
-                "backbone.frozen_stages"
+                f"training.unfreeze reduces the frozen stages to {steps[0].frozen_stages}, but the "
+                f"backbone starts with {self._first}; increase backbone.frozen_stages"
             )
 
     def __bool__(self) -> bool:
@@ -69,7 +69,7 @@ class UnfreezeSchedule:
         """Make all parameters trainable inside the block that are trained in any epoch.
 
         The optimizer and DDP are built in this state, so that they know these parameters. Both skip
-        parameters without gradient, and treat a stage that is unfrozen later like one at the start.
+        parameters without gradient, so a stage that is unfrozen later trains as from the start.
         """
         if not self._steps:
             yield

@@ -75,7 +75,7 @@ def test_every_image_is_judged_by_a_run_that_never_saw_it(recipe: Path, tmp_path
     assert not (out / "folds.json").exists()
     spreads = finetune_folds(chosen, 3, out=out, console=console)
     assert "fold 0: " in said.getvalue()
-    assert "is complete and is kept" in said.getvalue()
+    assert "is already complete" in said.getvalue()
 
     kept = json.loads((out / "folds.json").read_text())
     held = [

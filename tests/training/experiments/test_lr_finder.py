@@ -32,7 +32,7 @@ def test_the_steepest_fall_is_suggested(tmp_path: Path) -> None:
     assert found.suggestion in (1e-3, 1e-2)
     assert found.lowest == 1e-1
     assert found.diverged == 1.0
-    assert "it is lowest at 0.1, and the loss diverges at 1" in found.describe()
+    assert "the loss is lowest at 0.1, and the loss diverges at 1" in found.describe()
     numbers, image = found.write(tmp_path)
     assert json.loads(numbers.read_text())["suggestion"] == found.suggestion
     assert np.asarray(Image.open(image)).std() > 0

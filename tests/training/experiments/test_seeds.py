@@ -51,7 +51,7 @@ def test_finished_seeds_are_kept_and_stopped_ones_go_on(recipe: Path, tmp_path: 
     done = (out / "seed-4/log.jsonl").read_text()
     spreads = finetune_seeds(chosen, 3, out=out, console=Console(file=said, width=200))
     assert "seed 4: " in said.getvalue()
-    assert "is complete and is kept" in said.getvalue()
+    assert "is already complete" in said.getvalue()
     assert (out / "seed-4/log.jsonl").read_text() == done
 
     logs = [(out / f"seed-{seed}/log.jsonl").read_text().splitlines() for seed in (4, 5, 6)]

@@ -55,7 +55,7 @@ def test_torchs_own_refusal_is_known_and_other_errors_pass() -> None:
 
 def test_the_advice_keeps_the_step_as_large() -> None:
     text = advise_on_training_memory(7, 2, (352, 480))
-    assert "7 images of 352 x 480 pixels" in text
+    assert "batch size of 7 and images of 352 x 480 pixels" in text
     assert "training.batch_size=3 training.accumulation=6" in text
     assert "data.resize" in text
     assert "backbone.gradient_checkpointing=true" in text
@@ -69,7 +69,7 @@ def test_a_step_that_does_not_fit_names_batch_and_size(
         return torch.empty(2**58)
 
     monkeypatch.setattr(TaskModel, "forward", large)
-    with pytest.raises(MemoryLimitError, match=r"2 images of 64 x 96 pixels"):
+    with pytest.raises(MemoryLimitError, match=r"batch size of 2 and images of 64 x 96 pixels"):
         finetune(
             tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=Console(file=io.StringIO())
         )
@@ -82,7 +82,9 @@ def test_an_evaluation_that_does_not_fit_says_so(
         raise MemoryError
 
     monkeypatch.setattr(validation, "evaluate", large)
-    with pytest.raises(MemoryLimitError, match=r"while evaluating 2.*evaluation\.batch_size"):
+    with pytest.raises(
+        MemoryLimitError, match=r"while evaluating with a batch size of 2.*evaluation\.batch_size"
+    ):
         finetune(
             tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, console=Console(file=io.StringIO())
         )

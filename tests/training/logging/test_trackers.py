@@ -192,7 +192,7 @@ def test_a_tracker_that_fails_is_told_once_and_stops_nothing(
     )
     finetune(tiny_model(), shapes, None, options, out=tmp_path / "run", console=console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    warning = f"warning: wandb failed and is ignored from now on ({reason})"
+    warning = f"warning: wandb failed and is disabled for this run ({reason})"
     assert said.count(warning) == said.count("warning:") == 1
     assert load_checkpoint(tmp_path / "run/checkpoints/last")[2]["position"]["epoch"] == 2
     metrics = [each for each in calls() if each[0] == "metrics"]
@@ -212,7 +212,7 @@ def test_a_service_that_hangs_is_not_waited_for(
     made.close()
     never.set()
     assert len(said) == 1
-    assert "wandb failed and is ignored" in said[0]
+    assert "wandb failed and is disabled" in said[0]
 
 
 def test_one_that_is_not_installed_is_a_mistake_of_the_recipe(
@@ -222,7 +222,7 @@ def test_one_that_is_not_installed_is_a_mistake_of_the_recipe(
     for name in ("wandb", "mlflow"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
-    with pytest.raises(RecipeError, match=r"training.trackers: wandb is not installed; `pip inst"):
+    with pytest.raises(RecipeError, match=r"training.trackers: wandb is not installed; run `pip"):
         require_trackers(("tensorboard", "wandb"))
     monkeypatch.undo()
     (tmp_path / "mlflow").mkdir()  # results that lie in the working directory

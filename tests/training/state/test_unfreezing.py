@@ -144,5 +144,5 @@ def test_backbones_that_cannot_be_freed_by_stages_are_refused() -> None:
     with pytest.raises(RunError, match=r"backbone \(Linear\) has no method `freeze_stages`"):
         UnfreezeSchedule(nn.Linear(1, 1), STEPS)
     backbone = ResNet("test_resnet", weights="unloaded", frozen_stages=3)
-    with pytest.raises(RunError, match="down to 3 frozen ones, but the backbone starts with 3"):
+    with pytest.raises(RunError, match="frozen stages to 3, but the backbone starts with 3"):
         UnfreezeSchedule(backbone, STEPS)
