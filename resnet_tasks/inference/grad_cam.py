@@ -126,7 +126,8 @@ def explain(
     if gradient is None:
         raise HeadError(
             f"head {head} does not use {', '.join(candidates)} (it reads "
-            f"{', '.join(head_module.in_levels)}); name a level that it reads, or one before it"
+            f"{', '.join(head_module.in_levels)}); choose a level that the head reads, or an "
+            "earlier one"
         )
     cam_method = method or ("gradcam" if evidence.box is None else "hirescam")
     heat = _compute_heat(features[used_level][0].detach(), gradient[0], cam_method)

@@ -39,9 +39,9 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     height, width = trial.image_size
     rows = {
-        "parameters": f"{total / 1e6:.2f} M, {trained / 1e6:.2f} M of them trained",
+        "parameters": f"{total / 1e6:.2f} M, of which {trained / 1e6:.2f} M are trained",
         "images": (
-            f"{options.batch_size} of {height} x {width} pixels at a time (height x width), "
+            f"batches of {options.batch_size}, {height} x {width} pixels (height x width), "
             f"{Count(options.accumulation):batch} per step"
         ),
         "device": f"{device}, {precision}, {Count(trial.batches.workers):loader process}",
@@ -66,7 +66,7 @@ def time_steps(trial: TrialTraining, steps: int) -> list[float]:
 
     Args:
         trial: Training whose first steps are measured; no step was taken yet.
-        steps: Number of steps; an epoch with fewer steps gives fewer.
+        steps: Number of steps; at most one epoch is measured.
 
     Returns:
         Seconds of every step.
@@ -88,7 +88,7 @@ def time_steps(trial: TrialTraining, steps: int) -> list[float]:
 def describe_peak_memory(device: torch.device) -> str:
     """Return a text on the peak memory of this process so far, on the machine and on the GPU."""
     peak = format_bytes(measure_peak_rss(), binary=True)
-    own = f"{peak} of main memory at peak, for this process only"
+    own = f"{peak} of main memory at the peak of this process"
     if device.type != "cuda":
         return own
     reserved = format_bytes(torch.cuda.max_memory_reserved(device), binary=True)

@@ -70,8 +70,8 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
         later = reading.from_memory * images
         if later / (later + working) < WAITING:
             return (
-                f"{finding}, but only until each image has been read once: then images come from "
-                f"memory (data.cache) and take about {later / (later + working):.0%}; nothing "
+                f"{finding}, but only until each image has been read once: after that, images come "
+                f"from memory (data.cache) and take about {later / (later + working):.0%}; nothing "
                 "needs to change"
             )
     spare = conditions.cores - 1
@@ -80,8 +80,8 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
     if conditions.workers < min(needed_workers, spare):
         cpu_hint = (
             " (on a CPU with "
-            f"OMP_NUM_THREADS={max(1, conditions.cores - min(needed_workers, spare))}, so that "
-            "training leaves a core for them)"
+            f"OMP_NUM_THREADS={max(1, conditions.cores - min(needed_workers, spare))}, which "
+            "leaves cores for the workers)"
             if conditions.device == "cpu"
             else ""
         )
@@ -96,7 +96,7 @@ def _explain_reading_cost(reading: ReadingCost) -> str:
     if reading.decoding is not None and reading.decoding > 0.5 * reading.whole:
         return (
             f"{reading.decoding / reading.whole:.0%} of it is decoding; store smaller images, or "
-            "set data.cache=true with data.workers=0 if they fit in memory"
+            "set data.cache=true with data.workers=0 if the images fit in memory"
         )
     if reading.augmentation is not None and reading.augmentation > 0.5 * reading.whole:
         return (
@@ -105,7 +105,7 @@ def _explain_reading_cost(reading: ReadingCost) -> str:
         )
     return (
         f"an image takes {1000 * reading.whole:.1f} ms of a core; make data.resize smaller, or "
-        "set data.cache=true with data.workers=0 if the memory holds them"
+        "set data.cache=true with data.workers=0 if the images fit in memory"
     )
 
 
@@ -119,9 +119,9 @@ def _check_large_files(profile: StepProfile, recipe: Recipe) -> str:
     if is_needed or reading.decoding < 0.5 * reading.whole or profile.sum_shares(DATA) < WAITING:
         return ""
     return (
-        f"images are stored at {width} x {height} and shrunk to {box.width} x {box.height} (width"
-        f" x height) each time; decoding is {reading.decoding / reading.whole:.0%} of reading them:"
-        " store them smaller"
+        f"images are stored at {width} x {height} and reduced to {box.width} x {box.height} (width"
+        f" x height) each time; decoding takes {reading.decoding / reading.whole:.0%} of the time "
+        "to read an image: store smaller images"
     )
 
 
@@ -130,8 +130,8 @@ def _check_precision(profile: StepProfile, _: Recipe) -> str:
     if conditions.precision != "fp32" or conditions.best_precision == "fp32":
         return ""
     return (
-        f"the precision is fp32, but this machine computes in {conditions.best_precision}: set "
-        f"training.precision={conditions.best_precision} (and compare the metric once)"
+        f"the precision is fp32, but this machine supports {conditions.best_precision}: set "
+        f"training.precision={conditions.best_precision} (and compare the metrics once)"
     )
 
 
@@ -146,7 +146,7 @@ def _check_fp32_islands(profile: StepProfile, _: Recipe) -> str:
     return (
         f"{total:.0%} of the operators' time is spent in fp32 although training.precision is "
         f"{profile.conditions.precision}: {examples}; in your own head, remove `.float()` "
-        "where full precision is not needed; losses need it"
+        "where full precision is not needed (losses need full precision)"
     )
 
 
@@ -159,9 +159,9 @@ def _check_early_stages(profile: StepProfile, recipe: Recipe) -> str:
         return ""
     saved = profile.sum_shares("backward") * early / forward
     return (
-        f"the stem and C2 take {early / forward:.0%} of the forward: with "
-        f"backbone.frozen_stages=2 (now {frozen}) their backward is not needed, which saves about "
-        f"{saved:.0%} of the step, and the memory of their activations (compare the metric)"
+        f"the stem and C2 take {early / forward:.0%} of the forward pass: with "
+        f"backbone.frozen_stages=2 (now {frozen}) their backward pass is not needed, which saves "
+        f"about {saved:.0%} of the step, and the memory of their activations (compare the metrics)"
     )
 
 
@@ -203,7 +203,7 @@ def _check_second_stage(profile: StepProfile, recipe: Recipe) -> str:
         size = recipe.heads[name].options.get("roi_batch_size", 512)
         if share >= SECOND_STAGE and size > 128:
             return (
-                f"the second stage takes {share:.0%} of the forward: set "
+                f"the second stage takes {share:.0%} of the forward pass: set "
                 f"heads.{name}.options.roi_batch_size={size // 2} (now {size} proposals per "
                 "image)"
             )
@@ -217,7 +217,7 @@ def _check_proposals(profile: StepProfile, recipe: Recipe) -> str:
         before = recipe.heads[name].options.get("rpn_pre_nms", (2000, 1000))
         if share >= PROPOSALS and before[0] > 500:
             return (
-                f"selecting proposals takes {share:.0%} of the forward: set "
+                f"selecting proposals takes {share:.0%} of the forward pass: set "
                 f"heads.{name}.options.rpn_pre_nms=[{before[0] // 2},{before[1]}] (now "
                 f"{list(before)})"
             )
@@ -230,10 +230,9 @@ def _check_count_pass(profile: StepProfile, _: Recipe) -> str:
         return ""
     effective_batch_size = conditions.batch_size * conditions.accumulation
     return (
-        f"training.accumulation={conditions.accumulation} needs an extra counting forward, "
-        f"{share:.0%} of the step: if memory allows, set "
-        f"training.batch_size={effective_batch_size} "
-        "training.accumulation=1"
+        f"training.accumulation={conditions.accumulation} needs an extra forward pass for "
+        f"counting, {share:.0%} of the step: if memory allows, set "
+        f"training.batch_size={effective_batch_size} training.accumulation=1"
     )
 
 
@@ -245,7 +244,7 @@ def _check_optimizer_update(profile: StepProfile, _: Recipe) -> str:
     averaging = profile.sum_shares(AVERAGING)
     other = f"; training.ema=0 saves {averaging:.0%}" if averaging >= UPDATE / 2 else ""
     return (
-        f"optimizer and averaged weights take {share:.0%} of the step, whatever the batch: set "
+        f"optimizer and averaged weights take {share:.0%} of the step at any batch size: set "
         f"training.batch_size={2 * batch} (now {batch}) if memory allows{other}"
     )
 
@@ -260,8 +259,9 @@ def _check_gradient_checkpointing(profile: StepProfile, recipe: Recipe) -> str:
     if used_bytes > EMPTY * profile.memory.total:
         return ""
     return (
-        f"backbone.gradient_checkpointing takes a second forward of the stages, but only "
-        f"{used_bytes / profile.memory.total:.0%} of the memory is used: set it to false"
+        "backbone.gradient_checkpointing takes a second forward pass of the stages, but only "
+        f"{used_bytes / profile.memory.total:.0%} of the memory is used: set "
+        "backbone.gradient_checkpointing=false"
     )
 
 
@@ -285,7 +285,7 @@ def _check_empty_memory(profile: StepProfile, _: Recipe) -> str:
         return ""
     return (
         f"only {memory.device / memory.total:.0%} of the GPU's memory is used: a larger "
-        f"training.batch_size (now {batch}; mind the learning rate) may use it better"
+        f"training.batch_size (now {batch}; adjust the learning rate) may use it better"
     )
 
 

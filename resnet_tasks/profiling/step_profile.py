@@ -63,7 +63,7 @@ class MemoryUsage:
         step: Peak of the tensors that a step allocates on top of the memory that stays allocated
             between steps; on a GPU as counted by torch's allocator.
         device: Peak of the reserved GPU memory; None on a CPU.
-        total: Total memory of the GPU, on a CPU that of the machine.
+        total: Total memory of the GPU, or of the machine on a CPU.
     """
 
     process: int
@@ -78,7 +78,7 @@ class ProfileConditions:
 
     Attributes:
         recipe: Name of the recipe.
-        is_drawn: Whether images and annotations were generated at random.
+        is_drawn: Whether images, annotations and weights are random.
         device: `cpu` or `cuda`.
         machine: Name of the GPU or CPU, for display.
         precision: `fp32`, `bf16` or `fp16`.
@@ -171,8 +171,7 @@ def profile_recipe(
     """
     if steps < 1 or warm_up < 1:
         raise RunError(
-            f"benchmark: {steps} steps after {warm_up} of warm-up measure nothing; give at least 1 "
-            "of each"
+            f"benchmark: steps is {steps} and warm-up is {warm_up}; both must be at least 1"
         )
     setup = TrainingSetup.from_recipe(
         recipe, purpose="synthetic" if synthetic else "trial", data_root=data_root
@@ -232,7 +231,7 @@ def _measure_steps(
         track_progress(console, "Measuring steps", total) as advance,
     ):
         for number in range(warm_up + steps):
-            # The two kinds alternate, so that a drift of the machine's speed affects both alike.
+            # The two kinds alternate, so that a drift in the machine's speed affects both equally.
             seconds = time_plain_step(trial, groups)
             advance()
             if number >= warm_up:
@@ -240,8 +239,8 @@ def _measure_steps(
                 with attach_probes(train_step, timeline):
                     run_timed_step(trial, groups, timeline)
                 advance()
-        # Read here: `_measure_step_bytes` resets the peak of the GPU, and torch's profiler itself
-        # takes memory of the process.
+        # Must be read here: `_measure_step_bytes` resets the peak of the GPU, and torch's profiler
+        # itself allocates memory.
         reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
         process = measure_peak_rss()
         memory = MemoryUsage(

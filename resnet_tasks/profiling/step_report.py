@@ -36,7 +36,7 @@ def print_profile(console: Console, profile: StepProfile, sentences: Sequence[st
     if islands:
         title = f"In fp32 although the precision is {profile.conditions.precision}"
         console.print(build_operators_table(islands[:OPERATORS], title))
-    console.print("What to change:" if sentences else "No change of the recipe stands out.")
+    console.print("Suggested changes:" if sentences else "No change to the recipe is suggested.")
     for sentence in sentences:
         console.print(f"- {sentence}", highlight=False, markup=False)
 
@@ -64,7 +64,7 @@ def build_parts_table(profile: StepProfile) -> Table:
         step_part.seconds for step_part in profile.parts if step_part.name.startswith("forward")
     ]
     share = profile.sum_shares("forward")
-    table.add_row("all of the forward", f"{1000 * sum(forward):.1f}", f"{share:.1%}")
+    table.add_row("entire forward pass", f"{1000 * sum(forward):.1f}", f"{share:.1%}")
     table.add_row("step (medians; shares are of all steps)", f"{1000 * profile.probed_seconds:.1f}")
     return table
 
@@ -97,12 +97,12 @@ def _describe_setup(profile: StepProfile) -> Iterator[str]:
         "them trained"
     )
     if conditions.is_drawn:
-        yield "images, annotations and weights are random: reading files is not measured"
+        yield "images, annotations and weights are random; the time to read files is not measured"
     images = conditions.batch_size * conditions.accumulation / profile.seconds
     yield (
         f"a step takes {1000 * profile.seconds:.1f} ms ({images:.1f} images/s), "
-        f"{1000 * profile.probed_seconds:.1f} ms with the probes; medians of {conditions.steps}, "
-        "measured in turns"
+        f"{1000 * profile.probed_seconds:.1f} ms with the probes; medians of {conditions.steps} "
+        "steps each, interleaved"
     )
 
 
@@ -123,7 +123,7 @@ def _describe_reading(profile: StepProfile) -> Iterator[str]:
     )
     yield (
         f"an image takes one core {1000 * cost.whole:.1f} ms to read"
-        f"{f' ({breakdown})' if breakdown else ''}{memory}; median of {cost.images}"
+        f"{f' ({breakdown})' if breakdown else ''}{memory}; median of {cost.images} images"
     )
 
 

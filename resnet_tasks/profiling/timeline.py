@@ -1,12 +1,12 @@
 """Timeline of a training step: probes that time its parts without changing its results.
 
-Every moment of a step is assigned to one label, that of the innermost part that is running, or
-`OTHER`, so that the parts sum to the entire step. On a GPU the times come from events in its
+Every moment of a step is assigned to exactly one label: that of the innermost part that is running,
+or `OTHER`. The parts therefore sum to the entire step. On a GPU the times come from events in its
 stream, which need no synchronization. Time in which the GPU waits for this process counts for the
 part that causes the wait.
 
-torch's profiler is not the clock: it records every operator, which makes parts of many small
-operators up to 1.7 times as long (measured on a CPU).
+torch's profiler is not used as the clock: it records every operator, which makes parts with many
+small operators up to 1.7 times as long (measured on a CPU).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from resnet_tasks.training.train_step import TrainStep
 
 DATA = "data: waiting for the batch"
 TRANSFER = "data: copy to the device"
-COUNTING = "counts of accumulation: a forward without graph"
+COUNTING = "accumulation: counting pass without graph"
 BACKWARD = "backward"
 CLIPPING = "gradient: norm and clipping"
 OPTIMIZER = "optimizer"
@@ -229,8 +229,8 @@ def _list_stages(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     for number, paths in enumerate(getattr(backbone, "stage_parts", ()), start=1):
         for path in paths:
             part = backbone.get_submodule(path)
-            # Gradient checkpointing calls the blocks one by one, and never the stage itself, so
-            # that a hook on the stage would not fire.
+            # Gradient checkpointing calls the blocks one by one and never the stage itself, so a
+            # hook on the stage would not fire.
             is_divided = number > 1 and getattr(backbone, "gradient_checkpointing", False)
             called = list(getattr(part, "blocks", part).children()) if is_divided else []
             label = "stem" if number == 1 else f"C{number}"

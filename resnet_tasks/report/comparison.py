@@ -83,7 +83,7 @@ def make_comparison(
         RunError: If there are fewer than two runs, or one lacks the named evaluation.
     """
     if len(runs) < 2:
-        raise RunError("compare needs at least two runs; give another one")
+        raise RunError("compare needs at least two runs; add another run folder")
     evaluations = _find_evaluations(runs, evaluation)
     page = ComparisonPage(
         list(runs), make_distinct_names([run.folder for run in runs]), evaluations

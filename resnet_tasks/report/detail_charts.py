@@ -100,7 +100,9 @@ def build_confusion_matrix(raw: Mapping[str, Any]) -> ConfusionMatrix:
     labels = tuple(str(label) for label in raw["labels"])
     counts = [[float(value) for value in row] for row in raw["matrix"]]
     if len(counts) != len(labels) or any(len(row) != len(labels) for row in counts):
-        raise ValueError(f"{len(labels)} labels do not fit the matrix")
+        raise ValueError(
+            f"the matrix must have a row and a column for each of {len(labels)} labels"
+        )
     pairs = sorted(
         (
             (-counts[i][j], i, j)
@@ -134,7 +136,8 @@ def _draw_pr_chart(
         half = MAX_LINES // 2
         shown_classes = [*ranked[:half], *ranked[-half:]]
         note = (
-            f"At IoU 0.5; of {len(classes)} classes the {half} best and the {half} worst are drawn."
+            f"At IoU 0.5; only the {half} best and the {half} worst of {len(classes)} classes are "
+            "drawn."
         )
         classes = {name: classes[name] for name in shown_classes}
     lines = [
@@ -189,7 +192,7 @@ def _draw_reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart
     axes = Axes("confidence", "accuracy", (0.0, 1.0), (0.0, 1.0), diagonal=True)
     note = (
         f"Mean distance from the diagonal, weighted by count: {format_number(gap)}. Below the "
-        "diagonal: overconfident."
+        "diagonal, the model is overconfident."
     )
     chart = draw_line_chart("Reliability", [Line("this run", [(c, a) for c, a, _ in rows])], axes)
     columns = ("confidence", "accuracy", "count")

@@ -21,12 +21,21 @@ from resnet_tasks.visualization.colors import format_css_color
 from resnet_tasks.visualization.thumbnails import to_canvas
 
 MAX_BYTES = 3_500_000
-"""Maximum size of all embedded images together, bytes; images beyond it are skipped and counted."""
+"""Maximum total size of the embedded images, bytes; further images are skipped and counted."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Selected images with their legend, and notes about the selection."""
+    """Selected images with their legend, and notes about the selection.
+
+    Attributes:
+        images: Selected images.
+        classes: Class name and CSS color of each class in the legend.
+        has_boxes: Whether any head predicts boxes.
+        has_maps: Whether any head predicts semantic maps.
+        has_masks: Whether any head predicts masks.
+        notes: Sentences about the selection.
+    """
 
     images: tuple[ImageView, ...] = ()
     classes: tuple[tuple[str, str], ...] = ()
@@ -49,7 +58,7 @@ def draw_gallery(
 
     Args:
         dataset: Dataset of the evaluation.
-        predictions: Folder of the evaluation's predictions, which holds the semantic maps.
+        predictions: Folder of the evaluation's predictions, which contains the semantic maps.
         recipe: Recipe of the run.
         labels: Categories and classes of the run.
         details: Head name -> details of the evaluation.

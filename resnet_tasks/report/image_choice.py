@@ -47,7 +47,8 @@ def choose_images(
     if not scores_by_head:
         spaced_indices = np.linspace(0, len(ids) - 1, min(limit, len(ids))).astype(int)
         note = (
-            "This evaluation has no values per image; these images are spread evenly over the data."
+            "This evaluation has no quality per image; these images are spaced evenly over the "
+            "dataset."
         )
         return [ImageChoice(int(i), ()) for i in dict.fromkeys(spaced_indices)], [note] if len(
             ids

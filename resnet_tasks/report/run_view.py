@@ -27,7 +27,7 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Score:
-    """Number with its 95 % interval.
+    """Value of a metric with its 95 % interval.
 
     Attributes:
         value: Value; None if it is undefined.
@@ -202,12 +202,12 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file of a run folder.
 
     Raises:
-        RunError: If the file cannot be read, or holds no object.
+        RunError: If the file cannot be read, or does not contain an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); create it again") from None
+        raise RunError(f"{path} cannot be read ({error}); evaluate the run again") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} must contain a JSON object, not a {type(value).__name__}")
     return value

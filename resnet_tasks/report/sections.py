@@ -215,7 +215,7 @@ def _build_gallery(run: RunView, evaluation: EvaluationView, data_root: Path | N
         if path.is_file()
     }
     if not results and not any((predictions / head).is_dir() for head in run.labels.heads):
-        raise RunError(f"{predictions} holds no predictions; evaluate the run again")
+        raise RunError(f"{predictions} contains no predictions; evaluate the run again")
     return draw_gallery(
         dataset,
         predictions,
@@ -242,7 +242,7 @@ def _summarize_splits(
 
 
 def list_facts(run: RunView, evaluation: EvaluationView | None) -> list[tuple[str, str]]:
-    """Return names and texts of model, versions, hardware and files."""
+    """Return (name, text) rows about the model, versions, hardware and files."""
     recipe = run.recipe
     heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
     rows = [
@@ -274,7 +274,7 @@ def list_facts(run: RunView, evaluation: EvaluationView | None) -> list[tuple[st
 
 
 def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[str, str]]:
-    """Return names and texts of the durations; empty if the log does not contain any."""
+    """Return (name, text) rows about durations; empty if the log does not contain any."""
     history, epochs = run.history, run.recipe.training.epochs
     rows: list[tuple[str, str]] = []
     if history.starts:
@@ -320,5 +320,5 @@ def _find_warnings(run: RunView, evaluation: EvaluationView | None) -> list[str]
             f"There is no evaluation yet; create one with `resnet-tasks evaluate {run.folder}`."
         )
     elif not evaluation.has_intervals:
-        warnings.append("This evaluation has no intervals for its metrics.")
+        warnings.append("The metrics of this evaluation have no confidence intervals.")
     return warnings

@@ -132,7 +132,8 @@ class CheckpointManager:
         if state["threads"] != threads and self._options.deterministic:
             print_line(
                 f"note: the run was started with {Count(state['threads']):thread} and is resumed "
-                f"with {threads}; its result will differ from an uninterrupted run in the last digits"
+                f"with {threads}; its result will differ from an uninterrupted run in the "
+                "last digits"
             )
         load_step_state(train_step, state)
         return TrainingProgress(**state["position"])

@@ -86,8 +86,8 @@ def test_waiting_for_data_names_the_workers_that_keep_up() -> None:
     )
     on_cpu = said(profile(WAITING, workers=0, device="cpu", cores=2, threads=2))
     assert on_cpu.endswith(
-        "set data.workers=1 (now 0) (on a CPU with OMP_NUM_THREADS=1, so that "
-        "training leaves a core for them)"
+        "set data.workers=1 (now 0) (on a CPU with OMP_NUM_THREADS=1, which leaves cores for the "
+        "workers)"
     )
 
 
@@ -115,7 +115,7 @@ def test_large_files_are_named() -> None:
         profile(WAITING, reading=reading),
         recipe(data={**plain, "resize": {"height": 360, "width": 480}}),
     )
-    assert any("stored at 1920 x 1440 and shrunk to 480 x 360" in each for each in found)
+    assert any("stored at 1920 x 1440 and reduced to 480 x 360" in each for each in found)
 
 
 def test_precision() -> None:
@@ -144,8 +144,8 @@ EARLY = {
 
 def test_frozen_stages() -> None:
     assert (
-        "backbone.frozen_stages=2 (now 0) their backward is not needed, which saves about 30%"
-        in said(profile(EARLY))
+        "backbone.frozen_stages=2 (now 0) their backward pass is not needed, which saves about "
+        "30%" in said(profile(EARLY))
     )
     assert suggest_changes(profile(EARLY), recipe(backbone={"weights": "none"})) == []
     assert suggest_changes(profile(EARLY), recipe(backbone={"frozen_stages": 2})) == []
@@ -193,7 +193,7 @@ def test_memory() -> None:
     empty = profile(memory=MemoryUsage(4 * GIB, GIB, 4 * GIB, 16 * GIB))
     assert "only 25% of the GPU's memory is used" in said(empty)
     both = suggest_changes(empty, recipe(backbone={"gradient_checkpointing": True}))
-    assert any("takes a second forward of the stages" in each for each in both)
+    assert any("takes a second forward pass of the stages" in each for each in both)
 
 
 def test_idle_cores() -> None:

@@ -124,7 +124,7 @@ def test_drawn_data_needs_none(tmp_path: Path) -> None:
     ]  # fmt: skip
     made = CliRunner().invoke(app, command)
     assert made.exit_code == 0, made.output
-    assert "are random: reading files is not measured" in " ".join(made.stdout.split())
+    assert "are random; the time to read files is not measured" in " ".join(made.stdout.split())
     found = json.loads(out.read_text())
     assert found["reading"] is None
     assert any(each["name"] == "forward: objects rpn.select_proposals" for each in found["parts"])

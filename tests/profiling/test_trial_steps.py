@@ -55,7 +55,7 @@ def test_memory_that_does_not_suffice_is_told(
     work = TrialTraining(tiny_model(), shapes, OPTIONS)
     monkeypatch.setattr(TaskModel, "forward", lambda *_, **__: torch.empty(2**58))
     with (
-        pytest.raises(MemoryLimitError, match=r"2 images of 64 x 96"),
+        pytest.raises(MemoryLimitError, match=r"batch size of 2 and images of 64 x 96"),
         work.enter_training_mode(),
     ):
         work.run_step(next(work.iter_batches()))

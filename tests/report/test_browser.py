@@ -197,7 +197,7 @@ def test_masks_come_and_go_with_their_objects(made: Any, browser: Browser) -> No
     browser.open(write_report(made.folder))
     assert browser.driver.get_log("browser") == []
     assert browser.visible(".panel .masks path") == 6 + 2
-    assert "1 right, 1 wrong, 1 missed" in [each.text for each in browser.all(".tally")]
+    assert "1 correct, 1 wrong, 1 missed" in [each.text for each in browser.all(".tally")]
     browser.slide("#threshold", 0.25)
     assert browser.visible(".panel .masks path") == 6 + 3
     browser.one("[data-layer=boxes]").click()
@@ -214,13 +214,13 @@ def test_the_score_decides_what_is_found(made: Any, browser: Browser) -> None:
     def tally() -> list[str]:
         return [each.text for each in browser.all(".tally")]
 
-    assert "1 right, 1 wrong, 1 missed" in tally()
+    assert "1 correct, 1 wrong, 1 missed" in tally()
     browser.slide("#threshold", 0.25)
-    assert "2 right, 1 wrong, 0 missed" in tally()
+    assert "2 correct, 1 wrong, 0 missed" in tally()
     assert browser.visible(".panel .found rect") == 3
     browser.slide("#threshold", 0.95)
     assert browser.visible(".panel .found rect") == 0
-    assert tally().count("0 right, 0 wrong, 2 missed") == 3
+    assert tally().count("0 correct, 0 wrong, 2 missed") == 3
     before = browser.run("return getComputedStyle(document.querySelector('.maps')).opacity")
     browser.slide("#opacity", 0.9)
     after = browser.run("return getComputedStyle(document.querySelector('.maps')).opacity")
@@ -238,7 +238,7 @@ def test_images_enlarge_by_mouse_and_keyboard(made: Any, browser: Browser) -> No
     browser.one("[data-zoom=in]").click()
     assert inside.size["width"] > 1.3 * fitted
     browser.slide("#threshold", 0.25)  # the tools came along
-    assert "2 right, 1 wrong, 0 missed" in [
+    assert "2 correct, 1 wrong, 0 missed" in [
         each.get_attribute("textContent") for each in browser.all(".tally")
     ]
     browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)

@@ -27,5 +27,5 @@ def test_without_judged_images_they_are_spread_and_it_is_said() -> None:
     unknown = {"a": {"images": [{"image_id": "gone", "quality": 1.0}]}}
     choices, notes = choose_images(unknown, list(range(100)), limit=3)
     assert [each.index for each in choices] == [0, 49, 99]
-    assert "has no values per image" in notes[0]
+    assert "has no quality per image" in notes[0]
     assert choose_images({}, []) == ([], [])

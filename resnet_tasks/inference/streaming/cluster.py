@@ -127,8 +127,8 @@ class RayCluster:
                 )
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise RunError(
-                    f"--ray {self.address}: no Ray cluster answers there "
-                    f"({get_first_line(error)}); start one with `ray start --head`, or give --ray "
+                    f"--ray {self.address}: no Ray cluster responds at this address "
+                    f"({get_first_line(error)}); start one with `ray start --head`, or use --ray "
                     "local"
                 ) from None
         context = import_module("ray.data").DataContext.get_current()
@@ -236,7 +236,9 @@ def _allocate_actors(ray: Any, requested: int | None) -> tuple[int, dict[str, fl
         return requested or gpus, {"num_gpus": min(1.0, gpus / (requested or gpus)), "num_cpus": 1}
     actors = requested or len(cores)
     if not cores or actors > sum(cores):
-        raise RunError(f"--actors {actors}: the cluster has {sum(cores)} processors; ask for fewer")
+        raise RunError(
+            f"--actors {actors}: the cluster has only {sum(cores)} processors; request fewer actors"
+        )
     per_node = -(-actors // len(cores))
     return actors, {"num_cpus": max(1, min(cores) // per_node)}
 
@@ -266,6 +268,6 @@ def _parse_traceback(text: str) -> ResnetTasksError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (causes or lines or ["the reason is unknown"])[0]
     return RunError(
-        f"prediction on the cluster failed ({reason}); finished images are kept; run the same "
-        "command to resume"
+        f"prediction on the cluster failed ({reason}); finished images are kept: run the same "
+        "command again to resume"
     )

@@ -32,7 +32,7 @@ class Source:
 
     @property
     def is_video(self) -> bool:
-        """Video according to its suffix, rather than an image."""
+        """True if the suffix is that of a video; otherwise the source is an image."""
         return self.path.suffix.lower() in VIDEOS
 
 
@@ -78,7 +78,7 @@ def find_sources(
         raise DataError(
             f"there is no image ({', '.join(sorted(SUFFIXES))}) and no video "
             f"({', '.join(sorted(VIDEOS))}) {describe_search(requested_paths)}"
-            f"{'' if recursive else '; --recursive searches folders below folders too'}"
+            f"{'' if recursive else '; use --recursive to search subfolders too'}"
         )
     return [
         Source(*file_and_name)
@@ -93,10 +93,11 @@ def _read_list(list_file: Path | None) -> list[Path]:
         # File names need not be valid UTF-8.
         text = read_file_or_pipe(list_file, _MAX_LIST).decode("utf-8", errors="surrogateescape")
         if "\0" in text:
-            raise OSError("it holds a zero byte")
+            raise OSError("it contains a zero byte")
     except OSError as error:
         raise DataError(
-            f"the list {list_file} cannot be read ({error}); it is a text file with a path per line"
+            f"the list {list_file} cannot be read ({error}); a list is a text file with one path "
+            "per line"
         ) from None
     lines = (line.strip() for line in text.splitlines())
     return [Path(line) for line in lines if line and not line.startswith("#")]
@@ -106,7 +107,7 @@ def group_into_units(sources: Sequence[Source], batch_size: int) -> Iterator[Uni
     """Yield batches of up to `batch_size` consecutive images, and each video as a separate unit.
 
     The composition of the batches depends neither on the position at which a stream is resumed nor
-    on the worker that predicts a batch, so that the predictions are the same.
+    on the worker that predicts a batch, so the predictions are the same in all cases.
     """
     number, pending = 0, list[Source]()
     for source in sources:

@@ -220,7 +220,7 @@ class PredictionRequest:
         paths: Files, folders and glob patterns.
         recursive: Whether to search subfolders.
         list_file: Path of a text file with additional paths, one per line.
-        overwrite: Whether to start again if the output folder holds an unfinished prediction.
+        overwrite: Whether to start again if the output folder has an unfinished prediction.
     """
 
     paths: tuple[Path, ...]
@@ -249,18 +249,18 @@ def predict_all(
         predictor: Predictor of the images.
         request: Images and videos to predict.
         out: Path of the output folder, created if needed; see `stream_journal` for its files.
-        settings: Plain values, besides `options`, that determine the results; resuming with other
-            values is refused.
+        settings: Plain values, besides `options`, that determine the results; an unfinished
+            prediction cannot be resumed with other values.
         options: Output options.
         runner: Function that predicts instead of this process, such as a cluster's; default: this
             process.
         console: Console for progress and notes.
 
     Raises:
-        DataError: If there is no image, none can be read, results cannot be written, or a head's
-            name is not usable as a file name.
-        RunError: If another process predicts into the folder, the folder holds an unfinished
-            prediction with other settings, or it holds a model whose files could be overwritten.
+        DataError: If there is no image, no image can be read, results cannot be written, or a
+            head's name is not usable as a file name.
+        RunError: If another process predicts into the folder, the folder has an unfinished
+            prediction with other settings, or it has a model whose files could be overwritten.
     """
     _require_no_model(out)
     require_head_names(predictor.classes)
@@ -295,8 +295,8 @@ def predict_all(
             journal.close()
     if summary.num_unreadable:
         console.print(
-            f"skipped: {summary.num_unreadable} that cannot be read completely, listed in "
-            f"{out / BAD}",
+            f"skipped: {summary.num_unreadable} images, frames or videos that cannot be read "
+            f"completely; they are listed in {out / BAD}",
             highlight=False,
             markup=False,
         )
@@ -311,8 +311,7 @@ def _require_no_model(out: Path) -> None:
         if (out / file).is_file():
             raise RunError(
                 f"{out} is {description}, and predictions could replace its files; choose another "
-                "--out, "
-                f"such as {out / 'predictions'}"
+                f"--out, such as {out / 'predictions'}"
             )
 
 
@@ -347,7 +346,7 @@ def _predict_sources(
         if len(sources) == 1:
             raise DataError(reason)
         raise DataError(
-            f"none of {len(sources)} images and videos can be read; the first: {reason}"
+            f"none of {len(sources)} images and videos can be read; the first problem: {reason}"
         )
     return StreamSummary(journal.num_predicted, journal.num_unreadable, num_resumed)
 

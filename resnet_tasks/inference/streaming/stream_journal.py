@@ -1,6 +1,6 @@
 """Journal of finished batches in the output folder, from which an interrupted stream resumes.
 
-stream.json      settings and a digest of the sources; resuming with others is refused
+stream.json      settings and a digest of the sources; a stream is resumed only if they are the same
 stream.jsonl     one line per batch: its results, and images that cannot be read
 
 At the end, both are replaced by the final files `<head>.json`, `images.json` and
@@ -39,7 +39,7 @@ class FrameResult:
         seconds: Time since the beginning of the video, seconds; None for an image.
         size: (height, width), pixels; None if the image cannot be read.
         entries: Head name -> results without image id.
-        reason: Reason why the image cannot be read; empty if it can.
+        reason: Reason why the image cannot be read; empty if it can be read.
     """
 
     file_name: str
@@ -109,7 +109,7 @@ class StreamJournal:
         num_unreadable: Number of images, frames and videos that cannot be read.
 
     Raises:
-        RunError: If the folder holds an unfinished prediction with other settings.
+        RunError: If the folder has an unfinished prediction with other settings.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class StreamJournal:
         (self._folder / SETTINGS).unlink(missing_ok=True)
 
     def find_first_reason(self) -> str:
-        """Return the reason why the first unreadable image cannot be read; empty if all can."""
+        """Return why the first unreadable image cannot be read; empty if all can be read."""
         for line in self._iterate_batches():
             for reason in (line.note, *(frame.reason for frame in line.frames)):
                 if reason:
@@ -251,16 +251,16 @@ class StreamJournal:
             ]
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise RunError(
-                f"{self._folder} holds an unfinished prediction whose {SETTINGS} cannot be read "
+                f"{self._folder} has an unfinished prediction whose {SETTINGS} cannot be read "
                 f"({error}); {remedy}"
             ) from None
         if changed:
             changes = "; ".join(
-                f"{key} was {stored_settings.get(key)!r}, is {settings.get(key)!r}"
+                f"{key} was {stored_settings.get(key)!r}, now {settings.get(key)!r}"
                 for key in changed
             )
             raise RunError(
-                f"{self._folder} holds an unfinished prediction that was started with other "
+                f"{self._folder} has an unfinished prediction that was started with other "
                 f"settings: {changes}; {remedy}"
             )
 

@@ -19,8 +19,8 @@ from resnet_tasks.data.images.size_limits import refuse_large
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import open_regular_file
 
-# FFmpeg reads this variable when the first video is opened. Problems are reported by our errors,
-# not by FFmpeg on standard error.
+# FFmpeg reads this variable when the first video is opened. Problems are reported as exceptions of
+# this package, not by FFmpeg on standard error.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 _CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _HAS_OWN_OPTIONS = _CAPTURE_OPTIONS in os.environ
@@ -55,7 +55,7 @@ class VideoFrame:
 
 
 def count_announced_frames(path: Path) -> int:
-    """Return the number of frames that a video announces; 0 if unknown or not readable."""
+    """Return the number of frames in a video's header; 0 if it is unknown or not readable."""
     try:
         with _open_capture(path) as capture:
             return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -92,7 +92,7 @@ def read_frames(
     """
     if channels not in (1, 3):
         raise DataError(
-            f"{path} is a video, whose frames have 3 channels; the model takes {channels}"
+            f"{path} is a video, whose frames have 3 channels, but the model takes {channels}"
         )
     with _open_capture(path, max_pixels) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS)
@@ -135,7 +135,8 @@ def _open_capture(path: Path, max_pixels: int | None = None) -> Iterator[cv2.Vid
     try:
         if not capture.isOpened():
             raise DataError(
-                f"video {path} cannot be opened; OpenCV does not know its format, or it is damaged"
+                f"video {path} cannot be opened; OpenCV does not support the format, or the file "
+                "is damaged"
             )
         width, height = (
             int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
@@ -147,7 +148,7 @@ def _open_capture(path: Path, max_pixels: int | None = None) -> Iterator[cv2.Vid
 
 
 def _require_video(path: Path) -> None:
-    """Check that a file is regular and starts as a video container.
+    """Check that a file is regular and starts like a video container.
 
     OpenCV would accept a playlist as a video, and a single image as part of an image sequence,
     without any limit on its size.

@@ -50,7 +50,7 @@
           }
         }
         article.querySelector(".tally").textContent =
-          `${right} right, ${wrong} wrong, ${missed} missed`;
+          `${right} correct, ${wrong} wrong, ${missed} missed`;
       }
     };
     threshold.addEventListener("input", apply);

@@ -71,7 +71,10 @@ def test_images_and_frames_are_written(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     done, said = predicted(out, data)
     assert done == StreamSummary(num_predicted=12, num_unreadable=1, num_resumed=0)
-    assert f"skipped: 1 that cannot be read completely, listed in {out}" in said
+    assert (
+        f"skipped: 1 images, frames or videos that cannot be read completely; they are "
+        f"listed in {out}" in said
+    )
     listed = json.loads((out / "images.json").read_text())["images"]
     names = [(Path(each["file_name"]).name, each.get("frame"), each["id"]) for each in listed]
     assert names == [
@@ -227,7 +230,9 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> N
     (tmp_path / "a.png").write_bytes(b"no")
     (tmp_path / "b.mp4").write_bytes(b"no")
     both = [tmp_path / "a.png", tmp_path / "b.mp4"]
-    with pytest.raises(DataError, match=r"none of 2 images .* can be read; the first: .*a\.png"):
+    with pytest.raises(
+        DataError, match=r"none of 2 images .* can be read; the first problem: .*a\.png"
+    ):
         predicted(tmp_path / "out", *both)
     with pytest.raises(DataError, match=r"^video .*b\.mp4 cannot be opened"):
         predicted(tmp_path / "out", both[1])

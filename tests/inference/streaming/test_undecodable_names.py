@@ -81,7 +81,7 @@ def test_a_list_may_name_them(tmp_path: Path, folder: Path) -> None:
     sources, _ = find_sources([], list_file=listed)
     assert [os.fsencode(each.path.name) for each in sources] == [b"caf\xe9.png"]
     listed.write_bytes("a.png\n".encode("utf-16"))
-    with pytest.raises(DataError, match=r"list cannot be read \(it holds a zero byte\)"):
+    with pytest.raises(DataError, match=r"list cannot be read \(it contains a zero byte\)"):
         find_sources([], list_file=listed)
 
 

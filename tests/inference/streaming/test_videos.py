@@ -61,7 +61,7 @@ def test_what_is_no_video_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[
         assert count_announced_frames(path) == 0
     with pytest.raises(DataError, match="does not exist or is not a file"):
         list(read_frames(tmp_path / "gone.mp4"))
-    with pytest.raises(DataError, match="frames have 3 channels; the model takes 5"):
+    with pytest.raises(DataError, match="frames have 3 channels, but the model takes 5"):
         list(read_frames(text, channels=5))
     assert capfd.readouterr().err == ""
 
