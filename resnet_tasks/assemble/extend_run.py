@@ -168,7 +168,7 @@ def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:
         folder: Path of the base run, for the error message.
 
     Raises:
-        RecipeError: If it does; the message has one line per problem.
+        RecipeError: If the recipe sets one of them; the message has one line per problem.
     """
     problems = []
     if recipe.backbone not in (BackboneRecipe(), old.backbone):

@@ -135,7 +135,7 @@ class CombiningPredictor:
 
     @property
     def reads_regions(self) -> bool:
-        """Whether images are read in regions, one image at a time."""
+        """True if images are read in regions, one image at a time."""
         return self.predictor.reads_regions
 
     def prepare(self, handle: ImageHandle) -> Prepared:

@@ -128,7 +128,7 @@ class Predictor(Protocol):
 
     @property
     def reads_regions(self) -> bool:
-        """Whether images are read in regions, one image at a time."""
+        """True if images are read in regions, one image at a time."""
         ...
 
     def prepare(self, handle: ImageHandle) -> Prepared:

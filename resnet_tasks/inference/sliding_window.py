@@ -50,7 +50,7 @@ class SlidingWindowPredictor:
         for name, head in self.heads.items():
             if head.task_spec.is_whole_image:
                 raise HeadError(
-                    f"head {name} classifies the whole image, which windows cannot do; predict "
+                    f"head {name} classifies the whole image, not windows of it; predict "
                     "without windows (no data.tiles, evaluation.sliding or --tiles), or remove "
                     "the head"
                 )

@@ -113,8 +113,8 @@ class _RowDecoder:
 
     def __init__(self, layout: WindowLayout) -> None:
         self._size, self._original, self._keep = layout.size, layout.original_size, layout.keep
-        many = layout.num_classes > 256
-        self._labels = np.zeros(self._original, np.int16 if many else np.uint8)
+        needs_int16 = layout.num_classes > 256
+        self._labels = np.zeros(self._original, np.int16 if needs_int16 else np.uint8)
         self._kept_scores: Floats | None = None
         if self._keep != "labels":
             shape = (
