@@ -76,7 +76,7 @@ def test_actors_are_spread_over_what_there_is() -> None:
         2,
         {"num_gpus": 1.0, "num_cpus": 1},
     )
-    with pytest.raises(RunError, match="--actors 13: the cluster has 12 processors"):
+    with pytest.raises(RunError, match="--actors 13: the cluster has only 12 processors"):
         module._allocate_actors(two, 13)
 
 

@@ -46,7 +46,7 @@ def test_patterns_and_lists(folder: Path) -> None:
 
 
 def test_nothing_and_absent_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no image .* and no video .*--recursive searches"):
+    with pytest.raises(DataError, match=r"no image .* and no video .*use --recursive"):
         find_sources([tmp_path])
     with pytest.raises(DataError, match=r"gone\.png does not exist"):
         find_sources([tmp_path / "gone.png"])

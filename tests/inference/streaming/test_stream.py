@@ -204,13 +204,13 @@ def test_other_settings_and_other_images_are_refused(tmp_path: Path, data: Path)
     with pytest.raises(KeyboardInterrupt):
         predicted(out, data, predictor=first)
     with pytest.raises(
-        RunError, match=r"started with other settings: score was None, is 0\.3; resume with"
+        RunError, match=r"started with other settings: score was None, now 0\.3; resume with"
     ):
         predicted(out, data, score=0.3)
-    with pytest.raises(RunError, match=r"weights was 'w', is 'v'"):
+    with pytest.raises(RunError, match=r"weights was 'w', now 'v'"):
         predicted(out, data, settings={"weights": "v"})
     image(data / "new.png", 10)
-    with pytest.raises(RunError, match=r"sources was 7, is 8"):
+    with pytest.raises(RunError, match=r"sources was 7, now 8"):
         predicted(out, data)
     done, _ = predicted(out, data, overwrite=True)
     assert done.num_predicted == 13

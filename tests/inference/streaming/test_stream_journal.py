@@ -76,7 +76,7 @@ def test_heads_of_lines_are_no_paths(tmp_path: Path, head: str) -> None:
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     StreamJournal(tmp_path, SETTINGS).close()
-    with pytest.raises(RunError, match=r"score was None, is 0\.5; resume with the same command"):
+    with pytest.raises(RunError, match=r"score was None, now 0\.5; resume with the same command"):
         StreamJournal(tmp_path, {**SETTINGS, "score": 0.5})
     (tmp_path / "stream.json").write_text("{")
     with pytest.raises(RunError, match=r"whose stream\.json cannot be read"):
