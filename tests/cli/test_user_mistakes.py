@@ -95,7 +95,7 @@ def test_a_run_without_checkpoint_is_not_offered_for_resuming(
     code, said = _run("finetune", "quickstart", *SMALL, "--data-root", data_root, "--out", tmp_path)
 
     assert code == 2
-    assert "has no checkpoint yet; remove it or choose another --out" in said
+    assert "has no checkpoint yet; remove it, or choose another --out" in said
     assert "--resume" not in said
 
 
