@@ -123,13 +123,27 @@ def _describe_problems(
         if problem["type"] in ("extra_forbidden", "missing", "value_error"):
             yield describe_problem(problem, options_class.model_fields)
             continue
-        name = str(problem["loc"][0])
-        yield f"{name}: got {options[name]!r}; allowed is {describe_allowed(schema, name)}"
+        path, value = _find_value(problem["loc"], options)
+        name = ".".join(map(str, path))
+        yield f"{name}: got {value!r}; allowed is {describe_allowed(schema, path)}"
 
 
-def describe_allowed(schema: JsonSchema, name: str) -> str:
-    """Describe the values that an option allows, and its meaning."""
-    node = schema.find((name,))
-    meaning = get_first_sentence(node.get("description", "")).rstrip(".")
-    allowed = schema.describe(node)
+def _find_value(
+    loc: tuple[int | str, ...], options: Mapping[str, Any]
+) -> tuple[tuple[int | str, ...], Any]:
+    """Return the path of an invalid value and the value; `loc` also names members of unions."""
+    path: tuple[int | str, ...] = ()
+    value: Any = options
+    for part in loc:
+        is_key = isinstance(value, Mapping) and part in value
+        is_position = isinstance(value, list | tuple) and isinstance(part, int)
+        if is_key or (is_position and part < len(value)):
+            path, value = (*path, part), value[part]
+    return path, value
+
+
+def describe_allowed(schema: JsonSchema, path: tuple[int | str, ...]) -> str:
+    """Describe the values that an option, or an entry of it, allows, and the option's meaning."""
+    meaning = get_first_sentence(schema.find(path[:1]).get("description", "")).rstrip(".")
+    allowed = schema.describe(schema.find(path))
     return f"{allowed} ({meaning})" if meaning else allowed

@@ -46,9 +46,9 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
     missing = [part for part in parts if not (source / part).exists()]
     if missing:
         raise DataError(
-            f"{source} should contain {', '.join(parts)}, but does not have "
-            f"{', '.join(missing)}; found {format_listing(source)}: pass the folder that contains "
-            "them"
+            f"{source} should contain {', '.join(parts)}, but {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; found {format_listing(source)}: pass "
+            "the folder that contains them"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import MISTAKE, data_app, exit_cleanly_on_signal, show_progress
+from resnet_tasks.cli.assistance.completion import complete_overrides
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
@@ -233,6 +234,7 @@ def stats(
             metavar="KEY=VALUE",
             help="data.channels=N, or keys of data.intensity such as data.intensity.type=window; "
             "`resnet-tasks recipes keys data.intensity` lists them",
+            autocompletion=complete_overrides,
         ),
     ] = None,
     images: Annotated[

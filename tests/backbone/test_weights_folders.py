@@ -120,7 +120,7 @@ def test_a_run_that_began_with_weights_for_research_alone(form: str, run: Path) 
 @pytest.mark.parametrize("events", ['{"event": "start", "weights": null}\n', ""])
 def test_runs_from_random_weights_and_runs_without_a_word(events: str, run: Path) -> None:
     (run / "log.jsonl").write_text(events)
-    expected = "your own" if events else "does not say"
+    expected = "your own" if events else "does not name the initial weights"
     assert expected in ResNet(TINY, weights=str(run)).license
 
 

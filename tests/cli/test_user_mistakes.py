@@ -227,7 +227,7 @@ def test_options_without_a_default_are_asked_for(options: tuple[str, ...], tmp_p
     assert code == 2
     missing = "folders" if options else "category, folders"
     number = "1 option" if options else "2 options"
-    assert f"the format 'binary-masks' needs {number}: {missing}; give" in output
+    assert f"the format 'binary-masks' needs {number}: {missing}; set" in output
     assert not (tmp_path / "a").exists()
 
 

@@ -172,7 +172,7 @@ def test_run_folders(folder: Path) -> None:
         ("a.pth", "holds weights, not a recipe; a recipe loads them: resnet-tasks finetune RECIPE"),
         ("d.tar.gz", "data convert FORMAT d.tar.gz data/d\n"),
         ("d.zip", "\nFormats: resnet-tasks data convert\n"),
-        ("annotations.csv", "a recipe is a section of keys"),
+        ("annotations.csv", "a recipe consists of the keys"),
     ],
 )
 def test_other_files(name: str, part: str) -> None:

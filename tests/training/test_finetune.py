@@ -125,7 +125,7 @@ def test_second_run_into_the_same_folder_is_refused(
 ) -> None:
     once = OPTIONS.model_copy(update={"epochs": 1})
     finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
-    with pytest.raises(RunError, match="already holds checkpoints"):
+    with pytest.raises(RunError, match="already has checkpoints"):
         finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
 
 

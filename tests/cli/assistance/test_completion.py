@@ -212,6 +212,8 @@ def test_a_process_prints_completions_only_and_loads_nothing_heavy(line: str, fi
 def test_the_script_for_the_shell_calls_the_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "resnet_tasks", "--show-completion", "bash"],
+        # By default the shell is detected from the parent processes, which tests may not have.
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
         capture_output=True,
         text=True,
         check=False,

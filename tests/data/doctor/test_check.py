@@ -213,7 +213,7 @@ def test_images_are_read_whole(tmp_path: Path) -> None:
     ("values", "said"),
     [
         (np.full((40, 60), 9, np.uint8), "holds 1 value other than a category id"),
-        (np.full((40, 61), 3, np.uint8), "is 61 x 40, its image 60 x 40"),
+        (np.full((40, 61), 3, np.uint8), "is 61 x 40, but its image is 60 x 40"),
         (np.zeros((40, 60, 3), np.uint8), "one channel of whole numbers"),
         (b"text", "cannot be read"),
         (None, "1 named file is missing"),

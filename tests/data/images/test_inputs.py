@@ -330,7 +330,7 @@ def test_color_augmentation_on_many_channels_stops_before_training(tmp_path: Pat
     recipe = recipe_over(tmp_path, channels=5).model_copy(
         update={"augment": ({"ColorJitter": {}},)}
     )
-    with pytest.raises(RecipeError, match=r"augment.0.ColorJitter works on images of 3"):
+    with pytest.raises(RecipeError, match=r"augment.0.ColorJitter supports only images of 3"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

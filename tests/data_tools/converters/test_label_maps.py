@@ -138,7 +138,7 @@ def test_unknown_values_name_file_and_value(tmp_path: Path) -> None:
         convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS, void=VOID)
     message = str(raised.value)
     assert "trainannot/a.png" in message
-    assert "2 (2 pixels), 200 (1 pixel); allowed are 0, 1, 5" in message
+    assert "2 (2 pixels), 200 (1 pixel); allowed: 0, 1, 5" in message
     assert not (tmp_path / "out/train.json").exists()
 
 
@@ -153,7 +153,7 @@ def test_wrong_lists_and_sizes_are_named(tmp_path: Path) -> None:
     save(source / "trainannot/a.png", np.zeros((4, 6)))
     with pytest.raises(DataError, match=r"\(4, 6\) \(height, width\), but the image has \(4, 4\)"):
         convert_label_maps(source, tmp_path / "out", classes=CLASSES, things=THINGS)
-    with pytest.raises(DataError, match=r"train, trainannot, train\.txt is missing; found in"):
+    with pytest.raises(DataError, match=r"train, trainannot, train\.txt are missing; found in"):
         convert_label_maps(tmp_path, tmp_path / "out", classes=CLASSES, things=THINGS)
 
 

@@ -236,7 +236,7 @@ def test_sources_that_do_not_go_together(tmp_path: Path) -> None:
         DataError, match=r"lacks Annotations .*; ImageSets/Main .* Clone or download"
     ):
         prepare("bccd", images, tmp_path / "out")
-    with pytest.raises(DataError, match=r"there is no archive .*none\.zip; give an existing file"):
+    with pytest.raises(DataError, match=r"there is no archive .*none\.zip; pass an existing file"):
         prepare("bccd", tmp_path / "none.zip", tmp_path / "out")
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(DataError, match=r"notes\.txt is not a folder"):

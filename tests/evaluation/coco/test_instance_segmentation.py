@@ -228,7 +228,7 @@ def test_an_object_without_a_mask_is_a_crowd_region() -> None:
     found = instances((0.9, (2, 2, 10, 10)), (0.8, (0, 0, 20, 20)), (0.7, (25, 25, 45, 38)))
     evaluator.update(found, expected)
     assert evaluator.compute()["mask_AP"].value == pytest.approx(1.0)
-    assert any("1 annotated objects have no mask" in note for note in evaluator.details()["notes"])
+    assert any("1 annotated object has no mask" in note for note in evaluator.details()["notes"])
     other = InstanceSegmentationEvaluator(("a",))
     other.update(instances((0.9, (22, 2, 40, 20)), (0.7, (25, 25, 45, 38))), expected)
     assert other.compute()["mask_AP"].value == pytest.approx(0.5)

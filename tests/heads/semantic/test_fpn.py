@@ -78,10 +78,10 @@ def test_refuses_a_dilated_level_and_says_what_it_takes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"merge": "max"}, "merge: .*'add' or 'cat', got 'max'"),
-        ({"segmentation_channels": 100}, "segmentation_channels: .*multiple of 32, got 100"),
-        ({"segmentation_channels": 32}, "segmentation_channels: .*64, got 32"),
-        ({"dropout": 1.0}, "dropout: .*less than 1"),
+        ({"merge": "max"}, "merge: got 'max'; allowed is one of 'add', 'cat'"),
+        ({"segmentation_channels": 100}, "segmentation_channels: got 100; .*a multiple of 32"),
+        ({"segmentation_channels": 32}, "segmentation_channels: got 32; .* at least 64"),
+        ({"dropout": 1.0}, "dropout: got 1.0; .*below 1"),
         ({"norm": "batch"}, "norm is not an option"),
     ],
 )

@@ -99,7 +99,7 @@ def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
         trained(recipe(data), tmp_path / "never")
     made = recipe(data, unreadable_images="skip")
     said = trained(made, tmp_path / "run")
-    assert "train: 1 image files do not exist" in said
+    assert "train: 1 image file does not exist" in said
     (entry,) = map(json.loads, (tmp_path / "run/unreadable_images.jsonl").read_text().splitlines())
     assert entry["image_id"] == 2
     (data / "train6.png").unlink()

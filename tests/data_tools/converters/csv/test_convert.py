@@ -160,7 +160,7 @@ def test_unread_images_are_counted(vindr: Path, tmp_path: Path) -> None:
         (
             "a,x,1,2,3,4\nzz,x,1,2,3,4\n",
             {},
-            r"rows for 1 image not in .*, the first 'zz'",
+            r"rows for 1 image outside .*, the first 'zz'",
         ),
         ("a,x,1,2,3,4\n", {"classes": ("y",)}, r"csv:2 has a box of class 'x'; the classes"),
         ("a,No finding,,,,\n", {}, "no row has a box; set the option classes"),
@@ -172,7 +172,7 @@ def test_unread_images_are_counted(vindr: Path, tmp_path: Path) -> None:
             "split 'trian'; allowed: train",
         ),
         ("a,x,1,2,3,4\n", {"tables": {"train": "t.csv"}}, r"t\.csv is missing"),
-        ("../a,x,1,2,3,4\n", {}, "rows for 1 image not in"),
+        ("../a,x,1,2,3,4\n", {}, "rows for 1 image outside"),
     ],
 )
 def test_mistakes(tmp_path: Path, rows: str, options: dict[str, Any], part: str) -> None:

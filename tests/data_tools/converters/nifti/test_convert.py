@@ -138,7 +138,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path) -> None:
         ({"empty_slices": 1.5}, "empty_slices is 1.5; it must be a fraction"),
         ({"val_fraction": 0.5}, "has only one volume; a val split needs a second"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0"),
-        ({"classes": {1: "liver"}}, r"unknown values 2 \(1 pixel\) in slice 2; known are 0, 1:"),
+        ({"classes": {1: "liver"}}, r"unknown values 2 \(1 pixel\) in slice 2; allowed: 0, 1;"),
         ({"plane": "oblique"}, "option plane of the format 'nifti'"),
     ):
         with pytest.raises(DataError, match=part):

@@ -145,7 +145,7 @@ def test_labels_by_hand(tmp_path: Path) -> None:
         made.read_labels(2, {0: 0, 3: 1})
     values[0, 0, 2] = 6.5
     made = Volume(Case("v", (image,), save(tmp_path / "l.nii", values)), "axial")
-    with pytest.raises(DataError, match=r"values 6\.5 \(1 pixel\) .*; known are 0, 3, 7"):
+    with pytest.raises(DataError, match=r"values 6\.5 \(1 pixel\) .*; allowed: 0, 3, 7"):
         made.read_labels(2, ids)
 
 

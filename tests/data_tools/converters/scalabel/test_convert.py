@@ -179,7 +179,7 @@ def test_further_files_add_to_the_images_of_the_first(tmp_path: Path) -> None:
     file = source / "labels/drivable/polygons/drivable_train.json"
     text(file, json.dumps({"frames": areas, "config": {"frames": [1]}}))
     card = prepare("bdd100k", source, tmp_path / "out")
-    assert "skipped: 1 image of only the further label files" in card.to_markdown()
+    assert "skipped: 1 image that only additional label files list" in card.to_markdown()
     assert card.splits[0].pixels["direct"] == 0
     assert card.splits[0].pixels["alternative"] > 0
 
@@ -189,7 +189,7 @@ def test_what_nobody_drew_is_void(tmp_path: Path) -> None:
     file = source / "labels/drivable/polygons/drivable_train.json"
     text(file, json.dumps([bdd100k.frame("z.jpg", [bdd100k.ROAD])]))
     card = prepare("bdd100k", source, tmp_path / "out")
-    assert "no entry in the further label files and a label map of void" in (card.to_markdown())
+    assert "no entry in the additional label files; the label maps are void" in (card.to_markdown())
     assert sum(card.splits[0].pixels.values()) == 0
     (first, *_) = sorted((tmp_path / "out/semantic/train").iterdir())
     assert set(np.unique(np.asarray(Image.open(first)))) == {255}
