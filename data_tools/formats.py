@@ -84,11 +84,11 @@ class Format:
 
     @property
     def notes(self) -> str:
-        """What the conversion does, one line per paragraph."""
+        """Description of the conversion, one line per paragraph."""
         return get_introduction(self.convert.__doc__)
 
     def describe_options(self, defaults: Mapping[str, Any] | None = None) -> list[OptionHelp]:
-        """Describe the options, by the docstring of the converter.
+        """Describe the options, with the texts from the docstring of the converter.
 
         Args:
             defaults: Name of an option -> default that replaces that of the converter.

@@ -19,7 +19,7 @@ from resnet_tasks.structures.samples import Batch
 
 
 def make_our_grids(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Make a forward pass of our model, from the batch to boxes and mask logits over the boxes."""
+    """Make a forward pass of our model, from the batch to boxes and their grids of mask logits."""
     return lambda: model.compute_outputs(batch, precision=precision)["boxes"]
 
 

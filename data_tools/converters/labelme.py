@@ -90,7 +90,7 @@ def convert_labelme(
 
     Args:
         source: Folder that contains the JSON files.
-        out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such splits.
+        out: Folder for one of `train.json`, `val.json`, `test.json` per split.
         classes: Names in order of their ids; default: all names that occur, sorted.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.
         license_name: License of the data, written to the JSON.

@@ -82,7 +82,7 @@ def convert_voc(
 
     Args:
         source: Folder that contains `JPEGImages`, `Annotations` and `ImageSets`.
-        out: Folder for `train.json`, `val.json`, `test.json`, as far as there are lists.
+        out: Folder for one of `train.json`, `val.json`, `test.json` per list.
         classes: Names in order of their ids; default: all names that occur, sorted.
         one_based: Whether coordinates count from 1 and include both ends.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.

@@ -83,7 +83,7 @@ def convert_yolo(
 
     Args:
         source: Folder that contains the data.yaml.
-        out: Folder for `train.json`, `val.json`, `test.json`, as far as the YAML names them.
+        out: Folder for those of `train.json`, `val.json` and `test.json` that the YAML names.
         data_yaml: Name of the YAML file; default: data.yaml, else the only YAML file.
         missing_labels: Meaning of an image without a label file: `empty`, or `error` for data whose
             tool writes a file for every annotated image.

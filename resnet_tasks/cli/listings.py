@@ -234,7 +234,7 @@ def print_options(introduction: str, schema: JsonSchema, place: str) -> None:
     Args:
         introduction: Text, one line per paragraph.
         schema: Schema of the options.
-        place: How the options are written.
+        place: Syntax or place of the options, shown in parentheses after the heading.
     """
     width = shutil.get_terminal_size().columns
     for paragraph in introduction.splitlines():

@@ -80,7 +80,7 @@ class _Line:
 
 
 class _LineColumn(ProgressColumn):
-    """Only column of the bar."""
+    """Only column of the progress bar; it renders the complete line."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ def convert_cvat(
 
     Args:
         source: Folder that contains `annotations.xml` and the images.
-        out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such subsets.
+        out: Folder for one of `train.json`, `val.json`, `test.json` per subset.
         classes: Names in order of their ids; default: the labels of the task that can have an area,
             in the order of the task.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.

@@ -84,7 +84,7 @@ class DicomFile:
             self.num_frames = int(self.header.get("NumberOfFrames", None) or 1)
 
     def explain_missing_image(self) -> str | None:
-        """Return why the file has no image (a report, a plan, a segmentation); None if it has."""
+        """Return why the file has no image (a report, a plan, a segmentation), or None."""
         with convert_errors(self.path), IgnoreWarnings():
             modality = str(self.header.get("Modality", "") or "")
             if modality in NO_IMAGES:

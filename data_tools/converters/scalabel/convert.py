@@ -167,7 +167,10 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
 def _read_all_labels(
     files: Sequence[Path], skipped_counts: _SkippedCounts
 ) -> Iterator[tuple[ScalabelFrame, float]]:
-    """Yield the frames of the first file, with the labels of other files, and their fractions."""
+    """Yield the frames of the first file with the labels of all files.
+
+    Each comes with the fraction of the first file that has been read, for the progress bar.
+    """
     first, *other_files = files
     labels_by_frame = group_labels_by_name(other_files)
     for frame in read_frames(first):

@@ -220,7 +220,8 @@ def _read_recipe(ref: Any) -> Any:
 
 
 def _find_runs(ctx: typer.Context) -> list[Path]:
-    """Find the run folders among the words; their parameters are not set before an option ends."""
+    """Find the run folders among the words of the command line."""
+    # Parsing stops at an option that has no value yet, so `ctx.params` may lack the folders.
     return [Path(word) for word in ctx.meta[WORDS] if Path(word, RECIPE_FILE).is_file()]
 
 
@@ -242,8 +243,8 @@ def _list_folders(incomplete: str, content: str) -> Iterator[str]:
 
     Args:
         incomplete: Incomplete path.
-        content: Pattern of the file, relative to a run folder. Parts of the pattern with folders
-            belong to the listed path.
+        content: Pattern of the file, relative to a run folder, such as `recipe.yaml` or
+            `exports/*/export.json`. The listed path is the folder of the file.
     """
     paths = [
         *(RUNS.glob(f"*/{content}") if RUNS.is_dir() else ()),

@@ -27,9 +27,9 @@ def build_truth(
         file: COCO file with the image.
         record: Record of the image.
         image_id: Image id for the evaluator.
-        mapping: Label of every category index (`LabelTable.mapping`). Objects of categories below 0
-            are reported separately as `other_boxes_xywh`. Image-level labels of `IGNORED`
-            categories keep that value.
+        mapping: Label of every category index (`LabelTable.mapping`). Objects whose category has
+            no label (a negative value) are returned separately as `other_boxes_xywh`. Image-level
+            labels of `IGNORED` categories keep that value.
         semantic: `(height, width)` label map with the labels of the head.
     """
     known_labels = map_image_labels(file, record, mapping)

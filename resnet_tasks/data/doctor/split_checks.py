@@ -62,7 +62,7 @@ def _add_absent_classes(checks: Sequence[FileCheck]) -> list[FileCheck]:
 
 
 def _check_absent_classes(check: FileCheck, other_checks: Sequence[FileCheck]) -> FileCheck:
-    """Add the classes that have objects only in other splits."""
+    """Return the check with a finding for every class that has objects only in other splits."""
     findings = Findings(check.path, keep_all=True)
     if check.categories is None or not check.annotated & {"boxes", "masks", "image"}:
         return check

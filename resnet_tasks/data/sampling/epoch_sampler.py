@@ -66,10 +66,10 @@ class EpochSampler:
 def sample_epoch_order(
     length: int, *, seed: int, epoch: int, repeats: NDArray[np.float64] | None = None
 ) -> list[int]:
-    """Return the positions of an epoch in order, as a function of (seed, epoch).
+    """Return the order in which an epoch visits the samples; it depends only on seed and epoch.
 
     Args:
-        length: Number of positions, which are 0..length-1.
+        length: Number of samples, whose positions are 0..length-1.
         seed: Seed of the run.
         epoch: Epoch, from 0.
         repeats: `(length,)` average number of times each position occurs per epoch, above 0. The

@@ -54,7 +54,7 @@ class _ErrorCatchingDataset(Dataset[Any]):
 class _SeededDataset(Dataset[Sample]):
     """Dataset that sets the seeds of its samples from (run seed, epoch, image, visit).
 
-    The key names the visit. A dataset may know neither the run's seed nor the epoch.
+    The visit is part of the key. The wrapped dataset need not know the run's seed or the epoch.
     """
 
     def __init__(self, dataset: Dataset[Sample], seed: int, epoch: int) -> None:
@@ -100,7 +100,7 @@ def _make_placeholder(channels: int) -> Sample:
 
 
 def _raise_or_list(items: Sequence[Any]) -> Any:
-    """Return the items as a list, or the first error among them."""
+    """Return the items as a list, or the first error among them, which `Loader` then raises."""
     return next((item for item in items if isinstance(item, ResnetTasksError)), list(items))
 
 

@@ -15,7 +15,7 @@ NUM_EXTREMES = 3
 
 
 def has_many_classes(values: Mapping[str, float]) -> bool:
-    """Return whether a line lists only some of the classes."""
+    """Return whether there are too many classes to list all of them in one line."""
     return len(values) > MAX_CLASSES
 
 

@@ -24,7 +24,7 @@ class SourceRecipe(RecipeModel):
             refer to any file on the machine.
         categories: Categories that were annotated wherever they appear; the background of the file
             is no negative example for other categories. None: the categories that the file lists.
-        weight: Average number of times that each image comes per epoch, in `data.train` only.
+        weight: Average number of times that each image occurs per epoch, in `data.train` only.
     """
 
     annotations: str

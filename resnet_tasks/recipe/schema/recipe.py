@@ -52,7 +52,7 @@ class Recipe(RecipeModel):
             are added. None: a new model.
         augment: Transforms of albumentations by name, in order, see `resnet-tasks augmentations`;
             or a preset: medical_microscopy, radiology, driving.
-        training: Numbers of the training loop.
+        training: Settings of the training loop.
         evaluation: Metrics, best checkpoint, and confidence intervals.
     """
 

@@ -1,4 +1,4 @@
-"""Numbers of the training loop: optimizer, schedule, precision and checkpoints."""
+"""Settings of the training loop: optimizer, schedule, precision and checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UnfreezeRecipe(RecipeModel):
 
 
 class TrainingRecipe(RecipeModel):
-    """Numbers of the training loop; usable from Python without the other parts of a recipe.
+    """Settings of the training loop; usable from Python without the other parts of a recipe.
 
     Attributes:
         epochs: Number of passes over the training images.

@@ -32,8 +32,8 @@ class Canvas(Protocol):
         """Blend masks over the image.
 
         Args:
-            masks: (left, top, `(h, w)` bool bitmap) of each mask; best an iterator, which holds one
-                bitmap at a time.
+            masks: (left, top, `(h, w)` bool bitmap) of each mask; preferably an iterator, so that
+                only one bitmap is in memory at a time.
             labels: `(N,)` labels of the masks.
         """
         ...
