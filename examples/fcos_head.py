@@ -21,7 +21,7 @@ LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
 
 class FCOSOptions(HeadOptions):
-    """Options of `select_detections`."""
+    """Options of `select_detections`; it applies NMS to the best `candidates` of each image."""
 
     score_threshold: float = 0.05
     nms_iou: float = 0.6
@@ -31,7 +31,7 @@ class FCOSOptions(HeadOptions):
 
 @register_head("fcos_example")
 class FCOS(Head):
-    """Detector of class, box and centerness at every one of `M` points of P3..P7."""
+    """Detector that predicts class, box and centerness at each of the `M` points of P3..P7."""
 
     Options, task, in_levels = FCOSOptions, "detection", LEVELS  # of the model's shared pyramid
 
@@ -43,7 +43,7 @@ class FCOS(Head):
         self.classify = nn.Conv2d(channels, len(self.classes), 3, padding=1)
         self.regress = nn.Conv2d(channels, 5, 3, padding=1)  # four distances and the centerness
         self.scales = nn.Parameter(torch.ones(len(LEVELS)))
-        nn.init.constant_(self.classify.bias, -4.6)  # type: ignore[arg-type]  # 0.01 at first
+        nn.init.constant_(self.classify.bias, -4.6)  # type: ignore[arg-type]  # prior: 0.01
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predict logits `(B, M, K)`, boxes `(B, M, 4)` and centerness `(B, M)` at all points."""

@@ -89,9 +89,10 @@ class TrainingSetup:
 
         Args:
             recipe: Recipe to build.
-            purpose: `train`; `trial`: nothing is measured on the data, the constants of the weights
-                are used and all classes have weight 1; `synthetic`: a trial on generated samples
-                with random weights; `check`: weights are not loaded and data may be absent.
+            purpose: `train`; `trial`: nothing is measured on the data, so images are normalized
+                with the constants of the pretrained weights and all classes have weight 1;
+                `synthetic`: a trial on generated samples with random weights; `check`: weights are
+                not loaded and data may be absent.
             data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
             resume: Run to resume, whose weights the caller loads; None: a new training.
             processes: Process group; the main process measures for all.

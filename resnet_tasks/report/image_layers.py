@@ -267,6 +267,7 @@ class ImagePainter:
         self, box: NDArray[np.float64], color: str, name: str, *, class_: str, score: float
     ) -> Markup:
         x, y, width, height = (float(value) for value in box)
+        # In pixels of the image. Letters are about 0.58 of the font size wide, so the name fits in.
         size = max(self._width, self._height) * 0.026
         rect = make_element("rect", x=x, y=y, width=width, height=height)
         text = make_element(

@@ -70,8 +70,8 @@ class HeadSection:
         charts: Available charts among precision-recall, FROC, error types and reliability.
         confusion: Confusion matrix; None if there is none.
         notes: Sentences for the reader, for example about missing charts.
-        without_interval: Classes with a metric that has a value, but no interval, if metrics of the
-            evaluation have intervals.
+        without_interval: Classes in which a metric has a value but no interval. Empty if no metric
+            of the evaluation has intervals.
         protocol: Description of the evaluation protocol.
     """
 
@@ -89,7 +89,19 @@ class HeadSection:
 
 @dataclass
 class RunPage:
-    """Contents of the page of one run."""
+    """Contents of the page of one run.
+
+    Attributes:
+        run: Contents of the run folder.
+        evaluation: Evaluation to show; None if there is none.
+        heads: Section of every evaluated head.
+        learning: Charts of losses, metrics and the learning rate during training.
+        gallery: Images with ground truth and predictions.
+        splits: Statistics of every split.
+        facts: (name, text) rows about the model, versions, hardware and files.
+        times: (name, text) rows about durations.
+        warnings: Sentences at the top of the page.
+    """
 
     run: RunView
     evaluation: EvaluationView | None

@@ -10,7 +10,7 @@ Color = tuple[int, int, int]
 """RGB, 0..255."""
 
 BACKGROUND_COLOR: Color = (0, 0, 0)
-"""Color of a background class, which drawings leave out."""
+"""Color of a background class, which is not drawn."""
 
 # The first eight, a variant of the palette of Okabe and Ito, also differ for color-blind readers:
 # their CIELAB distance is at least 20 in the simulations of Machado et al. 2009 of protan, deutan
@@ -59,8 +59,8 @@ def build_palette(
 
     Args:
         classes: Class names in label order.
-        colors: Class name -> color; None: those of `assign_class_colors` for `classes`. A class
-            that it lacks gets a color that none of its classes has.
+        colors: Class name -> color; None: those of `assign_class_colors` for `classes`. Classes
+            missing from it get colors that it does not contain.
     """
     known = assign_class_colors(classes) if colors is None else dict(colors)
     for name in sorted(set(classes) - known.keys() - {BACKGROUND}):

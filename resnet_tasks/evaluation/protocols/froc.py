@@ -5,7 +5,8 @@ Bejnordi et al., JAMA 2017). It reports the sensitivity at 1/8 to 8 false positi
 the mean of the seven (CPM, van Ginneken et al., Medical Image Analysis 2010). A lesion is found if
 any detection hits it.
 
-Shape glossary: `L` lesions, `F` false positives, `P` images, `R` resampled datasets, `K` classes.
+Shape glossary: `L` lesions, `F` false positives, `P` images, `R` resampled datasets, `K` classes,
+`T` thresholds.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class Resampling:
     Attributes:
         bootstrap: Number of resamples, and seed.
         unit_name: `images` or `groups`.
-        units: Number of evaluated units, of the head with the most.
+        units: Number of evaluated units; the maximum over the heads.
         digests: Head name -> digest of its images' ids and groups.
         values: `head/metric` and `head/metric/class` -> `(R,)`.
         notes: Sentences on metrics without interval, and the reasons.

@@ -164,6 +164,7 @@ class MaskRoiHeads(RoiHeads):
             positions = torch.where(positive_images == image)[0]
             objects = rois.objects[positions]
             if target.ignore is not None:
+                # `rois.objects` counts only objects that are not ignored; `masks` holds all.
                 objects = torch.where(~target.ignore)[0][objects]
             has_mask = target.masks.annotated[objects]
             rows = rois.positives[positions[has_mask]]

@@ -25,8 +25,8 @@ from resnet_tasks.layers.tracing import is_traced
 def can_double(x: Tensor, size: tuple[int, int], filters: Tensor) -> bool:
     """Return whether `convolve_upsampled` can be used and is faster than the plain layers.
 
-    Other devices, and graphs that are traced for other programs, use the plain layers, because the
-    speed was not measured there.
+    Devices other than the CPU and traced graphs use the plain layers, because the speed was not
+    measured there.
 
     Args:
         x: `(B, C, H, W)` map to upsample.

@@ -212,6 +212,11 @@ def find_cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> NDAr
     """Return whether each box ends at the left, top, right, bottom border of its window, `(N, 4)`.
 
     Borders of the image itself do not count.
+
+    Args:
+        boxes: `(N, 4)` xyxy, pixels of the original image.
+        frames: `(N, 4)` xyxy, window of each box.
+        size: (height, width) of the original image, pixels.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     near = np.maximum(LEAST_AT_BORDER, AT_BORDER * np.concatenate((sides, sides), axis=1))

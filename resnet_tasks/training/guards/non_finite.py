@@ -61,7 +61,7 @@ class NonFiniteStepPolicy:
         Args:
             error: Error with the losses that are not finite.
             progress: Position in the run; its counts of skipped steps are increased.
-            record: Record of the step; saved by the processes in which it has a `trouble`.
+            record: Record of the step; the processes whose record has a `trouble` save it.
             model: Model with the weights and buffers before the step.
             batches: Batches of the step in this process.
 

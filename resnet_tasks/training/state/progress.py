@@ -35,7 +35,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class RunLength:
-    """Length of a run that nothing ends early.
+    """Length of a run that is not stopped early.
 
     Attributes:
         batches_per_epoch: Number of batches per epoch; all processes share every batch.
