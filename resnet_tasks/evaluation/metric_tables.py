@@ -63,7 +63,8 @@ def build_metric_tables(
         metrics: `head/metric` -> metric; without `head/` if there is no head.
         title: Title of the first table.
         headline_only: Whether to omit all other metrics of heads that have headline metrics.
-        location: Place of the values of all classes, for the title of a shortened table.
+        location: End of the title of a shortened table: where the values of all classes are, such as
+            `in metrics.json`.
     """
     heads: dict[str, dict[str, Metric]] = {}
     for name, metric in metrics.items():
@@ -145,7 +146,7 @@ class _ClassView:
 
         Args:
             number: Maximum number of classes, even; below 2 there is no table.
-            location: Place of the values of all classes.
+            location: Where the values of all classes are, such as `in metrics.json`.
         """
         names, selection = self._select_extremes(number)
         subject = self.head or "by class"
@@ -190,7 +191,7 @@ def _build_class_tables(
     Args:
         views: Metrics by class of the heads that have several classes.
         num_headline: Number of headline metrics above the tables.
-        location: Place of the values of all classes.
+        location: Where the values of all classes are, such as `in metrics.json`.
     """
     num_long = sum(view.is_long for view in views)
     num_free = MAX_LINES - FRAME_LINES - num_headline

@@ -58,10 +58,9 @@ def build_confusion_matrix(
 
     In descending order of score, each detection is matched to the free object that it overlaps
     most, regardless of class. Unmatched detections are counted in the background row, missed
-    objects in the
-    background column; detections on crowds are excluded. hotcoco's matrix differs: it counts
-    detections on crowds as background, orders equal scores by class, and limits the detections of
-    the entire image instead of each class.
+    objects in the background column; detections on crowds are excluded. hotcoco's matrix differs:
+    it counts detections on crowds as background, orders equal scores by class, and limits the
+    detections of the entire image instead of each class.
 
     Args:
         matches: Matches of all images.
