@@ -63,8 +63,8 @@ def build_metric_tables(
         metrics: `head/metric` -> metric; without `head/` if there is no head.
         title: Title of the first table.
         headline_only: Whether to omit all other metrics of heads that have headline metrics.
-        location: End of the title of a shortened table: where the values of all classes are, such as
-            `in metrics.json`.
+        location: Where the values of all classes are, such as `in metrics.json`; printed in the
+            title of a shortened table.
     """
     heads: dict[str, dict[str, Metric]] = {}
     for name, metric in metrics.items():

@@ -362,10 +362,7 @@ class TrainStep:
         progress: TrainingProgress,
         rate: float,
     ) -> None:
-        """Log spikes and increases of losses, and every ten steps the losses.
-
-        In an epoch of fewer than ten steps, the losses of every step are logged.
-        """
+        """Log losses every ten steps (in short epochs every step), loss spikes and increases."""
         update, epoch = progress.updates, progress.epoch + 1
         if update % 10 == 0 or self._length.updates_per_epoch < 10:
             is_fixed = isinstance(self.balancer, FixedBalancer)
