@@ -305,7 +305,8 @@ def finetune(
         model: Model, trained in place; at the end it has the weights to predict with (with `ema`
             the averaged weights).
         train: Training samples, with the category indices that the model's label tables map. Their
-            seeds are set from `options.seed`, the epoch, the image and the visit.
+            seeds are set from `options.seed`, the epoch, the image and the number of its earlier
+            occurrences in the epoch.
         val: Validation samples, without augmentation; None: no evaluation.
         options: Options of the training loop; default: `TrainingRecipe()`.
         out: Path of the folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.

@@ -91,7 +91,7 @@ class LearningRateSweep:
 def analyze_sweep(
     rates: Sequence[float], losses: Sequence[float], *, is_diverged: bool
 ) -> LearningRateSweep:
-    """Find the suggested and the lowest rate of a sweep.
+    """Find the suggested rate of a sweep, and the rate at which the smoothed loss is lowest.
 
     Args:
         rates: Learning rate of every step, ascending.
