@@ -72,8 +72,8 @@ class Head(nn.Module, ABC):
         missing = [level for level in self.in_levels if level not in specs]
         if missing:
             raise HeadError(
-                f"head {type(self).__name__} reads the levels {', '.join(self.in_levels)}, but "
-                f"{', '.join(missing)} is not among those offered ({', '.join(specs)}); use a "
+                f"head {type(self).__name__} reads the levels {', '.join(self.in_levels)}, but the "
+                f"offered levels ({', '.join(specs)}) do not include {', '.join(missing)}; use a "
                 "backbone or a shared pyramid with these levels"
             )
         self.specs = {level: specs[level] for level in self.in_levels}

@@ -39,8 +39,7 @@ def make_class_weights(
         if unknown:
             hint = suggest_nearest(unknown[0], classes)
             raise HeadError(
-                f"{option_path} names {format_list(map(repr, unknown))}, which is not among the "
-                "classes "
+                f"{option_path} names {format_list(map(repr, unknown))}, but the classes are "
                 f"{format_allowed(map(repr, classes))}{hint}"
             )
         values = [weights.get(name, 1.0) for name in classes]

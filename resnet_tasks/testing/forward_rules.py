@@ -78,7 +78,7 @@ def check_forward_structure(subject: HeadUnderTest) -> None:
             first_structure = structure if first_structure is None else first_structure
             subject.require(
                 structure == first_structure,
-                "forward must give the same names, ranks and types for every input and in both "
+                "forward must return the same names, ranks and types for every input and in both "
                 f"modes, got {first_structure} and {structure}",
             )
 
@@ -127,5 +127,5 @@ def _require_tensors(subject: HeadUnderTest, raw: Any) -> None:
         and all(
             isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in raw.items()
         ),
-        f"forward must give a dict of name -> tensor, got {type(raw).__name__}: {raw!r:.80}",
+        f"forward must return a dict of name -> tensor, got {type(raw).__name__}: {raw!r:.80}",
     )

@@ -29,7 +29,8 @@ def check_loss_terms(subject: HeadUnderTest) -> None:
     )
     subject.require(
         set(in_eval) == set(terms),
-        f"loss gives the terms {sorted(terms)} in training mode but {sorted(in_eval)} in eval mode",
+        f"loss returns the terms {sorted(terms)} in training mode, but {sorted(in_eval)} in eval "
+        "mode",
     )
 
 
@@ -90,8 +91,8 @@ def check_unannotated_images(subject: HeadUnderTest) -> None:
     positions = mixed.find_annotated(fields)
     subject.require(
         positions == (0, 2),
-        f"of three images the second is not annotated, but those with all of the fields "
-        f"{fields} are {positions} instead of (0, 2)",
+        f"the second of three images is not annotated, so the positions of images with the fields "
+        f"{fields} must be (0, 2), got {positions}; check `required_fields` of the task",
     )
     full = subject.make_batch(image_sizes=sizes)
     features = subject.make_features(mixed)
@@ -173,7 +174,7 @@ def _require_terms(subject: HeadUnderTest, terms: Any, input_description: str) -
         isinstance(terms, dict)
         and len(terms) > 0
         and all(isinstance(term, LossTerm) for term in terms.values()),
-        f"loss must give a dict of name -> LossTerm, but on {input_description} it gave "
+        f"loss must return a dict of name -> LossTerm, but on {input_description} it returned "
         f"{terms!r:.80}",
     )
     for name, term in terms.items():

@@ -21,7 +21,7 @@ def check_outputs(subject: HeadUnderTest) -> None:
         isinstance(outputs, dict)
         and set(outputs) == set(task.outputs)
         and all(isinstance(output, Tensor) for output in outputs.values()),
-        f"outputs must give a dict of exactly the tensors that the task {task.name} declares "
+        f"outputs must return a dict of exactly the tensors that the task {task.name} declares "
         f"({declared}), got {_describe_outputs(outputs)}",
     )
     height, width = batch.padded_size
@@ -63,7 +63,7 @@ def check_predictions(subject: HeadUnderTest) -> None:
         predictions: Any = task.decode(outputs, batch.geometries)
     subject.require(
         isinstance(predictions, list) and len(predictions) == len(batch),
-        f"decode must give a list of one prediction per image ({len(batch)}), got "
+        f"decode must return a list of one prediction per image ({len(batch)}), got "
         f"{predictions!r:.80}",
     )
     for prediction, geometry in zip(predictions, batch.geometries, strict=True):

@@ -307,7 +307,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"__init__": key_error_init},
         "must raise HeadError, but it raised KeyError",
     ),
-    "forward gives a tensor": (changed_forward(lambda self, x: x), "forward must give a dict"),
+    "forward returns a tensor": (
+        changed_forward(lambda self, x: x),
+        "forward must return a dict",
+    ),
     "no batch dimension": (
         changed_forward(lambda self, x: {"logits": x[0]}),
         "first dimension of raw output 'logits' must be the batch",
@@ -353,14 +356,17 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "terms by mode": (
         {"loss": lambda self, f, v: {str(self.training): Plain.loss(self, f, v)["cross_entropy"]}},
-        "in training mode but",
+        "in training mode, but",
     ),
     "level without gradient": ({"loss": only_fine}, "no gradient of the loss reaches level C5"),
     "idle parameter": ({"__init__": with_spare_layer}, "spare.weight does not affect the loss"),
     "NaN when empty": (changed_loss(nan_when_empty), "on images without objects"),
     "no graph when empty": (changed_loss(cut_when_empty), "on images without objects"),
     "raises when empty": (changed_loss(raises_when_empty), "raised RuntimeError: no pixels"),
-    "fields nobody gives": ({"task": "misspelled_field"}, "not annotated, but those"),
+    "fields nobody gives": (
+        {"task": "misspelled_field"},
+        "the second of three images is not annotated, so .* must be",
+    ),
     "state between calls": (
         changed_loss(counting),
         "must equal the totals over its images|differs between",

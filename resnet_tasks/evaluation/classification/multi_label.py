@@ -35,7 +35,7 @@ class MultiLabelEvaluator(BaseClassificationEvaluator):
         self.protocol = (
             "AUROC: per class, ties count half, mean over the classes with both outcomes; mAP: "
             "average precision without interpolation, mean over the classes that occur in the "
-            f"truth; F1 at probability {self.THRESHOLD}, mean over the same classes; "
+            f"ground truth; F1 at probability {self.THRESHOLD}, mean over the same classes; "
             "subset_accuracy: share of images with every label right; ECE: "
             f"{NUM_BINS} equal bins of the probabilities of all pairs of image and class."
         )

@@ -22,7 +22,8 @@ def describe_protocol(kind: str, iou_type: str, backend: str, limits: Sequence[i
         f"COCO {kind} evaluation (equal to pycocotools COCOeval, iouType {iou_type}), computed "
         f"with {backend}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most {limits[-1]} "
         "detections per image and class, size classes by the annotations' area, crowd regions "
-        "neither found nor missed, mean over classes that occur in the truth."
+        "neither found nor missed, mean over the classes that occur in the "
+        "ground truth."
     )
 
 

@@ -39,7 +39,7 @@ def translate_memory_errors(describe: Callable[[], str]) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         reason = get_first_line(error)[:200]
-        message = f"out of memory {describe()} (error of the system: {reason})"
+        message = f"out of memory {describe()} (original error: {reason})"
     else:
         return
     # Raised outside the handler: otherwise the traceback would keep the failed step's tensors.

@@ -186,7 +186,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("weights", "message"),
         [
-            ({"d": 1.0}, "names 'd', which is not among the classes 'a', 'b'"),
+            ({"d": 1.0}, "names 'd', but the classes are 'a', 'b'"),
             ([1.0], "has 1 value for 2 classes; give one per class in the order a, b"),
             ([1.0, -1.0], r"\[1.0, -1.0\]; every weight must be finite and at least 0"),
             ([0.0, 0.0], "one must be above 0"),
