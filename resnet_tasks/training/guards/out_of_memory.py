@@ -57,7 +57,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def advise_on_training_memory(
     batch_size: int, accumulation: int, size: tuple[int, int] | None
 ) -> str:
-    """Return a text on the training step that ran out of memory and three settings to change.
+    """Return a text on the training step that ran out of memory and the settings to change.
 
     Args:
         batch_size: Images per batch.
@@ -65,30 +65,30 @@ def advise_on_training_memory(
         size: (H, W) of the batch in pixels, padding included; None if unknown.
     """
     shape = "" if size is None else f" and images of {size[0]} x {size[1]} pixels (height x width)"
-    smaller = "cannot be lower"
+    smaller_batch = ""
     if batch_size > 1:
-        half = max(1, batch_size // 2)
+        half = batch_size // 2
         more = accumulation * -(-batch_size // half)
-        smaller = (
-            f"training.batch_size={half} training.accumulation={more} keeps the effective "
-            "batch size"
+        smaller_batch = (
+            f"lower training.batch_size (now {batch_size}; training.batch_size={half} "
+            f"training.accumulation={more} keeps the effective batch size), "
         )
     return (
-        f"while training with a batch size of {batch_size}{shape}; lower training.batch_size (now "
-        f"{batch_size}; {smaller}), make data.resize smaller, or set "
-        "backbone.gradient_checkpointing=true"
+        f"while training with a batch size of {batch_size}{shape}; {smaller_batch}make "
+        "data.resize smaller, or set backbone.gradient_checkpointing=true"
     )
 
 
 def advise_on_evaluation_memory(batch_size: int, size: tuple[int, int] | None) -> str:
-    """Return a text on the evaluation that ran out of memory and three settings to change.
+    """Return a text on the evaluation that ran out of memory and the settings to change.
 
     Args:
         batch_size: Images per forward pass.
         size: (H, W) of the last training batch in pixels, padding included; None if unknown.
     """
     shape = "" if size is None else f" and images of {size[0]} x {size[1]} pixels (height x width)"
+    smaller_batch = f"lower evaluation.batch_size (now {batch_size}), " if batch_size > 1 else ""
     return (
-        f"while evaluating with a batch size of {batch_size}{shape}; lower evaluation.batch_size "
-        f"(now {batch_size}), make data.resize smaller, or set training.precision=bf16"
+        f"while evaluating with a batch size of {batch_size}{shape}; {smaller_batch}make "
+        "data.resize smaller, or set training.precision=bf16"
     )

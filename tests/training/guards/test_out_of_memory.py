@@ -20,6 +20,7 @@ from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training import validation
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.guards.out_of_memory import (
+    advise_on_evaluation_memory,
     advise_on_training_memory,
     translate_memory_errors,
 )
@@ -59,7 +60,18 @@ def test_the_advice_keeps_the_step_as_large() -> None:
     assert "training.batch_size=3 training.accumulation=6" in text
     assert "data.resize" in text
     assert "backbone.gradient_checkpointing=true" in text
-    assert "cannot be lower" in advise_on_training_memory(1, 1, None)
+
+
+def test_the_advice_does_not_lower_a_batch_of_one_image() -> None:
+    assert advise_on_training_memory(1, 1, None) == (
+        "while training with a batch size of 1; make data.resize smaller, or set "
+        "backbone.gradient_checkpointing=true"
+    )
+    assert advise_on_evaluation_memory(1, None) == (
+        "while evaluating with a batch size of 1; make data.resize smaller, or set "
+        "training.precision=bf16"
+    )
+    assert "lower evaluation.batch_size (now 2)" in advise_on_evaluation_memory(2, None)
 
 
 def test_a_step_that_does_not_fit_names_batch_and_size(
