@@ -174,5 +174,5 @@ def test_a_new_folder_is_missed() -> None:
 
 def test_the_import_order_is_that_of_the_architecture_test() -> None:
     block = find_code_blocks(ARCHITECTURE.split("## Import order")[1], "text")[0]
-    described = [line[:22].strip().split(", ") for line in block.splitlines()]
+    described = [line.partition("  ")[0].split(", ") for line in block.splitlines()]
     assert described == [*reversed(LAYERS)]
