@@ -26,7 +26,7 @@ def build_combiners(
         heads: Head name -> task and classes.
 
     Raises:
-        RecipeError: If a combiner is unknown, misses a head or gets one of another task, or an
+        RecipeError: If a combiner is unknown, lacks a head or gets one of another task, or an
             option is invalid; lists the problems of all combiners, one per line.
     """
     combined, problems = {}, []

@@ -89,8 +89,8 @@ class TrainingSetup:
 
         Args:
             recipe: Recipe to build.
-            purpose: `train`; `trial`: nothing is measured on the data, so images are normalized
-                with the constants of the pretrained weights and all classes have weight 1;
+            purpose: `train`; `trial`: nothing is measured on the data, and the normalization
+                constants of the pretrained weights and class weights of 1 replace measured values;
                 `synthetic`: a trial on generated samples with random weights; `check`: weights are
                 not loaded and data may be absent.
             data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.

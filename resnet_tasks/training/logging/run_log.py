@@ -226,7 +226,7 @@ class RunLog:
 
 
 def _format(value: float) -> str:
-    """Format a positive number with three significant digits."""
+    """Format a number with three significant digits; from 1,000 to 100,000 without decimals."""
     return f"{value:.0f}" if 1000 <= abs(value) < 100_000 else f"{value:#.3g}".rstrip(".")
 
 
