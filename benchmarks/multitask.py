@@ -5,12 +5,12 @@
 
 The models are objects (`faster_rcnn` for boxes, `mask_rcnn` for boxes and masks) and pixels
 (`unet`, or `--pixels fpn`), each alone, both on one backbone (with `--pyramid` also on one
-pyramid), and the backbone alone. They alternate in one process, for a forward and for a training
-step (loss, backward, SGD). There are three goals. Both heads together take at most the time of the
-two single-task models minus 90 % of the time of one backbone. They have exactly one backbone fewer
-in parameters. The peak memory of a training step is at most 0.85 of the sum of the two models.
-Weights are random, which only affects the number of proposals. Options set the proposals of RPN and
-RoI to the same number in all models.
+pyramid), and the backbone alone. They alternate in one process, for a forward pass and for a
+training step (loss, backward pass, SGD). There are three goals. Both heads together take at most
+the time of the two single-task models minus 90 % of the time of one backbone. They have exactly one
+backbone fewer in parameters. The peak memory of a training step is at most 0.85 of the sum of the
+two models. Weights are random, which only affects the number of proposals. Options set the
+proposals of RPN and RoI to the same number in all models.
 """
 
 from __future__ import annotations
@@ -177,7 +177,10 @@ class _BackboneLoss:
 
 
 class _InjectGradients(torch.autograd.Function):
-    """Return 0; the gradients of the first half of the arguments are the second half."""
+    """Function that returns 0 and sets the gradient of each level to a given tensor.
+
+    The arguments are all levels, then a gradient for each of them.
+    """
 
     @staticmethod
     def forward(ctx: Any, *levels_and_gradients: Tensor) -> Tensor:

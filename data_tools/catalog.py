@@ -362,4 +362,4 @@ def _open_sources(
 
 def _describe_generation(options: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in options.items())
-    return f"nothing; drawn with {settings or 'the default settings'}"
+    return f"no source; generated with {settings or 'the default settings'}"

@@ -84,8 +84,8 @@ def check(
     """Report all problems in COCO files and between splits.
 
     The exit code is 0 if the files are usable and 2 if not. With --strict it is 1 if they are
-    usable, but with warnings or repairs in memory. With --fix, the exit code describes the repaired
-    copy.
+    usable, but have warnings or were repaired in memory. With --fix, the exit code
+    describes the repaired copy.
     """
     from rich.console import Console
 

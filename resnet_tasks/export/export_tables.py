@@ -18,7 +18,7 @@ def build_export_tables(export: ExportResult) -> list[Table]:
     metadata, manifest = export.manifest.metadata, export.manifest
     number = len(metadata["comparison"]["images"])
     title = Text(f"compared with PyTorch fp32 on {Count(number):image}")
-    columns = ("unmatched, of both", "box px", "score", "pixels")
+    columns = ("unmatched detections", "box px", "score", "pixels")
     compared = Table("head", "precision", *columns, title=title, title_justify="left")
     for precision in ("fp32", "auto"):
         if (part := metadata["comparison"].get(precision)) is None:

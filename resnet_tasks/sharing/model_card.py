@@ -261,7 +261,7 @@ def _describe_limits(view: RunView) -> str:
         "Not a medical device; do not rely on it where people may be harmed.",
     ]
     if not any(evaluation.has_intervals for evaluation in view.evaluations):
-        lines.append("Without intervals: how much the metrics vary by chance is not known.")
+        lines.append("No confidence intervals: how much the metrics vary by chance is unknown.")
     if {evaluation.split for evaluation in view.evaluations} == {"val"}:
         lines.append("Evaluated only on val, which may have been used to choose the recipe.")
     return "\n".join(f"- {line}" for line in lines)

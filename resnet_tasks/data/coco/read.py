@@ -146,7 +146,7 @@ def _iter_entries(path: Path, content: CocoContent, key: str) -> Iterator[Any]:
 
 
 def _locate_errors(path: Path, key: str, values: Iterator[Any]) -> Iterator[Any]:
-    """Yield the values.
+    """Yield the values, and add the file and the position to the error of an invalid entry.
 
     Raises:
         DataError: If an entry of `key` is not valid JSON.

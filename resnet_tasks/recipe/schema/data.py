@@ -82,7 +82,8 @@ class TilesRecipe(RecipeModel):
         height: Height of a tile, pixels of the stored image.
         width: Width of a tile, pixels of the stored image.
         overlap: Minimum fraction of a tile that its neighbor overlaps.
-        min_visible: Fraction of its box from which a cut object counts; below, it is ignored.
+        min_visible: Minimum fraction of the box of a cut object that lies in the tile. Below it,
+            the object becomes an ignore region.
         empty: Number of tiles without objects per epoch, for each tile with objects. None: all of
             them.
     """
@@ -151,8 +152,8 @@ class CopyPasteRecipe(RecipeModel):
     Attributes:
         p: Probability that an image gets objects of another image.
         fraction: Fraction of the other image's objects that are pasted.
-        min_visible: Visible fraction from which an object counts; below, it becomes an ignore
-            region.
+        min_visible: Minimum visible fraction of an object that others are pasted over. Below it,
+            the object becomes an ignore region.
     """
 
     p: Fraction = 0.5
@@ -179,8 +180,8 @@ class DataRecipe(RecipeModel):
         normalize: Normalization constants. `weights`: those of the pretrained weights; `data`:
             those of `data.train`, measured when training starts; or `mean` and `std`.
         repeat_factor: Fraction of training images below which a class is rare. Images that show a
-            rare class come sqrt(repeat_factor / fraction) times per epoch (LVIS: 0.001). None: all
-            images come once.
+            rare class occur sqrt(repeat_factor / fraction) times per epoch (LVIS: 0.001). None: all
+            images occur once.
         copy_paste: Objects of other images that are pasted into training images, after
             augmentation. None: none.
         unreadable_images: Reaction to a training image that cannot be read: `stop`, or `skip` it

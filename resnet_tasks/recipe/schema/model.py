@@ -42,8 +42,8 @@ class BackboneRecipe(RecipeModel):
         output_stride: Stride of C5, pixels; below 32, the last stages are dilated.
         drop_path: Probability of skipping the last block in training (stochastic depth); earlier
             blocks have lower ones.
-        gradient_checkpointing: Whether to save memory by a second forward of the stages; the
-            gradients stay the same.
+        gradient_checkpointing: Whether to save memory by a second forward pass through the stages;
+            the gradients stay the same.
         accept_license: Whether to accept weights whose license allows only non-commercial use.
     """
 
