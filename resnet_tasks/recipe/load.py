@@ -22,7 +22,7 @@ from resnet_tasks.recipe.schema.data import DataRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.schema_keys import get_json_schema
 from resnet_tasks.recipe.shipped_recipes import find_recipe
-from resnet_tasks.recipe.validation_errors import find_problems
+from resnet_tasks.recipe.validation_errors import find_problems, quote_value
 from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml
 
 
@@ -53,7 +53,7 @@ def load_recipe(
     value = document.value
     if not isinstance(value, dict):
         raise RecipeError(
-            f"{path}: a recipe consists of the keys {_list_top_keys()}; got {value!r}"
+            f"{path}: a recipe consists of the keys {_list_top_keys()}; got {quote_value(value)}"
         )
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)

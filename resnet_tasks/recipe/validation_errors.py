@@ -48,7 +48,7 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
             )
         else:
             location = format_key_path(path) or "the recipe"
-            sentence = f"{location}: got {_quote(value)}; allowed is {_describe_allowed(path)}"
+            sentence = f"{location}: got {quote_value(value)}; allowed is {_describe_allowed(path)}"
             if isinstance(value, str) and list_section_keys(path):
                 sentence += format_suggestions(find_keys(format_key_path(path)))
         # Each member of a union reports the same value; the first report is enough.
@@ -78,7 +78,8 @@ def _describe_unknown_key(path: KeyPath, document: Any) -> str:
     return f"unknown key {format_key_path(path)!r}; known {location}: {known_keys}{hint}"
 
 
-def _quote(value: Any) -> str:
+def quote_value(value: Any) -> str:
+    """Return a value as JSON, cut if it is too long for a message."""
     text = "nothing (null)" if value is None else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MAX_QUOTED_CHARS else text[: MAX_QUOTED_CHARS - 1] + "…"
 
