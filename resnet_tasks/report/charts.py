@@ -218,7 +218,7 @@ def draw_line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str 
 
 def draw_bar_chart(title: str, values: Mapping[str, float], *, label: str, note: str = "") -> Chart:
     """Draw horizontal bars from 0; long names are truncated and shown in full as a tooltip."""
-    step, left = 24, 170
+    step, left = 24, 200
     top = 6
     height = top + step * len(values) + BOTTOM
     low, high = min(0.0, *values.values()), max(0.0, *values.values())
@@ -230,7 +230,7 @@ def draw_bar_chart(title: str, values: Mapping[str, float], *, label: str, note:
         tip = make_element("title", escape(f"{name}: {format_score(value)}"))
         drawing.parts.append(
             make_element(
-                "text", tip + escape(truncate(name, 16)), x=left - 8, y=y + 16, class_="end"
+                "text", tip + escape(truncate(name, 20)), x=left - 8, y=y + 16, class_="end"
             )
         )
         drawing.add("rect", x=start, y=y + 4, width=max(end - start, 1.0), height=16, class_="bar")

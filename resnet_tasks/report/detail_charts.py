@@ -32,7 +32,7 @@ MAX_LINES = 12
 ERROR_TYPES = {
     "Cls": "wrong class",
     "Loc": "wrong location",
-    "Both": "wrong class and location",
+    "Both": "class and location",
     "Dupe": "duplicate",
     "Bkg": "background",
     "Miss": "missed",

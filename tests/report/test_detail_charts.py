@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from resnet_tasks.report.detail_charts import MAX_MATRIX, build_confusion_matrix, draw_detail_charts
+from resnet_tasks.report.charts import draw_bar_chart
+from resnet_tasks.report.detail_charts import (
+    ERROR_TYPES,
+    MAX_MATRIX,
+    build_confusion_matrix,
+    draw_detail_charts,
+)
 
 
 def test_a_confusion_matrix_tells_shares_of_rows_and_frequent_mistakes() -> None:
@@ -53,3 +59,10 @@ def test_a_damaged_part_is_a_sentence_and_the_others_are_drawn() -> None:
         "Causes of lost average precision",
     ]
     assert notes == ["The FROC curve could not be drawn: KeyError: 'false_positives'."]
+
+
+def test_names_of_error_types_are_complete_in_the_chart() -> None:
+    names = ERROR_TYPES.values()
+    svg = draw_bar_chart("errors", dict.fromkeys(names, 0.1), label="lost AP").svg
+    assert "…" not in svg
+    assert all(f"</title>{name}<" in svg for name in names)
