@@ -98,6 +98,7 @@ def _render_template(template: str, **values: Any) -> str:
     environment.filters |= {
         "share": format_score,
         "signed": _format_signed,
+        "bound": _format_bound,
         "significance": _choose_difference_class,
         "breakable": _make_breakable,
     }
@@ -121,6 +122,11 @@ def _format_signed(value: float) -> str:
     if not float(format_score(abs(value))):
         return "±0.000"
     return f"{'−' if value < 0 else '+'}{format_score(abs(value))}"
+
+
+def _format_bound(value: float) -> str:
+    """Return a bound of an interval with its sign; zero has none."""
+    return _format_signed(value).removeprefix("±")
 
 
 def _choose_difference_class(cell: ComparisonCell) -> str:

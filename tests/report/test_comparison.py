@@ -149,6 +149,8 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign(
     page = write_comparison([each.folder for each in pair], tmp_path / "page.html")
     text = page.read_text(encoding="utf-8")
     assert '<span class="difference">±0.000' in text
+    assert "[±" not in text
+    assert ", ±" not in text
     assert 'difference worse">±' not in text
     assert "−0.000" not in text
 
