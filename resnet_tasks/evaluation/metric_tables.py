@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_tasks.errors import shorten_name
-from resnet_tasks.structures.evaluation import HEADLINE, Metric
+from resnet_tasks.structures.evaluation import HEADLINE, Metric, get_class_metric_name
 
 CLASS_COLUMNS = 2
 """Number of per-class metrics on the console; more do not fit into 80 columns with intervals."""
@@ -171,7 +171,7 @@ class _ClassView:
         table = Table()
         table.add_column("class", overflow="fold")
         for name in self.metrics:
-            table.add_column(Text(name), justify="right", no_wrap=True)
+            table.add_column(Text(get_class_metric_name(name)), justify="right", no_wrap=True)
         for label in names:
             values = (
                 format_number(metric.per_class.get(label), metric.per_class_interval.get(label))

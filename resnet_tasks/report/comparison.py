@@ -23,7 +23,7 @@ from resnet_tasks.report.page_fragments import PageFragment, build_fragment
 from resnet_tasks.report.run_view import EvaluationView, RunView
 from resnet_tasks.report.sections import format_duration
 from resnet_tasks.runs.model_cost import CostComparison, ModelCost
-from resnet_tasks.structures.evaluation import select_headline
+from resnet_tasks.structures.evaluation import get_class_metric_name, select_headline
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _compare_classes(
             )
             for label in classes
         )
-        comparisons.append(ComparisonTable(f"{head}: {name}", rows))
+        comparisons.append(ComparisonTable(f"{head}: {get_class_metric_name(name)}", rows))
     return comparisons
 
 

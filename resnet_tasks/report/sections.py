@@ -27,7 +27,7 @@ from resnet_tasks.report.gallery import Gallery, draw_gallery
 from resnet_tasks.report.learning_charts import draw_learning_charts
 from resnet_tasks.report.page_fragments import PageFragment, build_fragment
 from resnet_tasks.report.run_view import SPLITS, EvaluationView, MetricView, RunView, Score
-from resnet_tasks.structures.evaluation import HEADLINE
+from resnet_tasks.structures.evaluation import HEADLINE, get_class_metric_name
 from resnet_tasks.visualization.colors import Color, format_css_color
 
 CARDS = 3
@@ -199,7 +199,7 @@ def _build_class_table(
         )
         for name in classes
     )
-    return ClassTable(tuple(with_classes), rows)
+    return ClassTable(tuple(map(get_class_metric_name, with_classes)), rows)
 
 
 def _find_classes_without_interval(metrics: Mapping[str, MetricView]) -> tuple[str, ...]:

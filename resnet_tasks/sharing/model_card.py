@@ -18,7 +18,7 @@ from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.report.run_view import EvaluationView, MetricView, RunView, Score
 from resnet_tasks.sharing.contents import build_shared_recipe, strip_paths
-from resnet_tasks.structures.evaluation import select_headline
+from resnet_tasks.structures.evaluation import get_class_metric_name, select_headline
 
 LICENSES = (
     "apache-2.0",
@@ -194,13 +194,14 @@ def _iter_class_tables(evaluation: EvaluationView) -> Iterator[str]:
     for head, metrics in evaluation.heads.items():
         main = next(iter(select_headline(metrics)), None)
         if main is not None and len(metrics[main].per_class) > 1:
+            shown_name = get_class_metric_name(main)
             rows = [
                 (label, _format_number(score), _format_interval(score))
                 for label, score in metrics[main].per_class.items()
             ]
-            table = _format_table((f"{head}, by class", main, "95 % interval"), rows)
+            table = _format_table((f"{head}, by class", shown_name, "95 % interval"), rows)
             if len(rows) > MAX_ALLOWED:
-                summary = f"{head}, {main} of all {len(rows)} classes"
+                summary = f"{head}, {shown_name} of all {len(rows)} classes"
                 table = f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
             yield table
 

@@ -40,6 +40,13 @@ HEADLINE = (
     "pixel_accuracy",
 )
 """Metrics that are reported first, the most informative first."""
+CLASS_METRICS = {
+    "mIoU": "IoU",
+    "mIoU_per_image": "IoU_per_image",
+    "mAP": "AP",
+    "pixel_accuracy": "recall",
+}
+"""Metrics over all classes -> name of their value for one class."""
 
 
 def select_headline(names: Iterable[str]) -> list[str]:
@@ -52,6 +59,11 @@ def select_headline(names: Iterable[str]) -> list[str]:
     """
     metrics = list(names)
     return [name for name in HEADLINE if name in metrics] or metrics
+
+
+def get_class_metric_name(name: str) -> str:
+    """Return the name of a metric for a single class: of `mIoU`, the mean over classes, `IoU`."""
+    return CLASS_METRICS.get(name, name)
 
 
 @dataclass(frozen=True)

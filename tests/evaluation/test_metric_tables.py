@@ -118,6 +118,7 @@ def test_few_classes_are_complete_next_to_many() -> None:
     }
     text = printed(made)
     assert "few, by class\n" in text
+    assert "  IoU " in text, "of one class, there is no mean"
     assert "road of the old town by the river" in text
     assert "many: 7 lowest, 7 highest of 80; all 80 in" in text
 
