@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_pl
 from resnet_tasks.cli.assistance.completion import complete_keys, complete_recipes
 from resnet_tasks.cli.listings import PluginFiles, load_plugin_files
 from resnet_tasks.errors import RecipeError
+from resnet_tasks.option_help import format_rows
 
 FREE_FORM = ("heads.NAME.options", "combine.NAME.options", "evaluation.extra", "augment")
 """Keys whose content registered classes define."""
@@ -33,6 +35,10 @@ def list_all() -> None:
     from resnet_tasks.recipe.shipped_recipes import list_recipes
 
     shipped_recipes = list_recipes()
+    if sys.stdout.isatty():  # otherwise one line per recipe, for grep
+        rows = [(recipe.name, [recipe.summary]) for recipe in shipped_recipes]
+        typer.echo(format_rows(rows, shutil.get_terminal_size().columns))
+        return
     width = max((len(recipe.name) for recipe in shipped_recipes), default=0)
     for recipe in shipped_recipes:
         typer.echo(f"{recipe.name:{width}}  {recipe.summary}")

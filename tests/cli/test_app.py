@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from data_tools import catalog
-from resnet_tasks.cli import app
+from resnet_tasks.cli import app, recipes
 from resnet_tasks.errors import DataError
 
 RUN_RECIPE = """\
@@ -100,6 +101,22 @@ def test_recipes(tmp_path: Path) -> None:
     assert run("recipes", "copy", "quickstart", tmp_path / "my.yaml").exit_code == 0
     assert "already exists" in mistake("recipes", "copy", "quickstart", tmp_path / "my.yaml")
     assert json.loads(run("recipes", "schema").stdout)["properties"]["heads"]
+
+
+def test_recipes_fit_the_terminal_and_a_pipe_gets_one_line_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    piped = run("recipes", "list").stdout.splitlines()
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout", terminal)
+    recipes.list_all()
+    assert max(map(len, piped)) > 80 >= max(map(len, terminal.getvalue().splitlines()))
+    assert terminal.getvalue().split() == " ".join(piped).split()
 
 
 def test_validate_reports_the_recipe_and_the_options_of_heads(tmp_path: Path) -> None:
