@@ -41,21 +41,26 @@ def describe_unknown_command(group: Any, ctx: Any, words: Sequence[str]) -> str:
 def _suggest_commands(group: Any, ctx: Any, words: Sequence[str]) -> list[str]:
     """Suggest commands for a word of other tools, a subcommand, a recipe or a format."""
     word, name = words[0], normalize_name(words[0])
+    asks_for_help = "--help" in COMMANDS.get(name, ())
     if ctx.parent is not None:
         group_name = ctx.info_name
+        if asks_for_help:
+            return [f"{group_name} --help"]
         if group_name == "data" and name not in SUBCOMMANDS[group_name]:
             from data_tools.formats import FORMATS
 
             return [f"data convert {shlex.join(words)}"] if word in FORMATS else []
         return [f"{group_name} {target}" for target in SUBCOMMANDS[group_name].get(name, ())]
-    suggestions = [*COMMANDS.get(name, ())]
-    if suggestions == ["--help"]:
+    if asks_for_help:
         known_words = [word for word in words[1:2] if group.get_command(ctx, word)]
         return [" ".join([*known_words, "--help"])]
-    suggestions += [
-        f"{command_name} {name}"
-        for command_name in group.list_commands(ctx)
-        if name in getattr(group.get_command(ctx, command_name), "commands", {})
+    suggestions = [
+        *COMMANDS.get(name, ()),
+        *(
+            f"{command_name} {name}"
+            for command_name in group.list_commands(ctx)
+            if name in getattr(group.get_command(ctx, command_name), "commands", {})
+        ),
     ]
     return suggestions or _suggest_for_path(word)
 

@@ -58,6 +58,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("data", "yolo", "a b", "c"), "\"data convert yolo 'a b' c\""),
         (("data", "chekc"), "'check'"),
         (("recipes", "ls"), "'recipes list'"),
+        (("recipes", "help"), "'recipes --help'"),
+        (("data", "usage"), "'data --help'"),
     ],
 )
 def test_unknown_commands(words: tuple[str, ...], suggestion: str) -> None:
