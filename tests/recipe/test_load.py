@@ -179,7 +179,7 @@ def test_all_problems_of_text_and_overrides_come_together(tmp_path: Path) -> Non
         ("1: x\n", "a key must be text"),
         ("- 1\n", "a recipe consists of the keys name, plugins, data"),
         ("", "got nothing (null)"),
-        ("x " * 5000, "got \"" + "x " * 29 + "…"),
+        ("x " * 5000, 'got "' + "x " * 29 + "…"),
         ("a: 1\n---\nb: 2\n", "but found another document"),
         ("a: " + "[" * 500, "nesting is more than 30 levels"),
         ("a: \x07", "this is not valid YAML"),
