@@ -173,10 +173,7 @@ class _ClassView:
         for name in self.metrics:
             table.add_column(Text(get_class_metric_name(name)), justify="right", no_wrap=True)
         for label in names:
-            values = (
-                format_number(metric.per_class.get(label), metric.per_class_interval.get(label))
-                for metric in self.metrics.values()
-            )
+            values = (_format_class_value(metric, label) for metric in self.metrics.values())
             # A long name would be folded into several lines.
             shown_name = shorten_name(label, NAME_WIDTH) if self.is_long else label
             table.add_row(Text(shown_name), *map(Text, values))
@@ -218,6 +215,14 @@ def _count_rows(num_free: int, num_heads: int, num_tables: int) -> int:
 
 def _strip_head(name: str) -> str:
     return name.rpartition("/")[2]
+
+
+def _format_class_value(metric: Metric, label: str) -> str:
+    """Format the value of a class with the digits of the column, with or without an interval."""
+    value, interval = metric.per_class.get(label), metric.per_class_interval.get(label)
+    if value is not None and interval is None and any(metric.per_class_interval.values()):
+        return f"{value:.3f} {'no interval':>14}"
+    return format_number(value, interval)
 
 
 def _format_interval(interval: tuple[float, float] | None) -> str:

@@ -148,3 +148,10 @@ def test_a_long_name_is_folded_not_cut() -> None:
 
 def test_classes_without_any_value_get_no_table() -> None:
     assert "by class" not in printed({"AP": Metric(None, {"a": None, "b": None})})
+
+
+def test_a_class_without_an_interval_has_the_digits_of_its_column() -> None:
+    metric = Metric(0.5, {"sky": 0.25, "car": 0.75}, (0.4, 0.6), {"sky": (0.2, 0.3)})
+    text = printed({"AP": metric})
+    assert "│ sky   │ 0.250 [0.200, 0.300] │" in text
+    assert "│ car   │ 0.750    no interval │" in text
