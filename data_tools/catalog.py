@@ -232,7 +232,7 @@ def convert(
         ResnetTasksError: If there is no such format.
     """
     format_ = FORMATS.get(format_name)
-    validated_options = format_.validate_options(options, "options")
+    validated_options = format_.validate_options(options)
     origin = DatasetProvenance(out.name, license=str(options.get("license_name") or "not stated"))
     nameless = DatasetSpec(out.name, format_name, origin, verified=format_.verified)
     return _convert_sources(nameless, format_, source, out, overwrite, progress, validated_options)

@@ -141,30 +141,31 @@ class Format:
         meaning = get_first_sentence(entry.description).rstrip(".")
         return f"{subject}: got {got!r}; allowed is {entry.allowed} ({meaning})"
 
-    def validate_options(self, options: Mapping[str, Any], location: str) -> dict[str, Any]:
+    def validate_options(self, options: Mapping[str, Any], location: str = "") -> dict[str, Any]:
         """Return the options with the types that the converter expects, such as tuples for lists.
 
         Args:
             options: Name of each option -> value as parsed from YAML.
-            location: Origin of the options, prefix of the error message.
+            location: Origin of the options, named at the start of an error message.
 
         Raises:
             DataError: If the format has no such option, or a value has the wrong type.
         """
         hints = get_type_hints(self.convert)
+        prefix = f"{location}: " if location else ""
         checked = {}
         for option, value in options.items():
             if option not in self.options:
                 hint = suggest_nearest(option, self.options)
                 raise DataError(
-                    f"{location}: the format {self.name!r} has no option {option!r}; it has "
+                    f"{prefix}the format {self.name!r} has no option {option!r}; it has "
                     f"{', '.join(self.options)}{hint}"
                 )
             try:
                 checked[option] = TypeAdapter(hints[option]).validate_python(value)
             except ValidationError as error:
                 raise DataError(
-                    f"{location}: {self._describe_problem(option, value, error.errors()[0])}"
+                    f"{prefix}{self._describe_problem(option, value, error.errors()[0])}"
                 ) from None
         return checked
 

@@ -1,4 +1,4 @@
-"""Numbers in messages, tables and reports: counted nouns, sizes in bytes and p-values."""
+"""Numbers in messages, tables and reports: counted nouns, sizes, durations and p-values."""
 
 from __future__ import annotations
 
@@ -56,3 +56,12 @@ def format_p_value(p: float) -> str:
     if p < 0.001:
         return "<0.001"
     return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in seconds with units: `12.3 s`, `3 min 5 s` or `2 h 7 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, remaining_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {remaining_seconds} s"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_tasks.number_formats import Count, format_bytes, format_p_value
+from resnet_tasks.number_formats import Count, format_bytes, format_duration, format_p_value
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,3 +97,11 @@ def test_no_message_leaves_the_plural_to_the_reader(folder: str) -> None:
         if re.search(r"[a-z]\((s|es|ies)\)[ ,.;:\"']", line) and '"' in line
     ]
     assert hits == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 0 s"), (185.4, "3 min 5 s"), (7620, "2 h 7 min")],
+)
+def test_durations_have_units_that_fit(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

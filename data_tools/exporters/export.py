@@ -46,7 +46,7 @@ def export_coco(
         ResnetTasksError: If there is no such format.
     """
     format_ = EXPORTS.get(format_name)
-    validated_options = format_.validate_options(options, "options")
+    validated_options = format_.validate_options(options)
     splits = {
         name: read_coco(file, images_root=images_root)
         for name, file in find_coco_splits(source).items()

@@ -38,7 +38,9 @@ def describe_dataset(split: str, dataset: CocoDataset) -> list[str]:
             lines.append(f"{split}: {file.path.name}: {file.note}")
         if problems := file.count_problems():
             kinds = ", ".join(f"{kind}: {count}" for kind, count in problems.items())
-            lines.append(f"{split}: {file.path.name}: {kinds}")
+            lines.append(
+                f"{split}: {file.path.name}: {kinds} (explained by `resnet-tasks data check`)"
+            )
     return lines
 
 

@@ -10,7 +10,7 @@ import psutil
 import torch
 from rich.table import Table
 
-from resnet_tasks.number_formats import Count, format_bytes
+from resnet_tasks.number_formats import Count, format_bytes, format_duration
 from resnet_tasks.profiling.trial_steps import TrialTraining
 
 if sys.platform != "win32":
@@ -48,10 +48,10 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
         "memory": describe_peak_memory(device),
         "time per step": f"{step_seconds:.2f} s (the first: {seconds[0]:.2f} s)",
         "time per epoch": (
-            f"{_format_duration(epoch)} ({Count(steps.updates_per_epoch):step}), without evaluation"
+            f"{format_duration(epoch)} ({Count(steps.updates_per_epoch):step}), without evaluation"
         ),
         "time of the run": (
-            f"{_format_duration(epoch * options.epochs)} ({Count(options.epochs):epoch})"
+            f"{format_duration(epoch * options.epochs)} ({Count(options.epochs):epoch})"
         ),
         "evaluation": f"{Count(num_val_images):image} per evaluation",
     }
@@ -103,9 +103,3 @@ def measure_peak_rss() -> int:
     # macOS reports bytes, Linux KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
-
-
-def _format_duration(seconds: float) -> str:
-    minutes, remainder = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {remainder:02d} s"

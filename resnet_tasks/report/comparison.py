@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.number_formats import format_bytes
+from resnet_tasks.number_formats import format_bytes, format_duration
 from resnet_tasks.report.charts import Axes, Chart, Line, draw_line_chart
 from resnet_tasks.report.comparison_cells import (
     ComparisonCell,
@@ -21,7 +21,6 @@ from resnet_tasks.report.history import History, smooth
 from resnet_tasks.report.learning_charts import CURVES
 from resnet_tasks.report.page_fragments import PageFragment, build_fragment
 from resnet_tasks.report.run_view import EvaluationView, RunView
-from resnet_tasks.report.sections import format_duration
 from resnet_tasks.runs.model_cost import CostComparison, ModelCost
 from resnet_tasks.structures.evaluation import get_class_metric_name, select_headline
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resnet_tasks.assemble.split_files import read_sources
 from resnet_tasks.errors import RunError
-from resnet_tasks.number_formats import Count
+from resnet_tasks.number_formats import Count, format_duration
 from resnet_tasks.report.charts import Chart
 from resnet_tasks.report.datasets import (
     SplitView,
@@ -306,15 +306,6 @@ def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[s
     if history.wall_seconds is not None and len(history.starts) == 1:
         rows.append(("training with evaluations", format_duration(history.wall_seconds)))
     return rows
-
-
-def format_duration(seconds: float) -> str:
-    """Format seconds as text with units."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, remaining_seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {remaining_seconds} s"
 
 
 def _find_warnings(run: RunView, evaluation: EvaluationView | None) -> list[str]:

@@ -13,6 +13,7 @@ from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.metric_tables import build_metric_tables
 from resnet_tasks.files.folder_lock import enter_folder_lock
+from resnet_tasks.number_formats import format_duration
 from resnet_tasks.profiling.dry_run import build_dry_run_table
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -74,7 +75,7 @@ def finetune_recipe(
                 console=processes.select_console(console or Console()),
             )
         if run is not None and processes.is_main:
-            _evaluate_run(run, data_root, console or Console(), (time.monotonic() - started) / 60)
+            _evaluate_run(run, data_root, console or Console(), time.monotonic() - started)
     return run
 
 
@@ -158,17 +159,17 @@ def _print_cost(setup: TrainingSetup, processes: DistributedContext, console: Co
     console.print(f"{setup.describe()}; nothing was written (--dry-run)")
 
 
-def _evaluate_run(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:
+def _evaluate_run(run: Run, data_root: Path | None, console: Console, seconds: float) -> None:
     """Evaluate the last checkpoint on val; print the main metrics and the paths of the results.
 
     Args:
         run: Run to evaluate.
         data_root: Folder of the datasets; None: the default folder.
         console: Console to print to.
-        minutes: Duration of the training, in minutes.
+        seconds: Duration of the training, in seconds.
     """
     evaluation = run.evaluate("val", data_root=data_root, console=console)
-    title = f"{run.recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
+    title = f"{run.recipe.name}: val, last checkpoint, {format_duration(seconds)}"
     console.print(build_metric_tables(evaluation.metrics, title, headline_only=True))
     folder = run.directory / "evaluations" / "val"
     console.print(

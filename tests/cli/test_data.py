@@ -67,6 +67,6 @@ def test_the_wrong_type_gets_the_allowed_values() -> None:
     result = run("convert", "voc", "a", "b", "one_based=2.5")
     assert result.exit_code == 2
     assert (
-        "options: option one_based of the format 'voc': got 2.5; allowed is true or false "
+        "error: option one_based of the format 'voc': got 2.5; allowed is true or false "
         "(Whether coordinates count from 1" in result.stderr
     )
