@@ -135,9 +135,11 @@ def _find_value(
     path: tuple[int | str, ...] = ()
     value: Any = options
     for part in loc:
-        is_key = isinstance(value, Mapping) and part in value
-        is_position = isinstance(value, list | tuple) and isinstance(part, int)
-        if is_key or (is_position and part < len(value)):
+        if isinstance(value, list | tuple):
+            is_inside = isinstance(part, int) and part < len(value)
+        else:
+            is_inside = isinstance(value, Mapping) and part in value
+        if is_inside:
             path, value = (*path, part), value[part]
     return path, value
 
