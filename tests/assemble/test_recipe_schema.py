@@ -42,7 +42,9 @@ class PluginHead(UNet):
 @pytest.fixture
 def schema(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     # Other tests register heads without documentation in the same process.
-    built_in = {n: head for n, head in HEADS._items.items() if head.__module__.startswith("resnet")}
+    built_in = {
+        n: head for n, head in HEADS._items.items() if head.__module__.startswith("resnet_tasks.")
+    }
     monkeypatch.setattr(HEADS, "_items", {**built_in, "plugin_head": PluginHead})
     monkeypatch.setitem(COMBINERS._items, "boxes_on_map", BoxesOnMap)
     return build_recipe_schema()
