@@ -29,6 +29,7 @@ from data_tools.writing.coco_shapes import (
     shape_from_mask,
     shape_from_polygons,
 )
+from data_tools.writing.repairs import RepairList
 from data_tools.writing.semantic_maps import SemanticMaps
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.errors import DataError
@@ -69,6 +70,9 @@ class CocoWriter:
         description: One-line description for `info`.
         license_name: License of the source data.
 
+    Attributes:
+        repairs: Repaired faults of the source files, which become warnings of the summary.
+
     Raises:
         DataError: If the JSON already exists, or category names repeat or cannot be printed.
     """
@@ -104,6 +108,7 @@ class CocoWriter:
         self._skipped: list[SkippedObject] = []
         self._notes: list[str] = []
         self._warnings: list[str] = []
+        self.repairs = RepairList()
         self._semantic_maps = SemanticMaps(folder, split, num_categories=len(names))
         self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
         if images_root is not None and not copy_images:
@@ -326,6 +331,6 @@ class CocoWriter:
             pixels,
             tuple(self._skipped),
             notes=tuple(self._notes),
-            warnings=tuple(self._warnings),
+            warnings=(*self._warnings, *self.repairs.describe()),
             image_paths=frozenset(self._images.paths),
         )

@@ -71,7 +71,12 @@ class SourceImage:
         """
         if self._dicom is None:
             return AddedFrame(writer.add_image(self.path, group=self.group))
-        (added,) = add_frames(writer, self._dicom, Path(self._name), self.group)
+        added, *others = add_frames(writer, self._dicom, Path(self._name), self.group)
+        if others:
+            raise DataError(
+                f"a table names {self.path}, but it has {Count(1 + len(others)):frame}; boxes need "
+                "one image"
+            )
         return added
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from data_tools.converters.dicom.options import DicomOptions, Group, Values, is_dicom
+from data_tools.converters.dicom.options import DicomOptions, Group, Padding, Values, is_dicom
 from data_tools.reading.source_folder import SPLITS, format_listing, require_parts, walk_files
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
@@ -43,6 +43,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     salt: str = "",
     hashed_names: bool = False,
     longest_side: int | None = None,
+    padding: Padding = "darkest",
     damaged: Literal["stop", "skip"] = "stop",
     license_name: str = "",
     progress: Progress | None = None,
@@ -59,6 +60,8 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
         salt: Secret that is mixed into the hashes of ids, so that nobody can verify a guessed id.
         hashed_names: Whether to name images and skipped files by hashes of their paths.
         longest_side: Maximum height and width in pixels; larger images are shrunk. None: no limit.
+        padding: `darkest` gives pixels that hold the file's padding value the darkest value of the
+            other pixels; `keep` leaves them.
         damaged: `stop` at a damaged file, or `skip` and list it.
         license_name: License of the data, written to the JSON.
         progress: Function called with (done, total) after each file.
@@ -69,7 +72,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     Raises:
         DataError: If there is no DICOM image, or one is damaged or cannot be decoded.
     """
-    options = DicomOptions(values, group, salt, longest_side)
+    options = DicomOptions(values, group, salt, longest_side, padding)
     splits = {
         split: list(walk_files(folder)) for split, folder in find_split_folders(source).items()
     }
@@ -199,6 +202,8 @@ def add_frames(
             image, size=size, group=group, spacing=frame.spacing, attributes=frame.attributes
         )
         added.append(AddedFrame(image_id, frame.scale))
+    for repair in dicom.repairs:
+        writer.repairs.add(repair, name.as_posix())
     return added
 
 

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from pydicom.uid import UID
 
 from data_tools.converters.dicom.gray_values import convert_gray
-from data_tools.converters.dicom.options import DicomOptions
+from data_tools.converters.dicom.header_repairs import (
+    read_numbers,
+    repair_number_of_frames,
+    repair_rescale,
+    repair_transfer_syntax,
+)
+from data_tools.converters.dicom.options import DicomOptions, has_preamble, is_dicom
+from data_tools.converters.dicom.padding import REPORT as PADDING_REPORT
+from data_tools.converters.dicom.padding import fill_padding, find_padding
 from data_tools.converters.dicom.pixel_decoding import (
     count_unused_bits,
     decode_frame,
@@ -27,6 +35,14 @@ Array = NDArray[Any]
 
 NO_IMAGES = {"SEG": "labels", "RTDOSE": "doses", "PR": "a presentation"}
 """Modalities whose pixels are not an image of a patient."""
+NO_IMAGE_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "labels",
+    "1.2.840.10008.5.1.4.1.1.66.5": "labels",
+    "1.2.840.10008.5.1.4.1.1.66.7": "labels",
+    "1.2.840.10008.5.1.4.1.1.481.2": "doses",
+}
+"""SOP classes whose pixels are not an image: segmentations, surfaces, label maps, doses. Files of
+these classes often state the modality of the segmented image."""
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 """Elements with the pixel spacing, in order of preference; the second is measured at the detector,
 not in the patient."""
@@ -72,16 +88,41 @@ class DicomFile:
         path: Path of the file.
         options: Options of the conversion from DICOM files to images.
 
+    Attributes:
+        path: Path of the file.
+        header: Elements before the pixels.
+        instance: SOP instance UID; empty if it is missing.
+        num_frames: Number of frames; as stated until `iterate_frames` has read the pixels, which
+            may hold more.
+        repairs: Descriptions of the repaired faults, as keys.
+
     Raises:
         DataError: If the file is not a DICOM file or its header is damaged.
     """
 
     def __init__(self, path: Path, options: DicomOptions) -> None:
         self.path, self._options = path, options
+        self.repairs: dict[str, None] = {}
         with convert_errors(path), IgnoreWarnings():
-            self.header = pydicom.dcmread(path, stop_before_pixels=True)
+            self.header = self._read(stop_before_pixels=True)
+            if not has_preamble(path):
+                self._note_repair("the preamble (128 bytes and DICM) is missing")
             self.instance = str(self.header.get("SOPInstanceUID", "") or "")
             self.num_frames = int(self.header.get("NumberOfFrames", None) or 1)
+
+    def _read(self, *, stop_before_pixels: bool) -> pydicom.Dataset:
+        # `force` parses a file without preamble; any other file would be read as garbage.
+        dataset = pydicom.dcmread(
+            self.path, stop_before_pixels=stop_before_pixels, force=is_dicom(self.path)
+        )
+        is_compressed = "PixelData" in dataset and dataset["PixelData"].is_undefined_length
+        if not is_compressed:
+            self._note_repair(repair_transfer_syntax(dataset))
+        return dataset
+
+    def _note_repair(self, description: str | None) -> None:
+        if description is not None:
+            self.repairs[description] = None
 
     def explain_missing_image(self) -> str | None:
         """Return why the file has no image (a report, a plan, a segmentation), or None."""
@@ -89,11 +130,15 @@ class DicomFile:
             modality = str(self.header.get("Modality", "") or "")
             if modality in NO_IMAGES:
                 return f"it holds {NO_IMAGES[modality]} ({modality}), not an image"
-            if "Rows" in self.header and "Columns" in self.header:
-                return None
             kind = self.header.get("SOPClassUID", None) or self.header.file_meta.get(
                 "MediaStorageSOPClassUID", None
             )
+            if content := NO_IMAGE_CLASSES.get(str(kind)):
+                return f"it holds {content} ({format_uid(UID(str(kind)))}), not an image"
+            if self.header.get("SegmentSequence", None):
+                return "it holds labels (it has a SegmentSequence), not an image"
+            if "Rows" in self.header and "Columns" in self.header:
+                return None
             return (
                 f"it contains no image ({format_uid(UID(str(kind))) if kind else 'no SOP class'})"
             )
@@ -123,11 +168,14 @@ class DicomFile:
             require_decoder(self.header, self.path)
             unused = count_unused_bits(self.header, self.path)
             # Read the whole file: pydicom reads deflated files and some fragments only this way.
-            dataset = pydicom.dcmread(self.path)
+            dataset = self._read(stop_before_pixels=False)
+            require_decoder(dataset, self.path)
             if not any(keyword in dataset for keyword in _PIXELS):
                 raise DataError(
                     f"{self.path} has the header of an image but no pixels; replace the file"
                 )
+            self._note_repair(repair_number_of_frames(dataset))
+            self.num_frames = int(dataset.get("NumberOfFrames", None) or 1)
         for index in range(self.num_frames):
             # Not around the yield: the filter of warnings must not apply to the caller.
             with convert_errors(self.path), IgnoreWarnings():
@@ -137,11 +185,11 @@ class DicomFile:
     def _read_frame(self, dataset: pydicom.Dataset, index: int, unused: int) -> DicomFrame:
         stored_values = decode_frame(dataset, self.path, index, unused)
         header = self._build_frame_header(index)
-        pixels = (
-            convert_gray(stored_values, header, self._options.values, self.path)
-            if stored_values.ndim == 2
-            else stored_values
-        )
+        pixels = stored_values
+        if stored_values.ndim == 2:
+            self._note_repair(repair_rescale(header))
+            stored_values = self._fill_padding(dataset, index, stored_values, header)
+            pixels = convert_gray(stored_values, header, self._options.values, self.path)
         small = shrink(pixels, self._options.longest_side)
         scale = (small.shape[0] / pixels.shape[0], small.shape[1] / pixels.shape[1])
         spacing, attributes = self._read_metadata(header)
@@ -151,6 +199,20 @@ class DicomFile:
         if number is not None:
             attributes["frame"] = number
         return DicomFrame(small, stored_values.ndim == 3, scale, spacing, number, attributes)
+
+    def _fill_padding(
+        self, dataset: pydicom.Dataset, index: int, stored_values: Array, header: pydicom.Dataset
+    ) -> Array:
+        if self._options.padding == "keep":
+            return stored_values
+        is_padding = find_padding(dataset, index, stored_values)
+        if is_padding is None:
+            return stored_values
+        self._note_repair(PADDING_REPORT)
+        is_inverted = header.PhotometricInterpretation == "MONOCHROME1"
+        is_dark_high = is_inverted != (float(header.get("RescaleSlope", 1)) < 0)
+        fallback = (1 << int(header.BitsStored)) - 1 if is_dark_high else 0
+        return fill_padding(stored_values, is_padding, is_dark_high=is_dark_high, fallback=fallback)
 
     def _build_frame_header(self, index: int) -> pydicom.Dataset:
         """Return the elements of one frame; functional groups override those of the file."""
@@ -184,8 +246,7 @@ class DicomFile:
             if text := next(filter(None, texts), ""):
                 attributes[name] = text
         for keyword in SPACINGS:
-            if header.get(keyword, None):
-                spacing = tuple(float(value) for value in header[keyword].value)
+            if spacing := read_numbers(header, keyword):
                 if len(spacing) != 2 or not all(0 < distance < math.inf for distance in spacing):
                     raise DataError(
                         f"{self.path} has the {keyword} {list(spacing)}; it must be two numbers "

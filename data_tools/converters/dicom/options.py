@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from resnet_tasks.data.images.image_files import open_image_file
 from resnet_tasks.errors import DataError
 
 Values = Literal["stored", "modality", "voi"] | tuple[float, float]
 Group = Literal["patient", "study", "none"]
+Padding = Literal["darkest", "keep"]
 
 _PREAMBLE = 128
+_FIRST_GROUPS = (0x0002, 0x0008)
+"""Groups of the first element of a file without preamble: file meta information or identity."""
+_MAX_FIRST_LENGTH = 1024
+"""Maximum length of the first element of a file without preamble, in bytes."""
+_LONG_VRS = (b"OB", b"OW", b"UN", b"UT", b"SQ", b"UC", b"UR")
+"""Value representations whose length takes four bytes in explicit encodings."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,15 @@ class DicomOptions:
             can verify the guess.
         longest_side: Maximum height and width in pixels; larger images are shrunk by area
             averaging. None for no limit.
+        padding: Treatment of pixels that hold the file's padding value, which are no measurements.
+            `darkest` gives them the darkest value of the other pixels; `keep` leaves them.
     """
 
     values: Values = "modality"
     group: Group = "patient"
     salt: str = ""
     longest_side: int | None = None
+    padding: Padding = "darkest"
 
     def __post_init__(self) -> None:
         if isinstance(self.values, tuple) and not (
@@ -61,9 +72,52 @@ class DicomOptions:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file has the preamble of DICOM."""
+    """Return whether a file has the preamble of DICOM, or starts with DICOM elements without it."""
+    head = _read_head(path)
+    return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM" or _starts_with_elements(head)
+
+
+def has_preamble(path: Path) -> bool:
+    """Return whether a file has the preamble of DICOM: 128 bytes and `DICM`."""
+    return _read_head(path)[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
+
+
+def _read_head(path: Path) -> bytes:
     try:
         with open_image_file(path) as stream:  # `Path.open` would wait for a writer of a FIFO
-            return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+            return stream.read(_MAX_FIRST_LENGTH + 32)
     except (DataError, OSError):
+        return b""
+
+
+def _starts_with_elements(head: bytes) -> bool:
+    """Return whether bytes are two consecutive little-endian elements in ascending order."""
+    first = _parse_element(head)
+    if first is None or first.group not in _FIRST_GROUPS or first.end > _MAX_FIRST_LENGTH:
         return False
+    second = _parse_element(head[first.end :])
+    return second is not None and (
+        (first.group, first.element) < (second.group, second.element)
+        and second.group in (*_FIRST_GROUPS, 0x0010)
+    )
+
+
+class _ElementHead(NamedTuple):
+    """Tag of a data element, and the offset of the next element."""
+
+    group: int
+    element: int
+    end: int
+
+
+def _parse_element(data: bytes) -> _ElementHead | None:
+    """Parse the start of an element with explicit or implicit value representation."""
+    if len(data) < 12:
+        return None
+    group, element = struct.unpack("<HH", data[:4])
+    representation = data[4:6]
+    if not (representation.isalpha() and representation.isupper()):
+        return _ElementHead(group, element, 8 + struct.unpack("<I", data[4:8])[0])
+    if representation in _LONG_VRS:
+        return _ElementHead(group, element, 12 + struct.unpack("<I", data[8:12])[0])
+    return _ElementHead(group, element, 8 + struct.unpack("<H", data[6:8])[0])

@@ -9,7 +9,8 @@ channels become the channels of a TIFF. Value 0 is unlabeled, unless `classes` n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,18 +30,21 @@ from resnet_tasks.errors import DataError
 if TYPE_CHECKING:
     from data_tools.converters.nifti.volumes import Volume
 
+Plane = Literal["axial", "coronal", "sagittal"]
+
 
 def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
     source: Path,
     out: Path,
     *,
-    plane: Literal["axial", "coronal", "sagittal"] = "axial",
+    plane: Plane = "axial",
     classes: Mapping[int, str] | None = None,
     empty_slices: float = 1.0,
     val_fraction: float = 0.0,
     seed: int = 0,
     fill: float | None = None,
     check_affine: bool = True,
+    orientation: str | None = None,
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
@@ -59,6 +63,8 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
         fill: Replacement of values that are not finite; None to refuse them.
         check_affine: Whether to refuse labels whose position in the patient differs from that of
             their volume.
+        orientation: Anatomical directions in which the stored axes increase, such as `LAS` or
+            `RAS`, for files that state none; None to refuse such files.
         license_name: License of the data, written to the JSON.
         progress: Function called with (done, total) after each volume.
 
@@ -71,6 +77,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
     """
     if not 0 <= empty_slices <= 1:
         raise DataError(f"empty_slices is {empty_slices}; it must be a fraction from 0 to 1")
+    open_volume = _make_volume_opener(check_affine=check_affine, orientation=orientation)
     layout = read_layout(source, classes)
     splits = _choose_splits(layout, val_fraction, seed, source)
     ids = {0: 0, **{value: index for index, value in enumerate(layout.classes, start=1)}}
@@ -86,7 +93,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
 
     def add_case(writer: CocoWriter, case: Case) -> None:
         empty_fraction = empty_slices if writer.split == "train" else 1.0
-        volume = _open_volume(case, plane, check_affine=check_affine)
+        volume = open_volume(case, plane)
         _add_case(writer, volume, ids, empty_fraction, fill)
 
     def finish_split(writer: CocoWriter) -> None:
@@ -123,13 +130,17 @@ def _list_unlabeled(
             yield from (f"{other_split}: {name}" for name in names)
 
 
-def _open_volume(
-    case: Case, plane: Literal["axial", "coronal", "sagittal"], *, check_affine: bool
-) -> Volume:
+def _make_volume_opener(
+    *, check_affine: bool, orientation: str | None
+) -> Callable[[Case, Plane], Volume]:
     # Imported here, so that formats can be listed without nibabel.
-    from data_tools.converters.nifti.volumes import Volume  # noqa: PLC0415
+    from data_tools.converters.nifti.volumes import (  # noqa: PLC0415
+        Volume,
+        require_orientation_code,
+    )
 
-    return Volume(case, plane, check_affine=check_affine)
+    require_orientation_code(orientation)
+    return partial(Volume, check_affine=check_affine, orientation=orientation)
 
 
 def _add_case(
@@ -158,6 +169,8 @@ def _add_case(
             attributes={"slice": index, "slice_distance": round(volume.distance, 6)},
         )
         writer.add_semantic(image_id, volume.read_labels(index, ids))
+    for repair, file in volume.repairs.items():
+        writer.repairs.add(repair, f"{file.parent.name}/{file.name}")
 
 
 def _select_slices(volume: Volume, ids: Mapping[int, int], fraction: float) -> list[int]:

@@ -61,6 +61,8 @@ AXES: dict[Plane, tuple[str, str, str]] = {
 MAX_CHANNELS = 64
 """Maximum number of channels, as for images. A longer fourth axis is a time axis, not channels."""
 MILLIMETERS = {"meter": 1000.0, "micron": 0.001}
+MAX_LABEL_ERROR = 1e-3
+"""Maximum distance of a label from a whole number: rounding of floats, not interpolation."""
 MAX_OFFSET = 0.5
 """Maximum distance between the corners of aligned volumes, as a fraction of a voxel."""
 READER_ERRORS = (
@@ -90,6 +92,7 @@ class _StoredVolume:
     slope: float
     intercept: float
     unit: float  # millimeters
+    is_oriented: bool  # by the header, not by the option `orientation`
 
     @property
     def is_scaled(self) -> bool:
@@ -107,6 +110,8 @@ class Volume:
         plane: Anatomical plane of the slices.
         check_affine: Whether to refuse channels and labels whose position in the patient differs
             from that of the first channel.
+        orientation: Anatomical directions in which the stored axes increase, such as `LAS`, for
+            files that state none; None to refuse such files.
 
     Attributes:
         name: Name of the case.
@@ -114,22 +119,33 @@ class Volume:
         num_slices: Number of slices in that plane.
         spacing: (y, x) millimeters per pixel of a slice.
         distance: Distance between slices in millimeters.
+        repairs: Descriptions of the repaired faults -> file.
 
     Raises:
         DataError: If a file is missing or damaged, contains no numbers, or differs in size from the
             first channel.
     """
 
-    def __init__(self, case: Case, plane: Plane, *, check_affine: bool = True) -> None:
+    def __init__(
+        self,
+        case: Case,
+        plane: Plane,
+        *,
+        check_affine: bool = True,
+        orientation: str | None = None,
+    ) -> None:
         self.name, self.plane = case.name, plane
-        channels = [_read_volume(path) for path in case.channels]
-        labels = _read_volume(case.labels)
+        self.repairs: dict[str, Path] = {}
+        channels = [_read_volume(path, orientation) for path in case.channels]
+        labels = _read_volume(case.labels, orientation)
         if labels.values.ndim != 3:
             raise DataError(
                 f"the label volume {case.labels} has the size {labels.values.shape}; labels have "
                 "three axes and one value per voxel"
             )
         first = channels[0]
+        for volume in (*channels, labels) if check_affine else (first,):
+            _require_orientation(volume, orientation)
         for other_volume in (*channels[1:], labels):
             _require_aligned(first, other_volume, check_affine=check_affine)
         reorientation = _compute_reorientation(first.affine, AXES[plane])
@@ -182,7 +198,7 @@ class Volume:
             DataError: If a value is not an integer or not in `ids`.
         """
         label_volume, values = self._labels
-        part = label_volume.apply_scale(values[index])
+        part = self._round_labels(label_volume.apply_scale(values[index]))
         known_values = np.array(sorted(ids))
         positions = np.clip(np.searchsorted(known_values, part), 0, len(known_values) - 1)
         is_unknown = known_values[positions] != part
@@ -199,8 +215,22 @@ class Volume:
             )
         return np.array([ids[int(value)] for value in known_values], dtype=np.int64)[positions]
 
+    def _round_labels(self, part: Array) -> Array:
+        """Round floats that differ from a whole number by no more than a rounding error."""
+        if part.dtype.kind != "f":
+            return part
+        rounded = np.rint(part)
+        is_near = (np.abs(part - rounded) <= MAX_LABEL_ERROR) & (part != rounded)
+        if not is_near.any():
+            return part
+        description = (
+            f"labels that differ from a whole number by at most {MAX_LABEL_ERROR:g} were rounded"
+        )
+        self.repairs[description] = self._labels[0].path
+        return np.where(is_near, rounded, part)
 
-def _read_volume(path: Path) -> _StoredVolume:
+
+def _read_volume(path: Path, orientation: str | None) -> _StoredVolume:
     with _convert_errors(path):
         require_gzip_name(path)
         if is_gzip_name(path) and path.is_file():
@@ -215,6 +245,9 @@ def _read_volume(path: Path) -> _StoredVolume:
         proxy = image.dataobj
         values = _read_stored_values(image)
         affine = np.asarray(image.affine, dtype=np.float64)
+        is_oriented = bool(int(image.header["qform_code"]) or int(image.header["sform_code"]))
+        if not is_oriented and orientation is not None:
+            affine = _build_affine(image.header.get_zooms()[:3], orientation)
         unit = MILLIMETERS.get(image.header.get_xyzt_units()[0], 1.0)
         slope, intercept = float(proxy.slope), float(proxy.inter)
     shape = values.shape
@@ -231,7 +264,7 @@ def _read_volume(path: Path) -> _StoredVolume:
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has a singular affine ({affine[:3].tolist()}); fix the affine")
-    return _StoredVolume(path, values, affine, slope, intercept, unit)
+    return _StoredVolume(path, values, affine, slope, intercept, unit, is_oriented)
 
 
 def _read_stored_values(image: nibabel.Nifti1Pair) -> Array:
@@ -245,6 +278,41 @@ def _read_stored_values(image: nibabel.Nifti1Pair) -> Array:
     if not is_gzip_name(file):
         return np.asanyarray(proxy.get_unscaled())
     return read_gzip_voxels(file, proxy.shape, np.dtype(proxy.dtype), int(proxy.offset))
+
+
+def _build_affine(zooms: Sequence[float], orientation: str) -> NDArray[np.float64]:
+    """Return the affine of voxel sizes whose axes increase in the directions of `orientation`."""
+    directions = orientations.inv_ornt_aff(orientations.axcodes2ornt(tuple(orientation)), (1, 1, 1))
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.inv(directions[:3, :3]) * (*zooms, *(1.0,) * (3 - len(zooms)))
+    return affine
+
+
+def require_orientation_code(orientation: str | None) -> None:
+    """Check that an orientation consists of one letter for each anatomical axis.
+
+    Raises:
+        DataError: If it does not.
+    """
+    axes = ("LR", "AP", "IS")
+    if orientation is not None and sorted(
+        next((i for i, pair in enumerate(axes) if letter in pair), -1) for letter in orientation
+    ) != [0, 1, 2]:
+        raise DataError(
+            f"orientation is {orientation!r}; it must have three letters, one of L and R, one of A "
+            "and P, one of I and S: the directions in which the stored axes increase, such as LAS"
+        )
+
+
+def _require_orientation(volume: _StoredVolume, orientation: str | None) -> None:
+    if not volume.is_oriented and orientation is None:
+        raise DataError(
+            f"{volume.path} states no orientation (qform_code and sform_code are 0), so that left "
+            "and right are unknown. Choose orientation=LAS if the first axis increases to the "
+            "patient's left (as SPM and FSL assume), or orientation=RAS if it increases to the "
+            "right; the option applies to all files without orientation. If only the labels state "
+            "none and their voxels match those of the volume, choose check_affine=false"
+        )
 
 
 def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine: bool) -> None:

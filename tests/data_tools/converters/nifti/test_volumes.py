@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_tools.converters.nifti.layouts import Case
-from data_tools.converters.nifti.volumes import Volume
+from data_tools.converters.nifti.volumes import Volume, require_orientation_code
 from resnet_tasks.errors import DataError
 
 FILES = Path(nibabel.__file__).parent / "tests" / "data"
@@ -216,3 +216,65 @@ def test_damage_is_named(tmp_path: Path) -> None:
         Volume(case, "axial")
     with pytest.raises(DataError, match="is MGHImage, not a NIfTI volume"):
         Volume(Case("v", (FILES / "test.mgz",), labels), "axial")
+
+
+def save_without_orientation(file: Path, values: np.ndarray) -> Path:
+    image = nibabel.Nifti1Image(values, None)
+    image.header.set_zooms((2, 3, 5))
+    nibabel.save(image, file)
+    stored = nibabel.load(file).header
+    assert (int(stored["qform_code"]), int(stored["sform_code"])) == (0, 0)
+    return file
+
+
+def test_volumes_without_orientation(tmp_path: Path) -> None:
+    image = save_without_orientation(tmp_path / "v.nii", marked())
+    labels = save_without_orientation(tmp_path / "l.nii", (marked() > 99).astype(np.uint8))
+    case = Case("v", (image,), labels)
+    with pytest.raises(DataError, match=r"v\.nii states no .*=LAS .*=RAS"):
+        Volume(case, "axial")
+    with pytest.raises(DataError, match=r"v\.nii states no orientation"):
+        Volume(case, "axial", check_affine=False)
+    right = Volume(case, "axial", orientation="RAS")
+    assert (right.spacing, right.distance) == ((3, 2), 5)
+    np.testing.assert_array_equal(right.read_image(2), [[122, 22], [112, 12], [102, 2]])
+    np.testing.assert_array_equal(right.read_labels(2, {0: 0, 1: 1}), [[1, 0]] * 3)
+    left = Volume(case, "axial", orientation="LAS")
+    np.testing.assert_array_equal(left.read_image(2), [[22, 122], [12, 112], [2, 102]])
+    # The first axis to the feet, the second to the left, the third to the back.
+    turned = Volume(case, "axial", orientation="ILP")
+    assert (turned.spacing, turned.distance) == ((5, 3), 2)
+    np.testing.assert_array_equal(
+        turned.read_image(0), [[100, 110, 120], [101, 111, 121], [102, 112, 122], [103, 113, 123]]
+    )
+
+
+def test_the_orientation_of_a_header_wins(tmp_path: Path) -> None:
+    image = save(tmp_path / "v.nii", marked())
+    case = Case("v", (image,), save_without_orientation(tmp_path / "l.nii", marked() * 0))
+    with pytest.raises(DataError, match=r"l\.nii states no .*check_affine=false"):
+        Volume(case, "axial")
+    for volume_ in (
+        Volume(case, "axial", check_affine=False),
+        Volume(case, "axial", check_affine=False, orientation="LPI"),
+    ):
+        np.testing.assert_array_equal(volume_.read_image(2), [[122, 22], [112, 12], [102, 2]])
+
+
+@pytest.mark.parametrize("orientation", ["RA", "RAX", "RLS", "ras", "RASS", ""])
+def test_orientations_are_checked(orientation: str) -> None:
+    with pytest.raises(DataError, match=f"orientation is '{orientation}'; it must have three"):
+        require_orientation_code(orientation)
+
+
+def test_labels_with_rounding_errors(tmp_path: Path) -> None:
+    labels = np.array([0, 0.9999999, 1.0000001, 1.9999], np.float32).reshape(2, 2, 1)
+    file = save(tmp_path / "l.nii", labels)
+    case = Case("v", (save(tmp_path / "v.nii", labels),), file)
+    read = Volume(case, "axial")
+    # From front to back, from the patient's right to left.
+    np.testing.assert_array_equal(read.read_labels(0, {0: 0, 1: 1, 2: 2}), [[2, 1], [1, 0]])
+    assert list(read.repairs.values()) == [file]
+    save(tmp_path / "l.nii", np.where(labels > 1.5, 1.99, labels).astype(np.float32))
+    with pytest.raises(DataError, match=r"values 1\.99 \(1 pixel\)"):
+        Volume(case, "axial").read_labels(0, {0: 0, 1: 1, 2: 2})
