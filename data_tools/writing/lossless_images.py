@@ -14,27 +14,6 @@ from data_tools.reading.image_io import convert_write_errors, write_image
 
 Array = NDArray[Any]
 
-INTEGER_TYPES: tuple[type[np.integer[Any]], ...] = (
-    *(np.uint8, np.uint16, np.int16),
-    *(np.uint32, np.int32),
-)
-"""Integer types of images; the first type that holds all values is chosen."""
-
-
-def choose_smallest_dtype(low: float, high: float, *, is_whole: bool) -> type[np.number[Any]]:
-    """Return the first of `INTEGER_TYPES` that holds every value of a range, else float32.
-
-    Args:
-        low: Smallest value.
-        high: Largest value.
-        is_whole: Whether all values are integers; others need floats.
-    """
-    for kind in INTEGER_TYPES if is_whole else ():
-        limits = np.iinfo(kind)
-        if limits.min <= low and high <= limits.max:
-            return kind
-    return np.float32
-
 
 def write_lossless_image(name: Path, pixels: Array, *, is_color: bool = False) -> Path:
     """Write an image and return the path of its file.
@@ -44,7 +23,8 @@ def write_lossless_image(name: Path, pixels: Array, *, is_color: bool = False) -
 
     Args:
         name: Path of the file without suffix; missing folders are created.
-        pixels: (height, width) or (height, width, channels) of one of `INTEGER_TYPES` or float32.
+        pixels: (height, width) or (height, width, channels) of float32 or one of
+            `value_types.INTEGER_TYPES`.
         is_color: Whether the three channels are red, green and blue.
 
     Raises:

@@ -27,7 +27,8 @@ from data_tools.converters.csv.images import (
     strip_suffix,
 )
 from data_tools.converters.csv.tables import TableBox, TableImage, merge_findings, read_box_table
-from data_tools.converters.dicom.convert import AddedFrame
+from data_tools.converters.dicom.convert import AddedFrame, open_dicom
+from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions
 from data_tools.reading.class_names import collect_class_names
 from data_tools.reading.source_folder import (
@@ -126,13 +127,20 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         license_name=license_name,
     )
 
-    open_image = partial(SourceImage, dicom_options=dicom or DicomOptions(), is_dicom=are_dicom)
+    dicom_options = dicom or DicomOptions()
+    plan = GrayPlan.from_files(
+        (path for paths in paths_by_split.values() for path in paths.values() if are_dicom),
+        partial(open_dicom, options=dicom_options),
+    )
+    open_image = partial(SourceImage, dicom_options=dicom_options, is_dicom=are_dicom, plan=plan)
 
     def add_image(writer: CocoWriter, entry: TableEntry) -> None:
         boxes = _iterate_findings(entry.image, is_merged=readers == "merged")
         _add_boxes(writer, open_image(entry).add_to(writer), boxes, names, entry.table)
 
     def finish_split(writer: CocoWriter) -> None:
+        if plan.has_mixed_depths:
+            writer.warn(plan.describe_mixed_depths())
         if (split := writer.split) in tables_by_split:
             _report_unread(writer, source, split, tables_by_split[split], images_by_split[split])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_tools.converters.csv.tables import TableImage
 from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
+from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from data_tools.reading.source_folder import IMAGE_SUFFIXES
 from data_tools.writing.coco_writer import CocoWriter
@@ -40,15 +41,23 @@ class SourceImage:
         entry: Entry of the image in a table, whose group overrides the group in a DICOM file.
         dicom_options: Options of the conversion from DICOM files to images.
         is_dicom: Whether the file is a DICOM file.
+        plan: Gray values of the DICOM files of the dataset; None: from this file alone.
 
     Raises:
         DataError: If a DICOM file is damaged or does not contain exactly one image.
     """
 
-    def __init__(self, entry: TableEntry, *, dicom_options: DicomOptions, is_dicom: bool) -> None:
+    def __init__(
+        self,
+        entry: TableEntry,
+        *,
+        dicom_options: DicomOptions,
+        is_dicom: bool,
+        plan: GrayPlan | None = None,
+    ) -> None:
         path, group = entry.path, entry.image.group
         self.path, self._name = path, entry.name
-        self._dicom = open_dicom(path, dicom_options) if is_dicom else None
+        self._dicom = open_dicom(path, dicom_options, plan) if is_dicom else None
         self.group = None if group is None else dicom_options.hash_identity("group", group)
         if self._dicom is not None:
             reason = self._dicom.explain_missing_image()

@@ -13,10 +13,12 @@ burnt into the pixels remains.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, Group, Padding, Values, is_dicom
 from data_tools.reading.source_folder import SPLITS, format_listing, require_parts, walk_files
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
@@ -84,13 +86,15 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
         license_name=license_name,
     )
     instances: set[bytes] = set()
+    open_file = partial(open_dicom, options=options)
+    plan = GrayPlan.from_files((file for files in splits.values() for file in files), open_file)
 
     def add_file(writer: CocoWriter, file: Path) -> None:
         # Relative to the source, because series often differ only in their folders.
         name = file.relative_to(source).as_posix()
         name = options.hash_identity("file", name) if hashed_names else name
         try:
-            reason = _add_file(writer, file, Path(name), options, instances)
+            reason = _add_file(writer, file, Path(name), partial(open_file, plan=plan), instances)
         except DataError as error:
             if damaged == "stop":
                 raise
@@ -99,7 +103,11 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
         if reason:
             writer.skip(name, "file", reason)
 
-    summaries = dataset.write(track_splits(splits, progress), add_file)
+    def finish_split(writer: CocoWriter) -> None:
+        if plan.has_mixed_depths:
+            writer.warn(plan.describe_mixed_depths())
+
+    summaries = dataset.write(track_splits(splits, progress), add_file, finish_split)
     if not any(summary.images for summary in summaries):
         raise DataError(f"{source} contains no DICOM image; found {format_listing(source)}")
     return summaries
@@ -117,12 +125,16 @@ def find_split_folders(source: Path) -> dict[str, Path]:
 
 
 def _add_file(
-    writer: CocoWriter, file: Path, name: Path, options: DicomOptions, instances: set[bytes]
+    writer: CocoWriter,
+    file: Path,
+    name: Path,
+    open_file: Callable[[Path], DicomFile],
+    instances: set[bytes],
 ) -> str | None:
     """Add the frames of a file; return the reason if nothing was added, else None."""
     if not is_dicom(file):
         return "it is not a DICOM file"
-    dicom = open_dicom(file, options)
+    dicom = open_file(file)
     if reason := dicom.explain_missing_image():
         return reason
     if not add_frames(writer, dicom, name, dicom.group, instances):
@@ -130,8 +142,13 @@ def _add_file(
     return None
 
 
-def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
+def open_dicom(file: Path, options: DicomOptions, plan: GrayPlan | None = None) -> DicomFile:
     """Open a DICOM file and read its header.
+
+    Args:
+        file: Path of the file.
+        options: Options of the conversion from DICOM files to images.
+        plan: Gray values of the dataset; None: from this file alone.
 
     Raises:
         DataError: If the file is damaged, or pydicom is not installed.
@@ -147,7 +164,10 @@ def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
             "`pip install 'resnet-tasks[medical]'`"
         ) from None
 
-    return DicomFile(file, options)
+    dicom = DicomFile(file, options)
+    if plan is not None:
+        dicom.dtype, dicom.has_mixed_depths = plan.dtype, plan.has_mixed_depths
+    return dicom
 
 
 class AddedFrame(NamedTuple):

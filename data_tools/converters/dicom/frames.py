@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
-from data_tools.converters.dicom.gray_values import convert_gray
+from data_tools.converters.dicom.gray_values import convert_gray, read_gray_range
 from data_tools.converters.dicom.header_repairs import (
     read_numbers,
     repair_number_of_frames,
@@ -23,12 +23,14 @@ from data_tools.converters.dicom.options import DicomOptions, has_preamble, is_d
 from data_tools.converters.dicom.padding import REPORT as PADDING_REPORT
 from data_tools.converters.dicom.padding import fill_padding, find_padding
 from data_tools.converters.dicom.pixel_decoding import (
+    MONOCHROME,
     count_unused_bits,
     decode_frame,
     require_decoder,
 )
 from data_tools.converters.dicom.pydicom_errors import IgnoreWarnings, convert_errors, format_uid
 from data_tools.writing.lossless_images import shrink
+from data_tools.writing.value_types import ValueRange, ValueType
 from resnet_tasks.errors import DataError
 
 Array = NDArray[Any]
@@ -81,6 +83,20 @@ class DicomFrame:
     attributes: dict[str, Any]
 
 
+class GrayRange(NamedTuple):
+    """Gray values that a header allows.
+
+    Attributes:
+        values: Range after the modality transformation, if that is requested.
+        bits: Number of stored bits; 0 for floats.
+        has_unit: Whether a rescale gives the values a meaning that does not depend on the bits.
+    """
+
+    values: ValueRange
+    bits: int
+    has_unit: bool
+
+
 class DicomFile:
     """DICOM file with its header in memory; frames are decoded on request.
 
@@ -95,6 +111,9 @@ class DicomFile:
         num_frames: Number of frames; as stated until `iterate_frames` has read the pixels, which
             may hold more.
         repairs: Descriptions of the repaired faults, as keys.
+        dtype: Type of gray images, which all files of a dataset share; None: from this file alone.
+        has_mixed_depths: Whether the files of the dataset differ in their stored bits, which the
+            attributes then state.
 
     Raises:
         DataError: If the file is not a DICOM file or its header is damaged.
@@ -103,6 +122,8 @@ class DicomFile:
     def __init__(self, path: Path, options: DicomOptions) -> None:
         self.path, self._options = path, options
         self.repairs: dict[str, None] = {}
+        self.dtype: ValueType | None = None
+        self.has_mixed_depths = False
         with convert_errors(path), IgnoreWarnings():
             self.header = self._read(stop_before_pixels=True)
             if not has_preamble(path):
@@ -157,6 +178,25 @@ class DicomFile:
                     return self._options.hash_identity(keyword, identity)
         return None
 
+    def list_gray_ranges(self) -> list[GrayRange]:
+        """Return the ranges of the gray values that the header allows, one per frame.
+
+        Raises:
+            DataError: If the header is damaged.
+        """
+        with convert_errors(self.path), IgnoreWarnings():
+            if str(self.header.get("PhotometricInterpretation", "")) not in MONOCHROME:
+                return []
+            ranges = []
+            for index in range(self.num_frames):
+                header = self._build_frame_header(index)
+                repair_rescale(header)
+                values = read_gray_range(header, self._options.values)
+                if values is not None:
+                    bits = int(header.get("BitsStored", 0))
+                    ranges.append(GrayRange(values, bits, has_unit="RescaleSlope" in header))
+            return ranges
+
     def iterate_frames(self) -> Iterator[DicomFrame]:
         """Yield the frames, decoded one at a time.
 
@@ -189,12 +229,16 @@ class DicomFile:
         if stored_values.ndim == 2:
             self._note_repair(repair_rescale(header))
             stored_values = self._fill_padding(dataset, index, stored_values, header)
-            pixels = convert_gray(stored_values, header, self._options.values, self.path)
+            pixels = convert_gray(
+                stored_values, header, self._options.values, self.path, self.dtype
+            )
         small = shrink(pixels, self._options.longest_side)
         scale = (small.shape[0] / pixels.shape[0], small.shape[1] / pixels.shape[1])
         spacing, attributes = self._read_metadata(header)
         if spacing is not None:
             spacing = (spacing[0] / scale[0], spacing[1] / scale[1])
+        if self.has_mixed_depths and stored_values.ndim == 2:
+            attributes["bits_stored"] = int(header.get("BitsStored", 0))
         number = None if self.num_frames == 1 else index
         if number is not None:
             attributes["frame"] = number

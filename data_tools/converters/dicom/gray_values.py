@@ -6,6 +6,7 @@ modality LUT or rescale -> VOI LUT or window -> inversion for MONOCHROME1.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,12 @@ from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from data_tools.converters.dicom.options import Values
-from data_tools.writing.lossless_images import choose_smallest_dtype
+from data_tools.writing.value_types import (
+    ValueRange,
+    ValueType,
+    choose_dataset_dtype,
+    widen_dtype,
+)
 from resnet_tasks.errors import DataError
 
 Array = NDArray[Any]
@@ -28,8 +34,40 @@ class _Range(NamedTuple):
     high: float
 
 
+def read_gray_range(header: pydicom.Dataset, value_kind: Values) -> ValueRange | None:
+    """Return the range of the requested values that the header of a frame allows.
+
+    Args:
+        header: Elements that apply to the frame, with a complete rescale.
+        value_kind: Requested values; see `DicomOptions`.
+
+    Returns:
+        Range; None for values whose type is always uint16: `voi` and windows.
+
+    Raises:
+        ValueError: If the slope is 0.
+    """
+    if value_kind not in ("stored", "modality"):
+        return None
+    if header.get("BitsStored", None) is None:  # float pixels
+        return ValueRange(-math.inf, math.inf, is_whole=False)
+    limits = _compute_stored_range(header, is_signed=bool(header.get("PixelRepresentation", 0)))
+    is_whole = True
+    if value_kind == "modality":
+        limits = _compute_modality_range(limits, header)
+        rescale = (header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0))
+        is_whole = bool(header.get("ModalityLUTSequence", None)) or all(
+            float(number).is_integer() for number in rescale
+        )
+    return ValueRange(min(limits), max(limits), is_whole=is_whole)
+
+
 def convert_gray(
-    stored_values: Array, header: pydicom.Dataset, value_kind: Values, path: Path
+    stored_values: Array,
+    header: pydicom.Dataset,
+    value_kind: Values,
+    path: Path,
+    dtype: ValueType | None = None,
 ) -> Array:
     """Convert a gray frame to the requested values, with white as the highest value.
 
@@ -38,21 +76,28 @@ def convert_gray(
         header: Elements that apply to the frame.
         value_kind: Requested values; see `DicomOptions`.
         path: File of the frame, for error messages.
+        dtype: Type of the images of the dataset; None: from the header of this frame.
 
     Returns:
-        (height, width): uint16 for `voi` and windows, else the smallest type that fits.
+        (height, width): uint16 for `voi` and windows, else `dtype`, or a wider type for values
+        beyond it.
 
     Raises:
         DataError: If `voi` is requested and the file has neither a window nor a VOI LUT.
     """
     is_inverted = header.PhotometricInterpretation == "MONOCHROME1"
-    limits = _compute_stored_range(stored_values, header)
+    if stored_values.dtype.kind == "f":
+        limits = _Range(float(stored_values.min()), float(stored_values.max()))
+    else:
+        limits = _compute_stored_range(header, is_signed=stored_values.dtype.kind == "i")
+    if dtype is None and (value_range := read_gray_range(header, value_kind)) is not None:
+        dtype = choose_dataset_dtype([value_range])
     if value_kind == "stored":
-        return _narrow(stored_values, limits, is_inverted=is_inverted)
+        return _convert_type(stored_values, limits, dtype, is_inverted=is_inverted)
     values = apply_modality_lut(stored_values, header)
     limits = _compute_modality_range(limits, header)
     if value_kind == "modality":
-        return _narrow(values, limits, is_inverted=is_inverted)
+        return _convert_type(values, limits, dtype, is_inverted=is_inverted)
     if value_kind == "voi":
         fraction = _apply_voi(values, limits, header, path)
     else:
@@ -79,11 +124,9 @@ def _apply_voi(
     return np.asarray((windowed - limits.low) / (limits.high - limits.low))
 
 
-def _compute_stored_range(stored_values: Array, header: pydicom.Dataset) -> _Range:
-    if stored_values.dtype.kind == "f":
-        return _Range(float(stored_values.min()), float(stored_values.max()))
+def _compute_stored_range(header: pydicom.Dataset, *, is_signed: bool) -> _Range:
     bits = int(header.BitsStored)
-    if stored_values.dtype.kind == "i":
+    if is_signed:
         return _Range(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
     return _Range(0, 2.0**bits - 1)
 
@@ -100,18 +143,12 @@ def _compute_modality_range(stored_range: _Range, header: pydicom.Dataset) -> _R
     return _Range(*(float(slope) * value + float(intercept) for value in stored_range))
 
 
-def _narrow(values: Array, limits: _Range, *, is_inverted: bool) -> Array:
-    """Cast values to the smallest type that holds the range of the file, inverted or not."""
-    low, high = min(limits), max(limits)
+def _convert_type(
+    values: Array, limits: _Range, dtype: ValueType | None, *, is_inverted: bool
+) -> Array:
+    """Cast values to the type of the dataset, inverted or not."""
+    assert dtype is not None
     if is_inverted:
         # In float64, because the sum of the limits may not fit the integer type.
-        values = (low + high) - values.astype(np.float64)
-    is_whole = values.dtype.kind in "iu" or bool((values == np.rint(values)).all())
-    kind = choose_smallest_dtype(low, high, is_whole=is_whole)
-    if is_whole and np.dtype(kind).itemsize > 2:
-        # 16 stored bits with an offset exceed 16 bits slightly, but actual values hardly ever do:
-        # use the actual range. Keep the type signed, so that all files of a series agree.
-        lowest = float(values.min())
-        lowest = min(lowest, -1.0) if low < 0 else lowest
-        kind = choose_smallest_dtype(lowest, float(values.max()), is_whole=True)
-    return values.astype(kind)
+        values = sum(limits) - values.astype(np.float64)
+    return values.astype(widen_dtype(dtype, float(values.min()), float(values.max())))

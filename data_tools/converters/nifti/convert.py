@@ -3,7 +3,7 @@
 See `nifti.layouts` for the folder layouts (Medical Segmentation Decathlon, nnU-Net, plain folders)
 and `nifti.volumes` for the orientation of slices. Every slice keeps its spacing; a volume is a
 group that splits must keep together. Values are scaled by `scl_slope` and `scl_inter` and never
-clipped: integers in the smallest type that holds the volume, all others as float32. Several
+clipped: all volumes of a dataset are written in one type that their headers determine. Several
 channels become the channels of a TIFF. Value 0 is unlabeled, unless `classes` names it.
 """
 
@@ -25,6 +25,7 @@ from data_tools.writing.output_folder import place_inside
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
+from data_tools.writing.value_types import choose_dataset_dtype
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
     """
     if not 0 <= empty_slices <= 1:
         raise DataError(f"empty_slices is {empty_slices}; it must be a fraction from 0 to 1")
-    open_volume = _make_volume_opener(check_affine=check_affine, orientation=orientation)
     layout = read_layout(source, classes)
     splits = _choose_splits(layout, val_fraction, seed, source)
+    open_volume = _make_volume_opener(splits, check_affine=check_affine, orientation=orientation)
     ids = {0: 0, **{value: index for index, value in enumerate(layout.classes, start=1)}}
     if layout.void is not None:
         ids[layout.void] = choose_void_value(len(layout.classes))
@@ -131,16 +132,20 @@ def _list_unlabeled(
 
 
 def _make_volume_opener(
-    *, check_affine: bool, orientation: str | None
+    splits: Mapping[str, Sequence[Case]], *, check_affine: bool, orientation: str | None
 ) -> Callable[[Case, Plane], Volume]:
+    """Return a function that opens volumes, with one type of values for all of `splits`."""
     # Imported here, so that formats can be listed without nibabel.
     from data_tools.converters.nifti.volumes import (  # noqa: PLC0415
         Volume,
+        read_value_range,
         require_orientation_code,
     )
 
     require_orientation_code(orientation)
-    return partial(Volume, check_affine=check_affine, orientation=orientation)
+    paths = [path for cases in splits.values() for case in cases for path in case.channels]
+    dtype = choose_dataset_dtype(map(read_value_range, paths))
+    return partial(Volume, check_affine=check_affine, orientation=orientation, dtype=dtype)
 
 
 def _add_case(

@@ -32,7 +32,12 @@ from data_tools.converters.nifti.gzip_voxels import (
     verify_gzip,
 )
 from data_tools.converters.nifti.layouts import Case
-from data_tools.writing.lossless_images import choose_smallest_dtype
+from data_tools.writing.value_types import (
+    ValueRange,
+    ValueType,
+    choose_dataset_dtype,
+    widen_dtype,
+)
 from resnet_tasks.errors import DataError, format_error
 from resnet_tasks.number_formats import Count
 
@@ -112,6 +117,8 @@ class Volume:
             from that of the first channel.
         orientation: Anatomical directions in which the stored axes increase, such as `LAS`, for
             files that state none; None to refuse such files.
+        dtype: Type of the pixels, which all volumes of a dataset share; None: from the headers of
+            this volume. Volumes with larger values get a wider type.
 
     Attributes:
         name: Name of the case.
@@ -133,6 +140,7 @@ class Volume:
         *,
         check_affine: bool = True,
         orientation: str | None = None,
+        dtype: ValueType | None = None,
     ) -> None:
         self.name, self.plane = case.name, plane
         self.repairs: dict[str, Path] = {}
@@ -157,10 +165,10 @@ class Volume:
         ]
         self._labels = (labels, _reorient(labels.values, reorientation))
         self.num_slices = self._labels[1].shape[0]
-        self._type = _choose_common_dtype(channels)
+        self._type = dtype or choose_dataset_dtype(map(read_value_range, case.channels))
 
     def read_image(self, index: int, *, fill: float | None = None) -> Array:
-        """Return the pixels of a slice, in the smallest type that holds the whole volume.
+        """Return the pixels of a slice, in the type of the dataset.
 
         Args:
             index: Index of the slice, from 0.
@@ -184,7 +192,10 @@ class Volume:
                     )
                 part = np.where(finite, part, fill)
             parts.append(part if part.ndim == 3 else part[:, :, None])
-        stacked = np.concatenate(parts, axis=2).astype(self._type)
+        stacked = np.concatenate(parts, axis=2)
+        stacked = stacked.astype(
+            widen_dtype(self._type, float(stacked.min()), float(stacked.max()))
+        )
         return stacked[:, :, 0] if stacked.shape[2] == 1 else stacked
 
     def read_labels(self, index: int, ids: Mapping[int, int]) -> NDArray[np.int64]:
@@ -232,16 +243,7 @@ class Volume:
 
 def _read_volume(path: Path, orientation: str | None) -> _StoredVolume:
     with _convert_errors(path):
-        require_gzip_name(path)
-        if is_gzip_name(path) and path.is_file():
-            require_near_voxels(path)
-        image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Pair):  # base class of NIfTI-2 and single files too
-            if is_gzip_name(path):
-                verify_gzip(path)  # a flipped bit may make the file look like another format
-            raise DataError(
-                f"{path} is {type(image).__name__}, not a NIfTI volume; convert it first"
-            )
+        image = _load_image(path)
         proxy = image.dataobj
         values = _read_stored_values(image)
         affine = np.asarray(image.affine, dtype=np.float64)
@@ -351,18 +353,32 @@ def _reorient(values: Array, reorientation: Array) -> Array:
     return np.asarray(orientations.apply_orientation(values, reorientation))
 
 
-def _choose_common_dtype(channels: Sequence[_StoredVolume]) -> type[np.number[Any]]:
-    """Return the type that holds all values of all channels; signed if a file has a signed type."""
-    low, high, is_whole, is_signed = math.inf, -math.inf, True, False
-    for channel in channels:
-        ends = channel.apply_scale(
-            np.array([channel.values.min(), channel.values.max()], dtype=np.float64)
-        )
-        low, high = min(low, float(ends.min())), max(high, float(ends.max()))
-        whole_scale = channel.slope.is_integer() and channel.intercept.is_integer()
-        is_whole &= channel.values.dtype.kind in "iu" and whole_scale
-        is_signed |= channel.values.dtype.kind == "i"
-    return choose_smallest_dtype(min(low, -1.0) if is_signed else low, high, is_whole=is_whole)
+def read_value_range(path: Path) -> ValueRange:
+    """Return the range of values that the header of a volume allows.
+
+    Raises:
+        DataError: If the file is missing or its header is damaged.
+    """
+    with _convert_errors(path):
+        proxy = _load_image(path).dataobj
+        kind, slope, intercept = np.dtype(proxy.dtype), float(proxy.slope), float(proxy.inter)
+    if kind.kind not in "iu" or not (slope.is_integer() and intercept.is_integer()):
+        return ValueRange(-math.inf, math.inf, is_whole=False)
+    ends = [slope * end + intercept for end in (np.iinfo(kind).min, np.iinfo(kind).max)]
+    return ValueRange(min(ends), max(ends), is_whole=True)
+
+
+def _load_image(path: Path) -> nibabel.Nifti1Pair:
+    """Open a volume without reading its voxels."""
+    require_gzip_name(path)
+    if is_gzip_name(path) and path.is_file():
+        require_near_voxels(path)
+    image = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Pair):  # base class of NIfTI-2 and single files too
+        if is_gzip_name(path):
+            verify_gzip(path)  # a flipped bit may make the file look like another format
+        raise DataError(f"{path} is {type(image).__name__}, not a NIfTI volume; convert it first")
+    return image
 
 
 @contextmanager

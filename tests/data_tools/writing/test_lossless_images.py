@@ -3,12 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.writing.lossless_images import (
-    INTEGER_TYPES,
-    choose_smallest_dtype,
-    shrink,
-    write_lossless_image,
-)
+from data_tools.writing.lossless_images import shrink, write_lossless_image
+from data_tools.writing.value_types import INTEGER_TYPES
 from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.errors import DataError
 
@@ -48,15 +44,6 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, kind: type, suff
     (tmp_path / f"b.{suffix}").symlink_to("/dev/full")
     with pytest.raises(DataError, match=rf"b\.{suffix} cannot be written \(No space left"):
         write_lossless_image(tmp_path / "b", pixels)
-
-
-def test_smallest_type() -> None:
-    assert choose_smallest_dtype(0, 255, is_whole=True) is np.uint8
-    assert choose_smallest_dtype(0, 256, is_whole=True) is np.uint16
-    assert choose_smallest_dtype(-1, 32767, is_whole=True) is np.int16
-    assert choose_smallest_dtype(-1, 32768, is_whole=True) is np.int32
-    assert choose_smallest_dtype(0, 2**32, is_whole=True) is np.float32
-    assert choose_smallest_dtype(0, 1, is_whole=False) is np.float32
 
 
 def test_shrinking_averages() -> None:

@@ -12,6 +12,7 @@ from data_tools.catalog import convert
 from data_tools.converters.nifti.convert import convert_nifti
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
@@ -171,3 +172,23 @@ def test_cases_whose_names_lead_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"the source names '.*escaped.*, which leads out of the"):
         convert_nifti(source, tmp_path / "a" / "b" / "out")
     assert {each for each in tmp_path.rglob("*") if each.is_file()} <= before
+
+
+def test_volumes_share_one_type_that_their_headers_determine(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    stored = {"a": np.full((2, 2, 1), 94, np.uint16), "b": np.full((2, 2, 1), 94, np.uint8)}
+    stored["a"][0, 0, 0] = 1000
+    for name, values in stored.items():
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / f"images/{name}.nii.gz")
+        labels = nibabel.Nifti1Image(np.ones((2, 2, 1), np.uint8), np.eye(4))
+        nibabel.save(labels, folder / f"labels/{name}.nii.gz")
+    convert_nifti(folder, tmp_path / "out", classes={1: "x"}, val_fraction=0.5)
+    values = {}
+    for split in ("train", "val"):
+        read = read_coco(tmp_path / f"out/{split}.json")
+        (record,) = read.images
+        values[split] = Intensity()(decode_image(read.image_path(record)).pixels).min()
+    # The value 94 is 94 / 65535 in both volumes, which are in different splits.
+    assert values == {"train": np.float32(94 / 65535), "val": np.float32(94 / 65535)}

@@ -88,7 +88,7 @@ def test_values_are_scaled_and_typed(tmp_path: Path) -> None:
 
     assert kind(values) == np.int16
     assert kind(values.astype(np.uint8)) == np.uint8
-    assert kind(values.astype(np.uint16)) == np.uint8  # 123 is the largest
+    assert kind(values.astype(np.uint16)) == np.uint16  # although 123 is the largest
     assert kind(values.astype(np.float64)) == np.float32
     assert kind(values.astype(np.int32) * 1000) == np.int32
     made = volume(tmp_path, values, slope=0.25).read_image(2)
