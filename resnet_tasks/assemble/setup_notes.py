@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from resnet_tasks.assemble.measured_settings import find_measured_weights
 from resnet_tasks.assemble.model import get_weights_report
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.bit_depths import REMEDY, BitDepths
 from resnet_tasks.data.statistics.class_counts import format_counts, has_many_classes
 from resnet_tasks.errors import format_list
 from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
 
+MAX_DEPTH_FILES = 2000
+"""Maximum number of images of a file whose headers are read for their bit depth."""
 MAX_PRINTED_NAMES = 4
 """Maximum number of unexpected tensors that are named; `log.jsonl` names all."""
 
@@ -72,6 +77,29 @@ def require_images(split: str, dataset: CocoDataset) -> list[str]:
             file.require_files()
     examples = f"{Count(len(missing)):image file does} not exist, the first is {missing[0]}"
     return [f"{split}: {examples}; their images are skipped (data.unreadable_images)"]
+
+
+def describe_bit_depths(datasets: Iterable[CocoDataset]) -> list[str]:
+    """Return a warning if the images of the splits together have different bit depths.
+
+    Of a large file, `MAX_DEPTH_FILES` evenly spaced images are opened.
+    """
+    depths, step = BitDepths(), None
+    for dataset in datasets:
+        step = dataset.preparation.intensity
+        for file in dataset.files:
+            spacing = max(1, -(-len(file.images) // MAX_DEPTH_FILES))
+            for position in range(0, len(file.images), spacing):
+                record = file.images[position]
+                depths.add(file.image_path(record), record.extra)
+    mixture = depths.describe_mixture(step)
+    if mixture is None:
+        return []
+    warning = (
+        f"warning: the images have different bit depths ({mixture}), so that equal exposures may "
+        f"reach the model with different values; {REMEDY}"
+    )
+    return [warning]
 
 
 def describe_model(model: TaskModel, processes: int) -> list[str]:

@@ -29,6 +29,7 @@ from resnet_tasks.assemble.model import (
 from resnet_tasks.assemble.recipe_problems import list_all_problems, require_best_metric
 from resnet_tasks.assemble.run_directory import RunDirectory
 from resnet_tasks.assemble.setup_notes import (
+    describe_bit_depths,
     describe_dataset,
     describe_folds,
     describe_model,
@@ -122,6 +123,7 @@ class TrainingSetup:
             for split, dataset in (("train", train), ("val", val)):
                 show(describe_dataset(split, dataset))
                 show(require_images(split, dataset))
+            show(describe_bit_depths((train, val)))
             show(describe_other_classes(train))
             samples = build_training_samples(recipe, train)
             if isinstance(samples, TiledDataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,20 @@ def test_three_classes_are_all_counted(tmp_path: Path) -> None:
     for name in names:
         assert text.count(f"{name} ") == 3, "in train, in val, and among the weights"
     assert "all counts" not in text
+
+
+def test_mixed_bit_depths_of_the_splits_are_a_warning(tmp_path: Path) -> None:
+    recipe = written_recipe(tmp_path, 3)
+    assert "bit depths" not in " ".join(start_up(recipe))
+    file = tmp_path / "data" / "val.json"
+    records = json.loads(file.read_text(encoding="utf-8"))
+    for record in records["images"]:
+        record["attributes"] = {"bits_stored": 12}
+    file.write_text(json.dumps(records), encoding="utf-8")
+    text = " ".join(" ".join(start_up(recipe)).split())
+    assert "(12 images of 8 bits, 12 images of 12 bits)" in text
+    assert "set data.intensity.type=percentile" in text
+    text = " ".join(start_up(load_recipe(tmp_path / "mine.yaml", [
+        "heads.scene.options.class_weights=inverse_sqrt", "data.intensity.type=percentile",
+    ])))  # fmt: skip
+    assert "bit depths" not in text

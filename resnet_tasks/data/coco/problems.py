@@ -246,6 +246,14 @@ _KINDS: dict[str, tuple[Severity, str]] = {
             "points (six numbers of at most a million), an RLE the size of its image"
         ),
     ),
+    "mixed_depths": (
+        "warning",
+        (
+            "the images have different bit depths ({first}), so that equal exposures may reach the "
+            "model with different values; set data.intensity.type=percentile, or store all images "
+            "with one bit depth"
+        ),
+    ),
     "missing_annotations": (
         "note",
         "the file has no `annotations`; its images count as not annotated, not as empty",

@@ -16,6 +16,7 @@ from resnet_tasks.data.coco.problems import Findings
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.data.doctor.image_similarity import HASH_BYTES, difference_hash
+from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.data.images.image_files import DAMAGE, TURNED, read_orientation
 from resnet_tasks.data.images.label_files import require_lossless
@@ -81,6 +82,7 @@ def check_images(
     def check(record: ImageRecord) -> _ImageCheck:
         return _check_image(record, roots, categories, read=read, hashes=hashes)
 
+    depths = BitDepths()
     for index, (position, image_check) in enumerate(
         _check_in_order(images, check, in_parallel=read or hashes)
     ):
@@ -90,9 +92,12 @@ def check_images(
         if image_hashes is not None and image_check.hash is not None:
             image_hashes.values[index] = image_check.hash
             image_hashes.is_known[index] = True
+        depths.add(roots[0] / images[position].file_name, images[position].extra)
         if advance is not None:
             advance(index + 1, len(images))
     findings.location = None
+    if (mixture := depths.describe_mixture()) is not None:
+        findings.add("mixed_depths", detail=mixture)
     return image_hashes
 
 

@@ -19,6 +19,7 @@ from resnet_tasks.data.coco.records import Annotation
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.data.datasets.stored_images import read_stored_image
+from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.sampling.rare_classes import ClassCounts
@@ -119,6 +120,7 @@ class DatasetStatistics:
         images: Number of images.
         sizes: (height, width) -> number of images.
         value_ranges: Data type of the stored values -> their range.
+        depths: Number of images of every bit depth.
         channels: Moments over the images that the intensity step could map to 0..1.
         unplaced: Number of images that the intensity step could not map, because `auto` does not
             know the range of their data type.
@@ -139,6 +141,7 @@ class DatasetStatistics:
     images: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     value_ranges: dict[str, ValueRange] = field(default_factory=dict)
+    depths: BitDepths = field(default_factory=BitDepths)
     channels: ChannelMoments = field(default_factory=ChannelMoments)
     unplaced: int = 0
     objects: dict[str, int] = field(default_factory=dict)
@@ -288,6 +291,7 @@ def compute_dataset_statistics(
         image_name = str(dataset.path(index))
         statistics.sizes[image.shape[0], image.shape[1]] += 1
         _add_values(statistics, image, step, image_name)
+        statistics.depths.add(dataset.path(index), coco.images[index].extra)
         semantic = dataset.truth(index, table).semantic if has_pixels else None
         if semantic is not None:
             labels, counts = np.unique(semantic, return_counts=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from resnet_tasks.data.images.bit_depths import REMEDY
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.statistics.class_counts import (
     format_counts,
@@ -155,6 +156,12 @@ def _print_recommendation(
     statistics: DatasetStatistics, console: Console, channels: int, intensity: Intensity
 ) -> None:
     """Print the lines for the `data:` section of a recipe."""
+    if (mixture := statistics.depths.describe_mixture(intensity)) is not None:
+        console.print(
+            f"warning: the images have different bit depths ({mixture}), so that equal exposures "
+            f"may reach the model with different values; {REMEDY}",
+            soft_wrap=True,
+        )
     if statistics.unplaced:
         low = min(value_range.low for value_range in statistics.value_ranges.values())
         high = max(value_range.high for value_range in statistics.value_ranges.values())

@@ -256,3 +256,16 @@ def test_unusual_json_is_read_as_the_plain_reader_does(tmp_path: Path) -> None:
     assert check_coco(path).count_problems() == {"bad_area": 1, "missing_file": 2}
     path.write_bytes(json.dumps(GOOD).encode("utf-16"))
     assert check_coco(path).count_problems() == {"missing_file": 2}
+
+
+def test_mixed_bit_depths_are_a_warning_with_a_remedy(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", content())
+    assert "mixed_depths" not in check_coco(path).count_problems()
+    Image.fromarray(np.full((40, 60), 3200, np.uint16)).save(tmp_path / "b.png")
+    check = check_coco(path)
+    (problem,) = (problem for problem in check.problems if problem.kind == "mixed_depths")
+    assert problem.severity == "warning"
+    assert "(1 image of 8 bits, 1 image of 16 bits)" in problem.message
+    assert "data.intensity.type=percentile" in problem.message
+    assert check.is_usable
+    assert not check.is_clean

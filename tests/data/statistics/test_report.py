@@ -153,3 +153,26 @@ def test_few_classes_need_no_json() -> None:
 def test_the_json_of_a_file_without_readable_values_is_complete(tmp_path: Path) -> None:
     write_statistics(DatasetStatistics(images=1), tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text())["channels"] == []
+
+
+def test_mixed_bit_depths_propose_an_intensity_step(tmp_path: Path) -> None:
+    records = []
+    for number, bits in enumerate((8, 12)):
+        Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) << (bits - 4)).save(
+            tmp_path / f"{bits}.png"
+        )
+        records.append({"id": number, "file_name": f"{bits}.png", "height": 4, "width": 4,
+                        "attributes": {"bits_stored": bits}})  # fmt: skip
+    file = tmp_path / "a.json"
+    file.write_text(
+        json.dumps(
+            {"images": records, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+        )
+    )
+    command = ["data", "stats", str(file), "data.channels=1"]
+    text = " ".join(CliRunner().invoke(app, command).output.split())
+    assert "(1 image of 8 bits, 1 image of 12 bits)" in text
+    assert "set data.intensity.type=percentile" in text
+    result = CliRunner().invoke(app, [*command, "data.intensity.type=percentile"])
+    assert result.exit_code == 0
+    assert "bit depths" not in result.output
