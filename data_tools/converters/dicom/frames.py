@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from data_tools.converters.dicom.header_repairs import (
     repair_rescale,
     repair_transfer_syntax,
 )
-from data_tools.converters.dicom.options import DicomOptions, has_preamble, is_dicom
+from data_tools.converters.dicom.options import DicomOptions, find_bare_elements
 from data_tools.converters.dicom.padding import REPORT as PADDING_REPORT
 from data_tools.converters.dicom.padding import fill_padding, find_padding
 from data_tools.converters.dicom.pixel_decoding import (
@@ -126,15 +127,18 @@ class DicomFile:
         self.has_mixed_depths = False
         with convert_errors(path), IgnoreWarnings():
             self.header = self._read(stop_before_pixels=True)
-            if not has_preamble(path):
+            if find_bare_elements(path) is not None:
                 self._note_repair("the preamble (128 bytes and DICM) is missing")
             self.instance = str(self.header.get("SOPInstanceUID", "") or "")
             self.num_frames = int(self.header.get("NumberOfFrames", None) or 1)
 
     def _read(self, *, stop_before_pixels: bool) -> pydicom.Dataset:
         # `force` parses a file without preamble; any other file would be read as garbage.
+        offset = find_bare_elements(self.path)
         dataset = pydicom.dcmread(
-            self.path, stop_before_pixels=stop_before_pixels, force=is_dicom(self.path)
+            self.path if offset is None else io.BytesIO(self.path.read_bytes()[offset:]),
+            stop_before_pixels=stop_before_pixels,
+            force=offset is not None,
         )
         is_compressed = "PixelData" in dataset and dataset["PixelData"].is_undefined_length
         if not is_compressed:
@@ -254,8 +258,9 @@ class DicomFile:
             return stored_values
         self._note_repair(PADDING_REPORT)
         is_inverted = header.PhotometricInterpretation == "MONOCHROME1"
-        is_dark_high = is_inverted != (float(header.get("RescaleSlope", 1)) < 0)
-        fallback = (1 << int(header.BitsStored)) - 1 if is_dark_high else 0
+        slope = 1.0 if self._options.values == "stored" else float(header.get("RescaleSlope", 1))
+        is_dark_high = is_inverted != (slope < 0)
+        fallback = (1 << int(header.get("BitsStored", 0))) - 1 if is_dark_high else 0
         return fill_padding(stored_values, is_padding, is_dark_high=is_dark_high, fallback=fallback)
 
     def _build_frame_header(self, index: int) -> pydicom.Dataset:

@@ -17,6 +17,7 @@ Group = Literal["patient", "study", "none"]
 Padding = Literal["darkest", "keep"]
 
 _PREAMBLE = 128
+_MAGIC = b"DICM"
 _FIRST_GROUPS = (0x0002, 0x0008)
 """Groups of the first element of a file without preamble: file meta information or identity."""
 _MAX_FIRST_LENGTH = 1024
@@ -72,20 +73,30 @@ class DicomOptions:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file has the preamble of DICOM, or starts with DICOM elements without it."""
+    """Return whether a file has the preamble of DICOM, or DICOM elements without it."""
+    return _has_preamble(_read_head(path)) or find_bare_elements(path) is not None
+
+
+def find_bare_elements(path: Path) -> int | None:
+    """Return the offset of the DICOM elements in a file without a complete preamble, else None.
+
+    The preamble is 128 bytes and `DICM`. A file may lack both, or either of them.
+    """
     head = _read_head(path)
-    return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM" or _starts_with_elements(head)
+    if _has_preamble(head):
+        return None
+    offsets = (0, _PREAMBLE, len(_MAGIC)) if head.startswith(_MAGIC) else (0, _PREAMBLE)
+    return next((offset for offset in offsets if _starts_with_elements(head[offset:])), None)
 
 
-def has_preamble(path: Path) -> bool:
-    """Return whether a file has the preamble of DICOM: 128 bytes and `DICM`."""
-    return _read_head(path)[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
+def _has_preamble(head: bytes) -> bool:
+    return head[_PREAMBLE:].startswith(_MAGIC)
 
 
 def _read_head(path: Path) -> bytes:
     try:
         with open_image_file(path) as stream:  # `Path.open` would wait for a writer of a FIFO
-            return stream.read(_MAX_FIRST_LENGTH + 32)
+            return stream.read(_PREAMBLE + _MAX_FIRST_LENGTH + 32)
     except (DataError, OSError):
         return b""
 

@@ -121,6 +121,16 @@ def test_files_without_preamble(tmp_path: Path, *, has_meta: bool, is_implicit: 
     np.testing.assert_array_equal(frame.pixels, PIXELS)
 
 
+@pytest.mark.parametrize("start", [b"", b"DICM", b"\0" * 128])
+def test_incomplete_preambles(tmp_path: Path, start: bytes) -> None:
+    path = write_dicom(tmp_path / "a.dcm", PIXELS)
+    path.write_bytes(start + path.read_bytes()[132:])
+    (frame,), repairs = read(path)
+    np.testing.assert_array_equal(frame.pixels, PIXELS)
+    assert len(repairs) == 1
+    assert "preamble" in repairs[0]
+
+
 @pytest.mark.parametrize(
     "content",
     [

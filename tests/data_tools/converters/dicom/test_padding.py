@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from data_tools.converters.dicom.convert import convert_dicom
@@ -76,3 +77,26 @@ def test_files_are_counted_and_a_value_that_no_pixel_holds_is_no_change(tmp_path
         "pixels with the padding value were given the darkest other value of their image: 5 files "
         "(0.dcm, 1.dcm, 2.dcm and 2 others)"
     )
+
+
+def test_negative_slopes_turn_dark_and_bright(tmp_path: Path) -> None:
+    pixels = np.array([[0, 10], [20, 100]], dtype=np.uint16)
+    path = write_dicom(
+        tmp_path / "a.dcm", pixels, PixelPaddingValue=0, RescaleSlope=-1, RescaleIntercept=0
+    )
+    np.testing.assert_array_equal(read(path).pixels, [[-100, -10], [-20, -100]])
+    np.testing.assert_array_equal(read(path, values="stored").pixels, [[10, 10], [20, 100]])
+
+
+def test_padding_of_float_pixels(tmp_path: Path) -> None:
+    pixels = np.array([[-1000.5, 0.25], [0.5, 1]], dtype=np.float32)
+    path = write_dicom(tmp_path / "a.dcm", pixels)
+    dataset = pydicom.dcmread(path)
+    dataset.FloatPixelData = dataset.PixelData
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        del dataset[keyword]
+    dataset.FloatPixelPaddingValue = -1000.5
+    dataset.save_as(path)
+    frame = read(path)
+    assert frame.pixels.dtype == np.float32
+    np.testing.assert_array_equal(frame.pixels, [[0.25, 0.25], [0.5, 1]])
