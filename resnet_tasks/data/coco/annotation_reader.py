@@ -123,24 +123,22 @@ class AnnotationReader:
         record = find(self._records, image_id)
         if record is None:
             findings.add("unknown_image", None, annotation_id, f"image_id {format_value(image_id)}")
-            return None
         category = find(self._indices, category_id)
         if category is None:
             detail = f"category_id {format_value(category_id)}"
-            findings.add("unknown_category", record.id, annotation_id, detail)
+            known_image = None if record is None else record.id
+            findings.add("unknown_category", known_image, annotation_id, detail)
+        # All faults of a record are collected, so that one run names them all.
+        faults = _find_format_faults(raw)
+        if record is None:
+            self._add_faults(faults, None, annotation_id)
             return None
-        crowd = raw.get("iscrowd")
-        if crowd is None and not (raw.get("bbox") or raw.get("segmentation")):
-            crowd = 0  # an image-level label is not a region and cannot be a crowd
-        if crowd is None:
-            findings.add("missing_iscrowd", record.id, annotation_id)
-        elif crowd not in (0, 1):
-            detail = f"iscrowd {format_value(crowd)}; allowed: 0, 1"
-            findings.add("annotation_record", record.id, annotation_id, detail)
-            return None
+        crowd = self._parse_crowd(raw, record, annotation_id)
         segmentation = self._parse_segmentation(raw.get("segmentation"), record, annotation_id)
         box = self._parse_box(raw.get("bbox"), segmentation, record, annotation_id)
-        if box is _SKIPPED_BOX:
+        visibility = [self._parse_visibility(raw, key, record, annotation_id) for key in VISIBILITY]
+        self._add_faults(faults, record, annotation_id)
+        if box is _SKIPPED_BOX or category is None or faults:
             return None
         area = self._parse_area(raw.get("area"), box, segmentation, record, annotation_id)
         annotation = Annotation(
@@ -149,16 +147,30 @@ class AnnotationReader:
             category,
             box,
             area,
-            bool(crowd),
+            crowd,
             segmentation,
-            occluded=self._parse_visibility(raw, "occluded", record, annotation_id),
-            truncated=self._parse_visibility(raw, "truncated", record, annotation_id),
+            occluded=visibility[0],
+            truncated=visibility[1],
         )
         self._has_boxes = self._has_boxes or box is not None
         self._has_masks = self._has_masks or segmentation is not None
         if box is None:
             self._labels_only.append((record.id, annotation_id))
         return annotation
+
+    def _add_faults(
+        self, faults: Sequence[str], record: ImageRecord | None, annotation_id: Id
+    ) -> None:
+        if faults:
+            image_id = None if record is None else record.id
+            self._findings.add("annotation_record", image_id, annotation_id, "; ".join(faults))
+
+    def _parse_crowd(self, raw: dict[str, Any], record: ImageRecord, annotation_id: Id) -> bool:
+        crowd = raw.get("iscrowd")
+        # An image-level label is not a region and cannot be a crowd.
+        if crowd is None and (raw.get("bbox") or raw.get("segmentation")):
+            self._findings.add("missing_iscrowd", record.id, annotation_id)
+        return bool(crowd)
 
     def _resolve_id(self, position: int, raw: dict[str, Any]) -> Id:
         raw_id = raw.get("id")
@@ -203,9 +215,7 @@ class AnnotationReader:
             findings.add("missing_bbox", record.id, annotation_id)
             raw = compute_bounding_box(segmentation, record.height, record.width)
         if not is_box(raw):
-            detail = f"bbox {format_value(raw)}, it must be four numbers [x, y, width, height]"
-            findings.add("annotation_record", record.id, annotation_id, detail)
-            return _SKIPPED_BOX
+            return _SKIPPED_BOX  # `_find_format_faults` reports it
         x, y, width, height = raw
         if not is_finite(x, y, width, height):
             kind = "non_finite_box"
@@ -260,6 +270,19 @@ class AnnotationReader:
         if value is True:
             return VISIBILITY[key][1]
         return None if value is None or value == -1 else float(value)
+
+
+def _find_format_faults(raw: dict[str, Any]) -> list[str]:
+    """Return the faults that make a record unusable, whatever its image and category."""
+    faults = []
+    crowd, box, area = raw.get("iscrowd"), raw.get("bbox"), raw.get("area")
+    if crowd is not None and crowd not in (0, 1):
+        faults.append(f"iscrowd {format_value(crowd)}; allowed: 0, 1")
+    if box is not None and box != [] and not is_box(box):
+        faults.append(f"bbox {format_value(box)}, it must be four numbers [x, y, width, height]")
+    if faults and area is not None and type(area) not in (int, float):
+        faults.append(f"area {format_value(area)}, it must be a number")
+    return faults
 
 
 def is_visibility(key: str, value: object) -> bool:

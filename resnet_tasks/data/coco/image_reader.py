@@ -72,10 +72,11 @@ class ImageReader:
                 findings.add("image_path", image_id, detail=str(file_name))
                 return None
         height, width = raw.get("height"), raw.get("width")
-        if height is None and width is None:
+        if height in (None, 0) and width in (None, 0):
             size = try_read_image_size(root / name)
             if size is None:
-                detail = f"no height and width, and {root / name} cannot be read"
+                stated = "no height and width" if height is width is None else "size 0 x 0"
+                detail = f"{stated}, and {root / name} cannot be read"
                 findings.add("image_record", image_id, detail=detail)
                 return None
             findings.add("missing_size", image_id)

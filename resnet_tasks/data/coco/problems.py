@@ -63,9 +63,10 @@ class Finding:
     location: RecordLocation | None = None
 
 
+_FIX = "; `resnet-tasks data check FILE --fix COPY` repairs the usual variants of the format"
 _KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable": ("error", "{first}"),
-    "bad_categories": ("error", "{first}; annotations were not checked"),
+    "bad_categories": ("error", "{first}; annotations were not checked" + _FIX),
     "no_images": ("error", "the file contains no images"),
     "image_record": (
         "error",
@@ -93,7 +94,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "error",
         "{n:image id is} used more than once: {first}; give every image a unique id",
     ),
-    "annotation_record": ("error", "{n:annotation} cannot be used: {first}"),
+    "annotation_record": ("error", "{n:annotation} cannot be used: {first}" + _FIX),
     "unknown_image": (
         "error",
         (
@@ -194,7 +195,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "missing_info": ("repaired", "the file has no `info`; taken as empty"),
     "missing_size": (
         "repaired",
-        "{n:image has} no height and width; read from the images: {first}",
+        "{n:image has} no height and width, or 0 x 0; read from the images: {first}",
     ),
     "missing_id": ("repaired", "{n:annotation has} no id; new ids were assigned: {first}"),
     "duplicate_annotation": (
@@ -243,7 +244,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "warning",
         (
             "{n:segmentation is} skipped, but not the box: {first}; polygons need at least three "
-            "points (six numbers of at most a million), an RLE the size of its image"
+            "points (six numbers of at most a million), an RLE the size of its image" + _FIX
         ),
     ),
     "mixed_depths": (

@@ -103,18 +103,26 @@ def check_coco(path: str | Path, options: CheckOptions | None = None) -> FileChe
         options: Extent of the check. Default: without decoding images.
     """
     path, options = Path(path), options or CheckOptions()
-    findings = Findings(path, keep_all=True)
     try:
-        return _check_content(path, open_content(path), findings, options)
+        return check_content(path, open_content(path), options)
     except DataError as error:
-        findings.location = None
+        findings = Findings(path, keep_all=True)
         findings.add("unreadable", detail=str(error).removeprefix(f"{path}").lstrip(": "))
         return FileCheck(path, findings.to_problems(), tuple(findings.all))
 
 
-def _check_content(
-    path: Path, content: CocoContent, findings: Findings, options: CheckOptions
-) -> FileCheck:
+def check_content(path: Path, content: CocoContent, options: CheckOptions) -> FileCheck:
+    """Find all problems of the content of a COCO file.
+
+    Args:
+        path: Path of the JSON file.
+        content: Content of the file, or a corrected version of it.
+        options: Extent of the check.
+
+    Raises:
+        DataError: If an entry is not JSON, the image folder does not exist, or `info` is invalid.
+    """
+    findings = Findings(path, keep_all=True)
     info = read_info(content.top, findings)
     root = resolve_image_folder(path, info, options.images_root)
     declared = info.get("annotated")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,8 @@ def _repair_geometry(
         editor.set_key(
             boxless[0], "bbox", _clip_box(compute_bounding_box(packed, *size), record) or None
         )
+    elif "empty_box" in kinds and is_box(raw.get("bbox")):
+        editor.set_key("empty_box", "bbox", _turn_negative_sizes(raw["bbox"]))
     box = raw.get("bbox")
     old_area = raw.get("area")
     area_kind = next(iter(sorted({"missing_area", "bad_area", "area_beyond_box"} & set(kinds))), "")
@@ -201,6 +203,12 @@ def _extract_usable_mask(raw: Any, size: tuple[int, int]) -> Any:
     if isinstance(raw, list):
         return [polygon for polygon in raw if pack_polygon(polygon) is not None] or None
     return raw if isinstance(raw, dict) and is_rle(raw, *size) else None
+
+
+def _turn_negative_sizes(box: Sequence[float]) -> list[float]:
+    """Return the box that a negative width or height spans to the left or upwards."""
+    x, y, width, height = box
+    return [min(x, x + width), min(y, y + height), abs(width), abs(height)]
 
 
 def _clip_box(box: list[float], record: ImageRecord) -> list[float]:

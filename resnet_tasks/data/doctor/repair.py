@@ -23,14 +23,15 @@ from resnet_tasks.data.coco.json_records import (
 )
 from resnet_tasks.data.coco.problems import Findings, Id, RecordLocation
 from resnet_tasks.data.coco.records import ImageRecord
-from resnet_tasks.data.coco.top_level import relocate_info
-from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
+from resnet_tasks.data.coco.top_level import read_info, relocate_info, resolve_image_folder
+from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco, check_content
 from resnet_tasks.data.doctor.record_repairs import (
     ABSENT,
     AnnotationRepairer,
     Note,
     make_relative_name,
 )
+from resnet_tasks.data.doctor.standard_forms import FormChange, standardize_content
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text, open_atomic, remove_files_on_error
@@ -96,19 +97,41 @@ def repair(
     unknown = [kind for kind in drop if kind not in DROPPABLE]
     if unknown:
         raise DataError(f"{', '.join(unknown)} cannot be dropped; allowed: {', '.join(DROPPABLE)}")
-    before = check_coco(path, options)
-    if before.categories is None:
-        raise DataError(
-            f"{path} cannot be repaired: {before.problems[0].message.removeprefix(f'{path}: ')}"
-        )
-    content = open_content(path)
+    content, form_changes, before = _open_standardized(path, options, leave)
     with remove_files_on_error((out, changes)):
         with open_atomic(out) as copy, open_atomic(changes) as changes_stream:
-            counts = _write_repaired(
-                before, content, copy, _ChangeLog(changes_stream), out.parent, leave, drop
-            )
+            log = _ChangeLog(changes_stream)
+            for change in form_changes:
+                after = ABSENT if change.key is None else change.after
+                log.add(
+                    change.location, change.record, change.kind, change.key, change.before, after
+                )
+            counts = _write_repaired(before, content, copy, log, out.parent, leave, drop)
         after = check_coco(out, replace(options, images_root=None))
     return RepairReport(out, changes, dict(counts.most_common()), after)
+
+
+def _open_standardized(
+    path: Path, options: CheckOptions, leave: Collection[str]
+) -> tuple[CocoContent, list[FormChange], FileCheck]:
+    """Return the content with its values in standard forms, the changes, and the check of it.
+
+    Raises:
+        DataError: If the file cannot be read, or its categories cannot be used.
+    """
+    try:
+        content = open_content(path)
+        info = read_info(content.top, Findings(path))
+        root = resolve_image_folder(path, info, options.images_root)
+        content, changes = standardize_content(content, root, leave)
+        check = check_content(path, content, options)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}").lstrip(": ")
+        raise DataError(f"{path} cannot be repaired: {reason}") from None
+    if check.categories is None:
+        reason = check.problems[0].message.removeprefix(f"{path}: ")
+        raise DataError(f"{path} cannot be repaired: {reason}")
+    return content, changes, check
 
 
 class _ChangeLog:
