@@ -34,7 +34,8 @@ def require_annotations(
 
     Raises:
         RecipeError: If no training file is annotated for a head or one of its classes, or no
-            validation file for the head that selects the best checkpoint.
+            validation file for the head that selects the best checkpoint, or if the training files
+            contain no object for a head that detects objects.
     """
     best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
     notes: list[str] = []
@@ -56,8 +57,17 @@ def require_annotations(
             )
         if name in frozen:
             continue
+        table = labels.heads[name].table
+        if "boxes" in task.required_fields:
+            _require_objects(name, task, table, train)
+            num_objects, num_crowds = _count_objects(task, table, val)
+            if num_crowds and not num_objects:
+                notes.append(
+                    f"val: {Count(num_crowds):region} of {name}'s classes with `iscrowd: 1`, but "
+                    f"no object: the metrics of {name} on val are undefined"
+                )
         notes += _check_optional_fields(name, task, train)
-        notes += _check_partial_annotations(name, task, labels.heads[name].table, train, val)
+        notes += _check_partial_annotations(name, task, table, train, val)
     return notes
 
 
@@ -95,6 +105,43 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
                 else ""
             )
             raise DataError(f"heads.{name}: {problems[0]}{more}")
+
+
+def _require_objects(head: str, task: Task, table: LabelTable, train: CocoDataset) -> None:
+    """Require at least one object that a detection head can learn from.
+
+    Raises:
+        RecipeError: If there is none; the message counts the regions with `iscrowd: 1`.
+    """
+    num_objects, num_crowds = _count_objects(task, table, train)
+    if num_objects:
+        return
+    message = (
+        f"heads.{head}: no file under data.train contains an object of its classes "
+        f"({format_list(table.classes)})"
+    )
+    if num_crowds:
+        raise RecipeError(
+            f"{message}: {Count(num_crowds):region has} `iscrowd: 1`, which training ignores; if "
+            "each is a single object, set its `iscrowd` to 0 (CVAT writes 1 for masks drawn with a "
+            "brush, `data convert voc` for objects marked `difficult`)"
+        )
+    raise RecipeError(f"{message}; add annotations, or remove the head")
+
+
+def _count_objects(task: Task, table: LabelTable, dataset: CocoDataset) -> tuple[int, int]:
+    """Return the number of objects and of crowd regions of the classes of a head."""
+    num_objects = num_crowds = 0
+    for file in dataset.files:
+        if not has_annotations_for(task.required_fields, file):
+            continue
+        singles = file.count_objects()
+        crowds = file.annotations.count_crowds(len(file.categories))
+        for category_index, label in enumerate(table.mapping):
+            if label >= 0:
+                num_objects += int(singles[category_index])
+                num_crowds += int(crowds[category_index])
+    return num_objects, num_crowds
 
 
 def _check_optional_fields(head: str, task: Task, train: CocoDataset) -> list[str]:

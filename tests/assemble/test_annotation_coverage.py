@@ -311,3 +311,35 @@ def test_visits_count_per_epoch(data: Path) -> None:
     assert first.image_id == again.image_id
     assert Counter([first.seed, train[(3, 7)].seed])[first.seed] == 2
     assert other.image_id != first.image_id
+
+
+def set_crowd(folder: Path, name: str, iscrowd: int) -> None:
+    path = folder / "mixed" / f"{name}.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = iscrowd
+    path.write_text(json.dumps(content))
+
+
+def test_detection_without_objects_is_refused(data: Path) -> None:
+    heads = {"cars": {"type": "faster_rcnn", "options": LIGHT, "classes": ["car"]}}
+    made = recipe(ALL[0], heads=heads)
+    set_crowd(data, "boxes", 1)
+    with pytest.raises(RecipeError, match=r"heads\.cars: .* \(car\): 4 regions have `iscrowd: 1`"):
+        fit(made, data)
+    # A single object is sufficient.
+    path = data / "mixed" / "boxes.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["iscrowd"] = 0
+    path.write_text(json.dumps(content))
+    assert fit(made, data) == []
+    path.write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(RecipeError, match=r"its classes \(car\); add annotations"):
+        fit(made, data)
+
+
+def test_validation_without_objects_is_noted(data: Path) -> None:
+    heads = {"cars": {"type": "faster_rcnn", "options": LIGHT, "classes": ["car"]}}
+    set_crowd(data, "both", 1)
+    (note,) = fit(recipe(ALL[0], heads=heads), data)
+    assert note.startswith("val: 3 regions of cars's classes with `iscrowd: 1`, but no object")

@@ -178,6 +178,14 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "warning",
         "{first}; if they are fractions of the image size, multiply them by its width and height",
     ),
+    "all_crowd": (
+        "warning",
+        (
+            "{n:category has} no object without `iscrowd: 1`, and training ignores such regions: "
+            "{first}; if each is a single object, set `iscrowd` to 0 (CVAT writes 1 for brush "
+            "masks, `data convert voc` for objects marked `difficult`)"
+        ),
+    ),
     "area_beyond_box": (
         "warning",
         (

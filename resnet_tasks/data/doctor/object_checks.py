@@ -12,6 +12,7 @@ from resnet_tasks.data.coco.masks import compute_bounding_box
 from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
 from resnet_tasks.errors import format_list
+from resnet_tasks.number_formats import Count
 
 APART_PIXELS = 2.0
 APART_SHARE = 0.1
@@ -41,6 +42,7 @@ class ObjectChecks:
         self._findings = findings
         self._object_keys: set[int] = set()
         self._counts = [0] * len(categories)
+        self._single_counts = [0] * len(categories)
         self._form = _BoxFormatCheck()
 
     @property
@@ -51,6 +53,7 @@ class ObjectChecks:
     def check(self, annotation: Annotation) -> None:
         """Check one annotation."""
         self._counts[annotation.category] += 1
+        self._single_counts[annotation.category] += not annotation.is_crowd
         box = annotation.bbox
         if box is None:
             return
@@ -76,6 +79,13 @@ class ObjectChecks:
         """
         for detail, kind in self._form.collect_findings():
             self._findings.add(kind, detail=detail)
+        for category, count, single_count in zip(
+            self._categories.categories, self._counts, self._single_counts, strict=True
+        ):
+            # Regions of stuff are crowds in COCO.
+            if count and not single_count and category.is_thing:
+                detail = f"{category.id} {category.name!r} with {Count(count):region}"
+                self._findings.add("all_crowd", detail=detail)
         if not annotated & {"boxes", "masks", "image"}:
             return
         for category, count in zip(self._categories.categories, self._counts, strict=True):

@@ -269,3 +269,21 @@ def test_mixed_bit_depths_are_a_warning_with_a_remedy(tmp_path: Path) -> None:
     assert "data.intensity.type=percentile" in problem.message
     assert check.is_usable
     assert not check.is_clean
+
+
+def test_classes_of_crowds_only(tmp_path: Path) -> None:
+    made = content()
+    for annotation in made["annotations"]:
+        annotation["iscrowd"] = 1
+    # Stuff consists of crowds.
+    made["categories"] += [{"id": 9, "name": "road", "isthing": 0}]
+    crowd = {"image_id": 1, "category_id": 9, "bbox": [5, 6, 7, 8], "area": 56, "iscrowd": 1}
+    made["annotations"] += [{"id": 3, **crowd}, {"id": 4, **crowd, "category_id": 3}]
+    check = check_coco(write(tmp_path / "a.json", made))
+    (problem,) = check.problems
+    assert (problem.kind, problem.severity, problem.count) == ("all_crowd", "warning", 2)
+    assert "3 'cell' with 2 regions, 7 'mitosis' with 1 region" in problem.message
+    made["annotations"][3]["iscrowd"] = 0
+    (problem,) = check_coco(write(tmp_path / "a.json", made)).problems
+    assert "7 'mitosis' with 1 region" in problem.message
+    assert "cell" not in problem.message

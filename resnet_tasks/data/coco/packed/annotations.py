@@ -80,6 +80,10 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         """Return the `(number,)` count of annotations of each category, without crowds."""
         return np.bincount(self.labels[~self.crowd], minlength=number)
 
+    def count_crowds(self, number: int) -> NDArray[np.int64]:
+        """Return the `(number,)` count of crowd regions of each category."""
+        return np.bincount(self.labels[self.crowd], minlength=number)
+
     def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return all distinct pairs of an image and a category of its objects, without crowds.
 
