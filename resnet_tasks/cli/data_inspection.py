@@ -80,6 +80,13 @@ def check(
             "option for several",
         ),
     ] = None,
+    convert: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FINDING",
+            help="With --fix: format of boxes to convert to pixels, relative_boxes or corner_boxes",
+        ),
+    ] = None,
 ) -> None:
     """Report all problems in COCO files and between splits.
 
@@ -108,8 +115,8 @@ def check(
         raise DataError(
             "--fix repairs one FILE; repair each file separately, then check them together"
         )
-    if fix is None and (leave or drop):
-        raise DataError("--leave and --drop control --fix OUT; add --fix OUT")
+    if fix is None and (leave or drop or convert):
+        raise DataError("--leave, --drop and --convert control --fix OUT; add --fix OUT")
     fixing = nullcontext() if fix is None else exit_cleanly_on_signal(fix)
     with fixing, show_progress("Reading images") as advance:
         look = CheckOptions(
@@ -122,7 +129,14 @@ def check(
         if fix is None:
             checks = check_splits(paths, look)
         else:
-            repair_outcome = repair(paths[0], fix, options=look, leave=leave or (), drop=drop or ())
+            repair_outcome = repair(
+                paths[0],
+                fix,
+                options=look,
+                leave=leave or (),
+                drop=drop or (),
+                convert=convert,
+            )
             checks = (repair_outcome.after,)
     console = Console(highlight=False)
     if fix is not None:

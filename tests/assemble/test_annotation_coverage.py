@@ -21,7 +21,7 @@ from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.split_files import merge_categories, read_split
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.run_folder.checkpoint import load_model_weights
@@ -343,3 +343,16 @@ def test_validation_without_objects_is_noted(data: Path) -> None:
     set_crowd(data, "both", 1)
     (note,) = fit(recipe(ALL[0], heads=heads), data)
     assert note.startswith("val: 3 regions of cars's classes with `iscrowd: 1`, but no object")
+
+
+@pytest.mark.parametrize("name", ["boxes", "both"])
+def test_boxes_as_fractions_are_refused(data: Path, name: str) -> None:
+    heads = {"cars": {"type": "faster_rcnn", "options": LIGHT, "classes": ["car"]}}
+    path = data / "mixed" / f"{name}.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [0.125, 0.125, 0.5, 0.5]
+    path.write_text(json.dumps(content))
+    number = len(content["annotations"])
+    with pytest.raises(DataError, match=f"{number} of {number} boxes .* --convert relative_boxes"):
+        fit(recipe(ALL[0], heads=heads), data)

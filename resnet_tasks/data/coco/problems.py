@@ -64,6 +64,7 @@ class Finding:
 
 
 _FIX = "; `resnet-tasks data check FILE --fix COPY` repairs the usual variants of the format"
+_CONVERT = " `resnet-tasks data check FILE --fix COPY --convert "
 _KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable": ("error", "{first}"),
     "bad_categories": ("error", "{first}; annotations were not checked" + _FIX),
@@ -172,11 +173,11 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "corner_boxes": (
         "warning",
-        "{first}; if they are corners [x1, y1, x2, y2], write [x, y, width, height]",
+        "{first}; if they are [x1, y1, x2, y2]," + _CONVERT + "corner_boxes` converts them",
     ),
     "relative_boxes": (
         "warning",
-        "{first}; if they are fractions of the image size, multiply them by its width and height",
+        "{first}; if they are fractions of the size," + _CONVERT + "relative_boxes` converts them",
     ),
     "all_crowd": (
         "warning",

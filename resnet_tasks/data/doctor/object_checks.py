@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from resnet_tasks.data.coco.box_formats import BoxFormatCounts, count_box_formats
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.field_values import clip_to_image
 from resnet_tasks.data.coco.masks import compute_bounding_box
@@ -18,8 +19,7 @@ APART_PIXELS = 2.0
 APART_SHARE = 0.1
 """Tolerances in pixels and as a fraction of the width (height) for the distance between an edge of
 a box and the edge of its mask. The greater of the two applies."""
-ENOUGH_BOXES = 20
-"""Smallest number of boxes from which the box format of a file can be inferred."""
+_BOXES_AT_A_TIME = 10_000
 
 
 class ObjectChecks:
@@ -116,38 +116,29 @@ class _BoxFormatCheck:
     """Check for boxes that look as if they were not [x, y, width, height] in pixels."""
 
     def __init__(self) -> None:
-        self._number = 0
-        self._beyond = 0
-        self._may_be_corners = True
-        self._may_be_relative = True
+        self._counts = BoxFormatCounts()
+        self._boxes = array("d")
+        self._sizes = array("d")
 
     def add(self, box: Xywh, height: int, width: int) -> None:
-        x, y, w, h = box
-        self._number += 1
-        self._beyond += x + w > width + 1 or y + h > height + 1
-        self._may_be_corners = self._may_be_corners and x < w <= width + 1 and y < h <= height + 1
-        self._may_be_relative = self._may_be_relative and max(box) <= 1 and min(height, width) > 8
+        self._boxes.extend(box)
+        self._sizes.extend((height, width))
+        if len(self._boxes) >= 4 * _BOXES_AT_A_TIME:
+            self._count()
 
     def collect_findings(self) -> list[tuple[str, str]]:
         """Return the findings as (detail, kind)."""
-        if self._number < ENOUGH_BOXES:
-            return []
+        self._count()
         findings = []
-        if self._may_be_corners and self._beyond:
-            findings.append(
-                (
-                    (
-                        f"{self._beyond} of {self._number} boxes extend beyond their images, but "
-                        "none would as corners"
-                    ),
-                    "corner_boxes",
-                )
-            )
-        if self._may_be_relative:
-            findings.append(
-                (f"none of the numbers of {self._number} boxes is above 1", "relative_boxes")
-            )
+        if self._counts.are_corners:
+            findings.append((self._counts.describe_corners(), "corner_boxes"))
+        if self._counts.are_relative:
+            findings.append((self._counts.describe_relative(), "relative_boxes"))
         return findings
+
+    def _count(self) -> None:
+        self._counts += count_box_formats(self._boxes, self._sizes)
+        self._boxes, self._sizes = array("d"), array("d")
 
 
 def _get_mask_key(annotation: Annotation) -> Any:

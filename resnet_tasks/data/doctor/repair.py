@@ -31,7 +31,7 @@ from resnet_tasks.data.doctor.record_repairs import (
     Note,
     make_relative_name,
 )
-from resnet_tasks.data.doctor.standard_forms import FormChange, standardize_content
+from resnet_tasks.data.doctor.standard_forms import CONVERTIBLE, FormChange, standardize_content
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text, open_atomic, remove_files_on_error
@@ -75,6 +75,7 @@ def repair(
     options: CheckOptions | None = None,
     leave: Collection[str] = (),
     drop: Collection[str] = (),
+    convert: str | None = None,
 ) -> RepairReport:
     """Write a repaired copy of a COCO file, and next to it `<out>.changes.json`.
 
@@ -84,6 +85,7 @@ def repair(
         options: Extent of the check. Sizes are repaired only if images are read.
         leave: Kinds of findings that are not repaired.
         drop: Kinds of findings whose annotations or images are removed, from `DROPPABLE`.
+        convert: Finding whose boxes are converted to pixels, from `CONVERTIBLE`.
 
     Raises:
         DataError: If the file cannot be read, a kind is unknown, or an output file already exists.
@@ -97,7 +99,9 @@ def repair(
     unknown = [kind for kind in drop if kind not in DROPPABLE]
     if unknown:
         raise DataError(f"{', '.join(unknown)} cannot be dropped; allowed: {', '.join(DROPPABLE)}")
-    content, form_changes, before = _open_standardized(path, options, leave)
+    if convert not in (None, *CONVERTIBLE):
+        raise DataError(f"{convert} cannot be converted; allowed: {', '.join(CONVERTIBLE)}")
+    content, form_changes, before = _open_standardized(path, options, leave, convert)
     with remove_files_on_error((out, changes)):
         with open_atomic(out) as copy, open_atomic(changes) as changes_stream:
             log = _ChangeLog(changes_stream)
@@ -112,7 +116,7 @@ def repair(
 
 
 def _open_standardized(
-    path: Path, options: CheckOptions, leave: Collection[str]
+    path: Path, options: CheckOptions, leave: Collection[str], convert: str | None
 ) -> tuple[CocoContent, list[FormChange], FileCheck]:
     """Return the content with its values in standard forms, the changes, and the check of it.
 
@@ -123,7 +127,7 @@ def _open_standardized(
         content = open_content(path)
         info = read_info(content.top, Findings(path))
         root = resolve_image_folder(path, info, options.images_root)
-        content, changes = standardize_content(content, root, leave)
+        content, changes = standardize_content(content, root, leave, convert)
         check = check_content(path, content, options)
     except DataError as error:
         reason = str(error).removeprefix(f"{path}").lstrip(": ")

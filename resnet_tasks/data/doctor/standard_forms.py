@@ -7,6 +7,7 @@ categories of exports.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -14,9 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.coco.field_values import is_finite, parse_integer_id
+import numpy as np
+
+from resnet_tasks.data.coco.box_formats import (
+    are_corner_boxes,
+    are_relative_boxes,
+    scale_to_pixels,
+)
+from resnet_tasks.data.coco.field_values import is_box, is_finite, is_length, parse_integer_id
 from resnet_tasks.data.coco.json_records import CocoContent, decode_record
+from resnet_tasks.data.coco.masks import pack_polygon
 from resnet_tasks.files.safe_names import is_inside
+
+CONVERTIBLE = ("relative_boxes", "corner_boxes")
+"""Findings of another box format whose conversion can be requested."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _BOX_KEYS = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
@@ -45,7 +57,7 @@ class FormChange:
 
 
 def standardize_content(
-    content: CocoContent, root: Path, leave: Collection[str]
+    content: CocoContent, root: Path, leave: Collection[str], convert: str | None = None
 ) -> tuple[CocoContent, list[FormChange]]:
     """Return the content with its values in standard forms, and the changes.
 
@@ -55,6 +67,7 @@ def standardize_content(
         content: Content of the file, which is not modified.
         root: Folder of the images.
         leave: Kinds of findings that are not repaired.
+        convert: Finding whose boxes are converted to pixels, from `CONVERTIBLE`.
     """
     changes: list[FormChange] = []
     top = dict(content.top)
@@ -62,6 +75,8 @@ def standardize_content(
     if isinstance(top.get("annotations"), list):
         top["annotations"] = list(_standardize_annotations(content, leave, changes))
     standard = replace(content, top=top)
+    if convert is not None and isinstance(top.get("annotations"), list):
+        top["annotations"] = list(_convert_boxes(standard, convert, changes))
     top["categories"] = _standardize_categories(standard, leave, changes)
     return standard, changes
 
@@ -125,6 +140,63 @@ def _standardize_annotations(
         polygons = _to_polygons(record.get("segmentation"))
         editor.set_value("bad_segmentation", "segmentation", polygons)
         yield record if editor.is_changed else entry
+
+
+def _convert_boxes(content: CocoContent, convert: str, log: list[FormChange]) -> Iterator[Any]:
+    """Yield the annotations with their boxes converted to [x, y, width, height] in pixels.
+
+    Only boxes that are valid in the other format are converted, so that files may mix both.
+    """
+    # Text and number ids are unified later.
+    sizes = {
+        str(image.get("id")): (image.get("height"), image.get("width"))
+        for image in content.iter_entries("images")
+        if isinstance(image, dict)
+    }
+    for position, entry in enumerate(content.top["annotations"]):
+        record = decode_record(entry)
+        size = sizes.get(str(record.get("image_id"))) if isinstance(record, dict) else None
+        if size is None or not all(map(is_length, size)) or not is_box(record.get("bbox")):
+            yield entry
+            continue
+        editor = _FormEditor(f"annotations[{position}]", record, (), log)
+        if convert == "relative_boxes":
+            _convert_relative_box(record, size, editor)
+        else:
+            _convert_corner_box(record, size, editor)
+        yield record if editor.is_changed else entry
+
+
+def _convert_relative_box(
+    record: dict[str, Any], size: tuple[int, int], editor: _FormEditor
+) -> None:
+    box = record["bbox"]
+    if not are_relative_boxes(np.array([box], np.float64), np.array([size], np.float64))[0]:
+        return
+    polygons = record.get("segmentation")
+    if polygons and _are_relative_polygons(polygons):
+        scaled = [scale_to_pixels(polygon, size) for polygon in polygons]
+        editor.set_value("relative_boxes", "segmentation", scaled)
+    area = record.get("area")
+    if type(area) in (int, float) and area <= 1:
+        editor.set_value("relative_boxes", "area", area * size[0] * size[1])
+    editor.set_value("relative_boxes", "bbox", scale_to_pixels(box, size))
+
+
+def _are_relative_polygons(value: Any) -> bool:
+    is_valid = isinstance(value, list) and all(pack_polygon(part) is not None for part in value)
+    return is_valid and all(0 <= number <= 1 for polygon in value for number in polygon)
+
+
+def _convert_corner_box(record: dict[str, Any], size: tuple[int, int], editor: _FormEditor) -> None:
+    x1, y1, x2, y2 = box = record["bbox"]
+    if not are_corner_boxes(np.array([box], np.float64), np.array([size], np.float64))[0]:
+        return
+    area = record.get("area")
+    # Other areas are of a mask, or were computed from the correct width and height.
+    if type(area) in (int, float) and math.isclose(area, x2 * y2):
+        editor.set_value("corner_boxes", "area", (x2 - x1) * (y2 - y1))
+    editor.set_value("corner_boxes", "bbox", [x1, y1, x2 - x1, y2 - y1])
 
 
 def _standardize_categories(

@@ -214,3 +214,56 @@ def test_all_faults_of_an_object_are_reported_at_once(tmp_path: Path) -> None:
         "annotation 3 of image 1 (iscrowd '0'; allowed: 0, 1; bbox ['1', 2, 3, 4], it must be four "
         "numbers [x, y, width, height]; area '12', it must be a number)"
     ) in message
+
+
+def test_relative_boxes_are_converted_on_request(tmp_path: Path) -> None:
+    # The images are 60 x 40 (width x height).
+    outline = [0.25, 0.5, 0.5, 0.5, 0.5, 0.75]
+    relative = {"image_id": 1, "category_id": 3, "iscrowd": 0, "bbox": [0.25, 0.5, 0.25, 0.25]}
+    objects = [
+        {**relative, "id": 1, "area": 0.0625},
+        {**relative, "id": 2, "area": 0.03125, "segmentation": [outline]},
+        {**relative, "id": 3, "category_id": 7, "bbox": [5, 6, 20, 10], "area": 200},
+    ]
+    raw = content()
+    raw["annotations"] = objects
+    path = write(tmp_path / "a.json", raw)
+    (problem, *_) = check_coco(path).problems
+    assert (problem.kind, problem.severity) == ("relative_boxes", "warning")
+    assert "2 of 3 boxes have no coordinate outside 0..1" in problem.message
+    report = repair(path, tmp_path / "fixed.json", convert="relative_boxes")
+    first, second, third = json.loads(report.path.read_text())["annotations"]
+    assert (first["bbox"], first["area"]) == ([15, 20, 15, 10], 150)
+    assert (second["bbox"], second["area"]) == ([15, 20, 15, 10], 75)
+    assert second["segmentation"] == [[15, 20, 30, 20, 30, 30]]
+    assert third == objects[2]
+    assert report.after.findings == ()
+
+
+def test_corners_are_converted_on_request(tmp_path: Path) -> None:
+    corners = {"image_id": 1, "category_id": 3, "iscrowd": 0, "bbox": [30, 10, 50, 35]}
+    raw = content()
+    raw["annotations"] = [
+        {**corners, "id": 1, "area": 1750},
+        {**corners, "id": 2, "bbox": [31, 10, 50, 35], "area": 400},
+        {**corners, "id": 3, "bbox": [32, 10, 50, 35], "area": 1750},
+        {**corners, "id": 4, "bbox": [33, 10, 50, 35], "area": 1750},
+        {**corners, "id": 5, "bbox": [30, 10, 20, 25], "area": 500, "category_id": 7},
+    ]
+    path = write(tmp_path / "a.json", raw)
+    problem = next(each for each in check_coco(path).problems if each.kind == "corner_boxes")
+    assert "4 of 5 boxes extend beyond their images, but would not as corners" in problem.message
+    report = repair(path, tmp_path / "fixed.json", convert="corner_boxes")
+    annotations = json.loads(report.path.read_text())["annotations"]
+    assert [(each["bbox"], each["area"]) for each in annotations] == [
+        ([30, 10, 20, 25], 500),
+        ([31, 10, 19, 25], 400),
+        ([32, 10, 18, 25], 450),
+        ([33, 10, 17, 25], 425),
+        ([30, 10, 20, 25], 500),
+    ]
+
+
+def test_other_findings_cannot_be_converted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="box_apart cannot be converted; allowed: relative_boxes"):
+        repair_content(tmp_path, content(), convert="box_apart")
