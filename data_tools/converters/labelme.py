@@ -18,6 +18,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ from data_tools.reading.source_folder import (
 )
 from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask, add_labeled_image
 from data_tools.shapes.outlines import ellipse_to_polygon, is_point
+from data_tools.shapes.relative_coordinates import (
+    get_bounding_boxes,
+    require_coordinate_unit,
+    scale_object,
+)
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
@@ -78,6 +84,7 @@ def convert_labelme(
     out: Path,
     *,
     classes: Sequence[str] | None = None,
+    relative: bool = False,
     copy_images: bool = False,
     license_name: str = "",
     progress: Progress | None = None,
@@ -92,6 +99,7 @@ def convert_labelme(
         source: Folder that contains the JSON files.
         out: Folder for one of `train.json`, `val.json`, `test.json` per split.
         classes: Names in order of their ids; default: all names that occur, sorted.
+        relative: Whether coordinates are fractions of the image size instead of pixels.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.
         license_name: License of the data, written to the JSON.
         progress: Function called with (done, total) after each image.
@@ -117,6 +125,8 @@ def convert_labelme(
         raise DataError(
             "no file has a shape with an area, so there are no classes; set the option classes"
         )
+    objects = (entry for files in splits.values() for file in files for entry in file.objects)
+    require_coordinate_unit(get_bounding_boxes(objects), source, relative=relative)
     dataset = DatasetWriter(
         out,
         [CategorySpec(name) for name in class_names],
@@ -127,7 +137,9 @@ def convert_labelme(
         license_name=license_name,
     )
     summaries = dataset.write(
-        track_splits(splits, progress), _add_image, CocoWriter.declare_outlines
+        track_splits(splits, progress),
+        partial(_add_image, relative=relative),
+        CocoWriter.declare_outlines,
     )
     return add_unused_images(summaries, source, "", "no JSON file describes them")
 
@@ -316,11 +328,14 @@ def _find_sibling_images(file: Path) -> list[Path]:
     return list({path.stat().st_ino: path for path in filter(is_file, candidates)}.values())
 
 
-def _add_image(writer: CocoWriter, label_file: LabelMeFile) -> None:
+def _add_image(writer: CocoWriter, label_file: LabelMeFile, *, relative: bool) -> None:
     """Add an image with its objects."""
     image, file = label_file.image, label_file.file
     statement = f"{file} describes an image of size"
     size = measure_stated_size(
         image, label_file.size, statement, "its shapes would be misplaced, so "
     )
-    add_labeled_image(writer, image, size, label_file.objects, label_file.skipped, file.name)
+    objects = label_file.objects
+    if relative:
+        objects = tuple(scale_object(labeled_object, size) for labeled_object in objects)
+    add_labeled_image(writer, image, size, objects, label_file.skipped, file.name)

@@ -26,10 +26,12 @@ from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.safe_xml import read_xml
 from data_tools.reading.source_folder import find_split_lists, read_image_names, require_parts
 from data_tools.shapes.boxes import add_clipped_box
+from data_tools.shapes.relative_coordinates import require_coordinate_unit
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
+from resnet_tasks.data.coco.box_formats import scale_to_pixels
 from resnet_tasks.errors import DataError
 
 Box = tuple[float, float, float, float]
@@ -71,6 +73,7 @@ def convert_voc(
     *,
     classes: Sequence[str] | None = None,
     one_based: bool = False,
+    relative: bool = False,
     copy_images: bool = False,
     license_name: str = "",
     progress: Progress | None = None,
@@ -85,6 +88,7 @@ def convert_voc(
         out: Folder for one of `train.json`, `val.json`, `test.json` per list.
         classes: Names in order of their ids; default: all names that occur, sorted.
         one_based: Whether coordinates count from 1 and include both ends.
+        relative: Whether coordinates are fractions of the image size instead of pixels.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.
         license_name: License of the data, written to the JSON.
         progress: Function called with (done, total) after each image.
@@ -112,6 +116,8 @@ def convert_voc(
         for object_ in annotation.objects
     )
     class_names = collect_class_names(labels, classes)
+    boxes = (entry.corners for file in annotations.values() for entry in file.objects)
+    require_coordinate_unit(boxes, source, relative=relative)
     images = ImageIndex(source / "JPEGImages")
     dataset = DatasetWriter(
         out,
@@ -125,7 +131,8 @@ def convert_voc(
 
     def add_image(writer: CocoWriter, name: str) -> None:
         image = images.find(name, lists[writer.split])
-        _add_image(writer, image, annotations[name], start=1.0 if one_based else 0.0)
+        start = 1.0 if one_based else 0.0
+        _add_image(writer, image, annotations[name], start=start, relative=relative)
 
     summaries = dataset.write(track_splits(names, progress), add_image)
     return add_unused_images(summaries, source, "JPEGImages", "no list names them")
@@ -167,7 +174,9 @@ def _parse_objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]
         yield VocObject(name, (xmin, ymin, xmax, ymax), difficult)
 
 
-def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, start: float) -> None:
+def _add_image(
+    writer: CocoWriter, image: Path, annotation: VocFile, *, start: float, relative: bool
+) -> None:
     """Add an image with its objects.
 
     Args:
@@ -176,6 +185,7 @@ def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, start: f
         annotation: Annotation of the image.
         start: Number of the first pixel of a row or column. An end that is included and counted
             from 1 is the exclusive end counted from 0.
+        relative: Whether coordinates are fractions of the image size.
     """
     statement = f"{annotation.file} describes an image of size"
     size = measure_stated_size(
@@ -183,7 +193,10 @@ def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, start: f
     )
     image_id = writer.add_image(image, size=size)
     for number, object_ in enumerate(annotation.objects):
-        xmin, ymin, xmax, ymax = object_.corners
+        corners: Sequence[float] = object_.corners
+        if relative:
+            corners = scale_to_pixels(corners, writer.get_image_size(image_id))
+        xmin, ymin, xmax, ymax = corners
         add_clipped_box(
             writer,
             image_id,

@@ -38,6 +38,7 @@ from data_tools.reading.source_folder import (
     require_parts,
 )
 from data_tools.shapes.boxes import add_clipped_box
+from data_tools.shapes.relative_coordinates import require_coordinate_unit
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
@@ -58,6 +59,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     classes: Sequence[str] | Mapping[str, str] | None = None,
     empty: str = "No finding",
     readers: str = "all",
+    relative: bool = False,
     val_fraction: float = 0.0,
     seed: int = 0,
     dicom: DicomOptions | None = None,
@@ -80,6 +82,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         readers: `all` for every box of every reader, with the name of the reader; `merged` for one
             box per finding, the mean of its readers; or the name of one reader, for the images
             that this reader annotated.
+        relative: Whether coordinates are fractions of the image size instead of pixels.
         val_fraction: Fraction of `train` that goes to `val`, 0 to below 1, for sources without a
             table for `val`. Groups stay together, and the fraction holds on average.
         seed: Seed of the random choice of validation groups.
@@ -108,6 +111,9 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
             f"val_fraction is {val_fraction}; it must be at least 0 and below 1, and needs a table "
             f"for train and no table for val (there are tables for {', '.join(tables_by_split)})"
         )
+    for split, images in tables_by_split.items():
+        corners = (box.corners for image in images.values() for box in image.boxes)
+        require_coordinate_unit(corners, files[split], relative=relative)
     names = _map_class_names(tables_by_split, files, classes)
     images_by_split = _select_readers(readers, tables_by_split)
     paths_by_split = {
@@ -136,7 +142,11 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
 
     def add_image(writer: CocoWriter, entry: TableEntry) -> None:
         boxes = _iterate_findings(entry.image, is_merged=readers == "merged")
-        _add_boxes(writer, open_image(entry).add_to(writer), boxes, names, entry.table)
+        added = open_image(entry).add_to(writer)
+        if relative:
+            height, width = writer.get_image_size(added.image_id)
+            added = AddedFrame(added.image_id, (float(height), float(width)))
+        _add_boxes(writer, added, boxes, names, entry.table)
 
     def finish_split(writer: CocoWriter) -> None:
         if plan.has_mixed_depths:

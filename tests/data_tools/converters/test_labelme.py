@@ -222,3 +222,19 @@ def test_classes_and_files(tmp_path: Path) -> None:
         DataError, match=r"should contain JSON files of LabelMe, but contains a\.jpg"
     ):
         convert_labelme(source, tmp_path / "no")
+
+
+def test_relative_coordinates(tmp_path: Path) -> None:
+    # The image is 80 x 60 (width x height).
+    shapes = [
+        shape("car", [[0.125, 0.5], [0.375, 0.5], [0.375, 0.75], [0.125, 0.75]]),
+        shape("car", [[0.75, 0.5], [0.5, 0.25]], "rectangle"),
+    ]
+    source = labelme(tmp_path / "in/a.json", shapes)
+    with pytest.raises(DataError, match=r"2 of 2 boxes have no .* set the option relative=true"):
+        convert_labelme(source, tmp_path / "out")
+    convert_labelme(source, tmp_path / "out", relative=True)
+    outline, box = load(tmp_path / "out/train.json")["annotations"]
+    assert outline["segmentation"] == [[10, 30, 30, 30, 30, 45, 10, 45]]
+    assert outline["bbox"] == [10, 30, 20, 15]
+    assert box["bbox"] == [40, 15, 20, 15]

@@ -168,3 +168,24 @@ def test_lists_classes_and_sizes_must_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"lists 'a', but .*JPEGImages has no such image"):
         convert_voc(source, tmp_path / "out")
     assert not (tmp_path / "out/val.json").exists()
+
+
+def test_relative_coordinates(tmp_path: Path) -> None:
+    # The image is 20 x 10 (width x height).
+    objects = [("a", (0.25, 0.5, 0.75, 1.0), 0), ("a", (0.5, 0.1, 1.05, 0.4), 0)]
+    source = voc(tmp_path / "in", objects)
+    with pytest.raises(DataError, match=r"1 of 2 boxes have no .* set the option relative=true"):
+        convert_voc(source, tmp_path / "out")
+    convert_voc(source, tmp_path / "out", relative=True)
+    annotations = load(tmp_path / "out/val.json")["annotations"]
+    # The second box is clipped to the image.
+    assert [each["bbox"] for each in annotations] == [
+        pytest.approx([5, 5, 10, 5]),
+        pytest.approx([10, 1, 10, 3]),
+    ]
+
+
+def test_pixels_are_not_relative(tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [("a", (1, 2, 11, 8), 0)])
+    with pytest.raises(DataError, match=r"only 0 of 1 boxes are within 0\.\.1; remove the option"):
+        convert_voc(source, tmp_path / "out", relative=True)

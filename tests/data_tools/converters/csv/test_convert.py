@@ -219,3 +219,20 @@ def test_the_catalog_entry_is_what_the_paper_says() -> None:
     entry = load_datasets()["vindr_cxr"]
     assert len(entry.options["classes"]) == 22
     assert not entry.verified
+
+
+def test_relative_coordinates(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", "a,x,0.25,0.5,0.75,1\nb,x,0,0.1,0.5,0.5\nb,x,5,5,9,9\n")
+    with Image.open(source / "a.png") as stored:
+        width, height = stored.size
+    with pytest.raises(
+        DataError, match=r"train\.csv: 2 of 3 boxes .* set the option relative=true"
+    ):
+        convert_csv_boxes(source, tmp_path / "out")
+    (summary,) = convert_csv_boxes(source, tmp_path / "out", relative=True)
+    assert boxes(tmp_path / "out/train.json") == [
+        ("a", 0.25 * width, 0.5 * height, 0.5 * width, 0.5 * height, None),
+        ("b", 0, pytest.approx(0.1 * height), 0.5 * width, pytest.approx(0.4 * height), None),
+    ]
+    # The box in pixels is outside the image if its numbers are fractions.
+    assert [each.reason for each in summary.skipped] == ["its box has no area inside the image"]
