@@ -22,11 +22,13 @@ class CocoAnnotations:
     Attributes:
         category_ids: Name of a category -> id.
         counts: Number of annotations by category, in order.
+        crowd_counts: Number of crowd objects by category, in order.
     """
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.category_ids = {name: index for index, name in enumerate(names, start=1)}
         self.counts = [0] * len(names)
+        self.crowd_counts = [0] * len(names)
         self._num_outlines = 0
         self._spool = TextSpool(folder)
 
@@ -86,6 +88,7 @@ class CocoAnnotations:
         if attributes:
             annotation["attributes"] = dict(attributes)
         self._num_outlines += shape.segmentation is not None
+        self.crowd_counts[category_id - 1] += iscrowd
         self._write(annotation)
 
     def copy_to(self, stream: TextIO) -> None:

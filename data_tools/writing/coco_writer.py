@@ -32,7 +32,7 @@ from data_tools.writing.coco_shapes import (
 from data_tools.writing.repairs import RepairList
 from data_tools.writing.semantic_maps import SemanticMaps
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import require_class_names
 
@@ -331,6 +331,29 @@ class CocoWriter:
             pixels,
             tuple(self._skipped),
             notes=tuple(self._notes),
-            warnings=(*self._warnings, *self.repairs.describe()),
+            warnings=(
+                *self._warnings,
+                *self.repairs.describe(),
+                *self._list_crowd_warnings(),
+            ),
             image_paths=frozenset(self._images.paths),
         )
+
+    def _list_crowd_warnings(self) -> list[str]:
+        """Return a warning on the classes whose objects are all crowds."""
+        annotations = self._annotations
+        names = [
+            category["name"]
+            for category, count, num_crowds in zip(
+                self._categories, annotations.counts, annotations.crowd_counts, strict=True
+            )
+            if category["isthing"] and 0 < count == num_crowds
+        ]
+        if not names:
+            return []
+        warning = (
+            f"all objects of {format_list(names)} are marked as ignored (`difficult`, crowd or "
+            "group), so training does not learn them; remove the mark in the source if they are "
+            "single objects"
+        )
+        return [warning]

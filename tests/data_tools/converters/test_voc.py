@@ -189,3 +189,11 @@ def test_pixels_are_not_relative(tmp_path: Path) -> None:
     source = voc(tmp_path / "in", [("a", (1, 2, 11, 8), 0)])
     with pytest.raises(DataError, match=r"only 0 of 1 boxes are within 0\.\.1; remove the option"):
         convert_voc(source, tmp_path / "out", relative=True)
+
+
+def test_classes_of_difficult_objects_only(tmp_path: Path) -> None:
+    box = (1, 2, 11, 8)
+    objects = [("a", box, 1), ("a", box, 1), ("b", box, 1), ("b", box, 0)]
+    (summary,) = convert_voc(voc(tmp_path / "in", objects), tmp_path / "out")
+    (warning,) = summary.warnings
+    assert warning.startswith("all objects of a are marked as ignored")
