@@ -268,6 +268,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.data.coco.records",
         "resnet_tasks.data.images.channels",
         "resnet_tasks.data.images.decoding",
+        "resnet_tasks.data.images.find_images",
         "resnet_tasks.data.images.image_files",
         "resnet_tasks.data.images.label_files",
         "resnet_tasks.data.images.lossy_formats",

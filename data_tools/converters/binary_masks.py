@@ -23,12 +23,12 @@ from data_tools.reading.image_index import pair_images
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.mask_coverage import MaskCoverage
 from data_tools.reading.mask_foreground import Foreground, MaskReader
+from data_tools.reading.name_lists import read_names
 from data_tools.reading.source_folder import (
     SPLITS,
     find_split_lists,
     hold_out,
     is_file,
-    read_names,
     require_parts,
 )
 from data_tools.shapes.boxes import clip_corners, sort_corners
@@ -204,17 +204,16 @@ def _divide_images(
     """Divide the images of one folder by the lists in the source, or else at random."""
     by_name = {record.image.stem: record for record in images}
     if lists := find_split_lists(source):
-        names = {split: read_names(file) for split, file in lists.items()}
+        names = {split: read_names(file, by_name) for split, file in lists.items()}
         for split, listed_names in names.items():
-            missing = [name for name in listed_names if Path(name).stem not in by_name]
+            missing = [name for name in listed_names if name not in by_name]
             if missing:
                 raise DataError(
                     f"{lists[split]} lists {Count(len(missing)):name} without an image, the first "
                     f"{missing[0]}; add the images or remove the names from the list"
                 )
         return {
-            split: [by_name[Path(n).stem] for n in listed_names]
-            for split, listed_names in names.items()
+            split: [by_name[name] for name in listed_names] for split, listed_names in names.items()
         }
     count = round(val_fraction * len(images))
     val_indices = set(np.random.default_rng(0).permutation(len(images))[:count].tolist())

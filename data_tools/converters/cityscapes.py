@@ -27,6 +27,7 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
+from resnet_tasks.data.images.find_images import is_system_path
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 
@@ -101,7 +102,7 @@ def convert_cityscapes(
     files = {
         split: split_files
         for split in SPLITS
-        if (split_files := sorted((source / labels / split).glob(f"*/*{ending}")))
+        if (split_files := _list_label_files(source / labels / split, ending))
     }
     if not files:
         raise DataError(
@@ -130,6 +131,11 @@ def convert_cityscapes(
     return add_unused_images(
         summaries, source, "leftImg8bit/{split}", f"they have no {labels} polygons"
     )
+
+
+def _list_label_files(folder: Path, ending: str) -> list[Path]:
+    files = sorted(folder.glob(f"*/*{ending}"))
+    return [file for file in files if not is_system_path(file, folder)]
 
 
 def read_city_file(file: Path) -> tuple[tuple[int, int], list[CityObject]]:

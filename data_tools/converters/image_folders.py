@@ -21,12 +21,12 @@ from data_tools.reading.source_folder import (
     hold_out_fraction,
     is_image,
     require_parts,
-    walk_files,
 )
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.find_images import list_children, walk_files
 from resnet_tasks.errors import DataError
 
 ImagesByClass = Mapping[str, Sequence[Path]]
@@ -133,9 +133,7 @@ def _find_splits(source: Path) -> dict[str, ImagesByClass]:
 
 
 def _list_folders(folder: Path) -> list[Path]:
-    return sorted(
-        child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
-    )
+    return [child for child in list_children(folder) if child.is_dir()]
 
 
 def _list_class_files(folder: Path) -> dict[str, Sequence[Path]]:

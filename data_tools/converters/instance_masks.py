@@ -21,18 +21,19 @@ from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.mask_coverage import MaskCoverage
 from data_tools.reading.mask_foreground import Foreground, MaskReader
+from data_tools.reading.name_lists import read_names
 from data_tools.reading.source_folder import (
     find_split_lists,
     format_first,
     format_listing,
     list_unread_files,
-    read_names,
     require_parts,
 )
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
@@ -115,13 +116,13 @@ def convert_instance_masks(
 
 def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
     lists = find_split_lists(source)
-    splits = {split: read_names(file) for split, file in lists.items()}
-    image_names = {child.name for child in folder.iterdir() if (child / "images").is_dir()}
+    image_names = {child.name for child in list_children(folder) if (child / "images").is_dir()}
     if not image_names:
         raise DataError(
             f"{folder} should contain one folder per image with images/ and masks/ inside; found "
             f"{format_listing(folder)}: pass the folder that contains {IDS_FOLDER}"
         )
+    splits = {split: read_names(file, image_names) for split, file in lists.items()}
     for split, names in splits.items():
         missing = [name for name in names if name not in image_names]
         if missing:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.reading.image_index import ImageIndex
+from data_tools.reading.name_lists import read_names
 from data_tools.reading.source_folder import (
     format_first,
-    read_image_names,
     read_lines,
     require_parts,
 )
@@ -218,7 +218,7 @@ def _choose_splits(
         if val_fraction:
             raise DataError("lists and val_fraction both choose the splits; omit one of them")
         require_parts(folder, tuple(f"{split}.txt" for split in SPLITS))
-        names_by_split = {split: read_image_names(folder / f"{split}.txt") for split in SPLITS}
+        names_by_split = {split: read_names(folder / f"{split}.txt", images) for split in SPLITS}
         shared_names = sorted(set(names_by_split["train"]) & set(names_by_split["val"]))
         if shared_names:
             raise DataError(

@@ -26,6 +26,7 @@ import numpy as np
 
 from data_tools.reading.class_names import collect_class_names
 from data_tools.reading.image_io import READ_ERRORS, measure_stated_size
+from data_tools.reading.name_lists import read_names
 from data_tools.reading.source_folder import (
     IMAGE_SUFFIXES,
     SPLIT_ALIASES,
@@ -34,7 +35,6 @@ from data_tools.reading.source_folder import (
     format_listing,
     is_file,
     make_absolute,
-    read_names,
     require_parts,
 )
 from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask, add_labeled_image
@@ -48,6 +48,7 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
+from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.data.images.image_files import open_image
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
@@ -146,7 +147,7 @@ def convert_labelme(
 
 def _list_splits(source: Path) -> dict[str, list[Path]]:
     require_parts(source, ())
-    annotation_files = sorted(source.rglob("*.json"))
+    annotation_files = [file for file in walk_files(source) if file.suffix == ".json"]
     if not annotation_files:
         raise DataError(
             f"{source} should contain JSON files of LabelMe, but contains "
@@ -155,11 +156,10 @@ def _list_splits(source: Path) -> dict[str, list[Path]]:
     lists = find_split_lists(source)
     if not lists:
         return _group_by_folder(source, annotation_files)
+    known = [file.relative_to(source).with_suffix("").as_posix() for file in annotation_files]
     splits = {}
     for split, list_file in lists.items():
-        splits[split] = [
-            source / f"{name.removesuffix('.json')}.json" for name in read_names(list_file)
-        ]
+        splits[split] = [source / f"{name}.json" for name in read_names(list_file, known)]
         missing = [file for file in splits[split] if not file.is_file()]
         if missing:
             raise DataError(

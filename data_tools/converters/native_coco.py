@@ -10,7 +10,6 @@ instead of listed (parts of LIVECell) are read as if they were lists.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -19,10 +18,10 @@ from typing import Any
 
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
-    IMAGE_SUFFIXES,
     SPLITS,
     find_coco_splits,
     is_file,
+    is_image,
     make_absolute,
     require_parts,
 )
@@ -32,6 +31,7 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
 
@@ -143,10 +143,8 @@ class _CocoImageFinder:
             return direct
         if self._by_name is None:
             self._by_name = {}
-            for folder, _, names in os.walk(self._root):
-                for name in names:
-                    if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                        self._by_name.setdefault(name, []).append(Path(folder, name))
+            for file in filter(is_image, walk_files(self._root)):
+                self._by_name.setdefault(file.name, []).append(file)
         candidates = sorted(self._by_name.get(Path(record.file_name).name, []))
         if len(candidates) != 1:
             owners = "two files there have" if candidates else "no file there has"

@@ -23,18 +23,26 @@ from xml.etree import ElementTree
 from data_tools.reading.class_names import collect_class_names
 from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.image_io import measure_stated_size
+from data_tools.reading.name_lists import read_names
 from data_tools.reading.safe_xml import read_xml
-from data_tools.reading.source_folder import find_split_lists, read_image_names, require_parts
-from data_tools.shapes.boxes import add_clipped_box
+from data_tools.reading.source_folder import find_split_lists, require_parts
+from data_tools.shapes.boxes import add_clipped_box, order_corners
 from data_tools.shapes.relative_coordinates import require_coordinate_unit
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.coco.box_formats import scale_to_pixels
+from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.errors import DataError
 
 Box = tuple[float, float, float, float]
+
+DIFFICULT_WORDS = {
+    **dict.fromkeys(("1", "true", "yes", "y", "t"), True),
+    **dict.fromkeys(("0", "false", "no", "n", "f", "unspecified", ""), False),
+}
+"""Values of `difficult` in lower case. The devkit writes 0 and 1, other tools write words."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,9 @@ def convert_voc(
     """
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
     lists = find_split_lists(source / "ImageSets" / "Main")
-    names = {split: read_image_names(file) for split, file in lists.items()}
+    images = ImageIndex(source / "JPEGImages")
+    known = {*images.by_name, *(file.stem for file in list_children(source / "Annotations"))}
+    names = {split: read_names(file, known) for split, file in lists.items()}
     if not names:
         raise DataError(
             f"{source / 'ImageSets/Main'} contains none of train.txt, val.txt, test.txt"
@@ -118,7 +128,6 @@ def convert_voc(
     class_names = collect_class_names(labels, classes)
     boxes = (entry.corners for file in annotations.values() for entry in file.objects)
     require_coordinate_unit(boxes, source, relative=relative)
-    images = ImageIndex(source / "JPEGImages")
     dataset = DatasetWriter(
         out,
         [CategorySpec(name) for name in class_names],
@@ -170,8 +179,19 @@ def _parse_objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]
             ) from None
         if not name:
             raise DataError(f"object {number} of {file} has no name; every object needs its class")
-        difficult = (element.findtext("difficult") or "0").strip() == "1"
+        difficult = _parse_difficult(element, f"object {number} of {file}")
         yield VocObject(name, (xmin, ymin, xmax, ymax), difficult)
+
+
+def _parse_difficult(element: ElementTree.Element, location: str) -> bool:
+    text = (element.findtext("difficult") or "").strip()
+    value = DIFFICULT_WORDS.get(text.lower())
+    if value is None:
+        raise DataError(
+            f"{location} has difficult = {text!r}; allowed: "
+            f"{', '.join(word for word in DIFFICULT_WORDS if word)}, in any case"
+        )
+    return value
 
 
 def _add_image(
@@ -196,7 +216,7 @@ def _add_image(
         corners: Sequence[float] = object_.corners
         if relative:
             corners = scale_to_pixels(corners, writer.get_image_size(image_id))
-        xmin, ymin, xmax, ymax = corners
+        xmin, ymin, xmax, ymax = order_corners(writer, corners)
         add_clipped_box(
             writer,
             image_id,

@@ -36,6 +36,7 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.find_images import list_children, walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.yaml_text import parse_yaml
@@ -138,7 +139,7 @@ def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
     require_parts(source, () if data_yaml is None else (data_yaml,))
     if data_yaml is not None:
         return source / data_yaml
-    yaml_files = sorted(file for file in source.iterdir() if file.suffix in (".yaml", ".yml"))
+    yaml_files = [file for file in list_children(source) if file.suffix in (".yaml", ".yml")]
     candidates = [file for file in yaml_files if file.stem == "data"] or yaml_files
     if len(candidates) != 1:
         raise DataError(
@@ -221,7 +222,7 @@ def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
     image_paths: dict[Path, None] = {}
     for location in dataset_file.splits[split]:
         if location.is_dir():
-            files = (path for path in sorted(location.rglob("*")) if path.is_file())
+            files = (path for path in walk_files(location) if path.is_file())
             image_paths.update(dict.fromkeys(filter(is_image, files)))
         else:
             lines = map(str.strip, read_lines(location))
@@ -349,7 +350,8 @@ def _report_orphans(
         folder = image_to_label_path(location / "any", root).parent
         if not location.is_dir() or not folder.is_dir():
             continue
-        for file in sorted(folder.rglob("*.txt")):
-            if file not in used_label_files and file.name not in NOT_LABELS:
+        for file in walk_files(folder):
+            is_label = file.suffix == ".txt" and file.name not in NOT_LABELS
+            if is_label and file not in used_label_files:
                 name = file.relative_to(root).as_posix()
                 writer.skip(name, "all its objects", "there is no image of that name")

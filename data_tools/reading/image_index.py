@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_tools.reading.source_folder import IMAGE_SUFFIXES, is_image, read_image_names
+from data_tools.reading.name_lists import read_names
+from data_tools.reading.source_folder import IMAGE_SUFFIXES, is_image
 from resnet_tasks.errors import DataError
 
 
@@ -70,7 +71,8 @@ def pair_images(
         DataError: If an image or a label image is missing, or two have the same name.
     """
     image_index, label_index = ImageIndex(images), ImageIndex(labels)
-    names = list(image_index.by_name) if list_file is None else read_image_names(list_file)
+    by_name = image_index.by_name
+    names = list(by_name) if list_file is None else read_names(list_file, by_name)
     listed_in = list_file or images
     return [
         (image_index.find(name, listed_in), label_index.find(f"{name}{ending}", listed_in))

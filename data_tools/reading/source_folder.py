@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from resnet_tasks.data.images.find_images import is_system_name, list_children, walk_files
 from resnet_tasks.errors import DataError
 
 Sample = TypeVar("Sample")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx")
-"""Files and folders without a leading dot that Windows, macOS and NAS leave, in lower case."""
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"valid": "val", "validation": "val"}
 """Other folder names of splits."""
@@ -90,7 +88,7 @@ def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) 
 def unwrap_folders(folder: Path) -> Iterator[Path]:
     """Yield nested folders while each is the only entry of its parent, to `MAX_DEPTH` levels."""
     for _ in range(MAX_DEPTH if folder.is_dir() else 0):
-        children = [child for child in folder.iterdir() if not child.name.startswith((".", "__"))]
+        children = list_children(folder)
         if len(children) != 1 or not children[0].is_dir():
             return
         folder = children[0]
@@ -110,7 +108,11 @@ def _find_missing(folder: Path, parts: Mapping[str, str]) -> list[str]:
 def _list_folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+            return sorted(
+                Path(entry.path)
+                for entry in entries
+                if entry.is_dir() and not is_system_name(entry.name)
+            )
     except PermissionError:
         return []
 
@@ -143,29 +145,6 @@ def read_lines(file: Path) -> list[str]:
     if "\0" in text:
         raise DataError(f"{file} contains a zero byte, so it is not a text file; replace it")
     return text.splitlines()
-
-
-def read_names(file: Path) -> list[str]:
-    """Return the first word of every line that is not blank.
-
-    Raises:
-        DataError: If the list cannot be read, is empty or contains a name twice.
-    """
-    names = [line.split()[0] for line in read_lines(file) if line.strip()]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated or not names:
-        problem = f"lists {repeated[0]!r} more than once" if repeated else "lists nothing"
-        raise DataError(f"{file} {problem}; it should contain one name per line, each once")
-    return names
-
-
-def read_image_names(file: Path) -> list[str]:
-    """Return the first word of every line that is not blank, without the suffix of an image.
-
-    Raises:
-        DataError: If the list cannot be read, is empty or contains a name twice.
-    """
-    return [strip_image_suffix(name) for name in read_names(file)]
 
 
 def hold_out(samples: Sequence[Sample], val_indices: Collection[int]) -> dict[str, list[Sample]]:
@@ -201,15 +180,6 @@ def iterate_path_endings(root: Path, name: str) -> Iterator[Path]:
     return (root.joinpath(*parts[start:]) for start in range(len(parts)))
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield all files in a folder and its subfolders that are not hidden, in sorted order."""
-    for parent, below, names in os.walk(folder):
-        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(parent, name)
-
-
 def is_file(path: Path) -> bool:
     """Return whether a file exists; False for a name that no file can have."""
     try:
@@ -235,7 +205,7 @@ def list_unread_files(folder: Path) -> list[Path]:
     """
     unread = [file for file in sorted(folder.iterdir()) if not is_image(file) or not is_file(file)]
     for file in unread:
-        if not file.name.startswith(".") and file.name.lower() not in _SYSTEM_FILES:
+        if not is_system_name(file.name):
             raise DataError(
                 f"{file} is not an image: {folder} must contain only image files "
                 f"({', '.join(IMAGE_SUFFIXES)}); convert the file to one of these formats, or move "
@@ -245,17 +215,8 @@ def list_unread_files(folder: Path) -> list[Path]:
 
 
 def is_image(file: Path) -> bool:
-    """Return whether a file has the suffix of an image and is not hidden.
-
-    macOS writes hidden `._NAME` files next to the real ones.
-    """
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-
-
-def strip_image_suffix(name: str) -> str:
-    """Return a name without its image suffix; other names are returned unchanged."""
-    path = PurePosixPath(name)
-    return name.removesuffix(path.suffix) if path.suffix.lower() in IMAGE_SUFFIXES else name
+    """Return whether a file has the suffix of an image and is not hidden."""
+    return file.suffix.lower() in IMAGE_SUFFIXES and not is_system_name(file.name)
 
 
 def count_unused(folder: Path, used: Collection[Path]) -> int:
@@ -267,9 +228,8 @@ def count_unused(folder: Path, used: Collection[Path]) -> int:
     """
     used_paths = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
     return sum(
-        is_image(Path(name)) and os.path.abspath(Path(parent, name)) not in used_paths  # noqa: PTH100
-        for parent, _, names in os.walk(folder)
-        for name in names
+        is_image(file) and os.path.abspath(file) not in used_paths  # noqa: PTH100
+        for file in walk_files(folder)
     )
 
 
@@ -291,7 +251,12 @@ def find_coco_splits(source: Path) -> dict[str, Path]:
                 "train.json or instances_val2017.json; rename or link it"
             )
         return {splits[0]: source}
-    files = [*sorted(source.glob("*.json")), *sorted(source.glob("annotations/*.json"))]
+    annotations = source / "annotations"
+    candidates = [
+        *list_children(source),
+        *(list_children(annotations) if is_folder(annotations) else ()),
+    ]
+    files = [file for file in candidates if file.suffix == ".json"]
     files_by_split = {}
     for split in SPLITS:
         matching = [file for file in files if _parse_splits(file) == [split]]

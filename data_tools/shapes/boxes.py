@@ -35,6 +35,18 @@ def sort_corners(corners: Sequence[float]) -> Box:
     return x1, y1, x2, y2
 
 
+def order_corners(writer: CocoWriter, corners: Sequence[float]) -> Box:
+    """Return the upper left corner first, and count the box as changed if it was not.
+
+    Two opposite corners describe the same box in any order.
+    """
+    x1, y1, x2, y2 = corners
+    if x1 > x2 or y1 > y2:
+        writer.count_change("corners in the wrong order were exchanged")
+        return sort_corners(corners)
+    return x1, y1, x2, y2
+
+
 def add_clipped_box(
     writer: CocoWriter,
     image_id: int,
@@ -52,13 +64,13 @@ def add_clipped_box(
         writer: Writer of the split.
         image_id: Id of the image of the object.
         category: Name of the class.
-        corners: (x1, y1, x2, y2) in pixels.
+        corners: (x1, y1, x2, y2) in pixels; corners in the wrong order are exchanged and counted.
         file: Source file of the object, for the report.
         description: Description of the object, for the report.
         iscrowd: Whether training and evaluation ignore the object.
         attributes: Additional attributes of the object.
     """
-    box = clip_corners(corners, writer.get_image_size(image_id))
+    box = clip_corners(order_corners(writer, corners), writer.get_image_size(image_id))
     if box is None:
         writer.skip(file, description, "its box has no area inside the image")
     else:

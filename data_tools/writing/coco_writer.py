@@ -14,6 +14,7 @@ folder of the JSON. `sem_seg_file_name` is always relative to the folder of the 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,7 @@ class CocoWriter:
         self._images = CocoImages(folder, split, root=images_root, copy_images=copy_images)
         self._annotations = CocoAnnotations(folder, names)
         self._skipped: list[SkippedObject] = []
+        self._changed: Counter[str] = Counter()
         self._notes: list[str] = []
         self._warnings: list[str] = []
         self.repairs = RepairList()
@@ -294,6 +296,10 @@ class CocoWriter:
         """Record an object that is not converted."""
         self._skipped.append(SkippedObject(str(file), description, reason))
 
+    def count_change(self, description: str) -> None:
+        """Count an object that differs from the source."""
+        self._changed[description] += 1
+
     def get_image_size(self, image_id: int) -> tuple[int, int]:
         """Return the (height, width) of an image that was added."""
         record = self._images.get_record(image_id)
@@ -330,6 +336,7 @@ class CocoWriter:
             objects,
             pixels,
             tuple(self._skipped),
+            changed=dict(self._changed),
             notes=tuple(self._notes),
             warnings=(
                 *self._warnings,

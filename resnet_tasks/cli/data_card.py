@@ -24,6 +24,9 @@ def print_card(card: DataCard, folder: Path) -> None:
         typer.echo(f"{split.split}: {Count(split.images):image}; objects: {objects}{maps}")
     if card.num_skipped:
         typer.echo(f"skipped: {Count(card.num_skipped):object}, listed in the data card")
+    for split in card.splits:
+        for description, count in split.changed.items():
+            typer.echo(f"{split.split}: {description} ({Count(count):object})")
     for warning in card.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")

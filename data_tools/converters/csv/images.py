@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from data_tools.reading.source_folder import IMAGE_SUFFIXES
 from data_tools.writing.coco_writer import CocoWriter
+from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
@@ -129,12 +129,9 @@ def find_folder(source: Path, split: str) -> Path:
 def list_image_files(folder: Path) -> dict[str, list[Path]]:
     """Return images and DICOM files in a folder and its subfolders by name without suffix."""
     files: dict[str, list[Path]] = {}
-    for parent, below, names in os.walk(folder):
-        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
-                files.setdefault(strip_suffix(name), []).append(path)
+    for path in walk_files(folder):
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
+            files.setdefault(strip_suffix(path.name), []).append(path)
     return files
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_tools.reading.source_folder import IMAGE_SUFFIXES, format_listing, is_file
 from data_tools.shapes.labeled_objects import LabeledObject
+from resnet_tasks.data.images.find_images import is_system_path
 from resnet_tasks.errors import DataError
 
 ANNOTATIONS_FILE = "annotations.xml"
@@ -70,7 +71,12 @@ class CvatImageFinder:
         image_path = next(filter(is_file, (*subset_paths, self._source / name)), None)
         if image_path is not None:
             return image_path
-        other_paths = sorted((self._source / "images").glob(f"*/{_escape_glob(name)}"))
+        images = self._source / "images"
+        other_paths = [
+            path
+            for path in sorted(images.glob(f"*/{_escape_glob(name)}"))
+            if not is_system_path(path, images)
+        ]
         if len(other_paths) > 1:
             raise DataError(
                 f"{self._xml} names the image {name}, which may be {other_paths[0]} or "

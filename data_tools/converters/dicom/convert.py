@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, Group, Padding, Values, is_dicom
-from data_tools.reading.source_folder import SPLITS, format_listing, require_parts, walk_files
+from data_tools.reading.source_folder import SPLITS, format_listing, require_parts
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.lossless_images import write_lossless_image
 from data_tools.writing.output_folder import place_inside
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_tools.reading.source_folder import format_listing, require_parts
+from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 
@@ -250,9 +251,7 @@ def _list_volumes(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     return {
-        _strip_suffix(file): file
-        for file in sorted(folder.iterdir())
-        if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+        _strip_suffix(file): file for file in list_children(folder) if file.name.endswith(SUFFIXES)
     }
 
 

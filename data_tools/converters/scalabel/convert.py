@@ -32,9 +32,10 @@ from data_tools.converters.scalabel.categories import (
     resolve_category,
 )
 from data_tools.converters.scalabel.frames import ScalabelFrame, group_labels_by_name, read_frames
-from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse_box, read_paths
+from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse_corners, read_paths
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import SPLITS, require_parts
+from data_tools.shapes.boxes import clip_corners, order_corners
 from data_tools.writing.coco_writer import Annotated, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import EstimatedCounter, Progress
@@ -257,7 +258,8 @@ def _add_object(
     if label.get("box2d") is None:
         writer.skip(location, name, "it has neither a box nor a closed polygon")
         return
-    box = parse_box(label["box2d"], writer.get_image_size(image_id), location)
+    x1, y1, x2, y2 = order_corners(writer, parse_corners(label["box2d"], location))
+    box = clip_corners((x1, y1, x2 + 1, y2 + 1), writer.get_image_size(image_id))
     if box is None:
         writer.skip(location, name, "its box has no area inside the image")
     else:

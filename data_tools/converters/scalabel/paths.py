@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from data_tools.shapes.boxes import Box, clip_corners
+from data_tools.shapes.boxes import Box
 from data_tools.shapes.outlines import is_number, is_point
 from resnet_tasks.errors import DataError
 
@@ -122,16 +122,12 @@ def _sample_curve(control: Sequence[Point]) -> list[Point]:
     return points
 
 
-def parse_box(raw: Any, size: tuple[int, int], location: str) -> Box | None:
-    """Convert a `box2d` to a box inside its image.
+def parse_corners(raw: Any, location: str) -> Box:
+    """Return the x1, y1, x2, y2 of a `box2d` in pixels, both ends included.
 
     Args:
-        raw: Value of `box2d`: x1, y1, x2, y2 in pixels, both ends included.
-        size: (height, width) of the image.
+        raw: Value of `box2d`.
         location: Prefix of the error message.
-
-    Returns:
-        (x, y, width, height) in pixels; None if the box has no area inside the image.
 
     Raises:
         DataError: If an edge is missing or is not a finite number.
@@ -142,6 +138,4 @@ def parse_box(raw: Any, size: tuple[int, int], location: str) -> Box | None:
     if len(coordinates) < 4:
         raise DataError(f"{location} has the box {raw!r:.90}; x1, y1, x2 and y2 must be numbers")
     x1, y1, x2, y2 = coordinates
-    if x2 < x1 or y2 < y1:
-        return None
-    return clip_corners((x1, y1, x2 + 1, y2 + 1), size)
+    return x1, y1, x2, y2

@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Collection, Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from resnet_tasks.data.images.image_files import SUFFIXES
 from resnet_tasks.errors import DataError
+
+_SYSTEM_NAMES = frozenset(
+    (
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+        *("icon\r", "__macosx", "@eadir", "@__thumb", "#recycle", "@recycle", "lost+found"),
+        "__pycache__",
+    )
+)
+"""Names without a leading dot of files and folders of operating systems and NAS, lower case."""
+
+
+def is_system_name(name: str) -> bool:
+    """Return whether a file or folder is hidden, or was created by an operating system.
+
+    These hold no data of the user: macOS writes `._NAME` next to each file, Jupyter keeps old
+    versions in `.ipynb_checkpoints`, and a Synology NAS keeps thumbnails in `@eaDir`.
+    """
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def is_system_path(path: Path, root: Path) -> bool:
+    """Return whether a path inside `root` is a system file or lies in a system folder.
+
+    The parts of `root` itself do not count, because the user chose that folder.
+    """
+    return any(map(is_system_name, path.relative_to(root).parts))
+
+
+def list_children(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted, without hidden and system ones."""
+    return sorted(child for child in folder.iterdir() if not is_system_name(child.name))
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and its subfolders, sorted, without hidden and system ones."""
+    for parent, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not is_system_name(name))
+        yield from (Path(parent, name) for name in sorted(names) if not is_system_name(name))
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -29,6 +68,8 @@ def find_files(
 ) -> tuple[list[Path], int]:
     """Find files by path, in folders (sorted) and by pattern (`*`, `?`, `[`, `**`).
 
+    Hidden and system files and folders are ignored in folders. They can be named by path.
+
     Args:
         paths: Paths of files with any suffix, folders, and patterns.
         endings: Suffixes of the requested files in folders, in lower case.
@@ -44,8 +85,7 @@ def find_files(
     num_skipped = 0
     for path in paths:
         if path.is_dir():
-            entries = path.rglob("*") if recursive else path.iterdir()
-            children = [child for child in entries if not (recursive and child.is_dir())]
+            children = list(walk_files(path)) if recursive else list_children(path)
             matching = [child for child in children if child.suffix.lower() in endings]
             num_skipped += len(children) - len(matching)
             files += sorted(matching)

@@ -16,7 +16,7 @@ OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox
 </bndbox></object>"""
 
 
-def voc(root: Path, objects: list[tuple[str, tuple[Any, ...], int]]) -> Path:
+def voc(root: Path, objects: list[tuple[str, tuple[Any, ...], int | str]]) -> Path:
     """A VOC folder with one 20 x 10 image in `val`."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -110,7 +110,7 @@ def test_progress_ends_at_the_total(tmp_path: Path) -> None:
 
 
 def test_boxes_outside_the_image_are_left_out_and_listed(tmp_path: Path) -> None:
-    source = voc(tmp_path / "in", [("cat", (30, 1, 35, 5), 0), ("cat", (5, 1, 3, 5), 0)])
+    source = voc(tmp_path / "in", [("cat", (30, 1, 35, 5), 0), ("cat", (3, 1, 3, 5), 0)])
     (summary,) = convert_voc(source, tmp_path / "out")
     assert summary.objects == {"cat": 0}
     assert [
@@ -197,3 +197,56 @@ def test_classes_of_difficult_objects_only(tmp_path: Path) -> None:
     (summary,) = convert_voc(voc(tmp_path / "in", objects), tmp_path / "out")
     (warning,) = summary.warnings
     assert warning.startswith("all objects of a are marked as ignored")
+
+
+def test_swapped_corners_are_exchanged_and_counted(tmp_path: Path) -> None:
+    objects = [("cat", (8, 9, 3, 2), 0), ("cat", (3, 9, 8, 2), 0), ("cat", (3, 2, 8, 9), 0)]
+    source = voc(tmp_path / "in", objects)
+    (summary,) = convert_voc(source, tmp_path / "out")
+    boxes = [annotation["bbox"] for annotation in load(tmp_path / "out/val.json")["annotations"]]
+    assert boxes == [[3, 2, 5, 7]] * 3
+    assert summary.changed == {"corners in the wrong order were exchanged": 2}
+    assert summary.skipped == ()
+    convert_voc(source, tmp_path / "one", one_based=True)
+    boxes = [annotation["bbox"] for annotation in load(tmp_path / "one/val.json")["annotations"]]
+    assert boxes == [[2, 1, 6, 8]] * 3
+
+
+@pytest.mark.parametrize(
+    ("word", "iscrowd"),
+    [
+        *(("True", 1), ("true", 1), ("YES", 1), (" 1 ", 1), ("False", 0), ("no", 0), ("0", 0)),
+        *(("Unspecified", 0), ("", 0)),
+    ],
+)
+def test_difficult_in_words(word: str, iscrowd: int, tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [("cat", (1, 1, 5, 5), word)])
+    convert_voc(source, tmp_path / "out")
+    (annotation,) = load(tmp_path / "out/val.json")["annotations"]
+    assert annotation["iscrowd"] == iscrowd
+
+
+def test_an_unknown_word_of_difficult_is_named(tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [("cat", (1, 1, 5, 5), "maybe")])
+    with pytest.raises(
+        DataError, match=r"object 0 of .*a\.xml has difficult = 'maybe'; allowed: 1"
+    ):
+        convert_voc(source, tmp_path / "out")
+
+
+def test_a_list_names_images_with_spaces(tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [("cat", (1, 1, 5, 5), 0)])
+    for name, box in (("a 1", (2, 2, 6, 6)), ("b", (3, 3, 7, 7))):
+        (source / f"JPEGImages/{name}.png").write_bytes((source / "JPEGImages/a.png").read_bytes())
+        annotation = OBJECT.format(name="cat", box=box, difficult=0)
+        (source / f"Annotations/{name}.xml").write_text(f"<annotation>{annotation}</annotation>")
+    (source / "ImageSets/Main/val.txt").write_text('a 1\n"b.png" -1\n')
+    (summary,) = convert_voc(source, tmp_path / "out")
+    content = load(tmp_path / "out/val.json")
+    names = [image["file_name"] for image in content["images"]]
+    assert names == ["JPEGImages/a 1.png", "JPEGImages/b.png"]
+    assert [annotation["bbox"] for annotation in content["annotations"]] == [
+        [2, 2, 4, 4],
+        [3, 3, 4, 4],
+    ]
+    assert summary.skipped[0].description == "1 image"
