@@ -12,10 +12,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data_tools.converters.coco_extra_fields import CocoExtraFields
+from data_tools.reading.class_names import describe_similar_names
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
     SPLITS,
@@ -28,12 +31,14 @@ from data_tools.reading.source_folder import (
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
-from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
+
+LICENSE_ID = 1
+"""Id of the license that the option `license_name` states for all images."""
 
 
 def convert_coco(
@@ -48,9 +53,10 @@ def convert_coco(
 ) -> tuple[SplitSummary, ...]:
     """Rewrite COCO files in complete form, with images found and sizes compared.
 
-    Missing `iscrowd`, `area`, `bbox` and ids are filled in and counted. Objects that cannot be used
-    are skipped and listed. An image is looked up by its `file_name`, then by its base name anywhere
-    below `images`.
+    Missing `iscrowd`, `area`, `bbox` and ids are filled in and counted. Fields that are not
+    interpreted, such as `license`, `coco_url`, `attributes` and `keypoints`, are copied. Objects
+    that cannot be used are skipped and listed. An image is looked up by its `file_name`, then by
+    its base name anywhere below `images`.
 
     Args:
         source: Folder that contains annotations and images.
@@ -72,20 +78,23 @@ def convert_coco(
     files = _find_files(source, annotations)
     image_finder = _CocoImageFinder(source, images)
     coco_by_split = {split: read_coco(file, accept_keyed=True) for split, file in files.items()}
+    extra_by_split = {split: CocoExtraFields.from_file(file) for split, file in files.items()}
     images_by_split = {split: coco.images for split, coco in coco_by_split.items()}
     summaries = []
     for split, image_records in track_splits(images_by_split, progress).items():
-        coco = coco_by_split[split]
+        coco, extra = coco_by_split[split], extra_by_split[split]
         records: list[dict[str, Any]] = []
         used_paths: set[Path] = set()
         for record in image_records:
             path = image_finder.find(record)
             used_paths.add(path)
-            records.append(
-                _build_image_record(
-                    path, record, coco, image_finder, out, split if copy_images else None
-                )
+            image_record = _build_image_record(
+                path, record, coco, image_finder, out, split if copy_images else None
             )
+            fields = extra.images.get(record.id, {})
+            if license_name and "license" in fields:
+                fields = {**fields, "license": LICENSE_ID}
+            records.append({**fields, **image_record})
         info: dict[str, Any] = {
             **coco.info,
             "description": coco.info.get("description") or f"Converted from COCO, {split}",
@@ -95,11 +104,12 @@ def convert_coco(
         info.pop("sem_seg_root", None)
         if copy_images:
             del info["images_root"]
-        licenses = (
-            [{"id": 1, "name": license_name}] if license_name else _read_licenses(files[split])
-        )
-        _write_coco(out / f"{split}.json", coco, records, info, licenses)
-        summaries.append(_summarize_split(split, coco, frozenset(used_paths)))
+        if license_name:
+            extra = replace(extra, licenses=[{"id": LICENSE_ID, "name": license_name}])
+        _write_coco(out / f"{split}.json", coco, records, info, extra)
+        # The splits usually share their classes, so that one warning is enough.
+        names = () if summaries else coco.categories.names
+        summaries.append(_summarize_split(split, coco, frozenset(used_paths), names))
     return tuple(summaries)
 
 
@@ -115,11 +125,6 @@ def _find_files(source: Path, annotations: Mapping[str, str] | None) -> dict[str
         )
     require_parts(source, tuple(annotations.values()))
     return {split: source / annotations[split] for split in SPLITS if split in annotations}
-
-
-def _read_licenses(file: Path) -> list[Any]:
-    licenses = open_content(file, accept_keyed=True).top.get("licenses")
-    return licenses if isinstance(licenses, list) else []
 
 
 class _CocoImageFinder:
@@ -176,7 +181,6 @@ def _build_image_record(
     if copy_split is not None:
         name = _copy_file(path, out, Path("images", copy_split, name))
     image_record = {
-        **record.extra,
         "id": record.id,
         "file_name": name,
         "height": record.height,
@@ -207,11 +211,12 @@ def _write_coco(
     coco: CocoFile,
     images: list[dict[str, Any]],
     info: Mapping[str, Any],
-    licenses: list[Any],
+    extra: CocoExtraFields,
 ) -> None:
     """Write a COCO file one annotation at a time, without a second copy of them in memory."""
     categories = [
         {
+            **extra.categories.get(category.id, {}),
             "id": category.id,
             "name": category.name,
             "isthing": int(category.is_thing),
@@ -220,14 +225,17 @@ def _write_coco(
         for category in coco.categories.categories
     ]
     with open_atomic(file) as stream:
-        stream.write(f'{{"info": {json.dumps(info)}, "licenses": {json.dumps(licenses)}, ')
+        top = {"info": info, "licenses": extra.licenses, **extra.top}
+        stream.write(f"{json.dumps(top)[:-1]}, ")
         stream.write(f'"categories": {json.dumps(categories)}, "images": {json.dumps(images)}, ')
         stream.write('"annotations": [')
         separator = ""
         for record in coco.images:
             for annotation in coco.annotations[record.id]:
                 category_id = coco.categories.ids[annotation.category]
-                stream.write(separator + json.dumps(_build_annotation(annotation, category_id)))
+                fields = extra.annotations.get(annotation.id, {})
+                entry = {**fields, **_build_annotation(annotation, category_id)}
+                stream.write(separator + json.dumps(entry))
                 separator = ", "
         stream.write("]}")
 
@@ -258,7 +266,9 @@ def _build_annotation(annotation: Annotation, category_id: int) -> dict[str, Any
     return record
 
 
-def _summarize_split(split: str, coco: CocoFile, images: frozenset[Path]) -> SplitSummary:
+def _summarize_split(
+    split: str, coco: CocoFile, images: frozenset[Path], checked_names: Iterable[str]
+) -> SplitSummary:
     names = coco.categories.names
     counts = Counter(
         annotation.category for record in coco.images for annotation in coco.annotations[record.id]
@@ -275,5 +285,12 @@ def _summarize_split(split: str, coco: CocoFile, images: frozenset[Path]) -> Spl
     }
     objects = {name: counts[index] for index, name in enumerate(names)}
     return SplitSummary(
-        split, len(coco.images), objects, {}, tuple(skipped), changed, image_paths=images
+        split,
+        len(coco.images),
+        objects,
+        {},
+        tuple(skipped),
+        changed,
+        warnings=tuple(describe_similar_names(checked_names)),
+        image_paths=images,
     )

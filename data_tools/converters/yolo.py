@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
     SPLITS,
     format_listing,
-    is_file,
-    is_folder,
     is_image,
-    iterate_path_endings,
     read_lines,
     require_parts,
 )
@@ -57,12 +55,14 @@ class YoloFile:
         names: Classes in order of their indices.
         indices: Index in the label files -> class name.
         splits: Split -> existing folders and lists of images.
+        paths: Search for recorded paths in the folder of the file.
     """
 
     file: Path
     names: tuple[str, ...]
     indices: Mapping[int, str]
     splits: Mapping[str, tuple[Path, ...]]
+    paths: RecordedPaths
 
 
 def convert_yolo(
@@ -107,6 +107,7 @@ def convert_yolo(
         }
         for split in dataset_file.splits
     }
+    _require_separate_labels(splits)
     is_annotated = {
         split: _check_presence(split, labels, missing_labels) for split, labels in splits.items()
     }
@@ -125,6 +126,7 @@ def convert_yolo(
 
     def finish_split(writer: CocoWriter) -> None:
         split = writer.split
+        writer.warn(*dataset_file.paths.describe_shortened(split))
         writer.declare_outlines()
         if not is_annotated[split]:
             writer.declare_annotated()
@@ -157,7 +159,9 @@ def read_yolo_file(file: Path) -> YoloFile:
         DataError: If names or splits are missing or invalid.
         RecipeError: If the file is not valid YAML.
     """
-    content = parse_yaml("\n".join(read_lines(file)), str(file), number_keys=True).value
+    text = "\n".join(read_lines(file))
+    # Names such as 007 and 1.10 are text, although YAML reads unquoted ones as numbers.
+    content = parse_yaml(text, str(file), number_keys=True, text_keys=("names",)).value
     if not isinstance(content, dict):
         raise DataError(
             f"{file} should contain the keys names, train and val, but is not a mapping"
@@ -168,22 +172,24 @@ def read_yolo_file(file: Path) -> YoloFile:
             "cannot be distinguished from polygons"
         )
     indices = _parse_names(content, file)
-    prefix = str(content.get("path") or "")
-    splits = {}
+    prefix = str(content.get("path") or "").replace("\\", "/")
+    paths, splits = RecordedPaths(file.parent), {}
     for split in SPLITS:
         entries = content.get(split, content.get("valid") if split == "val" else None)
         if entries:
             entry_list = entries if isinstance(entries, list) else [entries]
-            names = [f"{prefix}/{entry}".lstrip("/") for entry in entry_list]
+            names = [str(entry).replace("\\", "/") for entry in entry_list]
             splits[split] = tuple(
-                _resolve_path(file.parent, name, f"{file}, {split},") for name in names
+                paths.find(name, f"{file}, {split},", split, prefix) for name in names
             )
     if not splits:
         raise DataError(
             f"{file} names none of train, val, test; each should name a folder of images, a list "
             "of them (.txt), or several"
         )
-    return YoloFile(file, tuple(indices[index] for index in sorted(indices)), indices, splits)
+    return YoloFile(
+        file, tuple(indices[index] for index in sorted(indices)), indices, splits, paths
+    )
 
 
 def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
@@ -208,16 +214,6 @@ def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     return indices
 
 
-def _resolve_path(root: Path, name: str, location: str) -> Path:
-    for candidate in iterate_path_endings(root, name.replace("\\", "/")):
-        if is_file(candidate) or is_folder(candidate):
-            return candidate
-    raise DataError(
-        f"{location} names {name!r}, but {root} has nothing under any ending of that path; "
-        f"found {format_listing(root)}: fix the path, or remove it if there is no such part"
-    )
-
-
 def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
     image_paths: dict[Path, None] = {}
     for location in dataset_file.splits[split]:
@@ -228,7 +224,7 @@ def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
             lines = map(str.strip, read_lines(location))
             image_paths.update(
                 {
-                    _resolve_path(dataset_file.file.parent, line, str(location)): None
+                    dataset_file.paths.find(line.replace("\\", "/"), str(location), split): None
                     for line in lines
                     if line
                 }
@@ -249,6 +245,19 @@ def image_to_label_path(image: Path, root: Path) -> Path:
         last = len(folders) - 1 - folders[::-1].index("images")
         parts[last] = "labels"
     return root.joinpath(*parts)
+
+
+def _require_separate_labels(splits: Mapping[str, Mapping[Path, Path]]) -> None:
+    """Reject images that share a label file, which can describe only one of them."""
+    images_by_label: dict[Path, Path] = {}
+    for image, label in (pair for labels in splits.values() for pair in labels.items()):
+        other_image = images_by_label.setdefault(label, image)
+        if other_image != image and label.is_file():
+            raise DataError(
+                f"{other_image} and {image} have the same label file {label}, so it is unclear "
+                "which of them it describes; keep one of the images, or rename one and give it its "
+                "own label file"
+            )
 
 
 def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str) -> bool:

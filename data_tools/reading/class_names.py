@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable
 
 from resnet_tasks.errors import DataError, format_allowed
+
+
+def describe_similar_names(names: Iterable[str]) -> list[str]:
+    """Return a sentence for every group of names that differ only in case, spaces or form.
+
+    Such names are often one class that was spelled in several ways.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        key = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        groups.setdefault(key, []).append(name)
+    return [
+        f"the classes {' and '.join(map(repr, group))} differ only in case or spaces and are "
+        "separate classes; if they are the same, give their objects one name in the source"
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 def collect_class_names(

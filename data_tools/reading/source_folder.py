@@ -176,7 +176,7 @@ def iterate_path_endings(root: Path, name: str) -> Iterator[Path]:
 
     Published lists contain paths of the machine that they were created on.
     """
-    parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..")]
+    parts = [part for part in PurePosixPath(name).parts if part.strip("/") not in ("", ".", "..")]
     return (root.joinpath(*parts[start:]) for start in range(len(parts)))
 
 

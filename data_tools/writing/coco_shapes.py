@@ -16,6 +16,9 @@ MAX_REACH = 100
 """Maximum distance of a polygon point from the origin, in multiples of the longer side of the
 image."""
 
+BOX_DECIMALS = 9
+"""Decimals of boxes: far below the precision of any source, above the error of float64."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -37,10 +40,13 @@ class Shape:
         return not (self.box[2] > 0 and self.box[3] > 0 and self.area > 0)
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the fields `bbox` and `area`, with two decimals unless rounding makes them 0."""
-        rounded = [round_coordinate(value) for value in self.box]
+        """Return the fields `bbox` and `area`.
+
+        Boxes keep their precision; only the error of computing with floats is removed.
+        """
+        rounded = [round_coordinate(value, BOX_DECIMALS) for value in self.box]
         box = rounded if min(rounded[2:]) > 0 else [float(value) for value in self.box]
-        return {"bbox": box, "area": round_coordinate(self.area) or float(self.area)}
+        return {"bbox": box, "area": round_coordinate(self.area, BOX_DECIMALS) or float(self.area)}
 
 
 def shape_from_box(box: Sequence[float]) -> Shape:
@@ -114,9 +120,9 @@ def shape_from_polygons(
     return Shape(box, area, rounded_polygons)
 
 
-def round_coordinate(value: float) -> float | int:
-    """Round to two decimals, and to an integer if the result is integral, to keep files short."""
-    number = round(float(value), 2)
+def round_coordinate(value: float, decimals: int = 2) -> float | int:
+    """Round to some decimals, and to an integer if the result is integral, to keep files short."""
+    number = round(float(value), decimals)
     return int(number) if number.is_integer() else number
 
 

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from data_tools.reading.class_names import describe_similar_names
 from data_tools.writing.coco_writer import Annotated, CategorySpec, CocoWriter
 from data_tools.writing.split_summary import SplitSummary
 
@@ -93,6 +94,8 @@ class DatasetWriter:
                 description=self.description.replace("{split}", split),
                 license_name=self.license_name,
             )
+            if not summaries:  # the splits share their classes
+                writer.warn(*describe_similar_names(c.name for c in self.categories))
             for sample in samples:
                 add_sample(writer, sample)
             if finish_split is not None:

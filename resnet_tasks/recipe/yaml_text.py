@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,9 @@ def format_key_path(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
-def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocument:
+def parse_yaml(
+    text: str, source: str, *, number_keys: bool = False, text_keys: Collection[str] = ()
+) -> YamlDocument:
     """Parse one YAML document.
 
     Args:
@@ -65,6 +68,7 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocu
         source: Name of the file or override, for error messages.
         number_keys: Whether to accept keys that are not text, such as numbers, and to read them as
             written. Files of other tools that number their classes need this.
+        text_keys: Top-level keys whose values are read as written, such as `007` for a name.
 
     Raises:
         RecipeError: If the text is not YAML, or has a tag, an alias, a duplicate key, or a key that
@@ -74,6 +78,10 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocu
     try:
         root = _NodeLoader(text).get_single_node()
         value = None if root is None else _node_to_value(root, (), lines, number_keys)
+        if isinstance(root, yaml.MappingNode):
+            for key_node, node in root.value:
+                if key_node.value in text_keys:
+                    value[key_node.value] = _node_to_text(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position_text = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -149,6 +157,15 @@ def _node_to_value(
             lines[(*path, key)] = key_node.start_mark.line + 1
         return mapping
     return parse_scalar(node.value) if _is_plain(node) else node.value
+
+
+def _node_to_text(node: yaml.Node) -> Any:
+    """Return the value of a node whose scalars and keys are all text, as written."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_node_to_text(child) for child in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: _node_to_text(child) for key, child in node.value}
+    return node.value
 
 
 def _is_plain(node: yaml.Node) -> bool:

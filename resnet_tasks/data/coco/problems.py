@@ -201,6 +201,20 @@ _KINDS: dict[str, tuple[Severity, str]] = {
             "{first}; each counts as a separate object that can only be missed"
         ),
     ),
+    "mask_twin": (
+        "warning",
+        (
+            "{n:annotation has} the class and box of another one of the image, and only one of the "
+            "two has a mask: {first}; if both are one object, remove the one without a mask"
+        ),
+    ),
+    "similar_categories": (
+        "warning",
+        (
+            "{n:category has} a name that differs from another only in case or spaces: {first}; "
+            "if they are one class, give their objects one category"
+        ),
+    ),
     "missing_info": ("repaired", "the file has no `info`; taken as empty"),
     "missing_size": (
         "repaired",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ APART_SHARE = 0.1
 """Tolerances in pixels and as a fraction of the width (height) for the distance between an edge of
 a box and the edge of its mask. The greater of the two applies."""
 _BOXES_AT_A_TIME = 10_000
+SAME_BOX_DECIMALS = 2
+"""Decimals of a pixel to which the boxes of two annotations of one object agree."""
 
 
 class ObjectChecks:
@@ -63,11 +66,7 @@ class ObjectChecks:
         if annotation.area > (box[2] + 1) * (box[3] + 1):
             detail = f"area {annotation.area:g}, box {box[2]:g} x {box[3]:g}"
             self._findings.add("area_beyond_box", *ids, detail)
-        # A 64-bit hash takes a tenth of the memory of the values.
-        key = hash((annotation.image_id, annotation.category, box, _get_mask_key(annotation)))
-        if key in self._object_keys:
-            self._findings.add("repeated_object", *ids)
-        self._object_keys.add(key)
+        self._find_twin(annotation, box)
         if annotation.segmentation:
             self._compare_box_and_mask(box, annotation.segmentation, ids, (height, width))
 
@@ -86,12 +85,35 @@ class ObjectChecks:
             if count and not single_count and category.is_thing:
                 detail = f"{category.id} {category.name!r} with {Count(count):region}"
                 self._findings.add("all_crowd", detail=detail)
+        self._find_similar_categories()
         if not annotated & {"boxes", "masks", "image"}:
             return
         for category, count in zip(self._categories.categories, self._counts, strict=True):
             # If there are semantic maps, stuff classes are in them.
             if count == 0 and (category.is_thing or "semantic" not in annotated):
                 self._findings.add("unused_category", detail=f"{category.id} {category.name!r}")
+
+    def _find_similar_categories(self) -> None:
+        first_names: dict[str, str] = {}
+        for category in self._categories.categories:
+            key = "".join(unicodedata.normalize("NFKC", category.name).casefold().split())
+            first = first_names.setdefault(key, category.name)
+            if first != category.name:
+                self._findings.add("similar_categories", detail=f"{first!r} and {category.name!r}")
+
+    def _find_twin(self, annotation: Annotation, box: Xywh) -> None:
+        """Add a finding if an earlier annotation describes the same object."""
+        ids = (annotation.image_id, annotation.id)
+        rounded_box = tuple(round(value, SAME_BOX_DECIMALS) for value in box)
+        place = (annotation.image_id, annotation.category, rounded_box)
+        # A 64-bit hash takes a tenth of the memory of the values.
+        key = hash((*place, _get_mask_key(annotation)))
+        own, other = (hash((*place, has_mask)) for has_mask in _order_masks(annotation))
+        if key in self._object_keys:
+            self._findings.add("repeated_object", *ids)
+        elif other in self._object_keys:
+            self._findings.add("mask_twin", *ids)
+        self._object_keys.update((key, own))
 
     def _compare_box_and_mask(
         self, box: Xywh, segmentation: Any, ids: tuple[Id, Id], size: tuple[int, int]
@@ -139,6 +161,11 @@ class _BoxFormatCheck:
     def _count(self) -> None:
         self._counts += count_box_formats(self._boxes, self._sizes)
         self._boxes, self._sizes = array("d"), array("d")
+
+
+def _order_masks(annotation: Annotation) -> tuple[bool, bool]:
+    has_mask = bool(annotation.segmentation)
+    return has_mask, not has_mask
 
 
 def _get_mask_key(annotation: Annotation) -> Any:

@@ -287,3 +287,31 @@ def test_classes_of_crowds_only(tmp_path: Path) -> None:
     (problem,) = check_coco(write(tmp_path / "a.json", made)).problems
     assert "7 'mitosis' with 1 region" in problem.message
     assert "cell" not in problem.message
+
+
+def test_one_object_with_and_without_mask(tmp_path: Path) -> None:
+    square = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
+    base = {"image_id": 1, "category_id": 3, "bbox": [10, 10, 10, 10], "area": 100}
+    made = content(
+        annotations=[
+            {**base, "id": 3, "segmentation": square},
+            {**base, "id": 4, "segmentation": []},
+            {**base, "id": 5, "bbox": [30, 10, 10, 10]},
+            {**base, "id": 6, "bbox": [30.0001, 10, 10, 10]},
+            {**base, "id": 7, "bbox": [30.1, 10, 10, 10]},
+        ]
+    )
+    kinds = found(check_coco(write(tmp_path / "a.json", made)))
+    assert [k for k in kinds if k[0] != "unused_category"] == [
+        ("mask_twin", 1, 4),
+        ("repeated_object", 1, 6),
+    ]
+
+
+def test_categories_that_differ_in_case_or_spaces(tmp_path: Path) -> None:
+    categories = [{"id": 3, "name": "Car"}, {"id": 7, "name": "car "}, {"id": 8, "name": "cart"}]
+    made = {**GOOD, "categories": categories}
+    problems = check_coco(write(tmp_path / "a.json", made)).problems
+    (problem,) = (problem for problem in problems if problem.kind == "similar_categories")
+    assert "'Car' and 'car '" in problem.message
+    assert problem.severity == "warning"

@@ -98,7 +98,11 @@ def test_everything_that_has_one_right_answer(tmp_path: Path) -> None:
     assert len(after["annotations"]) == 13
     assert made.after.is_usable
     # With its box, annotation 9 turns out to be annotation 6 once more.
-    assert made.after.count_problems() == {"box_apart": 1, "repeated_object": 1}
+    assert made.after.count_problems() == {
+        "box_apart": 1,
+        "repeated_object": 1,
+        "mask_twin": 2,
+    }
     assert "annotation 8 of image 1" in made.after.problems[0].message
     assert sum(made.counts.values()) == len(changes(made))
     assert check_coco(made.path).problems == made.after.problems

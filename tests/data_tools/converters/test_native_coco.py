@@ -230,3 +230,32 @@ def test_the_coco_sample(shared_data: Path, tmp_path: Path) -> None:
         assert by_id[annotation["id"]] == annotation
     coco = read_coco(tmp_path / "out/val.json")
     assert (coco.problems, coco.find_missing_files()) == ((), ())
+
+
+def test_fields_that_are_not_interpreted_are_copied(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in")
+    content = json.loads((folder / "val.json").read_text())
+    image_fields = {"license": 3, "coco_url": "http://x/a.jpg", "station": "north"}
+    object_fields = {"attributes": {"colour": "red"}, "keypoints": [1, 2, 2], "score": 0.9}
+    content["images"][0] |= image_fields
+    content["annotations"][0] |= object_fields
+    content["categories"][0] |= {"keypoints": ["nose"], "color": "#ff0000"}
+    content["licenses"] = [{"id": 3, "name": "CC BY-NC 4.0", "url": "u"}]
+    content["videos"] = [{"id": 1}]
+    (folder / "val.json").write_text(json.dumps(content))
+    convert_coco(folder, tmp_path / "out")
+    written = json.loads((tmp_path / "out/val.json").read_text())
+    assert image_fields.items() <= written["images"][0].items()
+    (annotation,) = (
+        a for a in written["annotations"] if a["id"] == content["annotations"][0]["id"]
+    )
+    assert object_fields.items() <= annotation.items()
+    assert annotation["bbox"] == content["annotations"][0]["bbox"]
+    (category,) = (c for c in written["categories"] if c["id"] == content["categories"][0]["id"])
+    assert (category["keypoints"], category["color"]) == (["nose"], "#ff0000")
+    assert (written["licenses"], written["videos"]) == (content["licenses"], [{"id": 1}])
+    # The license of the option replaces those of the file.
+    convert_coco(folder, tmp_path / "named", license_name="CC0")
+    written = json.loads((tmp_path / "named/val.json").read_text())
+    assert written["licenses"] == [{"id": 1, "name": "CC0"}]
+    assert written["images"][0]["license"] == 1

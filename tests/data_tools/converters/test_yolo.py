@@ -213,3 +213,59 @@ def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
     (source / "data.yaml").write_text(f"names: [a]\ntrain: {tmp_path}/secret/images/train\n")
     with pytest.raises(DataError, match="has nothing under any ending of that path"):
         convert_yolo(source, tmp_path / "out")
+
+
+def test_images_with_one_label_file_are_named(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "in", {"train/a": "0 0.5 0.5 0.1 0.2", "val/b": ""})
+    twin = source / "images/train/a.jpg"
+    twin.write_bytes((source / "images/train/a.png").read_bytes())
+    match = r"train/a\.jpg and .*train/a\.png have the same label file .*labels/train/a\.txt"
+    with pytest.raises(DataError, match=match):
+        convert_yolo(source, tmp_path / "out")
+    (source / "labels/train/c.txt").write_text("0 0.5 0.5 0.1 0.2")
+    twin.rename(source / "images/train/c.jpg")
+    train, _ = convert_yolo(source, tmp_path / "out")
+    assert (train.images, train.objects["person"]) == (2, 2)
+
+
+def test_names_are_read_as_written(tmp_path: Path) -> None:
+    names = ["007", "1.10", "1e3", "yes", "true", "null", "0x1F", "car"]
+    text = f"train: images/train\nnc: 8\nnames: [{', '.join(names)}]\n"
+    source = yolo(tmp_path / "in", {"train/a": "1 0.5 0.5 0.1 0.2"}, text)
+    (train,) = convert_yolo(source, tmp_path / "out")
+    assert train.objects == {name: int(name == "1.10") for name in names}
+    (source / "data.yaml").write_text("train: images/train\nnames:\n  0: 007\n  1: 'no'\n")
+    (train,) = convert_yolo(source, tmp_path / "mapping")
+    assert train.objects == {"007": 0, "no": 1}
+
+
+def test_a_path_is_not_replaced_by_one_without_its_split(tmp_path: Path) -> None:
+    text = "train: ../train/images\nval: ../valid/images\nnames: [a]\n"
+    source = yolo(tmp_path / "in", {"a": "0 0.5 0.5 0.1 0.2", "v": ""}, text)
+    (source / "valid/images").mkdir(parents=True)
+    (source / "valid/labels").mkdir()
+    (source / "images/v.png").rename(source / "valid/images/v.png")
+    (source / "labels/v.txt").rename(source / "valid/labels/v.txt")
+    with pytest.raises(DataError, match=r"train, names '../train/images', .*write 'images' if"):
+        convert_yolo(source, tmp_path / "out")
+    (source / "data.yaml").write_text(text.replace("../train/images", "images"))
+    train, val = convert_yolo(source, tmp_path / "out")
+    assert (train.warnings, val.warnings) == ((), ())
+
+
+def test_a_path_of_another_machine_is_reported(tmp_path: Path) -> None:
+    text = "train: /home/me/cells/images/train\nnames: [a]\n"
+    source = yolo(tmp_path / "in", {"train/a": "0 0.5 0.5 0.1 0.2"}, text)
+    (train,) = convert_yolo(source, tmp_path / "out")
+    (warning,) = train.warnings
+    assert warning.startswith("1 recorded path is not in ")
+    assert warning.endswith("'/home/me/cells/images/train' is read as 'images/train'")
+
+
+def test_names_that_differ_only_in_case_or_spaces_are_reported(tmp_path: Path) -> None:
+    text = "train: images/train\nval: images/val\nnames: [Car, 'car ', bus]\n"
+    source = yolo(tmp_path / "in", {"train/a": "1 0.5 0.5 0.1 0.2", "val/b": ""}, text)
+    train, val = convert_yolo(source, tmp_path / "out")
+    (warning,) = train.warnings
+    assert "the classes 'Car' and 'car ' differ only in case or spaces" in warning
+    assert val.warnings == ()

@@ -14,12 +14,15 @@ from data_tools.writing.coco_shapes import (
 from resnet_tasks.errors import DataError
 
 
-def test_boxes_keep_two_decimals_unless_nothing_would_be_left() -> None:
-    assert shape_from_box((1, 2.345, 3.0, 2)).to_fields() == {"bbox": [1, 2.35, 3, 2], "area": 6}
+def test_boxes_keep_their_precision() -> None:
+    assert shape_from_box((1, 2.345, 3.0, 2)).to_fields() == {"bbox": [1, 2.345, 3, 2], "area": 6}
+    assert shape_from_box((0.1 + 0.2, 0, 1, 1)).to_fields()["bbox"] == [0.3, 0, 1, 1]
     tiny = shape_from_box((1, 2, 0.004, 2))
-    assert tiny.to_fields() == {"bbox": [1.0, 2.0, 0.004, 2.0], "area": 0.01}
+    assert tiny.to_fields() == {"bbox": [1, 2, 0.004, 2], "area": 0.008}
     least = shape_from_box((0, 0, 0.001, 0.5)).to_fields()
-    assert least == {"bbox": [0.0, 0.0, 0.001, 0.5], "area": 0.0005}
+    assert least == {"bbox": [0, 0, 0.001, 0.5], "area": 0.0005}
+    smallest = shape_from_box((0, 0, 1e-12, 1)).to_fields()
+    assert smallest == {"bbox": [0.0, 0.0, 1e-12, 1.0], "area": 1e-12}
     assert not tiny.is_empty
     assert shape_from_box((1, 2, 0, 2)).is_empty
     assert shape_from_box((1, 2, -3, -2)).is_empty
