@@ -37,6 +37,7 @@ from data_tools.reading.source_folder import (
     make_absolute,
     require_parts,
 )
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask, add_labeled_image
 from data_tools.shapes.outlines import ellipse_to_polygon, is_point
 from data_tools.shapes.relative_coordinates import (
@@ -71,6 +72,7 @@ class LabelMeFile:
         size: (height, width) stated in the file; None if it states no size.
         objects: Drawn objects, in order of their first shape.
         skipped: (shape, reason) of the shapes that are not converted.
+        invalid: (shape, error) of the shapes that are invalid.
     """
 
     file: Path
@@ -78,6 +80,7 @@ class LabelMeFile:
     size: tuple[int, int] | None
     objects: tuple[LabeledObject, ...]
     skipped: tuple[tuple[str, str], ...]
+    invalid: tuple[tuple[str, DataError], ...]
 
 
 def convert_labelme(
@@ -92,9 +95,9 @@ def convert_labelme(
 ) -> tuple[SplitSummary, ...]:
     """Convert JSON files of LabelMe to COCO JSON with boxes and outlines.
 
-    Polygons, circles (as polygons) and masks become outlines, and rectangles become boxes. Points
-    and lines are skipped and listed in the summary. A split counts as annotated with masks if every
-    object has an outline.
+    Polygons, circles (as polygons) and masks become outlines, and rectangles become boxes. Points,
+    lines and a few invalid shapes are skipped and listed in the summary. A split counts as
+    annotated with masks if every object has an outline.
 
     Args:
         source: Folder that contains the JSON files.
@@ -122,6 +125,9 @@ def convert_labelme(
         for labeled_object in file.objects
     )
     class_names = collect_class_names(labels, classes)
+    errors = [error for files in splits.values() for file in files for _, error in file.invalid]
+    if not class_names and errors:
+        raise errors[0]
     if not class_names:
         raise DataError(
             "no file has a shape with an area, so there are no classes; set the option classes"
@@ -198,7 +204,8 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
         root: Folder that must contain its image.
 
     Raises:
-        DataError: If the file is not JSON of LabelMe, a shape is invalid, or the image is missing.
+        DataError: If the file is not JSON of LabelMe, a shape has no label or an unknown
+            kind, or the image is missing.
     """
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
@@ -207,19 +214,23 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
         )
     objects: dict[object, LabeledObject] = {}
     skipped = []
+    invalid: list[tuple[str, DataError]] = []
     for number, raw in enumerate(content["shapes"]):
         location = f"shape {number} of {file}"
-        label, kind, points = _parse_shape(raw, location)
-        if kind in NOT_CONVERTED:
-            skipped.append((f"{label} (shape {number})", f"a {kind} has no area"))
-            continue
-        group = raw.get("group_id")
-        key = number if group is None else (label, str(group))
-        objects[key] = _add_part(objects.get(key), label, number, kind, points, raw, location)
+        try:
+            label, kind, points = _parse_shape(raw, location)
+            if kind in NOT_CONVERTED:
+                skipped.append((f"{label} (shape {number})", f"a {kind} has no area"))
+                continue
+            group = raw.get("group_id")
+            key = number if group is None else (label, str(group))
+            objects[key] = _add_part(objects.get(key), label, number, kind, points, raw, location)
+        except InvalidShapeError as error:
+            invalid.append((f"{raw['label']} (shape {number})", error))
     height, width = content.get("imageHeight"), content.get("imageWidth")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     image = _find_image(file, root, content.get("imagePath"))
-    return LabelMeFile(file, image, size, tuple(objects.values()), tuple(skipped))
+    return LabelMeFile(file, image, size, tuple(objects.values()), tuple(skipped), tuple(invalid))
 
 
 def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
@@ -234,7 +245,7 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
             f"{', '.join(NUM_POINTS)}, {', '.join(NOT_CONVERTED)}"
         )
     if not isinstance(points, list) or not all(map(is_point, points)):
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} ({label}) has points that are not pairs of numbers [x, y] in pixels"
         )
     counts = NUM_POINTS.get(kind)
@@ -242,7 +253,7 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
         len(points) not in counts if counts is not None else len(points) < 3
     ):
         requirement = " or ".join(map(str, counts)) if counts is not None else "three or more"
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} ({label}) is a {kind} of {Count(len(points)):point}; it needs "
             f"{requirement}"
         )
@@ -289,9 +300,11 @@ def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMas
         with open_image(stream) as mask_image:
             pixels = np.asarray(mask_image)
     except (binascii.Error, *READ_ERRORS) as error:
-        raise DataError(f"{location} has a mask that is not a PNG in base64 ({error})") from None
+        raise InvalidShapeError(
+            f"{location} has a mask that is not a PNG in base64 ({error})"
+        ) from None
     if pixels.ndim != 2:
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} has a mask with {Count(pixels.shape[2]):channel}; it needs one"
         )
     return PlacedMask.from_pixels(round(corner[0]), round(corner[1]), pixels > 0)
@@ -338,4 +351,12 @@ def _add_image(writer: CocoWriter, label_file: LabelMeFile, *, relative: bool) -
     objects = label_file.objects
     if relative:
         objects = tuple(scale_object(labeled_object, size) for labeled_object in objects)
-    add_labeled_image(writer, image, size, objects, label_file.skipped, file.name)
+    add_labeled_image(
+        writer,
+        image,
+        size,
+        objects,
+        label_file.skipped,
+        file.name,
+        invalid=label_file.invalid,
+    )

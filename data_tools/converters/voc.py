@@ -15,7 +15,7 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,6 +27,7 @@ from data_tools.reading.name_lists import read_names
 from data_tools.reading.safe_xml import read_xml
 from data_tools.reading.source_folder import find_split_lists, require_parts
 from data_tools.shapes.boxes import add_clipped_box, order_corners
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.shapes.relative_coordinates import require_coordinate_unit
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
@@ -68,11 +69,13 @@ class VocFile:
         file: Path of the file.
         size: (height, width) stated in the file; None if it is missing or zero.
         objects: Objects in the order of the file.
+        invalid: (object, error) of the objects whose box is invalid.
     """
 
     file: Path
     size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
+    invalid: tuple[tuple[str, DataError], ...]
 
 
 def convert_voc(
@@ -126,6 +129,9 @@ def convert_voc(
         for object_ in annotation.objects
     )
     class_names = collect_class_names(labels, classes)
+    errors = [error for annotation in annotations.values() for _, error in annotation.invalid]
+    if not class_names and errors:
+        raise errors[0]
     boxes = (entry.corners for file in annotations.values() for entry in file.objects)
     require_coordinate_unit(boxes, source, relative=relative)
     dataset = DatasetWriter(
@@ -152,10 +158,17 @@ def read_voc_file(file: Path) -> VocFile:
 
     Raises:
         DataError: If the file is missing, is not XML, declares a document type (entities can expand
-            without bound), or an object lacks its name or a coordinate.
+            without bound), or an object lacks its name.
     """
     root = read_xml(file)
-    return VocFile(file, _parse_size(root), tuple(_parse_objects(root, file)))
+    objects, invalid = [], []
+    for number, element in enumerate(root.iter("object")):
+        try:
+            objects.append(_parse_object(element, f"object {number} of {file}"))
+        except InvalidShapeError as error:
+            name = (element.findtext("name") or "").strip()
+            invalid.append((f"{name} (object {number})", error))
+    return VocFile(file, _parse_size(root), tuple(objects), tuple(invalid))
 
 
 def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -166,21 +179,19 @@ def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _parse_objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]:
-    for number, element in enumerate(root.iter("object")):
-        name = (element.findtext("name") or "").strip()
-        texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            xmin, ymin, xmax, ymax = (float(text) for text in texts if text is not None)
-        except ValueError:
-            raise DataError(
-                f"object {number} of {file} has the box {texts}; xmin, ymin, xmax and ymax must "
-                "all be numbers"
-            ) from None
-        if not name:
-            raise DataError(f"object {number} of {file} has no name; every object needs its class")
-        difficult = _parse_difficult(element, f"object {number} of {file}")
-        yield VocObject(name, (xmin, ymin, xmax, ymax), difficult)
+def _parse_object(element: ElementTree.Element, location: str) -> VocObject:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise DataError(f"{location} has no name; every object needs its class")
+    difficult = _parse_difficult(element, location)
+    texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        xmin, ymin, xmax, ymax = (float(text) for text in texts if text is not None)
+    except ValueError:
+        raise InvalidShapeError(
+            f"{location} has the box {texts}; xmin, ymin, xmax and ymax must all be numbers"
+        ) from None
+    return VocObject(name, (xmin, ymin, xmax, ymax), difficult)
 
 
 def _parse_difficult(element: ElementTree.Element, location: str) -> bool:
@@ -212,6 +223,8 @@ def _add_image(
         image, annotation.size, statement, "its boxes would be misplaced, so "
     )
     image_id = writer.add_image(image, size=size)
+    for description, error in annotation.invalid:
+        writer.skip_invalid(annotation.file.name, description, error)
     for number, object_ in enumerate(annotation.objects):
         corners: Sequence[float] = object_.corners
         if relative:

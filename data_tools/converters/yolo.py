@@ -15,7 +15,7 @@ Shorter and shorter endings of such a path are therefore tried inside ROOT, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from data_tools.reading.source_folder import (
     read_lines,
     require_parts,
 )
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.shapes.labeled_objects import LabeledObject, add_labeled_object
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
@@ -42,6 +43,8 @@ from resnet_tasks.recipe.yaml_text import parse_yaml
 INDEX = re.compile("[0-9]{1,9}")
 ROUNDING = 1e-6
 """Tolerance by which a relative coordinate may leave 0..1: the error of writing six decimals."""
+MAX_OUTSIDE = 0.5
+"""Distance from 0..1 up to which a coordinate is clipped; farther ones are pixels, or mistakes."""
 NOT_LABELS = ("classes.txt",)
 """Other text files that labeling tools write to the folder of the labels."""
 
@@ -79,8 +82,8 @@ def convert_yolo(
 
     The format defines an image without a label file as annotated and without objects. If no image
     has a label file, the split `test` counts as not annotated, and other splits are refused. A
-    split counts as annotated with masks if every object has a polygon. Objects without area and
-    repeated lines are skipped and listed in the summary.
+    split counts as annotated with masks if every object has a polygon. Objects without area,
+    repeated lines and a few invalid lines are skipped and listed in the summary.
 
     Args:
         source: Folder that contains the data.yaml.
@@ -284,11 +287,18 @@ def _add_image(writer: CocoWriter, image: Path, label: Path, names: Mapping[int,
     size = measure_image_size(image)
     image_id = writer.add_image(image, size=size)
     seen_lines: set[tuple[str, tuple[float, ...]]] = set()
-    for number, name, coordinates in read_labels(label, names) if label.is_file() else ():
+
+    def skip_line(number: int, error: DataError) -> None:
+        writer.skip_invalid(label.name, f"line {number}", error)
+
+    lines = read_labels(label, names, skip_line) if label.is_file() else ()
+    for number, name, coordinates in lines:
         if (name, coordinates) in seen_lines:
             writer.skip(label.name, f"{name} (line {number})", "it repeats an earlier line")
             continue
         seen_lines.add((name, coordinates))
+        if not all(-ROUNDING <= coordinate <= 1 + ROUNDING for coordinate in coordinates):
+            writer.count_change("coordinates outside the image were clipped")
         labeled_object = _build_labeled_object(name, f"line {number}", coordinates, size)
         add_labeled_object(writer, image_id, labeled_object, size, label.name)
 
@@ -308,19 +318,29 @@ def _build_labeled_object(
 
 
 def read_labels(
-    file: Path, names: Mapping[int, str]
+    file: Path, names: Mapping[int, str], skip_line: Callable[[int, DataError], None]
 ) -> Iterator[tuple[int, str, tuple[float, ...]]]:
     """Yield (line number, class, coordinates) for every line of a label file.
 
     The coordinates are relative to the image: 4 of a box, or 6 and more of a polygon.
 
+    Args:
+        file: Path of the label file.
+        names: Index in the label files -> class name.
+        skip_line: Function called with the number of a line with an invalid number of values or an
+            invalid value, and the error that names file and line.
+
     Raises:
-        DataError: If a line has an invalid number of values, class or value; the message names file
-            and line.
+        DataError: If a class is unknown.
     """
     for number, line in enumerate(read_lines(file), start=1):
         if words := line.split():
-            yield number, *_parse_object(words, f"{file}, line {number}", names)
+            try:
+                parsed = _parse_object(words, f"{file}, line {number}", names)
+            except InvalidShapeError as error:
+                skip_line(number, error)
+                continue
+            yield number, *parsed
 
 
 def _parse_object(
@@ -328,14 +348,14 @@ def _parse_object(
 ) -> tuple[str, tuple[float, ...]]:
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         hint = "; with a confidence it is a prediction, not a label" if len(words) == 6 else ""
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} has {Count(len(words)):value}; a box has 5 (class, x_center, y_center, "
             f"width, height), a polygon 7, 9, 11, ... (class and three or more points){hint}"
         )
     try:
         index, *coordinates = map(float, words)
     except ValueError:
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} is {' '.join(words)[:60]!r}; it should contain numbers"
         ) from None
     if index not in names:
@@ -343,9 +363,11 @@ def _parse_object(
         raise DataError(
             f"{location} has the class {words[0]}; data.yaml has {known_classes}, counted from 0"
         )
+    if len(coordinates) == 4 and min(coordinates[2:]) < -ROUNDING:
+        raise InvalidShapeError(f"{location} has a negative width or height: {' '.join(words)}")
     for word, coordinate in zip(words[1:], coordinates, strict=True):
-        if not -ROUNDING <= coordinate <= 1 + ROUNDING:
-            raise DataError(
+        if not -MAX_OUTSIDE <= coordinate <= 1 + MAX_OUTSIDE:
+            raise InvalidShapeError(
                 f"{location} has the value {word}; all values but the class are fractions of "
                 "the image's width and height, 0 to 1: divide pixel coordinates by these"
             )

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.shapes.boxes import clip_corners
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.errors import DataError
 
 Kind = Literal["box", "outline"]
 
@@ -117,9 +119,14 @@ def add_labeled_object(
                 image_id, labeled_object.label, mask, attributes=labeled_object.attributes
             )
     else:
-        is_visible = writer.add_polygons(
-            image_id, labeled_object.label, polygons, attributes=labeled_object.attributes
-        )
+        try:
+            is_visible = writer.add_polygons(
+                image_id, labeled_object.label, polygons, attributes=labeled_object.attributes
+            )
+        except InvalidShapeError as error:
+            description = f"{labeled_object.label} ({labeled_object.description})"
+            writer.skip_invalid(file, description, error)
+            return
     if not is_visible:
         writer.skip(
             file,
@@ -137,6 +144,7 @@ def add_labeled_image(
     file: str,
     *,
     group: str | None = None,
+    invalid: Sequence[tuple[str, DataError]] = (),
 ) -> None:
     """Add an image with its objects.
 
@@ -148,10 +156,13 @@ def add_labeled_image(
         skipped: (shape, reason) of the shapes that are not converted.
         file: Source file of the objects, for the report.
         group: Group that splits must keep together.
+        invalid: (shape, error) of the invalid shapes, which are skipped if they are few.
     """
     image_id = writer.add_image(image, size=size, group=group)
     for description, reason in skipped:
         writer.skip(file, description, reason)
+    for description, error in invalid:
+        writer.skip_invalid(file, description, error)
     for labeled_object in objects:
         add_labeled_object(writer, image_id, labeled_object, size, file)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.errors import DataError
+from data_tools.shapes.invalid_shape import InvalidShapeError
 
 MAX_REACH = 100
 """Maximum distance of a polygon point from the origin, in multiples of the longer side of the
@@ -95,14 +95,15 @@ def shape_from_polygons(
         Shape of the object; None if the polygons cover no pixel.
 
     Raises:
-        DataError: If a polygon has fewer than three points or a point far outside the image.
+        InvalidShapeError: If a polygon has fewer than three points or a point far outside the
+            image.
     """
     height, width = size
     reach = MAX_REACH * max(size)
     for polygon in polygons:
         # Rasterizing takes memory along the outline: one stray point far away would exhaust it.
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
-            raise DataError(
+            raise InvalidShapeError(
                 f"{description} (height {height}, width {width}) has the polygon "
                 f"{_abbreviate(polygon)}; a polygon needs three or more points x, y, none farther "
                 f"from the origin than {MAX_REACH} times the image's longer side"

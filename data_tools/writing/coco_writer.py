@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.shapes.invalid_shape import require_few_invalid
 from data_tools.writing.coco_annotations import CocoAnnotations
 from data_tools.writing.coco_images import CocoImages
 from data_tools.writing.coco_shapes import (
@@ -36,6 +37,7 @@ from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import require_class_names
+from resnet_tasks.number_formats import Count
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
@@ -107,6 +109,7 @@ class CocoWriter:
         self._images = CocoImages(folder, split, root=images_root, copy_images=copy_images)
         self._annotations = CocoAnnotations(folder, names)
         self._skipped: list[SkippedObject] = []
+        self._invalid: list[str] = []
         self._changed: Counter[str] = Counter()
         self._notes: list[str] = []
         self._warnings: list[str] = []
@@ -300,6 +303,11 @@ class CocoWriter:
         """Count an object that differs from the source."""
         self._changed[description] += 1
 
+    def skip_invalid(self, file: Path | str, description: str, error: DataError) -> None:
+        """Record an invalid object that is not converted; `write` refuses many of them."""
+        self._invalid.append(str(error))
+        self.skip(file, description, str(error))
+
     def get_image_size(self, image_id: int) -> tuple[int, int]:
         """Return the (height, width) of an image that was added."""
         record = self._images.get_record(image_id)
@@ -314,7 +322,17 @@ class CocoWriter:
         self._warnings.extend(warnings)
 
     def write(self) -> SplitSummary:
-        """Write the JSON atomically, and return the summary of the split."""
+        """Write the JSON atomically, and return the summary of the split.
+
+        Raises:
+            DataError: If many objects are invalid; see `require_few_invalid`.
+        """
+        require_few_invalid(self._invalid, sum(self._annotations.counts), self.split)
+        if self._invalid:
+            self.warn(
+                f"{Count(len(self._invalid)):invalid object is} skipped: {self._invalid[0]}"
+                f"{'; ...' if len(self._invalid) > 1 else ''}"
+            )
         with open_atomic(self.file) as stream:
             stream.write(f'{{"info": {json.dumps(self._info)}, ')
             stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')

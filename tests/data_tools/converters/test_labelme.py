@@ -238,3 +238,25 @@ def test_relative_coordinates(tmp_path: Path) -> None:
     assert outline["segmentation"] == [[10, 30, 30, 30, 30, 45, 10, 45]]
     assert outline["bbox"] == [10, 30, 20, 15]
     assert box["bbox"] == [40, 15, 20, 15]
+
+
+def test_an_invalid_shape_is_skipped(tmp_path: Path) -> None:
+    box = {"label": "x", "points": [[1, 2], [9, 8]], "shape_type": "rectangle"}
+    line = {"label": "x", "points": [[6, 4], [10, 7]], "shape_type": "polygon"}
+    point = {"label": "x", "points": [[5, 5]], "shape_type": "rectangle"}
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, shapes in (("a", [box, line]), ("b", [box, point])):
+        Image.fromarray(np.zeros((10, 20, 3), dtype=np.uint8)).save(source / f"{name}.png")
+        content = {"shapes": shapes, "imagePath": f"{name}.png"}
+        (source / f"{name}.json").write_text(json.dumps(content))
+    (train,) = convert_labelme(source, tmp_path / "out")
+    assert (train.images, train.objects) == (2, {"x": 2})
+    assert [(s.file, s.description) for s in train.skipped] == [
+        ("a.json", "x (shape 1)"),
+        ("b.json", "x (shape 1)"),
+    ]
+    assert "is a polygon of 2 points; it needs three or more" in train.skipped[0].reason
+    assert "is a rectangle of 1 point; it needs 2 or 4" in train.skipped[1].reason
+    (warning,) = train.warnings
+    assert warning.startswith("2 invalid objects are skipped: shape 1 of ")

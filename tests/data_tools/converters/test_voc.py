@@ -135,12 +135,21 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.xml").write_text("<annotation><object>")
     with pytest.raises(DataError, match=r"cut\.xml is not valid XML"):
         read_voc_file(tmp_path / "cut.xml")
-    for number, (name, box, message) in enumerate(
-        (("cat", (1, "left", 5, 5), "'left'"), ("", (1, 1, 5, 5), "object 0 .* has no name"))
-    ):
-        source = voc(tmp_path / f"in{number}", [(name, box, 0)])
-        with pytest.raises(DataError, match=message):
-            read_voc_file(source / "Annotations/a.xml")
+    source = voc(tmp_path / "in", [("", (1, 1, 5, 5), 0)])
+    with pytest.raises(DataError, match=r"object 0 .* has no name"):
+        read_voc_file(source / "Annotations/a.xml")
+
+
+def test_one_invalid_box_is_skipped(tmp_path: Path) -> None:
+    objects = [("cat", (1, 1, 5, 5), 0), ("cat", (1, "left", 5, 5), 0)]
+    (summary,) = convert_voc(voc(tmp_path / "in", objects), tmp_path / "out")
+    assert summary.objects == {"cat": 1}
+    (skipped,) = summary.skipped
+    assert skipped.description == "cat (object 1)"
+    assert "'left'" in skipped.reason
+    source = voc(tmp_path / "all", objects[1:])
+    with pytest.raises(DataError, match=r"object 0 of .*a\.xml has the box .*'left'"):
+        convert_voc(source, tmp_path / "none")
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 /datasets/segment (read 2026): the data.yaml of COCO8 and the two label lines of its example."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +121,12 @@ def test_a_test_split_without_labels_is_not_annotated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.1", "line 2 has 4 values; a box has 5"),
-        ("0 0.5 0.5 0.1 0.2 0.9", "line 2 has 6 values.*with a confidence it is a prediction"),
-        ("0 0.1 0.1 0.3 0.1 0.3 0.4 0.1", "line 2 has 8 values; .* a polygon 7, 9, 11"),
         ("3 0.5 0.5 0.1 0.2", "line 2 has the class 3; data.yaml has 0 person, 1 bicycle, 2 car"),
         ("-1 0.5 0.5 0.1 0.2", "line 2 has the class -1"),
         ("0.5 0.5 0.5 0.1 0.2", "line 2 has the class 0.5"),
-        ("car 0.5 0.5 0.1 0.2", "line 2 is 'car 0.5 0.5 0.1 0.2'; it should contain numbers"),
-        ("0 100 50 20 20", "line 2 has the value 100; .* 0 to 1: divide pixel coordinates"),
-        ("0 0.5 nan 0.1 0.2", "line 2 has the value nan"),
-        ("0 0.1 0.1 0.3 -0.01 0.3 0.4", "line 2 has the value -0.01"),
     ],
 )
-def test_wrong_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+def test_wrong_classes_are_named(tmp_path: Path, line: str, message: str) -> None:
     text = f"0 0.5 0.5 0.1 0.2\n{line}\n"
     source = yolo(tmp_path / "in", {"train/a": text, "val/b": ""})
     with pytest.raises(DataError, match=rf"train/a\.txt, {message}"):
@@ -269,3 +263,49 @@ def test_names_that_differ_only_in_case_or_spaces_are_reported(tmp_path: Path) -
     (warning,) = train.warnings
     assert "the classes 'Car' and 'car ' differ only in case or spaces" in warning
     assert val.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.1", "line 2 has 4 values; a box has 5"),
+        ("0 0.5 0.5 0.1 0.2 0.9", "line 2 has 6 values.*with a confidence it is a prediction"),
+        ("0 0.1 0.1 0.3 0.1 0.3 0.4 0.1", "line 2 has 8 values; .* a polygon 7, 9, 11"),
+        ("car 0.5 0.5 0.1 0.2", "line 2 is 'car 0.5 0.5 0.1 0.2'; it should contain numbers"),
+        ("0 100 50 20 20", "line 2 has the value 100; .* 0 to 1: divide pixel coordinates"),
+        ("0 0.5 nan 0.1 0.2", "line 2 has the value nan"),
+        ("0 0.5 0.5 -0.1 0.2", "line 2 has a negative width or height"),
+    ],
+)
+def test_one_invalid_line_is_skipped_and_many_are_refused(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    source = yolo(tmp_path / "in", {"train/a": f"0 0.5 0.5 0.1 0.2\n{line}\n", "val/b": ""})
+    train, _ = convert_yolo(source, tmp_path / "out")
+    assert train.objects["person"] == 1
+    (skipped,) = train.skipped
+    assert (skipped.file, skipped.description) == ("a.txt", "line 2")
+    assert re.search(rf"train/a\.txt, {message}", skipped.reason)
+    assert train.warnings[0].startswith("1 invalid object is skipped: ")
+    label = source / "labels/train/a.txt"
+    # 11 invalid lines of 100 are too many; 11 of 110 are not.
+    valid = [f"0 0.5 0.5 {0.1 + i / 1000} 0.2" for i in range(99)]
+    label.write_text("\n".join([valid[0], *[line] * 11, *valid[1:89]]))
+    with pytest.raises(DataError, match=rf"{message}.*\(11 of 100 objects of train are invalid"):
+        convert_yolo(source, tmp_path / "many")
+    label.write_text("\n".join([valid[0], *[line] * 11, *valid[1:]]))
+    train, _ = convert_yolo(source, tmp_path / "few")
+    assert (train.objects["person"], len(train.skipped)) == (99, 11)
+    label.write_text(f"\n{line}\n")
+    with pytest.raises(DataError, match=rf"{message}.*\(1 of 1 objects of train are invalid"):
+        convert_yolo(source, tmp_path / "all")
+
+
+def test_coordinates_slightly_outside_are_clipped_and_counted(tmp_path: Path) -> None:
+    text = "0 0.1 0.1 1.02 0.1 1.02 0.4 0.1 0.4\n1 1.01 0.5 0.1 0.2\n2 0.5 0.5 0.1 0.2\n"
+    source = yolo(tmp_path / "in", {"train/a": text, "val/b": ""})
+    train, _ = convert_yolo(source, tmp_path / "out")
+    boxes = [annotation["bbox"] for annotation in load(tmp_path / "out/train.json")["annotations"]]
+    # The second box spans x from 0.96 to 1.06 of 200 pixels, of which 192 to 200 are inside.
+    assert boxes == [[20, 10, 180, 30], [192, 40, 8, 20], [90, 40, 20, 20]]
+    assert train.changed == {"coordinates outside the image were clipped": 2}
