@@ -31,6 +31,7 @@ from data_tools.reading.source_folder import (
     IMAGE_SUFFIXES,
     SPLIT_ALIASES,
     SPLITS,
+    find_file,
     find_split_lists,
     format_listing,
     is_file,
@@ -314,8 +315,8 @@ def _find_image(file: Path, root: Path, name: Any) -> Path:
     """Return the image of a JSON file: the named one inside `root`, else the one with its stem."""
     if isinstance(name, str) and name:
         path = make_absolute(file.parent / name.replace("\\", "/"))
-        if path.is_relative_to(make_absolute(root)) and is_file(path):
-            return path
+        if path.is_relative_to(make_absolute(root)) and (image := find_file(path)) is not None:
+            return image
     siblings = _find_sibling_images(file)
     if len(siblings) > 1:
         raise DataError(f"{file} may describe {siblings[0]} or {siblings[1]}; keep one of them")

@@ -20,10 +20,11 @@ from typing import Any
 from data_tools.converters.coco_extra_fields import CocoExtraFields
 from data_tools.reading.class_names import describe_similar_names
 from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.name_lists import normalize_name
 from data_tools.reading.source_folder import (
     SPLITS,
     find_coco_splits,
-    is_file,
+    find_file,
     is_image,
     make_absolute,
     require_parts,
@@ -80,7 +81,7 @@ def convert_coco(
     coco_by_split = {split: read_coco(file, accept_keyed=True) for split, file in files.items()}
     extra_by_split = {split: CocoExtraFields.from_file(file) for split, file in files.items()}
     images_by_split = {split: coco.images for split, coco in coco_by_split.items()}
-    summaries = []
+    summaries: list[SplitSummary] = []
     for split, image_records in track_splits(images_by_split, progress).items():
         coco, extra = coco_by_split[split], extra_by_split[split]
         records: list[dict[str, Any]] = []
@@ -144,13 +145,13 @@ class _CocoImageFinder:
 
     def find(self, record: ImageRecord) -> Path:
         direct = self._root / record.file_name
-        if is_file(direct):
-            return direct
+        if (file := find_file(direct)) is not None:
+            return file
         if self._by_name is None:
             self._by_name = {}
             for file in filter(is_image, walk_files(self._root)):
-                self._by_name.setdefault(file.name, []).append(file)
-        candidates = sorted(self._by_name.get(Path(record.file_name).name, []))
+                self._by_name.setdefault(normalize_name(file.name), []).append(file)
+        candidates = sorted(self._by_name.get(normalize_name(Path(record.file_name).name), []))
         if len(candidates) != 1:
             owners = "two files there have" if candidates else "no file there has"
             examples = f" ({candidates[0]} and {candidates[1]})" if candidates else ""
@@ -180,7 +181,7 @@ def _build_image_record(
     name = path.relative_to(image_finder.source).as_posix()
     if copy_split is not None:
         name = _copy_file(path, out, Path("images", copy_split, name))
-    image_record = {
+    image_record: dict[str, Any] = {
         "id": record.id,
         "file_name": name,
         "height": record.height,

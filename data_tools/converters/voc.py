@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 from data_tools.reading.class_names import collect_class_names
 from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.image_io import measure_stated_size
-from data_tools.reading.name_lists import read_names
+from data_tools.reading.name_lists import normalize_name, read_names
 from data_tools.reading.safe_xml import read_xml
 from data_tools.reading.source_folder import find_split_lists, require_parts
 from data_tools.shapes.boxes import add_clipped_box, order_corners
@@ -113,14 +113,15 @@ def convert_voc(
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
     lists = find_split_lists(source / "ImageSets" / "Main")
     images = ImageIndex(source / "JPEGImages")
-    known = {*images.by_name, *(file.stem for file in list_children(source / "Annotations"))}
+    xml_files = {normalize_name(f.stem): f for f in list_children(source / "Annotations")}
+    known = {**images.by_name, **xml_files}
     names = {split: read_names(file, known) for split, file in lists.items()}
     if not names:
         raise DataError(
             f"{source / 'ImageSets/Main'} contains none of train.txt, val.txt, test.txt"
         )
     annotations = {
-        name: read_voc_file(source / "Annotations" / f"{name}.xml")
+        name: read_voc_file(xml_files.get(name, source / "Annotations" / f"{name}.xml"))
         for name in dict.fromkeys(name for split in names.values() for name in split)
     }
     labels = (

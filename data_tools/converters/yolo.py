@@ -24,6 +24,7 @@ from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
     SPLITS,
+    find_file,
     format_listing,
     is_image,
     read_lines,
@@ -106,7 +107,8 @@ def convert_yolo(
     root = dataset_file.file.parent
     splits = {
         split: {
-            image: image_to_label_path(image, root) for image in _list_images(dataset_file, split)
+            image: find_file(label := image_to_label_path(image, root)) or label
+            for image in _list_images(dataset_file, split)
         }
         for split in dataset_file.splits
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_tools.reading.name_lists import read_names
+from data_tools.reading.name_lists import normalize_name, read_names
 from data_tools.reading.source_folder import IMAGE_SUFFIXES, is_image
 from resnet_tasks.errors import DataError
 
@@ -17,7 +17,8 @@ class ImageIndex:
 
     Attributes:
         folder: Folder of the images.
-        by_name: Name without suffix -> path of the image, in the order of names.
+        by_name: Name without suffix, in the Unicode form NFC -> path of the image, in the order of
+            names.
 
     Raises:
         DataError: If two images have the same name without suffix.
@@ -27,7 +28,7 @@ class ImageIndex:
         self.folder = folder
         self.by_name: dict[str, Path] = {}
         for file in filter(is_image, sorted(folder.iterdir())):
-            if (first_file := self.by_name.setdefault(file.stem, file)) != file:
+            if (first_file := self.by_name.setdefault(normalize_name(file.stem), file)) != file:
                 raise DataError(
                     f"{first_file} and {file} have the same name, so it is unclear which of them "
                     "the labels of that name describe; keep one of them"
@@ -48,12 +49,12 @@ class ImageIndex:
         Raises:
             DataError: If there is no such image.
         """
-        if name not in self.by_name:
+        if (image := self.by_name.get(normalize_name(name))) is None:
             raise DataError(
                 f"{listed_in} lists {name!r}, but {self.folder} has no such image (any of "
                 f"{', '.join(IMAGE_SUFFIXES)}); add it or remove the name from the list"
             )
-        return self.by_name[name]
+        return image
 
 
 def pair_images(

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 from resnet_tasks.errors import DataError
+
+_DECLARATION = re.compile(
+    rb"<\?xml\b[^>]*?\bencoding\s*=\s*[\"'](?P<encoding>[A-Za-z0-9._-]+)[\"'][^>]*\?>"
+)
+_SUPERSETS = {
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
+    # A declaration in readable ASCII contradicts UTF-16; .NET writes such files.
+    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),
+}
+"""Declared encoding in lower case -> encoding that is used; GB2312 files often contain GBK."""
 
 
 def read_xml(file: Path) -> ElementTree.Element:
@@ -31,6 +43,7 @@ def read_xml(file: Path) -> ElementTree.Element:
         ) from None
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}); fix its name") from None
+    content = _encode_as_utf8(content, file)
     # ElementTree expands entities while it parses, so expat first checks for a document type.
     guard = expat.ParserCreate()
     guard.StartDoctypeDeclHandler = refuse
@@ -39,3 +52,33 @@ def read_xml(file: Path) -> ElementTree.Element:
         return ElementTree.fromstring(content)
     except (expat.ExpatError, ElementTree.ParseError, LookupError, ValueError) as error:
         raise DataError(f"{file} is not valid XML ({error}); repair it") from error
+
+
+def _encode_as_utf8(content: bytes, file: Path) -> bytes:
+    """Return the content of an XML file in UTF-8, without its declaration.
+
+    Expat knows only few encodings. Tools write GB2312, Shift JIS and others.
+
+    Raises:
+        DataError: If the content does not have the encoding that it declares. Without a declaration
+            the encoding is UTF-8.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content
+    body = content.removeprefix(codecs.BOM_UTF8).lstrip()
+    declaration = _DECLARATION.match(body)
+    stated = declaration["encoding"].decode("ascii") if declaration else None
+    encoding = _SUPERSETS.get((stated or "utf-8").lower(), stated or "utf-8")
+    try:
+        text = body[declaration.end() if declaration else 0 :].decode(encoding)
+    except LookupError:
+        raise DataError(
+            f"{file} declares the unknown encoding {stated!r}; save it as UTF-8"
+        ) from None
+    except UnicodeError as error:
+        statement = f"declares the encoding {stated}" if stated else "declares no encoding"
+        raise DataError(
+            f"{file} is not valid XML: it {statement}, but is not {encoding} text ({error}); "
+            "declare the encoding that it has, or save it as UTF-8"
+        ) from None
+    return text.encode("utf-8", errors="surrogatepass")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import random
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -136,10 +139,13 @@ def read_lines(file: Path) -> list[str]:
     """Return the lines of a text file.
 
     Raises:
-        DataError: If the file cannot be read or is not UTF-8 text.
+        DataError: If the file cannot be read or is neither UTF-8 text nor UTF-16 with a byte order
+            mark.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        content = file.read_bytes()
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{file} cannot be read as UTF-8 text ({error}); replace it") from None
     if "\0" in text:
@@ -186,6 +192,25 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # the name is too long or contains a zero byte
         return False
+
+
+def find_file(path: Path) -> Path | None:
+    """Return a file, or the file whose name differs only in its Unicode form; None if it is absent.
+
+    macOS stores some names in the form NFD, while lists and labels have the form NFC.
+    """
+    if is_file(path):
+        return path
+    if path.name.isascii() or not is_folder(path.parent):
+        return None
+    names = _list_normalized(path.parent, path.parent.stat().st_mtime_ns)
+    name = names.get(unicodedata.normalize("NFC", path.name))
+    return None if name is None else path.with_name(name)
+
+
+@lru_cache(maxsize=8)
+def _list_normalized(folder: Path, modified: int) -> dict[str, str]:  # noqa: ARG001  # of the cache
+    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}  # noqa: PTH208
 
 
 def is_folder(path: Path) -> bool:

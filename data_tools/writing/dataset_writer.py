@@ -82,7 +82,7 @@ class DatasetWriter:
         Raises:
             DataError: If a sample is invalid or cannot be written.
         """
-        summaries = []
+        summaries: list[SplitSummary] = []
         for split, samples in splits.items():
             writer = CocoWriter(
                 self.folder,

@@ -77,11 +77,10 @@ def parse_yaml(
     lines: dict[KeyPath, int] = {}
     try:
         root = _NodeLoader(text).get_single_node()
-        value = None if root is None else _node_to_value(root, (), lines, number_keys)
-        if isinstance(root, yaml.MappingNode):
-            for key_node, node in root.value:
-                if key_node.value in text_keys:
-                    value[key_node.value] = _node_to_text(node)
+        value: Any = None if root is None else _node_to_value(root, (), lines, number_keys)
+        for key_node, node in root.value if isinstance(root, yaml.MappingNode) else ():
+            if key_node.value in text_keys:
+                value[key_node.value] = _node_to_text(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position_text = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -31,6 +31,7 @@ from data_tools.converters.dicom.convert import AddedFrame, open_dicom
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions
 from data_tools.reading.class_names import collect_class_names
+from data_tools.reading.name_lists import normalize_name
 from data_tools.reading.source_folder import (
     SPLITS,
     format_listing,
@@ -305,7 +306,7 @@ def _report_unread(
         writer.skip(split, f"{Count(num_unseen):image}", "the chosen reader did not review them")
     # Splits may share a folder, whose other images belong to the other tables.
     if find_folder(source, split) != source:
-        table_stems = {strip_suffix(name) for name in table_images}
+        table_stems = {normalize_name(strip_suffix(name)) for name in table_images}
         if unread := sum(
             stem not in table_stems for stem in list_image_files(find_folder(source, split))
         ):

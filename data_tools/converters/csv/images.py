@@ -10,6 +10,7 @@ from data_tools.converters.csv.tables import TableImage
 from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
+from data_tools.reading.name_lists import normalize_name
 from data_tools.reading.source_folder import IMAGE_SUFFIXES
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.images.find_images import walk_files
@@ -105,7 +106,7 @@ def find_images(
     """
     folder = find_folder(source, split)
     files = list_image_files(folder)
-    paths_by_name = {name: files.get(strip_suffix(name), []) for name in images}
+    paths_by_name = {name: files.get(normalize_name(strip_suffix(name)), []) for name in images}
     missing = [name for name, paths in paths_by_name.items() if not paths]
     if missing:
         raise DataError(
@@ -127,11 +128,11 @@ def find_folder(source: Path, split: str) -> Path:
 
 
 def list_image_files(folder: Path) -> dict[str, list[Path]]:
-    """Return images and DICOM files in a folder and its subfolders by name without suffix."""
+    """Return images and DICOM files in a folder and its subfolders by NFC name without suffix."""
     files: dict[str, list[Path]] = {}
     for path in walk_files(folder):
         if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
-            files.setdefault(strip_suffix(path.name), []).append(path)
+            files.setdefault(normalize_name(strip_suffix(path.name)), []).append(path)
     return files
 
 

@@ -91,7 +91,7 @@ def _read_list(list_file: Path | None) -> list[Path]:
         return []
     try:
         # File names need not be valid UTF-8.
-        text = read_file_or_pipe(list_file, _MAX_LIST).decode("utf-8", errors="surrogateescape")
+        text = read_file_or_pipe(list_file, _MAX_LIST).decode("utf-8-sig", errors="surrogateescape")
         if "\0" in text:
             raise OSError("it contains a zero byte")
     except OSError as error:

@@ -41,3 +41,10 @@ def test_two_forms_of_one_name_are_a_repetition(tmp_path: Path) -> None:
     file.write_text("a\na.png\n")
     with pytest.raises(DataError, match=r"train\.txt lists 'a' more than once"):
         read_names(file, ["a"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_with_a_byte_order_mark(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.txt"
+    file.write_bytes("a\r\nb\r\n".encode(encoding))
+    assert read_names(file, ["a", "b"]) == ["a", "b"]

@@ -43,6 +43,8 @@ def test_patterns_and_lists(folder: Path) -> None:
     listed = folder / "list"
     listed.write_text(f"# mine\n\n{folder / 'b.PNG'}\n{folder / 'a.jpg'}\n{folder / 'b.PNG'}\n")
     assert found(list_file=listed)[0] == ["b.PNG b", "a.jpg a"]
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes())  # Windows editors add this mark
+    assert found(list_file=listed)[0] == ["b.PNG b", "a.jpg a"]
 
 
 def test_nothing_and_absent_are_errors(tmp_path: Path) -> None:
