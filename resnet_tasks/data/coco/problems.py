@@ -203,17 +203,11 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "mask_twin": (
         "warning",
-        (
-            "{n:annotation has} the class and box of another one of the image, and only one of the "
-            "two has a mask: {first}; if both are one object, remove the one without a mask"
-        ),
+        "{n:object is} annotated twice, with and without mask: {first}; remove the one without it",
     ),
     "similar_categories": (
         "warning",
-        (
-            "{n:category has} a name that differs from another only in case or spaces: {first}; "
-            "if they are one class, give their objects one category"
-        ),
+        "{n:category name differs|category names differ} only in case or spaces: {first}",
     ),
     "missing_info": ("repaired", "the file has no `info`; taken as empty"),
     "missing_size": (
