@@ -76,7 +76,8 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         tables: Split -> CSV file, relative to the source; default: the first that exists of
             annotations/annotations_{split}.csv, annotations_{split}.csv and {split}.csv.
         columns: Meaning -> name of a column, for the meanings image, class, reader, x_min, y_min,
-            x_max, y_max, width, height and group; default: the columns of VinDr-CXR.
+            x_max, y_max, width, height and group; default: the columns of VinDr-CXR, or
+            usual names such as filename, class, xmin, ymin, xmax, ymax.
         classes: Names in order of their ids, or class in the table -> name; default: all classes
             that occur, sorted.
         empty: Class of rows that state that nothing was found.

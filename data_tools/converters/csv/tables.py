@@ -8,6 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_tools.converters.csv.dialect import (
+    find_usual_column,
+    open_table,
+    replace_decimal_commas,
+)
 from resnet_tasks.errors import DataError
 
 Corners = tuple[float, float, float, float]
@@ -71,8 +76,8 @@ def read_box_table(
 
     Args:
         file: Path of the CSV file, whose first line names the columns.
-        columns: Keys of `COLUMNS` -> names that replace the defaults. If `width` and `height` are
-            named, they replace `x_max` and `y_max`.
+        columns: Keys of `COLUMNS` -> names of the columns; default: those of VinDr-CXR, or usual
+            names. If `width` and `height` are named, they replace `x_max` and `y_max`.
         empty: Class of rows that state that a reader found nothing; they need no box.
 
     Returns:
@@ -84,12 +89,14 @@ def read_box_table(
     """
     images: dict[str, TableImage] = {}
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream)
+        with open_table(file) as (rows, num_header_lines, has_decimal_commas):
             names = _resolve_columns(file, rows.fieldnames or (), columns)
             for row in rows:
                 cells = {key: (row.get(name) or "").strip() for key, name in names.items() if name}
-                _add_row(images, cells, empty, f"{file}:{rows.line_num}", rows.line_num)
+                if has_decimal_commas:
+                    cells |= replace_decimal_commas({k: cells[k] for k in _NUMBERS if k in cells})
+                line = rows.line_num + num_header_lines
+                _add_row(images, cells, empty, f"{file}:{line}", line)
     except FileNotFoundError:
         raise DataError(
             f"the table {file} is missing; add it, or name another one in tables"
@@ -109,7 +116,11 @@ def _resolve_columns(
         raise DataError(
             f"columns has the unknown key {unknown[0]!r}; allowed: {', '.join(COLUMNS)}"
         )
-    names = {**COLUMNS, **columns}
+    usual = {
+        key: name if key in columns else find_usual_column(key, name, header, file)
+        for key, name in COLUMNS.items()
+    }
+    names = {**usual, **columns}
     if names["width"] or names["height"]:
         names["x_max"] = names["y_max"] = ""
     for key in OPTIONAL:

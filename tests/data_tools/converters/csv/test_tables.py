@@ -74,7 +74,7 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
         read_box_table(tmp_path / "none.csv", {})
     with pytest.raises(DataError, match="cannot be read"):
         read_box_table(tmp_path, {})
-    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\0\x01")
+    (tmp_path / "b.csv").write_bytes(b"\x80\xff\0\x01")
     with pytest.raises(DataError, match="cannot be read"):
         read_box_table(tmp_path / "b.csv", {})
     rows = "a,g,mass,1,2,3,4\na,h,mass,1,2,3,4\n"
@@ -109,3 +109,48 @@ def test_a_box_joins_what_it_overlaps_most() -> None:
     boxes = [box("R1", 0, 0, 10, 10), box("R1", 3, 0, 13, 10), box("R2", 2, 0, 12, 10)]
     assert [count for _, count in merge_findings(boxes)] == [1, 2]
     assert list(merge_findings([])) == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "filename,width,height,class,xmin,ymin,xmax,ymax",
+        "image_id,width,height,label,x1,y1,x2,y2",
+        "Image Path,w,h,Category_Name,Left,Top,Right,Bottom",
+        " path , width , height , class_name , x_min , y_min , x_max , y_max ",
+    ],
+)
+def test_usual_columns(header: str, tmp_path: Path) -> None:
+    read = read_box_table(table(tmp_path, "a.jpg,128,96,cat,10,11,40,42\n", header + "\n"), {})
+    assert read["a.jpg"].boxes == [box("", 10, 11, 40, 42, label="cat")]
+
+
+def test_two_columns_of_one_meaning_are_named(tmp_path: Path) -> None:
+    header, rows = "filename,class,label,x1,y1,x2,y2\n", "a,cat,tabby,1,2,3,4\n"
+    with pytest.raises(DataError, match=r"columns 'class' and 'label', .*columns=\{class: class\}"):
+        read_box_table(table(tmp_path, rows, header), {})
+    read = read_box_table(table(tmp_path, rows, header), {"class": "label"})
+    assert read["a"].boxes == [box("", 1, 2, 3, 4, label="tabby")]
+
+
+def test_a_corner_and_a_size_are_not_guessed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no column 'x_min'; it has filename, class, x, y"):
+        read_box_table(table(tmp_path, "a,cat,1,2,3,4\n", "filename,class,x,y,width,height\n"), {})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators_and_encodings(encoding: str, separator: str, tmp_path: Path) -> None:
+    rows = [["filename", "class", "xmin", "ymin", "xmax", "ymax"], ["a", "K\u00e4fer", *"1234"]]
+    text = "".join(separator.join(row) + "\r\n" for row in rows)
+    file = tmp_path / "boxes.csv"
+    file.write_bytes(text.encode(encoding))
+    assert read_box_table(file, {})["a"].boxes == [box("", 1, 2, 3, 4, label="K\u00e4fer")]
+    file.write_bytes(f"sep={separator}\r\n{text}".encode(encoding))
+    assert [b.corners for b in read_box_table(file, {})["a"].boxes] == [(1, 2, 3, 4)]
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    header, rows = "filename;class;xmin;ymin;xmax;ymax\n", "a;x, y;1,5;2;3,25;4\n"
+    read = read_box_table(table(tmp_path, rows, header), {})
+    assert read["a"].boxes == [box("", 1.5, 2, 3.25, 4, label="x, y")]
