@@ -26,6 +26,7 @@ from resnet_tasks.data.coco.top_level import (
 )
 from resnet_tasks.data.doctor.image_checks import ImageHashes, check_images
 from resnet_tasks.data.doctor.object_checks import ObjectChecks
+from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.errors import DataError
 
 Advance = Callable[[int, int], None]
@@ -47,6 +48,7 @@ class FileCheck:
         annotated: Kinds of annotations in the file, as far as they could be determined.
         objects: Category id -> number of usable annotations.
         hashes: Perceptual hashes of the images, if requested.
+        depths: Number of images of every bit depth.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class FileCheck:
     annotated: frozenset[str] = frozenset()
     objects: Mapping[int, int] = field(default_factory=dict)
     hashes: ImageHashes | None = None
+    depths: BitDepths = field(default_factory=BitDepths)
 
     @property
     def is_usable(self) -> bool:
@@ -136,6 +139,7 @@ def check_content(path: Path, content: CocoContent, options: CheckOptions) -> Fi
         )
     findings.location = None
     sem_seg_root = path.parent / str(info.get("sem_seg_root", ""))
+    depths = BitDepths()
     hashes = check_images(
         images,
         (root, sem_seg_root),
@@ -143,8 +147,11 @@ def check_content(path: Path, content: CocoContent, options: CheckOptions) -> Fi
         findings,
         read=options.read_images,
         hashes=options.hash_images,
+        depths=depths,
         advance=options.advance,
     )
+    if (mixture := depths.describe_mixture()) is not None:
+        findings.add("mixed_depths", detail=mixture)
     return FileCheck(
         path,
         findings.to_problems(),
@@ -156,6 +163,7 @@ def check_content(path: Path, content: CocoContent, options: CheckOptions) -> Fi
         annotated_kinds or frozenset(),
         objects,
         hashes,
+        depths,
     )
 
 

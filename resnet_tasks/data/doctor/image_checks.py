@@ -56,6 +56,7 @@ def check_images(
     *,
     read: bool,
     hashes: bool = False,
+    depths: BitDepths | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> ImageHashes | None:
     """Check the images and semantic maps of a file.
@@ -67,6 +68,7 @@ def check_images(
         findings: Collector of the problems.
         read: Whether to decode all files; otherwise only their existence is checked.
         hashes: Whether to compute the hashes of the images, which requires decoding them.
+        depths: Counter to which the bit depth of every image is added.
         advance: Progress callback, called with (done, total).
 
     Returns:
@@ -82,7 +84,6 @@ def check_images(
     def check(record: ImageRecord) -> _ImageCheck:
         return _check_image(record, roots, categories, read=read, hashes=hashes)
 
-    depths = BitDepths()
     for index, (position, image_check) in enumerate(
         _check_in_order(images, check, in_parallel=read or hashes)
     ):
@@ -92,12 +93,11 @@ def check_images(
         if image_hashes is not None and image_check.hash is not None:
             image_hashes.values[index] = image_check.hash
             image_hashes.is_known[index] = True
-        depths.add(roots[0] / images[position].file_name, images[position].extra)
+        if depths is not None:
+            depths.add(roots[0] / images[position].file_name, images[position].extra)
         if advance is not None:
             advance(index + 1, len(images))
     findings.location = None
-    if (mixture := depths.describe_mixture()) is not None:
-        findings.add("mixed_depths", detail=mixture)
     return image_hashes
 
 

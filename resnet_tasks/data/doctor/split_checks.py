@@ -14,6 +14,7 @@ from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 from resnet_tasks.data.doctor.image_similarity import find_near_duplicates
+from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.data.splits.leaks import count_groups, resolve_image_paths
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
@@ -90,6 +91,7 @@ def _compare_with_earlier(check: FileCheck, earlier: Sequence[FileCheck]) -> Fil
     _compare_groups(check, earlier, findings)
     _compare_files(check, earlier, findings)
     _compare_hashes(check, earlier, findings)
+    _compare_depths(check, earlier, findings)
     return _merge_findings(check, findings)
 
 
@@ -151,6 +153,15 @@ def _compare_hashes(check: FileCheck, earlier: Sequence[FileCheck], findings: Fi
         record, (path, like) = rows[place][1], rows[other]
         detail = f"{record.file_name} like {like.file_name}, image {like.id!r} of {path.name}"
         findings.add("near_duplicate", record.id, detail=f"{detail}, {bits} of 256 bits apart")
+
+
+def _compare_depths(check: FileCheck, earlier: Sequence[FileCheck], findings: Findings) -> None:
+    """Report splits of different bit depths that are not mixed by themselves."""
+    earlier_depths = sum((split_check.depths for split_check in earlier), BitDepths())
+    mixture = (earlier_depths + check.depths).describe_mixture()
+    is_reported = earlier_depths.describe_mixture() or check.depths.describe_mixture()
+    if mixture is not None and not is_reported:
+        findings.add("mixed_depths", detail=f"{mixture}, over the splits together")
 
 
 def _merge_findings(check: FileCheck, findings: Findings) -> FileCheck:

@@ -60,6 +60,12 @@ class BitDepths:
         elif (depth := read_bit_depth(path)) is not None:
             self.stored[depth] += 1
 
+    def __add__(self, other: BitDepths) -> BitDepths:
+        total = BitDepths()
+        total.stored = self.stored + other.stored
+        total.used = self.used + other.used
+        return total
+
     def describe_mixture(self, step: Intensity | None = None) -> str | None:
         """Return the number of images of every depth if they differ, else None.
 

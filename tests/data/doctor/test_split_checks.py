@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -176,3 +177,15 @@ def test_many_classes_take_few_lines(tmp_path: Path, number: int) -> None:
     assert f"{number} categories (traffic light [red], <b>bold</b> & co, " in made.stdout
     assert f"and {number - 5} more)" in made.stdout
     assert "(--json FILE lists all)" in made.stdout
+
+
+def test_splits_of_different_bit_depths(tmp_path: Path) -> None:
+    paths = [split(tmp_path, name, (None, None)) for name in ("train", "val", "test")]
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((40, 60), 3200, np.uint16)).save(tmp_path / "val" / name)
+    train, val, test = (
+        [detail for kind, _, detail in found if kind == "mixed_depths"] for found in kinds(paths)
+    )
+    assert train == []
+    assert val == ["2 images of 8 bits, 2 images of 16 bits, over the splits together"]
+    assert test == []  # reported once
