@@ -68,6 +68,7 @@ LAZY = {
         "resnet_tasks.evaluation.results_files.semantic",
     ),
     (
+        "resnet_tasks.data.coco.box_formats",
         "resnet_tasks.data.coco.truth",
         "resnet_tasks.data.coco.read",
     ),
