@@ -79,6 +79,8 @@ def convert_coco(
     files = _find_files(source, annotations)
     image_finder = _CocoImageFinder(source, images)
     coco_by_split = {split: read_coco(file, accept_keyed=True) for split, file in files.items()}
+    for coco in coco_by_split.values():
+        coco.require_pixel_boxes()
     extra_by_split = {split: CocoExtraFields.from_file(file) for split, file in files.items()}
     images_by_split = {split: coco.images for split, coco in coco_by_split.items()}
     summaries: list[SplitSummary] = []

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.data.coco.box_formats import count_box_formats
-from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.data.datasets.targets import has_annotations_for
@@ -63,7 +61,8 @@ def require_annotations(
         table = labels.heads[name].table
         if "boxes" in task.required_fields:
             _require_objects(name, task, table, train)
-            _require_pixels([*train.files, *val.files])
+            for file in (*train.files, *val.files):
+                file.require_pixel_boxes()
             num_objects, num_crowds = _count_objects(task, table, val)
             if num_crowds and not num_objects:
                 notes.append(
@@ -131,25 +130,6 @@ def _require_objects(head: str, task: Task, table: LabelTable, train: CocoDatase
             "brush, `data convert voc` for objects marked `difficult`)"
         )
     raise RecipeError(f"{message}; add annotations, or remove the head")
-
-
-def _require_pixels(files: Iterable[CocoFile]) -> None:
-    """Require boxes in pixels.
-
-    Raises:
-        DataError: If most boxes of a file are fractions of the image size.
-    """
-    for file in files:
-        annotations = file.annotations
-        has_box = annotations.has_box
-        sizes = file.images.sizes[annotations.image_positions[has_box]]
-        counts = count_box_formats(annotations.boxes[has_box], sizes)
-        if counts.are_mostly_relative:
-            raise DataError(
-                f"{file.path}: {counts.describe_relative()}; boxes must be [x, y, width, height] "
-                f"in pixels: if they are fractions of the image size, `resnet-tasks data check "
-                f"{file.path} --fix COPY --convert relative_boxes` converts them"
-            )
 
 
 def _count_objects(task: Task, table: LabelTable, dataset: CocoDataset) -> tuple[int, int]:

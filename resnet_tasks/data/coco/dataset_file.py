@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tasks.data.coco.box_formats import count_box_formats
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.packed.annotation_packer import pack_annotations
 from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
@@ -139,6 +140,22 @@ class CocoFile:
                 f"{self.path}: {len(lossy)} of {len(paths)} label maps are lossy; label map {path} "
                 f"is stored as {lossy_format}, which changes pixel values; export it again from "
                 "the original annotation as PNG"
+            )
+
+    def require_pixel_boxes(self) -> None:
+        """Check that boxes are in pixels.
+
+        Raises:
+            DataError: If most boxes are fractions of the image size.
+        """
+        has_box = self.annotations.has_box
+        sizes = self.images.sizes[self.annotations.image_positions[has_box]]
+        counts = count_box_formats(self.annotations.boxes[has_box], sizes)
+        if counts.are_mostly_relative:
+            raise DataError(
+                f"{self.path}: {counts.describe_relative()}; boxes must be [x, y, width, height] "
+                "in pixels: if they are fractions of the image size, `resnet-tasks data check "
+                f"{self.path} --fix COPY --convert relative_boxes` converts them"
             )
 
     def _iter_files(self) -> Iterator[Path]:

@@ -148,15 +148,16 @@ def _convert_boxes(content: CocoContent, convert: str, log: list[FormChange]) ->
     Only boxes that are valid in the other format are converted, so that files may mix both.
     """
     # Text and number ids are unified later.
-    sizes = {
-        str(image.get("id")): (image.get("height"), image.get("width"))
-        for image in content.iter_entries("images")
-        if isinstance(image, dict)
-    }
+    sizes: dict[str, tuple[int, int]] = {}
+    for image in content.iter_entries("images"):
+        height, width = (_get_value(image, key) for key in ("height", "width"))
+        if is_length(height) and is_length(width):
+            sizes[str(_get_value(image, "id"))] = (int(height), int(width))
     for position, entry in enumerate(content.top["annotations"]):
         record = decode_record(entry)
         size = sizes.get(str(record.get("image_id"))) if isinstance(record, dict) else None
-        if size is None or not all(map(is_length, size)) or not is_box(record.get("bbox")):
+        box = _get_value(record, "bbox")
+        if size is None or not (is_box(box) and is_finite(*box)):
             yield entry
             continue
         editor = _FormEditor(f"annotations[{position}]", record, (), log)
@@ -165,6 +166,10 @@ def _convert_boxes(content: CocoContent, convert: str, log: list[FormChange]) ->
         else:
             _convert_corner_box(record, size, editor)
         yield record if editor.is_changed else entry
+
+
+def _get_value(record: Any, key: str) -> Any:
+    return record.get(key) if isinstance(record, dict) else None
 
 
 def _convert_relative_box(
@@ -178,7 +183,7 @@ def _convert_relative_box(
         scaled = [scale_to_pixels(polygon, size) for polygon in polygons]
         editor.set_value("relative_boxes", "segmentation", scaled)
     area = record.get("area")
-    if type(area) in (int, float) and area <= 1:
+    if isinstance(area, int | float) and area <= 1:
         editor.set_value("relative_boxes", "area", area * size[0] * size[1])
     editor.set_value("relative_boxes", "bbox", scale_to_pixels(box, size))
 
@@ -194,7 +199,7 @@ def _convert_corner_box(record: dict[str, Any], size: tuple[int, int], editor: _
         return
     area = record.get("area")
     # Other areas are of a mask, or were computed from the correct width and height.
-    if type(area) in (int, float) and math.isclose(area, x2 * y2):
+    if isinstance(area, int | float) and math.isclose(area, x2 * y2):
         editor.set_value("corner_boxes", "area", (x2 - x1) * (y2 - y1))
     editor.set_value("corner_boxes", "bbox", [x1, y1, x2 - x1, y2 - y1])
 

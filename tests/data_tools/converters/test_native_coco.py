@@ -259,3 +259,9 @@ def test_fields_that_are_not_interpreted_are_copied(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "named/val.json").read_text())
     assert written["licenses"] == [{"id": 1, "name": "CC0"}]
     assert written["images"][0]["license"] == 1
+
+
+def test_boxes_as_fractions_are_rejected(tmp_path: Path) -> None:
+    relative = source(tmp_path / "in", bbox=[0.1, 0.3, 0.5, 0.5], segmentation=None)
+    with pytest.raises(DataError, match=r"1 of 1 box has no .* --convert relative_boxes"):
+        convert_coco(relative, tmp_path / "out")
