@@ -154,6 +154,8 @@ class Volume:
         first = channels[0]
         for volume in (*channels, labels) if check_affine else (first,):
             _require_orientation(volume, orientation)
+            if not volume.is_oriented:
+                self.repairs[f"files without orientation were read as {orientation}"] = volume.path
         for other_volume in (*channels[1:], labels):
             _require_aligned(first, other_volume, check_affine=check_affine)
         reorientation = _compute_reorientation(first.affine, AXES[plane])

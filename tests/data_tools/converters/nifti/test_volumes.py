@@ -237,6 +237,7 @@ def test_volumes_without_orientation(tmp_path: Path) -> None:
         Volume(case, "axial", check_affine=False)
     right = Volume(case, "axial", orientation="RAS")
     assert (right.spacing, right.distance) == ((3, 2), 5)
+    assert list(right.repairs) == ["files without orientation were read as RAS"]
     np.testing.assert_array_equal(right.read_image(2), [[122, 22], [112, 12], [102, 2]])
     np.testing.assert_array_equal(right.read_labels(2, {0: 0, 1: 1}), [[1, 0]] * 3)
     left = Volume(case, "axial", orientation="LAS")
