@@ -11,6 +11,7 @@ from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.field_values import (
     MAX_NUMBER,
     find,
+    format_value,
     generate_new_ids,
     is_box,
     is_finite,
@@ -22,7 +23,7 @@ from resnet_tasks.data.coco.masks import (
     is_rle,
     pack_polygon,
 )
-from resnet_tasks.data.coco.problems import Findings, Id, format_value
+from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
 from resnet_tasks.errors import format_allowed, format_list
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resnet_tasks.data.coco.problems import format_value
+from resnet_tasks.data.coco.field_values import format_value
 from resnet_tasks.errors import DataError, format_allowed, format_list
 from resnet_tasks.files.safe_names import require_class_names
 from resnet_tasks.number_formats import Count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.packed.annotation_packer import pack_annotations
 from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
 from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.problems import Problem, count_by_kind
+from resnet_tasks.data.coco.problems import Problem
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.images.image_files import DAMAGE
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
@@ -174,3 +174,11 @@ class CocoFile:
 
 def _pack_images(images: Sequence[ImageRecord]) -> PackedImages:
     return images if isinstance(images, PackedImages) else PackedImages.from_records(images)
+
+
+def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
+    """Return the number of problems of each kind, most frequent first."""
+    counts: dict[str, int] = {}
+    for problem in problems:
+        counts[problem.kind] = counts.get(problem.kind, 0) + problem.count
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))

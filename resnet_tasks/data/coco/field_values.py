@@ -102,3 +102,9 @@ def find_positions(
         np.searchsorted(known_ids, requested_ids, sorter=order).clip(max=len(known_ids) - 1)
     ]
     return positions, known_ids[positions] == requested_ids
+
+
+def format_value(value: object) -> str:
+    """Format a value for a message, truncated if it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.coco.field_values import is_id, is_length, is_spacing
-from resnet_tasks.data.coco.problems import Findings, Id, format_value
+from resnet_tasks.data.coco.field_values import format_value, is_id, is_length, is_spacing
+from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.files.safe_names import is_inside

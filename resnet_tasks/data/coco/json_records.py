@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco.problems import format_value
+from resnet_tasks.data.coco.field_values import format_value
 from resnet_tasks.data.coco.top_level import require_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco.problems import format_value
+from resnet_tasks.data.coco.field_values import format_value
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.run_lengths import decode_counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -399,17 +398,3 @@ def _format_offender(image_id: Id | None, annotation_id: Id | None, detail: str)
     ids = (("annotation", annotation_id), ("image", image_id))
     location = " of ".join(f"{name} {value!r}" for name, value in ids if value is not None)
     return f"{location} ({detail})" if location and detail else location or detail
-
-
-def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
-    """Return the number of problems of each kind, most frequent first."""
-    counts: dict[str, int] = {}
-    for problem in problems:
-        counts[problem.kind] = counts.get(problem.kind, 0) + problem.count
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def format_value(value: object) -> str:
-    """Format a value for a message, truncated if it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

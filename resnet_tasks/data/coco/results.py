@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.field_values import (
     find,
     find_positions,
+    format_value,
     is_box,
     is_finite,
     parse_integer_id,
@@ -29,7 +30,7 @@ from resnet_tasks.data.coco.json_records import (
     iter_detections,
 )
 from resnet_tasks.data.coco.masks import is_rle, pack_polygon
-from resnet_tasks.data.coco.problems import Id, format_value
+from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.errors import MAX_LISTED, DataError, format_allowed, format_list
 from resnet_tasks.files.json_files import disable_gc, read_json

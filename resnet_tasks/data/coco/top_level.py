@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.coco.problems import Findings, format_value
+from resnet_tasks.data.coco.field_values import format_value
+from resnet_tasks.data.coco.problems import Findings
 from resnet_tasks.errors import DataError, format_list
 
 ANNOTATED = ("boxes", "masks", "semantic", "image")

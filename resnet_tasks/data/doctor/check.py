@@ -9,6 +9,7 @@ from typing import Any
 
 from resnet_tasks.data.coco.annotation_reader import AnnotationReader
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import count_by_kind
 from resnet_tasks.data.coco.image_reader import ImageReader
 from resnet_tasks.data.coco.json_records import CocoContent, open_content
 from resnet_tasks.data.coco.problems import (
@@ -16,7 +17,6 @@ from resnet_tasks.data.coco.problems import (
     Findings,
     Id,
     Problem,
-    count_by_kind,
 )
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.top_level import (
