@@ -183,7 +183,7 @@ def _convert_relative_box(
         scaled = [scale_to_pixels(polygon, size) for polygon in polygons]
         editor.set_value("relative_boxes", "segmentation", scaled)
     area = record.get("area")
-    if isinstance(area, int | float) and area <= 1:
+    if isinstance(area, int | float) and 0 <= area <= 1:
         editor.set_value("relative_boxes", "area", area * size[0] * size[1])
     editor.set_value("relative_boxes", "bbox", scale_to_pixels(box, size))
 
@@ -199,7 +199,7 @@ def _convert_corner_box(record: dict[str, Any], size: tuple[int, int], editor: _
         return
     area = record.get("area")
     # Other areas are of a mask, or were computed from the correct width and height.
-    if isinstance(area, int | float) and math.isclose(area, x2 * y2):
+    if isinstance(area, int | float) and is_finite(area) and math.isclose(area, x2 * y2):
         editor.set_value("corner_boxes", "area", (x2 - x1) * (y2 - y1))
     editor.set_value("corner_boxes", "bbox", [x1, y1, x2 - x1, y2 - y1])
 
