@@ -294,6 +294,6 @@ def _summarize_split(
         {},
         tuple(skipped),
         changed,
-        warnings=tuple(describe_similar_names(checked_names)),
+        warnings=(*describe_similar_names(checked_names), *coco.require_pixel_boxes()),
         image_paths=images,
     )

@@ -70,7 +70,9 @@ def add_clipped_box(
         iscrowd: Whether training and evaluation ignore the object.
         attributes: Additional attributes of the object.
     """
-    box = clip_corners(order_corners(writer, corners), writer.get_image_size(image_id))
+    x1, y1, x2, y2 = order_corners(writer, corners)
+    writer.count_box_format(image_id, (x1, y1, x2 - x1, y2 - y1))
+    box = clip_corners((x1, y1, x2, y2), writer.get_image_size(image_id))
     if box is None:
         writer.skip(file, description, "its box has no area inside the image")
     else:

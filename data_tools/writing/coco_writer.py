@@ -34,6 +34,7 @@ from data_tools.writing.coco_shapes import (
 from data_tools.writing.repairs import RepairList
 from data_tools.writing.semantic_maps import SemanticMaps
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
+from resnet_tasks.data.coco.box_formats import BoxFormatCounter
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import require_class_names
@@ -114,6 +115,7 @@ class CocoWriter:
         self._notes: list[str] = []
         self._warnings: list[str] = []
         self.repairs = RepairList()
+        self._box_formats = BoxFormatCounter()
         self._semantic_maps = SemanticMaps(folder, split, num_categories=len(names))
         self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
         if images_root is not None and not copy_images:
@@ -308,6 +310,10 @@ class CocoWriter:
         self._invalid.append(str(error))
         self.skip(file, description, str(error))
 
+    def count_box_format(self, image_id: int, box: Sequence[float]) -> None:
+        """Count a box (x, y, width, height) as the source states it, before it is clipped."""
+        self._box_formats.add(box, self.get_image_size(image_id))
+
     def get_image_size(self, image_id: int) -> tuple[int, int]:
         """Return the (height, width) of an image that was added."""
         record = self._images.get_record(image_id)
@@ -360,6 +366,7 @@ class CocoWriter:
                 *self._warnings,
                 *self.repairs.describe(),
                 *self._list_crowd_warnings(),
+                *self._list_format_warnings(),
             ),
             image_paths=frozenset(self._images.paths),
         )
@@ -380,5 +387,16 @@ class CocoWriter:
             f"all objects of {format_list(names)} are marked as ignored (`difficult`, crowd or "
             "group), so training does not learn them; remove the mark in the source if they are "
             "single objects"
+        )
+        return [warning]
+
+    def _list_format_warnings(self) -> list[str]:
+        """Return a warning if widths and heights of the source are probably corners."""
+        counts = self._box_formats.count()
+        if not counts.are_corners:
+            return []
+        warning = (
+            f"{counts.describe_corners()}; if the widths and heights of the source are the lower "
+            "right corners x2, y2, convert it with these columns as x_max and y_max"
         )
         return [warning]

@@ -61,8 +61,9 @@ def require_annotations(
         table = labels.heads[name].table
         if "boxes" in task.required_fields:
             _require_objects(name, task, table, train)
-            for file in (*train.files, *val.files):
-                file.require_pixel_boxes()
+            for split, dataset in (("train", train), ("val", val)):
+                for file in dataset.files:
+                    notes += [f"{split}: {note}" for note in file.require_pixel_boxes()]
             num_objects, num_crowds = _count_objects(task, table, val)
             if num_crowds and not num_objects:
                 notes.append(

@@ -356,3 +356,16 @@ def test_boxes_as_fractions_are_refused(data: Path, name: str) -> None:
     number = len(content["annotations"])
     with pytest.raises(DataError, match=f"{number} of {number} boxes .* --convert relative_boxes"):
         fit(recipe(ALL[0], heads=heads), data)
+
+
+def test_boxes_that_look_like_corners_are_noted(data: Path) -> None:
+    heads = {"cars": {"type": "faster_rcnn", "options": LIGHT, "classes": ["car"]}}
+    path = data / "mixed" / "boxes.json"
+    content = json.loads(path.read_text())
+    # The images are 64 x 64.
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [30, 30, 60, 60]
+    path.write_text(json.dumps(content))
+    (note,) = fit(recipe(ALL[0], heads=heads), data)
+    assert note.startswith("train: ")
+    assert "4 of 4 boxes would end outside the image" in note

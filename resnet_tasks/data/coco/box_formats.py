@@ -6,6 +6,7 @@ The same limits apply to COCO files and to the sources that `data_tools` convert
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ BEYOND_TOLERANCE = 0.05
 """Fraction of the side of the image by which correct boxes of truncated objects may exceed it."""
 ENOUGH_BOXES = 20
 """Number of boxes from which a single box is sufficient, if all are valid as corners."""
+_BOXES_AT_A_TIME = 10_000
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class BoxFormatCounts:
     def describe_corners(self) -> str:
         """Return a description of the boxes that look like corners."""
         return (
-            f"{self.beyond} of {Count(self.boxes):box} extend beyond their images, but would not "
-            f"as corners; {self.corners} are valid as corners"
+            f"{self.beyond} of {Count(self.boxes):box} would end outside the image as "
+            f"[x, y, width, height], but not as corners; valid as corners: {self.corners}"
         )
 
     def __add__(self, other: BoxFormatCounts) -> BoxFormatCounts:
@@ -88,6 +90,33 @@ class BoxFormatCounts:
             self.corners + other.corners,
             self.beyond + other.beyond,
         )
+
+
+class BoxFormatCounter:
+    """Counter of the boxes of a file that are added one at a time."""
+
+    def __init__(self) -> None:
+        self._counts = BoxFormatCounts()
+        self._boxes = array("d")
+        self._sizes = array("d")
+
+    def add(self, box: Sequence[float], size: tuple[int, int]) -> None:
+        """Add one box.
+
+        Args:
+            box: (x, y, width, height).
+            size: (height, width) of the image.
+        """
+        self._boxes.extend(box)
+        self._sizes.extend(size)
+        if len(self._boxes) >= 4 * _BOXES_AT_A_TIME:
+            self.count()
+
+    def count(self) -> BoxFormatCounts:
+        """Return the numbers of all boxes so far."""
+        self._counts += count_box_formats(self._boxes, self._sizes)
+        self._boxes, self._sizes = array("d"), array("d")
+        return self._counts
 
 
 def count_box_formats(boxes: ArrayLike, sizes: ArrayLike) -> BoxFormatCounts:

@@ -112,9 +112,14 @@ class CocoFile:
         missing = self.find_missing_files()
         if missing:
             total = sum(1 for _ in self._iter_files())
+            remedy = (
+                f"`resnet-tasks data check {self.path} --fix COPY` replaces backslashes by /"
+                if _exists_with_slashes(missing[0])
+                else "set the image folder with `images:` next to `annotations:`"
+            )
             raise DataError(
                 f"{self.path}: {len(missing)} of {total} listed files are missing, the first is "
-                f"{missing[0]}; set the image folder with `images:` next to `annotations:`"
+                f"{missing[0]}; {remedy}"
             )
 
     def require_lossless_maps(self, allowed: int = 0) -> None:
@@ -142,8 +147,11 @@ class CocoFile:
                 "the original annotation as PNG"
             )
 
-    def require_pixel_boxes(self) -> None:
+    def require_pixel_boxes(self) -> list[str]:
         """Check that boxes are in pixels.
+
+        Returns:
+            A note if the boxes look like corners.
 
         Raises:
             DataError: If most boxes are fractions of the image size.
@@ -157,6 +165,13 @@ class CocoFile:
                 "in pixels: if they are fractions of the image size, `resnet-tasks data check "
                 f"{self.path} --fix COPY --convert relative_boxes` converts them"
             )
+        if not counts.are_corners:
+            return []
+        note = (
+            f"{self.path}: {counts.describe_corners()}; if they are [x1, y1, x2, y2], "
+            f"`resnet-tasks data check {self.path} --fix COPY --convert corner_boxes` converts them"
+        )
+        return [note]
 
     def _iter_files(self) -> Iterator[Path]:
         """Yield the paths of all images, then of all semantic maps."""
@@ -182,3 +197,8 @@ def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
     for problem in problems:
         counts[problem.kind] = counts.get(problem.kind, 0) + problem.count
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _exists_with_slashes(path: Path) -> bool:
+    r"""Return whether a missing file exists if `\` separates folders, as on Windows."""
+    return "\\" in str(path) and Path(str(path).replace("\\", "/")).is_file()

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from resnet_tasks.data.coco.box_formats import BoxFormatCounts, count_box_formats
+from resnet_tasks.data.coco.box_formats import BoxFormatCounter
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.field_values import clip_to_image
 from resnet_tasks.data.coco.masks import compute_bounding_box
@@ -20,7 +20,6 @@ APART_PIXELS = 2.0
 APART_SHARE = 0.1
 """Tolerances in pixels and as a fraction of the width (height) for the distance between an edge of
 a box and the edge of its mask. The greater of the two applies."""
-_BOXES_AT_A_TIME = 10_000
 SAME_BOX_DECIMALS = 2
 """Decimals of a pixel to which the boxes of two annotations of one object agree."""
 
@@ -46,7 +45,7 @@ class ObjectChecks:
         self._object_keys: set[int] = set()
         self._counts = [0] * len(categories)
         self._single_counts = [0] * len(categories)
-        self._form = _BoxFormatCheck()
+        self._formats = BoxFormatCounter()
 
     @property
     def objects(self) -> dict[int, int]:
@@ -61,7 +60,7 @@ class ObjectChecks:
         if box is None:
             return
         height, width = self._sizes[annotation.image_id]
-        self._form.add(box, height, width)
+        self._formats.add(box, (height, width))
         ids = (annotation.image_id, annotation.id)
         if annotation.area > (box[2] + 1) * (box[3] + 1):
             detail = f"area {annotation.area:g}, box {box[2]:g} x {box[3]:g}"
@@ -76,8 +75,11 @@ class ObjectChecks:
         Args:
             annotated: Kinds of annotations in the file.
         """
-        for detail, kind in self._form.collect_findings():
-            self._findings.add(kind, detail=detail)
+        formats = self._formats.count()
+        if formats.are_corners:
+            self._findings.add("corner_boxes", detail=formats.describe_corners())
+        if formats.are_relative:
+            self._findings.add("relative_boxes", detail=formats.describe_relative())
         for category, count, single_count in zip(
             self._categories.categories, self._counts, self._single_counts, strict=True
         ):
@@ -132,35 +134,6 @@ class ObjectChecks:
             self._findings.add(
                 "box_apart", *ids, f"bbox [{box_text}], bounding box of the mask [{numbers}]"
             )
-
-
-class _BoxFormatCheck:
-    """Check for boxes that look as if they were not [x, y, width, height] in pixels."""
-
-    def __init__(self) -> None:
-        self._counts = BoxFormatCounts()
-        self._boxes = array("d")
-        self._sizes = array("d")
-
-    def add(self, box: Xywh, height: int, width: int) -> None:
-        self._boxes.extend(box)
-        self._sizes.extend((height, width))
-        if len(self._boxes) >= 4 * _BOXES_AT_A_TIME:
-            self._count()
-
-    def collect_findings(self) -> list[tuple[str, str]]:
-        """Return the findings as (detail, kind)."""
-        self._count()
-        findings = []
-        if self._counts.are_corners:
-            findings.append((self._counts.describe_corners(), "corner_boxes"))
-        if self._counts.are_relative:
-            findings.append((self._counts.describe_relative(), "relative_boxes"))
-        return findings
-
-    def _count(self) -> None:
-        self._counts += count_box_formats(self._boxes, self._sizes)
-        self._boxes, self._sizes = array("d"), array("d")
 
 
 def _order_masks(annotation: Annotation) -> tuple[bool, bool]:

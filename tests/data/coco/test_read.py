@@ -474,6 +474,15 @@ def test_absent_files_and_folders(tmp_path: Path) -> None:
         coco.require_files()
 
 
+def test_backslashes_in_file_names_are_named(tmp_path: Path) -> None:
+    content = {**SMALL, "images": [{**SMALL["images"][0], "file_name": "sub\\a.png"}]}
+    path = written(tmp_path, content)
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "sub/a.png")
+    with pytest.raises(DataError, match=r"--fix COPY` replaces backslashes by /"):
+        read_coco(path).require_files()
+
+
 def test_check_looks_at_the_images(tmp_path: Path) -> None:
     content = copy.deepcopy(SMALL)
     content["images"].append({**SMALL["images"][0], "id": 4, "file_name": "c.png"})

@@ -169,7 +169,7 @@ def test_boxes_in_another_form(tmp_path: Path) -> None:
     made["annotations"] = corners
     said = check_coco(write(tmp_path / "a.json", made))
     assert "corner_boxes" in said.count_problems()
-    assert "25 of 25 boxes extend beyond their images" in said.problems[0].message
+    assert "25 of 25 boxes would end outside the image" in said.problems[0].message
     for each in corners:
         each["bbox"] = [0.1, 0.2, 0.5, 0.25]
     said = check_coco(write(tmp_path / "a.json", {**made, "annotations": corners}))

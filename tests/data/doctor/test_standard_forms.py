@@ -252,7 +252,7 @@ def test_corners_are_converted_on_request(tmp_path: Path) -> None:
     ]
     path = write(tmp_path / "a.json", raw)
     problem = next(each for each in check_coco(path).problems if each.kind == "corner_boxes")
-    assert "4 of 5 boxes extend beyond their images, but would not as corners" in problem.message
+    assert "4 of 5 boxes would end outside the image" in problem.message
     report = repair(path, tmp_path / "fixed.json", convert="corner_boxes")
     annotations = json.loads(report.path.read_text())["annotations"]
     assert [(each["bbox"], each["area"]) for each in annotations] == [

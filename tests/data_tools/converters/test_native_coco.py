@@ -265,3 +265,12 @@ def test_boxes_as_fractions_are_rejected(tmp_path: Path) -> None:
     relative = source(tmp_path / "in", bbox=[0.1, 0.3, 0.5, 0.5], segmentation=None)
     with pytest.raises(DataError, match=r"1 of 1 box has no .* --convert relative_boxes"):
         convert_coco(relative, tmp_path / "out")
+
+
+def test_boxes_that_look_like_corners(tmp_path: Path) -> None:
+    # As [x, y, width, height], the box would end at x = 27 of 20.
+    corners = source(tmp_path / "in", bbox=[9, 3, 18, 8], segmentation=None)
+    (summary,) = convert_coco(corners, tmp_path / "out")
+    (warning,) = summary.warnings
+    assert "1 of 1 box would end outside the image" in warning
+    assert "--convert corner_boxes" in warning

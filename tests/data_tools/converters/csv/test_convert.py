@@ -236,3 +236,15 @@ def test_relative_coordinates(tmp_path: Path) -> None:
     ]
     # The box in pixels is outside the image if its numbers are fractions.
     assert [each.reason for each in summary.skipped] == ["its box has no area inside the image"]
+
+
+def test_corners_in_the_columns_of_sizes(tmp_path: Path) -> None:
+    # The images are 96 x 64 (width x height).
+    source = images(tmp_path / "in", "a,x,40,30,80,60\nb,x,50,30,90,60\nb,x,5,5,9,9\n")
+    columns = {"width": "x_max", "height": "y_max"}
+    (summary,) = convert_csv_boxes(source, tmp_path / "sizes", columns=columns)
+    (warning,) = summary.warnings
+    assert warning.startswith("2 of 3 boxes would end outside the image")
+    (summary,) = convert_csv_boxes(source, tmp_path / "corners")
+    assert summary.warnings == ()
+    assert boxes(tmp_path / "corners/train.json")[0] == ("a", 40, 30, 40, 30, None)
