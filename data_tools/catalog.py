@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from data_tools.formats import COPY_IMAGES, FORMATS, Format
 from data_tools.reading.archives import SUFFIXES, is_archive, unpack_to_temporary_folder
-from data_tools.reading.source_folder import find_dataset_folder, unwrap_folders
+from data_tools.reading.source_folder import find_dataset_folder, is_file, unwrap_folders
 from data_tools.writing.data_card import DataCard, DatasetProvenance
 from data_tools.writing.output_folder import CARD, create_output_folder
 from data_tools.writing.progress import Progress
@@ -266,9 +266,11 @@ def _convert_sources(
                 source_folder,
                 settings,
             ):
-                dataset_folder = find_dataset_folder(
-                    source_folder, dataset.expects, dataset.by_hand
-                )
+                dataset_folder = source_folder
+                if dataset.expects or not is_file(source_folder):
+                    dataset_folder = find_dataset_folder(
+                        source_folder, dataset.expects, dataset.by_hand
+                    )
                 _require_outside(out, dataset_folder)
                 splits = _convert_unwrapped(format_, dataset_folder, folder, progress, settings)
                 source_description = " and ".join(os.path.realpath(path) for path in sources)
@@ -306,7 +308,8 @@ def _convert_unwrapped(
 
 def _require_outside(out: Path, source: Path) -> None:
     """Reject an output folder that the next conversion would read as part of its source."""
-    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
+    folder = source.parent if is_file(source) else source
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
         raise DataError(
             f"the output folder {out} lies inside the source {source}, so that a later conversion "
             "would read its copies as source images; choose a folder outside the source"

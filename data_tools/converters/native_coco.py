@@ -19,12 +19,13 @@ from typing import Any
 
 from data_tools.converters.coco_extra_fields import CocoExtraFields
 from data_tools.reading.class_names import describe_similar_names
+from data_tools.reading.coco_splits import find_coco_splits
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.name_lists import normalize_name
 from data_tools.reading.source_folder import (
     SPLITS,
-    find_coco_splits,
     find_file,
+    is_file,
     is_image,
     make_absolute,
     require_parts,
@@ -60,7 +61,8 @@ def convert_coco(
     its base name anywhere below `images`.
 
     Args:
-        source: Folder that contains annotations and images.
+        source: Folder that contains annotations and images, or a COCO file in the folder of its
+            images.
         out: Folder for `train.json`, `val.json`, `test.json`.
         annotations: Split -> COCO file, relative to the source; default: files found by their
             names.
@@ -77,6 +79,7 @@ def convert_coco(
         DataError: If a file or image is missing, or a file has errors that cannot be repaired.
     """
     files = _find_files(source, annotations)
+    source = source if source.is_dir() else source.parent
     image_finder = _CocoImageFinder(source, images)
     coco_by_split = {split: read_coco(file, accept_keyed=True) for split, file in files.items()}
     for coco in coco_by_split.values():
@@ -89,7 +92,7 @@ def convert_coco(
         records: list[dict[str, Any]] = []
         used_paths: set[Path] = set()
         for record in image_records:
-            path = image_finder.find(record)
+            path = image_finder.find(record, files[split].parent)
             used_paths.add(path)
             image_record = _build_image_record(
                 path, record, coco, image_finder, out, split if copy_images else None
@@ -118,7 +121,8 @@ def convert_coco(
 
 def _find_files(source: Path, annotations: Mapping[str, str] | None) -> dict[str, Path]:
     if annotations is None:
-        require_parts(source, ())
+        if not is_file(source):
+            require_parts(source, ())
         return find_coco_splits(source)
     unknown = [split for split in annotations if split not in SPLITS]
     if unknown or not annotations:
@@ -145,10 +149,10 @@ class _CocoImageFinder:
             )
         self._by_name: dict[str, list[Path]] | None = None
 
-    def find(self, record: ImageRecord) -> Path:
-        direct = self._root / record.file_name
-        if (file := find_file(direct)) is not None:
-            return file
+    def find(self, record: ImageRecord, json_folder: Path) -> Path:
+        for folder in (self._root, make_absolute(json_folder)):
+            if (file := find_file(folder / record.file_name)) is not None:
+                return file
         if self._by_name is None:
             self._by_name = {}
             for file in filter(is_image, walk_files(self._root)):

@@ -1,6 +1,7 @@
 """Converter for YOLO: one text file of boxes or polygons per image, listed by a data.yaml.
 
-    ROOT/data.yaml               names, train, val, test; optional `path` and `nc`
+    ROOT/data.yaml               names, train, val, test; optional `path` and `nc`; Darknet's
+                                 obj.data or the classes.txt of a labeling tool replace it
     ROOT/images/train/NAME.jpg   images, at any depth
     ROOT/labels/train/NAME.txt   one object per line; the last `images` of the image's path is
                                  replaced by `labels`, and a path without `images` has the text
@@ -14,21 +15,22 @@ Shorter and shorter endings of such a path are therefore tried inside ROOT, and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from data_tools.converters.yolo_dataset_file import (
+    CLASSES_FILE,
+    YoloFile,
+    find_dataset_file,
+    read_yolo_file,
+)
 from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
-    SPLITS,
     find_file,
-    format_listing,
+    is_file,
     is_image,
     read_lines,
-    require_parts,
 )
 from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.shapes.labeled_objects import LabeledObject, add_labeled_object
@@ -36,37 +38,16 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
-from resnet_tasks.data.images.find_images import list_children, walk_files
+from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
-from resnet_tasks.recipe.yaml_text import parse_yaml
 
-INDEX = re.compile("[0-9]{1,9}")
 ROUNDING = 1e-6
 """Tolerance by which a relative coordinate may leave 0..1: the error of writing six decimals."""
 MAX_OUTSIDE = 0.5
 """Distance from 0..1 up to which a coordinate is clipped; farther ones are pixels, or mistakes."""
-NOT_LABELS = ("classes.txt",)
+NOT_LABELS = (CLASSES_FILE,)
 """Other text files that labeling tools write to the folder of the labels."""
-
-
-@dataclass(frozen=True)
-class YoloFile:
-    """Content of a data.yaml.
-
-    Attributes:
-        file: Path of the YAML file.
-        names: Classes in order of their indices.
-        indices: Index in the label files -> class name.
-        splits: Split -> existing folders and lists of images.
-        paths: Search for recorded paths in the folder of the file.
-    """
-
-    file: Path
-    names: tuple[str, ...]
-    indices: Mapping[int, str]
-    splits: Mapping[str, tuple[Path, ...]]
-    paths: RecordedPaths
 
 
 def convert_yolo(
@@ -87,9 +68,10 @@ def convert_yolo(
     repeated lines and a few invalid lines are skipped and listed in the summary.
 
     Args:
-        source: Folder that contains the data.yaml.
+        source: Folder that contains the data.yaml, obj.data or classes.txt, or that file.
         out: Folder for those of `train.json`, `val.json` and `test.json` that the YAML names.
-        data_yaml: Name of the YAML file; default: data.yaml, else the only YAML file.
+        data_yaml: Name of the YAML file; default: data.yaml, else the only YAML
+            file, else the only obj.data, else classes.txt.
         missing_labels: Meaning of an image without a label file: `empty`, or `error` for data whose
             tool writes a file for every annotated image.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.
@@ -103,8 +85,10 @@ def convert_yolo(
         DataError: If a file or folder is missing, or a line of a label file is invalid; the message
             names file and line.
     """
-    dataset_file = read_yolo_file(_find_yaml_file(source, data_yaml))
-    root = dataset_file.file.parent
+    if is_file(source):
+        source, data_yaml = source.parent, source.name
+    dataset_file = read_yolo_file(find_dataset_file(source, data_yaml))
+    root = dataset_file.paths.root
     splits = {
         split: {
             image: find_file(label := image_to_label_path(image, root)) or label
@@ -132,6 +116,12 @@ def convert_yolo(
     def finish_split(writer: CocoWriter) -> None:
         split = writer.split
         writer.warn(*dataset_file.paths.describe_shortened(split))
+        if dataset_file.absent_test and split == next(iter(splits)):
+            writer.warn(
+                f"{dataset_file.file.name} names the test split "
+                f"{', '.join(map(repr, dataset_file.absent_test))}, which does not exist; there "
+                "is no test split"
+            )
         writer.declare_outlines()
         if not is_annotated[split]:
             writer.declare_annotated()
@@ -140,83 +130,6 @@ def convert_yolo(
 
     pairs = {split: labels.items() for split, labels in splits.items()}
     return dataset.write(track_splits(pairs, progress), add_image, finish_split)
-
-
-def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
-    require_parts(source, () if data_yaml is None else (data_yaml,))
-    if data_yaml is not None:
-        return source / data_yaml
-    yaml_files = [file for file in list_children(source) if file.suffix in (".yaml", ".yml")]
-    candidates = [file for file in yaml_files if file.stem == "data"] or yaml_files
-    if len(candidates) != 1:
-        raise DataError(
-            f"{source} contains {Count(len(candidates)):YAML file}; it should contain one "
-            f"data.yaml with names, train and val; found {format_listing(source)}: name the file "
-            "with data_yaml=NAME"
-        )
-    return candidates[0]
-
-
-def read_yolo_file(file: Path) -> YoloFile:
-    """Read a data.yaml and find its splits in the same folder.
-
-    Raises:
-        DataError: If names or splits are missing or invalid.
-        RecipeError: If the file is not valid YAML.
-    """
-    text = "\n".join(read_lines(file))
-    # Names such as 007 and 1.10 are text, although YAML reads unquoted ones as numbers.
-    content = parse_yaml(text, str(file), number_keys=True, text_keys=("names",)).value
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{file} should contain the keys names, train and val, but is not a mapping"
-        )
-    if "kpt_shape" in content:
-        raise DataError(
-            f"{file} describes key points (kpt_shape), which are not converted; their label lines "
-            "cannot be distinguished from polygons"
-        )
-    indices = _parse_names(content, file)
-    prefix = str(content.get("path") or "").replace("\\", "/")
-    paths, splits = RecordedPaths(file.parent), {}
-    for split in SPLITS:
-        entries = content.get(split, content.get("valid") if split == "val" else None)
-        if entries:
-            entry_list = entries if isinstance(entries, list) else [entries]
-            names = [str(entry).replace("\\", "/") for entry in entry_list]
-            splits[split] = tuple(
-                paths.find(name, f"{file}, {split},", split, prefix) for name in names
-            )
-    if not splits:
-        raise DataError(
-            f"{file} names none of train, val, test; each should name a folder of images, a list "
-            "of them (.txt), or several"
-        )
-    return YoloFile(
-        file, tuple(indices[index] for index in sorted(indices)), indices, splits, paths
-    )
-
-
-def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
-    names = content.get("names")
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise DataError(f"{file} needs names: the classes as a list, or as `index: name`")
-    indices = {}
-    for index, name in names.items():
-        if not INDEX.fullmatch(str(index)) or isinstance(name, dict | list) or name in (None, ""):
-            raise DataError(
-                f"{file}: names has an entry for {index!r} that is not `index: name`; indices are "
-                "whole numbers from 0, names are text"
-            )
-        indices[int(index)] = str(name)
-    count = content.get("nc")
-    if count is not None and count != len(indices):
-        raise DataError(
-            f"{file} has nc: {count}, but names has {Count(len(indices)):class}; fix one of them"
-        )
-    return indices
 
 
 def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:

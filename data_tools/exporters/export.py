@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.exporters.formats import EXPORTS
-from data_tools.reading.source_folder import find_coco_splits
+from data_tools.exporters.image_files import find_images_root
+from data_tools.reading.coco_splits import find_coco_splits
 from data_tools.writing.data_card import DataCard, DatasetProvenance
 from data_tools.writing.output_folder import CARD, create_output_folder
 from data_tools.writing.progress import Progress
@@ -33,7 +34,8 @@ def export_coco(
         format_name: Key of `EXPORTS`.
         source: Path of a COCO file, or of a folder with `train.json`, `val.json`, `test.json`.
         out: Path of the output folder; it appears when complete.
-        images_root: Folder of the images; default: the folder that the COCO files state.
+        images_root: Folder of the images; default: the folder that the COCO files state, else
+            the only folder next to them that has the images.
         overwrite: Whether to replace an earlier result in `out`.
         progress: Function called with (done, total) after each image.
         **options: Options of the format.
@@ -48,7 +50,7 @@ def export_coco(
     format_ = EXPORTS.get(format_name)
     validated_options = format_.validate_options(options)
     splits = {
-        name: read_coco(file, images_root=images_root)
+        name: _read_split(name, file, images_root)
         for name, file in find_coco_splits(source).items()
     }
     _require_same_classes(splits)
@@ -64,6 +66,12 @@ def export_coco(
         card = DataCard(out.name, origin, os.path.realpath(source), summaries, verified=True)
         (folder / CARD).write_text(card.to_markdown(), encoding="utf-8")
     return card
+
+
+def _read_split(name: str, file: Path, images_root: Path | None) -> CocoFile:
+    coco = read_coco(file, images_root=images_root)
+    found_root = find_images_root(coco, name) if images_root is None else None
+    return coco if found_root is None else read_coco(file, images_root=found_root)
 
 
 def _require_same_classes(splits: Mapping[str, CocoFile]) -> None:

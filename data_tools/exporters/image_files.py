@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.errors import DataError
 
 ImageMode = Literal["copy", "link", "none"]
 """Treatment of the images in an export."""
+
+
+def find_images_root(coco: CocoFile, split: str) -> Path | None:
+    """Return the folder of the images of a COCO file, if they are not where the file states.
+
+    COCO's own folders have the images in `train2017` next to `annotations`.
+
+    Args:
+        coco: COCO file.
+        split: Name of the split; of several folders, the one with this name is preferred.
+
+    Returns:
+        The only folder that has the first and the last image, in the dataset's folder or up to two
+        levels below; None if there is none, or several.
+    """
+    names = [record.file_name for record in (*coco.images[:1], *coco.images[-1:])]
+    if not names or (coco.images_root / names[0]).is_file():
+        return None
+    folder = coco.path.resolve().parent
+    level = [folder.parent if folder.name == "annotations" else folder]
+    matching: list[Path] = []
+    for _ in range(3):
+        matching += [f for f in level if all((f / name).is_file() for name in names)]
+        level = [child for f in level for child in list_children(f) if child.is_dir()]
+    named = [f for f in matching if split in re.split(r"[^a-z]+", f.name.lower())]
+    candidates = named or matching
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def assign_flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:

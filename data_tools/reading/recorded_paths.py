@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from data_tools.reading.source_folder import (
@@ -31,6 +32,10 @@ class RecordedPaths:
         self.root = root
         self._shortened: dict[str, list[tuple[str, Path]]] = {}
 
+    def exists(self, name: str, prefix: str = "") -> bool:
+        """Return whether an ending of a recorded path exists that has the name of its split."""
+        return self._search(name, prefix)[0] is not None
+
     def find(self, name: str, location: str, split: str, prefix: str = "") -> Path:
         """Return the file or folder that a recorded path means.
 
@@ -43,26 +48,16 @@ class RecordedPaths:
         Raises:
             DataError: If no ending of the path exists, or only one without the name of its split.
         """
-        parts = [
-            part for part in PurePosixPath(name).parts if part.strip("/") not in ("", ".", "..")
-        ]
-        dropped_split = None
-        for candidate in iterate_path_endings(self.root, f"{prefix}/{name}"):
-            if not (is_file(candidate) or is_folder(candidate)):
-                continue
-            num_kept = len(candidate.relative_to(self.root).parts)
-            dropped = parts[: max(len(parts) - num_kept, 0)]
-            if parts and _count_splits(parts) and not _count_splits(parts[len(dropped) :]):
-                dropped_split = candidate
-                break
-            if dropped:
-                self._shortened.setdefault(split, []).append((name, candidate))
-            return candidate
-        if dropped_split is not None:
+        path, other_path = self._search(name, prefix)
+        if path is not None:
+            if len(path.relative_to(self.root).parts) < len(_list_parts(name)):
+                self._shortened.setdefault(split, []).append((name, path))
+            return path
+        if other_path is not None:
             raise DataError(
-                f"{location} names {name!r}, but {self.root} has no such path; {dropped_split} "
+                f"{location} names {name!r}, but {self.root} has no such path; {other_path} "
                 "exists, but its path lacks the name of the split, so it may be other data: write "
-                f"{dropped_split.relative_to(self.root).as_posix()!r} if it is the {split} split, "
+                f"{other_path.relative_to(self.root).as_posix()!r} if it is the {split} split, "
                 "otherwise add the missing folder"
             )
         raise DataError(
@@ -70,6 +65,18 @@ class RecordedPaths:
             f"path; found {format_listing(self.root)}: fix the path, or remove it if there is no "
             "such part"
         )
+
+    def _search(self, name: str, prefix: str) -> tuple[Path | None, Path | None]:
+        """Return the longest ending that exists, as first value if it has the name of the split."""
+        parts = _list_parts(name)
+        if not parts and not prefix:
+            return self.root, None
+        for path in iterate_path_endings(self.root, f"{prefix}/{name}"):
+            if is_file(path) or is_folder(path):
+                num_dropped = max(len(parts) - len(path.relative_to(self.root).parts), 0)
+                has_split = not _has_split(parts) or _has_split(parts[num_dropped:])
+                return (path, None) if has_split else (None, path)
+        return None, None
 
     def describe_shortened(self, split: str) -> list[str]:
         """Return a sentence on the paths of a split that were shortened; empty if none were."""
@@ -79,11 +86,16 @@ class RecordedPaths:
         name, path = shortened[0]
         found_name = path.relative_to(self.root).as_posix()
         sentence = (
-            f"{Count(len(shortened)):recorded path is} not in {self.root}, so its last "
-            f"part is used: {name!r} is read as {found_name!r}"
+            f"{Count(len(shortened)):recorded path is} not in {self.root}; the end of "
+            f"the path is used: {name!r} is read as {found_name!r}"
         )
         return [sentence]
 
 
-def _count_splits(parts: list[str]) -> int:
-    return sum(_SPLIT_FOLDER.fullmatch(part) is not None for part in parts)
+def _list_parts(name: str) -> list[str]:
+    parts = PurePosixPath(name).parts
+    return [part for part in parts if part.strip("/") not in ("", ".", "..")]
+
+
+def _has_split(parts: Sequence[str]) -> bool:
+    return any(_SPLIT_FOLDER.fullmatch(part) for part in parts)

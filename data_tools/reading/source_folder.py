@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import os
 import random
-import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -19,7 +18,7 @@ Sample = TypeVar("Sample")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
-SPLIT_ALIASES = {"valid": "val", "validation": "val"}
+SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 """Other folder names of splits."""
 SHOWN = 6
 """Number of names that an error message lists."""
@@ -256,52 +255,3 @@ def count_unused(folder: Path, used: Collection[Path]) -> int:
         is_image(file) and os.path.abspath(file) not in used_paths  # noqa: PTH100
         for file in walk_files(folder)
     )
-
-
-def find_coco_splits(source: Path) -> dict[str, Path]:
-    """Return the COCO files of a folder by split; for a single file, the split in its name.
-
-    Files are searched in the folder and in its `annotations`. `train.json` takes precedence over
-    `instances_train2017.json`, and that over other names that contain the split as a word.
-
-    Raises:
-        DataError: If there are no such files, the name of the file contains no split, or two files
-            match the same split.
-    """
-    if not source.is_dir():
-        splits = _parse_splits(source)
-        if len(splits) != 1:
-            raise DataError(
-                f"the name of {source} should contain one split of {', '.join(SPLITS)}, as in "
-                "train.json or instances_val2017.json; rename or link it"
-            )
-        return {splits[0]: source}
-    annotations = source / "annotations"
-    candidates = [
-        *list_children(source),
-        *(list_children(annotations) if is_folder(annotations) else ()),
-    ]
-    files = [file for file in candidates if file.suffix == ".json"]
-    files_by_split = {}
-    for split in SPLITS:
-        matching = [file for file in files if _parse_splits(file) == [split]]
-        exact = [file for file in matching if file.stem == split]
-        instances = [file for file in matching if "instances" in file.stem]
-        candidates = exact or instances or matching
-        if len(candidates) > 1:
-            raise DataError(
-                f"{candidates[0]} and {candidates[1]} both belong to the split {split}; choose one"
-            )
-        if candidates:
-            files_by_split[split] = candidates[0]
-    if not files_by_split:
-        raise DataError(
-            f"{source} contains none of train.json, val.json, test.json, nor files whose names "
-            f"contain a split; found {format_listing(source)}: pass a file"
-        )
-    return files_by_split
-
-
-def _parse_splits(file: Path) -> list[str]:
-    name_parts = set(re.split(r"[^a-z]+", file.stem.lower()))
-    return [split for split in SPLITS if split in name_parts]

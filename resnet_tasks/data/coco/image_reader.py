@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resnet_tasks.data.coco.field_values import format_value, is_id, is_length, is_spacing
@@ -57,7 +57,7 @@ class ImageReader:
         if not isinstance(raw, dict):
             findings.add("image_record", detail=f"images[{position}] is {format_value(raw)}")
             return None
-        image_id, name = raw.get("id"), raw.get("file_name")
+        image_id, name = raw.get("id"), _get_file_name(raw)
         if not is_id(image_id):
             findings.add(
                 "image_record", detail=f"images[{position}] has id {format_value(image_id)}"
@@ -102,3 +102,11 @@ class ImageReader:
 
     def _is_allowed(self, name: object) -> bool:
         return isinstance(name, str) and (self._allow_outside or is_inside(name))
+
+
+def _get_file_name(raw: dict[str, Any]) -> Any:
+    """Return the file name, or the folder and name at the end of LVIS's `coco_url`."""
+    url = raw.get("coco_url")
+    if raw.get("file_name") is None and isinstance(url, str):
+        return "/".join(PurePosixPath(url).parts[-2:])
+    return raw.get("file_name")

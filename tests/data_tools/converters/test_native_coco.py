@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.catalog import convert
 from data_tools.converters.native_coco import convert_coco
-from data_tools.reading.source_folder import find_coco_splits
+from data_tools.reading.coco_splits import find_coco_splits
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 
@@ -274,3 +275,37 @@ def test_boxes_that_look_like_corners(tmp_path: Path) -> None:
     (warning,) = summary.warnings
     assert "1 of 1 box would end outside the image" in warning
     assert "--convert corner_boxes" in warning
+
+
+def test_splits_in_folders_with_images_of_the_same_names(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "valid")):
+        folder = tmp_path / f"in/{split}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (20 + number, 10)).save(folder / "a.png")
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 10, "width": 20 + number}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "bbox": [2, 3, 4, 5]}],
+            "categories": [{"id": 5, "name": "cell"}],
+        }
+        (folder / "_annotations.coco.json").write_text(json.dumps(content))
+    train, val = convert("coco", tmp_path / "in", tmp_path / "out").splits
+    assert (train.split, val.split) == ("train", "val")
+    assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "valid/a.png"
+    file = tmp_path / "in/valid/_annotations.coco.json"
+    (val,) = convert("coco", file, tmp_path / "one").splits
+    assert (val.split, val.images) == ("val", 1)
+    with pytest.raises(DataError, match="lies inside the source"):
+        convert("coco", file, tmp_path / "in/valid/out")
+
+
+def test_file_names_in_the_url_of_lvis(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in")
+    content = json.loads((folder / "val.json").read_text())
+    del content["images"][0]["file_name"]
+    content["images"][0]["coco_url"] = "http://images.cocodataset.org/A172/a.tif"
+    (folder / "val.json").write_text(json.dumps(content))
+    (summary,) = convert_coco(folder, tmp_path / "out")
+    assert summary.objects == {"cell": 1}
+    (record,) = load(tmp_path / "out/val.json")["images"]
+    assert record["file_name"] == "images/A172/a.tif"
+    assert record["coco_url"].endswith("A172/a.tif")

@@ -309,3 +309,57 @@ def test_coordinates_slightly_outside_are_clipped_and_counted(tmp_path: Path) ->
     # The second box spans x from 0.96 to 1.06 of 200 pixels, of which 192 to 200 are inside.
     assert boxes == [[20, 10, 180, 30], [192, 40, 8, 20], [90, 40, 20, 20]]
     assert train.changed == {"coordinates outside the image were clipped": 2}
+
+
+def test_an_absent_test_split_is_reported(tmp_path: Path) -> None:
+    text = "train: ../images/train\ntest: ../test/images\nnames: [a]\n"
+    source = yolo(tmp_path / "in", {"train/a": "0 0.5 0.5 0.1 0.2"}, text)
+    (train,) = convert_yolo(source, tmp_path / "out")
+    (warning,) = train.warnings
+    assert warning.startswith("data.yaml names the test split '../test/images', which does not")
+    (source / "data.yaml").write_text(text.replace("test:", "val:"))
+    with pytest.raises(DataError, match=r"val, names '../test/images', but .* has no such path"):
+        convert_yolo(source, tmp_path / "val")
+
+
+@pytest.mark.parametrize("folder", ["", "labels/"])
+def test_classes_in_a_text_file(folder: str, tmp_path: Path) -> None:
+    source = yolo(tmp_path / "in", {"a": "1 0.5 0.5 0.1 0.2", "b": ""})
+    (source / "data.yaml").unlink()
+    (source / f"{folder}classes.txt").write_text("cat\nguide dog\n\n")
+    (train,) = convert_yolo(source, tmp_path / "out")
+    assert (train.split, train.images) == ("train", 2)
+    assert train.objects == {"cat": 0, "guide dog": 1}
+    assert (train.skipped, train.warnings) == ((), ())
+
+
+def test_classes_in_a_text_file_with_splits_and_in_one_folder(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "in", {"training/a": "0 0.5 0.5 0.1 0.2", "valid/b": ""})
+    (source / "data.yaml").rename(source / "classes.txt").write_text("cat\n")
+    train, val = convert_yolo(source, tmp_path / "out")
+    assert (train.split, train.objects, val.split, val.images) == ("train", {"cat": 1}, "val", 1)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in ("images/training/a.png", "labels/training/a.txt", "classes.txt"):
+        (source / file).rename(flat / Path(file).name)
+    (train,) = convert_yolo(flat, tmp_path / "one")
+    assert train.objects == {"cat": 1}
+    assert load(tmp_path / "one/train.json")["annotations"][0]["bbox"] == [90, 40, 20, 20]
+
+
+def test_darknet(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    (source / "obj_train_data").mkdir(parents=True)
+    Image.new("RGB", (200, 100)).save(source / "obj_train_data/f.png")
+    (source / "obj_train_data/f.txt").write_text("0 0.5 0.5 0.1 0.2\n")
+    (source / "train.txt").write_text("data/obj_train_data/f.png\n")
+    (source / "obj.names").write_text("cat\n")
+    (source / "obj.data").write_text(
+        "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\n"
+    )
+    for number, given in enumerate((source, source / "obj.data")):
+        (train,) = convert_yolo(given, tmp_path / f"out{number}")
+        assert train.objects == {"cat": 1}
+    (source / "obj.data").write_text("train = train.txt\n")
+    with pytest.raises(DataError, match=r"obj\.data needs the key names"):
+        convert_yolo(source, tmp_path / "none")

@@ -11,7 +11,7 @@ from data_tools.converters.voc import convert_voc
 from data_tools.converters.yolo import convert_yolo
 from data_tools.exporters.export import export_coco
 from data_tools.exporters.voc import export_voc
-from data_tools.reading.source_folder import find_coco_splits
+from data_tools.reading.coco_splits import find_coco_splits
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.read import read_coco
@@ -243,8 +243,9 @@ def test_what_is_wrong_is_named_and_nothing_is_left_behind(tmp_path: Path) -> No
         export_coco("yolo", file, tmp_path / "out", shape="boxes")
     with pytest.raises(DataError, match=r"contains none of train\.json"):
         export_coco("yolo", tmp_path, tmp_path / "out")
-    with pytest.raises(DataError, match="should contain one split"):
-        find_coco_splits(tmp_path / "annotations.json")
+    assert find_coco_splits(tmp_path / "annotations.json") == {
+        "train": tmp_path / "annotations.json"
+    }
     assert find_coco_splits(Path("x/instances_train2017.json")) == {
         "train": Path("x/instances_train2017.json")
     }
@@ -292,3 +293,26 @@ def test_ids_that_are_texts_lead_nowhere(tmp_path: Path) -> None:
         "b_a_png.png",
         "b_a_png_2.png",
     ]
+
+
+def test_standard_coco_folders(tmp_path: Path) -> None:
+    """Images in train2017 and val2017, which have the same names, next to the annotations."""
+    for number, split in enumerate(("train", "val")):
+        folder = tmp_path / f"coco/{split}2017"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (20, 10), (number, 0, 0)).save(folder / "a.png")
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 10, "width": 20}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "bbox": [2, 3, 4, 5]}],
+            "categories": [{"id": 5, "name": "cell"}],
+        }
+        file = tmp_path / f"coco/annotations/instances_{split}2017.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+    card = export_coco("yolo", tmp_path / "coco", tmp_path / "out")
+    assert [(split.split, split.images) for split in card.splits] == [("train", 1), ("val", 1)]
+    for number, split in enumerate(("train", "val")):
+        with Image.open(tmp_path / f"out/images/{split}/a.png") as exported:
+            assert exported.getpixel((0, 0)) == (number, 0, 0)
+    export_coco("yolo", file, tmp_path / "file")
+    assert (tmp_path / "file/images/val/a.png").is_file()
