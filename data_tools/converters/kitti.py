@@ -43,6 +43,7 @@ NUM_FIELDS = 15
 LINE = re.compile("[0-9]{1,9}")
 SPLITS = ("train", "val")
 LISTS = "ImageSets"
+LABELS = "training/label_2"
 
 Split = Mapping[str, Sequence[str]]
 
@@ -66,7 +67,7 @@ class KittiObject:
     truncated: float | None
 
 
-def convert_kitti(
+def convert_kitti(  # noqa: PLR0913 - each is an option of the format
     source: Path,
     out: Path,
     *,
@@ -74,6 +75,7 @@ def convert_kitti(
     val_fraction: float = 0.0,
     seed: int = 0,
     mapping: Path | None = None,
+    classes: Sequence[str] | None = None,
     copy_images: bool = False,
     license_name: str = "",
     progress: Progress | None = None,
@@ -93,6 +95,8 @@ def convert_kitti(
             lists.
         seed: Seed of the random choice of validation images.
         mapping: Folder of the development kit with `train_mapping.txt` and `train_rand.txt`.
+        classes: Types in order of their ids; default: the types of KITTI, or all types that occur
+            if none of them is one of KITTI.
         copy_images: Whether to copy the images next to the JSON instead of referring to them.
         license_name: License of the data, written to the JSON.
         progress: Function called with (done, total) after each image.
@@ -108,9 +112,10 @@ def convert_kitti(
     images = ImageIndex(source / "training/image_2")
     drives = read_drives(mapping) if mapping is not None else {}
     splits, split_method = _choose_splits(source, images.by_name, drives, lists, val_fraction, seed)
+    class_names = classes or _collect_classes(source, splits)
     dataset = DatasetWriter(
         out,
-        [CategorySpec(name) for name in CLASSES],
+        [CategorySpec(name) for name in class_names],
         annotated=("boxes",),
         description=f"Converted from KITTI, {{split}}; {split_method}",
         images_root=source,
@@ -120,7 +125,7 @@ def convert_kitti(
 
     def add_image(writer: CocoWriter, name: str) -> None:
         image = images.find(name, (lists or source / LISTS) / f"{writer.split}.txt")
-        _add_image(writer, source, image, drives.get(name))
+        _add_image(writer, source, image, drives.get(name), class_names)
 
     summaries = dataset.write(
         track_splits(splits, progress), add_image, lambda writer: writer.add_note(split_method)
@@ -128,8 +133,22 @@ def convert_kitti(
     return add_unused_images(summaries, source, "training/image_2", "no list names them")
 
 
-def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
+def _collect_classes(source: Path, splits: Split) -> Sequence[str]:
+    """Return the types of KITTI, or all types that occur, sorted, if none of them is KITTI's."""
+    files = [source / LABELS / f"{name}.txt" for names in splits.values() for name in names]
+    lines = [line.split() for file in files if file.is_file() for line in read_lines(file)]
+    types = {words[0] for words in lines if words} - {DONT_CARE}
+    if not types or types & set(CLASSES):
+        return CLASSES
+    return (*sorted(types), DONT_CARE)
+
+
+def read_kitti_labels(file: Path, classes: Sequence[str] = CLASSES) -> Iterator[KittiObject]:
     """Yield the objects of a label file.
+
+    Args:
+        file: Path of the label file.
+        classes: Allowed types.
 
     Raises:
         DataError: If the file is missing or a line is not a label; the message names line and
@@ -142,10 +161,12 @@ def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
         )
     for number, line in enumerate(read_lines(file), start=1):
         if line.strip():
-            yield _parse_object(line.split(), number, f"{file}, line {number}")
+            yield _parse_object(line.split(), number, f"{file}, line {number}", classes)
 
 
-def _parse_object(fields: list[str], number: int, location: str) -> KittiObject:
+def _parse_object(
+    fields: list[str], number: int, location: str, classes: Sequence[str]
+) -> KittiObject:
     if len(fields) != NUM_FIELDS:
         hint = (
             "; 16 fields are a detection result, not a label"
@@ -156,8 +177,12 @@ def _parse_object(fields: list[str], number: int, location: str) -> KittiObject:
             f"{location} has {Count(len(fields)):field}; a label has {NUM_FIELDS}{hint}"
         )
     name = fields[0]
-    if name not in CLASSES:
-        raise DataError(f"{location} has the type {name!r}; KITTI has {', '.join(CLASSES)}")
+    if name not in classes:
+        owner = "KITTI has" if classes == CLASSES else "the classes are"
+        raise DataError(
+            f"{location} has the type {name!r}; {owner} {', '.join(classes)}: correct it, or name "
+            "all types with classes=[...]"
+        )
     try:
         truncated, occluded, _, *corners = map(float, fields[1:8])
     except ValueError:
@@ -253,10 +278,12 @@ def _sample_splits(
     return split, f"splits drawn at random (val_fraction {fraction:g}, seed {seed}) by {unit}"
 
 
-def _add_image(writer: CocoWriter, source: Path, image: Path, drive: str | None) -> None:
+def _add_image(
+    writer: CocoWriter, source: Path, image: Path, drive: str | None, classes: Sequence[str]
+) -> None:
     image_id = writer.add_image(image, group=drive)
-    labels = source / "training/label_2" / f"{image.stem}.txt"
-    for kitti_object in read_kitti_labels(labels):
+    labels = source / LABELS / f"{image.stem}.txt"
+    for kitti_object in read_kitti_labels(labels, classes):
         line, corners = kitti_object.line, kitti_object.corners
         attributes = {"occluded": kitti_object.occluded, "truncated": kitti_object.truncated}
         is_region = kitti_object.type == DONT_CARE

@@ -4,6 +4,9 @@
     ROOT/Annotations/NAME.xml       boxes
     ROOT/ImageSets/Main/SPLIT.txt   names, one per line
 
+Without lists, folders named after a split are splits (`ROOT/valid/NAME.xml` and its image, or
+`images` and `annotations` in them), and a source without such folders is `train`.
+
 The list `trainval` is the union of two others and is not converted.
 
 Coordinates: the original devkit counts pixels from 1 and includes both ends (`one_based=True`
@@ -20,12 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from data_tools.converters.voc_layouts import VocSample, find_voc_layout
 from data_tools.reading.class_names import collect_class_names
-from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.image_io import measure_stated_size
-from data_tools.reading.name_lists import normalize_name, read_names
 from data_tools.reading.safe_xml import read_xml
-from data_tools.reading.source_folder import find_split_lists, require_parts
 from data_tools.shapes.boxes import add_clipped_box, order_corners
 from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.shapes.relative_coordinates import require_coordinate_unit
@@ -34,7 +35,6 @@ from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.coco.box_formats import scale_to_pixels
-from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.errors import DataError
 
 Box = tuple[float, float, float, float]
@@ -95,8 +95,9 @@ def convert_voc(
     without area are skipped and listed in the summary.
 
     Args:
-        source: Folder that contains `JPEGImages`, `Annotations` and `ImageSets`.
-        out: Folder for one of `train.json`, `val.json`, `test.json` per list.
+        source: Folder that contains `JPEGImages`, `Annotations` and `ImageSets`, or the images and
+            XML files in other usual folders.
+        out: Folder for one of `train.json`, `val.json`, `test.json` per split.
         classes: Names in order of their ids; default: all names that occur, sorted.
         one_based: Whether coordinates count from 1 and include both ends.
         relative: Whether coordinates are fractions of the image size instead of pixels.
@@ -110,20 +111,9 @@ def convert_voc(
     Raises:
         DataError: If a folder, file, image or class is missing or invalid; the message names it.
     """
-    require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
-    lists = find_split_lists(source / "ImageSets" / "Main")
-    images = ImageIndex(source / "JPEGImages")
-    xml_files = {normalize_name(f.stem): f for f in list_children(source / "Annotations")}
-    known = {**images.by_name, **xml_files}
-    names = {split: read_names(file, known) for split, file in lists.items()}
-    if not names:
-        raise DataError(
-            f"{source / 'ImageSets/Main'} contains none of train.txt, val.txt, test.txt"
-        )
-    annotations = {
-        name: read_voc_file(xml_files.get(name, source / "Annotations" / f"{name}.xml"))
-        for name in dict.fromkeys(name for split in names.values() for name in split)
-    }
+    layout = find_voc_layout(source)
+    samples = [sample for split in layout.splits.values() for sample in split]
+    annotations = {sample.xml: read_voc_file(sample.xml) for sample in samples}
     labels = (
         (object_.name, annotation.file)
         for annotation in annotations.values()
@@ -145,13 +135,13 @@ def convert_voc(
         license_name=license_name,
     )
 
-    def add_image(writer: CocoWriter, name: str) -> None:
-        image = images.find(name, lists[writer.split])
+    def add_image(writer: CocoWriter, sample: VocSample) -> None:
+        annotation = annotations[sample.xml]
         start = 1.0 if one_based else 0.0
-        _add_image(writer, image, annotations[name], start=start, relative=relative)
+        _add_image(writer, sample.image, annotation, start=start, relative=relative)
 
-    summaries = dataset.write(track_splits(names, progress), add_image)
-    return add_unused_images(summaries, source, "JPEGImages", "no list names them")
+    summaries = dataset.write(track_splits(layout.splits, progress), add_image)
+    return add_unused_images(summaries, source, layout.images, layout.unused_reason)
 
 
 def read_voc_file(file: Path) -> VocFile:

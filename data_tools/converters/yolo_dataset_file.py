@@ -98,7 +98,8 @@ def read_yolo_file(file: Path) -> YoloFile:
     root = _get_root(file)
     indices = _parse_names(content, file)
     prefix = str(content.get("path") or "").replace("\\", "/")
-    paths, splits, absent = RecordedPaths(root), {}, ()
+    paths, splits = RecordedPaths(root), {}
+    absent: tuple[str, ...] = ()
     for split in SPLITS:
         entries = content.get(split, content.get("valid") if split == "val" else None)
         if entries:

@@ -125,3 +125,25 @@ def test_boxes_without_area_and_labels_that_are_missing(tmp_path: Path) -> None:
     (source / "training/label_2/000001.txt").unlink()
     with pytest.raises(DataError, match=r"the label file .*000001\.txt is missing"):
         convert("kitti", source, tmp_path / "other")
+
+
+def test_own_classes(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    fields = "0.00 0 0.00 10.00 10.00 40.00 40.00 0 0 0 0 0 0 0"
+    for number, line in enumerate((f"helmet {fields}\n", f"head {fields}\nDontCare {fields}\n")):
+        image(source / f"training/image_2/{number}.png")
+        text(source / f"training/label_2/{number}.txt", line)
+    text(source / "ImageSets/train.txt", "0\n")
+    text(source / "ImageSets/val.txt", "1\n")
+    train, val = convert("kitti", source, tmp_path / "out").splits
+    assert train.objects == {"head": 0, "helmet": 1, "DontCare": 0}
+    assert val.objects == {"head": 1, "helmet": 0, "DontCare": 1}
+    # Among the types of KITTI, another type may be a mistake.
+    text(source / "training/label_2/0.txt", f"helmet {fields}\nCar {fields}\n")
+    with pytest.raises(
+        DataError, match=r"has the type 'helmet'; KITTI has Car.*classes=\[\.\.\.\]"
+    ):
+        convert("kitti", source, tmp_path / "mixed")
+    names = ["helmet", "head", "Car", "DontCare"]
+    train, _ = convert("kitti", source, tmp_path / "named", classes=names).splits
+    assert train.objects == {"helmet": 1, "head": 0, "Car": 1, "DontCare": 0}
