@@ -21,6 +21,7 @@ from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.name_lists import read_names
 from data_tools.reading.source_folder import (
     format_first,
+    is_file,
     read_lines,
     require_parts,
 )
@@ -136,7 +137,7 @@ def convert_kitti(  # noqa: PLR0913 - each is an option of the format
 def _collect_classes(source: Path, splits: Split) -> Sequence[str]:
     """Return the types of KITTI, or all types that occur, sorted, if none of them is KITTI's."""
     files = [source / LABELS / f"{name}.txt" for names in splits.values() for name in names]
-    lines = [line.split() for file in files if file.is_file() for line in read_lines(file)]
+    lines = [line.split() for file in files if is_file(file) for line in read_lines(file)]
     types = {words[0] for words in lines if words} - {DONT_CARE}
     if not types or types & set(CLASSES):
         return CLASSES

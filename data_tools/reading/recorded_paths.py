@@ -11,6 +11,7 @@ from data_tools.reading.source_folder import (
     is_file,
     is_folder,
     iterate_path_endings,
+    make_absolute,
 )
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
@@ -50,7 +51,8 @@ class RecordedPaths:
         """
         path, other_path = self._search(name, prefix)
         if path is not None:
-            if len(path.relative_to(self.root).parts) < len(_list_parts(name)):
+            is_shorter = len(path.relative_to(self.root).parts) < len(_list_parts(name))
+            if is_shorter and make_absolute(self.root / name) != make_absolute(path):
                 self._shortened.setdefault(split, []).append((name, path))
             return path
         if other_path is not None:

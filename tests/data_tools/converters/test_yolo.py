@@ -254,6 +254,10 @@ def test_a_path_of_another_machine_is_reported(tmp_path: Path) -> None:
     (warning,) = train.warnings
     assert warning.startswith("1 recorded path is not in ")
     assert warning.endswith("'/home/me/cells/images/train' is read as 'images/train'")
+    for path in (f"{source}/images/train", "../in/images/train"):
+        (source / "data.yaml").write_text(f"train: {path}\nnames: [a]\n")
+        (train,) = convert_yolo(source, tmp_path / path.replace("/", "-"))
+        assert train.warnings == ()
 
 
 def test_names_that_differ_only_in_case_or_spaces_are_reported(tmp_path: Path) -> None:
