@@ -31,7 +31,6 @@ from data_tools.reading.source_folder import (
     IMAGE_SUFFIXES,
     SPLIT_ALIASES,
     SPLITS,
-    find_file,
     find_split_lists,
     format_listing,
     is_file,
@@ -50,7 +49,7 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
-from resnet_tasks.data.images.find_images import walk_files
+from resnet_tasks.data.images.find_images import find_file, walk_files
 from resnet_tasks.data.images.image_files import open_image
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError

@@ -24,7 +24,6 @@ from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.name_lists import normalize_name
 from data_tools.reading.source_folder import (
     SPLITS,
-    find_file,
     is_file,
     is_image,
     make_absolute,
@@ -35,7 +34,7 @@ from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
-from resnet_tasks.data.images.find_images import walk_files
+from resnet_tasks.data.images.find_images import find_file, walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
 

@@ -27,7 +27,6 @@ from data_tools.converters.yolo_dataset_file import (
 )
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
-    find_file,
     is_file,
     is_image,
     read_lines,
@@ -38,7 +37,7 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
-from resnet_tasks.data.images.find_images import walk_files
+from resnet_tasks.data.images.find_images import find_file, walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 

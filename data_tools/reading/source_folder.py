@@ -5,9 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import random
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -191,25 +189,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # the name is too long or contains a zero byte
         return False
-
-
-def find_file(path: Path) -> Path | None:
-    """Return a file, or the file whose name differs only in its Unicode form; None if it is absent.
-
-    macOS stores some names in the form NFD, while lists and labels have the form NFC.
-    """
-    if is_file(path):
-        return path
-    if path.name.isascii() or not is_folder(path.parent):
-        return None
-    names = _list_normalized(path.parent, path.parent.stat().st_mtime_ns)
-    name = names.get(unicodedata.normalize("NFC", path.name))
-    return None if name is None else path.with_name(name)
-
-
-@lru_cache(maxsize=8)
-def _list_normalized(folder: Path, modified: int) -> dict[str, str]:  # noqa: ARG001  # of the cache
-    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}  # noqa: PTH208
 
 
 def is_folder(path: Path) -> bool:

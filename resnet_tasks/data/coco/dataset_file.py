@@ -19,6 +19,7 @@ from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
 from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import Problem
 from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.image_files import DAMAGE
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
@@ -62,8 +63,12 @@ class CocoFile:
         return self.path.parent / str(self.info.get("sem_seg_root", ""))
 
     def image_path(self, record: ImageRecord) -> Path:
-        """Return the path of an image."""
-        return self.images_root / record.file_name
+        """Return the path of an image, whose name may have another Unicode form on disk."""
+        return self._locate(record.file_name)
+
+    def _locate(self, name: str) -> Path:
+        path = self.images_root / name
+        return path if name.isascii() else find_file(path) or path
 
     def sem_seg_path(self, record: ImageRecord) -> Path | None:
         """Return the path of the semantic label map of an image, or None if it has no map."""
@@ -176,7 +181,7 @@ class CocoFile:
     def _iter_files(self) -> Iterator[Path]:
         """Yield the paths of all images, then of all semantic maps."""
         names = map(self.images.get_file_name, range(len(self.images)))
-        yield from (self.images_root / name for name in names)
+        yield from map(self._locate, names)
         yield from self._list_maps()
 
     def _list_maps(self) -> list[Path]:

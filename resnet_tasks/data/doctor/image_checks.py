@@ -18,6 +18,7 @@ from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.data.doctor.image_similarity import HASH_BYTES, difference_hash
 from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.image_files import DAMAGE, TURNED, read_orientation
 from resnet_tasks.data.images.label_files import require_lossless
 from resnet_tasks.errors import DataError
@@ -133,6 +134,8 @@ def _check_image(
 ) -> _ImageCheck:
     problems: list[tuple[str, str]] = []
     path = os.path.join(roots[0], record.file_name)  # noqa: PTH118 - fast
+    if not record.file_name.isascii():
+        path = str(find_file(Path(path)) or path)
     digest = None
     if not os.path.isfile(path):  # noqa: PTH113 - fast
         problems.append(("missing_file", path))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from resnet_tasks.data.images.image_files import SUFFIXES
@@ -129,3 +131,25 @@ def make_output_names(files: Sequence[Path]) -> list[str]:
         used_names.add(name)
         names.append(name)
     return names
+
+
+def find_file(path: Path) -> Path | None:
+    """Return a file, or the file whose name differs only in its Unicode form; None if it is absent.
+
+    macOS stores some names in the form NFD, while lists and labels have the form NFC.
+    """
+    try:
+        if path.is_file():
+            return path
+        if path.name.isascii() or not path.parent.is_dir():
+            return None
+        names = _list_normalized(path.parent, path.parent.stat().st_mtime_ns)
+    except (OSError, ValueError):  # the name is too long or contains a zero byte
+        return None
+    name = names.get(unicodedata.normalize("NFC", path.name))
+    return None if name is None else path.with_name(name)
+
+
+@lru_cache(maxsize=8)
+def _list_normalized(folder: Path, modified: int) -> dict[str, str]:  # noqa: ARG001  # of the cache
+    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}  # noqa: PTH208

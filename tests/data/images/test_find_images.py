@@ -1,8 +1,12 @@
+import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from resnet_tasks.data.images.find_images import find_files, is_system_name
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.doctor.check import check_coco
+from resnet_tasks.data.images.find_images import find_file, find_files, is_system_name
 
 
 @pytest.mark.parametrize(
@@ -28,3 +32,25 @@ def test_folders_are_searched_without_system_files(tmp_path: Path) -> None:
     assert find_files([root], {".jpg"}) == ([root / "a.jpg"], 2)
     assert find_files([root / ".cache/c.jpg"], {".jpg"}) == ([root / ".cache/c.jpg"], 0)
     assert find_files([root / ".cache"], {".jpg"}) == ([root / ".cache/c.jpg"], 0)
+
+
+def test_names_in_another_unicode_form(tmp_path: Path) -> None:
+    nfc = "gr\u00f6\u00dfe.png"
+    nfd = unicodedata.normalize("NFD", nfc)
+    (tmp_path / nfd).touch()
+    assert find_file(tmp_path / nfc) == tmp_path / nfd
+    assert find_file(tmp_path / nfd) == tmp_path / nfd
+    assert find_file(tmp_path / "gro\u00dfe.png") is None
+    assert find_file(tmp_path / ("\u00f6" * 300)) is None
+    assert find_file(tmp_path / "none" / nfc) is None
+    content = {
+        "images": [{"id": 1, "file_name": nfc, "height": 10, "width": 20}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    coco = read_coco(tmp_path / "train.json")
+    assert coco.image_path(coco.images[0]) == tmp_path / nfd
+    assert coco.find_missing_files() == ()
+    kinds = [problem.kind for problem in check_coco(tmp_path / "train.json").problems]
+    assert "missing_file" not in kinds
