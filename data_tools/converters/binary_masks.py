@@ -174,7 +174,7 @@ def convert_binary_masks(
     return dataset.write(
         {split: count.track(records) for split, records in splits.items()},
         add_image,
-        lambda writer: writer.warn(*coverage[writer.split].warnings()),
+        lambda writer: writer.report.warn(*coverage[writer.split].warnings()),
     )
 
 
@@ -283,7 +283,7 @@ def _add_image(
     for component in find_components(mask):
         if component.area < SMALL_COMPONENT:
             speck = f"{category} of {Count(component.area):pixel}"
-            writer.skip(name, speck, "a speck; its pixels stay labeled")
+            writer.report.skip(name, speck, "a speck; its pixels stay labeled")
         else:
             writer.add_mask(image_id, category, component.to_mask(size))
 
@@ -332,4 +332,6 @@ def _add_boxes(
         if part.any():
             writer.add_mask(image_id, category, part)
         else:
-            writer.skip(file, f"{category}, box {corners}", "the mask has no pixel inside the box")
+            writer.report.skip(
+                file, f"{category}, box {corners}", "the mask has no pixel inside the box"
+            )

@@ -203,7 +203,7 @@ def _add_image(writer: CocoWriter, image: Path, file: Path, city: str) -> None:
             )
         else:
             description = f"{city_object.label} (drawn as number {number})"
-            writer.skip(file.name, description, "it is fully hidden behind other objects")
+            writer.report.skip(file.name, description, "it is fully hidden behind other objects")
 
 
 def render_object_map(objects: list[CityObject], size: tuple[int, int]) -> NDArray[np.int32]:

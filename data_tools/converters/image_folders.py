@@ -101,7 +101,7 @@ def convert_image_folders(
         try:
             size = measure_image_size(file)
         except DataError as error:
-            writer.skip(file.relative_to(source).as_posix(), name, str(error))
+            writer.report.skip(file.relative_to(source).as_posix(), name, str(error))
             return
         writer.add_label(writer.add_image(file, size=size), name)
 

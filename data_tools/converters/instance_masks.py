@@ -110,7 +110,7 @@ def convert_instance_masks(
     return dataset.write(
         track_splits(splits, progress),
         add_image,
-        lambda writer: writer.warn(*coverage[writer.split].warnings()),
+        lambda writer: writer.report.warn(*coverage[writer.split].warnings()),
     )
 
 
@@ -159,7 +159,7 @@ def _add_image(
     image_id = writer.add_image(images[0], size=size)
     semantic = np.zeros(size, dtype=np.int64)
     for file in list_unread_files(folder / "masks"):
-        writer.skip(f"{folder.name}/masks/{file.name}", file.name, "a hidden or system file")
+        writer.report.skip(f"{folder.name}/masks/{file.name}", file.name, "a hidden or system file")
     mask_files = ImageIndex(folder / "masks").files
     coverage.add_image(folder.name, len(mask_files))
     for file in mask_files:
@@ -171,7 +171,7 @@ def _add_image(
         if mask.shape != size:
             raise DataError(_format_other_size(file, mask.shape, size))
         if not mask.any():
-            writer.skip(f"{folder.name}/masks/{file.name}", category, "its mask is empty")
+            writer.report.skip(f"{folder.name}/masks/{file.name}", category, "its mask is empty")
             continue
         writer.add_mask(image_id, category, mask)
         semantic[mask] = 1

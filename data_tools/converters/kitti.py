@@ -129,7 +129,9 @@ def convert_kitti(  # noqa: PLR0913 - each is an option of the format
         _add_image(writer, source, image, drives.get(name), class_names)
 
     summaries = dataset.write(
-        track_splits(splits, progress), add_image, lambda writer: writer.add_note(split_method)
+        track_splits(splits, progress),
+        add_image,
+        lambda writer: writer.report.add_note(split_method),
     )
     return add_unused_images(summaries, source, "training/image_2", "no list names them")
 

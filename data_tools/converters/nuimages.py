@@ -134,7 +134,7 @@ def convert_nuimages(
 
     def finish_split(writer: CocoWriter) -> None:
         if is_mini:
-            writer.add_note("nuImages mini, 50 images, stands in for train")
+            writer.report.add_note("nuImages mini, 50 images, stands in for train")
 
     samples = {
         split: count.track(_read_annotations(tables_by_split[split].folder, rows))
@@ -305,7 +305,9 @@ def _add_object(
     if box is not None:
         writer.add_box(image_id, label, box, iscrowd=iscrowd, attributes=attributes)
     else:
-        writer.skip(location, label, "it has neither a mask nor a box with area inside the image")
+        writer.report.skip(
+            location, label, "it has neither a mask nor a box with area inside the image"
+        )
     return None
 
 

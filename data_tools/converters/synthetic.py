@@ -165,7 +165,7 @@ def _add_scene(writer: CocoWriter, scene: SyntheticScene, file: Path) -> None:
     semantic = scene.to_label_map()
     for index, cell in enumerate(scene.cells):
         if cell.visible_fraction < SMALLEST_VISIBLE:
-            writer.skip(
+            writer.report.skip(
                 file.name,
                 f"{cell.category} number {index}",
                 f"{cell.visible_fraction:.0%} of it is visible",

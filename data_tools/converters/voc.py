@@ -215,7 +215,7 @@ def _add_image(
     )
     image_id = writer.add_image(image, size=size)
     for description, error in annotation.invalid:
-        writer.skip_invalid(annotation.file.name, description, error)
+        writer.report.skip_invalid(annotation.file.name, description, error)
     for number, object_ in enumerate(annotation.objects):
         corners: Sequence[float] = object_.corners
         if relative:

@@ -114,9 +114,9 @@ def convert_yolo(
 
     def finish_split(writer: CocoWriter) -> None:
         split = writer.split
-        writer.warn(*dataset_file.paths.describe_shortened(split))
+        writer.report.warn(*dataset_file.paths.describe_shortened(split))
         if dataset_file.absent_test and split == next(iter(splits)):
-            writer.warn(
+            writer.report.warn(
                 f"{dataset_file.file.name} names the test split "
                 f"{', '.join(map(repr, dataset_file.absent_test))}, which does not exist; there "
                 "is no test split"
@@ -124,7 +124,9 @@ def convert_yolo(
         writer.declare_outlines()
         if not is_annotated[split]:
             writer.declare_annotated()
-            writer.skip(dataset_file.file.name, f"labels of {split}", "no image has a label file")
+            writer.report.skip(
+                dataset_file.file.name, f"labels of {split}", "no image has a label file"
+            )
         _report_orphans(writer, dataset_file.splits[split], set(splits[split].values()), root)
 
     pairs = {split: labels.items() for split, labels in splits.items()}
@@ -203,16 +205,16 @@ def _add_image(writer: CocoWriter, image: Path, label: Path, names: Mapping[int,
     seen_lines: set[tuple[str, tuple[float, ...]]] = set()
 
     def skip_line(number: int, error: DataError) -> None:
-        writer.skip_invalid(label.name, f"line {number}", error)
+        writer.report.skip_invalid(label.name, f"line {number}", error)
 
     lines = read_labels(label, names, skip_line) if label.is_file() else ()
     for number, name, coordinates in lines:
         if (name, coordinates) in seen_lines:
-            writer.skip(label.name, f"{name} (line {number})", "it repeats an earlier line")
+            writer.report.skip(label.name, f"{name} (line {number})", "it repeats an earlier line")
             continue
         seen_lines.add((name, coordinates))
         if not all(-ROUNDING <= coordinate <= 1 + ROUNDING for coordinate in coordinates):
-            writer.count_change("coordinates outside the image were clipped")
+            writer.report.count_change("coordinates outside the image were clipped")
         labeled_object = _build_labeled_object(name, f"line {number}", coordinates, size)
         add_labeled_object(writer, image_id, labeled_object, size, label.name)
 
@@ -299,4 +301,4 @@ def _report_orphans(
             is_label = file.suffix == ".txt" and file.name not in NOT_LABELS
             if is_label and file not in used_label_files:
                 name = file.relative_to(root).as_posix()
-                writer.skip(name, "all its objects", "there is no image of that name")
+                writer.report.skip(name, "all its objects", "there is no image of that name")

@@ -42,7 +42,7 @@ def order_corners(writer: CocoWriter, corners: Sequence[float]) -> Box:
     """
     x1, y1, x2, y2 = corners
     if x1 > x2 or y1 > y2:
-        writer.count_change("corners in the wrong order were exchanged")
+        writer.report.count_change("corners in the wrong order were exchanged")
         return sort_corners(corners)
     return x1, y1, x2, y2
 
@@ -74,6 +74,6 @@ def add_clipped_box(
     writer.count_box_format(image_id, (x1, y1, x2 - x1, y2 - y1))
     box = clip_corners((x1, y1, x2, y2), writer.get_image_size(image_id))
     if box is None:
-        writer.skip(file, description, "its box has no area inside the image")
+        writer.report.skip(file, description, "its box has no area inside the image")
     else:
         writer.add_box(image_id, category, box, iscrowd=iscrowd, attributes=attributes)

@@ -125,10 +125,10 @@ def add_labeled_object(
             )
         except InvalidShapeError as error:
             description = f"{labeled_object.label} ({labeled_object.description})"
-            writer.skip_invalid(file, description, error)
+            writer.report.skip_invalid(file, description, error)
             return
     if not is_visible:
-        writer.skip(
+        writer.report.skip(
             file,
             f"{labeled_object.label} ({labeled_object.description})",
             "it has no area inside the image",
@@ -160,9 +160,9 @@ def add_labeled_image(
     """
     image_id = writer.add_image(image, size=size, group=group)
     for description, reason in skipped:
-        writer.skip(file, description, reason)
+        writer.report.skip(file, description, reason)
     for description, error in invalid:
-        writer.skip_invalid(file, description, error)
+        writer.report.skip_invalid(file, description, error)
     for labeled_object in objects:
         add_labeled_object(writer, image_id, labeled_object, size, file)
 

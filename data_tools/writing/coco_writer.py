@@ -14,7 +14,6 @@ folder of the JSON. `sem_seg_file_name` is always relative to the folder of the 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.shapes.invalid_shape import require_few_invalid
 from data_tools.writing.coco_annotations import CocoAnnotations
 from data_tools.writing.coco_images import CocoImages
 from data_tools.writing.coco_shapes import (
@@ -31,14 +29,13 @@ from data_tools.writing.coco_shapes import (
     shape_from_mask,
     shape_from_polygons,
 )
-from data_tools.writing.repairs import RepairList
+from data_tools.writing.conversion_report import ConversionReport
 from data_tools.writing.semantic_maps import SemanticMaps
-from data_tools.writing.split_summary import SkippedObject, SplitSummary
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.box_formats import BoxFormatCounter
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import require_class_names
-from resnet_tasks.number_formats import Count
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
@@ -75,7 +72,7 @@ class CocoWriter:
         license_name: License of the source data.
 
     Attributes:
-        repairs: Repaired faults of the source files, which become warnings of the summary.
+        report: Skipped, changed and repaired parts of the source, notes and warnings.
 
     Raises:
         DataError: If the JSON already exists, or category names repeat or cannot be printed.
@@ -109,12 +106,7 @@ class CocoWriter:
         self._names = names
         self._images = CocoImages(folder, split, root=images_root, copy_images=copy_images)
         self._annotations = CocoAnnotations(folder, names)
-        self._skipped: list[SkippedObject] = []
-        self._invalid: list[str] = []
-        self._changed: Counter[str] = Counter()
-        self._notes: list[str] = []
-        self._warnings: list[str] = []
-        self.repairs = RepairList()
+        self.report = ConversionReport()
         self._box_formats = BoxFormatCounter()
         self._semantic_maps = SemanticMaps(folder, split, num_categories=len(names))
         self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
@@ -297,19 +289,6 @@ class CocoWriter:
         if self._annotations.all_have_outlines:
             self.declare_annotated("boxes", "masks")
 
-    def skip(self, file: Path | str, description: str, reason: str) -> None:
-        """Record an object that is not converted."""
-        self._skipped.append(SkippedObject(str(file), description, reason))
-
-    def count_change(self, description: str) -> None:
-        """Count an object that differs from the source."""
-        self._changed[description] += 1
-
-    def skip_invalid(self, file: Path | str, description: str, error: DataError) -> None:
-        """Record an invalid object that is not converted; `write` refuses many of them."""
-        self._invalid.append(str(error))
-        self.skip(file, description, str(error))
-
     def count_box_format(self, image_id: int, box: Sequence[float]) -> None:
         """Count a box (x, y, width, height) as the source states it, before it is clipped."""
         self._box_formats.add(box, self.get_image_size(image_id))
@@ -319,26 +298,13 @@ class CocoWriter:
         record = self._images.get_record(image_id)
         return record["height"], record["width"]
 
-    def add_note(self, text: str) -> None:
-        """Add a sentence to the data card."""
-        self._notes.append(text)
-
-    def warn(self, *warnings: str) -> None:
-        """Add possible faults of the source to the data card; they are also printed."""
-        self._warnings.extend(warnings)
-
     def write(self) -> SplitSummary:
         """Write the JSON atomically, and return the summary of the split.
 
         Raises:
-            DataError: If many objects are invalid; see `require_few_invalid`.
+            DataError: If many objects are invalid; see `ConversionReport`.
         """
-        require_few_invalid(self._invalid, sum(self._annotations.counts), self.split)
-        if self._invalid:
-            self.warn(
-                f"{Count(len(self._invalid)):invalid object is} skipped: {self._invalid[0]}"
-                f"{'; ...' if len(self._invalid) > 1 else ''}"
-            )
+        self.report.require_few_invalid(sum(self._annotations.counts), self.split)
         with open_atomic(self.file) as stream:
             stream.write(f'{{"info": {json.dumps(self._info)}, ')
             stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')
@@ -359,12 +325,11 @@ class CocoWriter:
             len(self._images.records),
             objects,
             pixels,
-            tuple(self._skipped),
-            changed=dict(self._changed),
-            notes=tuple(self._notes),
+            tuple(self.report.skipped),
+            changed=dict(self.report.changed),
+            notes=tuple(self.report.notes),
             warnings=(
-                *self._warnings,
-                *self.repairs.describe(),
+                *self.report.list_warnings(),
                 *self._list_crowd_warnings(),
                 *self._list_format_warnings(),
             ),

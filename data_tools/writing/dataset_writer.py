@@ -95,7 +95,7 @@ class DatasetWriter:
                 license_name=self.license_name,
             )
             if not summaries:  # the splits share their classes
-                writer.warn(*describe_similar_names(c.name for c in self.categories))
+                writer.report.warn(*describe_similar_names(c.name for c in self.categories))
             for sample in samples:
                 add_sample(writer, sample)
             if finish_split is not None:

@@ -152,7 +152,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
 
     def finish_split(writer: CocoWriter) -> None:
         if plan.has_mixed_depths:
-            writer.warn(plan.describe_mixed_depths())
+            writer.report.warn(plan.describe_mixed_depths())
         if (split := writer.split) in tables_by_split:
             _report_unread(writer, source, split, tables_by_split[split], images_by_split[split])
 
@@ -304,11 +304,15 @@ def _report_unread(
 ) -> None:
     """Report the numbers of images that are skipped because they were not annotated."""
     if num_unseen := len(table_images) - len(selected):
-        writer.skip(split, f"{Count(num_unseen):image}", "the chosen reader did not review them")
+        writer.report.skip(
+            split, f"{Count(num_unseen):image}", "the chosen reader did not review them"
+        )
     # Splits may share a folder, whose other images belong to the other tables.
     if find_folder(source, split) != source:
         table_stems = {normalize_name(strip_suffix(name)) for name in table_images}
         if unread := sum(
             stem not in table_stems for stem in list_image_files(find_folder(source, split))
         ):
-            writer.skip(split, f"{Count(unread):image}", "no row of the table refers to them")
+            writer.report.skip(
+                split, f"{Count(unread):image}", "no row of the table refers to them"
+            )

@@ -102,11 +102,11 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
             # The message of the error names the file, which hashed names must hide.
             reason = name if hashed_names else str(error)
         if reason:
-            writer.skip(name, "file", reason)
+            writer.report.skip(name, "file", reason)
 
     def finish_split(writer: CocoWriter) -> None:
         if plan.has_mixed_depths:
-            writer.warn(plan.describe_mixed_depths())
+            writer.report.warn(plan.describe_mixed_depths())
 
     summaries = dataset.write(track_splits(splits, progress), add_file, finish_split)
     if not any(summary.images for summary in summaries):
@@ -224,7 +224,7 @@ def add_frames(
         )
         added.append(AddedFrame(image_id, frame.scale))
     for repair in dicom.repairs:
-        writer.repairs.add(repair, name.as_posix())
+        writer.report.add_repair(repair, name.as_posix())
     return added
 
 

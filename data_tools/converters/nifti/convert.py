@@ -99,7 +99,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
 
     def finish_split(writer: CocoWriter) -> None:
         for name in _list_unlabeled(layout, writer.split, splits):
-            writer.skip(name, "volume", "it has no labels")
+            writer.report.skip(name, "volume", "it has no labels")
 
     return dataset.write(track_splits(splits, progress), add_case, finish_split)
 
@@ -160,7 +160,7 @@ def _add_case(
     if num_skipped := volume.num_slices - len(kept_indices):
         description = f"{num_skipped} of {volume.num_slices} {volume.plane} slices"
         reason = f"they hold no labels, and empty_slices is {empty_slices:g}"
-        writer.skip(volume.name, description, reason)
+        writer.report.skip(volume.name, description, reason)
     for index in kept_indices:
         pixels = volume.read_image(index, fill=fill)
         name = Path(volume.name, f"{volume.name}_{volume.plane}_{index:04d}")
@@ -175,7 +175,7 @@ def _add_case(
         )
         writer.add_semantic(image_id, volume.read_labels(index, ids))
     for repair, file in volume.repairs.items():
-        writer.repairs.add(repair, f"{file.parent.name}/{file.name}")
+        writer.report.add_repair(repair, f"{file.parent.name}/{file.name}")
 
 
 def _select_slices(volume: Volume, ids: Mapping[int, int], fraction: float) -> list[int]:

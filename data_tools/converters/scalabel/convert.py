@@ -253,15 +253,15 @@ def _add_object(
             image_id, name, polygons, iscrowd=iscrowd, attributes=attributes
         )
         if not added:
-            writer.skip(location, name, "its polygons cover no pixel of the image")
+            writer.report.skip(location, name, "its polygons cover no pixel of the image")
         return
     if label.get("box2d") is None:
-        writer.skip(location, name, "it has neither a box nor a closed polygon")
+        writer.report.skip(location, name, "it has neither a box nor a closed polygon")
         return
     x1, y1, x2, y2 = order_corners(writer, parse_corners(label["box2d"], location))
     box = clip_corners((x1, y1, x2 + 1, y2 + 1), writer.get_image_size(image_id))
     if box is None:
-        writer.skip(location, name, "its box has no area inside the image")
+        writer.report.skip(location, name, "its box has no area inside the image")
     else:
         writer.add_box(image_id, name, box, iscrowd=iscrowd, attributes=attributes)
 
@@ -289,15 +289,15 @@ def _add_notes(
         label_counts = ", ".join(
             f"{name} {number}" for name, number in sorted(skipped_counts.labels.items())
         )
-        writer.add_note(f"skipped labels of other tasks: {label_counts}")
+        writer.report.add_note(f"skipped labels of other tasks: {label_counts}")
     if skipped_counts.frames:
-        writer.add_note(
+        writer.report.add_note(
             f"skipped: {Count(skipped_counts.frames):image} that only additional label files list"
         )
     if skipped_counts.images_without_map and semantic != "none":
-        writer.add_note(
+        writer.report.add_note(
             f"{Count(skipped_counts.images_without_map):image has} no entry in the additional "
             "label files; the label maps are void"
         )
     if not need_images:
-        writer.add_note("converted without the images: their sizes were not checked")
+        writer.report.add_note("converted without the images: their sizes were not checked")

@@ -42,7 +42,7 @@ def test_everything_written_is_read_back(tmp_path: Path) -> None:
     ids = np.where(mask, 2, 1)
     ids[0] = (0, 255, 1, 1, 1, 1, 1, 1)
     coco.add_semantic(image_id, ids)
-    coco.skip("x.xml", "car 3", "no area")
+    coco.report.skip("x.xml", "car 3", "no area")
     summary = coco.write()
 
     content = load(out / "train.json")

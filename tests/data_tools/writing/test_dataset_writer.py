@@ -50,8 +50,8 @@ def test_splits_are_written_one_after_the_other(tmp_path: Path) -> None:
 
     def finish(writer: CocoWriter) -> None:
         events.append((writer.split, (tmp_path / "out" / f"{writer.split}.json").exists()))
-        writer.add_note(f"a note on {writer.split}")
-        writer.warn("a warning", "another")
+        writer.report.add_note(f"a note on {writer.split}")
+        writer.report.warn("a warning", "another")
 
     train, val = dataset.write({"train": read("ab"), "val": read("c")}, add, finish)
     assert events == [
