@@ -20,6 +20,7 @@ from benchmarks.multitask import (
 from resnet_tasks.errors import DataError
 
 
+@pytest.mark.slow
 def test_a_tiny_measurement_runs(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     content = main(["--quick", "--out", str(tmp_path / "numbers.json"), "--device", "cpu"])

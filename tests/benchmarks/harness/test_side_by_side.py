@@ -76,6 +76,7 @@ def test_detectors_that_differ_are_refused() -> None:
         detectors.require_same_detections(mine, yours)
 
 
+@pytest.mark.slow
 def test_mask_detectors_that_differ_are_refused() -> None:
     batch = generate_street_batch((64, 96), 2, has_masks=True)
     ours = detectors.build_our_detector("resnet18", batch, "mask_rcnn")

@@ -221,7 +221,7 @@ def test_relative_boxes_are_converted_on_request(tmp_path: Path) -> None:
     outline = [0.25, 0.5, 0.5, 0.5, 0.5, 0.75]
     relative = {"image_id": 1, "category_id": 3, "iscrowd": 0, "bbox": [0.25, 0.5, 0.25, 0.25]}
     objects = [
-        {**relative, "id": 1, "area": 0.0625},
+        {**relative, "id": 1, "area": 0.0625, "bbox": [0.5, 0.25, 0.25, 0.25]},
         {**relative, "id": 2, "area": 0.03125, "segmentation": [outline]},
         {**relative, "id": 3, "category_id": 7, "bbox": [5, 6, 20, 10], "area": 200},
     ]
@@ -233,7 +233,7 @@ def test_relative_boxes_are_converted_on_request(tmp_path: Path) -> None:
     assert "2 of 3 boxes have no coordinate outside 0..1" in problem.message
     report = repair(path, tmp_path / "fixed.json", convert="relative_boxes")
     first, second, third = json.loads(report.path.read_text())["annotations"]
-    assert (first["bbox"], first["area"]) == ([15, 20, 15, 10], 150)
+    assert (first["bbox"], first["area"]) == ([30, 10, 15, 10], 150)
     assert (second["bbox"], second["area"]) == ([15, 20, 15, 10], 75)
     assert second["segmentation"] == [[15, 20, 30, 20, 30, 30]]
     assert third == objects[2]
