@@ -149,7 +149,7 @@ def _describe_excess(
     )
     return (
         f"the exported graph does not predict what the model predicts on {Count(number):image}: "
-        f"{bad}; allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
+        f"{bad}; allowed: boxes {allowed.box:g} px, scores {allowed.score:g}, "
         f"{allowed.unmatched:.1%} of all detections' scores and {allowed.pixels:.1%} of the "
         "pixels; nothing was written: predict with the run folder, and please report this"
     )
