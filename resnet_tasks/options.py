@@ -123,17 +123,20 @@ def _describe_problems(
         if problem["type"] in ("extra_forbidden", "missing", "value_error"):
             yield describe_problem(problem, options_class.model_fields)
             continue
-        path, value = _find_value(problem["loc"], options)
+        path, value = locate_value(problem["loc"], options)
         name = ".".join(map(str, path))
         yield f"{name}: got {value!r}; allowed is {describe_allowed(schema, path)}"
 
 
-def _find_value(
-    loc: tuple[int | str, ...], options: Mapping[str, Any]
-) -> tuple[tuple[int | str, ...], Any]:
-    """Return the path of an invalid value and the value; `loc` also names members of unions."""
+def locate_value(loc: tuple[int | str, ...], document: Any) -> tuple[tuple[int | str, ...], Any]:
+    """Return the key path of an invalid value, and the value.
+
+    Args:
+        loc: Location of a validation error, which also names the members of unions.
+        document: Validated document.
+    """
     path: tuple[int | str, ...] = ()
-    value: Any = options
+    value = document
     for part in loc:
         if isinstance(value, list | tuple):
             is_inside = isinstance(part, int) and part < len(value)

@@ -10,7 +10,7 @@ from typing import Any
 from resnet_tasks.docstrings import get_first_sentence
 from resnet_tasks.foreign_names import HEAD
 from resnet_tasks.recipe.schema_keys import find_schema, list_members, list_section_keys
-from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path
+from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path, get_value
 
 Completion = tuple[str, str]
 """Text that replaces the incomplete word, and its description."""
@@ -66,7 +66,7 @@ def _complete_keys(text: str, document: Any) -> list[Completion]:
         is_section = bool(_list_parts(child_path, document))
         if is_section:
             completions.append((f"{format_key_path(child_path)}.", description))
-        is_list = isinstance(_get_value(child_path, document), list)
+        is_list = isinstance(get_value(child_path, document), list)
         if not is_section or is_list or _accepts_plain_values(child_path):
             completions.append((f"{format_key_path(child_path)}=", description))
     return completions
@@ -74,7 +74,7 @@ def _complete_keys(text: str, document: Any) -> list[Completion]:
 
 def _list_parts(path: KeyPath, document: Any) -> list[str]:
     """List the next parts below a key: keys of the schema, or names and positions of the recipe."""
-    value = _get_value(path, document)
+    value = get_value(path, document)
     if isinstance(value, list):
         return [str(position) for position in range(len(value))]
     names = [*value] if isinstance(value, dict) else []
@@ -105,7 +105,7 @@ def _complete_values(path: KeyPath, document: Any, known_values: KnownValues) ->
         )
         if member.get("type") == "null":
             values.append("null")
-    present = _get_value(path, document)
+    present = get_value(path, document)
     present = node.get("default") if present is None else present
     if present is not None and not isinstance(present, dict):
         values.append(_format_value(present))
@@ -119,15 +119,3 @@ def _format_value(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"))
-
-
-def _get_value(path: KeyPath, document: Any) -> Any:
-    value = document
-    for part in path:
-        if isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            return None
-    return value

@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_tasks.foreign_names import HEAD, VALUE, find_keys, normalize_name
 from resnet_tasks.recipe.schema_keys import iter_key_paths, list_section_keys
-from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path
+from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path, get_value
 from resnet_tasks.registry import find_nearest
 
 MOST_SUGGESTIONS = 3
@@ -33,14 +33,14 @@ def suggest_keys(path: KeyPath, document: Any) -> list[str]:
     known_keys = list_section_keys(path[:-1])
     key = str(path[-1])
     typed = find_nearest(key, known_keys, cutoff=TYPING_ERROR)
-    value = _get_value(path, document)
+    value = get_value(path, document)
     if typed and isinstance(value, dict):
         return [format_key_path((*path[:-1], typed))]
     # An unknown section, such as `SOLVER` or `train_cfg`, is understood by the keys inside it.
     suggestions = [
         suggestion
         for leaf in _iter_leaves(path, value)
-        for suggestion in _translate(leaf, _get_value(leaf, document), document)
+        for suggestion in _translate(leaf, get_value(leaf, document), document)
     ] or _translate(path, value, document)
     if suggestions:
         return list(dict.fromkeys(suggestions))[:MOST_SUGGESTIONS]
@@ -123,10 +123,3 @@ def _iter_leaves(path: KeyPath, value: Any) -> Iterator[KeyPath]:
                 yield from _iter_leaves((*path, key), child)
             else:
                 yield (*path, key)
-
-
-def _get_value(path: KeyPath, document: Any) -> Any:
-    value = document
-    for part in path if document else ():
-        value = value[part]
-    return value

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from resnet_tasks.docstrings import get_first_sentence
 from resnet_tasks.foreign_names import find_keys
+from resnet_tasks.options import locate_value
 from resnet_tasks.recipe.key_suggestions import suggest_keys
 from resnet_tasks.recipe.schema_keys import find_schema, get_json_schema, list_section_keys
 from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path
@@ -30,7 +31,7 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
     """
     sentences: dict[KeyPath, str] = {}
     for problem in error.errors(include_url=False):
-        path, value = _locate(problem["loc"], document)
+        path, value = locate_value(problem["loc"], document)
         if (
             problem["type"] == "too_short"
             and value
@@ -54,21 +55,6 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
         # Each member of a union reports the same value; the first report is enough.
         sentences.setdefault(path, sentence)
     return sentences
-
-
-def _locate(loc: KeyPath, document: Any) -> tuple[KeyPath, Any]:
-    """Return the part of `loc` inside the document, without union members, and the value there."""
-    path: KeyPath = ()
-    value = document
-    for part in loc:
-        if isinstance(value, dict):
-            inside = part in value
-        else:
-            inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
-        if inside:
-            value = value[part]
-            path = (*path, part)
-    return path, value
 
 
 def _describe_unknown_key(path: KeyPath, document: Any) -> str:

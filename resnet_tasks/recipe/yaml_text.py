@@ -216,3 +216,16 @@ _Dumper.add_implicit_resolver(
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(rf"^(?:{_FLOAT.pattern})$"), list("-+.0123456789")
 )
+
+
+def get_value(path: KeyPath, document: Any) -> Any:
+    """Return the value at a key path of a parsed document; None if there is none."""
+    value = document
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return None
+    return value

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,13 @@ def standardize_content(
         convert: Finding whose boxes are converted to pixels, from `CONVERTIBLE`.
     """
     changes: list[FormChange] = []
+    edit_image = partial(_standardize_image, root=root)
     top = dict(content.top)
-    top["images"] = list(_standardize_images(content, root, leave, changes))
+    top["images"] = list(_edit_records(content, "images", edit_image, leave, changes))
     if isinstance(top.get("annotations"), list):
-        top["annotations"] = list(_standardize_annotations(content, leave, changes))
+        top["annotations"] = list(
+            _edit_records(content, "annotations", _standardize_annotation, leave, changes)
+        )
     standard = replace(content, top=top)
     if convert is not None and isinstance(top.get("annotations"), list):
         top["annotations"] = list(_convert_boxes(standard, convert, changes))
@@ -103,43 +107,43 @@ class _FormEditor:
         self.is_changed = True
 
 
-def _standardize_images(
-    content: CocoContent, root: Path, leave: Collection[str], log: list[FormChange]
+def _edit_records(
+    content: CocoContent,
+    section: str,
+    edit: Callable[[_FormEditor, dict[str, Any]], None],
+    leave: Collection[str],
+    log: list[FormChange],
 ) -> Iterator[Any]:
-    for position, entry in enumerate(content.top["images"]):
+    """Yield the records of a section, edited; records without a change stay undecoded."""
+    for position, entry in enumerate(content.top[section]):
         record = decode_record(entry)
         if not isinstance(record, dict):
             yield entry
             continue
-        editor = _FormEditor(f"images[{position}]", record, leave, log)
-        editor.set_value("image_record", "id", _to_whole_id(record.get("id")))
-        for key in ("height", "width"):
-            editor.set_value("image_record", key, _to_number(record.get(key)))
-        name = record.get("file_name")
-        if isinstance(name, str) and "\\" in name and not (root / name).is_file():
-            slashed = name.replace("\\", "/")
-            # Only a file that exists proves that the backslashes separate folders.
-            if is_inside(slashed) and (root / slashed).is_file():
-                editor.set_value("missing_file", "file_name", slashed)
+        editor = _FormEditor(f"{section}[{position}]", record, leave, log)
+        edit(editor, record)
         yield record if editor.is_changed else entry
 
 
-def _standardize_annotations(
-    content: CocoContent, leave: Collection[str], log: list[FormChange]
-) -> Iterator[Any]:
-    for position, entry in enumerate(content.top["annotations"]):
-        record = decode_record(entry)
-        if not isinstance(record, dict):
-            yield entry
-            continue
-        editor = _FormEditor(f"annotations[{position}]", record, leave, log)
-        editor.set_value("missing_id", "id", _to_whole_id(record.get("id")))
-        editor.set_value("annotation_record", "bbox", _to_box(record.get("bbox")))
-        editor.set_value("annotation_record", "iscrowd", _to_flag(record.get("iscrowd")))
-        editor.set_value("bad_area", "area", _to_number(record.get("area")))
-        polygons = _to_polygons(record.get("segmentation"))
-        editor.set_value("bad_segmentation", "segmentation", polygons)
-        yield record if editor.is_changed else entry
+def _standardize_image(editor: _FormEditor, record: dict[str, Any], root: Path) -> None:
+    editor.set_value("image_record", "id", _to_whole_id(record.get("id")))
+    for key in ("height", "width"):
+        editor.set_value("image_record", key, _to_number(record.get(key)))
+    name = record.get("file_name")
+    if isinstance(name, str) and "\\" in name and not (root / name).is_file():
+        slashed = name.replace("\\", "/")
+        # Only a file that exists proves that the backslashes separate folders.
+        if is_inside(slashed) and (root / slashed).is_file():
+            editor.set_value("missing_file", "file_name", slashed)
+
+
+def _standardize_annotation(editor: _FormEditor, record: dict[str, Any]) -> None:
+    editor.set_value("missing_id", "id", _to_whole_id(record.get("id")))
+    editor.set_value("annotation_record", "bbox", _to_box(record.get("bbox")))
+    editor.set_value("annotation_record", "iscrowd", _to_flag(record.get("iscrowd")))
+    editor.set_value("bad_area", "area", _to_number(record.get("area")))
+    polygons = _to_polygons(record.get("segmentation"))
+    editor.set_value("bad_segmentation", "segmentation", polygons)
 
 
 def _convert_boxes(content: CocoContent, convert: str, log: list[FormChange]) -> Iterator[Any]:
