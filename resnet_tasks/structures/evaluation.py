@@ -89,6 +89,8 @@ class GroundTruth:
             `occluded`.
         other_boxes_xywh: `(M, 4)` float64 xywh boxes of categories unknown to the head.
         other_categories: `(M,)` category names of `other_boxes_xywh`.
+        other_positions: `(M,)` int64, number of objects of `boxes_xywh` that stand before each of
+            `other_boxes_xywh` in the file; None: all of them.
         segmentations: COCO segmentation of every object (polygons or RLE), None for objects without
             one; None if masks are not annotated.
         extra: User-defined fields.
@@ -108,6 +110,7 @@ class GroundTruth:
     truncated: NDArray[np.float64] | None = None
     other_boxes_xywh: NDArray[np.float64] | None = None
     other_categories: tuple[str, ...] = ()
+    other_positions: NDArray[np.int64] | None = None
     segmentations: tuple[Any, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 

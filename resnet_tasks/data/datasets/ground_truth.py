@@ -51,6 +51,7 @@ def build_truth(
         if mapping[annotation.category] >= 0
     ]
     unknown_objects = [annotation for annotation in boxed if mapping[annotation.category] < 0]
+    is_known = np.asarray([mapping[annotation.category] >= 0 for annotation in boxed], np.bool_)
     return replace(
         truth,
         boxes_xywh=np.asarray(
@@ -67,6 +68,7 @@ def build_truth(
         other_categories=tuple(
             file.categories.names[annotation.category] for annotation in unknown_objects
         ),
+        other_positions=np.cumsum(is_known, dtype=np.int64)[~is_known],
         segmentations=(
             tuple(annotation.segmentation for annotation, _ in known_objects)
             if "masks" in file.annotated

@@ -218,12 +218,12 @@ class KittiEvaluator:
         regions = boxes.crowd | (truth_names == DONT_CARE)
         is_same_class = (truth_names == name.lower()) & ~regions
         is_neighbor = np.isin(truth_names, neighbor_names) & ~regions
-        objects = np.concatenate(
-            (
-                boxes.truth_boxes[is_same_class | is_neighbor],
-                other_boxes[np.isin(other_names, neighbor_names)],
-            )
-        )
+        is_candidate = is_same_class | is_neighbor
+        other_neighbors = np.isin(other_names, neighbor_names)
+        order = _find_file_order(truth, is_candidate, other_neighbors)
+        objects = np.concatenate((boxes.truth_boxes[is_candidate], other_boxes[other_neighbors]))[
+            order
+        ]
         care = np.concatenate((boxes.truth_boxes[regions], other_boxes[other_names == DONT_CARE]))
         overlap, _ = compute_overlaps(detection_boxes, objects)
         hits = np.where(overlap > min_iou, overlap, 0.0)
@@ -232,14 +232,11 @@ class KittiEvaluator:
         )
         heights = np.abs(detection_boxes[:, 3] - detection_boxes[:, 1])
         tall = objects[:, 3] - objects[:, 1]
-        is_own = np.zeros(len(objects), np.bool_)
-        is_own[: int((is_same_class | is_neighbor).sum())] = is_same_class[
-            is_same_class | is_neighbor
-        ]
+        no_others = np.zeros(int(other_neighbors.sum()), np.bool_)
+        is_own = np.concatenate((is_same_class[is_candidate], no_others))[order]
 
         def build_scene(level: _Level, hidden: NDArray[np.bool_]) -> KittiImage:
-            unseen = np.zeros(len(objects), np.bool_)
-            unseen[: int((is_same_class | is_neighbor).sum())] = hidden[is_same_class | is_neighbor]
+            unseen = np.concatenate((hidden[is_candidate], no_others))[order]
             counts = is_own & ~unseen & (tall >= level.low) & (tall < level.high)
             is_small = (heights < level.low) | (heights >= level.high)
             return KittiImage(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
@@ -287,6 +284,22 @@ class KittiEvaluator:
                     f"rules, AP cannot exceed {number - 1}/{RECALL_POINTS} with so few objects."
                 )
         return {"notes": notes} if notes else {}
+
+
+def _find_file_order(
+    truth: GroundTruth, is_used: NDArray[np.bool_], is_other_used: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Return the order of the file for the used boxes, followed by the used other boxes.
+
+    In the development kit, the objects choose their detections one after the other, so the result
+    depends on their order.
+    """
+    other_positions = truth.other_positions
+    if other_positions is None:
+        other_positions = np.full(len(is_other_used), len(is_used))
+    # A box at index i follows the other boxes at position i.
+    keys = np.concatenate((np.flatnonzero(is_used) + 0.5, other_positions[is_other_used]))
+    return np.argsort(keys, kind="stable")
 
 
 def _get_visibility(truth: GroundTruth, count: int) -> tuple[Floats, Floats]:

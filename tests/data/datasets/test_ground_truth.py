@@ -53,6 +53,13 @@ def test_truth_tells_group_spacing_visibility_and_unknown_objects(tmp_path: Path
     assert truth.occluded is not None
     assert np.array_equal(truth.occluded, [np.nan, np.nan, 2.0], equal_nan=True)
     assert truth.truncated is None
+    assert truth.other_positions is not None
+    assert truth.other_positions.tolist() == []
+    middle = seen[1].category
+    mapping = [IGNORED if category == middle else category for category in range(3)]
+    truth = build_truth(file, record, 1, mapping)
+    assert truth.other_positions is not None
+    assert truth.other_positions.tolist() == [1]  # one object stands before it
     truth = build_truth(file, record, 1, (IGNORED, IGNORED, IGNORED))
     assert truth.other_categories == tuple(names)
     assert truth.other_boxes_xywh is not None

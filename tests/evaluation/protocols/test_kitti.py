@@ -176,6 +176,40 @@ def test_neighbors_among_the_classes_are_not_judged_themselves() -> None:
     )  # no car that it is next to
 
 
+@pytest.mark.parametrize("has_van_class", [True, False])
+def test_objects_choose_detections_in_the_order_of_the_file(has_van_class: bool) -> None:
+    """Half of 80 images list the van first, which takes the only detection: recall 40/80."""
+    car, van = (102.0, 100.0, 202.0, 160.0), (100.0, 100.0, 200.0, 160.0)
+    far = (600.0, 100.0, 700.0, 160.0)
+    evaluator = KittiEvaluator(("Car", "Van") if has_van_class else ("Car",))
+    for i in range(80):
+        # A pedestrian between both and a van far away shift the indices.
+        names, boxes = ["Car", "Pedestrian", "Van", "Van"], [car, far, van, far]
+        if i < 40:
+            names, boxes = ["Van", "Pedestrian", "Van", "Car"], [van, far, far, car]
+        rows = [
+            (place, name, 0.0, 0.0)
+            for name, place in zip(names, boxes, strict=True)
+            if name in evaluator.classes
+        ]
+        others = [j for j, name in enumerate(names) if name not in evaluator.classes]
+        evaluator.update(
+            found((car, 0.8, 0)),
+            truth(
+                i,
+                *[(place, evaluator.classes.index(name), *rest) for place, name, *rest in rows],
+                other_boxes_xywh=np.asarray(
+                    [(x, y, x2 - x, y2 - y) for x, y, x2, y2 in (boxes[j] for j in others)]
+                ),
+                other_categories=tuple(names[j] for j in others),
+                other_positions=np.asarray(
+                    [sum(name in evaluator.classes for name in names[:j]) for j in others]
+                ),
+            ),
+        )
+    assert ap(evaluator) == 20 / 40
+
+
 def test_overlap_must_exceed_the_threshold_of_the_class() -> None:
     """IoU 0.7 exactly is no hit of a car, and one of a pedestrian."""
     for label, is_hit in ((0, False), (1, True)):
