@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from resnet_tasks.data.coco.field_values import (
     find,
@@ -29,11 +30,12 @@ from resnet_tasks.data.coco.json_records import (
     extract_column,
     iter_detections,
 )
-from resnet_tasks.data.coco.masks import is_rle, pack_polygon
+from resnet_tasks.data.coco.masks import MAX_COORDINATE, encode_rle, is_rle, pack_polygon
 from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.errors import MAX_LISTED, DataError, format_allowed, format_list
 from resnet_tasks.files.json_files import disable_gc, read_json
+from resnet_tasks.number_formats import Count
 
 Kind = Literal["box", "mask"]
 
@@ -49,6 +51,9 @@ class ResultColumns:
             boxes.
         scores: `(D,)` float64 scores.
         segmentations: One segmentation per detection; empty unless masks were requested.
+        mask_areas: `(D,)` float64 areas in pixels of the masks that the boxes were computed from;
+            None if the entries have boxes.
+        notes: Sentences on boxes or masks that the entries do not have.
     """
 
     images: NDArray[np.int64]
@@ -56,6 +61,16 @@ class ResultColumns:
     boxes: NDArray[np.float64] | None
     scores: NDArray[np.float64]
     segmentations: Sequence[Any] = ()
+    mask_areas: NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def areas(self) -> NDArray[np.float64]:
+        """`(D,)` areas in pixels that decide whether a box is small or large."""
+        if self.mask_areas is not None:
+            return self.mask_areas
+        assert self.boxes is not None, "box results have boxes"
+        return np.asarray(self.boxes[:, 2] * self.boxes[:, 3], np.float64)
 
 
 def read_results(path: str | Path, truth: TruthFile, *, kind: Kind = "box") -> ResultColumns:
@@ -64,7 +79,8 @@ def read_results(path: str | Path, truth: TruthFile, *, kind: Kind = "box") -> R
     Args:
         path: Path of the JSON file, a list of `{image_id, category_id, bbox: [x, y, w, h], score}`.
             For masks, `segmentation` (run lengths or polygons) replaces `bbox` or is given in
-            addition.
+            addition. As in pycocotools, masks can be evaluated as boxes, and boxes as rectangular
+            masks.
         truth: Ground truth of the results.
         kind: Kind of detection to evaluate, `box` or `mask`.
 
@@ -120,6 +136,40 @@ def _read_checked(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns:
     Raises:
         DataError: If an entry is invalid. The message names the first such entries.
     """
+    raw = [_normalize_ids(entry) for entry in _read_list(path, kind)]
+    has_box = [_has_value(entry, "bbox") for entry in raw]
+    has_mask = [_has_value(entry, "segmentation") for entry in raw]
+    is_mask_only = any(has_mask) and not any(has_box)
+    validator = _EntryValidator(truth, "mask" if is_mask_only else kind)
+    for position, entry in enumerate(raw):
+        validator.check(position, entry)
+    validator.require_valid(path, len(raw))
+    if any(has_box) and not all(has_box):
+        raise DataError(
+            f"{path}: entry {has_box.index(False)} has no bbox, but others do; give a bbox to all "
+            "entries (objects are then small or large by their box) or to none (by their mask)"
+        )
+    table, indices = validator.images, truth.categories.index_table
+    columns = ResultColumns(
+        np.asarray([table[entry["image_id"]] for entry in raw], np.int64),
+        np.asarray([indices[entry["category_id"]] for entry in raw], np.int64),
+        np.asarray([entry["bbox"] for entry in raw], np.float64).reshape(-1, 4)
+        if all(has_box)
+        else None,
+        np.asarray([entry["score"] for entry in raw], np.float64),
+    )
+    masks = [entry.get("segmentation") for entry in raw]
+    if kind == "mask":
+        return _add_masks(columns, masks, has_mask)
+    return _add_boxes(columns, masks, truth) if is_mask_only else columns
+
+
+def _read_list(path: Path, kind: Kind) -> list[Any]:
+    """Read the entries of a results file.
+
+    Raises:
+        DataError: If the file is not a list.
+    """
     raw = read_json(path)
     form = "{image_id, category_id, " + ("bbox" if kind == "box" else "segmentation") + ", score}"
     if isinstance(raw, dict):
@@ -131,25 +181,64 @@ def _read_checked(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns:
         )
     if not isinstance(raw, list):
         raise DataError(f"{path}: a COCO results file is a list of {form}, got {format_value(raw)}")
-    validator = _EntryValidator(truth, kind)
-    for position, entry in enumerate(raw):
-        validator.check(position, entry)
-    validator.require_valid(path, len(raw))
-    has_box = [entry.get("bbox") is not None for entry in raw]
-    if any(has_box) and not all(has_box):
-        raise DataError(
-            f"{path}: entry {has_box.index(False)} has no bbox, but others do; give a bbox to all "
-            "entries (objects are then small or large by their box) or to none (by their mask)"
-        )
-    table, indices = validator.images, truth.categories.index_table
-    return ResultColumns(
-        np.asarray([table[entry["image_id"]] for entry in raw], np.int64),
-        np.asarray([indices[entry["category_id"]] for entry in raw], np.int64),
-        np.asarray([entry["bbox"] for entry in raw], np.float64).reshape(-1, 4)
-        if all(has_box)
-        else None,
-        np.asarray([entry["score"] for entry in raw], np.float64),
-        [entry["segmentation"] for entry in raw] if kind == "mask" else (),
+    return raw
+
+
+def _normalize_ids(entry: Any) -> Any:
+    """Return an entry whose ids like 18.0, which pandas and JavaScript write, are integers."""
+    if not isinstance(entry, dict):
+        return entry
+    ids = {
+        key: int(value)
+        for key in ("image_id", "category_id")
+        if type(value := entry.get(key)) is float and value.is_integer()
+    }
+    return {**entry, **ids} if ids else entry
+
+
+def _has_value(entry: Any, key: str) -> bool:
+    """Return whether an entry has a value other than null or an empty list under `key`."""
+    return isinstance(entry, dict) and entry.get(key) not in (None, [])
+
+
+def _add_masks(
+    columns: ResultColumns, masks: Sequence[Any], has_mask: Sequence[bool]
+) -> ResultColumns:
+    """Return columns with masks; the mask of an entry without one is its box, as in pycocotools."""
+    if all(has_mask):
+        return replace(columns, segmentations=masks)
+    assert columns.boxes is not None, "entries without mask have boxes"
+    corners = columns.boxes + np.pad(columns.boxes[:, :2], ((0, 0), (2, 0)))
+    corners = np.clip(corners, -MAX_COORDINATE, MAX_COORDINATE)  # far outside every image
+    note = (
+        f"{Count(has_mask.count(False)):result has} no `segmentation`; as in pycocotools, the box "
+        "is evaluated as the mask"
+    )
+    return replace(
+        columns,
+        segmentations=[
+            mask if is_mask else [[x1, y1, x1, y2, x2, y2, x2, y1]]
+            for mask, is_mask, (x1, y1, x2, y2) in zip(
+                masks, has_mask, corners.tolist(), strict=True
+            )
+        ],
+        notes=(note,),
+    )
+
+
+def _add_boxes(columns: ResultColumns, masks: Sequence[Any], truth: TruthFile) -> ResultColumns:
+    """Return columns with the bounding boxes and the areas of the masks, as in pycocotools."""
+    sizes = truth.images.sizes[columns.images].tolist()
+    note = (
+        "the results have no `bbox`; as in pycocotools, the bounding boxes of the masks are "
+        "evaluated, small or large by the area of the mask"
+    )
+    encoded = [encode_rle(mask, *size) for mask, size in zip(masks, sizes, strict=True)]
+    return replace(
+        columns,
+        boxes=np.asarray(coco_mask.toBbox(encoded), np.float64).reshape(-1, 4),
+        mask_areas=np.asarray(coco_mask.area(encoded), np.float64),
+        notes=(note,),
     )
 
 
@@ -158,7 +247,7 @@ class _EntryValidator:
 
     Args:
         truth: Ground truth of the results.
-        kind: Kind of detection to evaluate, `box` or `mask`.
+        kind: Kind of detection that every entry has; entries with a box need no mask.
     """
 
     def __init__(self, truth: TruthFile, kind: Kind) -> None:
@@ -245,7 +334,7 @@ class _EntryValidator:
 
     def _check_box(self, entry: dict[str, Any], location: str) -> None:
         box = entry.get("bbox")
-        if box is None and self._kind == "mask":
+        if not _has_value(entry, "bbox") and self._kind == "mask":
             return
         if not is_box(box) or not all(map(is_finite, box)):
             self._add(
@@ -259,7 +348,8 @@ class _EntryValidator:
             )
 
     def _check_mask(self, entry: dict[str, Any], location: str, image: int) -> None:
-        if self._kind != "mask":
+        has_box_alone = _has_value(entry, "bbox") and not _has_value(entry, "segmentation")
+        if self._kind != "mask" or has_box_alone:
             return
         mask = entry.get("segmentation")
         height, width = self._truth.images.sizes[image].tolist()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS, CocoTables
 from resnet_tasks.evaluation.coco.bootstrap_ap import resample_tables
+from resnet_tasks.evaluation.coco.class_agnostic import ClassAgnosticMatch, match_without_classes
 from resnet_tasks.evaluation.coco.diagnostics import (
     build_confusion_matrix,
     compute_pr_curves,
@@ -143,6 +144,13 @@ class CocoEvaluator(ABC):
             "images": score_images(matches, [ids[i] for i in joined.order]),
             "notes": notes,
         }
+
+    def match_without_classes(self) -> ClassAgnosticMatch:
+        """Match the detections to the objects regardless of class."""
+        truth, detections = self._join_blocks().objects
+        pairs = self._find_class_agnostic_pairs(np.arange(len(detections.scores)))
+        limit = self.max_detections[-1]
+        return match_without_classes(truth, detections, pairs, len(self.classes), limit=limit)
 
     def _add_block(self, block: ImageBlock) -> None:
         """Add images.

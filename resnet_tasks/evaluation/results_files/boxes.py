@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.results import ResultColumns, read_results
 from resnet_tasks.data.coco.truth import TruthFile, read_truth
@@ -15,9 +18,9 @@ from resnet_tasks.evaluation.coco.metrics import build_coco_metrics, describe_pr
 from resnet_tasks.evaluation.results_files.fast_boxes import compute_tables_fast
 from resnet_tasks.evaluation.results_files.file_evaluation import (
     FileEvaluation,
-    build_file_evaluation,
     describe_problems,
 )
+from resnet_tasks.evaluation.results_files.hints import find_box_format_hints, find_hints
 
 LIMITS = (1, 10, 100)
 """COCO's limits of detections per image and class."""
@@ -35,22 +38,42 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
         DataError: If a file is invalid; the message lists the first invalid entries.
     """
     expected = read_truth(truth)
-    groups, notes = expected.images.list_groups(), describe_problems(expected)
-    if backend == "hotcoco":
-        tables = compute_tables_fast(expected, results, LIMITS)
-        if tables is not None:
-            return FileEvaluation(
-                build_coco_metrics(tables, expected.categories.names, LIMITS),
-                describe_protocol("box", "bbox", backend, LIMITS),
-                backend,
-                lambda: build_evaluator(expected, read_results(results, expected), backend),
-                groups,
-                notes,
-            )
-    detections = read_results(results, expected)
-    evaluator = build_evaluator(expected, detections, backend)
-    notes += _build_corner_note(expected, detections)
-    return build_file_evaluation(evaluator, backend, groups, notes)
+    load = cache(lambda: read_results(results, expected))
+    make_evaluator = cache(lambda: build_evaluator(expected, load(), backend))
+    tables = compute_tables_fast(expected, results, LIMITS) if backend == "hotcoco" else None
+    metrics = (
+        make_evaluator().compute()
+        if tables is None
+        else build_coco_metrics(tables, expected.categories.names, LIMITS)
+    )
+    ap50 = metrics["AP50"].value
+
+    def find_all_hints() -> tuple[str, ...]:
+        return (
+            *load().notes,
+            *find_box_format_hints(
+                expected, load(), ap50, lambda boxes: _compute_ap50(expected, load(), boxes)
+            ),
+            *find_hints(expected, load(), make_evaluator(), ap50),
+        )
+
+    return FileEvaluation(
+        metrics,
+        describe_protocol("box", "bbox", backend, LIMITS),
+        backend,
+        make_evaluator,
+        expected.images.list_groups(),
+        describe_problems(expected),
+        find_all_hints,
+    )
+
+
+def _compute_ap50(
+    expected: TruthFile, results: ResultColumns, boxes: NDArray[np.float64]
+) -> float | None:
+    """Compute the AP at IoU 0.5 of results with other boxes."""
+    evaluator = build_evaluator(expected, replace(results, boxes=boxes), "hotcoco")
+    return evaluator.compute()["AP50"].value
 
 
 def build_evaluator(
@@ -80,7 +103,7 @@ def build_evaluator(
             Objects(
                 results.images,
                 results.labels,
-                results.boxes[:, 2] * results.boxes[:, 3],
+                results.areas,
                 results.scores,
                 np.zeros(len(results.scores), np.bool_),
             ),
@@ -88,20 +111,3 @@ def build_evaluator(
         )
     )
     return evaluator
-
-
-def _build_corner_note(truth: TruthFile, detections: ResultColumns) -> tuple[str, ...]:
-    """Return a note if most boxes extend beyond their images, which suggests xyxy boxes."""
-    assert detections.boxes is not None, "box results have boxes"
-    if not len(detections.boxes):
-        return ("the results are empty: nothing was detected in any image",)
-    height, width = truth.images.sizes[detections.images].T
-    ends = detections.boxes[:, :2] + detections.boxes[:, 2:]
-    fraction = float(((ends[:, 0] > width + 1) | (ends[:, 1] > height + 1)).mean())
-    if fraction < 0.5:
-        return ()
-    note = (
-        f"{fraction:.0%} of the boxes extend beyond their images; boxes are read as [x, y, width, "
-        "height]: are these corners [x1, y1, x2, y2], or pixels of a resized image?"
-    )
-    return (note,)

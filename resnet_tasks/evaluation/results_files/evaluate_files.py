@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -38,13 +39,15 @@ def evaluate_results(
     Raises:
         DataError: If a file is invalid; the message lists the first invalid entries.
     """
-    return evaluate_results_file(truth, results, task=task, backend=backend).metrics
+    return _evaluate(truth, results, task, backend).metrics
 
 
 def evaluate_results_file(
     truth: str | Path, results: str | Path, *, task: str = "box", backend: str = "hotcoco"
 ) -> FileEvaluation:
     """Evaluate a results file, and keep the matches for `details` and `resample`.
+
+    The notes contain hints if the results were probably meant differently than they are read.
 
     Args:
         truth: Path of the annotation file; see `evaluate_results`.
@@ -55,6 +58,11 @@ def evaluate_results_file(
     Raises:
         DataError: If the backend or task is unknown, or a file is invalid.
     """
+    evaluation = _evaluate(truth, results, task, backend)
+    return replace(evaluation, notes=evaluation.notes + evaluation.find_hints())
+
+
+def _evaluate(truth: str | Path, results: str | Path, task: str, backend: str) -> FileEvaluation:
     if backend not in BOX_BACKENDS:
         raise DataError(f"evaluator {backend!r} is unknown; known: {', '.join(BOX_BACKENDS)}")
     if task not in _EVALUATE_FUNCTIONS:

@@ -22,6 +22,8 @@ class FileEvaluation:
             `resample`.
         groups: Image id -> group, for images that have one.
         notes: Sentences on repaired defects and unusual values.
+        find_hints: Function that returns sentences on how the results may have been meant; it may
+            evaluate them again.
     """
 
     metrics: dict[str, Metric]
@@ -30,6 +32,7 @@ class FileEvaluation:
     make_evaluator: Callable[[], Evaluator]
     groups: Mapping[int | str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    find_hints: Callable[[], tuple[str, ...]] = tuple
 
 
 def build_file_evaluation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
     build_file_evaluation,
     describe_problems,
 )
+from resnet_tasks.evaluation.results_files.hints import find_hints
 from resnet_tasks.structures.evaluation import GroundTruth
 
 
@@ -59,9 +61,10 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
             )
         except DataError as error:  # The results were checked on reading.
             raise DataError(f"{truth}: {error}; fix the annotation") from None
-    return build_file_evaluation(
-        evaluator, backend, expected.images.list_groups(), describe_problems(expected)
-    )
+    notes = describe_problems(expected) + detections.notes
+    evaluation = build_file_evaluation(evaluator, backend, expected.images.list_groups(), notes)
+    ap50 = evaluation.metrics["AP50"].value
+    return replace(evaluation, find_hints=lambda: find_hints(expected, detections, evaluator, ap50))
 
 
 def _group_rows_by_image(images: np.ndarray[Any, Any], number: int) -> list[np.ndarray[Any, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -192,6 +193,70 @@ def test_adversarial_files(tmp_path: Path, backend: str, case: str) -> None:
     assert numbers(truth, results, backend) == pytest.approx(expected, abs=1e-12)
     if case in ("no truth", "crowd only"):
         assert expected == [-1.0] * 12
+
+
+def triangles(**changes: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Two triangles whose masks are small, in boxes that are medium, and nearly exact results."""
+    corners = [(10, 10, 60, 60), (30, 20, 75, 62)]
+    polygons = [[x1, y1, x2, y1, x1, y2] for x1, y1, x2, y2 in corners]
+    annotations = [
+        {"id": i + 1, "image_id": 1, "category_id": (18, 7)[i], "iscrowd": 0}
+        | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [polygons[i]], "area": 900}
+        for i, (x1, y1, x2, y2) in enumerate(corners)
+    ]
+    image = {"id": 1, "file_name": "a.png", "height": 100, "width": 100}
+    categories = [{"id": 18, "name": "a"}, {"id": 7, "name": "b"}]
+    shapes = [[[value + 1 for value in polygon]] for polygon in polygons]
+    runs = [coco_mask.merge(coco_mask.frPyObjects(shape, 100, 100)) for shape in shapes]
+    entries = [
+        {"image_id": 1.0, "category_id": (18.0, 7.0)[i], "score": 0.9, "bbox": annotation["bbox"]}
+        | {"segmentation": {"size": [100, 100], "counts": runs[i]["counts"].decode()}}
+        | changes
+        for i, annotation in enumerate(annotations)
+    ]
+    truth = {"images": [image], "annotations": annotations, "categories": categories}
+    return truth, entries
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("task", "missing", "note"),
+    [
+        ("box", {"segmentation"}, ""),
+        ("mask", {"bbox"}, ""),
+        ("mask", {"segmentation"}, "2 results have no `segmentation`; as in pycocotools, the box"),
+        ("box", {"bbox"}, "no `bbox`; as in pycocotools, the bounding boxes of the masks are ev"),
+    ],
+)
+def test_boxes_and_masks_replace_each_other_as_in_pycocotools(
+    tmp_path: Path, backend: str, task: str, missing: set[str], note: str
+) -> None:
+    content, entries = triangles()
+    entries = [{k: v for k, v in entry.items() if k not in missing} for entry in entries]
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text(json.dumps(entries))
+    expected = referee(truth, results, "bbox" if task == "box" else "segm")
+    assert numbers(truth, results, backend, task) == pytest.approx(expected, abs=1e-12)
+    notes = evaluate_results_file(truth, results, task=task, backend=backend).notes
+    assert any(note in text for text in notes) if note else notes == ()
+    # null and an empty list are missing values, too.
+    for value in (None, []):
+        empty = [entry | dict.fromkeys(missing, value) for entry in entries]
+        results.write_text(json.dumps(empty))
+        assert numbers(truth, results, backend, task) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_rectangle_far_outside_is_no_fault_of_the_truth(tmp_path: Path) -> None:
+    content, entries = triangles(bbox=[5, 5, 1e12, 1e12], segmentation=None)
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text(json.dumps(entries))
+    assert evaluate_results(truth, results, task="mask")["AP50"].value == 0.0
+    results.write_text(json.dumps([entries[0], entries[1] | {"bbox": None}]))
+    for task, problem in (("box", "has bbox None"), ("mask", "has segmentation None")):
+        with pytest.raises(DataError, match=rf"entry 1 \(image 1\).* {problem}"):
+            evaluate_results(truth, results, task=task)
 
 
 def test_big_files_take_the_short_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
