@@ -68,6 +68,10 @@ LAZY = {
         "resnet_tasks.evaluation.results_files.semantic",
     ),
     (
+        "resnet_tasks.evaluation.results_files.evaluate_files",
+        "resnet_tasks.evaluation.results_files.box_protocols",
+    ),
+    (
         "resnet_tasks.data.coco.truth",
         "resnet_tasks.data.coco.read",
     ),

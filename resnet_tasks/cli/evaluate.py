@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,11 +30,14 @@ from resnet_tasks.errors import DataError
 
 
 class ResultsTask(StrEnum):
-    """Content of a results file."""
+    """Content and metrics of a results file."""
 
     box = "box"
     mask = "mask"
     semantic = "semantic"
+    surface = "surface"
+    froc = "froc"
+    kitti = "kitti"
 
 
 class Backend(StrEnum):
@@ -43,7 +47,7 @@ class Backend(StrEnum):
     pycocotools = "pycocotools"
 
 
-_RESULTS_PARAMETERS = ("truth", "results", "task", "backend", "resamples", "out")
+_RESULTS_PARAMETERS = ("truth", "results", "task", "settings", "backend", "resamples", "out")
 
 
 @app.command()
@@ -92,11 +96,27 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="COCO results JSON of any tool; for --task semantic, a folder of PNG maps of "
-            "category ids",
+            help="COCO results JSON of any tool; for --task semantic or surface, a folder of PNG "
+            "maps of category ids",
         ),
     ] = None,
-    task: Annotated[ResultsTask, typer.Option(help="Content of --results")] = ResultsTask.box,
+    task: Annotated[
+        ResultsTask,
+        typer.Option(
+            help="Content and metrics of --results: COCO's for box and mask; mIoU and Dice "
+            "(semantic); HD95 and surface Dice (surface); FROC of boxes (froc); KITTI's AP of "
+            "boxes (kitti)"
+        ),
+    ] = ResultsTask.box,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Option of --task surface, froc or kitti, such as tolerance=1, hit=center or "
+            "heights=[25,50]; the keys of evaluation.extra in a recipe; can be repeated",
+        ),
+    ] = None,
     backend: Annotated[
         Backend, typer.Option(help="Library that evaluates --results; the metrics are the same")
     ] = Backend.hotcoco,
@@ -131,7 +151,15 @@ def evaluate(
             f"{format_options(run_options)} evaluate a run; give one or the other"
         )
     if truth is not None and results is not None:
-        _evaluate_results(truth, results, task.value, backend.value, resamples=resamples, out=out)
+        _evaluate_results(
+            truth,
+            results,
+            task.value,
+            backend.value,
+            settings=settings or [],
+            resamples=resamples,
+            out=out,
+        )
         return
     if results_options:
         missing = "--results" if results is None else "--truth"
@@ -201,7 +229,14 @@ def evaluate(
 
 
 def _evaluate_results(
-    truth: Path, results: Path, task: str, backend: str, *, resamples: int, out: Path | None
+    truth: Path,
+    results: Path,
+    task: str,
+    backend: str,
+    *,
+    settings: Sequence[str],
+    resamples: int,
+    out: Path | None,
 ) -> None:
     """Evaluate results from any tool, without loading a model or torch."""
     from rich.console import Console
@@ -211,10 +246,17 @@ def _evaluate_results(
     from resnet_tasks.evaluation.results_files.report import add_intervals, write_report
     from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
     from resnet_tasks.files.atomic import make_folder
+    from resnet_tasks.recipe.overrides import apply_overrides
 
+    options: dict[str, Any] = {}
+    _, problems = apply_overrides(options, settings)
+    if problems:
+        raise DataError("\n".join(problems))
     if out is not None:
         make_folder(out)
-    file_evaluation = evaluate_results_file(truth, results, task=task, backend=backend)
+    file_evaluation = evaluate_results_file(
+        truth, results, task=task, backend=backend, options=options
+    )
     file_evaluation = add_intervals(file_evaluation, Bootstrap(resamples))
     console = Console()
     console.print(

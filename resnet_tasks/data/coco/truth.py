@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ from resnet_tasks.data.coco.problems import Problem
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.json_files import disable_gc
+
+if TYPE_CHECKING:
+    from resnet_tasks.data.coco.dataset_file import CocoFile
 
 _VALIDATING_READER = "resnet_tasks.data.coco.read"
 """Module that is imported only for files that are not clean. Its imports (Pillow, safetensors) take
@@ -75,13 +78,25 @@ def read_truth(path: str | Path, *, masks: bool = False) -> TruthFile:
     with disable_gc(), suppress(OverflowError):  # raised by integers beyond 64 bits
         if (clean := _read_clean(path, masks=masks)) is not None:
             return clean
-    coco = import_module(_VALIDATING_READER).read_coco(path, for_evaluation=True)
+    return read_complete_truth(path)[0]
+
+
+def read_complete_truth(path: Path) -> tuple[TruthFile, CocoFile]:
+    """Read the objects of a COCO annotation file, and the file with all of its fields.
+
+    Args:
+        path: Path of the JSON file; see `read_truth`.
+
+    Raises:
+        DataError: If the file cannot be used. The message names the first bad entries.
+    """
+    coco: CocoFile = import_module(_VALIDATING_READER).read_coco(path, for_evaluation=True)
     if "boxes" not in coco.annotated:
         raise DataError(
             f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; add "
             "annotations with a `bbox`, or choose another task"
         )
-    return TruthFile(path, coco.categories, coco.annotations, coco.problems)
+    return TruthFile(path, coco.categories, coco.annotations, coco.problems), coco
 
 
 def _read_clean(path: Path, *, masks: bool) -> TruthFile | None:

@@ -32,6 +32,7 @@ from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
 from resnet_tasks.evaluation.segmentation import prepare_label_maps
 from resnet_tasks.number_formats import Count
 from resnet_tasks.registry import EXTRA_EVALUATORS
+from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric
 
 if TYPE_CHECKING:
@@ -108,6 +109,18 @@ class SurfaceEvaluator:
         """Add one image.
 
         Raises:
+            DataError: See `update_labels`.
+        """
+        self.update_labels(as_array(prediction.labels), truth)
+
+    def update_labels(self, labels: NDArray[np.generic], truth: GroundTruth) -> None:
+        """Add the label map of one image.
+
+        Args:
+            labels: `(h, w)` indices into `classes`, at the original size of the image.
+            truth: Ground truth of the image, with annotated pixels.
+
+        Raises:
             DataError: If the image was added before, its pixels are not annotated, the sizes
                 differ, a label is not an index into the classes, or the image has no spacing
                 although distances are in mm.
@@ -116,7 +129,7 @@ class SurfaceEvaluator:
             raise DataError(
                 f"image {truth.image_id!r} is evaluated twice; add each image only once"
             )
-        expected, predicted = prepare_label_maps(prediction.labels, truth, len(self.classes))
+        expected, predicted = prepare_label_maps(labels, truth, len(self.classes))
         spacing = self._get_spacing(truth)
         predicted = np.where(expected == VOID, VOID, predicted)
         present = {int(label) for labels in (expected, predicted) for label in np.unique(labels)}

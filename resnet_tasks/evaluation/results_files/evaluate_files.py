@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS
@@ -13,13 +14,35 @@ from resnet_tasks.evaluation.results_files import boxes, masks
 from resnet_tasks.evaluation.results_files.file_evaluation import FileEvaluation
 from resnet_tasks.structures.evaluation import Metric
 
-_SEMANTIC_MODULE = "resnet_tasks.evaluation.results_files.semantic"
-"""Module imported on demand: its imports (Pillow, safetensors) take 20 ms, as long as evaluating a
-small file of boxes."""
+_SEMANTIC = "resnet_tasks.evaluation.results_files.semantic"
+_BOX_PROTOCOLS = "resnet_tasks.evaluation.results_files.box_protocols"
+"""Modules imported on demand: their imports (Pillow, safetensors) take 20 ms, as long as evaluating
+a small file of boxes."""
+
+_COCO_FUNCTIONS: Mapping[str, Callable[[Path, Path, str], FileEvaluation]] = {
+    "box": boxes.evaluate_file,
+    "mask": masks.evaluate_file,
+}
+_LAZY_FUNCTIONS = {
+    "semantic": (_SEMANTIC, "evaluate_file"),
+    "surface": (_SEMANTIC, "evaluate_surfaces"),
+    "froc": (_BOX_PROTOCOLS, "evaluate_froc"),
+    "kitti": (_BOX_PROTOCOLS, "evaluate_kitti"),
+}
+"""Task -> module and name of the function that evaluates its files."""
+TASKS = (*_COCO_FUNCTIONS, *_LAZY_FUNCTIONS)
+"""Supported contents and metrics of a results file."""
+TASKS_WITH_OPTIONS = ("surface", "froc", "kitti")
+"""Tasks whose metrics have options, those of the evaluators of the same name in a recipe."""
 
 
 def evaluate_results(
-    truth: str | Path, results: str | Path, *, task: str = "box", backend: str = "hotcoco"
+    truth: str | Path,
+    results: str | Path,
+    *,
+    task: str = "box",
+    backend: str = "hotcoco",
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Metric]:
     """Compute the metrics of a results file.
 
@@ -27,23 +50,33 @@ def evaluate_results(
         truth: Path of the annotation file, COCO JSON; small defects (missing `info`, `iscrowd`,
             `area`, ids) are repaired on reading.
         results: Path of the COCO results JSON: a list of `{image_id, category_id, bbox: [x, y, w,
-            h], score}`; for masks with `segmentation`. For `semantic`, path of a folder of PNGs of
-            category ids, named like the `sem_seg_file_name`s of the annotation file.
-        task: `box`, `mask` or `semantic`.
-        backend: `hotcoco` or `pycocotools`; both give the same numbers.
+            h], score}`; for masks with `segmentation`. For `semantic` and `surface`, path of a
+            folder of PNGs of category ids, named like the `sem_seg_file_name`s of the annotation
+            file.
+        task: `box` or `mask` (COCO's metrics), `semantic` (mIoU, Dice), `surface` (HD95, NSD),
+            `froc` (sensitivity by false positives per image) or `kitti` (KITTI's AP).
+        backend: `hotcoco` or `pycocotools` for COCO's metrics; both give the same numbers.
+        options: Options of `surface`, `froc` or `kitti`, as in `evaluation.extra` of a recipe;
+            None: the defaults.
 
     Returns:
-        The 12 COCO metrics, or the metrics of `SegmentationEvaluator`, each with its value per
+        The 12 COCO metrics, or the metrics of the evaluator of the task, each with its value per
         category.
 
     Raises:
-        DataError: If a file is invalid; the message lists the first invalid entries.
+        DataError: If the task, backend or an option is invalid, or a file is; the message lists the
+            first invalid entries.
     """
-    return _evaluate(truth, results, task, backend).metrics
+    return _evaluate(Path(truth), Path(results), task, backend, options or {}).metrics
 
 
 def evaluate_results_file(
-    truth: str | Path, results: str | Path, *, task: str = "box", backend: str = "hotcoco"
+    truth: str | Path,
+    results: str | Path,
+    *,
+    task: str = "box",
+    backend: str = "hotcoco",
+    options: Mapping[str, Any] | None = None,
 ) -> FileEvaluation:
     """Evaluate a results file, and keep the matches for `details` and `resample`.
 
@@ -52,35 +85,31 @@ def evaluate_results_file(
     Args:
         truth: Path of the annotation file; see `evaluate_results`.
         results: Path of the results file or folder; see `evaluate_results`.
-        task: `box`, `mask` or `semantic`.
-        backend: `hotcoco` or `pycocotools`; both give the same numbers.
+        task: Content and metrics of the results; see `evaluate_results`.
+        backend: `hotcoco` or `pycocotools` for COCO's metrics; both give the same numbers.
+        options: Options of the task; see `evaluate_results`.
 
     Raises:
-        DataError: If the backend or task is unknown, or a file is invalid.
+        DataError: If the task, backend or an option is invalid, or a file is.
     """
-    evaluation = _evaluate(truth, results, task, backend)
+    evaluation = _evaluate(Path(truth), Path(results), task, backend, options or {})
     return replace(evaluation, notes=evaluation.notes + evaluation.find_hints())
 
 
-def _evaluate(truth: str | Path, results: str | Path, task: str, backend: str) -> FileEvaluation:
+def _evaluate(
+    truth: Path, results: Path, task: str, backend: str, options: Mapping[str, Any]
+) -> FileEvaluation:
     if backend not in BOX_BACKENDS:
         raise DataError(f"evaluator {backend!r} is unknown; known: {', '.join(BOX_BACKENDS)}")
-    if task not in _EVALUATE_FUNCTIONS:
+    if task not in TASKS:
         raise DataError(f"task {task!r} is unknown; known: {', '.join(TASKS)}")
-    return _EVALUATE_FUNCTIONS[task](Path(truth), Path(results), backend)
-
-
-def _evaluate_semantic_maps(truth: Path, results: Path, backend: str) -> FileEvaluation:
-    evaluation: FileEvaluation = import_module(_SEMANTIC_MODULE).evaluate_file(
-        truth, results, backend
-    )
-    return evaluation
-
-
-_EVALUATE_FUNCTIONS: Mapping[str, Callable[[Path, Path, str], FileEvaluation]] = {
-    "box": boxes.evaluate_file,
-    "mask": masks.evaluate_file,
-    "semantic": _evaluate_semantic_maps,
-}
-TASKS = tuple(_EVALUATE_FUNCTIONS)
-"""Supported contents of a results file."""
+    if options and task not in TASKS_WITH_OPTIONS:
+        raise DataError(
+            f"task {task!r} has no options, got {', '.join(options)}; tasks with options: "
+            f"{', '.join(TASKS_WITH_OPTIONS)}"
+        )
+    if task in _COCO_FUNCTIONS:
+        return _COCO_FUNCTIONS[task](truth, results, backend)
+    module, name = _LAZY_FUNCTIONS[task]
+    function: Callable[..., FileEvaluation] = getattr(import_module(module), name)
+    return function(truth, results, *([options] if task in TASKS_WITH_OPTIONS else []))

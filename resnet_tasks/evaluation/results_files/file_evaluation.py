@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Evaluator, Metric
@@ -64,3 +67,14 @@ def describe_problems(truth: TruthFile) -> tuple[str, ...]:
             "no detection can match; boxes are [x, y, width, height]"
         )
     return tuple(notes)
+
+
+def group_rows_by_image(images: NDArray[np.int64], number: int) -> list[NDArray[np.intp]]:
+    """Group the rows of a results file by image, in the order of the file.
+
+    Args:
+        images: `(D,)` position of the image of each detection.
+        number: Number of images, at least 1.
+    """
+    order = np.argsort(images, kind="stable")
+    return np.split(order, np.searchsorted(images[order], np.arange(1, number)))

@@ -21,6 +21,7 @@ from resnet_tasks.data.coco.results import ResultColumns
 from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.evaluation.coco.evaluator import CocoEvaluator
 from resnet_tasks.number_formats import Count
+from resnet_tasks.structures.evaluation import ResamplableEvaluator
 
 Boxes = NDArray[np.float64]
 
@@ -51,12 +52,10 @@ def find_hints(
         evaluator: Evaluator with all images of the ground truth, in the order of the file.
         ap50: AP at IoU 0.5 of the results; None without objects.
     """
-    if not len(detections.scores):
-        return ("the results are empty: nothing was detected in any image",)
-    if ap50 is None:
-        return ()
+    if ap50 is None or not len(detections.scores):
+        return find_missing_images(truth, detections, evaluator, "AP50")
     return (
-        *_find_missing_images(truth, detections, evaluator),
+        *find_missing_images(truth, detections, evaluator, "AP50"),
         *_find_other_categories(truth, evaluator, ap50),
     )
 
@@ -130,10 +129,19 @@ def _list_readings(
     return readings
 
 
-def _find_missing_images(
-    truth: TruthFile, detections: ResultColumns, evaluator: CocoEvaluator
+def find_missing_images(
+    truth: TruthFile, detections: ResultColumns, evaluator: ResamplableEvaluator, metric: str
 ) -> tuple[str, ...]:
-    """Return a note if many images with objects have no detection."""
+    """Return a note if many images with objects have no detection.
+
+    Args:
+        truth: Ground truth of the results.
+        detections: Results as they were read.
+        evaluator: Evaluator with all images of the ground truth, in the order of the file.
+        metric: Metric of the evaluator that is computed on the images with detections.
+    """
+    if not len(detections.scores):
+        return ("the results are empty: nothing was detected in any image",)
     annotations, number = truth.annotations, len(truth.images)
     has_objects = np.zeros(number, np.bool_)
     has_objects[annotations.image_positions[~annotations.crowd]] = True
@@ -147,8 +155,8 @@ def _find_missing_images(
         f"objects of {Count(total - covered):other image} count as missed"
     )
     if covered:
-        value = float(evaluator.resample(is_detected[None].astype(np.int64))["AP50"][0])
-        note += f"; on the images with detections alone, AP50 is {value:.4f}"
+        value = float(evaluator.resample(is_detected[None].astype(np.int64))[metric][0])
+        note += f"; on the images with detections alone, {metric} is {value:.4f}"
     return (note,)
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from resnet_tasks.data.coco.results import read_results
 from resnet_tasks.data.coco.truth import read_truth
@@ -16,6 +13,7 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
     FileEvaluation,
     build_file_evaluation,
     describe_problems,
+    group_rows_by_image,
 )
 from resnet_tasks.evaluation.results_files.hints import find_hints
 from resnet_tasks.structures.evaluation import GroundTruth
@@ -37,7 +35,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend, keeps_masks=True)
     annotations, sizes = expected.annotations, expected.images.sizes.tolist()
     labels = annotations.labels
-    detection_rows_by_image = _group_rows_by_image(detections.images, len(sizes))
+    detection_rows_by_image = group_rows_by_image(detections.images, len(sizes))
     for image, image_id in enumerate(expected.images.list_ids()):
         rows, detection_rows = annotations.get_rows(image), detection_rows_by_image[image]
         height, width = sizes[image]
@@ -65,8 +63,3 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     evaluation = build_file_evaluation(evaluator, backend, expected.images.list_groups(), notes)
     ap50 = evaluation.metrics["AP50"].value
     return replace(evaluation, find_hints=lambda: find_hints(expected, detections, evaluator, ap50))
-
-
-def _group_rows_by_image(images: np.ndarray[Any, Any], number: int) -> list[np.ndarray[Any, Any]]:
-    order = np.argsort(images, kind="stable")
-    return np.split(order, np.searchsorted(images[order], np.arange(1, number)))

@@ -130,6 +130,23 @@ def test_mended_boxes_win_what_is_said() -> None:
     assert background["Bkg"] == pytest.approx(0.5, abs=1e-9)
 
 
+def test_equal_scores_keep_their_order_when_an_error_is_fixed() -> None:
+    """Recall 1/2 at precision 1 is 51 of 101 levels; without the two misses it is 1.
+
+    The inaccurate box has the score of the hits and comes after them. `tidecv` puts it before them.
+    """
+    one = [(HIT, 0, False)]
+    details = judged(
+        ([(FAR, 0, 0.5)], one),
+        ([(FAR, 0, 0.5)], one),
+        ([(HIT, 0, 1.0)], one),
+        ([(HIT, 0, 1.0), ((0.0, 0.0, 20.0, 8.0), 0, 1.0)], one),
+    ).details()
+    errors = details["error_types"]
+    assert errors == dict.fromkeys(errors, 0.0) | {"Miss": errors["FN"], "FN": errors["FN"]}
+    assert errors["Miss"] == pytest.approx(1 - 51 / 101)
+
+
 def test_confusion_is_that_of_the_compiled_evaluator() -> None:
     generator = np.random.default_rng(3)
     records, annotations, results, images = [], [], [], []

@@ -314,7 +314,9 @@ def test_odd_files_get_a_note(tmp_path: Path) -> None:
     assert any(
         "contains no objects" in each for each in evaluate_results_file(truth, results).notes
     )
-    with pytest.raises(DataError, match="task 'boxes' is unknown; known: box, mask, semantic"):
+    with pytest.raises(
+        DataError, match="task 'boxes' is unknown; known: box, mask, semantic, surface, f"
+    ):
         evaluate_results_file(truth, results, task="boxes")
 
 
@@ -368,6 +370,23 @@ def test_pixels_by_hand(tmp_path: Path) -> None:
     metrics = evaluate_results(*pixels(tmp_path), task="semantic")
     assert metrics["mIoU"].per_class == {"road": pytest.approx(2 / 3), "sky": pytest.approx(3 / 4)}
     assert metrics["pixel_accuracy"].value == pytest.approx(5 / 6)
+
+
+def test_surfaces_by_hand(tmp_path: Path) -> None:
+    """Road: distances 0, 0 and 0, 0, 1 along x; sky: 0, 0, 0 and 1, 0, 0, 0 along y."""
+    truth, answers = pixels(tmp_path)
+    evaluation = evaluate_results_file(truth, answers, task="surface", options={"tolerance": 0})
+    distance, dice = (evaluation.metrics[name] for name in ("HD95", "NSD"))
+    assert (distance.unit, distance.lower_is_better) == ("px", True)
+    assert distance.per_class == {"road": pytest.approx(0.9), "sky": pytest.approx(0.85)}
+    assert dice.per_class == {"road": pytest.approx(4 / 5), "sky": pytest.approx(6 / 7)}
+    assert evaluate_results(truth, answers, task="surface")["NSD"].value == 1.0
+    content = json.loads(truth.read_text())
+    content["images"][0]["spacing"] = [2.0, 1.0]
+    truth.write_text(json.dumps(content))
+    distance = evaluate_results(truth, answers, task="surface")["HD95"]
+    assert distance.unit == "mm"
+    assert distance.per_class == {"road": pytest.approx(0.9), "sky": pytest.approx(1.7)}
 
 
 def test_maps_with_the_colors_of_classes_are_read_as_ids(tmp_path: Path) -> None:
@@ -425,9 +444,12 @@ def test_pixels_are_taken_one_image_at_a_time(tmp_path: Path) -> None:
 # --- The command ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["box", "semantic"])
-def test_command_loads_no_torch(tmp_path: Path, task: str) -> None:
-    if task == "box":
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [("box", ()), ("semantic", ()), ("froc", ("--set", "hit=center", "--set", "iou=0.4"))],
+)
+def test_command_loads_no_torch(tmp_path: Path, task: str, settings: tuple[str, ...]) -> None:
+    if task != "semantic":
         content = dataset(5)
         truth, results = tmp_path / "truth.json", tmp_path / "results.json"
         truth.write_text(json.dumps(content))
@@ -436,6 +458,7 @@ def test_command_loads_no_torch(tmp_path: Path, task: str) -> None:
         truth, results = pixels(tmp_path)
     out = tmp_path / "out"
     options = ["--truth", str(truth), "--results", str(results), "--task", task, "--out", str(out)]
+    options += settings
     code = (
         "import sys\n"
         "from resnet_tasks.cli import app\n"
@@ -446,10 +469,12 @@ def test_command_loads_no_torch(tmp_path: Path, task: str) -> None:
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (made.returncode, made.stderr) == (0, "")
     written = json.loads((out / "metrics.json").read_text())
-    assert written["evaluator"] == ("hotcoco" if task == "box" else "resnet_tasks confusion matrix")
+    evaluators = {"box": "hotcoco", "semantic": "resnet_tasks confusion matrix"}
+    assert written["evaluator"] == evaluators.get(task, "resnet_tasks FrocEvaluator")
     assert {"hotcoco", "pycocotools", "resnet-tasks"} <= set(written["versions"])
     assert [len(digest) for digest in written["data"].values()] == [64, 64]
-    assert set(written["metrics"]) >= ({"AP", "AR_100"} if task == "box" else {"mIoU", "Dice"})
+    metrics = {"box": {"AP", "AR_100"}, "semantic": {"mIoU", "Dice"}, "froc": {"CPM"}}
+    assert set(written["metrics"]) >= metrics[task]
     if task == "box":
         assert "error_types" in json.loads((out / "details.json").read_text())
 
@@ -459,6 +484,7 @@ def test_command_loads_no_torch(tmp_path: Path, task: str) -> None:
     [
         (["--truth", "a.json"], "--truth also needs --results"),
         (["--results", "a.json"], "--results also needs --truth"),
+        (["--truth", "a", "--results", "b", "--set", "hit"], "'hit' is not of the form key=value"),
         (["--task", "mask"], "--task also needs --truth|--task also needs --results"),
         ([], "nothing to evaluate: give a RUN folder, or --truth FILE and --results FILE"),
         (
