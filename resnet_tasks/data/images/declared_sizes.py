@@ -8,6 +8,7 @@ may reach, and not the compression ratio of typical encoders.
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -44,6 +45,9 @@ _TIFF_RATIOS = {
 }
 # Others (JPEG 2000, LERC, PNG, WebP, ...) code a blank image of any size in a few dozen bytes.
 _TIFF_OTHER_RATIO = 1 << 23
+_OLD_JPEG = 6  # its strips may be listed incompletely
+_CHECKED_AT_END = (8, 32946, 50013, 34925, 34926, 50000)
+"""Compressions whose decoders detect that a strip or tile ends early: deflate, LZMA, zstd."""
 _YCBCR = 6  # two of its three samples may be stored at a lower resolution
 _ABSENT = 1 << 23
 """Maximum size in bytes of a strip or tile that may be absent: GDAL writes none if all is 0."""
@@ -191,10 +195,38 @@ def check_tiff_length(tiff: Any) -> None:
         row = -(-page.imagewidth * samples * page.bitspersample // 8)
         rows = page.imagelength * page.imagedepth
         # Pillow uses one byte for a pixel of 1 bit, hence the width as a lower bound.
-        if max(row, page.imagewidth) * rows <= WORTH_CHECKING:
-            continue
-        if not _can_hold(page, row, rows, length) or not _has_webp_size(tiff, page):
+        is_worth_checking = max(row, page.imagewidth) * rows > WORTH_CHECKING
+        if is_worth_checking and not (
+            _can_hold(page, row, rows, length) and _has_webp_size(tiff, page)
+        ):
             raise OSError(_format_truncated(length, (page.imagelength, page.imagewidth)))
+        _check_segments(page, length)
+
+
+def _check_segments(page: Any, length: int) -> None:
+    """Check that a page lists all of its strips or tiles, and that they are inside the file.
+
+    Decoders fill strips that are not listed with zeros, and print lines of their own about others.
+
+    Raises:
+        OSError: If they are incomplete.
+    """
+    compression, expected = int(page.compression), math.prod(page.chunked)
+    offsets, counts = page.dataoffsets, page.databytecounts
+    is_compressed = compression not in (_PLAIN, _OLD_JPEG)
+    is_single = not is_compressed and len(offsets) == 1  # one strip, whose height may be wrong
+    if not is_single and (len(offsets) < expected or (is_compressed and len(counts) < expected)):
+        raise OSError(
+            f"it is damaged: its header lists {min(len(offsets), len(counts))} of {expected} strips "
+            "or tiles"
+        )
+    must_end_inside = is_compressed and compression not in _CHECKED_AT_END
+    for offset, count in zip(offsets, counts, strict=False):
+        if count and offset + (count if must_end_inside else 1) > length:
+            raise OSError(
+                f"the file is truncated: it has {length:,} bytes, but a strip or tile of {count:,} "
+                f"bytes begins at byte {offset:,}"
+            )
 
 
 def _can_hold(page: Any, row: int, rows: int, length: int) -> bool:

@@ -19,6 +19,7 @@ import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from resnet_tasks.data.images.channels import Array, ChannelLayout, StoredImage, convert_channels
+from resnet_tasks.data.images.image_damage import describe_damage
 from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
@@ -33,8 +34,8 @@ from resnet_tasks.data.images.image_files import (
 )
 from resnet_tasks.data.images.image_formats import OversizedImageError
 from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
-from resnet_tasks.data.images.tiff_inflation import open_tiff
-from resnet_tasks.errors import DataError, format_error
+from resnet_tasks.data.images.tiff_inflation import DEFLATE, open_tiff
+from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_regular_file
 from resnet_tasks.number_formats import Count
 
@@ -47,9 +48,13 @@ Larger images may be decompression bombs and are rejected before they are decode
 _DEEP_GRAY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _JPEG_COLORS = {"L": "GRAY", "RGB": "RGB"}
+_JPEG_DAMAGE = ("Premature end", "premature end", "bad Huffman code")
+"""Warnings of libjpeg after which pixels are gray or wrong."""
 _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # gray, RGB, palette, CMYK, YCbCr
 _PILLOW_COLORS = {2, 6}  # with 3 samples; Pillow would read only the first of 3 gray samples
+_TIFFFILE_PHOTOMETRICS = {0, 1, 2}  # gray, RGB
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+_LZW = 5
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
 _LAYOUTS: dict[int, ChannelLayout] = {
     1: "gray",
@@ -104,7 +109,7 @@ def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredImage:
                         return _decode_tiff(tiff, path, limit)
             return _decode_with_pillow(path, stream, limit)
     except DAMAGE as error:
-        raise DataError(f"image {path} cannot be read: {format_error(error)}") from None
+        raise DataError(f"image {path} cannot be read: {describe_damage(error)}") from None
 
 
 # --- numpy
@@ -143,6 +148,21 @@ def _can_use_pillow(tiff: tifffile.TiffFile) -> bool:
         and bits in (1, 2, 4, 8)
         and page.sampleformat == 1
         and int(page.photometric) in _PILLOW_PHOTOMETRICS
+        and not _needs_checksums(page)
+    )
+
+
+def _needs_checksums(page: Any) -> bool:
+    """Return whether tifffile decodes a deflated page as Pillow does.
+
+    Pillow does not verify all checksums, so that it decodes some files with flipped bits.
+    """
+    return (
+        int(page.compression) in DEFLATE
+        and page.bitspersample == 8
+        and int(page.photometric) in _TIFFFILE_PHOTOMETRICS
+        and not page.extrasamples
+        and page.fillorder == 1
     )
 
 
@@ -200,6 +220,7 @@ def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredImage:
 
     Raises:
         DataError: If OpenCV cannot decode it either, or changes its shape or dtype.
+        OSError: If it is damaged.
     """
     page = tiff.pages.first
     plain = (
@@ -208,6 +229,8 @@ def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredImage:
         and page.samplesperpixel in (1, 3, 4)
     )
     array = _decode_with_opencv(read_regular_file(path)) if plain else None
+    if plain and array is None and int(page.compression) == _LZW:  # which OpenCV supports
+        raise OSError("the file is truncated or damaged: its LZW data cannot be decoded")
     expected = (page.imagelength, page.imagewidth, page.samplesperpixel)
     if array is None or array.shape != expected or array.dtype != page.dtype:
         codec = getattr(page.compression, "name", page.compression)
@@ -256,6 +279,8 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
     stream.seek(0)
     array = _decode_with_opencv(stream.read())
     if array is None:
+        if image.format == "PNG":
+            raise OSError("the file is truncated or damaged: its end is missing or invalid")
         raise DataError(
             f"{path} is a {image.format} image of mode {image.mode}, which is not supported; store "
             "it as PNG of 8 or 16 bits, or as TIFF"
@@ -278,8 +303,11 @@ def _check_not_animated(path: Path, image: Image.Image) -> None:
 def _decode_jpeg(image: Image.Image) -> Array | None:
     """Return the `(h, w, C)` pixels of an ordinary JPEG, without applying its orientation.
 
-    None if the image is not a JPEG, has an unusual color space, or is damaged; Pillow then decodes
-    it or reports the damage.
+    None if the image is not a JPEG, has an unusual color space, or has a fault; Pillow then decodes
+    it or reports the fault.
+
+    Raises:
+        OSError: If pixels are missing or damaged, which Pillow would fill with gray.
     """
     colors = _JPEG_COLORS.get(image.mode) if image.format == "JPEG" else None
     if colors is None:
@@ -288,7 +316,9 @@ def _decode_jpeg(image: Image.Image) -> Array | None:
     stream.seek(0)
     try:
         array = simplejpeg.decode_jpeg(stream.read(), colors, strict=True)
-    except ValueError:  # strict: also raised for warnings (truncation, damage, extraneous bytes)
+    except ValueError as error:  # strict: also raised for warnings, such as extraneous bytes
+        if any(fault in str(error) for fault in _JPEG_DAMAGE):
+            raise OSError(str(error)) from None
         return None
     return np.asarray(array) if array.shape[:2] == (image.height, image.width) else None
 
@@ -318,10 +348,14 @@ def _decode_deep_gray(image: Image.Image, raw_mode: str) -> Array:
 
 def _decode_with_opencv(content: bytes) -> Array | None:
     """Decode the bytes of a file to `(h, w, C)`, without changing its dtype or orientation."""
+    # OpenCV prints lines about unknown tags and about damage, which the caller reports.
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         array = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if array is None:
         return None
     if array.ndim == 2:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from resnet_tasks.data.images.declared_sizes import WORTH_CHECKING
+from resnet_tasks.data.images.image_damage import describe_damage
 from resnet_tasks.data.images.image_formats import (
     NUMPY,
     TIFF,
@@ -28,6 +29,7 @@ from resnet_tasks.data.images.image_formats import (
 )
 from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.foreign_files import describe_address
 from resnet_tasks.files.regular_files import open_regular_file
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ _ORIENTING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 @contextmanager
 def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image without decoding it, and without Pillow's warning about its size.
+    """Open an image without decoding it, and without Pillow's warnings about its size and metadata.
 
     Only regular files in the formats that `image_formats` allows are opened. The format is
     recognized by content.
@@ -90,6 +92,8 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
         stream = stack.enter_context(open_regular_file(path)) if isinstance(path, Path) else path
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns of invalid metadata that it skips, each time that a file is opened.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         try:
             # Some decoders check this limit on decoding, not on opening.
             Image.MAX_IMAGE_PIXELS = previous_limit if max_pixels is None else max_pixels
@@ -106,7 +110,7 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
 def _open_identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
     """Open a stream with the decoder of its format only."""
     start = read_start(stream)
-    kind = require_format(start)
+    kind = require_format(stream, start)
     if kind == NUMPY:
         raise UnidentifiedImageError("it is a NumPy array, but an image file is expected")
     doubled = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
@@ -220,7 +224,7 @@ def open_image_file(path: Path) -> BinaryIO:
     try:
         return open_regular_file(path)
     except FileNotFoundError:
-        raise DataError(f"image {path} does not exist") from None
+        raise DataError(describe_address(path) or f"image {path} does not exist") from None
     except OSError as error:
         raise DataError(f"image {path} cannot be read: {error}") from None
 

@@ -18,10 +18,11 @@ from resnet_tasks.data.images.declared_sizes import (
     measure_declared_size,
     parse_webp_size,
 )
+from resnet_tasks.files.foreign_files import describe_foreign_file
 
 NUMPY = "numpy"
 TIFF = "TIFF"
-READABLE = "PNG, JPEG, TIFF, BMP, WebP, GIF, AVIF, npy"
+READABLE = "PNG, JPEG, TIFF, BMP, WebP, GIF, AVIF or npy"
 """Names of the allowed formats, for error messages."""
 START_LENGTH = 32
 """Number of bytes that identify a format; for most formats they contain the declared size."""
@@ -38,35 +39,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
 )
-_FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (b"#?RADIANCE", "a Radiance HDR image"),
-    (b"#?RGBE", "a Radiance HDR image"),
-    (b"\x76\x2f\x31\x01", "an OpenEXR image"),
-    (b"8BPS", "a Photoshop image"),
-    (b"%!PS", "a PostScript file"),
-    (b"\xc5\xd0\xd3\xc6", "a PostScript file"),
-    (b"%PDF", "a PDF file"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
-    (b"\xff\x0a", "a JPEG XL image"),
-    (b"SIMPLE  =", "a FITS image"),
-    (b"DDS ", "a DDS image"),
-    (b"qoif", "a QOI image"),
-    (b"\0\0\x01\0", "an icon"),
-    (b"\0\0\x01\xba", "an MPEG video"),
-    (b"\0\0\x01\xb3", "an MPEG video"),
-    (b"\x59\xa6\x6a\x95", "a Sun raster image"),
-    (b"\x01\xda", "an SGI image"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"PK\x03\x04", "a zip file"),
-    (b"<svg", "an SVG file"),
-    (b"PF", "a portable float map"),
-    (b"Pf", "a portable float map"),
-)
 _AVIF_BRANDS = (b"avif", b"avis")
-_HEIF_BRANDS = (b"mif1", b"msf1", b"heic", b"heix", b"hevc")
+_CONTAINER_BRANDS = (b"mif1", b"msf1")
 
 
 class OversizedImageError(Image.DecompressionBombError):
@@ -111,34 +85,24 @@ def _is_avif(start: bytes) -> bool:
     if start[4:8] != b"ftyp":
         return False
     # Some writers give the container as the major brand, followed by the compatible brands.
-    compatible = start[8:12] in _HEIF_BRANDS[:2] and any(b in start[16:] for b in _AVIF_BRANDS)
+    compatible = start[8:12] in _CONTAINER_BRANDS and any(b in start[16:] for b in _AVIF_BRANDS)
     return start[8:12] in _AVIF_BRANDS or compatible
 
 
-def require_format(start: bytes) -> str:
+def require_format(stream: IO[bytes], start: bytes) -> str:
     """Return the format of a file, which must be allowed; see `identify_format`.
+
+    Args:
+        stream: Image file; it is rewound.
+        start: First `START_LENGTH` bytes of the file.
 
     Raises:
         UnidentifiedImageError: If it is not allowed; the message names the format if it is known.
     """
     name = identify_format(start)
     if name is None:
-        raise UnidentifiedImageError(f"{_describe_foreign(start)}; convert it to {READABLE}")
+        raise UnidentifiedImageError(describe_foreign_file(stream, READABLE))
     return name
-
-
-def _describe_foreign(start: bytes) -> str:
-    if not start:
-        return "it is empty"
-    for signature, name in _FOREIGN:
-        if start.startswith(signature):
-            return f"it is {name}"
-    if start[:1] == b"P" and start[1:2] in b"1234567" and start[2:3].isspace():
-        return "it is a portable any map (PPM, PGM, PBM)"
-    if start[4:8] == b"ftyp":
-        is_image = start[8:12] in _HEIF_BRANDS
-        return "it is a HEIF image" if is_image else "it is an MP4 or QuickTime video"
-    return "its content has no known image format"
 
 
 def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int | None) -> None:

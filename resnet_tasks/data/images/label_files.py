@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resnet_tasks.data.images.image_damage import describe_damage
 from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
@@ -22,7 +23,7 @@ from resnet_tasks.data.images.image_files import (
     open_image,
 )
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
-from resnet_tasks.data.images.tiff_inflation import open_tiff
+from resnet_tasks.data.images.tiff_inflation import DEFLATE, open_tiff
 from resnet_tasks.errors import DataError
 
 ROUNDING = 1e-3
@@ -71,7 +72,8 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
                 if image.format == "WEBP":
                     values = _merge_equal_channels(values)
     except UNREADABLE as error:
-        raise DataError(f"label map {path} cannot be read: {error}; replace the file") from None
+        text = describe_damage(error)
+        raise DataError(f"label map {path} cannot be read: {text}; replace the file") from None
     if values.ndim != 2:
         raise DataError(_several_channels(path, values.shape[2], f" (shape {values.shape})"))
     return round_ids(values, path)
@@ -189,7 +191,7 @@ def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
             raise DataError(_several_channels(path, page.samplesperpixel))
         is_inverted = int(page.photometric) == _WHITE_IS_ZERO
         pillow_types = _PILLOW_INVERTED_TYPES if is_inverted else _PILLOW_TIFF_TYPES
-        if str(page.dtype) not in pillow_types:
+        if str(page.dtype) not in pillow_types or _is_deflated(page):
             limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
             if limit is not None and page.imagelength * page.imagewidth > 2 * limit:
                 raise Image.DecompressionBombError(
@@ -198,11 +200,18 @@ def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
             try:
                 return np.asarray(page.asarray()).reshape(page.imagelength, page.imagewidth)
             except ValueError as error:
-                if NEEDED_CODECS not in str(error) or str(page.dtype) != "uint16":
+                can_use_pillow = str(page.dtype) in (*pillow_types, "uint16")
+                if NEEDED_CODECS not in str(error) or not can_use_pillow:
                     raise
     with open_image(path, max_pixels) as image:
         image.seek(index)
         return _load_stored_values(image)
+
+
+def _is_deflated(page: Any) -> bool:
+    """Return whether tifffile decodes a page with checksums, which Pillow does not verify."""
+    has_whole_bytes = page.bitspersample in (8, 16, 32) and page.fillorder == 1
+    return int(page.compression) in DEFLATE and has_whole_bytes
 
 
 def _load_stored_values(image: Image.Image) -> NDArray[Any]:

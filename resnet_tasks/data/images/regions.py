@@ -22,6 +22,7 @@ from resnet_tasks.data.images.decoding import (
     read_image,
     to_native_byte_order,
 )
+from resnet_tasks.data.images.image_damage import describe_damage
 from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
@@ -33,7 +34,7 @@ from resnet_tasks.data.images.image_files import (
 from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
 from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.data.images.windows import Tile
-from resnet_tasks.errors import DataError, format_error
+from resnet_tasks.errors import DataError
 
 Array = NDArray[Any]
 
@@ -131,7 +132,7 @@ class _SegmentRegions(ImageRegions):
                     _paste(pixels, tile, part, (top, left))
                 stored_image = StoredImage(pixels, get_tiff_layout(page, 1))
         except DAMAGE as error:
-            text = format_error(error)
+            text = describe_damage(error)
             raise DataError(f"image {self._path} cannot be read: {text}") from None
         return convert_channels(stored_image, self._channels, self._path)
 
@@ -158,7 +159,7 @@ def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None
         elif kind == "tiff":
             regions = _open_tiff_regions(path, channels, limit)
     except DAMAGE as error:
-        text = format_error(error)
+        text = describe_damage(error)
         raise DataError(f"image {path} cannot be read: {text}") from None
     return regions or ArrayRegions(read_image(path, channels, max_pixels=limit))
 

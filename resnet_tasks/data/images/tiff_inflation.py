@@ -6,6 +6,7 @@ image is, so that a file of 1 MB can require 1 GB of memory.
 
 from __future__ import annotations
 
+import logging
 import lzma
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from resnet_tasks.data.images.declared_sizes import check_tiff_length
+from resnet_tasks.files.foreign_files import START_LENGTH, identify_foreign_file
 
 if TYPE_CHECKING:
     import tifffile
 
-_DEFLATE = (8, 32946, 50013)
+DEFLATE = (8, 32946, 50013)
+"""Numbers of deflate among the compressions of TIFF."""
 _LZMA = 34925
 _ZSTD = (34926, 50000)
 _SLACK = 1 << 26  # bytes; some writers pad the last strip to the height of the others
@@ -37,16 +40,48 @@ def open_tiff(file: Path | IO[bytes], *, check_length: bool = True) -> tifffile.
         Exception: Any of `image_files.DAMAGE` if it is damaged.
     """
     limit_inflation()
+    _hide_log()
     # Imported only for a TIFF: commands that read results files without images finish in a fraction
     # of a second, and this import would slow them down noticeably.
     tiff: tifffile.TiffFile = import_module("tifffile").TiffFile(file)
-    if check_length:
-        try:
+    try:
+        _require_directory(tiff)
+        if check_length:
             check_tiff_length(tiff)
-        except BaseException:
-            tiff.close()
-            raise
+    except BaseException:
+        tiff.close()
+        raise
     return tiff
+
+
+@cache
+def _hide_log() -> None:
+    """Hide the log of tifffile, unless the program has configured logging.
+
+    It has a line for every tag that tifffile cannot interpret, such as a GDAL_NODATA outside the
+    type of the pixels, each time that the file is opened. Faults of the pixels raise errors.
+    """
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def _require_directory(tiff: tifffile.TiffFile) -> None:
+    """Check that a TIFF has a page; tifffile opens files without pages.
+
+    Raises:
+        OSError: If it has none, or is a DICOM file, whose preamble may look like a TIFF.
+    """
+    handle = tiff.filehandle
+    try:
+        tiff.pages.first  # noqa: B018  # reads the directory
+    except IndexError:
+        handle.seek(0)
+        kind = identify_foreign_file(handle.read(START_LENGTH))
+        if kind is not None:
+            raise OSError(f"it is {kind.name}; {kind.remedy}") from None
+        raise OSError(
+            f"the file is truncated or damaged: it has {handle.size:,} bytes, but no directory of "
+            "a TIFF image at the place that its header states"
+        ) from None
 
 
 @cache
@@ -54,7 +89,7 @@ def limit_inflation() -> None:
     """Make tifffile raise an error if a strip or tile far exceeds its declared size."""
     if find_spec("imagecodecs") is not None:  # imagecodecs has this limit
         return
-    decoders: dict[int, Callable[..., bytes]] = dict.fromkeys(_DEFLATE, _inflate)
+    decoders: dict[int, Callable[..., bytes]] = dict.fromkeys(DEFLATE, _inflate)
     decoders[_LZMA] = _decode_lzma
     has_zstd = find_spec("_zstd") is not None  # Python 3.14, whose zstd tifffile uses
     if has_zstd:
@@ -139,5 +174,5 @@ def _decompress_bounded(decoder: Any, data: bytes, declared: int) -> bytes:
             f"a strip or tile of {declared:,} bytes holds more than {most:,} when decompressed"
         )
     if not decoder.eof:
-        raise ValueError("a strip or tile is truncated")
+        raise ValueError("the file is truncated or damaged: a strip or tile ends early")
     return content

@@ -53,7 +53,7 @@ def test_bombs_are_refused_and_others_read(
         with pytest.raises(DataError, match=r"bomb\.tif .*640 bytes holds more than 1,640"):
             read(path, 1)
     path = with_strip(tmp_path / "cut.tif", whole[:-9], compression)
-    with pytest.raises(DataError, match=r"cut\.tif cannot be read: a strip or tile is truncated"):
+    with pytest.raises(DataError, match=r"cut\.tif cannot be read: .*a strip or tile ends early"):
         read_image(path, 1)
 
 
@@ -61,7 +61,7 @@ def test_damage_is_found_by_the_checksum(tmp_path: Path) -> None:
     strip = bytearray(zlib.compress(PIXELS.astype("<u2").tobytes()))
     struct.pack_into(">I", strip, len(strip) - 4, 1)
     path = with_strip(tmp_path / "a.tif", bytes(strip), "zlib")
-    with pytest.raises(DataError, match=r"a\.tif cannot be read: .*incorrect data check"):
+    with pytest.raises(DataError, match=r"a\.tif cannot be read: its compressed pixels are damaged"):
         read_image(path, 1)
 
 

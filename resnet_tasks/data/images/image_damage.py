@@ -1,0 +1,50 @@
+"""Descriptions of damaged image files, in place of the texts of decoding libraries."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from resnet_tasks.errors import format_error
+
+TRUNCATED = "the file is truncated: it ends before its last pixel"
+_DAMAGED_HEADER = "its header is damaged"
+_DAMAGED_PIXELS = "its compressed pixels are damaged"
+
+_DESCRIPTIONS = (
+    (r"mmap length is greater than file size", TRUNCATED),
+    (r"failed to read [\d,]+ bytes, got [\d,]+", TRUNCATED),
+    (r"image file is truncated.*", TRUNCATED),
+    (r"the file is truncated", TRUNCATED),
+    (r"Truncated File Read", TRUNCATED),
+    (r"EOF: reading .*", TRUNCATED),
+    (r"Failed to decode frame \d+: Truncated data", TRUNCATED),
+    (r"Premature end of JPEG file", TRUNCATED),
+    (r"Corrupt JPEG data: .*", _DAMAGED_PIXELS),
+    (r"(broken|unrecognized) data stream.*", _DAMAGED_PIXELS),
+    (r"Error -\d+ while decompressing data.*", _DAMAGED_PIXELS),
+    (r"decoder error -\d+.*", _DAMAGED_PIXELS),
+    (r"corrupted (tile|strip) .*", "its strips or tiles are truncated or damaged"),
+    (r"corrupted IFD structure", _DAMAGED_HEADER),
+    (r"could not create decoder object", _DAMAGED_HEADER),
+    (r"Cannot parse header.*", _DAMAGED_HEADER),
+    (r"invalid literal for int.*", _DAMAGED_HEADER),
+    (r"'<' not supported between .*", _DAMAGED_HEADER),
+)
+_PROGRAM_ERRORS = (ArithmeticError, AssertionError, IndexError, TypeError, struct.error)
+"""Errors that readers raise if the fields of a header contradict each other."""
+
+
+def describe_damage(error: BaseException) -> str:
+    """Return a description of an error of an image reader, on one line.
+
+    Args:
+        error: Any of `image_files.DAMAGE`.
+    """
+    text = format_error(error)
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        text = str(error.args[0])  # without quotes
+    for pattern, description in _DESCRIPTIONS:
+        if re.fullmatch(pattern, text):
+            return description
+    return _DAMAGED_HEADER if isinstance(error, _PROGRAM_ERRORS) else text
