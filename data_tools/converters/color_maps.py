@@ -29,6 +29,7 @@ from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.channels import convert_channels
 from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.images.image_damage import describe_read_error
 from resnet_tasks.data.images.image_files import DAMAGE
 from resnet_tasks.data.images.label_files import require_lossless, require_single_image
 from resnet_tasks.errors import DataError
@@ -189,7 +190,8 @@ def read_color_map(file: Path) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise DataError(f"the label map {file} is missing") from None
     except DAMAGE as error:
-        raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
+        reason = describe_read_error(error, file)
+        raise DataError(f"the label map {file} cannot be read ({reason}); replace it") from error
     require_single_image(file, "label map", label_image.pages)
     if label_image.pixels.dtype != np.uint8 or label_image.layout == "bands":
         raise DataError(

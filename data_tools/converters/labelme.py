@@ -345,9 +345,7 @@ def _add_image(writer: CocoWriter, label_file: LabelMeFile, *, relative: bool) -
     """Add an image with its objects."""
     image, file = label_file.image, label_file.file
     statement = f"{file} describes an image of size"
-    size = measure_stated_size(
-        image, label_file.size, statement, "its shapes would be misplaced, so "
-    )
+    size = measure_stated_size(image, label_file.size, statement, "its shapes would be misplaced")
     objects = label_file.objects
     if relative:
         objects = tuple(scale_object(labeled_object, size) for labeled_object in objects)

@@ -210,9 +210,7 @@ def _add_image(
         relative: Whether coordinates are fractions of the image size.
     """
     statement = f"{annotation.file} describes an image of size"
-    size = measure_stated_size(
-        image, annotation.size, statement, "its boxes would be misplaced, so "
-    )
+    size = measure_stated_size(image, annotation.size, statement, "its boxes would be misplaced")
     image_id = writer.add_image(image, size=size)
     for description, error in annotation.invalid:
         writer.report.skip_invalid(annotation.file.name, description, error)

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_tools.reading.source_folder import is_file
-from resnet_tasks.data.images.image_files import DAMAGE, read_image_size
+from resnet_tasks.data.images.image_damage import describe_read_error
+from resnet_tasks.data.images.image_files import (
+    DAMAGE,
+    explain_swapped_size,
+    read_image_size,
+)
 from resnet_tasks.errors import DataError
 
 READ_ERRORS = (Image.DecompressionBombError, *DAMAGE)
@@ -30,7 +35,8 @@ def measure_image_size(image: Path) -> tuple[int, int]:
     try:
         return read_image_size(image)
     except (DataError, *READ_ERRORS) as error:
-        raise DataError(f"the image {image} cannot be read ({error}); replace it") from error
+        reason = describe_read_error(error, image)
+        raise DataError(f"the image {image} cannot be read ({reason}); replace it") from error
 
 
 def measure_stated_size(
@@ -49,9 +55,10 @@ def measure_stated_size(
     """
     size = measure_image_size(image)
     if stated not in (None, size):
+        remedy = stated and explain_swapped_size(image, size, stated)
         raise DataError(
-            f"{statement} {stated} (height, width), but {image} has {size}; {consequence}put the "
-            "original image there"
+            f"{statement} {stated} (height, width), but {image} has {size}; {consequence}"
+            f"{': ' if consequence else ''}{remedy or 'put the original image there'}"
         )
     return size
 

@@ -13,6 +13,7 @@ from data_tools.reading.image_io import READ_ERRORS
 from data_tools.reading.source_folder import is_file
 from resnet_tasks.data.images.channels import StoredImage, rgb_to_luminance
 from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.images.image_damage import describe_read_error
 from resnet_tasks.data.images.image_files import detect_file_kind, open_image
 from resnet_tasks.data.images.label_files import (
     find_only_page,
@@ -96,7 +97,8 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
     try:
         is_lossy = find_lossy_format(path) is not None
     except READ_ERRORS as error:
-        raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
+        reason = describe_read_error(error, path)
+        raise DataError(f"the mask {path} cannot be read ({reason}); replace it") from None
     if is_lossy and not allow_lossy:
         require_lossless(path, "the mask")
     try:
@@ -104,7 +106,8 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
         indices, key = (None, None) if is_lossy else _read_palette(path)
         values, white_is_zero = _read_white_is_zero(path)
     except (DataError, *READ_ERRORS) as error:
-        raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
+        reason = describe_read_error(error, path)
+        raise DataError(f"the mask {path} cannot be read ({reason}); replace it") from None
     require_single_image(path, "the mask", image.pages)
     if values is not None:
         image = StoredImage(values[:, :, None], "gray")

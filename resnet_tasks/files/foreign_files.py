@@ -98,7 +98,6 @@ _SIGNATURES: tuple[tuple[bytes, ForeignKind], ...] = (
     (b"\x01\xda", ForeignKind("an SGI image")),
     (b"\x89HDF", ForeignKind("an HDF5 file")),
     (b"PK\x03\x04", ForeignKind("a zip file")),
-    (b"<svg", ForeignKind("an SVG file")),
     (b"PF", ForeignKind("a portable float map")),
     (b"Pf", ForeignKind("a portable float map")),
 )
@@ -153,14 +152,14 @@ def _identify_content(start: bytes) -> ForeignKind | None:
     for signature, kind in _SIGNATURES:
         if start.startswith(signature):
             return kind
+    name = None
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
-        return ForeignKind("an SVG file")
-    if start[:1] == b"P" and start[1:2] in b"1234567" and start[2:3].isspace():
-        return ForeignKind("a portable any map (PPM, PGM, PBM)")
-    if start[4:8] == b"ftyp":
-        is_image = start[8:12] in _HEIF_BRANDS
-        return ForeignKind("a HEIF image" if is_image else "an MP4 or QuickTime video")
-    return None
+        name = "an SVG file"
+    elif start[:1] == b"P" and start[1:2] in b"1234567" and start[2:3].isspace():
+        name = "a portable any map (PPM, PGM, PBM)"
+    elif start[4:8] == b"ftyp":
+        name = "a HEIF image" if start[8:12] in _HEIF_BRANDS else "an MP4 or QuickTime video"
+    return None if name is None else ForeignKind(name)
 
 
 def _identify_volume(start: bytes) -> ForeignKind | None:
@@ -208,11 +207,12 @@ def describe_foreign_file(stream: IO[bytes], readable: str) -> str:
     return f"{name}; {remedy or f'convert it to {readable}'}"
 
 
-def describe_foreign_files(files: Iterable[Path]) -> str:
-    """Describe the kinds with a remedy among files; empty if there are none.
+def describe_foreign_files(files: Iterable[Path], converter: str = "") -> str:
+    """Describe the most frequent kind with a remedy among files; empty if there is none.
 
     Args:
         files: Paths of files, of which the first `MAX_INSPECTED` are opened.
+        converter: Name of a converter, whose files are ignored.
 
     Returns:
         Text such as "12 files such as a.dcm: each is a DICOM file; convert it with ...".
@@ -225,7 +225,7 @@ def describe_foreign_files(files: Iterable[Path]) -> str:
                 kind = identify_foreign_file(stream.read(START_LENGTH), str(file))
         except OSError:
             continue
-        if kind is not None and kind.remedy:
+        if kind is not None and kind.remedy and f"convert {converter} " not in kind.remedy:
             counts[kind] += 1
             examples.setdefault(kind, file.name)
     if not counts:

@@ -81,9 +81,7 @@ def convert_cvat(
 
     def add_image(writer: CocoWriter, image: CvatImage) -> None:
         path, statement = finder.find(image), f"{file}: {image.name} has the size"
-        size = measure_stated_size(
-            path, image.size, statement, "its shapes would be misplaced, so "
-        )
+        size = measure_stated_size(path, image.size, statement, "its shapes would be misplaced")
         add_labeled_image(
             writer, path, size, image.objects, image.skipped, image.name, group=image.group
         )

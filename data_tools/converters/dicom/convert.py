@@ -29,6 +29,7 @@ from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.foreign_files import describe_foreign_files
 
 if TYPE_CHECKING:
     from data_tools.converters.dicom.frames import DicomFile
@@ -110,7 +111,11 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
 
     summaries = dataset.write(track_splits(splits, progress), add_file, finish_split)
     if not any(summary.images for summary in summaries):
-        raise DataError(f"{source} contains no DICOM image; found {format_listing(source)}")
+        advice = describe_foreign_files(walk_files(source), "dicom")
+        raise DataError(
+            f"{source} contains no DICOM image; found {format_listing(source)}"
+            f"{': ' if advice else ''}{advice}"
+        )
     return summaries
 
 

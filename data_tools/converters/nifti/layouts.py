@@ -6,6 +6,8 @@
     ROOT/labelsTr/CASE.nii.gz              their labels; imagesTs and labelsTs are `test`
     ROOT/train/images, ROOT/train/labels   without dataset.json: pairs of equal names, by split
 
+A volume may also be a pair of .hdr and .img.
+
 Sources: Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13 (2022), and
 the `dataset.json` of its tasks; nnU-Net 2, documentation/dataset_format.md (`labels` by name,
 `file_ending`, the label `ignore`, the optional `dataset`), and the format of its first version.
@@ -19,13 +21,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_tools.reading.source_folder import format_listing, require_parts
-from resnet_tasks.data.images.find_images import list_children
+from resnet_tasks.data.images.find_images import list_children, walk_files
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.foreign_files import describe_foreign_files
 from resnet_tasks.files.json_files import read_json
 
-SUFFIXES = (".nii.gz", ".nii")
+_HEADER, _VOXELS = ".hdr", ".img"
+"""Suffixes of a volume that is a pair of files."""
+SUFFIXES = (".nii.gz", ".nii", _HEADER)
 DESCRIPTION = "dataset.json"
 BACKGROUND = "background"
+_PASS_PARENT = "pass the folder that contains them"
 IGNORE = "ignore"
 """nnU-Net's name of the label that training and evaluation ignore."""
 FOLDERS = {
@@ -103,7 +109,8 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     if "train" not in splits:
         raise DataError(
             f"{source} has no volumes with labels to train on (imagesTr and labelsTr, or images "
-            f"and labels); found {format_listing(source)}: pass the folder that contains them"
+            f"and labels); found {format_listing(source)}: "
+            f"{describe_foreign_files(walk_files(source), 'nifti') or _PASS_PARENT}"
         )
     void = [value for value, name in names.items() if name == IGNORE]
     class_names = {v: n for v, n in sorted(names.items()) if n not in (BACKGROUND, IGNORE)}
@@ -250,11 +257,17 @@ def _list_volumes(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         return {}
-    return {
-        _strip_suffix(file): file for file in list_children(folder) if file.name.endswith(SUFFIXES)
-    }
+    volumes = [file for file in list_children(folder) if file.name.endswith(SUFFIXES)]
+    for file in volumes:
+        if file.suffix == _HEADER and not file.with_suffix(_VOXELS).is_file():
+            raise DataError(
+                f"{file} is the header of a volume without {file.stem}{_VOXELS}, which holds its "
+                "voxels; add it"
+            )
+    return {_strip_suffix(file): file for file in volumes}
 
 
 def _strip_suffix(file: Path) -> str:
-    suffix = next((ending for ending in SUFFIXES if file.name.endswith(ending)), "")
+    endings = (*SUFFIXES, _VOXELS)
+    suffix = next((ending for ending in endings if file.name.endswith(ending)), "")
     return file.name.removesuffix(suffix)

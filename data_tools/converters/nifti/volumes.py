@@ -379,7 +379,8 @@ def _load_image(path: Path) -> nibabel.Nifti1Pair:
     if not isinstance(image, nibabel.Nifti1Pair):  # base class of NIfTI-2 and single files too
         if is_gzip_name(path):
             verify_gzip(path)  # a flipped bit may make the file look like another format
-        raise DataError(f"{path} is {type(image).__name__}, not a NIfTI volume; convert it first")
+        name = "Analyze" if isinstance(image, nibabel.AnalyzeImage) else type(image).__name__
+        raise DataError(f"{path} is {name}, not NIfTI, which states left and right; convert it")
     return image
 
 
@@ -396,5 +397,4 @@ def _convert_errors(path: Path) -> Iterator[None]:
     except READER_ERRORS as error:
         if is_gzip_name(path) and path.is_file():
             verify_gzip(path)  # if a bit of the header flipped, the checksum error is clearer
-        reason = format_error(error)
-        raise DataError(f"the volume {path} cannot be read: {reason}") from None
+        raise DataError(f"the volume {path} cannot be read: {format_error(error)}") from None

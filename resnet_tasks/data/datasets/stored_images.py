@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.pixel_labels import has_pixel_labels, read_pixel_labels
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.images.image_cache import DecodedImage
+from resnet_tasks.data.images.image_files import explain_swapped_size
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.label_maps import resize_labels
@@ -81,9 +83,16 @@ def decode_stored_image(
 
 
 def _require_size(file: CocoFile, record: ImageRecord, size: tuple[int, int]) -> None:
-    if size != (record.height, record.width):
+    stated = (record.height, record.width)
+    if size != stated:
+        path = file.image_path(record)
+        remedy = explain_swapped_size(path, size, stated) or (
+            "correct the record if its annotations fit the image as it is, otherwise replace the "
+            "image"
+        )
         raise DataError(
-            f"{file.image_path(record)} is {size[1]} x {size[0]} (width x height, upright), but "
-            f"image {record.id!r} of {file.path} says {record.width} x {record.height}; "
-            "repair the file (resnet-tasks data check)"
+            f"{path} is {size[1]} x {size[0]} (width x height, upright), but image {record.id!r} "
+            f"of {file.path} says {record.width} x {record.height}: {remedy}; "
+            f"`resnet-tasks data check {shlex.quote(str(file.path))} --read-images` lists all "
+            "images with another size"
         )

@@ -49,6 +49,7 @@ class FileCheck:
         objects: Category id -> number of usable annotations.
         hashes: Perceptual hashes of the images, if requested.
         depths: Number of images of every bit depth.
+        has_read_images: Whether the images were decoded.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class FileCheck:
     objects: Mapping[int, int] = field(default_factory=dict)
     hashes: ImageHashes | None = None
     depths: BitDepths = field(default_factory=BitDepths)
+    has_read_images: bool = False
 
     @property
     def is_usable(self) -> bool:
@@ -164,6 +166,7 @@ def check_content(path: Path, content: CocoContent, options: CheckOptions) -> Fi
         objects,
         hashes,
         depths,
+        options.read_images,
     )
 
 

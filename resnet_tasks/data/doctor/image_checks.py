@@ -19,6 +19,7 @@ from resnet_tasks.data.doctor.image_similarity import HASH_BYTES, difference_has
 from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.data.images.find_images import find_file
+from resnet_tasks.data.images.image_damage import describe_read_error
 from resnet_tasks.data.images.image_files import DAMAGE, TURNED, read_orientation
 from resnet_tasks.data.images.label_files import require_lossless
 from resnet_tasks.errors import DataError
@@ -196,7 +197,4 @@ def _check_map_format(path: Path, problems: list[tuple[str, str]]) -> None:
 
 def _format_reason(error: DataError, path: Path) -> str:
     """Return the error message with the path first."""
-    text = str(error)
-    for start in (f"image {path} ", f"label map {path} ", f"{path} "):
-        text = text.removeprefix(start)
-    return f"{path}: {text}"
+    return f"{path}: {describe_read_error(error, path)}"

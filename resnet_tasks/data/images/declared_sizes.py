@@ -217,8 +217,8 @@ def _check_segments(page: Any, length: int) -> None:
     is_single = not is_compressed and len(offsets) == 1  # one strip, whose height may be wrong
     if not is_single and (len(offsets) < expected or (is_compressed and len(counts) < expected)):
         raise OSError(
-            f"it is damaged: its header lists {min(len(offsets), len(counts))} of {expected} strips "
-            "or tiles"
+            f"it is damaged: its header lists {min(len(offsets), len(counts))} of {expected} "
+            "strips or tiles"
         )
     must_end_inside = is_compressed and compression not in _CHECKED_AT_END
     for offset, count in zip(offsets, counts, strict=False):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from resnet_tasks.data.images.image_files import SUFFIXES
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.foreign_files import describe_address, describe_foreign_files
 
 _SYSTEM_NAMES = frozenset(
     (
@@ -61,6 +62,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     if not files:
         raise DataError(
             f"there is no image ({', '.join(sorted(SUFFIXES))}) {describe_search(paths)}"
+            f"{describe_other_files(paths)}"
         )
     return files
 
@@ -102,9 +104,11 @@ def _expand_pattern(pattern: Path) -> list[Path]:
     """Return the files that match a pattern, sorted.
 
     Raises:
-        DataError: If the text is not a pattern, or no file matches it.
+        DataError: If the text is a URL or not a pattern, or no file matches it.
     """
     text = str(pattern)
+    if (message := describe_address(pattern)) is not None:
+        raise DataError(message)
     if not glob.has_magic(text):
         raise DataError(f"{text} does not exist; name files, patterns, or folders of files")
     files = [path for path in map(Path, glob.glob(text, recursive=True)) if not path.is_dir()]  # noqa: PTH207  # may be absolute
@@ -116,6 +120,20 @@ def _expand_pattern(pattern: Path) -> list[Path]:
 def describe_search(paths: Iterable[Path]) -> str:
     """Describe the searched paths for a message."""
     return f"in {', '.join(map(str, paths)) or 'nothing'}"
+
+
+def describe_other_files(paths: Iterable[Path], *, recursive: bool = False) -> str:
+    """Describe the files of folders without images, with what to do; empty if unknown.
+
+    Args:
+        paths: Paths that were searched.
+        recursive: Whether the folders were searched recursively.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    list_files = walk_files if recursive else list_children
+    files = (file for folder in folders for file in list_files(folder))
+    description = describe_foreign_files(files)
+    return f"; {description}" if description else ""
 
 
 def make_output_names(files: Sequence[Path]) -> list[str]:

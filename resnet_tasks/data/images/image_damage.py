@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 
-from resnet_tasks.errors import format_error
+from resnet_tasks.errors import DataError, format_error
 
 TRUNCATED = "the file is truncated: it ends before its last pixel"
 _DAMAGED_HEADER = "its header is damaged"
@@ -48,3 +49,20 @@ def describe_damage(error: BaseException) -> str:
         if re.fullmatch(pattern, text):
             return description
     return _DAMAGED_HEADER if isinstance(error, _PROGRAM_ERRORS) else text
+
+
+def describe_read_error(error: BaseException, path: Path) -> str:
+    """Return a description of an error of an image reader, without the path of the image.
+
+    Args:
+        error: `DataError`, or any of `image_files.DAMAGE`.
+        path: Path of the image or label map.
+    """
+    if not isinstance(error, DataError):
+        return describe_damage(error)
+    text = str(error)
+    for start in (f"image {path} ", f"label map {path} ", f"{path} "):
+        text = text.removeprefix(start)
+    for start in ("cannot be read: ", "is not an image that can be read: "):
+        text = text.removeprefix(start)
+    return text

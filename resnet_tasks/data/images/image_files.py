@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from resnet_tasks.data.images.declared_sizes import WORTH_CHECKING
-from resnet_tasks.data.images.image_damage import describe_damage
 from resnet_tasks.data.images.image_formats import (
     NUMPY,
     TIFF,
@@ -283,6 +282,25 @@ def read_orientation(path: Path) -> int:
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return 1
     return exif_orientation if 1 <= exif_orientation <= 8 else 1
+
+
+def explain_swapped_size(path: Path, size: tuple[int, int], stated: tuple[int, int]) -> str:
+    """Return the cause and the remedy if an EXIF orientation swaps the stated size, else "".
+
+    Args:
+        path: Path of the image.
+        size: (height, width) of the upright image.
+        stated: (height, width) in the annotation.
+    """
+    orientation = read_orientation(path)
+    if stated != size[::-1] or orientation not in TURNED:
+        return ""
+    return (
+        f"the EXIF orientation {orientation} of the image swaps width and height, and the "
+        "annotation states the size as stored; if the objects were annotated on the stored pixels, "
+        "remove the orientation from the image (exiftool -Orientation= FILE), and if on the "
+        "upright image, swap width and height in the annotation"
+    )
 
 
 def _read_pillow_orientation(image: Image.Image, path: Path) -> int:

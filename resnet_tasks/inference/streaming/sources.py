@@ -7,7 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_tasks.data.images.find_images import describe_search, find_files, make_output_names
+from resnet_tasks.data.images.find_images import (
+    describe_other_files,
+    describe_search,
+    find_files,
+    make_output_names,
+)
 from resnet_tasks.data.images.image_files import SUFFIXES
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_file_or_pipe
@@ -75,10 +80,13 @@ def find_sources(
     requested_paths = [*paths, *_read_list(list_file)]
     files, num_skipped = find_files(requested_paths, SUFFIXES | VIDEOS, recursive=recursive)
     if not files:
+        advice = describe_other_files(requested_paths, recursive=recursive)
+        if not (advice or recursive):
+            advice = "; use --recursive to search subfolders too"
         raise DataError(
             f"there is no image ({', '.join(sorted(SUFFIXES))}) and no video "
             f"({', '.join(sorted(VIDEOS))}) {describe_search(requested_paths)}"
-            f"{'' if recursive else '; use --recursive to search subfolders too'}"
+            f"{advice}"
         )
     return [
         Source(*file_and_name)

