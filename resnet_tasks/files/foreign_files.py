@@ -112,8 +112,13 @@ _SUFFIXES = (
     ((".nrrd", ".nhdr"), _NRRD),
     ((".mha", ".mhd"), _META_IMAGE),
 )
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
-"""Start of a URL; `Path` merges its slashes. Drives of Windows have a single letter."""
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)", re.DOTALL)
+"""URL; `Path` merges its slashes. Drives of Windows have a single letter."""
+_JOINED_ADDRESS = re.compile(
+    r"[/\\](https?|ftps?|sftp|s3[an]?|gs|gcs|az|abfss?|wasbs?|hdfs|hf|oss|dbfs|file):/+(.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""URL that was joined to a folder."""
 
 
 def identify_foreign_file(start: bytes, name: str = "") -> ForeignKind | None:
@@ -239,20 +244,29 @@ def describe_foreign_files(files: Iterable[Path], converter: str = "") -> str:
     )
 
 
+def find_address(path: Path | str) -> str | None:
+    """Return the URL that a path consists of, also below a folder; None for other paths.
+
+    Args:
+        path: Text or path, in which `Path` has merged the slashes of a URL.
+    """
+    match = _ADDRESS.match(str(path)) or _JOINED_ADDRESS.search(str(path))
+    return None if match is None else f"{match[1]}://{match[2]}"
+
+
 def describe_address(path: Path | str) -> str | None:
     """Return a message for a URL that is given as a path; None for other paths.
 
     Args:
-        path: Text or path; `Path` has merged the slashes of a URL.
+        path: Text or path, in which `Path` has merged the slashes of a URL.
     """
-    text = str(path)
-    match = _ADDRESS.match(text)
-    if match is None:
+    address = find_address(path)
+    if address is None:
         return None
-    address = f"{match[1]}://{text[match.end() :]}"
-    if match[1].lower() == "file":
-        return f"{address} is an address; pass the path /{text[match.end() :]} instead"
+    scheme, _, local_path = address.partition("://")
+    if scheme.lower() == "file":
+        return f"{address} is a URL; pass the path /{local_path} instead"
     return (
-        f"{address} is an address, but files are read from local paths only and nothing is "
-        "downloaded; download it and pass the path of the file"
+        f"{address} is a URL, but only local files are read and nothing is downloaded; download "
+        "the file and pass its path"
     )

@@ -23,6 +23,7 @@ from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.image_files import DAMAGE
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.foreign_files import find_address
 
 
 @dataclass
@@ -117,15 +118,18 @@ class CocoFile:
         missing = self.find_missing_files()
         if missing:
             total = sum(1 for _ in self._iter_files())
-            remedy = (
-                f"`resnet-tasks data check {self.path} --fix COPY` replaces backslashes by /"
-                if _exists_with_slashes(missing[0])
-                else "set the image folder with `images:` next to `annotations:`"
-            )
+            address = find_address(missing[0])
             raise DataError(
                 f"{self.path}: {len(missing)} of {total} listed files are missing, the first is "
-                f"{missing[0]}; {remedy}"
+                f"{address or missing[0]}; {self._describe_remedy(missing[0])}"
             )
+
+    def _describe_remedy(self, missing: Path) -> str:
+        if find_address(missing) is not None:
+            return "URLs are not downloaded: download the images and list their file names"
+        if _exists_with_slashes(missing):
+            return f"`resnet-tasks data check {self.path} --fix COPY` replaces backslashes by /"
+        return "set the image folder with `images:` next to `annotations:`"
 
     def require_lossless_maps(self, allowed: int = 0) -> None:
         """Check that semantic maps are stored in formats that keep their values, by their headers.

@@ -23,6 +23,7 @@ from resnet_tasks.data.images.image_damage import describe_read_error
 from resnet_tasks.data.images.image_files import DAMAGE, TURNED, read_orientation
 from resnet_tasks.data.images.label_files import require_lossless
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.foreign_files import find_address
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 
 _AT_A_TIME = 256
@@ -139,7 +140,9 @@ def _check_image(
         path = str(find_file(Path(path)) or path)
     digest = None
     if not os.path.isfile(path):  # noqa: PTH113 - fast
-        problems.append(("missing_file", path))
+        address = find_address(record.file_name)
+        detail = path if address is None else f"{address} is a URL, which is not downloaded"
+        problems.append(("missing_file", detail))
     elif read or hashes:
         digest = _check_image_file(record, Path(path), problems, hashes=hashes)
     if record.sem_seg_file_name is not None:

@@ -166,3 +166,25 @@ def test_a_file_that_lacks_a_category_keeps_its_labels(tmp_path: Path) -> None:
     assert truth.labels is not None
     assert truth.labels.tolist() == [2]
     assert dataset.count_objects() == {"a": 0, "b": 0, "c": 1}
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_another_size_names_the_check_and_exif(tmp_path: Path, orientation: int) -> None:
+    file = coco(tmp_path).path
+    content = json.loads(file.read_text())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(tmp_path / "1.png") as image:
+        image.save(tmp_path / "1.png", exif=exif)
+    if orientation == 1:
+        content["images"][0]["width"] += 1
+        file.write_text(json.dumps(content))
+    with pytest.raises(DataError) as info:
+        made(read_coco(file))[0]
+    message = str(info.value)
+    assert f"`resnet-tasks data check {file} --read-images` lists all images" in message
+    assert ("the EXIF orientation 6 of the image swaps width and height" in message) == (
+        orientation == 6
+    )
+    stated = "8 x 12 (width x height, upright), but image 1 of" if orientation == 6 else "12 x 8 ("
+    assert stated in message

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
+from resnet_tasks.data.doctor.report import print_checks
+from resnet_tasks.errors import DataError
 from tests.support.doctored_files import GOOD, content, noise, write
 
 LOOK = CheckOptions(read_images=True)
@@ -215,7 +218,7 @@ def test_images_are_read_whole(tmp_path: Path) -> None:
         (np.full((40, 60), 9, np.uint8), "holds 1 value other than a category id"),
         (np.full((40, 61), 3, np.uint8), "is 61 x 40, but its image is 60 x 40"),
         (np.zeros((40, 60, 3), np.uint8), "one channel of whole numbers"),
-        (b"text", "cannot be read"),
+        (b"text", "no known image format"),
         (None, "1 named file is missing"),
     ],
 )
@@ -315,3 +318,25 @@ def test_categories_that_differ_in_case_or_spaces(tmp_path: Path) -> None:
     (problem,) = (problem for problem in problems if problem.kind == "similar_categories")
     assert "'Car' and 'car '" in problem.message
     assert problem.severity == "warning"
+
+
+def test_urls_in_place_of_file_names(tmp_path: Path) -> None:
+    url = "https://images.org/val2017/1.jpg"
+    images = [{"id": 1, "file_name": url, "width": 20, "height": 10}]
+    write(tmp_path / "a.json", GOOD)
+    file = write(tmp_path / "a.json", content(images=images), images=False)
+    (problem,) = (each for each in check_coco(file).problems if each.kind == "missing_file")
+    assert f"image 1 ({url} is a URL, which is not downloaded)" in problem.message
+    with pytest.raises(DataError, match=rf"the first is {url}; URLs are not downloaded: download"):
+        read_coco(file).require_files()
+
+
+def test_headline_states_that_images_were_not_decoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.json", GOOD)
+    for options, is_stated in ((None, True), (LOOK, False)):
+        print_checks([check_coco(file, options)], Console())
+        output = capsys.readouterr().out
+        assert "0 problems" in output
+        assert ("images not decoded (--read-images decodes them)" in output) == is_stated

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.image_io import measure_image_size, measure_stated_size
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
@@ -62,3 +62,35 @@ def test_sizes_of_pngs_without_decoding(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
     assert measure_image_size(plain) == (20, 30)
+
+
+def test_stated_size_that_exif_swaps(tmp_path: Path) -> None:
+    """The size of the pixels as stored is stated, but viewers show them rotated."""
+    for orientation in (1, 3, 5, 6, 7, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.jpg"
+        Image.new("RGB", (8, 6)).save(path, exif=exif)
+        if orientation < 5:
+            assert measure_stated_size(path, (6, 8), "a.xml states") == (6, 8)
+            continue
+        assert measure_stated_size(path, (8, 6), "a.xml states") == (8, 6)
+        cause = (
+            rf"a\.xml states \(6, 8\) \(height, width\), but .*{orientation}\.jpg has \(8, 6\); "
+            rf"boxes would be misplaced: the EXIF orientation {orientation} of the image swaps "
+            r"width and height, .* remove the orientation from the image .*, and if on the upright "
+            r"image, swap width and height in the annotation"
+        )
+        with pytest.raises(DataError, match=cause):
+            measure_stated_size(path, (6, 8), "a.xml states", "boxes would be misplaced")
+        with pytest.raises(DataError, match=r"\(12, 16\).* has \(8, 6\); put the original image"):
+            measure_stated_size(path, (12, 16), "a.xml states")
+
+
+def test_messages_name_the_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"<html>")
+    reason = r"the image .*a\.png cannot be read \(it is a web page \(HTML\).*\); replace it"
+    with pytest.raises(DataError, match=reason) as info:
+        measure_image_size(path)
+    assert str(info.value).count("a.png") == 1

@@ -78,3 +78,22 @@ def test_the_digest_is_of_paths_in_order() -> None:
     one, two = Source(Path("a.png"), "a"), Source(Path("b.png"), "b")
     assert compute_digest([one, two]) == compute_digest([one, two])
     assert compute_digest([one, two]) != compute_digest([two, one])
+
+
+def test_medical_files_name_their_converter(tmp_path: Path) -> None:
+    for name in ("a.dcm", "below/b.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(DataError, match=r"; a\.dcm is a DICOM file; .*data convert dicom"):
+        find_sources([tmp_path])
+    with pytest.raises(DataError, match=r"; 2 files, such as a\.dcm, are not images: .*dicom"):
+        find_sources([tmp_path], recursive=True)
+
+
+@pytest.mark.parametrize("url", ["https://a.org/b.jpg?size=*", "s3://bucket/b.png"])
+def test_urls_are_not_downloaded(tmp_path: Path, url: str) -> None:
+    (tmp_path / "list").write_text(url)
+    for paths, listed in (([Path(url)], None), ([], tmp_path / "list")):
+        with pytest.raises(DataError) as info:
+            find_sources(paths, list_file=listed)
+        assert str(info.value).startswith(f"{url} is a URL, but only local files are read and")

@@ -192,3 +192,39 @@ def test_volumes_share_one_type_that_their_headers_determine(tmp_path: Path) -> 
         values[split] = Intensity()(decode_image(read.image_path(record)).pixels).min()
     # The value 94 is 94 / 65535 in both volumes, which are in different splits.
     assert values == {"train": np.float32(94 / 65535), "val": np.float32(94 / 65535)}
+
+
+def pair(folder: Path, image: nibabel.spatialimages.SpatialImage) -> Path:
+    """Save a volume as `c.hdr` and `c.img`."""
+    folder.mkdir(parents=True)
+    nibabel.save(image, folder / "c.img")
+    return folder
+
+
+def test_pairs_of_header_and_voxels(tmp_path: Path) -> None:
+    values = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    pair(tmp_path / "in/images", nibabel.Nifti1Pair(values, AFFINE))
+    pair(tmp_path / "in/labels", nibabel.Nifti1Pair((values > 100).astype(np.int16), AFFINE))
+    (summary,) = convert_nifti(tmp_path / "in", tmp_path / "out", classes={1: "liver"})
+    assert summary.images == 6
+    read = read_coco(tmp_path / "out/train.json")
+    stored = decode_image(read.image_path(read.images[2])).pixels[:, :, 0]
+    np.testing.assert_array_equal(stored, values[::-1, ::-1, 2].T)
+    (tmp_path / "in/images/c.img").unlink()
+    with pytest.raises(DataError, match=r"c\.hdr is the header of a volume without c\.img"):
+        convert_nifti(tmp_path / "in", tmp_path / "again", classes={1: "liver"})
+
+
+def test_analyze_pairs_are_refused_because_of_their_sides(tmp_path: Path) -> None:
+    image = nibabel.AnalyzeImage(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    for folder in ("images", "labels"):
+        pair(tmp_path / "in" / folder, image)
+    with pytest.raises(DataError, match=r"c\.hdr is Analyze, not NIfTI, which states left and"):
+        convert_nifti(tmp_path / "in", tmp_path / "out", classes={1: "liver"})
+
+
+def test_a_folder_of_dicom_files_names_its_converter(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/IM1").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(DataError, match=r"found IM1: IM1 is a DICOM file; .*convert dicom"):
+        convert_nifti(tmp_path / "in", tmp_path / "out", classes={1: "liver"})

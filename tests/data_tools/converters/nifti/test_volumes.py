@@ -214,7 +214,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.nii.gz").unlink()
     with pytest.raises(DataError, match=r"v\.nii\.gz cannot be read: No such file"):
         Volume(case, "axial")
-    with pytest.raises(DataError, match="is MGHImage, not a NIfTI volume"):
+    with pytest.raises(DataError, match="is MGHImage, not NIfTI"):
         Volume(Case("v", (FILES / "test.mgz",), labels), "axial")
 
 
