@@ -21,7 +21,7 @@ from resnet_tasks.number_formats import Count
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
 _SHOWN_IDS = 3
-_NOT_READ = "; images not decoded (--read-images decodes them)"
+_NOT_READ = " (images not decoded; --read-images decodes them)"
 USUAL_PARTS = 3
 """Number of parts (train, val, test) up to which a table has room for names of full length."""
 MAX_ROWS = 20
@@ -164,10 +164,10 @@ def _format_headline(check: FileCheck) -> str:
     groups = len({record.group for record in check.images} - {None})
     groups_text = f" in {groups} groups" if groups else ""
     where = " (--json FILE lists all)" if number > len(check.problems) else ""
-    extent = _NOT_READ if check.is_usable and not check.has_read_images else ""
+    if not check.problems and not check.has_read_images:
+        where = _NOT_READ  # no problem is not the result of a complete check
     return (
         f"{check.path}: {len(check.images)} images{groups_text}, {names}; {number} problems{where}"
-        f"{extent}"
     )
 
 

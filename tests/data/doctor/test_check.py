@@ -322,11 +322,11 @@ def test_categories_that_differ_in_case_or_spaces(tmp_path: Path) -> None:
 
 def test_urls_in_place_of_file_names(tmp_path: Path) -> None:
     url = "https://images.org/val2017/1.jpg"
-    images = [{"id": 1, "file_name": url, "width": 20, "height": 10}]
+    images = [{"id": 3, "file_name": url, "width": 20, "height": 10}]
     write(tmp_path / "a.json", GOOD)
     file = write(tmp_path / "a.json", content(images=images), images=False)
     (problem,) = (each for each in check_coco(file).problems if each.kind == "missing_file")
-    assert f"image 1 ({url} is a URL, which is not downloaded)" in problem.message
+    assert f"image 3 ({url} is a URL, which is not downloaded)" in problem.message
     with pytest.raises(DataError, match=rf"the first is {url}; URLs are not downloaded: download"):
         read_coco(file).require_files()
 
@@ -339,4 +339,4 @@ def test_headline_states_that_images_were_not_decoded(
         print_checks([check_coco(file, options)], Console())
         output = capsys.readouterr().out
         assert "0 problems" in output
-        assert ("images not decoded (--read-images decodes them)" in output) == is_stated
+        assert ("(images not decoded; --read-images decodes them)" in output) == is_stated
