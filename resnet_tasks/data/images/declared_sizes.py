@@ -201,6 +201,29 @@ def check_tiff_length(tiff: Any) -> None:
         ):
             raise OSError(_format_truncated(length, (page.imagelength, page.imagewidth)))
         _check_segments(page, length)
+    _check_last_page(tiff, length)
+
+
+def _check_last_page(tiff: Any, length: int) -> None:
+    """Check that the last page that was read is the last page of the file.
+
+    The pages of an image are its channels, and readers ignore those that a cut has removed.
+
+    Raises:
+        OSError: If another page begins behind the end of the file.
+    """
+    layout, handle = tiff.tiff, tiff.filehandle
+    handle.seek(tiff.pages[len(tiff.pages) - 1].offset)
+    (num_tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(num_tags * layout.tagsize, io.SEEK_CUR)
+    content = handle.read(layout.offsetsize)
+    if len(content) == layout.offsetsize:  # some writers omit the offset behind the last page
+        (position,) = struct.unpack(layout.offsetformat, content)
+        if position > length:
+            raise OSError(
+                f"the file is truncated: it has {length:,} bytes, but page {len(tiff.pages) + 1} "
+                f"begins at byte {position:,}"
+            )
 
 
 def _check_segments(page: Any, length: int) -> None:

@@ -31,10 +31,11 @@ from resnet_tasks.data.images.image_files import (
     open_image_file,
     read_tiff_orientation,
     stream_kind,
+    verify_png,
 )
 from resnet_tasks.data.images.image_formats import OversizedImageError
 from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
-from resnet_tasks.data.images.tiff_inflation import DEFLATE, open_tiff
+from resnet_tasks.data.images.tiff_inflation import DEFLATE, open_tiff, verify_deflate
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_regular_file
 from resnet_tasks.number_formats import Count
@@ -107,6 +108,7 @@ def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredImage:
                     refuse_large_tiles(path, tiff, limit)
                     if not _can_use_pillow(tiff):
                         return _decode_tiff(tiff, path, limit)
+                    verify_deflate(tiff)
             return _decode_with_pillow(path, stream, limit)
     except DAMAGE as error:
         raise DataError(f"image {path} cannot be read: {describe_damage(error)}") from None
@@ -270,6 +272,7 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
     jpeg = _decode_jpeg(image)
     if jpeg is not None:
         return StoredImage(_apply_orientation(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
+    verify_png(image, stream)
     # Loading all pixels detects truncation, which OpenCV would silently fill with gray.
     image.load()
     if image.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:

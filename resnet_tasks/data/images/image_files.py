@@ -64,6 +64,7 @@ The errors of tifffile are `ValueError`s, those of imagecodecs are `RuntimeError
 MAX_WIDTH = 1 << 25
 """Maximum width in pixels: for wider images Pillow reports a misleading lack of memory."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNK = 1 << 20
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Keywords of PNG text chunks that may contain an orientation."""
@@ -171,6 +172,7 @@ def read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
         return _read_tiff_size(path, decode)
     with open_image(path) as image:
         if decode:
+            verify_png(image)
             image.load()
         width, height = image.size
         is_turned = _read_pillow_orientation(image, path) in TURNED
@@ -282,6 +284,35 @@ def read_orientation(path: Path) -> int:
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return 1
     return exif_orientation if 1 <= exif_orientation <= 8 else 1
+
+
+def verify_png(image: Image.Image, stream: IO[bytes] | None = None) -> None:
+    """Verify the checksums of the pixels of a PNG, which Pillow does not do near their end.
+
+    Args:
+        image: Opened image; with another format, nothing is read.
+        stream: File of the image; its position is restored. None: `image.fp`.
+
+    Raises:
+        OSError: If a checksum differs. Truncation is reported on decoding.
+    """
+    stream = stream or getattr(image, "fp", None)
+    if image.format != "PNG" or stream is None:
+        return
+    position = stream.tell()
+    stream.seek(len(_PNG_START))
+    while len(header := stream.read(8)) == 8:
+        length, kind = int.from_bytes(header[:4], "big"), header[4:]
+        if kind != b"IDAT":
+            stream.seek(length + 4, os.SEEK_CUR)
+            continue
+        checksum = zlib.crc32(kind)
+        while length and (chunk := stream.read(min(length, _PNG_CHUNK))):
+            checksum, length = zlib.crc32(chunk, checksum), length - len(chunk)
+        expected = stream.read(4)
+        if len(expected) == 4 and int.from_bytes(expected, "big") != checksum:
+            raise OSError("its compressed pixels are damaged: a checksum differs")
+    stream.seek(position)
 
 
 def explain_swapped_size(path: Path, size: tuple[int, int], stated: tuple[int, int]) -> str:

@@ -21,9 +21,10 @@ from resnet_tasks.data.images.image_files import (
     detect_file_kind,
     get_raw_mode,
     open_image,
+    verify_png,
 )
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
-from resnet_tasks.data.images.tiff_inflation import DEFLATE, open_tiff
+from resnet_tasks.data.images.tiff_inflation import DEFLATE, open_tiff, verify_deflate
 from resnet_tasks.errors import DataError
 
 ROUNDING = 1e-3
@@ -68,6 +69,7 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
         else:
             with open_image(path, max_pixels) as image:
                 require_single_image(path, "label map", getattr(image, "n_frames", 1))
+                verify_png(image)
                 values = _load_stored_values(image)
                 if image.format == "WEBP":
                     values = _merge_equal_channels(values)
@@ -203,6 +205,7 @@ def read_tiff_values(path: Path, max_pixels: int | None = None) -> NDArray[Any]:
                 can_use_pillow = str(page.dtype) in (*pillow_types, "uint16")
                 if NEEDED_CODECS not in str(error) or not can_use_pillow:
                     raise
+        verify_deflate(tiff)
     with open_image(path, max_pixels) as image:
         image.seek(index)
         return _load_stored_values(image)

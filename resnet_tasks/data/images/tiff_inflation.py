@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFLATE = (8, 32946, 50013)
 """Numbers of deflate among the compressions of TIFF."""
+_CHUNK = 1 << 20
+_ENDS_EARLY = "the file is truncated or damaged: a strip or tile ends early"
 _LZMA = 34925
 _ZSTD = (34926, 50000)
 _SLACK = 1 << 26  # bytes; some writers pad the last strip to the height of the others
@@ -80,8 +82,31 @@ def _require_directory(tiff: tifffile.TiffFile) -> None:
             raise OSError(f"it is {kind.name}; {kind.remedy}") from None
         raise OSError(
             f"the file is truncated or damaged: it has {handle.size:,} bytes, but no directory of "
-            "a TIFF image at the place that its header states"
+            "a TIFF image at the position that its header states"
         ) from None
+
+
+def verify_deflate(tiff: tifffile.TiffFile) -> None:
+    """Verify the checksums of a deflated TIFF, for decoders that do not, such as Pillow.
+
+    Args:
+        tiff: Opened TIFF file; with another compression, nothing is read.
+
+    Raises:
+        ValueError: If a strip or tile is truncated.
+        zlib.error: If a strip or tile is damaged.
+    """
+    for page in (entry.aspage() for entry in tiff.pages):
+        if int(page.compression) not in DEFLATE:
+            continue
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            tiff.filehandle.seek(offset)
+            pending, decoder = tiff.filehandle.read(count), zlib.decompressobj()
+            while count and pending and not decoder.eof:
+                decoder.decompress(pending, _CHUNK)
+                pending = decoder.unconsumed_tail
+            if count and not decoder.eof:
+                raise ValueError(_ENDS_EARLY)
 
 
 @cache
@@ -174,5 +199,5 @@ def _decompress_bounded(decoder: Any, data: bytes, declared: int) -> bytes:
             f"a strip or tile of {declared:,} bytes holds more than {most:,} when decompressed"
         )
     if not decoder.eof:
-        raise ValueError("the file is truncated or damaged: a strip or tile ends early")
+        raise ValueError(_ENDS_EARLY)
     return content
