@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from resnet_tasks.exported.engines import Engine, open_engine, select_head_outpu
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.exported.plugins import load_plugins
 from resnet_tasks.inference.combiners import COMBINERS, CombinedHead, add_combiners
-from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor, predict_sources
+from resnet_tasks.inference.image_inputs import ImageInput, ImageInputs, predict_inputs
+from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
 from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
@@ -110,22 +111,31 @@ class ExportedModel:
             combined[name] = CombinedHead(combiner, exported.roles, info)
         return combined
 
+    @overload
+    def predict(self, images: ImageInput, names: Sequence[str] = ...) -> ImageResult: ...
+
+    @overload
+    def predict(self, images: ImageInputs, names: Sequence[str] = ...) -> list[ImageResult]: ...
+
     def predict(
-        self, images: Sequence[NDArray[Any]], names: Sequence[str] = ()
-    ) -> list[ImageResult]:
-        """Return the predictions for images in memory, which are processed as one batch.
+        self, images: ImageInput | ImageInputs, names: Sequence[str] = ()
+    ) -> ImageResult | list[ImageResult]:
+        """Return the predictions for a list of images, which are processed as one batch.
 
         Args:
-            images: `(h, w)` or `(h, w, C)` arrays in RGB order with the stored values.
-            names: Names of the images in error messages; default: their positions.
+            images: List of images, each in a form that `Run.predict` takes; or one such image.
+            names: Names of the images in error messages; default: their paths or positions.
 
         Returns:
-            Predictions of every head for each image, in original pixels, with numpy arrays.
+            Predictions of every head for each image, in original pixels, with numpy arrays; a list
+            of them for a list of images.
 
         Raises:
-            DataError: If an image does not fit the model.
+            DataError: If an image cannot be read, does not fit the model, or is ambiguous.
         """
-        return predict_sources(self.build_predictor(), images, self.manifest.preparation, names)
+        return predict_inputs(
+            self.build_predictor(), images, self.manifest.preparation, names=names
+        )
 
     def predict_paths(
         self,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
@@ -23,7 +22,7 @@ from resnet_tasks.evaluation.evaluate import Evaluation
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
 from resnet_tasks.files.atomic import replace_folder
 from resnet_tasks.inference.combiners import add_combiners
-from resnet_tasks.inference.predict_images import predict_images
+from resnet_tasks.inference.image_inputs import ImageInput, ImageInputs, predict_inputs
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.inference.sliding_window import Keep
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
@@ -37,9 +36,8 @@ from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOption
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.image_result import ImageResult
 
-Images = NDArray[Any] | str | Path
 STREAM_BATCH_SIZE = 4
-"""Number of images per batch of `predict_paths`, unless `evaluation.batch_size` is set."""
+"""Number of images per batch of `predict` and `predict_paths`, unless `evaluation.batch_size` is set."""
 
 
 @dataclass
@@ -121,27 +119,41 @@ class Run(RunDirectory):
             return {}
         return read_calibration(self.directory, weights_sha256(self.find_checkpoint(checkpoint)))
 
+    @overload
+    def predict(
+        self, image: ImageInput, *, checkpoint: str = ..., inference: InferenceOptions = ...
+    ) -> ImageResult: ...
+
+    @overload
+    def predict(
+        self, image: ImageInputs, *, checkpoint: str = ..., inference: InferenceOptions = ...
+    ) -> list[ImageResult]: ...
+
     def predict(
         self,
-        image: Images,
+        image: ImageInput | ImageInputs,
         *,
         checkpoint: str = "last",
         inference: InferenceOptions = PLAIN_INFERENCE,
-    ) -> ImageResult:
-        """Return the predictions of all heads for one image.
+    ) -> ImageResult | list[ImageResult]:
+        """Return the predictions of all heads for one image, or for each image of a list.
 
         Args:
-            image: Path of an image file, or `(height, width)` or `(height, width, C)` array in RGB
-                order with the stored values (uint8, uint16 or float).
+            image: Path of an image file; `(height, width)`, `(height, width, C)` or `(C, height,
+                width)` NumPy array or torch tensor in RGB order with the stored values (uint8,
+                uint16 or float); Pillow image; or a list of them, which is processed in batches.
             checkpoint: `last` or `best`.
             inference: Calibration, test-time augmentation views and windows.
 
         Returns:
-            Head name -> prediction, in pixels of that image.
+            Head name -> prediction, in pixels of that image; for a list, a list of them.
+
+        Raises:
+            DataError: If an image cannot be read, does not fit the model, or is ambiguous.
         """
-        source = Path(image) if isinstance(image, str) else image
         predictor = self.build_predictor(checkpoint, inference)
-        return predict_images(predictor, [source], self.preparation)[0]
+        batch_size = self.recipe.evaluation.batch_size or STREAM_BATCH_SIZE
+        return predict_inputs(predictor, image, self.preparation, batch_size=batch_size)
 
     def predict_paths(
         self,

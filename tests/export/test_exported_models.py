@@ -78,6 +78,8 @@ def test_any_number_of_images_of_any_size(
             differences = compare_predictions(wanted, found, EXACT)
             assert all(each.is_within(EXACT) for each in differences.values()), differences
             assert sizes != [(64, 96)] or differences["objects"].detections > 10
+            alone = exported.predict(images[0])  # one image instead of a list: one result
+            assert np.array_equal(alone["scene"].labels, found[0]["scene"].labels)
         for size, each in zip(sizes, found, strict=True):
             assert each["scene"].labels.shape == size
             assert isinstance(each["objects"].boxes, np.ndarray)

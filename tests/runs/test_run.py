@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -114,6 +115,21 @@ def test_loaded_run_predicts_an_array_in_its_own_pixels(run: Run, data: Path) ->
     assert torch.equal(from_file["scene"].labels, prediction["scene"].labels)
     with pytest.raises(DataError, match=r"\(height, width, 3\)"):
         opened.predict(image[:, :, :2])
+
+
+def test_a_list_gives_the_predictions_of_each_image(run: Run, data: Path) -> None:
+    files = sorted((data / "cells/images/val").iterdir())
+    opened = [Image.open(file) for file in files]
+    inputs = [files[0], str(files[1]), np.asarray(opened[2]), opened[3], *opened[:2]]
+    results = run.predict(inputs)
+    assert [result.name for result in results[:3]] == [str(files[0]), str(files[1]), "image 2"]
+    for result, file in zip(results, [*files, *files[:2]], strict=True):
+        alone = run.predict(file)
+        assert (result["scene"].labels == alone["scene"].labels).float().mean() > 0.99
+        assert result.size == alone.size == (96, 128)
+    assert run.predict([]) == []
+    with pytest.raises(DataError, match="image 1 has the type NoneType"):
+        run.predict([files[0], None])
 
 
 def test_predicting_a_folder_writes_results_maps_and_overlays(

@@ -36,13 +36,13 @@ class StoredImage:
     pages: int = 1
 
 
-def convert_channels(stored_image: StoredImage, channels: int, path: Path) -> Array:
+def convert_channels(stored_image: StoredImage, channels: int, path: Path | str) -> Array:
     """Convert a decoded image, or a crop of it, to a number of channels; see `read_image`.
 
     Args:
         stored_image: Decoded image.
         channels: Requested number of channels.
-        path: Path of the image, for the error message.
+        path: Path or name of the image, for the error message.
 
     Raises:
         DataError: If its channels cannot be converted to the requested number.

@@ -293,6 +293,37 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
     return StoredImage(_apply_orientation(array, orientation), _LAYOUTS[array.shape[2]])
 
 
+def decode_pillow_image(image: Image.Image, name: str) -> StoredImage:
+    """Return an image in memory, or an opened one, with its channels in their file's meaning.
+
+    Args:
+        image: Pillow image of any mode with 8 bits per channel, or with one deep channel.
+        name: Name of the image in error messages.
+
+    Raises:
+        DataError: If its mode is not supported, its file is damaged, or it is rotated by EXIF.
+    """
+    try:
+        image.load()
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except DAMAGE as error:
+        raise DataError(f"{name} cannot be read: {format_error(error)}") from None
+    if orientation != 1:
+        raise DataError(
+            f"{name} is stored rotated or mirrored (EXIF orientation {orientation}), so that "
+            "predictions would not fit it; pass PIL.ImageOps.exif_transpose(image)"
+        )
+    if image.mode in _EIGHT_BIT_MODES:
+        return _decode_8bit(image)
+    if image.mode in _DEEP_GRAY_MODES:
+        return StoredImage(_decode_deep_gray(image, image.mode), "gray")
+    raise DataError(
+        f"{name} has the Pillow mode {image.mode}; allowed: "
+        f"{', '.join(sorted(_EIGHT_BIT_MODES | _DEEP_GRAY_MODES))}; convert it with "
+        'image.convert("RGB")'
+    )
+
+
 def _check_not_animated(path: Path, image: Image.Image) -> None:
     # MPO is not in the list: the second image of such photographs is a preview, not a frame.
     if image.format in _ANIMATED and getattr(image, "is_animated", False):

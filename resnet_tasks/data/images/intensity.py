@@ -19,7 +19,7 @@ from resnet_tasks.errors import DataError
 
 Array = NDArray[Any]
 
-_NOT_FINITE = "{} holds values that are not finite; repair the file"
+_NOT_FINITE = "{} holds values that are not finite (NaN or infinity); replace them"
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ class Intensity:
         if values.min() < 0 or values.max() > 1:
             raise DataError(
                 f"{image_name} holds {image.dtype} values from {values.min():g} to "
-                f"{values.max():g}, whose range is unknown; set data.intensity to a window "
-                "(level, width) or to percentile"
+                f"{values.max():g}, whose range is unknown; allowed: uint8, uint16, and floats "
+                "from 0 to 1; for other values, set data.intensity to a window (level, width) or "
+                "to percentile"
             )
         return values
 

@@ -120,12 +120,22 @@ class Preparation:
         if array.ndim == 3 and array.shape[2] == 1 and self.channels == 3:
             array = np.repeat(array, 3, axis=2)
         if array.ndim != 3 or array.shape[2] != self.channels or 0 in array.shape:
-            raise DataError(
-                f"{name or 'the image'} has shape {image.shape}; the model takes (height, "
-                f"width, {self.channels})"
-                + (" or (height, width)" if self.channels in (1, 3) else "")
-            )
+            raise DataError(self._describe_shape(tuple(image.shape), name or "the image"))
         return array
+
+    def _describe_shape(self, shape: tuple[int, ...], name: str) -> str:
+        """Return the message on the shape of an array that does not fit the model."""
+        plain = " or (height, width)" if self.channels in (1, 3) else ""
+        if 0 in shape:
+            remedy = ", without an axis of length 0"
+        elif len(shape) == 4:
+            remedy = "; pass the images of a batch as a list"
+        elif self.channels == 3 and shape[2:] == (4,):
+            remedy = "; to ignore an alpha channel, pass image[:, :, :3]"
+        else:
+            remedy = ""
+        allowed = f"(height, width, {self.channels}){plain}"
+        return f"{name} has the shape {shape}; allowed: {allowed}{remedy}"
 
 
 @dataclass(frozen=True)

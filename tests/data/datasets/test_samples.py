@@ -32,7 +32,7 @@ def test_image_is_resized_and_knows_the_way_back() -> None:
 
 @pytest.mark.parametrize("shape", [(8, 12, 4), (8, 12, 2), (8,), (0, 12, 3), (1, 8, 12, 3)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match=r"a\.png has shape \(.*takes \(height, width, 3\)"):
+    with pytest.raises(DataError, match=r"a\.png has the shape \(.*allowed: \(height, width, 3\)"):
         make_sample(Preparation(), np.zeros(shape, np.uint8), 0, "a.png")
 
 

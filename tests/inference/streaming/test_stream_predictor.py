@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_read_is_a_data_error(model: TaskModel, tmp_path: 
     (tmp_path / "a.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"a\.png"):
         stream_predictor(as_predictor(model)).read(tmp_path / "a.png", "a.png")
-    with pytest.raises(DataError, match=r"frame 3 .*has shape \(8, 8, 5\)"):
+    with pytest.raises(DataError, match=r"frame 3 .*has the shape \(8, 8, 5\)"):
         stream_predictor(as_predictor(model)).read(
             np.zeros((8, 8, 5), np.uint8), "frame 3 of a.mp4"
         )
