@@ -53,7 +53,8 @@ class TaskModel(nn.Module):
             for all heads that read them.
 
     Raises:
-        RecipeError: If there is no head, or a head's name cannot be the name of a torch module.
+        RecipeError: If an argument has another type, there is no head, or a head's name cannot be
+            the name of a torch module.
 
     Attributes:
         frozen: Names of the frozen parts: `backbone`, `pyramid` or names of heads; see `freeze`.
@@ -73,16 +74,31 @@ class TaskModel(nn.Module):
         pyramid: FeaturePyramid | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(backbone, nn.Module) or not hasattr(backbone, "specs"):
+            raise RecipeError(
+                f"backbone has the type {type(backbone).__name__}; allowed: a module with specs, "
+                'mean and std, such as resnet_tasks.ResNet("resnet18")'
+            )
+        if not isinstance(heads, Mapping):
+            raise RecipeError(
+                f"heads has the type {type(heads).__name__}; allowed: a mapping of names to heads, "
+                'such as {"objects": FasterRCNN(backbone.specs, classes)}'
+            )
+        for name, head in heads.items():
+            if not isinstance(head, nn.Module):
+                raise RecipeError(
+                    f"heads[{name!r}] has the type {type(head).__name__}; allowed: a head, such as "
+                    "FasterRCNN(backbone.specs, classes)"
+                )
         if not heads:
             raise RecipeError("a model needs at least one head")
         empty = nn.ModuleDict()
         for name in heads:
-            if not name or "." in name or hasattr(empty, name):
+            if not isinstance(name, str) or not name or "." in name or hasattr(empty, name):
                 raise RecipeError(
                     f"the head name {name!r} is not allowed: torch refuses module names that are "
                     "empty, contain a dot or equal one of its methods; rename the head"
                 )
-        assert isinstance(backbone, nn.Module)
         self.backbone = backbone
         self.pyramid = pyramid
         self.heads = nn.ModuleDict(dict(heads))

@@ -102,8 +102,14 @@ def validate_options(
     """
     if isinstance(options, options_class):
         return options
+    if options is not None and not isinstance(options, Mapping):
+        subject = f"options of {owner}" if owner else "the options"
+        raise error_class(
+            f"{subject}: the value has the type {type(options).__name__}; allowed: "
+            f"{options_class.__name__}, a mapping of option names to values, or None"
+        )
     try:
-        return options_class.model_validate(dict(options or {}))
+        return options_class.model_validate({str(name): v for name, v in (options or {}).items()})
     except ValidationError as error:
         known = options_class.model_fields
         sentences = _describe_problems(error, dict(options or {}), options_class)

@@ -100,6 +100,11 @@ class ResNet(nn.Module):
         accept_license: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(name, str | ResNetSpec):
+            raise ResnetTasksError(
+                f"backbone.name is {name!r}; allowed: the name of a variant, such as 'resnet18', "
+                "or ResNetSpec(layers, block)"
+            )
         _check_arguments(in_channels, frozen_stages, norm)
         _check_weights(name, weights, frozen_stages, norm)
         trunk = build_trunk(

@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
+from resnet_tasks.heads.arguments import check_classes, check_specs
 from resnet_tasks.heads.foreign_weights import ForeignWeights
 from resnet_tasks.options import DescribedModel, validate_options
 from resnet_tasks.registry import Registry
@@ -50,7 +51,8 @@ class Head(nn.Module, ABC):
         options: Options of the head, a mapping of them, or None for the defaults.
 
     Raises:
-        HeadError: If a level is missing, a stride cannot be used, or an option is invalid.
+        HeadError: If an argument has another type, a level is missing, a stride cannot be used, or
+            an option is invalid.
     """
 
     Options: ClassVar[type[HeadOptions]] = HeadOptions
@@ -65,8 +67,8 @@ class Head(nn.Module, ABC):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not classes:
-            raise HeadError(f"head {type(self).__name__} needs at least one class, got none")
+        check_specs(specs, type(self).__name__)
+        check_classes(classes, type(self).__name__)
         self.options = self.parse_options(options)
         self.in_levels = self.levels(specs, self.options)  # type: ignore[misc]  # of this head
         missing = [level for level in self.in_levels if level not in specs]

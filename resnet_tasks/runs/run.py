@@ -37,7 +37,7 @@ from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.image_result import ImageResult
 
 STREAM_BATCH_SIZE = 4
-"""Number of images per batch of `predict` and `predict_paths`, unless `evaluation.batch_size` is set."""
+"""Images per batch of `predict` and `predict_paths`, unless `evaluation.batch_size` is set."""
 
 
 @dataclass

@@ -120,8 +120,7 @@ def test_a_path_stays_a_path(path: Any) -> None:
         (np.array([["a"]]), "has values of type <U1"),
         (
             np.concatenate((PIXELS, ALPHA), axis=2),
-            r"has the shape \(9, 7, 4\); allowed: \(height, width, 3\) or \(height, width\); to "
-            r"ignore an alpha channel, pass image\[:, :, :3\]",
+            r"has the shape \(9, 7, 4\); allowed: \(height,  .* pass image\[:, :, :3\]",
         ),
         (PIXELS[:, :, :2], r"has the shape \(9, 7, 2\); allowed: \(height, width, 3\)"),
         (PIXELS[:3, :, [0, 1, 2, 0]], r"has the shape \(3, 7, 4\); .* an alpha channel"),
@@ -166,6 +165,6 @@ def test_a_truncated_pillow_image_is_not_predicted(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
     with (
         Image.open(tmp_path / "a.png") as image,
-        pytest.raises(DataError, match="the image cannot be read: .*truncated"),
+        pytest.raises(DataError, match=r"the image cannot be read: .*truncated"),
     ):
         prepared(image)
