@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,12 @@ from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
 from resnet_tasks.errors import RunError
-from resnet_tasks.training.experiments.lr_finder import analyze_sweep, smooth_losses
+from resnet_tasks.training.experiments.lr_finder import (
+    CLEAR_FALL,
+    analyze_sweep,
+    measure_fall,
+    smooth_losses,
+)
 from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
 
 RATES = [10.0**k for k in range(-5, 1)]
@@ -25,23 +31,83 @@ def test_smoothing_by_hand() -> None:
 
 
 def test_the_steepest_fall_is_suggested(tmp_path: Path) -> None:
-    found = analyze_sweep(RATES, [10.0, 10.0, 9.0, 0.0, 0.0, 300.0], is_diverged=True)
-    # Smoothed means fall most between 1e-3 and 1e-2, by central differences at 1e-2.
-    slopes = np.gradient(found.smoothed, np.log10(RATES))
-    assert RATES[int(np.argmin(slopes))] == found.suggestion
-    assert found.suggestion in (1e-3, 1e-2)
-    assert found.lowest == 1e-1
+    losses = [*[10.0] * 10, 9.0, 5.0, 0.0, 0.0, 0.0, 300.0]
+    rates = [float(rate) for rate in np.geomspace(1e-5, 1, 16)]
+    found = analyze_sweep(rates, losses, is_diverged=True)
+    # Central differences of the smoothed means are largest between 5 and 0.
+    slopes = np.gradient(found.smoothed, np.log10(rates))[:15]
+    assert rates[int(np.argmin(slopes))] == found.suggestion == rates[12]
+    assert found.lowest == rates[14]
     assert found.diverged == 1.0
-    assert "the loss is lowest at 0.1, and the loss diverges at 1" in found.describe()
+    lines = found.describe().splitlines()
+    assert lines[0] == "suggestion: training.learning_rate=0.1, where the smoothed loss"
+    assert f"{min(found.smoothed):.4g} (smoothed loss) at a rate of 0.46" in lines[2]
+    assert lines[3] == "end:        the loss diverged at 1, after 16 steps"
     numbers, image = found.write(tmp_path)
     assert json.loads(numbers.read_text())["suggestion"] == found.suggestion
+    assert json.loads(numbers.read_text())["fall"]["start"] == found.fall.start
     assert np.asarray(Image.open(image)).std() > 0
 
 
-def test_a_loss_that_only_rises_suggests_nothing() -> None:
-    found = analyze_sweep(RATES, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], is_diverged=False)
-    assert found.suggestion is None
-    assert "the loss never falls, and the sweep reached 1 without diverging" in found.describe()
+def test_fall_and_noise_by_hand() -> None:
+    fall = measure_fall([10.0] * 6 + [0.0] * 10)
+    # Each of the first six losses has decayed by 0.9 in the ten steps after them.
+    assert fall.size == pytest.approx(10 - 10 * 0.9**10 * (1 - 0.9**6) / (1 - 0.9**16))
+    assert fall.start == 4  # the first of two equal values
+    assert fall.noise == 0  # only the two losses at the jump differ from their neighbors' mean
+    # Every loss differs by 2 from its neighbors' mean, whose variance adds half of its own.
+    assert measure_fall([1.0, -1.0] * 8).noise == pytest.approx(2 / (1.1503 * 1.5**0.5))
+
+
+@pytest.mark.parametrize("sample", ["normal", "standard_exponential"])
+def test_of_curves_without_a_trend_one_in_a_hundred_has_a_clear_fall(sample: str) -> None:
+    curves = getattr(np.random.default_rng(0), sample)(size=(500, 100))
+    clear = sum(measure_fall(list(losses)).errors >= CLEAR_FALL for losses in curves)
+    assert clear <= 5
+
+
+def test_a_fall_of_three_standard_deviations_is_clear() -> None:
+    trend = -3 * np.clip((np.linspace(0, 1, 100) - 0.5) / 0.25, 0, 1)
+    curves = trend + np.random.default_rng(0).normal(size=(100, 100))
+    assert all(measure_fall(list(losses)).errors >= CLEAR_FALL for losses in curves)
+
+
+WIDE = np.geomspace(1e-6, 1, 100)
+NOISE = np.random.default_rng(0).normal(size=100)
+VALLEY = np.where(WIDE < 0.1, 3 - np.clip(np.log10(WIDE) + 4, 0, 2), 8) + 0.05 * NOISE
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_diverged", "message"),
+    [
+        (3 + 0.3 * NOISE, False, r"none, because the curve is noise: the smoothed loss falls by\n"),
+        (
+            3 + 0.3 * NOISE,
+            False,
+            r"times its standard error \(a clear fall: 6 times\);\n +set more",
+        ),
+        (np.linspace(1, 2, 100), False, r"never falls;\n +set a lower --first or a higher --last"),
+        (np.geomspace(1, 1e4, 9), True, r"the loss never falls;\n +set a lower --first\nmin"),
+        (np.geomspace(1, 1e4, 9), True, r"the loss diverged at 3\.1e-06, after 9 steps"),
+        (np.linspace(3, 1, 100), False, r"up to 1, in 100 steps;\n +it still falls there, so set"),
+        (VALLEY, True, r"suggestion: training\.learning_rate=0\.00\d+, where"),
+        (VALLEY, True, r"minimum:    1\.\d+ \(smoothed loss\) at a rate of 0\.0\d+\n"),
+    ],
+)
+def test_kinds_of_curves(losses: np.ndarray, is_diverged: bool, message: str) -> None:
+    rates = [float(rate) for rate in WIDE[: len(losses)]]
+    found = analyze_sweep(rates, [float(loss) for loss in losses], is_diverged=is_diverged)
+    assert re.search(message, found.describe())
+    assert max(map(len, found.describe().splitlines())) <= 80
+    assert (found.suggestion is None) == ("none, because" in found.describe())
+
+
+def test_a_curve_of_noise_is_written_without_a_suggestion(tmp_path: Path) -> None:
+    rates = [float(rate) for rate in WIDE]
+    found = analyze_sweep(rates, [float(loss) for loss in NOISE], is_diverged=False)
+    numbers, image = found.write(tmp_path)
+    assert json.loads(numbers.read_text())["suggestion"] is None
+    assert np.asarray(Image.open(image)).std() > 0
 
 
 def test_too_short_a_sweep_is_refused() -> None:
@@ -77,6 +143,7 @@ def test_a_sweep_writes_a_image_and_no_run(recipe: Path, tmp_path: Path) -> None
     assert found["diverged"] is not None
     assert found["suggestion"] < found["diverged"]
     assert len(found["losses"]) == len(found["rates"]) < 60
+    assert "lr-find: 60 steps with learning rates from 1e-06 to 1e+06" in made.output
     assert "training.learning_rate=" in made.output
     assert {each.name for each in out.iterdir()} == {"lr_find.json", "lr_find.png"}
     again = CliRunner().invoke(app, command)
