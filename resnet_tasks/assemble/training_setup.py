@@ -44,6 +44,7 @@ from resnet_tasks.assemble.split_files import (
 )
 from resnet_tasks.assemble.synthetic_samples import SyntheticSamples, build_synthetic_samples
 from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.model import TaskModel
@@ -105,7 +106,7 @@ class TrainingSetup:
         """
         is_absent = purpose == "check" and not has_training_files(recipe, data_root)
         if purpose == "synthetic" or is_absent:
-            return cls._without_data(recipe)
+            return cls.without_data(recipe, create_placeholder_categories(recipe))
         console = console or Console(quiet=True)
         show = partial(_print_notes, console)
         recipe, train_files, val_files = read_training_files(recipe, data_root)
@@ -144,9 +145,16 @@ class TrainingSetup:
         return cls(recipe, labels, model, samples, val)
 
     @classmethod
-    def _without_data(cls, recipe: Recipe) -> Self:
-        """Build a recipe with placeholder categories, generated samples and random weights."""
-        categories = create_placeholder_categories(recipe)
+    def without_data(cls, recipe: Recipe, categories: CategoryMap) -> Self:
+        """Build a recipe with generated samples and random weights.
+
+        Args:
+            recipe: Recipe to build.
+            categories: Categories of its data, or placeholders.
+
+        Raises:
+            ResnetTasksError: If the recipe is invalid; lists the problems of all parts.
+        """
         with list_all_problems(recipe, categories):
             Augmentation(recipe.augment, recipe.data.channels)
             labels = build_labels(recipe, categories)
@@ -179,6 +187,24 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
         ResnetTasksError: If `finetune` would fail before its first step.
     """
     return TrainingSetup.from_recipe(recipe, purpose="check", data_root=data_root).describe()
+
+
+def check_before_data(recipe: Recipe, categories: CategoryMap) -> None:
+    """Build the model of a recipe whose data does not exist yet, with its weights.
+
+    Args:
+        recipe: Recipe to check.
+        categories: Categories that the data will have.
+
+    Raises:
+        ResnetTasksError: If `finetune` would refuse the recipe on any data with these categories.
+    """
+    base = BaseRun.from_recipe(recipe, resume=None)
+    if base is not None:
+        recipe, categories = base.extend_recipe(recipe, categories)
+    labels = TrainingSetup.without_data(recipe, categories).labels
+    if base is None and select_unloaded_weights(recipe) != "none":
+        build_model(recipe, labels)
 
 
 def _build_initial_model(

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
     from data_tools.writing.data_card import DataCard
 
 
-def print_card(card: DataCard, folder: Path) -> None:
-    """Print the contents of a converted dataset, its warnings, and its folder."""
-    for split in card.splits:
+def print_card(card: DataCard, folder: Path, *, counts: bool = True) -> None:
+    """Print the contents of a converted dataset, its warnings, and its folder.
+
+    Args:
+        card: Data card of the dataset.
+        folder: Path of the dataset.
+        counts: Whether to print the number of images and objects of every split.
+    """
+    for split in card.splits if counts else ():
         # A class that occurs only in label maps is not listed with 0 objects.
         num_objects = {name: n for name, n in split.objects.items() if n or not split.pixels}
         objects = format_counts(num_objects)

@@ -125,6 +125,11 @@ def finetune(
         from resnet_tasks.recipe.load import load_recipe
 
         loaded_recipe = load_recipe(recipe, overrides or ())
+    group_folder = (
+        _require_group_folder(out, resume, seeds, folds, dry_run=dry_run)
+        if seeds > 1 or folds > 1
+        else None
+    )
     _prepare_process(loaded_recipe, trust_plugins)
     if recipe is not None:
         _prepare_quickstart_data(recipe, loaded_recipe, data_root)
@@ -137,13 +142,12 @@ def finetune(
     from resnet_tasks.training.finetune_recipe import finetune_recipe
 
     try:
-        if seeds > 1 or folds > 1:
-            folder = _require_group_folder(out, resume, seeds, folds, dry_run=dry_run)
+        if group_folder is not None:
             finetune_group, number = (
                 (finetune_seeds, seeds) if seeds > 1 else (finetune_folds, folds)
             )
             finetune_group(
-                loaded_recipe, number, out=folder, data_root=data_root, console=Console()
+                loaded_recipe, number, out=group_folder, data_root=data_root, console=Console()
             )
             return
         run = finetune_recipe(
@@ -187,14 +191,14 @@ def lr_find(
 ) -> None:
     """Sweep the learning rate, plot the loss, and suggest a rate."""
     from resnet_tasks.recipe.load import load_recipe
+    from resnet_tasks.training.experiments.lr_finder import check_range, find_learning_rate
 
     loaded_recipe = load_recipe(recipe, overrides or ())
+    check_range(first, last, steps)
     if (out / "recipe.yaml").exists():
         raise RunError(f"{out} is a run folder; name another --out for the sweep")
     _prepare_process(loaded_recipe, trust_plugins)
     _prepare_quickstart_data(recipe, loaded_recipe, data_root)
-
-    from resnet_tasks.training.experiments.lr_finder import find_learning_rate
 
     rate_search = find_learning_rate(
         loaded_recipe, first=first, last=last, steps=steps, data_root=data_root
@@ -324,6 +328,7 @@ def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -
     if not shipped or recipe.data.root != "cells" or folder.exists():
         return
 
+    _check_before_cells(recipe)
     if get_process_rank():  # only the first of several processes draws the data
         _wait_for_folder(folder)
         return
@@ -333,7 +338,28 @@ def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -
     typer.echo(f"{folder} does not exist; generating the synthetic cells")
     with show_progress("Generating cells") as advance:
         card = run("cells", None, folder, progress=advance)
-    print_card(card, folder)
+    print_card(card, folder, counts=False)  # the training prints the counts of its data
+
+
+def _check_before_cells(recipe: Recipe) -> None:
+    """Refuse an invalid recipe before its data is generated.
+
+    Raises:
+        ResnetTasksError: If the recipe cannot be trained on the synthetic cells.
+    """
+    from data_tools.converters.synthetic import CLASSES
+    from resnet_tasks.assemble.training_setup import check_before_data
+    from resnet_tasks.data.coco.categories import Category, CategoryMap
+    from resnet_tasks.training.finetune_recipe import require_supported
+
+    require_supported(recipe.training)
+    if recipe.data.channels not in (1, 3):
+        raise RecipeError(
+            f"data.channels is {recipe.data.channels}, but the synthetic cells are color images; "
+            "set 3, or 1 for gray"
+        )
+    categories = (Category(index, name) for index, name in enumerate(CLASSES, start=1))
+    check_before_data(recipe, CategoryMap(tuple(categories)))
 
 
 def _wait_for_folder(folder: Path) -> None:

@@ -57,7 +57,7 @@ def finetune_recipe(
         ResnetTasksError: If the recipe, the data or the weights are invalid.
         TrainingStopped: After Ctrl-C or SIGTERM, once the checkpoint is written.
     """
-    _require_supported(recipe.training)
+    require_supported(recipe.training)
     processes = DistributedContext.start(resolve_device(recipe.training.device))
     started = time.monotonic()
     # The lock outlives the process group: the main process evaluates after the others have left.
@@ -131,7 +131,7 @@ def _finetune_in_all_processes(
     return run
 
 
-def _require_supported(options: TrainingRecipe) -> None:
+def require_supported(options: TrainingRecipe) -> None:
     """Reject training options that this machine or installation does not support.
 
     Raises:
