@@ -25,7 +25,7 @@ from data_tools.reading.source_folder import (
     read_lines,
     require_parts,
 )
-from data_tools.shapes.boxes import add_clipped_box
+from data_tools.shapes.boxes import SourceBox, add_clipped_box
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
@@ -290,13 +290,8 @@ def _add_image(
         line, corners = kitti_object.line, kitti_object.corners
         attributes = {"occluded": kitti_object.occluded, "truncated": kitti_object.truncated}
         is_region = kitti_object.type == DONT_CARE
-        add_clipped_box(
-            writer,
-            image_id,
-            kitti_object.type,
-            corners,
-            file=labels.name,
-            description=f"{kitti_object.type} (line {line}), corners {corners}",
-            iscrowd=is_region,
-            attributes=None if is_region else attributes,
+        description = f"{kitti_object.type} (line {line}), corners {corners}"
+        box = SourceBox(
+            kitti_object.type, corners, description, is_region, None if is_region else attributes
         )
+        add_clipped_box(writer, image_id, box, labels.name)

@@ -27,7 +27,7 @@ from data_tools.converters.voc_layouts import VocSample, find_voc_layout
 from data_tools.reading.class_names import collect_class_names
 from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.safe_xml import read_xml
-from data_tools.shapes.boxes import add_clipped_box, order_corners
+from data_tools.shapes.boxes import SourceBox, add_clipped_box
 from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.shapes.relative_coordinates import require_coordinate_unit
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
@@ -137,8 +137,7 @@ def convert_voc(
 
     def add_image(writer: CocoWriter, sample: VocSample) -> None:
         annotation = annotations[sample.xml]
-        start = 1.0 if one_based else 0.0
-        _add_image(writer, sample.image, annotation, start=start, relative=relative)
+        _add_image(writer, sample.image, annotation, one_based=one_based, relative=relative)
 
     summaries = dataset.write(track_splits(layout.splits, progress), add_image)
     return add_unused_images(summaries, source, layout.images, layout.unused_reason)
@@ -197,7 +196,7 @@ def _parse_difficult(element: ElementTree.Element, location: str) -> bool:
 
 
 def _add_image(
-    writer: CocoWriter, image: Path, annotation: VocFile, *, start: float, relative: bool
+    writer: CocoWriter, image: Path, annotation: VocFile, *, one_based: bool, relative: bool
 ) -> None:
     """Add an image with its objects.
 
@@ -205,8 +204,7 @@ def _add_image(
         writer: Writer of the split.
         image: Path of the image.
         annotation: Annotation of the image.
-        start: Number of the first pixel of a row or column. An end that is included and counted
-            from 1 is the exclusive end counted from 0.
+        one_based: Whether coordinates count from 1 and include both ends.
         relative: Whether coordinates are fractions of the image size.
     """
     statement = f"{annotation.file} describes an image of size"
@@ -218,13 +216,8 @@ def _add_image(
         corners: Sequence[float] = object_.corners
         if relative:
             corners = scale_to_pixels(corners, writer.get_image_size(image_id))
-        xmin, ymin, xmax, ymax = order_corners(writer, corners)
+        description = f"{object_.name} (object {number}), corners {object_.corners}"
+        box = SourceBox(object_.name, corners, description, object_.difficult)
         add_clipped_box(
-            writer,
-            image_id,
-            object_.name,
-            (xmin - start, ymin - start, xmax, ymax),
-            file=annotation.file.name,
-            description=f"{object_.name} (object {number}), corners {object_.corners}",
-            iscrowd=object_.difficult,
+            writer, image_id, box, annotation.file.name, first_pixel=1 if one_based else None
         )

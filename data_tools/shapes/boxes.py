@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from data_tools.writing.coco_writer import CocoWriter
@@ -35,45 +36,54 @@ def sort_corners(corners: Sequence[float]) -> Box:
     return x1, y1, x2, y2
 
 
-def order_corners(writer: CocoWriter, corners: Sequence[float]) -> Box:
-    """Return the upper left corner first, and count the box as changed if it was not.
+@dataclass(frozen=True)
+class SourceBox:
+    """Box of an object as its source states it.
 
-    Two opposite corners describe the same box in any order.
+    Attributes:
+        category: Name of the class.
+        corners: (x1, y1, x2, y2) in pixels; corners in the wrong order are exchanged and counted.
+        description: Description of the object, for the report.
+        iscrowd: Whether training and evaluation ignore the object.
+        attributes: Additional attributes of the object.
     """
-    x1, y1, x2, y2 = corners
-    if x1 > x2 or y1 > y2:
-        writer.report.count_change("corners in the wrong order were exchanged")
-        return sort_corners(corners)
-    return x1, y1, x2, y2
+
+    category: str
+    corners: Sequence[float]
+    description: str
+    iscrowd: bool = False
+    attributes: Mapping[str, Any] | None = None
 
 
 def add_clipped_box(
     writer: CocoWriter,
     image_id: int,
-    category: str,
-    corners: Sequence[float],
-    *,
+    box: SourceBox,
     file: str,
-    description: str,
-    iscrowd: bool = False,
-    attributes: Mapping[str, Any] | None = None,
+    *,
+    first_pixel: int | None = None,
 ) -> None:
     """Add the part of a box that lies inside its image, or list the object as skipped.
 
     Args:
         writer: Writer of the split.
         image_id: Id of the image of the object.
-        category: Name of the class.
-        corners: (x1, y1, x2, y2) in pixels; corners in the wrong order are exchanged and counted.
+        box: Box of the object.
         file: Source file of the object, for the report.
-        description: Description of the object, for the report.
-        iscrowd: Whether training and evaluation ignore the object.
-        attributes: Additional attributes of the object.
+        first_pixel: Number of the first pixel of a row or column, if the corners are pixels that
+            both belong to the box; None: the corners are edges of pixels, counted from 0.
     """
-    x1, y1, x2, y2 = order_corners(writer, corners)
+    x1, y1, x2, y2 = sort_corners(box.corners)
+    if (x1, y1, x2, y2) != tuple(box.corners):
+        writer.report.count_change("corners in the wrong order were exchanged")
+    if first_pixel is not None:  # the second edge of a pixel is one after its first edge
+        start, end = first_pixel, 1 - first_pixel
+        x1, y1, x2, y2 = x1 - start, y1 - start, x2 + end, y2 + end
     writer.count_box_format(image_id, (x1, y1, x2 - x1, y2 - y1))
-    box = clip_corners((x1, y1, x2, y2), writer.get_image_size(image_id))
-    if box is None:
-        writer.report.skip(file, description, "its box has no area inside the image")
+    clipped = clip_corners((x1, y1, x2, y2), writer.get_image_size(image_id))
+    if clipped is None:
+        writer.report.skip(file, box.description, "its box has no area inside the image")
     else:
-        writer.add_box(image_id, category, box, iscrowd=iscrowd, attributes=attributes)
+        writer.add_box(
+            image_id, box.category, clipped, iscrowd=box.iscrowd, attributes=box.attributes
+        )

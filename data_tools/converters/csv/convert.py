@@ -38,7 +38,7 @@ from data_tools.reading.source_folder import (
     hold_out,
     require_parts,
 )
-from data_tools.shapes.boxes import add_clipped_box
+from data_tools.shapes.boxes import SourceBox, add_clipped_box
 from data_tools.shapes.relative_coordinates import require_coordinate_unit
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
@@ -284,15 +284,13 @@ def _add_boxes(
     scale_y, scale_x = added.scale
     for box, attributes in boxes:
         x1, y1, x2, y2 = box.corners
-        add_clipped_box(
-            writer,
-            added.image_id,
+        source_box = SourceBox(
             names[box.label],
             (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y),
-            file=table.name,
-            description=f"{box.label} (line {box.line}), corners {box.corners}",
+            f"{box.label} (line {box.line}), corners {box.corners}",
             attributes=attributes,
         )
+        add_clipped_box(writer, added.image_id, source_box, table.name)
 
 
 def _report_unread(

@@ -35,7 +35,7 @@ from data_tools.converters.scalabel.frames import ScalabelFrame, group_labels_by
 from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse_corners, read_paths
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import SPLITS, require_parts
-from data_tools.shapes.boxes import clip_corners, order_corners
+from data_tools.shapes.boxes import SourceBox, add_clipped_box
 from data_tools.writing.coco_writer import Annotated, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import EstimatedCounter, Progress
@@ -258,12 +258,9 @@ def _add_object(
     if label.get("box2d") is None:
         writer.report.skip(location, name, "it has neither a box nor a closed polygon")
         return
-    x1, y1, x2, y2 = order_corners(writer, parse_corners(label["box2d"], location))
-    box = clip_corners((x1, y1, x2 + 1, y2 + 1), writer.get_image_size(image_id))
-    if box is None:
-        writer.report.skip(location, name, "its box has no area inside the image")
-    else:
-        writer.add_box(image_id, name, box, iscrowd=iscrowd, attributes=attributes)
+    corners = parse_corners(label["box2d"], location)
+    box = SourceBox(name, corners, name, iscrowd, attributes)
+    add_clipped_box(writer, image_id, box, location, first_pixel=0)
 
 
 def _rasterize_paths(

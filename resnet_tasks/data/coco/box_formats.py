@@ -29,6 +29,7 @@ BEYOND_TOLERANCE = 0.05
 ENOUGH_BOXES = 20
 """Number of boxes from which a single box is sufficient, if all are valid as corners."""
 _BOXES_AT_A_TIME = 10_000
+"""Number of boxes that are collected before they are counted, which bounds the memory."""
 
 
 @dataclass(frozen=True)
