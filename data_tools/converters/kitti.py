@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,12 @@ from data_tools.reading.name_lists import read_names
 from data_tools.reading.source_folder import (
     format_first,
     is_file,
+    is_folder,
     read_lines,
     require_parts,
 )
 from data_tools.shapes.boxes import SourceBox, add_clipped_box
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
@@ -42,9 +44,16 @@ CLASSES = (
 DONT_CARE = "DontCare"
 NUM_FIELDS = 15
 LINE = re.compile("[0-9]{1,9}")
+TRACK = re.compile("[0-9]+ -?[0-9]+ [A-Za-z]")
+"""Start of a line of the tracking benchmark: frame, track id (-1 for DontCare) and type."""
 SPLITS = ("train", "val")
 LISTS = "ImageSets"
 LABELS = "training/label_2"
+_TRACKING = (
+    "these are labels of KITTI's tracking benchmark, whose files describe sequences; write the "
+    "lines of every frame to a label file named after its image, without the first two fields "
+    "(frame and track id)"
+)
 
 Split = Mapping[str, Sequence[str]]
 
@@ -57,8 +66,8 @@ class KittiObject:
         line: Line number, from 1.
         type: One of `CLASSES`.
         corners: (left, top, right, bottom) in pixels.
-        occluded: 0 visible, 1 partly, 2 largely, 3 unknown; None for DontCare regions.
-        truncated: Fraction outside the image, 0..1; None for DontCare regions.
+        occluded: 0 visible, 1 partly, 2 largely, 3 unknown; None if it is another value.
+        truncated: Fraction outside the image, 0..1; None if it is another value.
     """
 
     line: int
@@ -109,7 +118,9 @@ def convert_kitti(  # noqa: PLR0913 - each is an option of the format
         DataError: If no split is chosen, or a file, line or field is missing or invalid; the
             message names it.
     """
-    require_parts(source, ("training/image_2", "training/label_2"))
+    if is_folder(source / "training/label_02"):
+        raise DataError(f"{source} contains training/label_02: {_TRACKING}")
+    require_parts(source, ("training/image_2", LABELS))
     images = ImageIndex(source / "training/image_2")
     drives = read_drives(mapping) if mapping is not None else {}
     splits, split_method = _choose_splits(source, images.by_name, drives, lists, val_fraction, seed)
@@ -140,22 +151,26 @@ def _collect_classes(source: Path, splits: Split) -> Sequence[str]:
     """Return the types of KITTI, or all types that occur, sorted, if none of them is KITTI's."""
     files = [source / LABELS / f"{name}.txt" for names in splits.values() for name in names]
     lines = [line.split() for file in files if is_file(file) for line in read_lines(file)]
-    types = {words[0] for words in lines if words} - {DONT_CARE}
+    types = {fields[0] for fields in lines if len(fields) == NUM_FIELDS} - {DONT_CARE}
     if not types or types & set(CLASSES):
         return CLASSES
     return (*sorted(types), DONT_CARE)
 
 
-def read_kitti_labels(file: Path, classes: Sequence[str] = CLASSES) -> Iterator[KittiObject]:
+def read_kitti_labels(
+    file: Path, classes: Sequence[str], skip_line: Callable[[int, DataError], None]
+) -> Iterator[KittiObject]:
     """Yield the objects of a label file.
 
     Args:
         file: Path of the label file.
         classes: Allowed types.
+        skip_line: Function called with the number of a line with an invalid number of fields or an
+            invalid box, and the error that names file and line.
 
     Raises:
-        DataError: If the file is missing or a line is not a label; the message names line and
-            field.
+        DataError: If the file is missing, or a line has an unknown type or is a label of the
+            tracking benchmark.
     """
     if not file.is_file():
         raise DataError(
@@ -163,20 +178,25 @@ def read_kitti_labels(file: Path, classes: Sequence[str] = CLASSES) -> Iterator[
             "there is no object"
         )
     for number, line in enumerate(read_lines(file), start=1):
-        if line.strip():
-            yield _parse_object(line.split(), number, f"{file}, line {number}", classes)
+        if fields := line.split():
+            try:
+                yield _parse_object(fields, number, f"{file}, line {number}", classes)
+            except InvalidShapeError as error:
+                skip_line(number, error)
 
 
 def _parse_object(
     fields: list[str], number: int, location: str, classes: Sequence[str]
 ) -> KittiObject:
     if len(fields) != NUM_FIELDS:
+        if len(fields) > NUM_FIELDS + 1 and TRACK.match(" ".join(fields)):
+            raise DataError(f"{location} has {len(fields)} fields: {_TRACKING}")
         hint = (
             "; 16 fields are a detection result, not a label"
             if len(fields) == NUM_FIELDS + 1
             else ""
         )
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} has {Count(len(fields)):field}; a label has {NUM_FIELDS}{hint}"
         )
     name = fields[0]
@@ -189,20 +209,22 @@ def _parse_object(
     try:
         truncated, occluded, _, *corners = map(float, fields[1:8])
     except ValueError:
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} has {' '.join(fields[1:8])!r} as truncated, occluded, alpha, left, top, "
             "right and bottom; all must be numbers"
         ) from None
     left, top, right, bottom = corners
     if not all(map(math.isfinite, corners)):
-        raise DataError(f"{location} has the box {corners}; its edges must be finite numbers")
-    if name == DONT_CARE:
-        return KittiObject(number, name, (left, top, right, bottom), None, None)
-    if not 0 <= truncated <= 1:
-        raise DataError(f"{location} has truncated = {fields[1]}; allowed: 0 to 1")
-    if occluded not in (0, 1, 2, 3):
-        raise DataError(f"{location} has occluded = {fields[2]}; allowed: 0, 1, 2, 3")
-    return KittiObject(number, name, (left, top, right, bottom), int(occluded), truncated)
+        raise InvalidShapeError(
+            f"{location} has the box {corners}; its edges must be finite numbers"
+        )
+    return KittiObject(
+        number,
+        name,
+        (left, top, right, bottom),
+        int(occluded) if occluded in (0, 1, 2, 3) else None,
+        truncated if 0 <= truncated <= 1 else None,
+    )
 
 
 def read_drives(mapping: Path) -> dict[str, str]:
@@ -257,7 +279,7 @@ def _choose_splits(
     if not 0 < val_fraction < 1:
         raise DataError(
             f"KITTI has no val split, and val_fraction is {val_fraction}: put train.txt "
-            f"and val.txt into {source / LISTS}, or give lists=FOLDER, or val_fraction=0.2 (above "
+            f"and val.txt into {source / LISTS}, or pass lists=FOLDER, or val_fraction=0.2 (above "
             "0 and below 1), best with mapping=FOLDER of the development kit, so that drives stay "
             "whole"
         )
@@ -286,10 +308,17 @@ def _add_image(
 ) -> None:
     image_id = writer.add_image(image, group=drive)
     labels = source / LABELS / f"{image.stem}.txt"
-    for kitti_object in read_kitti_labels(labels, classes):
+
+    def skip_line(number: int, error: DataError) -> None:
+        writer.report.skip_invalid(labels.name, f"line {number}", error)
+
+    for kitti_object in read_kitti_labels(labels, classes, skip_line):
         line, corners = kitti_object.line, kitti_object.corners
-        attributes = {"occluded": kitti_object.occluded, "truncated": kitti_object.truncated}
         is_region = kitti_object.type == DONT_CARE
+        values = {"occluded": kitti_object.occluded, "truncated": kitti_object.truncated}
+        attributes = {key: value for key, value in values.items() if value is not None}
+        if not is_region and len(attributes) < len(values):
+            writer.report.count_change("occluded or truncated out of range was taken as unknown")
         description = f"{kitti_object.type} (line {line}), corners {corners}"
         box = SourceBox(
             kitti_object.type, corners, description, is_region, None if is_region else attributes

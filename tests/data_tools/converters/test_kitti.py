@@ -97,23 +97,92 @@ GOOD = kitti.LABELS.splitlines()[0]
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
-        (GOOD + " 0.98", "line 2 has 16 fields; a label has 15; 16 fields are a detection result"),
-        ("Car 0 0", "line 2 has 3 fields"),
-        (GOOD.replace("Car", "Auto"), "line 2 has the type 'Auto'; KITTI has Car, Van"),
-        (GOOD.replace("0.00 1", "1.50 1"), r"line 2 has truncated = 1\.50; allowed: 0 to 1"),
-        (GOOD.replace("0.00 1", "0.00 4"), "line 2 has occluded = 4; allowed: 0, 1, 2, 3"),
-        (GOOD.replace("8.22", "x"), "line 2 has '0.00 1 2.13 x 15.25 39.59 38.19' as truncated"),
-        (GOOD.replace("8.22", "nan"), "line 2 has the box .*nan.* must be finite"),
+        (GOOD + " 0.98", "has 16 fields; a label has 15; 16 fields are a detection result"),
+        ("Car 0 0", "has 3 fields"),
+        (GOOD.replace("8.22", "x"), "has '0.00 1 2.13 x 15.25 39.59 38.19' as truncated"),
+        (GOOD.replace("8.22", "nan"), "has the box [nan, 15.25, 39.59, 38.19]; its edges must be"),
     ],
 )
-def test_lines_that_are_no_label(line: str, told: str, tmp_path: Path) -> None:
+def test_a_few_invalid_lines_are_skipped_and_many_are_not(
+    line: str, message: str, tmp_path: Path
+) -> None:
     source = kitti.write(tmp_path / "in")
-    text(source / "training/label_2/000001.txt", f"{GOOD}\n{line}\n")
-    with pytest.raises(DataError, match=rf"label_2/000001\.txt, {told}"):
+    labels = source / "training/label_2/000001.txt"
+    text(labels, f"{GOOD}\n{line}\n")
+    val = convert("kitti", source, tmp_path / "out").splits[1]
+    assert (val.objects["Car"], sum(val.objects.values())) == (1, 1)
+    (skipped,) = val.skipped
+    assert (skipped.file, skipped.description) == ("000001.txt", "line 2")
+    assert skipped.reason.startswith(f"{labels}, line 2 {message}")
+    assert val.warnings == (f"1 invalid object is skipped: {skipped.reason}",)
+    text(labels, f"{GOOD}\n{line}\n" + f"{line}\n" * 10)
+    with pytest.raises(DataError, match=r"label_2/000001\.txt, line 2 .*\(11 of 12 objects of val"):
+        convert("kitti", source, tmp_path / "many")
+    text(labels, f"{line}\n")
+    with pytest.raises(DataError, match=r"line 1 .*\(1 of 1 objects of val are invalid"):
+        convert("kitti", source, tmp_path / "only")
+    assert not (tmp_path / "only").exists()
+
+
+def test_an_unknown_type_is_no_invalid_object(tmp_path: Path) -> None:
+    source = kitti.write(tmp_path / "in")
+    text(source / "training/label_2/000001.txt", f"{GOOD}\n{GOOD.replace('Car', 'Auto')}\n")
+    with pytest.raises(DataError, match=r"000001\.txt, line 2 has the type 'Auto'; KITTI has Car"):
         convert("kitti", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "attributes"),
+    [
+        ("1.50 1", {"occluded": 1}),
+        ("0.25 4", {"truncated": 0.25}),
+        ("-1 -1", {}),
+        ("nan 2", {"occluded": 2}),
+    ],
+)
+def test_visibility_out_of_range_is_unknown_and_the_box_is_converted(
+    start: str, attributes: dict[str, float], tmp_path: Path
+) -> None:
+    source = kitti.write(tmp_path / "in")
+    text(source / "training/label_2/000001.txt", GOOD.replace("0.00 1", start))
+    val = convert("kitti", source, tmp_path / "out").splits[1]
+    (annotation,) = written(tmp_path / "out", "val")["annotations"]
+    assert annotation.get("attributes", {}) == attributes
+    assert val.changed == {"occluded or truncated out of range was taken as unknown": 1}
+
+
+@pytest.mark.parametrize("line", [f"0 1 {GOOD}", f"12 -1 {GOOD} 0.9", f"7 0 {GOOD}".lower()])
+def test_labels_of_the_tracking_benchmark_are_named(line: str, tmp_path: Path) -> None:
+    source = kitti.write(tmp_path / "in")
+    text(source / "training/label_2/000001.txt", f"{GOOD}\n{line}\n")
+    with pytest.raises(
+        DataError,
+        match=rf"000001\.txt, line 2 has {len(line.split())} fields: these are labels of KITTI's "
+        r"tracking benchmark, .*without the first two fields \(frame and track id\)$",
+    ):
+        convert("kitti", source, tmp_path / "out")
+
+
+def test_the_folders_of_the_tracking_benchmark_are_named(tmp_path: Path) -> None:
+    image(tmp_path / "in/training/image_02/0000/000000.png")
+    text(tmp_path / "in/training/label_02/0000.txt", f"0 1 {GOOD}\n")
+    with pytest.raises(DataError, match=r"contains training/label_02: .* tracking benchmark"):
+        convert("kitti", tmp_path / "in", tmp_path / "out")
+
+
+def test_an_invalid_line_is_no_class_of_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    line = GOOD.replace("Car", "helmet")
+    for number in range(2):
+        image(source / f"training/image_2/{number}.png")
+        text(source / f"training/label_2/{number}.txt", f"{line}\nrubbish 1 2\n")
+    text(source / "ImageSets/train.txt", "0\n")
+    text(source / "ImageSets/val.txt", "1\n")
+    train, _ = convert("kitti", source, tmp_path / "out").splits
+    assert train.objects == {"helmet": 1, "DontCare": 0}
 
 
 def test_boxes_without_area_and_labels_that_are_missing(tmp_path: Path) -> None:
