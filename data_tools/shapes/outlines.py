@@ -67,6 +67,21 @@ def ellipse_to_polygon(x: float, y: float, radius_x: float, radius_y: float) -> 
     return [v for t in turns for v in (x + radius_x * math.cos(t), y + radius_y * math.sin(t))]
 
 
+def rotate_points(points: Sequence[float], angle: float) -> list[float]:
+    """Return flat points rotated clockwise (as displayed) around the center of their box.
+
+    Args:
+        points: Flat `[x0, y0, x1, y1, ...]` list in pixels.
+        angle: Angle in radians.
+    """
+    xy = np.reshape(points, (-1, 2))
+    center = (xy.min(axis=0) + xy.max(axis=0)) / 2
+    cosine, sine = math.cos(angle), math.sin(angle)
+    rotated = (xy - center) @ np.array([[cosine, sine], [-sine, cosine]]) + center
+    flat: list[float] = rotated.ravel().tolist()
+    return flat
+
+
 def trace_rings(mask: NDArray[np.bool_]) -> list[Ring]:
     """Trace the closed lines along the pixel edges of a mask.
 

@@ -28,7 +28,7 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatImage], list[str]]:
         file: Path of the XML, for error messages.
 
     Raises:
-        DataError: If the file is not an annotation of CVAT, or a shape or subset is invalid.
+        DataError: If the file is not an annotation of CVAT, or a label or subset is invalid.
     """
     if root.tag != "annotations" or (root.findtext("version") or "").strip() != "1.1":
         raise DataError(

@@ -40,9 +40,9 @@ def convert_cvat(
     """Convert an export of CVAT to COCO JSON with boxes and outlines.
 
     Boxes, polygons, masks and ellipses are converted; a rotated box becomes the polygon of its
-    corners. Lines, points, skeletons, cuboids and tags are skipped and listed in the summary. The
-    frames of a video form one group. A split counts as annotated with masks if every object has an
-    outline.
+    corners. Lines, points, skeletons, cuboids, tags and a few invalid shapes are skipped and listed
+    in the summary. The frames of a video form one group. A split counts as annotated with masks if
+    every object has an outline.
 
     Args:
         source: Folder that contains `annotations.xml` and the images.
@@ -57,7 +57,7 @@ def convert_cvat(
         Summary of the written data, one per split.
 
     Raises:
-        DataError: If a file or image is missing, or a shape, label or subset is invalid.
+        DataError: If a file or image is missing, a label or subset is invalid, or many shapes are.
     """
     require_parts(source, (ANNOTATIONS_FILE,))
     file = source / ANNOTATIONS_FILE
@@ -83,7 +83,14 @@ def convert_cvat(
         path, statement = finder.find(image), f"{file}: {image.name} has the size"
         size = measure_stated_size(path, image.size, statement, "its shapes would be misplaced")
         add_labeled_image(
-            writer, path, size, image.objects, image.skipped, image.name, group=image.group
+            writer,
+            path,
+            size,
+            image.objects,
+            image.skipped,
+            image.name,
+            group=image.group,
+            invalid=image.invalid,
         )
 
     return dataset.write(track_splits(splits, progress), add_image, CocoWriter.declare_outlines)
@@ -99,6 +106,9 @@ def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: P
             f"{format_allowed(class_names)}: "
             "add this class or correct the file"
         )
+    errors = [error for image in images for _, error in image.invalid]
+    if not class_names and errors:
+        raise errors[0]
     if not class_names:
         raise DataError(
             f"{file} has no label whose objects have an area; there is nothing to train on"

@@ -29,6 +29,7 @@ class CvatImage:
         group: Video that contains the frame; None for single images.
         objects: Objects drawn on the image.
         skipped: (object, reason) of the shapes that are not converted.
+        invalid: (object, error) of the shapes that are invalid.
     """
 
     name: str
@@ -37,6 +38,7 @@ class CvatImage:
     group: str | None = None
     objects: list[LabeledObject] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    invalid: list[tuple[str, DataError]] = field(default_factory=list)
     subset: str = ""
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from data_tools.converters.cvat.images import CvatImage
 from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask
-from data_tools.shapes.outlines import ellipse_to_polygon
+from data_tools.shapes.outlines import ellipse_to_polygon, rotate_points
 from resnet_tasks.errors import DataError
 
 NOT_CONVERTED = {
@@ -28,7 +29,7 @@ MAX_DIGITS = 12
 def add_shape(
     image: CvatImage, shape: Element, label: str | None, shape_name: str, location: str
 ) -> None:
-    """Add a shape to the objects of its image, or to the skipped shapes.
+    """Add a shape to the objects of its image, or to the skipped or invalid shapes.
 
     Args:
         image: Image that contains the shape.
@@ -38,7 +39,7 @@ def add_shape(
         location: Prefix of the error message.
 
     Raises:
-        DataError: If the shape has no label, an unknown type, or invalid coordinates.
+        DataError: If the shape has no label or an unknown type.
     """
     if not label:
         raise DataError(f"{location}, {shape_name} has no label; every shape needs its class")
@@ -50,29 +51,49 @@ def add_shape(
         raise DataError(
             f"{location}, {shape_name} is a {shape.tag!r}; supported shapes: {known_tags}"
         )
-    location = f"{location}, {shape_name} ({label})"
+    try:
+        parts = _parse_parts(shape, image.size, f"{location}, {shape_name} ({label})")
+    except DataError as error:
+        image.invalid.append((f"{label} ({shape_name})", error))
+        return
     attributes = {"occluded": 1} if shape.get("occluded") == "1" else {}
-    turn = _parse_number(shape, "rotation", location) if shape.get("rotation") else 0.0
-    boxes: list[tuple[float, ...]] = []
-    polygons: list[list[float]] = []
-    masks: list[PlacedMask] = []
+    image.objects.append(LabeledObject(label, shape_name, *parts, attributes))
+
+
+class _Parts(NamedTuple):
+    """Boxes, polygons and masks of one shape; see `LabeledObject`."""
+
+    boxes: tuple[Sequence[float], ...] = ()
+    polygons: tuple[Sequence[float], ...] = ()
+    masks: tuple[PlacedMask, ...] = ()
+
+
+def _parse_parts(shape: Element, size: tuple[int, int], location: str) -> _Parts:
+    """Return the parts of a shape.
+
+    Args:
+        shape: XML element of the shape.
+        size: (height, width) of the image.
+        location: Prefix of the error message.
+
+    Raises:
+        DataError: If coordinates are invalid.
+    """
+    angle = _parse_number(shape, "rotation", location) if shape.get("rotation") else 0.0
+    radians = math.radians(angle)
     if shape.tag == "box":
         x1, y1, x2, y2 = (
             _parse_number(shape, key, location) for key in ("xtl", "ytl", "xbr", "ybr")
         )
-        if turn:
-            polygons.append(_rotate_points((x1, y1, x2, y1, x2, y2, x1, y2), turn))
-        else:
-            boxes.append((x1, y1, x2, y2))
-    elif shape.tag == "ellipse":
+        if angle:
+            return _Parts(polygons=(rotate_points((x1, y1, x2, y1, x2, y2, x1, y2), radians),))
+        return _Parts(boxes=((x1, y1, x2, y2),))
+    if shape.tag == "ellipse":
         x, y, *radii = (_parse_number(shape, key, location) for key in ("cx", "cy", "rx", "ry"))
-        polygons.append(_rotate_points(ellipse_to_polygon(x, y, *radii), turn))
-    elif shape.tag == "polygon":
-        polygons.append(_parse_points(shape, location))
-    else:
-        masks.append(_parse_mask(shape, image.size, location))
-    parts = (tuple(boxes), tuple(polygons), tuple(masks))
-    image.objects.append(LabeledObject(label, shape_name, *parts, attributes))
+        return _Parts(polygons=(rotate_points(ellipse_to_polygon(x, y, *radii), radians),))
+    if shape.tag == "polygon":
+        return _Parts(polygons=(_parse_points(shape, location),))
+    return _Parts(masks=(_parse_mask(shape, size, location),))
 
 
 def _parse_number(element: Element, key: str, location: str) -> float:
@@ -110,16 +131,6 @@ def _parse_points(shape: Element, location: str) -> list[float]:
             "x0,y0;x1,y1;x2,y2"
         )
     return [value for pair in pairs for value in pair]
-
-
-def _rotate_points(points: Sequence[float], degrees: float) -> list[float]:
-    """Return flat points rotated clockwise (as displayed) around the center of their box."""
-    xy = np.reshape(points, (-1, 2))
-    middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    rotated = (xy - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
-    flat: list[float] = rotated.ravel().tolist()
-    return flat
 
 
 def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedMask:

@@ -211,6 +211,47 @@ def test_what_is_wrong_is_named(tmp_path: Path, body: str, message: str) -> None
         convert_cvat(source, tmp_path / "out")
 
 
+INVALID_SHAPES = {
+    '<box label="car" xtl="x" ytl="2" xbr="3" ybr="4"/>': "has xtl='x'; it must be a number",
+    '<polygon label="car" points="1,2;3,4"/>': "has points='1,2;3,4'; a polygon has",
+    '<ellipse label="car" cx="9" cy="nan" rx="3" ry="3"/>': "has cy='nan'; it must be a number",
+    '<mask label="car" rle="3,5" left="0" top="0" width="3" height="3"/>': "an rle that does not",
+    '<mask label="car" rle="8" left="-1" top="0" width="4" height="2"/>': "has left='-1'",
+    '<polygon label="car" points="0,0;9e9,0;0,5"/>': "none farther from the origin than",
+}
+
+
+@pytest.mark.parametrize(("shape", "message"), INVALID_SHAPES.items())
+def test_a_few_invalid_shapes_are_skipped_and_many_are_not(
+    shape: str, message: str, tmp_path: Path
+) -> None:
+    box = '<box label="car" xtl="1" ytl="2" xbr="11" ybr="22"/>'
+    source = cvat(tmp_path / "in", image(box + shape + box))
+    write_image(source / "images/a.png", (30, 40))
+    (summary,) = convert_cvat(source, tmp_path / "out")
+    assert summary.objects["car"] == 2
+    (skipped,) = summary.skipped
+    assert (skipped.file, skipped.description) == ("a.png", "car (shape 1)")
+    assert message in skipped.reason
+    assert summary.warnings == (f"1 invalid object is skipped: {skipped.reason}",)
+    cvat(source, image(box + shape * 11))
+    with pytest.raises(DataError, match=r"\(11 of 12 objects of train are invalid; up to 10"):
+        convert_cvat(source, tmp_path / "many")
+
+
+def test_invalid_shapes_of_tracks_are_skipped(tmp_path: Path) -> None:
+    track = """<track id="3" label="car"><box frame="0" xtl="1" ytl="2" xbr="9" ybr="9"/>
+        <box frame="1" xtl="" ytl="2" xbr="9" ybr="9"/></track>"""
+    source = cvat(tmp_path / "in", track, size=2)
+    for number in range(2):
+        write_image(source / f"images/frame_{number:06d}.png", (480, 640))
+    (summary,) = convert_cvat(source, tmp_path / "out")
+    assert (summary.images, summary.objects["car"]) == (2, 1)
+    (skipped,) = summary.skipped
+    assert (skipped.file, skipped.description) == ("1", "car (track 3)")
+    assert "track 3, frame 1, track 3 (car) has xtl=''; it must be a number" in skipped.reason
+
+
 def test_other_xml_and_bombs_are_refused(tmp_path: Path) -> None:
     source = cvat(tmp_path / "in", "")
     file = source / "annotations.xml"
