@@ -21,12 +21,14 @@ class ConversionReport:
         skipped: Objects and files that are not in the output, with reasons.
         changed: Description of a change -> number of objects that differ from the source.
         notes: Sentences for the data card.
+        num_areas: Number of valid shapes of the source that are only in label maps.
     """
 
     def __init__(self) -> None:
         self.skipped: list[SkippedObject] = []
         self.changed: Counter[str] = Counter()
         self.notes: list[str] = []
+        self.num_areas = 0
         self._invalid: list[str] = []
         self._warnings: list[str] = []
         self._repaired_files: dict[str, dict[str, None]] = {}
@@ -66,13 +68,13 @@ class ConversionReport:
         """Check that invalid objects are exceptions.
 
         Args:
-            num_valid: Number of valid objects of the split.
+            num_valid: Number of objects in the output of the split.
             split: Name of the split.
 
         Raises:
             DataError: If there are many; see `invalid_shape.require_few_invalid`.
         """
-        require_few_invalid(self._invalid, num_valid, split)
+        require_few_invalid(self._invalid, num_valid + self.num_areas, split)
 
     def list_warnings(self) -> list[str]:
         """Return the warnings, with a sentence on invalid objects and per kind of repair."""

@@ -36,6 +36,7 @@ from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import SPLITS, require_parts
 from data_tools.shapes.boxes import SourceBox, add_clipped_box
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.writing.coco_writer import Annotated, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import EstimatedCounter, Progress
@@ -81,7 +82,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     """Convert every split with a label file to COCO JSON.
 
     Boxes and closed polygons of `classes` become objects. Those marked crowd or ignored, and those
-    of the categories in `ignore`, become crowd objects. Objects and images keep their attributes.
+    of the categories in `ignore`, become crowd objects. Objects and images keep their attributes. A
+    few invalid shapes are skipped and listed in the summary.
 
     Args:
         source: Folder that `labels` and `images` are relative to.
@@ -111,7 +113,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
         Summary of the written data, one per split.
 
     Raises:
-        DataError: If a file, frame, label or category is missing or invalid; the message names it.
+        DataError: If a file, frame or category is missing or invalid, or many shapes are; the
+            message names it.
     """
     require_parts(source, ())
     if copy_images and not need_images:
@@ -199,28 +202,43 @@ def _add_frame(
     for location, label in frame.labels:
         attributes = _parse_attributes(label, location)
         category = resolve_category(label, attributes, plan)
-        paths = read_paths(label.get("poly2d"), location)
-        reach = MAX_REACH * max(size)
-        if any(abs(value) > reach for path in paths for point in path.points for value in point):
-            raise DataError(
-                f"{location} has a point more than {reach} pixels from the origin; correct the "
-                "point"
-            )
-        is_area = has_map and category in plan.stuff and bool(paths)
-        if is_area:
-            ids[_rasterize_paths(paths, size, plan)] = names.index(category) + 1
-        if category in plan.things or category in plan.ignore:
-            _add_object(writer, image_id, label, category, attributes, paths, plan, location)
-        elif not is_area:
-            if category not in (*DRIVABLE, *LANES, *plan.stuff):
-                known_categories = ", ".join((*plan.things, *plan.ignore, *plan.rename))
-                raise DataError(
-                    f"{location} has the category {category!r}; known categories: "
-                    f"{known_categories}; add it to classes, rename, ignore or stuff"
-                )
+        is_object = category in plan.things or category in plan.ignore
+        if not is_object and category not in plan.stuff:
+            _require_known_category(category, plan, location)
             skipped_counts.labels[category] += 1
+            continue
+        try:
+            paths = _read_paths(label, size, location)
+            if has_map and category in plan.stuff and paths:
+                ids[_rasterize_paths(paths, size, plan)] = names.index(category) + 1
+                writer.report.num_areas += not is_object
+            elif not is_object:
+                skipped_counts.labels[category] += 1
+            if is_object:
+                _add_object(writer, image_id, label, category, attributes, paths, plan, location)
+        except InvalidShapeError as error:
+            writer.report.skip_invalid(location, category, error)
     if has_map:
         writer.add_semantic(image_id, ids)
+
+
+def _require_known_category(category: str, plan: ConversionPlan, location: str) -> None:
+    if category not in (*DRIVABLE, *LANES, *plan.stuff):
+        known_categories = ", ".join((*plan.things, *plan.ignore, *plan.rename))
+        raise DataError(
+            f"{location} has the category {category!r}; known categories: {known_categories}; add "
+            "it to classes, rename, ignore or stuff"
+        )
+
+
+def _read_paths(label: Mapping[str, Any], size: tuple[int, int], location: str) -> list[Poly2dPath]:
+    paths = read_paths(label.get("poly2d"), location)
+    reach = MAX_REACH * max(size)
+    if any(abs(value) > reach for path in paths for point in path.points for value in point):
+        raise InvalidShapeError(
+            f"{location} has a point more than {reach} pixels from the origin; correct the point"
+        )
+    return paths
 
 
 def _parse_attributes(label: Mapping[str, Any], location: str) -> dict[str, Any]:

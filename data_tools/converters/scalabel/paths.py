@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from data_tools.shapes.boxes import Box
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.shapes.outlines import is_number, is_point
-from resnet_tasks.errors import DataError
 
 Point = tuple[float, float]
 
@@ -38,13 +38,13 @@ def read_paths(raw: Any, location: str) -> list[Poly2dPath]:
     """Return the paths of a label; empty if it has none.
 
     Raises:
-        DataError: If a field is missing, has the wrong type or is not finite, or a curve lacks a
-            point.
+        InvalidShapeError: If a field is missing, has the wrong type or is not finite, or a curve
+            lacks a point.
     """
     if raw is None:
         return []
     if not isinstance(raw, list):
-        raise DataError(f"{location}: poly2d is {raw!r:.60}; it must be a list of paths")
+        raise InvalidShapeError(f"{location}: poly2d is {raw!r:.60}; it must be a list of paths")
     return [
         _parse_path(raw_path, f"{location}, poly2d {index}") for index, raw_path in enumerate(raw)
     ]
@@ -53,20 +53,24 @@ def read_paths(raw: Any, location: str) -> list[Poly2dPath]:
 def _parse_path(raw: Any, location: str) -> Poly2dPath:
     vertices = raw.get("vertices") if isinstance(raw, dict) else None
     if not isinstance(vertices, list) or not all(map(is_point, vertices)):
-        raise DataError(f"{location} has no list of vertices [x, y] that are finite numbers")
+        raise InvalidShapeError(
+            f"{location} has no list of vertices [x, y] that are finite numbers"
+        )
     points = tuple((float(x), float(y)) for x, y in vertices)
     types = raw.get("types") or "L" * len(points)
     if not isinstance(types, str) or len(types) != len(points) or set(types) - set("LC"):
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} has the types {types!r:.60}; it needs one letter, L or C, for each of "
             f"its {len(points)} vertices"
         )
     is_closed = bool(raw.get("closed"))
     if len(points) < (3 if is_closed else 2):
-        raise DataError(f"{location} has {len(points)} vertices; a path needs 2, a closed path 3")
+        raise InvalidShapeError(
+            f"{location} has {len(points)} vertices; a path needs 2, a closed path 3"
+        )
     path = Poly2dPath(points, types, is_closed)
     if types[0] != "L" or any(_is_missing_end(path, index) for index in _find_curves(types)):
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} has the types {types!r:.60}; a curve is a vertex L, two control "
             "points C, and the vertex where it ends"
         )
@@ -130,12 +134,14 @@ def parse_corners(raw: Any, location: str) -> Box:
         location: Prefix of the error message.
 
     Raises:
-        DataError: If an edge is missing or is not a finite number.
+        InvalidShapeError: If an edge is missing or is not a finite number.
     """
     fields = raw if isinstance(raw, dict) else {}
     edges = [fields.get(key) for key in ("x1", "y1", "x2", "y2")]
     coordinates = [float(edge) for edge in edges if is_number(edge)]
     if len(coordinates) < 4:
-        raise DataError(f"{location} has the box {raw!r:.90}; x1, y1, x2 and y2 must be numbers")
+        raise InvalidShapeError(
+            f"{location} has the box {raw!r:.90}; x1, y1, x2 and y2 must be numbers"
+        )
     x1, y1, x2, y2 = coordinates
     return x1, y1, x2, y2

@@ -229,6 +229,45 @@ def test_wrong_labels(label: dict[str, Any], told: str, one: Convert, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"category": "car", "box2d": {"x1": 1}}, "has the box {'x1': 1}; x1, y1, x2 and y2 must"),
+        ({"category": "car", "poly2d": [{**POLY, "types": "LC"}]}, "types 'LC'; it needs one"),
+        ({"category": "car", "poly2d": [{"vertices": [[1e9, 1]] * 3}]}, "more than 960 pixels"),
+    ],
+)
+def test_a_few_invalid_shapes_are_skipped_and_many_are_not(
+    label: dict[str, Any], message: str, one: Convert
+) -> None:
+    with pytest.raises(DataError, match=r"\(11 of 13 objects of train are invalid; up to 10"):
+        one(*[label] * 11, bdd100k.CAR, bdd100k.CAR)
+    (train,) = one(bdd100k.CAR, label).splits
+    assert train.objects["car"] == 1
+    (skipped,) = train.skipped
+    assert skipped.description == "car"
+    assert message in skipped.reason
+    assert train.warnings == (f"1 invalid object is skipped: {skipped.reason}",)
+
+
+def test_invalid_areas_are_skipped_from_the_label_map(one: Convert) -> None:
+    broken = {**bdd100k.ROAD, "poly2d": [{**POLY, "types": "LC"}]}
+    with pytest.raises(DataError, match=r"\(1 of 1 objects of train are invalid"):
+        one(broken, semantic="drivable")
+    (train,) = one(bdd100k.ROAD, broken, semantic="drivable").splits
+    assert (sum(train.objects.values()), [each.description for each in train.skipped]) == (
+        0,
+        ["direct"],
+    )
+    assert train.pixels["direct"] == pytest.approx(24 * (96 + 30) / 2, rel=0.03)
+
+
+def test_shapes_of_other_tasks_are_not_read(one: Convert) -> None:
+    card = one({**bdd100k.ROAD, "poly2d": 3}, bdd100k.CAR)
+    assert card.splits[0].skipped == ()
+    assert "skipped labels of other tasks: direct 1" in card.to_markdown()
+
+
+@pytest.mark.parametrize(
     ("raw", "told"),
     [
         ('[{"name": "../a.jpg"}]', "must be a path inside the images"),
