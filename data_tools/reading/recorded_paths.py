@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from data_tools.reading.source_folder import (
+    SPLIT_ALIASES,
     format_listing,
     is_file,
     is_folder,
@@ -56,16 +58,55 @@ class RecordedPaths:
                 self._shortened.setdefault(split, []).append((name, path))
             return path
         if other_path is not None:
-            raise DataError(
-                f"{location} names {name!r}, but {self.root} has no such path; {other_path} "
-                "exists, but its path lacks the name of the split, so it may be other data: write "
-                f"{other_path.relative_to(self.root).as_posix()!r} if it is the {split} split, "
-                "otherwise add the missing folder"
-            )
+            raise self._report_missing_split(name, location, other_path, split)
         raise DataError(
             f"{location} names {name!r}, but {self.root} has nothing under any ending of that "
             f"path; found {format_listing(self.root)}: fix the path, or remove it if there is no "
             "such part"
+        )
+
+    def choose(self, name: str, candidates: Sequence[Path], location: str, split: str) -> Path:
+        """Return the file that a recorded path means, among files of the same name.
+
+        Both may have folders that the other lacks. The file with the longest common ending is used.
+
+        Args:
+            name: Recorded path, which may lack the suffix of the file.
+            candidates: Files inside the root whose names match, at least one.
+            location: File that records the path, for messages.
+            split: Split of the path, for the report.
+
+        Raises:
+            DataError: If several files match equally well, or only one without the name of the
+                split in the recorded path.
+        """
+        *folders, file_name = _list_parts(name.replace("\\", "/"))
+        matches = []
+        for path in candidates:
+            parents = make_absolute(path).relative_to(make_absolute(self.root)).parts[:-1]
+            num_common = _count_common_ending(folders, parents)
+            matches.append(((num_common, path.name == file_name), parents, path))
+        best = max(rank for rank, *_ in matches)
+        (parents, path), *others = [match[1:] for match in matches if match[0] == best]
+        if others:
+            raise DataError(
+                f"{location} has rows for {name!r}, which may be {path} or {others[0][1]}; keep "
+                "one of them"
+            )
+        dropped = folders[: len(folders) - best[0]]
+        splits = {_parse_split(part) for part in dropped} - {None}
+        if splits - {_parse_split(part) for part in parents}:
+            raise self._report_missing_split(name, location, path, split)
+        if dropped:
+            self._shortened.setdefault(split, []).append((name, path))
+        return path
+
+    def _report_missing_split(self, name: str, location: str, path: Path, split: str) -> DataError:
+        return DataError(
+            f"{location} names {name!r}, but {self.root} has no such path; {path} exists, but its "
+            "path lacks the name of the split, so it may be other data: write "
+            f"{path.relative_to(self.root).as_posix()!r} if it is the {split} split, otherwise add "
+            "the missing folder"
         )
 
     def _search(self, name: str, prefix: str) -> tuple[Path | None, Path | None]:
@@ -97,6 +138,19 @@ class RecordedPaths:
 def _list_parts(name: str) -> list[str]:
     parts = PurePosixPath(name).parts
     return [part for part in parts if part.strip("/") not in ("", ".", "..")]
+
+
+def _count_common_ending(first: Sequence[str], second: Sequence[str]) -> int:
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _parse_split(part: str) -> str | None:
+    """Return the split that a folder is named after; None if it is named otherwise."""
+    if not _SPLIT_FOLDER.fullmatch(part):
+        return None
+    name = part.lower().rstrip("0123456789")
+    return SPLIT_ALIASES.get(name, name)
 
 
 def _has_split(parts: Sequence[str]) -> bool:

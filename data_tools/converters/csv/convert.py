@@ -6,7 +6,8 @@
 
 A row of the class `No finding` states that a reader looked at the image and found nothing: the
 image is converted without a box. An image without any row was not annotated and is skipped. DICOM
-files are written as images; other images are referred to or copied.
+files are written as images; other images are referred to or copied. The image column may contain
+folders that do not exist, as long as the name of the file identifies the image.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from data_tools.converters.csv.images import (
     are_dicom_files,
     find_folder,
     find_images,
+    get_stem,
     list_image_files,
-    strip_suffix,
 )
 from data_tools.converters.csv.tables import TableBox, TableImage, merge_findings, read_box_table
 from data_tools.converters.dicom.convert import AddedFrame, open_dicom
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions
 from data_tools.reading.class_names import collect_class_names
-from data_tools.reading.name_lists import normalize_name
+from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
     SPLITS,
     format_listing,
@@ -118,8 +119,9 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         require_coordinate_unit(corners, files[split], relative=relative)
     names = _map_class_names(tables_by_split, files, classes)
     images_by_split = _select_readers(readers, tables_by_split)
+    recorded_paths = RecordedPaths(source)
     paths_by_split = {
-        split: find_images(source, split, images_by_split[split], files[split])
+        split: find_images(recorded_paths, split, images_by_split[split], files[split])
         for split in images_by_split
     }
     are_dicom = are_dicom_files(
@@ -148,11 +150,12 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         if relative:
             height, width = writer.get_image_size(added.image_id)
             added = AddedFrame(added.image_id, (float(height), float(width)))
-        _add_boxes(writer, added, boxes, names, entry.table)
+        _add_boxes(writer, added, boxes, names, entry)
 
     def finish_split(writer: CocoWriter) -> None:
         if plan.has_mixed_depths:
             writer.report.warn(plan.describe_mixed_depths())
+        writer.report.warn(*recorded_paths.describe_shortened(writer.split))
         if (split := writer.split) in tables_by_split:
             _report_unread(writer, source, split, tables_by_split[split], images_by_split[split])
 
@@ -214,6 +217,14 @@ def _map_class_names(
         for box in image.boxes
     )
     class_names = collect_class_names(labels, classes, shape="a box", container="table")
+    errors = [
+        row.error
+        for images in tables_by_split.values()
+        for image in images.values()
+        for row in image.invalid
+    ]
+    if not class_names and errors:
+        raise errors[0]
     if classes is None and not class_names:
         raise DataError(
             f"{', '.join(map(str, files.values()))}: no row has a box; set the option classes"
@@ -247,7 +258,9 @@ def _select_readers(
     return {
         split: {
             name: replace(
-                image, boxes=[box for box in image.boxes if box.reader in requested_readers]
+                image,
+                boxes=[box for box in image.boxes if box.reader in requested_readers],
+                invalid=[row for row in image.invalid if row.reader in requested_readers],
             )
             for name, image in images.items()
             if image.readers & requested_readers
@@ -279,8 +292,10 @@ def _add_boxes(
     added: AddedFrame,
     boxes: Iterable[tuple[TableBox, Mapping[str, object]]],
     names: Mapping[str, str],
-    table: Path,
+    entry: TableEntry,
 ) -> None:
+    for row in entry.image.invalid:
+        writer.report.skip_invalid(entry.table.name, row.description, row.error)
     scale_y, scale_x = added.scale
     for box, attributes in boxes:
         x1, y1, x2, y2 = box.corners
@@ -290,7 +305,7 @@ def _add_boxes(
             f"{box.label} (line {box.line}), corners {box.corners}",
             attributes=attributes,
         )
-        add_clipped_box(writer, added.image_id, source_box, table.name)
+        add_clipped_box(writer, added.image_id, source_box, entry.table.name)
 
 
 def _report_unread(
@@ -307,7 +322,7 @@ def _report_unread(
         )
     # Splits may share a folder, whose other images belong to the other tables.
     if find_folder(source, split) != source:
-        table_stems = {normalize_name(strip_suffix(name)) for name in table_images}
+        table_stems = {get_stem(name) for name in table_images}
         if unread := sum(
             stem not in table_stems for stem in list_image_files(find_folder(source, split))
         ):

@@ -11,9 +11,10 @@ from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from data_tools.reading.name_lists import normalize_name
-from data_tools.reading.source_folder import IMAGE_SUFFIXES
+from data_tools.reading.recorded_paths import RecordedPaths
+from data_tools.reading.source_folder import IMAGE_SUFFIXES, make_absolute
 from data_tools.writing.coco_writer import CocoWriter
-from resnet_tasks.data.images.find_images import walk_files
+from resnet_tasks.data.images.find_images import find_file, walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
@@ -81,7 +82,9 @@ class SourceImage:
         """
         if self._dicom is None:
             return AddedFrame(writer.add_image(self.path, group=self.group))
-        added, *others = add_frames(writer, self._dicom, Path(self._name), self.group)
+        added, *others = add_frames(
+            writer, self._dicom, Path(get_file_name(self._name)), self.group
+        )
         if others:
             raise DataError(
                 f"a table names {self.path}, but it has {Count(1 + len(others)):frame}; boxes need "
@@ -91,12 +94,13 @@ class SourceImage:
 
 
 def find_images(
-    source: Path, split: str, images: Mapping[str, TableImage], table: Path
+    recorded_paths: RecordedPaths, split: str, images: Mapping[str, TableImage], table: Path
 ) -> dict[str, Path]:
     """Return the file of every image of a table.
 
     Args:
-        source: Folder that contains tables and images.
+        recorded_paths: Search in the folder that contains tables and images, with the report of
+            paths that were shortened.
         split: Split of the table.
         images: Name of an image -> content of the table for it.
         table: Path of the table, for error messages.
@@ -104,22 +108,36 @@ def find_images(
     Raises:
         DataError: If images are missing, or two files match the same image.
     """
-    folder = find_folder(source, split)
+    folder = find_folder(recorded_paths.root, split)
     files = list_image_files(folder)
-    paths_by_name = {name: files.get(normalize_name(strip_suffix(name)), []) for name in images}
-    missing = [name for name, paths in paths_by_name.items() if not paths]
+    candidates_by_name = {
+        name: find_exact_path(name, recorded_paths.root) or files.get(get_stem(name), [])
+        for name in images
+    }
+    missing = [name for name, candidates in candidates_by_name.items() if not candidates]
     if missing:
         raise DataError(
             f"{table} has rows for {Count(len(missing)):image} outside {folder}, the first "
             f"{missing[0]!r}; add the images or remove the rows"
         )
-    for name, paths in paths_by_name.items():
-        if len(paths) > 1:
+    paths: dict[str, Path] = {}
+    names: dict[Path, str] = {}
+    for name, candidates in candidates_by_name.items():
+        path = paths[name] = recorded_paths.choose(name, candidates, str(table), split)
+        if names.setdefault(path, name) != name:
             raise DataError(
-                f"{table} has rows for {name!r}, which may be {paths[0]} or {paths[1]}; "
-                "keep one of them"
+                f"{table} has rows for {names[path]!r} and {name!r}, which are both {path}; write "
+                "one name for each image"
             )
-    return {name: paths[0] for name, paths in paths_by_name.items()}
+    return paths
+
+
+def find_exact_path(name: str, root: Path) -> list[Path]:
+    """Return the image at a path with folders that a table states; empty if there is none."""
+    path = make_absolute(root / name.replace("\\", "/"))
+    is_inside = path.is_relative_to(make_absolute(root))
+    image = find_file(path) if is_inside and path.parent != make_absolute(root) else None
+    return [] if image is None else [image]
 
 
 def find_folder(source: Path, split: str) -> Path:
@@ -143,6 +161,16 @@ def strip_suffix(name: str) -> str:
     return (
         name.removesuffix(suffix) if suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else name
     )
+
+
+def get_stem(name: str) -> str:
+    """Return the name of a file in the form NFC, without folders and without image suffix."""
+    return normalize_name(strip_suffix(get_file_name(name)))
+
+
+def get_file_name(name: str) -> str:
+    """Return the name of a file without folders, which a table may separate as on Windows."""
+    return name.replace("\\", "/").rpartition("/")[2]
 
 
 def are_dicom_files(paths: Iterable[Path]) -> bool:

@@ -13,6 +13,7 @@ from data_tools.converters.csv.dialect import (
     open_table,
     replace_decimal_commas,
 )
+from data_tools.shapes.invalid_shape import InvalidShapeError
 from resnet_tasks.errors import DataError
 
 Corners = tuple[float, float, float, float]
@@ -53,6 +54,21 @@ class TableBox:
     line: int
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidRow:
+    """Row without a usable box or class.
+
+    Attributes:
+        reader: Name of the reader; empty if the table does not state it.
+        description: Class and line of the row.
+        error: Error that names the table, the line and the fault.
+    """
+
+    reader: str
+    description: str
+    error: DataError
+
+
 @dataclass
 class TableImage:
     """Content of a table for one image.
@@ -61,11 +77,13 @@ class TableImage:
         readers: Names of the readers who looked at the image; an empty name if the table does not
             state it.
         boxes: Boxes of all readers, in order of the table.
+        invalid: Rows that cannot be used, in order of the table.
         group: Patient or study; None if the table has no such column.
     """
 
     readers: set[str] = field(default_factory=set)
     boxes: list[TableBox] = field(default_factory=list)
+    invalid: list[InvalidRow] = field(default_factory=list)
     group: str | None = None
 
 
@@ -78,14 +96,15 @@ def read_box_table(
         file: Path of the CSV file, whose first line names the columns.
         columns: Keys of `COLUMNS` -> names of the columns; default: those of VinDr-CXR, or usual
             names. If `width` and `height` are named, they replace `x_max` and `y_max`.
-        empty: Class of rows that state that a reader found nothing; they need no box.
+        empty: Class of rows that state that a reader found nothing; they need no box. A row without
+            class and without coordinates states the same.
 
     Returns:
-        Name of an image -> its readers, boxes and group, in order of the table.
+        Name of an image -> its readers, boxes, invalid rows and group, in order of the table.
 
     Raises:
-        DataError: If the file cannot be read, lacks a column, or has a row without class, image or
-            box; the message names the line.
+        DataError: If the file cannot be read, lacks a column, or has a row without image; the
+            message names the line.
     """
     images: dict[str, TableImage] = {}
     try:
@@ -96,7 +115,8 @@ def read_box_table(
                 if has_decimal_commas:
                     cells |= replace_decimal_commas({k: cells[k] for k in _NUMBERS if k in cells})
                 line = rows.line_num + num_header_lines
-                _add_row(images, cells, empty, f"{file}:{line}", line)
+                if any(cells.values()):
+                    _add_row(images, cells, empty, f"{file}:{line}", line)
     except FileNotFoundError:
         raise DataError(
             f"the table {file} is missing; add it, or name another one in tables"
@@ -143,8 +163,8 @@ def _add_row(
     location: str,
     line: int,
 ) -> None:
-    if not cells["image"] or not cells["class"]:
-        raise DataError(f"{location} names no {'class' if cells['image'] else 'image'}")
+    if not cells["image"]:
+        raise DataError(f"{location} names no image; add the name or remove the row")
     image = images.setdefault(cells["image"], TableImage())
     reader = cells.get("reader", "")
     image.readers.add(reader)
@@ -155,16 +175,22 @@ def _add_row(
                 f"an earlier line into {image.group!r}; an image belongs to one group"
             )
         image.group = group
-    if cells["class"] == empty:
+    label = cells["class"]
+    if label == empty or not (label or any(cells.get(key) for key in _NUMBERS)):
         return
     corners = _parse_corners(cells)
-    if corners is None:
-        box_text = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
-        raise DataError(
-            f"{location}: a {cells['class']!r} has the box {box_text}; a box needs four numbers; "
-            f"use the class {empty!r} where nothing was found"
-        )
-    image.boxes.append(TableBox(cells["class"], corners, reader, line))
+    if label and corners is not None:
+        image.boxes.append(TableBox(label, corners, reader, line))
+        return
+    box_text = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
+    fault = (
+        f": a {label!r} has the box {box_text}; a box needs four numbers; use the class {empty!r} "
+        "where nothing was found"
+        if label
+        else f" names no class for the box {box_text}"
+    )
+    description = f"{label} (line {line})" if label else f"line {line}"
+    image.invalid.append(InvalidRow(reader, description, InvalidShapeError(location + fault)))
 
 
 _NUMBERS = ("x_min", "y_min", "x_max", "y_max", "width", "height")

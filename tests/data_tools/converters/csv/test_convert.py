@@ -172,7 +172,9 @@ def test_unread_images_are_counted(vindr: Path, tmp_path: Path) -> None:
             "split 'trian'; allowed: train",
         ),
         ("a,x,1,2,3,4\n", {"tables": {"train": "t.csv"}}, r"t\.csv is missing"),
-        ("../a,x,1,2,3,4\n", {}, "rows for 1 image outside"),
+        ("../c,x,1,2,3,4\n", {}, r"rows for 1 image outside .*, the first '\.\./c'"),
+        ("a,x,1,2,3,\n", {}, r"train\.csv:2: a 'x' has the box .*y_max=''; a box needs four"),
+        ("a,x,1,2,3,4\na.png,x,1,2,3,4\n", {}, r"rows for 'a' and 'a\.png', which are both "),
     ],
 )
 def test_mistakes(tmp_path: Path, rows: str, options: dict[str, Any], part: str) -> None:
@@ -194,6 +196,99 @@ def test_images_that_are_not_clear(tmp_path: Path) -> None:
     (folder / "train.csv").unlink()
     with pytest.raises(DataError, match=r"no table \(none of annotations/annotations_train\.csv"):
         convert_csv_boxes(folder, tmp_path / "out")
+
+
+def test_a_few_invalid_rows_are_skipped_and_many_are_not(tmp_path: Path) -> None:
+    folder = images(tmp_path / "in", "a,x,1,2,3,4\na,x,1,2,,4\nb,,1,2,3,4\n")
+    (summary,) = convert_csv_boxes(folder, tmp_path / "out")
+    assert (summary.images, summary.objects) == (2, {"x": 1})
+    assert [(each.file, each.description) for each in summary.skipped] == [
+        ("train.csv", "x (line 3)"),
+        ("train.csv", "line 4"),
+    ]
+    assert summary.warnings == (f"2 invalid objects are skipped: {summary.skipped[0].reason}; ...",)
+    text(folder / "train.csv", HEADER + "a,x,1,2,3,4\n" + "b,x,1,2,,4\n" * 11)
+    with pytest.raises(DataError, match=r"csv:3: .*\(11 of 12 objects of train are invalid"):
+        convert_csv_boxes(folder, tmp_path / "many")
+
+
+def test_invalid_rows_of_other_readers_do_not_count(tmp_path: Path) -> None:
+    image(tmp_path / "in/a.png")
+    header = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
+    text(tmp_path / "in/train.csv", header + "a,R1,x,1,2,3,4\na,R2,x,1,,3,4\n")
+    (train,) = convert_csv_boxes(tmp_path / "in", tmp_path / "out", readers="R1")
+    assert train.skipped == ()
+    (train,) = convert_csv_boxes(tmp_path / "in", tmp_path / "all")
+    assert [each.description for each in train.skipped] == ["x (line 3)"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "path"),
+    [
+        ("images/a.png", "a.png"),
+        ("a.png", "images/a.png"),
+        ("C:\\data\\images\\a.png", "images/a.png"),
+        ("../uploads/4/a.png", "images/a.png"),
+        ("/home/me/set/a", "train/deep/a.png"),
+        ("train/images/a.png", "train/a.png"),
+        ("training/a.png", "train/a.png"),
+        ("images/a.png", "images/a.png"),
+    ],
+)
+def test_cells_with_other_folders_than_the_image(cell: str, path: str, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in (path, "train/b.png"):
+        image(folder / name)
+    text(folder / "train.csv", f"{HEADER}{cell},x,1,2,3,4\n")
+    if not path.startswith("train/"):
+        (folder / "train/b.png").unlink()
+        (folder / "train").rmdir()
+    (summary,) = convert_csv_boxes(folder, tmp_path / "out")
+    assert [each["file_name"] for each in load(tmp_path / "out/train.json")["images"]] == [path]
+    is_shortened = cell not in (path, Path(path).name)
+    warning = (
+        f"1 recorded path is not in {folder}; the end of the path is used: {cell!r} is read as "
+        f"{path!r}"
+    )
+    assert summary.warnings == ((warning,) if is_shortened else ())
+
+
+def test_folders_in_cells_distinguish_images_of_one_name(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("p1/a.png", "p2/a.png", "p2/b.png"):
+        image(folder / name)
+    text(folder / "train.csv", HEADER + "data/p2/a,x,1,2,3,4\np1/a.png,y,1,2,3,4\nb,x,1,2,3,4\n")
+    (summary,) = convert_csv_boxes(folder, tmp_path / "out")
+    names = [each["file_name"] for each in load(tmp_path / "out/train.json")["images"]]
+    assert names == ["p2/a.png", "p1/a.png", "p2/b.png"]
+    assert len(summary.warnings) == 1
+    text(folder / "train.csv", HEADER + "p3/a.png,x,1,2,3,4\n")
+    with pytest.raises(
+        DataError, match=r"rows for 'p3/a\.png', which may be .*p1.* or .*p2.*; kee"
+    ):
+        convert_csv_boxes(folder, tmp_path / "other")
+
+
+def test_the_split_in_a_cell_is_not_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    image(folder / "train/a.png")
+    text(folder / "train.csv", f"{HEADER}val2017/a.png,x,1,2,3,4\n")
+    with pytest.raises(
+        DataError, match=r"'val2017/a\.png', but .*path lacks the name of the split"
+    ):
+        convert_csv_boxes(folder, tmp_path / "out")
+
+
+def test_folders_in_cells_of_dicom_files(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for number in range(2):
+        (folder / f"p{number}").mkdir(parents=True)
+        vindr_cxr.xray(folder / f"p{number}/a.dicom", number)
+    text(folder / "train.csv", HEADER + "x/p0/a.dicom,x,1,2,3,4\n..\\p1\\a,x,1,2,3,4\n")
+    (summary,) = convert_csv_boxes(folder, tmp_path / "out")
+    assert summary.objects == {"x": 2}
+    names = [each["file_name"] for each in load(tmp_path / "out/train.json")["images"]]
+    assert names == ["images/train/a.png", "images/train/a_2.png"]
 
 
 def test_held_out_groups_stay_together(tmp_path: Path) -> None:

@@ -43,22 +43,51 @@ def test_tables_without_readers_and_with_other_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "part"),
+    ("row", "description", "message"),
     [
         (
             "a,R1,mass,1,2,3,\n",
-            r"csv:2: a 'mass' has the box x_min='1', .*y_max=''; a box needs four",
+            "mass (line 3)",
+            "y_max=''; a box needs four numbers; use the class 'No finding' where nothing was",
         ),
-        ("a,R1,mass,1,2,nan,4\n", "a box needs four numbers"),
-        ("a,R1,mass,1,2\n", "a box needs four numbers"),
-        ("a,R1,No finding,,,,\n,R1,mass,1,2,3,4\n", "csv:3 names no image"),
-        ("a,R1,,1,2,3,4\n", "csv:2 names no class"),
+        ("a,R1,mass,1,2,nan,4\n", "mass (line 3)", "x_max='nan', y_max='4'; a box needs four"),
+        (
+            "a,R1,mass,1,2\n",
+            "mass (line 3)",
+            "csv:3: a 'mass' has the box x_min='1', y_min='2', x_max=''",
+        ),
+        ("a,R1,,1,2,3,4\n", "line 3", "csv:3 names no class for the box x_min='1', y_min='2',"),
+    ],
+)
+def test_invalid_rows_are_separate_and_name_the_line(
+    tmp_path: Path, row: str, description: str, message: str
+) -> None:
+    content = read_box_table(table(tmp_path, f"a,R1,mass,1,2,3,4\n{row}"), {})["a"]
+    assert content.boxes == [box("R1", 1, 2, 3, 4)]
+    (invalid,) = content.invalid
+    assert (invalid.reader, invalid.description) == ("R1", description)
+    assert message in str(invalid.error)
+
+
+@pytest.mark.parametrize(
+    ("rows", "part"),
+    [
+        ("a,R1,No finding,,,,\n,R1,mass,1,2,3,4\n", "csv:3 names no image; add the name or"),
         ("", "has no row"),
+        (",,,,,,\n", "has no row"),
     ],
 )
 def test_rows_without_sense_name_the_line(tmp_path: Path, rows: str, part: str) -> None:
     with pytest.raises(DataError, match=part):
         read_box_table(table(tmp_path, rows), {})
+
+
+def test_rows_without_values_state_images_without_objects(tmp_path: Path) -> None:
+    """As RetinaNet's tables list images without objects, and spreadsheets end."""
+    header = "image_id,x_min,y_min,x_max,y_max,class_name\n"
+    read = read_box_table(table(tmp_path, "a.jpg,1,2,3,4,mass\nb.jpg,,,,,\n,,,,,\n", header), {})
+    assert [len(read["a.jpg"].boxes), len(read["b.jpg"].boxes)] == [1, 0]
+    assert [content.invalid for content in read.values()] == [[], []]
 
 
 def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
