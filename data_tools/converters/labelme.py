@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -73,6 +73,7 @@ class LabelMeFile:
         objects: Drawn objects, in order of their first shape.
         skipped: (shape, reason) of the shapes that are not converted.
         invalid: (shape, error) of the shapes that are invalid.
+        has_numeric_labels: Whether a label is a number, which was read as text.
     """
 
     file: Path
@@ -81,6 +82,7 @@ class LabelMeFile:
     objects: tuple[LabeledObject, ...]
     skipped: tuple[tuple[str, str], ...]
     invalid: tuple[tuple[str, DataError], ...]
+    has_numeric_labels: bool = False
 
 
 def convert_labelme(
@@ -226,18 +228,25 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
             key = number if group is None else (label, str(group))
             objects[key] = _add_part(objects.get(key), label, number, kind, points, raw, location)
         except InvalidShapeError as error:
-            invalid.append((f"{raw['label']} (shape {number})", error))
+            invalid.append((f"{_parse_label(raw, location)} (shape {number})", error))
     height, width = content.get("imageHeight"), content.get("imageWidth")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     image = _find_image(file, root, content.get("imagePath"))
-    return LabelMeFile(file, image, size, tuple(objects.values()), tuple(skipped), tuple(invalid))
+    return LabelMeFile(
+        file,
+        image,
+        size,
+        tuple(objects.values()),
+        tuple(skipped),
+        tuple(invalid),
+        any(_is_finite(shape["label"]) for shape in content["shapes"]),
+    )
 
 
 def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
     """Return the (label, kind, points) of a shape."""
-    if not isinstance(raw, dict) or not isinstance(raw.get("label"), str) or not raw["label"]:
-        raise DataError(f"{location} has no label; every shape needs its class")
-    label, kind = raw["label"], raw.get("shape_type") or "polygon"
+    label = _parse_label(raw, location)
+    kind = raw.get("shape_type") or "polygon"
     points = raw.get("points")
     if kind not in (*NOT_CONVERTED, *NUM_POINTS, "polygon"):
         raise DataError(
@@ -258,6 +267,21 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
             f"{requirement}"
         )
     return label, kind, points
+
+
+def _parse_label(raw: Any, location: str) -> str:
+    """Return the label of a shape; a number is read as text, so that 3 and "3" are one class."""
+    label = raw.get("label") if isinstance(raw, dict) else None
+    if _is_finite(label):
+        return str(int(label) if isinstance(label, float) and label.is_integer() else label)
+    if not isinstance(label, str) or not label:
+        got = "no label" if label in (None, "") else f"the label {label!r:.40}"
+        raise DataError(f"{location} has {got}; every shape needs the name of its class as text")
+    return label
+
+
+def _is_finite(label: object) -> TypeGuard[float]:
+    return isinstance(label, int | float) and not isinstance(label, bool) and abs(label) < math.inf
 
 
 def _add_part(
@@ -349,6 +373,8 @@ def _add_image(writer: CocoWriter, label_file: LabelMeFile, *, relative: bool) -
     objects = label_file.objects
     if relative:
         objects = tuple(scale_object(labeled_object, size) for labeled_object in objects)
+    if label_file.has_numeric_labels:
+        writer.report.add_repair("labels that are numbers were read as text", file.name)
     add_labeled_image(
         writer,
         image,

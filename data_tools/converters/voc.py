@@ -18,6 +18,7 @@ image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.safe_xml import read_xml
 from data_tools.shapes.boxes import SourceBox, add_clipped_box
 from data_tools.shapes.invalid_shape import InvalidShapeError
+from data_tools.shapes.labeled_objects import LabeledObject, add_labeled_object
+from data_tools.shapes.outlines import rotate_points
 from data_tools.shapes.relative_coordinates import require_coordinate_unit
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
@@ -39,6 +42,8 @@ from resnet_tasks.errors import DataError
 
 Box = tuple[float, float, float, float]
 
+MAX_ANGLE = 2 * math.pi + 1e-6
+"""Largest angle of a rotated box in radians: one turn. A larger one is in degrees."""
 DIFFICULT_WORDS = {
     **dict.fromkeys(("1", "true", "yes", "y", "t"), True),
     **dict.fromkeys(("0", "false", "no", "n", "f", "unspecified", ""), False),
@@ -52,13 +57,18 @@ class VocObject:
 
     Attributes:
         name: Class of the object.
-        corners: (xmin, ymin, xmax, ymax) in pixels, as stored.
+        corners: (xmin, ymin, xmax, ymax) in pixels, as stored; of a rotated box before its
+            rotation.
         difficult: Whether the object is marked as ignored in the evaluation.
+        number: Index among the objects of the file.
+        angle: Angle of a rotated box in radians, clockwise as displayed; None for other boxes.
     """
 
     name: str
     corners: Box
     difficult: bool
+    number: int
+    angle: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,9 @@ def convert_voc(
     """Convert every native split to COCO JSON with boxes.
 
     Objects marked difficult become crowd objects, which training and evaluation ignore. Boxes
-    without area are skipped and listed in the summary.
+    without area are skipped and listed in the summary. Rotated boxes (`robndbox` of roLabelImg)
+    become the polygons of their corners; a split counts as annotated with masks if every object is
+    a rotated box.
 
     Args:
         source: Folder that contains `JPEGImages`, `Annotations` and `ImageSets`, or the images and
@@ -139,7 +151,9 @@ def convert_voc(
         annotation = annotations[sample.xml]
         _add_image(writer, sample.image, annotation, one_based=one_based, relative=relative)
 
-    summaries = dataset.write(track_splits(layout.splits, progress), add_image)
+    summaries = dataset.write(
+        track_splits(layout.splits, progress), add_image, CocoWriter.declare_outlines
+    )
     return add_unused_images(summaries, source, layout.images, layout.unused_reason)
 
 
@@ -154,7 +168,7 @@ def read_voc_file(file: Path) -> VocFile:
     objects, invalid = [], []
     for number, element in enumerate(root.iter("object")):
         try:
-            objects.append(_parse_object(element, f"object {number} of {file}"))
+            objects.append(_parse_object(element, number, file))
         except InvalidShapeError as error:
             name = (element.findtext("name") or "").strip()
             invalid.append((f"{name} (object {number})", error))
@@ -169,11 +183,15 @@ def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _parse_object(element: ElementTree.Element, location: str) -> VocObject:
+def _parse_object(element: ElementTree.Element, number: int, file: Path) -> VocObject:
+    location = f"object {number} of {file}"
     name = (element.findtext("name") or "").strip()
     if not name:
         raise DataError(f"{location} has no name; every object needs its class")
     difficult = _parse_difficult(element, location)
+    if element.find("robndbox") is not None and element.find("bndbox") is None:
+        corners, angle = _parse_rotated_box(element, location)
+        return VocObject(name, corners, difficult, number, angle)
     texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
     try:
         xmin, ymin, xmax, ymax = (float(text) for text in texts if text is not None)
@@ -181,7 +199,24 @@ def _parse_object(element: ElementTree.Element, location: str) -> VocObject:
         raise InvalidShapeError(
             f"{location} has the box {texts}; xmin, ymin, xmax and ymax must all be numbers"
         ) from None
-    return VocObject(name, (xmin, ymin, xmax, ymax), difficult)
+    return VocObject(name, (xmin, ymin, xmax, ymax), difficult, number)
+
+
+def _parse_rotated_box(element: ElementTree.Element, location: str) -> tuple[Box, float]:
+    """Return the corners and the angle of a `robndbox`, which roLabelImg writes."""
+    texts = {key: element.findtext(f"robndbox/{key}") for key in ("cx", "cy", "w", "h", "angle")}
+    try:
+        x, y, width, height, angle = (float(text) for text in texts.values() if text is not None)
+    except ValueError:
+        raise InvalidShapeError(
+            f"{location} has the rotated box {texts}; cx, cy, w, h and angle must all be numbers"
+        ) from None
+    if not abs(angle) <= MAX_ANGLE:
+        raise InvalidShapeError(
+            f"{location} has a rotated box with angle = {texts['angle']}; allowed: radians, "
+            f"-{MAX_ANGLE:.2f} to {MAX_ANGLE:.2f}: multiply degrees by 0.01745"
+        )
+    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2), angle
 
 
 def _parse_difficult(element: ElementTree.Element, location: str) -> bool:
@@ -212,12 +247,33 @@ def _add_image(
     image_id = writer.add_image(image, size=size)
     for description, error in annotation.invalid:
         writer.report.skip_invalid(annotation.file.name, description, error)
-    for number, object_ in enumerate(annotation.objects):
+    for object_ in annotation.objects:
         corners: Sequence[float] = object_.corners
         if relative:
             corners = scale_to_pixels(corners, writer.get_image_size(image_id))
-        description = f"{object_.name} (object {number}), corners {object_.corners}"
+        if object_.angle is not None:
+            add_labeled_object(
+                writer,
+                image_id,
+                _rotate_box(object_, corners),
+                writer.get_image_size(image_id),
+                annotation.file.name,
+            )
+            writer.report.count_change("rotated boxes became the polygons of their corners")
+            continue
+        description = f"{object_.name} (object {object_.number}), corners {object_.corners}"
         box = SourceBox(object_.name, corners, description, object_.difficult)
         add_clipped_box(
             writer, image_id, box, annotation.file.name, first_pixel=1 if one_based else None
         )
+
+
+def _rotate_box(voc_object: VocObject, corners: Sequence[float]) -> LabeledObject:
+    x1, y1, x2, y2 = corners
+    polygon = rotate_points((x1, y1, x2, y1, x2, y2, x1, y2), voc_object.angle or 0.0)
+    return LabeledObject(
+        voc_object.name,
+        f"object {voc_object.number}",
+        polygons=(polygon,),
+        iscrowd=voc_object.difficult,
+    )

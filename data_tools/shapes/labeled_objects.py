@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,7 @@ class LabeledObject:
         polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels.
         masks: Masks in windows of the image.
         attributes: Additional attributes of the object.
+        iscrowd: Whether training and evaluation ignore the object.
     """
 
     label: str
@@ -74,11 +75,17 @@ class LabeledObject:
     polygons: tuple[Sequence[float], ...] = ()
     masks: tuple[PlacedMask, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    iscrowd: bool = False
 
     @property
     def kind(self) -> Kind:
         """`outline` if the object has a polygon or mask, else `box`."""
         return "outline" if self.polygons or self.masks else "box"
+
+
+class _Flags(TypedDict):
+    iscrowd: bool
+    attributes: Mapping[str, Any]
 
 
 def add_labeled_object(
@@ -101,36 +108,32 @@ def add_labeled_object(
         file: Source file of the object, for the report.
     """
     polygons = [*labeled_object.polygons, *map(_rectangle_to_polygon, labeled_object.boxes)]
+    label = labeled_object.label
+    flags: _Flags = {"iscrowd": labeled_object.iscrowd, "attributes": labeled_object.attributes}
     if labeled_object.kind == "box":
         corners = np.reshape(labeled_object.boxes, (-1, 2))
         box = clip_corners([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], size)
         is_visible = box is not None
         if box is not None:
-            writer.add_box(
-                image_id, labeled_object.label, box, attributes=labeled_object.attributes
-            )
+            writer.add_box(image_id, label, box, **flags)
     elif labeled_object.masks:
         mask = _render_masks(labeled_object.masks, size)
         if polygons:
             mask |= decode_mask([list(map(float, polygon)) for polygon in polygons], *size)
         is_visible = bool(mask.any())
         if is_visible:
-            writer.add_mask(
-                image_id, labeled_object.label, mask, attributes=labeled_object.attributes
-            )
+            writer.add_mask(image_id, label, mask, **flags)
     else:
         try:
-            is_visible = writer.add_polygons(
-                image_id, labeled_object.label, polygons, attributes=labeled_object.attributes
-            )
+            is_visible = writer.add_polygons(image_id, label, polygons, **flags)
         except InvalidShapeError as error:
-            description = f"{labeled_object.label} ({labeled_object.description})"
+            description = f"{label} ({labeled_object.description})"
             writer.report.skip_invalid(file, description, error)
             return
     if not is_visible:
         writer.report.skip(
             file,
-            f"{labeled_object.label} ({labeled_object.description})",
+            f"{label} ({labeled_object.description})",
             "it has no area inside the image",
         )
 

@@ -6,6 +6,7 @@ from labelme/utils/shape.py)."""
 import base64
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,9 @@ def test_images_are_found_inside_the_folder_only(tmp_path: Path) -> None:
     ("shapes", "changes", "message"),
     [
         ([{"points": SQUARE}], {}, r"shape 0 of .*a\.json has no label"),
+        ([{"points": SQUARE, "label": True}], {}, "has the label True; every shape needs the"),
+        ([{"points": SQUARE, "label": math.nan}], {}, "has the label nan; every shape needs the"),
+        ([{"points": SQUARE, "label": ["car"]}], {}, r"has the label \['car'\]; every shape"),
         ([shape("car", SQUARE[:2])], {}, "is a polygon of 2 points; it needs three or more"),
         ([shape("car", SQUARE[:3], "circle")], {}, "is a circle of 3 points; it needs 2"),
         ([shape("car", [[1, "x"]])], {}, "has points that are not pairs"),
@@ -260,3 +264,15 @@ def test_an_invalid_shape_is_skipped(tmp_path: Path) -> None:
     assert "is a rectangle of 1 point; it needs 2 or 4" in train.skipped[1].reason
     (warning,) = train.warnings
     assert warning.startswith("2 invalid objects are skipped: shape 1 of ")
+
+
+def test_labels_that_are_numbers_are_read_as_text(tmp_path: Path) -> None:
+    labels: list[Any] = [3, "3", 3.0, 0, 2.5, -1, 10**15]
+    shapes = [shape(label, SQUARE) for label in labels]
+    source = labelme(tmp_path / "in/a.json", [*shapes, shape(7, SQUARE[:2])])  # type: ignore[arg-type]
+    labelme(tmp_path / "in/b.json", [shape("3", SQUARE)])
+    (summary,) = convert_labelme(source, tmp_path / "out")
+    assert summary.objects == {"-1": 1, "0": 1, "1000000000000000": 1, "2.5": 1, "3": 4}
+    (skipped,) = summary.skipped
+    assert skipped.description == "7 (shape 7)"
+    assert summary.warnings[-1] == "labels that are numbers were read as text: 1 file (a.json)"

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +260,67 @@ def test_a_list_names_images_with_spaces(tmp_path: Path) -> None:
         [3, 3, 4, 4],
     ]
     assert summary.skipped[0].description == "1 image"
+
+
+def rotated(root: Path, *boxes: str, other: str = "") -> Path:
+    """A VOC folder whose only image has rotated boxes `cx cy w h angle`, as roLabelImg writes."""
+    source = voc(root, [])
+    keys = ("cx", "cy", "w", "h", "angle")
+    objects = [
+        "".join(f"<{k}>{value}</{k}>" for k, value in zip(keys, box.split(), strict=True))
+        for box in boxes
+    ]
+    text = "".join(
+        f"<object><type>robndbox</type><name>ship</name><robndbox>{fields}</robndbox></object>"
+        for fields in objects
+    )
+    (source / "Annotations/a.xml").write_text(f"<annotation>{text}{other}</annotation>")
+    return source
+
+
+@pytest.mark.parametrize(
+    ("box", "options", "polygon"),
+    [
+        # Half a right angle clockwise: the upper left corner moves up and right.
+        (f"10 5 4 4 {math.pi / 4}", {}, [10, 2.17, 12.83, 5, 10, 7.83, 7.17, 5]),
+        (f"10 5 8 2 {math.pi / 2}", {}, [11, 1, 11, 9, 9, 9, 9, 1]),
+        ("10 5 8 2 0.0", {}, [6, 4, 14, 4, 14, 6, 6, 6]),
+        (f"0.5 0.5 0.4 0.2 {math.pi / 2}", {"relative": True}, [11, 1, 11, 9, 9, 9, 9, 1]),
+    ],
+)
+def test_rotated_boxes_by_hand(
+    box: str, options: dict[str, bool], polygon: list[float], tmp_path: Path
+) -> None:
+    (summary,) = convert_voc(rotated(tmp_path / "in", box), tmp_path / "out", **options)
+    content = load(tmp_path / "out/val.json")
+    (annotation,) = content["annotations"]
+    assert annotation["segmentation"][0] == pytest.approx(polygon, abs=0.006)
+    assert content["info"]["annotated"] == ["boxes", "masks"]
+    assert summary.changed == {"rotated boxes became the polygons of their corners": 1}
+
+
+def test_rotated_boxes_among_others(tmp_path: Path) -> None:
+    source = rotated(
+        tmp_path / "in",
+        *("10 5 4 4 45", "90 5 4 4 0.5", "x 5 4 4 0.5", "10 5 4 4 0.5"),
+        other=OBJECT.format(name="cat", box=(3, 2, 8, 9), difficult=0),
+    )
+    (summary,) = convert_voc(source, tmp_path / "out")
+    assert summary.objects == {"cat": 1, "ship": 1}
+    assert load(tmp_path / "out/val.json")["info"]["annotated"] == ["boxes"]
+    reasons = {each.description: each.reason for each in summary.skipped}
+    assert reasons["ship (object 1)"] == "it has no area inside the image"
+    assert (
+        "has a rotated box with angle = 45; allowed: radians, -6.28 to 6.28: multiply"
+        in (reasons["ship (object 0)"])
+    )
+    assert "'cx': 'x', 'cy': '5'" in reasons["ship (object 2)"]
+
+
+def test_a_difficult_rotated_box_is_a_crowd(tmp_path: Path) -> None:
+    source = rotated(tmp_path / "in", "10 5 4 4 0.5")
+    file = source / "Annotations/a.xml"
+    file.write_text(file.read_text().replace("<name>", "<difficult>1</difficult><name>"))
+    convert_voc(source, tmp_path / "out")
+    (annotation,) = load(tmp_path / "out/val.json")["annotations"]
+    assert annotation["iscrowd"] == 1
