@@ -21,11 +21,10 @@ from data_tools.converters.coco_extra_fields import CocoExtraFields
 from data_tools.reading.class_names import describe_similar_names
 from data_tools.reading.coco_splits import find_coco_splits
 from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.name_lists import normalize_name
+from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
     SPLITS,
     is_file,
-    is_image,
     make_absolute,
     require_parts,
 )
@@ -34,9 +33,10 @@ from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
-from resnet_tasks.data.images.find_images import find_file, walk_files
+from resnet_tasks.data.images.find_images import FileNameIndex, find_file
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
+from resnet_tasks.files.safe_names import is_inside
 
 LICENSE_ID = 1
 """Id of the license that the option `license_name` states for all images."""
@@ -57,7 +57,8 @@ def convert_coco(
     Missing `iscrowd`, `area`, `bbox` and ids are filled in and counted. Fields that are not
     interpreted, such as `license`, `coco_url`, `attributes` and `keypoints`, are copied. Objects
     that cannot be used are skipped and listed. An image is looked up by its `file_name`, then by
-    its base name anywhere below `images`.
+    its base name anywhere below `images`. The folders of a name that leads out of the source are
+    never read.
 
     Args:
         source: Folder that contains annotations and images, or a COCO file in the folder of its
@@ -80,7 +81,11 @@ def convert_coco(
     files = _find_files(source, annotations)
     source = source if source.is_dir() else source.parent
     image_finder = _CocoImageFinder(source, images)
-    coco_by_split = {split: read_coco(file, accept_keyed=True) for split, file in files.items()}
+    # Names that lead out of the source are only compared by their last part.
+    coco_by_split = {
+        split: read_coco(file, accept_keyed=True, allow_outside=True)
+        for split, file in files.items()
+    }
     for coco in coco_by_split.values():
         coco.require_pixel_boxes()
     extra_by_split = {split: CocoExtraFields.from_file(file) for split, file in files.items()}
@@ -91,7 +96,7 @@ def convert_coco(
         records: list[dict[str, Any]] = []
         used_paths: set[Path] = set()
         for record in image_records:
-            path = image_finder.find(record, files[split].parent)
+            path = image_finder.find(record, files[split].parent, split)
             used_paths.add(path)
             image_record = _build_image_record(
                 path, record, coco, image_finder, out, split if copy_images else None
@@ -114,7 +119,9 @@ def convert_coco(
         _write_coco(out / f"{split}.json", coco, records, info, extra)
         # The splits usually share their classes, so that one warning is enough.
         names = () if summaries else coco.categories.names
-        summaries.append(_summarize_split(split, coco, frozenset(used_paths), names))
+        summary = _summarize_split(split, coco, frozenset(used_paths), names)
+        shortened = image_finder.recorded_paths.describe_shortened(split)
+        summaries.append(replace(summary, warnings=(*summary.warnings, *shortened)))
     return tuple(summaries)
 
 
@@ -146,24 +153,25 @@ class _CocoImageFinder:
                 "contains annotations and images, and name both relative to it "
                 "(annotations={train: FILE} images=FOLDER)"
             )
-        self._by_name: dict[str, list[Path]] | None = None
+        self._by_name = FileNameIndex(self._root)
+        self.recorded_paths = RecordedPaths(self.source)
 
-    def find(self, record: ImageRecord, json_folder: Path) -> Path:
-        for folder in (self._root, make_absolute(json_folder)):
-            if (file := find_file(folder / record.file_name)) is not None:
-                return file
-        if self._by_name is None:
-            self._by_name = {}
-            for file in filter(is_image, walk_files(self._root)):
-                self._by_name.setdefault(normalize_name(file.name), []).append(file)
-        candidates = sorted(self._by_name.get(normalize_name(Path(record.file_name).name), []))
+    def find(self, record: ImageRecord, json_folder: Path, split: str) -> Path:
+        name, is_safe = record.file_name, is_inside(record.file_name)
+        for folder in (self._root, make_absolute(json_folder)) if is_safe else ():
+            # Windows separates folders by a backslash, which is part of a name elsewhere.
+            for path in dict.fromkeys((folder / name, folder / name.replace("\\", "/"))):
+                if (file := find_file(path)) is not None:
+                    return file
+        candidates = self._by_name.find(name)
+        if candidates and not is_safe:
+            return self.recorded_paths.choose(name, candidates, f"image {record.id!r}", split)
         if len(candidates) != 1:
             owners = "two files there have" if candidates else "no file there has"
             examples = f" ({candidates[0]} and {candidates[1]})" if candidates else ""
             raise DataError(
-                f"the file {record.file_name} of image {record.id!r} is not in {self._root}, and "
-                f"{owners} that name{examples}; unpack the images there, or set their folder with "
-                "images=FOLDER"
+                f"the file {name} of image {record.id!r} is not in {self._root}, and {owners} that "
+                f"name{examples}; unpack the images there, or set their folder with images=FOLDER"
             )
         return candidates[0]
 
@@ -194,6 +202,12 @@ def _build_image_record(
     }
     semantic = coco.sem_seg_path(record)
     if semantic is not None and record.sem_seg_file_name is not None:
+        if not is_inside(record.sem_seg_file_name):
+            raise DataError(
+                f"{coco.path}: the semantic map of image {record.id!r} is "
+                f"{record.sem_seg_file_name}, which is absolute or outside the folder; write a "
+                "path relative to the folder"
+            )
         target = Path("semantic", coco.path.stem, record.sem_seg_file_name)
         image_record["sem_seg_file_name"] = _copy_file(semantic, out, target)
     if record.group is not None:

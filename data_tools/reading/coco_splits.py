@@ -11,6 +11,8 @@ from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.errors import DataError
 
 ROBOFLOW_FILE = "_annotations.coco.json"
+OTHER_TASKS = {"captions", "panoptic"}
+"""Words in the names of COCO's files that contain no boxes."""
 
 
 def find_coco_splits(source: Path) -> dict[str, Path]:
@@ -18,8 +20,9 @@ def find_coco_splits(source: Path) -> dict[str, Path]:
 
     Files are searched in the folder, in its `annotations`, and in folders named after a split.
     `train.json` takes precedence over `instances_train2017.json`, and that over other names that
-    contain the split as a word; `training`, `valid` and `validation` are names of splits too. A
-    single file without a split in its name (`instances_default.json`, `result.json`) is `train`.
+    contain the split as a word, of which those of captions and panoptic files come last;
+    `training`, `valid` and `validation` are names of splits too. A single file without a split in
+    its name (`instances_default.json`, `result.json`) is `train`.
 
     Raises:
         DataError: If there are no such files, or two files match the same split.
@@ -60,10 +63,12 @@ def _list_json_files(folder: Path) -> list[Path]:
 def _choose_file(split: str, matching: Sequence[Path]) -> Path | None:
     exact = [file for file in matching if file.stem == split]
     instances = [file for file in matching if "instances" in file.stem]
-    candidates = exact or instances or matching
+    with_objects = [file for file in matching if not OTHER_TASKS & set(_list_words(file.stem))]
+    candidates = exact or instances or with_objects or matching
     if len(candidates) > 1:
         raise DataError(
-            f"{candidates[0]} and {candidates[1]} both belong to the split {split}; choose one"
+            f"{candidates[0]} and {candidates[1]} both belong to the split {split}; choose one "
+            f"with annotations={{{split}: FILE}}"
         )
     return candidates[0] if candidates else None
 
@@ -83,6 +88,9 @@ def _find_in_split_folder(split: str, folder: Path | None) -> Path | None:
 
 def _parse_splits(name: str) -> list[str]:
     """Return the splits whose names are words of a file name."""
-    words = re.split(r"[^a-z]+", name.lower())
-    splits = {SPLIT_ALIASES.get(word, word) for word in words}
+    splits = {SPLIT_ALIASES.get(word, word) for word in _list_words(name)}
     return [split for split in SPLITS if split in splits]
+
+
+def _list_words(name: str) -> list[str]:
+    return re.split(r"[^a-z]+", name.lower())

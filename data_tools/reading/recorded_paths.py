@@ -90,8 +90,8 @@ class RecordedPaths:
         (parents, path), *others = [match[1:] for match in matches if match[0] == best]
         if others:
             raise DataError(
-                f"{location} has rows for {name!r}, which may be {path} or {others[0][1]}; keep "
-                "one of them"
+                f"{location} names {name!r}, which may be {path} or {others[0][1]}; keep one of "
+                "them"
             )
         dropped = folders[: len(folders) - best[0]]
         splits = {_parse_split(part) for part in dropped} - {None}

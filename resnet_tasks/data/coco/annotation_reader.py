@@ -129,6 +129,8 @@ class AnnotationReader:
             detail = f"category_id {format_value(category_id)}"
             known_image = None if record is None else record.id
             findings.add("unknown_category", known_image, annotation_id, detail)
+        if raw.get("keypoints"):
+            findings.add("keypoints", None if record is None else record.id, annotation_id)
         # All faults of a record are collected, so that one run names them all.
         faults = _find_format_faults(raw)
         if record is None:

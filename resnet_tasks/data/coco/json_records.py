@@ -141,7 +141,17 @@ def open_content(path: Path, *, accept_keyed: bool = False) -> CocoContent:
     for key in LISTS if accept_keyed and isinstance(top, dict) else ():
         if isinstance(top.get(key), dict):
             top[key] = list(top[key].values())
-    return CocoContent(require_coco(path, top))
+    return CocoContent(require_coco(path, top, _decode_first_annotation(top)))
+
+
+def _decode_first_annotation(top: Any) -> Any:
+    entries = top.get("annotations") if isinstance(top, dict) else None
+    if not isinstance(entries, list) or not entries:
+        return None
+    try:
+        return decode_record(entries[0])
+    except DataError:
+        return None  # the reader reports it with its position
 
 
 def decode_record(entry: Any) -> Any:

@@ -78,9 +78,10 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "image_path": (
         "error",
         (
-            "{n:file name is} absolute or outside the image folder: {first}; write them relative "
-            "to the folder and set the folder with `images:`; or, if you trust the file, set "
-            "`allow_outside: true` next to `annotations:` or pass --allow-outside here"
+            "{n:file name is} absolute or outside the image folder: {first}; `resnet-tasks data "
+            "check FILE --fix COPY` replaces each by the only image of that name in the folder, "
+            "which `images:` next to `annotations:` or --images here sets; or, if you trust the "
+            "file, set `allow_outside: true` next to `annotations:` or pass --allow-outside here"
         ),
     ),
     "bad_spacing": (
@@ -286,6 +287,10 @@ _KINDS: dict[str, tuple[Severity, str]] = {
             "box as it is: {first}"
         ),
     ),
+    "keypoints": (
+        "note",
+        "{n:annotation has} keypoints, which are not used; only boxes and masks are: {first}",
+    ),
     "repeated_file": ("note", "{n:file name is} used by more than one image: {first}"),
     "exif_turned": (
         "note",
@@ -338,14 +343,7 @@ class Findings:
         annotation_id: Id | None = None,
         detail: str = "",
     ) -> None:
-        """Count one offending record of a kind.
-
-        Args:
-            kind: Short name of the problem.
-            image_id: Id of the affected image.
-            annotation_id: Id of the affected annotation.
-            detail: Offending value or other specifics for the message.
-        """
+        """Count one offending record of a kind; see `Finding` for the arguments."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         offenders = self._offenders.setdefault(kind, [])
         if len(offenders) < MAX_LISTED or (kind in _SKIPPED_KINDS and not self._keep_all):

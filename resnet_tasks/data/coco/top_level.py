@@ -15,12 +15,34 @@ ANNOTATED = ("boxes", "masks", "semantic", "image")
 """Kinds of annotations that a file can declare."""
 
 
-def require_coco(path: Path, raw: Any) -> dict[str, Any]:
+_OTHER_TASKS = {
+    "segments_info": (
+        "a COCO panoptic file, whose objects and areas are in PNG files",
+        "pass the instances file of the same images, or create it with panopticapi's converters",
+    ),
+    "caption": (
+        "a COCO captions file, which has texts and no objects",
+        "pass the instances file of the same images",
+    ),
+    "keypoints": (
+        "a COCO keypoints file without boxes, and no head learns keypoints",
+        "add the `bbox` of each object, or pass the instances file of the same images",
+    ),
+}
+"""Key of an annotation without box and mask -> description of the file, and the remedy."""
+
+
+def require_coco(path: Path, raw: Any, first_annotation: Any = None) -> dict[str, Any]:
     """Return the top level of a COCO file after checking its images, annotations and categories.
 
+    Args:
+        path: Path of the file, for error messages.
+        raw: Decoded JSON of the file.
+        first_annotation: Decoded JSON of its first annotation, which shows files of other tasks.
+
     Raises:
-        DataError: If it is not an object, such as a results file, lacks images or categories, or
-            has images or annotations that are not a list.
+        DataError: If it is not an object, such as a results file, is a file of another task, lacks
+            images or categories, or has images or annotations that are not a list.
     """
     if isinstance(raw, list):
         raise DataError(
@@ -29,6 +51,7 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
         )
     if not isinstance(raw, dict):
         raise DataError(f"{path} must contain a COCO object, got {format_value(raw)}")
+    _require_objects(path, raw, first_annotation)
     for key in ("images", "categories"):
         if key not in raw:
             raise DataError(
@@ -39,6 +62,21 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
         if not isinstance(raw.get(key, []), list):
             raise DataError(f"{path}: `{key}` must be a list, got {format_value(raw[key])}")
     return raw
+
+
+def _require_objects(path: Path, raw: Mapping[str, Any], annotation: Any) -> None:
+    if "videos" in raw and "images" not in raw:
+        raise DataError(
+            f"{path}: this is a file of video instances, as of YouTube-VIS (it lists `videos` and "
+            "no `images`); write a COCO file that lists the frames as images"
+        )
+    if not isinstance(annotation, dict) or annotation.keys() & {"bbox", "segmentation"}:
+        return
+    for key, (description, remedy) in _OTHER_TASKS.items():
+        if key in annotation:
+            raise DataError(
+                f"{path}: this is {description} (its annotations have `{key}`); {remedy}"
+            )
 
 
 def read_info(content: Mapping[str, Any], findings: Findings) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Conversion of COCO records that state a value in another form into the form that COCO defines.
 
 Only forms with a single meaning are converted: numbers as text, whole numbers as floats, polygons
-that are flat or lists of points, boxes as objects, backslashes between folders, and the placeholder
-categories of exports.
+that are flat or lists of points, boxes as objects, backslashes between folders, names of files that
+lead out of the image folder but occur once in it, and the placeholder categories of exports.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from resnet_tasks.data.coco.box_formats import (
 from resnet_tasks.data.coco.field_values import is_box, is_finite, is_length, parse_integer_id
 from resnet_tasks.data.coco.json_records import CocoContent, decode_record
 from resnet_tasks.data.coco.masks import pack_polygon
+from resnet_tasks.data.doctor.record_repairs import make_relative_name
+from resnet_tasks.data.images.find_images import FileNameIndex
 from resnet_tasks.files.safe_names import is_inside
 
 CONVERTIBLE = ("relative_boxes", "corner_boxes")
@@ -71,7 +73,7 @@ def standardize_content(
         convert: Finding whose boxes are converted to pixels, from `CONVERTIBLE`.
     """
     changes: list[FormChange] = []
-    edit_image = partial(_standardize_image, root=root)
+    edit_image = partial(_standardize_image, root=root, files=FileNameIndex(root))
     top = dict(content.top)
     top["images"] = list(_edit_records(content, "images", edit_image, leave, changes))
     if isinstance(top.get("annotations"), list):
@@ -125,16 +127,25 @@ def _edit_records(
         yield record if editor.is_changed else entry
 
 
-def _standardize_image(editor: _FormEditor, record: dict[str, Any], root: Path) -> None:
+def _standardize_image(
+    editor: _FormEditor, record: dict[str, Any], root: Path, files: FileNameIndex
+) -> None:
     editor.set_value("image_record", "id", _to_whole_id(record.get("id")))
     for key in ("height", "width"):
         editor.set_value("image_record", key, _to_number(record.get(key)))
     name = record.get("file_name")
-    if isinstance(name, str) and "\\" in name and not (root / name).is_file():
-        slashed = name.replace("\\", "/")
-        # Only a file that exists proves that the backslashes separate folders.
-        if is_inside(slashed) and (root / slashed).is_file():
-            editor.set_value("missing_file", "file_name", slashed)
+    if not isinstance(name, str):
+        return
+    slashed = name.replace("\\", "/")
+    if not is_inside(name):
+        is_other_file = make_relative_name(slashed, root) is None
+        candidates = files.find(name) if is_other_file and not (root / slashed).is_file() else []
+        if len(candidates) == 1:
+            relative_name = candidates[0].relative_to(root).as_posix()
+            editor.set_value("image_path", "file_name", relative_name)
+    # Only a file that exists proves that the backslashes separate folders.
+    elif slashed != name and not (root / name).is_file() and (root / slashed).is_file():
+        editor.set_value("missing_file", "file_name", slashed)
 
 
 def _standardize_annotation(editor: _FormEditor, record: dict[str, Any]) -> None:

@@ -52,6 +52,31 @@ def walk_files(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names) if not is_system_name(name))
 
 
+class FileNameIndex:
+    """Files of a folder and its subfolders by their names; the folder is read on first use.
+
+    Args:
+        folder: Folder to search.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def find(self, path: str) -> list[Path]:
+        r"""Return the files with the name at the end of a path, whatever its folders, sorted.
+
+        Args:
+            path: Path that another program wrote, whose folders are separated by `/` or `\`.
+        """
+        if self._by_name is None:
+            self._by_name = {}
+            for file in walk_files(self._folder):
+                self._by_name.setdefault(unicodedata.normalize("NFC", file.name), []).append(file)
+        name = path.replace("\\", "/").rpartition("/")[2]
+        return self._by_name.get(unicodedata.normalize("NFC", name), [])
+
+
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """Find images by path, in folders (not recursively) and by pattern; see `find_files`.
 

@@ -440,7 +440,10 @@ def test_unusable_files_say_why(tmp_path: Path, content: Any, said: str) -> None
         ({"file_name": ""}, "image 7 (file_name '')"),
         ({"height": 0}, "image 7 (height 0, width 20)"),
         ({"width": "20"}, "image 7 (height 10, width '20')"),
-        ({"file_name": "../a.png"}, "image 7 (../a.png); write them relative to the folder"),
+        (
+            {"file_name": "../a.png"},
+            "image 7 (../a.png); `resnet-tasks data check FILE --fix COPY`",
+        ),
         ({"file_name": "/etc/passwd"}, "1 file name is absolute or outside the image folder"),
         ({"file_name": "C:\\a.png"}, "image 7 (C:\\a.png)"),
         ({"file_name": "x\\..\\..\\a.png"}, "1 file name is absolute or outside the image folder"),
@@ -534,3 +537,66 @@ def test_results_round_trip_at_full_precision(tmp_path: Path) -> None:
     assert read[0]["bbox"][2] == x2 - x1
     assert read[0]["score"] == float(np.float32(0.9))
     assert boxes_to_xywh(torch.zeros(0, 4)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        (
+            {"segments_info": [{"id": 5, "category_id": 1, "bbox": [1, 2, 3, 4]}]},
+            (
+                "this is a COCO panoptic file, whose objects and areas are in PNG files (its "
+                "annotations have `segments_info`); pass the instances file of the same images, or"
+            ),
+        ),
+        (
+            {"caption": "a thing"},
+            (
+                "this is a COCO captions file, which has texts and no objects (its annotations "
+                "have `caption`); pass the instances file of the same images"
+            ),
+        ),
+        (
+            {"category_id": 1, "keypoints": [1, 2, 2], "num_keypoints": 1},
+            (
+                "this is a COCO keypoints file without boxes, and no head learns keypoints (its "
+                "annotations have `keypoints`); add the `bbox` of each object, or"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("has_categories", [True, False])
+def test_files_of_other_tasks_are_named(
+    annotation: dict[str, Any], message: str, has_categories: bool, tmp_path: Path
+) -> None:
+    content = copy.deepcopy(SMALL)
+    content["annotations"] = [{"id": 1, "image_id": 7, **annotation}]
+    if not has_categories:
+        del content["categories"]
+    path = written(tmp_path, content)
+    assert refusal(path).startswith(f"{path}: {message}")
+    (problem,) = check_coco(path).problems
+    assert problem.message.startswith(f"{path}: {message}")
+
+
+def test_files_of_video_instances_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path, {"videos": [{"id": 1}], "annotations": [], "categories": []})
+    assert "this is a file of video instances, as of YouTube-VIS" in refusal(path)
+
+
+def test_captions_of_objects_are_other_fields(tmp_path: Path) -> None:
+    content = copy.deepcopy(SMALL)
+    content["annotations"][0]["caption"] = "a dog"
+    assert read_coco(written(tmp_path, content)).count_problems() == {}
+
+
+def test_keypoints_next_to_boxes_are_a_note(tmp_path: Path) -> None:
+    content = copy.deepcopy(SMALL)
+    content["annotations"][0]["keypoints"] = [1, 2, 2]
+    coco = read_coco(written(tmp_path, content))
+    (problem,) = coco.problems
+    assert (problem.kind, problem.severity, problem.count) == ("keypoints", "note", 1)
+    assert problem.message.endswith(
+        "1 annotation has keypoints, which are not used; only boxes and masks are: annotation 11 "
+        "of image 7"
+    )

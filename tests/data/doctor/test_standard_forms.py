@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,44 @@ def test_corners_are_converted_on_request(tmp_path: Path) -> None:
 def test_other_findings_cannot_be_converted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="box_apart cannot be converted; allowed: relative_boxes"):
         repair_content(tmp_path, content(), convert="box_apart")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..\\..\\upload\\4\\c.png", "../c.png", "/srv/media/c.png", "D:\\set\\c.png", "..\\x/c.png"],
+)
+def test_names_out_of_the_folder_become_the_only_file_of_that_name(
+    name: str, tmp_path: Path
+) -> None:
+    raw = content(images=[{"id": 3, "file_name": "images/c.png", "height": 40, "width": 60}])
+    path = write(tmp_path / "in/a.json", raw)
+    raw["images"][2]["file_name"] = name
+    path.write_text(json.dumps(raw))
+    assert check_coco(path).count_problems() == {"image_path": 1}
+    report = repair(path, tmp_path / "in/fixed.json")
+    assert json.loads(report.path.read_text())["images"][2]["file_name"] == "images/c.png"
+    assert report.after.problems == ()
+    (change,) = json.loads(report.changes.read_text())
+    assert (change["kind"], change["before"], change["after"]) == (
+        "image_path",
+        name,
+        "images/c.png",
+    )
+
+
+def test_names_out_of_the_folder_stay_if_the_file_is_not_certain(tmp_path: Path) -> None:
+    raw = content(images=[{"id": 3, "file_name": "x/c.png", "height": 40, "width": 60}])
+    path = write(tmp_path / "in/a.json", raw)
+    raw["images"][2]["file_name"] = "../c.png"
+    path.write_text(json.dumps(raw))
+    (tmp_path / "in/y").mkdir()
+    shutil.copy(tmp_path / "in/x/c.png", tmp_path / "in/y/c.png")
+    report = repair(path, tmp_path / "in/two.json")
+    assert report.after.count_problems() == {"image_path": 1}
+    # One candidate remains, but the named file exists outside of the folder.
+    (tmp_path / "in/y/c.png").rename(tmp_path / "c.png")
+    report = repair(path, tmp_path / "in/outside.json")
+    assert report.after.count_problems() == {"image_path": 1}
+    (tmp_path / "c.png").unlink()
+    report = repair(path, tmp_path / "in/left.json", leave=["image_path"])
+    assert report.after.count_problems() == {"image_path": 1}

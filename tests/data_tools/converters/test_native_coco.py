@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +310,62 @@ def test_file_names_in_the_url_of_lvis(tmp_path: Path) -> None:
     (record,) = load(tmp_path / "out/val.json")["images"]
     assert record["file_name"] == "images/A172/a.tif"
     assert record["coco_url"].endswith("A172/a.tif")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..\\..\\label-studio\\media\\upload\\4\\a.tif",
+        "../../media/a.tif",
+        "/home/me/A172/a.tif",
+        "C:\\data\\a.tif",
+        "../train/a.tif",
+    ],
+)
+def test_names_that_lead_out_of_the_source_are_found_by_their_last_part(
+    name: str, tmp_path: Path
+) -> None:
+    image_record = {"id": 9, "file_name": name, "height": 10, "width": 20}
+    folder = source(tmp_path / "in", {"images": [image_record]})
+    if "train" in name:
+        with pytest.raises(DataError, match="path lacks the name of the split"):
+            convert_coco(folder, tmp_path / "out")
+        return
+    (summary,) = convert_coco(folder, tmp_path / "out")
+    assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "images/A172/a.tif"
+    is_shortened = "media" in name or name.startswith(("/", "C"))
+    warning = f"1 recorded path is not in {folder}; the end of the path is used: {name!r} is read"
+    assert [text.startswith(warning) for text in summary.warnings] == [True] * is_shortened
+
+
+def test_an_image_outside_the_source_is_not_read(tmp_path: Path) -> None:
+    image_record = {"id": 9, "file_name": "../b.tif", "height": 10, "width": 20}
+    folder = source(tmp_path / "in", {"images": [image_record]})
+    (folder / "images/A172/a.tif").rename(tmp_path / "b.tif")
+    with pytest.raises(
+        DataError, match=r"the file \.\./b\.tif of image 9 is not in .*no file there"
+    ):
+        convert_coco(folder, tmp_path / "out")
+    image_record |= {"file_name": "a.tif", "sem_seg_file_name": "../../b.tif"}
+    folder = source(tmp_path / "in", {"images": [image_record]})
+    with pytest.raises(DataError, match=r"semantic map of image 9 is \.\./\.\./b\.tif, which is"):
+        convert_coco(folder, tmp_path / "out")
+
+
+def test_folders_decide_between_images_of_one_name(tmp_path: Path) -> None:
+    image_record = {"id": 9, "file_name": "..\\up\\B3\\a.tif", "height": 10, "width": 20}
+    folder = source(tmp_path / "in", {"images": [image_record]})
+    (folder / "images/B3").mkdir()
+    shutil.copy(folder / "images/A172/a.tif", folder / "images/B3/a.tif")
+    convert_coco(folder, tmp_path / "out")
+    assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "images/B3/a.tif"
+    (folder / "images/B3").rename(folder / "images/C4")
+    with pytest.raises(DataError, match=r"image 9 names .* which may be .*A172.* or .*C4.*; keep"):
+        convert_coco(folder, tmp_path / "other")
+
+
+def test_backslashes_between_folders(tmp_path: Path) -> None:
+    image_record = {"id": 9, "file_name": "images\\A172\\a.tif", "height": 10, "width": 20}
+    folder = source(tmp_path / "in", {"images": [image_record]})
+    convert_coco(folder, tmp_path / "out")
+    assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "images/A172/a.tif"

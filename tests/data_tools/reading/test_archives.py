@@ -250,7 +250,9 @@ def test_folders_around_the_source_are_looked_into(tmp_path: Path) -> None:
     for source, out in ((archive, "a"), (tmp_path / "in", "b")):
         card = convert("kitti", source, tmp_path / out)
         assert [split.images for split in card.splits] == [2, 1]
-    (tmp_path / "in/top/KITTI/training/label_2/000000.txt").write_text("Car\n")
+    (tmp_path / "in/top/KITTI/training/label_2/000000.txt").write_text(
+        "Auto 0 0 0 1 2 3 4 0 0 0 0 0 0 0\n"
+    )
     with pytest.raises(DataError, match=r"in should contain .*; and .*000000\.txt, line 1 has"):
         convert("kitti", tmp_path / "in", tmp_path / "c")
     assert not (tmp_path / "c").exists()

@@ -25,6 +25,12 @@ from resnet_tasks.errors import DataError
             ["annotations/instances_train2017.json", "annotations/captions_train2017.json"],
             {"train": 0},
         ),
+        (
+            ["panoptic_val.json", "captions_val.json", "person_keypoints_val.json"],
+            {"val": 2},
+        ),
+        (["stuff_train.json", "panoptic_train.json", "test.json"], {"train": 0, "test": 2}),
+        (["captions_train.json"], {"train": 0}),
         (["train.json", "._train.json", ".cache/val.json"], {"train": 0}),
     ],
 )

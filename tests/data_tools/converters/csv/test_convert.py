@@ -186,7 +186,7 @@ def test_mistakes(tmp_path: Path, rows: str, options: dict[str, Any], part: str)
 
 def test_images_that_are_not_clear(tmp_path: Path) -> None:
     folder = images(tmp_path / "in", "a,x,1,2,3,4\n", ("a.png", "a.jpg"))
-    with pytest.raises(DataError, match=r"rows for 'a', which may be .*a\.jpg or .*a\.png; keep"):
+    with pytest.raises(DataError, match=r"names 'a', which may be .*a\.jpg or .*a\.png; keep"):
         convert_csv_boxes(folder, tmp_path / "out")
     (folder / "a.jpg").unlink()
     vindr_cxr.xray(folder / "b.dicom", 0)
@@ -263,9 +263,7 @@ def test_folders_in_cells_distinguish_images_of_one_name(tmp_path: Path) -> None
     assert names == ["p2/a.png", "p1/a.png", "p2/b.png"]
     assert len(summary.warnings) == 1
     text(folder / "train.csv", HEADER + "p3/a.png,x,1,2,3,4\n")
-    with pytest.raises(
-        DataError, match=r"rows for 'p3/a\.png', which may be .*p1.* or .*p2.*; kee"
-    ):
+    with pytest.raises(DataError, match=r"names 'p3/a\.png', which may be .*p1.* or .*p2.*; kee"):
         convert_csv_boxes(folder, tmp_path / "other")
 
 
