@@ -271,6 +271,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.data.coco.masks",
         "resnet_tasks.data.coco.read",
         "resnet_tasks.data.coco.records",
+        "resnet_tasks.data.doctor.repeated_objects",
         "resnet_tasks.data.images.channels",
         "resnet_tasks.data.images.decoding",
         "resnet_tasks.data.images.find_images",

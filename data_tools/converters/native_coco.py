@@ -33,6 +33,7 @@ from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.doctor.repeated_objects import describe_repeated_objects
 from resnet_tasks.data.images.find_images import FileNameIndex, find_file
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
@@ -311,6 +312,10 @@ def _summarize_split(
         {},
         tuple(skipped),
         changed,
-        warnings=(*describe_similar_names(checked_names), *coco.require_pixel_boxes()),
+        warnings=(
+            *describe_similar_names(checked_names),
+            *coco.require_pixel_boxes(),
+            *describe_repeated_objects(coco),
+        ),
         image_paths=images,
     )

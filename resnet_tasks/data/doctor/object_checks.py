@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from resnet_tasks.data.coco.field_values import clip_to_image
 from resnet_tasks.data.coco.masks import compute_bounding_box
 from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
+from resnet_tasks.data.doctor.repeated_objects import RepeatedObjects
 from resnet_tasks.errors import format_list
 from resnet_tasks.number_formats import Count
 
@@ -20,8 +20,6 @@ APART_PIXELS = 2.0
 APART_SHARE = 0.1
 """Tolerances in pixels and as a fraction of the width (height) for the distance between an edge of
 a box and the edge of its mask. The greater of the two applies."""
-SAME_BOX_DECIMALS = 2
-"""Decimals of a pixel to which the boxes of two annotations of one object agree."""
 
 
 class ObjectChecks:
@@ -42,7 +40,7 @@ class ObjectChecks:
         self._categories = categories
         self._sizes = {record.id: (record.height, record.width) for record in images}
         self._findings = findings
-        self._object_keys: set[int] = set()
+        self._repeated_objects = RepeatedObjects(findings)
         self._counts = [0] * len(categories)
         self._single_counts = [0] * len(categories)
         self._formats = BoxFormatCounter()
@@ -65,7 +63,7 @@ class ObjectChecks:
         if annotation.area > (box[2] + 1) * (box[3] + 1):
             detail = f"area {annotation.area:g}, box {box[2]:g} x {box[3]:g}"
             self._findings.add("area_beyond_box", *ids, detail)
-        self._find_twin(annotation, box)
+        self._repeated_objects.check(annotation)
         if annotation.segmentation:
             self._compare_box_and_mask(box, annotation.segmentation, ids, (height, width))
 
@@ -103,20 +101,6 @@ class ObjectChecks:
             if first != category.name:
                 self._findings.add("similar_categories", detail=f"{first!r} and {category.name!r}")
 
-    def _find_twin(self, annotation: Annotation, box: Xywh) -> None:
-        """Add a finding if an earlier annotation describes the same object."""
-        ids = (annotation.image_id, annotation.id)
-        rounded_box = tuple(round(value, SAME_BOX_DECIMALS) for value in box)
-        place = (annotation.image_id, annotation.category, rounded_box)
-        # A 64-bit hash takes a tenth of the memory of the values.
-        key = hash((*place, _get_mask_key(annotation)))
-        own, other = (hash((*place, has_mask)) for has_mask in _order_masks(annotation))
-        if key in self._object_keys:
-            self._findings.add("repeated_object", *ids)
-        elif other in self._object_keys:
-            self._findings.add("mask_twin", *ids)
-        self._object_keys.update((key, own))
-
     def _compare_box_and_mask(
         self, box: Xywh, segmentation: Any, ids: tuple[Id, Id], size: tuple[int, int]
     ) -> None:
@@ -134,19 +118,3 @@ class ObjectChecks:
             self._findings.add(
                 "box_apart", *ids, f"bbox [{box_text}], bounding box of the mask [{numbers}]"
             )
-
-
-def _order_masks(annotation: Annotation) -> tuple[bool, bool]:
-    has_mask = bool(annotation.segmentation)
-    return has_mask, not has_mask
-
-
-def _get_mask_key(annotation: Annotation) -> Any:
-    """Return a hashable value that differs between different masks."""
-    mask = annotation.segmentation
-    if isinstance(mask, dict):
-        return str(mask["counts"])
-    return tuple(
-        polygon.tobytes() if isinstance(polygon, array) else tuple(polygon)
-        for polygon in mask or ()
-    )

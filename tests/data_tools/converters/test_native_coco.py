@@ -369,3 +369,25 @@ def test_backslashes_between_folders(tmp_path: Path) -> None:
     folder = source(tmp_path / "in", {"images": [image_record]})
     convert_coco(folder, tmp_path / "out")
     assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "images/A172/a.tif"
+
+
+def test_repeated_objects_are_reported(tmp_path: Path) -> None:
+    base = {"image_id": 9, "category_id": 5, "area": 50, "iscrowd": 0}
+    with_mask = {**base, "bbox": [2, 3, 10, 5], "segmentation": [POLYGON]}
+    annotations = [
+        {**with_mask, "id": 1},
+        {**base, "id": 2, "bbox": [2.001, 3, 10, 5], "segmentation": []},
+        {**base, "id": 3, "bbox": [1, 1, 5, 5]},
+        {**base, "id": 4, "bbox": [1, 1, 5, 5]},
+        {**base, "id": 5, "bbox": [1, 1.5, 5, 5]},
+    ]
+    folder = source(tmp_path / "in", {"annotations": annotations})
+    (summary,) = convert_coco(folder, tmp_path / "out")
+    assert summary.objects == {"cell": 5}
+    repeated, twin = summary.warnings
+    assert "1 annotation is the same as another one of the image" in repeated
+    assert "annotation 4 of image 9" in repeated
+    assert twin == (
+        f"{folder / 'val.json'}: 1 object is annotated twice, with and without mask: annotation 2 "
+        "of image 9; remove the one without it"
+    )
