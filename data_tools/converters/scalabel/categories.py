@@ -31,6 +31,8 @@ LANES = (
     *("road curb", "single other", "single white", "single yellow"),
 )
 AREAS = {"area/drivable": "direct", "area/alternative": "alternative"}
+LANE_PREFIX = "lane/"
+"""Start of the categories of lanes in the files of 2018 with one image each."""
 OF_LANES = "lane"
 OF_AREAS = "drivable area"
 """Categories in the files of 2018, which state the class of a lane or area in an attribute."""
@@ -73,4 +75,4 @@ def resolve_category(
         return str(attributes.get("areaType", name))
     if name == OF_LANES:
         return str(attributes.get("laneTypes", attributes.get("laneType", name)))
-    return plan.rename.get(name, AREAS.get(name, name))
+    return plan.rename.get(name, AREAS.get(name, name.removeprefix(LANE_PREFIX)))

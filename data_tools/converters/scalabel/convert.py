@@ -2,6 +2,7 @@
 
     ROOT/images/100k/train/NAME.jpg          images (option `images`)
     ROOT/labels/det_20/det_train.json        frames with labels (option `labels`)
+    ROOT/labels/100k/train/NAME.json         or one file per image, as in 2018
 
 A file is a list of frames, or contains the list under `frames`. A frame has `name` and `labels`; a
 label has `category`, `attributes`, and `box2d` or `poly2d` (BDD100K's format page, Yu et al., CVPR
@@ -32,9 +33,17 @@ from data_tools.converters.scalabel.categories import (
     resolve_category,
 )
 from data_tools.converters.scalabel.frames import ScalabelFrame, group_labels_by_name, read_frames
+from data_tools.converters.scalabel.label_files import (
+    IMAGES,
+    LABELS,
+    choose_image_pattern,
+    find_image,
+    find_label_files,
+    measure_bytes,
+)
 from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse_corners, read_paths
 from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.source_folder import SPLITS, require_parts
+from data_tools.reading.source_folder import require_parts
 from data_tools.shapes.boxes import SourceBox, add_clipped_box
 from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.writing.coco_writer import Annotated, CocoWriter
@@ -64,8 +73,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     source: Path,
     out: Path,
     *,
-    labels: Sequence[str] = ("labels/det_20/det_{split}.json",),
-    images: str = "images/100k/{split}",
+    labels: Sequence[str] = LABELS,
+    images: str = IMAGES,
     classes: Sequence[str] = CLASSES,
     rename: Mapping[str, str] = RENAMED,
     ignore: Mapping[str, str] = IGNORED,
@@ -90,8 +99,10 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
         out: Folder for the JSON files and `semantic/`.
         labels: Label files, with `{split}` in place of the split. The first file defines the images
             and is read frame by frame. Other files add labels to these images and are kept in
-            memory.
-        images: Folder of the images, with `{split}` in place of the split.
+            memory. A folder contains one file per image, as BDD100K had in 2018; it is found
+            without this option if it is labels/100k/{split} or labels/{split}.
+        images: Folder of the images, with `{split}` in place of the split; images/{split} is found
+            without this option.
         classes: Categories of objects, in order of their ids.
         rename: Category -> category of which it is another name.
         ignore: Category -> class for which its objects are crowd objects.
@@ -128,16 +139,9 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     plan = ConversionPlan(
         tuple(classes), stuff_by_semantic[semantic], semantic, rename, ignore, lane_width
     )
-    files = {
-        split: [source / pattern.format(split=split) for pattern in labels]
-        # A pattern without {split} is a single file, which becomes `train`.
-        for split in (SPLITS if labels and "{split}" in labels[0] else SPLITS[:1])
-        if labels and (source / labels[0].format(split=split)).is_file()
-    }
-    if not files:
-        require_parts(source, [pattern.format(split="train") for pattern in labels])
-        raise DataError(f"no label file is named for {source}; set one or more in labels")
-    count = EstimatedCounter([first.stat().st_size for first, *_ in files.values()], progress)
+    files = find_label_files(source, labels)
+    images = choose_image_pattern(source, images, files)
+    count = EstimatedCounter([measure_bytes(first) for first, *_ in files.values()], progress)
     annotated: tuple[Annotated, ...] = ("boxes", "masks") if masks else ("boxes",)
     dataset = DatasetWriter(
         out,
@@ -151,7 +155,7 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     skipped_counts = {split: _SkippedCounts() for split in files}
 
     def add_frame(writer: CocoWriter, frame: ScalabelFrame) -> None:
-        image = source / images.format(split=writer.split) / frame.name
+        image = find_image(source / images.format(split=writer.split), frame.name)
         frame_size = measure_image_size(image) if need_images else frame.size or size
         _add_frame(writer, image, frame, plan, frame_size, skipped_counts[writer.split])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_tools.converters.scalabel.per_image import iterate_image_files
 from data_tools.reading.json_streaming import stream_objects_with_progress
 from resnet_tasks.errors import DataError
 
@@ -37,41 +38,51 @@ class ScalabelFrame:
 
 
 def read_frames(file: Path) -> Iterator[ScalabelFrame]:
-    """Yield the frames of a label file one by one.
+    """Yield the frames of a label file, or of a folder with one file per image, one by one.
 
     Raises:
         DataError: If a frame has no valid name, labels or size, or a label has no category.
     """
+    if file.is_dir():
+        for image_file, raw, fraction in iterate_image_files(file):
+            yield _parse_frame(raw, str(image_file), fraction)
+        return
     for number, (raw, fraction) in enumerate(stream_objects_with_progress(file, "frames")):
-        name = raw.get("name")
-        location = f"{file}, frame {number} ({name})"
-        parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-        if not parts or "\\" in str(name) or parts[0] == "/" or ".." in parts:
+        if "objects" in raw and "name" not in raw:
             raise DataError(
-                f"{location} has the name {name!r}; it must be a path inside the images"
+                f"{file} is the label file of one image (`objects` in its frame), as in BDD100K of "
+                f"2018; set `labels` to their folder {file.parent}"
             )
-        raw_labels = raw.get("labels")
-        if raw_labels is not None and not isinstance(raw_labels, list):
-            raise DataError(f"{location}: labels are {raw_labels!r:.60}; they must be a list")
-        labels = []
-        for index, raw_label in enumerate(raw_labels or ()):
-            label_location = f"{location}, label {index}"
-            if not isinstance(raw_label, dict) or not isinstance(raw_label.get("category"), str):
-                raise DataError(
-                    f"{label_location} is {raw_label!r:.60}; it must be an object with a category"
-                )
-            labels.append((f"{label_location} (id {raw_label.get('id')})", raw_label))
-        group = raw.get("videoName") or raw.get("video_name")
-        attributes = raw.get("attributes")
-        yield ScalabelFrame(
-            location,
-            str(name),
-            labels,
-            str(group) if group else None,
-            attributes if isinstance(attributes, dict) else {},
-            _parse_size(raw, location),
-            fraction,
-        )
+        yield _parse_frame(raw, f"{file}, frame {number} ({raw.get('name')})", fraction)
+
+
+def _parse_frame(raw: Mapping[str, Any], location: str, fraction: float) -> ScalabelFrame:
+    name = raw.get("name")
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    if not parts or "\\" in str(name) or parts[0] == "/" or ".." in parts:
+        raise DataError(f"{location} has the name {name!r}; it must be a path inside the images")
+    raw_labels = raw.get("labels")
+    if raw_labels is not None and not isinstance(raw_labels, list):
+        raise DataError(f"{location}: labels are {raw_labels!r:.60}; they must be a list")
+    labels = []
+    for index, raw_label in enumerate(raw_labels or ()):
+        label_location = f"{location}, label {index}"
+        if not isinstance(raw_label, dict) or not isinstance(raw_label.get("category"), str):
+            raise DataError(
+                f"{label_location} is {raw_label!r:.60}; it must be an object with a category"
+            )
+        labels.append((f"{label_location} (id {raw_label.get('id')})", raw_label))
+    group = raw.get("videoName") or raw.get("video_name")
+    attributes = raw.get("attributes")
+    return ScalabelFrame(
+        location,
+        str(name),
+        labels,
+        str(group) if group else None,
+        attributes if isinstance(attributes, dict) else {},
+        _parse_size(raw, location),
+        fraction,
+    )
 
 
 def group_labels_by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
