@@ -95,10 +95,14 @@ def convert_coco(
     for split, image_records in track_splits(images_by_split, progress).items():
         coco, extra = coco_by_split[split], extra_by_split[split]
         records: list[dict[str, Any]] = []
-        used_paths: set[Path] = set()
+        names_by_path: dict[Path, str] = {}
         for record in image_records:
             path = image_finder.find(record, files[split].parent, split)
-            used_paths.add(path)
+            if (first_name := names_by_path.setdefault(path, record.file_name)) != record.file_name:
+                raise DataError(
+                    f"{coco.path} names the images {first_name} and {record.file_name}, but only "
+                    f"one such image exists, {path}; add the other image"
+                )
             image_record = _build_image_record(
                 path, record, coco, image_finder, out, split if copy_images else None
             )
@@ -120,7 +124,7 @@ def convert_coco(
         _write_coco(out / f"{split}.json", coco, records, info, extra)
         # The splits usually share their classes, so that one warning is enough.
         names = () if summaries else coco.categories.names
-        summary = _summarize_split(split, coco, frozenset(used_paths), names)
+        summary = _summarize_split(split, coco, frozenset(names_by_path), names)
         shortened = image_finder.recorded_paths.describe_shortened(split)
         summaries.append(replace(summary, warnings=(*summary.warnings, *shortened)))
     return tuple(summaries)

@@ -135,6 +135,12 @@ class RecordedPaths:
         return [sentence]
 
 
+def are_same_path(first: str, second: str) -> bool:
+    """Return whether two recorded paths may name the same file, one with fewer folders."""
+    parts, other_parts = (_list_parts(name.replace("\\", "/"))[:-1] for name in (first, second))
+    return _count_common_ending(parts, other_parts) == min(len(parts), len(other_parts))
+
+
 def _list_parts(name: str) -> list[str]:
     parts = PurePosixPath(name).parts
     return [part for part in parts if part.strip("/") not in ("", ".", "..")]

@@ -120,12 +120,12 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     names = _map_class_names(tables_by_split, files, classes)
     images_by_split = _select_readers(readers, tables_by_split)
     recorded_paths = RecordedPaths(source)
-    paths_by_split = {
+    entries = {
         split: find_images(recorded_paths, split, images_by_split[split], files[split])
         for split in images_by_split
     }
     are_dicom = are_dicom_files(
-        path for split_paths in paths_by_split.values() for path in split_paths.values()
+        entry.path for split_entries in entries.values() for entry in split_entries
     )
     dataset = DatasetWriter(
         out,
@@ -139,7 +139,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
 
     dicom_options = dicom or DicomOptions()
     plan = GrayPlan.from_files(
-        (path for paths in paths_by_split.values() for path in paths.values() if are_dicom),
+        (entry.path for table_entries in entries.values() for entry in table_entries if are_dicom),
         partial(open_dicom, options=dicom_options),
     )
     open_image = partial(SourceImage, dicom_options=dicom_options, is_dicom=are_dicom, plan=plan)
@@ -159,13 +159,6 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         if (split := writer.split) in tables_by_split:
             _report_unread(writer, source, split, tables_by_split[split], images_by_split[split])
 
-    entries = {
-        split: [
-            TableEntry(path, name, images_by_split[split][name], files[split])
-            for name, path in paths.items()
-        ]
-        for split, paths in paths_by_split.items()
-    }
     if val_fraction:
         # The group of a DICOM file is in its header, which is read once more for the conversion.
         units = [open_image(entry).unit for entry in entries["train"]]

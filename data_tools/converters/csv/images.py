@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_tools.converters.csv.tables import TableImage
@@ -11,7 +11,7 @@ from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from data_tools.reading.name_lists import normalize_name
-from data_tools.reading.recorded_paths import RecordedPaths
+from data_tools.reading.recorded_paths import RecordedPaths, are_same_path
 from data_tools.reading.source_folder import IMAGE_SUFFIXES, make_absolute
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.images.find_images import find_file, walk_files
@@ -34,6 +34,33 @@ class TableEntry:
     name: str
     image: TableImage
     table: Path
+
+    def join(self, other: TableEntry) -> TableEntry:
+        """Return one entry for two names of the same file, with the content of both.
+
+        Raises:
+            DataError: If the names have different folders, or the groups differ.
+        """
+        if not are_same_path(self.name, other.name):
+            raise DataError(
+                f"{self.table} has rows for {self.name!r} and {other.name!r}, but only one such "
+                f"image exists, {self.path}; add the other image or write the same folders"
+            )
+        first, second = self.image, other.image
+        groups = {first.group, second.group} - {None}
+        if len(groups) > 1:
+            raise DataError(
+                f"{self.table} has rows for {self.name!r} and {other.name!r}, which are both "
+                f"{self.path}, with the groups {first.group!r} and {second.group!r}; an image "
+                "belongs to one group"
+            )
+        image = TableImage(
+            first.readers | second.readers,
+            sorted((*first.boxes, *second.boxes), key=lambda box: box.line),
+            [*first.invalid, *second.invalid],
+            next(iter(groups), None),
+        )
+        return replace(self, image=image)
 
 
 class SourceImage:
@@ -95,8 +122,10 @@ class SourceImage:
 
 def find_images(
     recorded_paths: RecordedPaths, split: str, images: Mapping[str, TableImage], table: Path
-) -> dict[str, Path]:
-    """Return the file of every image of a table.
+) -> list[TableEntry]:
+    """Return the images of a table with their files, in the order of the table.
+
+    Rows that name one file in several ways, with and without folders, are joined.
 
     Args:
         recorded_paths: Search in the folder that contains tables and images, with the report of
@@ -106,7 +135,8 @@ def find_images(
         table: Path of the table, for error messages.
 
     Raises:
-        DataError: If images are missing, or two files match the same image.
+        DataError: If images are missing, two files match the same image, or two names of one file
+            have different groups.
     """
     folder = find_folder(recorded_paths.root, split)
     files = list_image_files(folder)
@@ -120,16 +150,12 @@ def find_images(
             f"{table} has rows for {Count(len(missing)):image} outside {folder}, the first "
             f"{missing[0]!r}; add the images or remove the rows"
         )
-    paths: dict[str, Path] = {}
-    names: dict[Path, str] = {}
+    entries: dict[Path, TableEntry] = {}
     for name, candidates in candidates_by_name.items():
-        path = paths[name] = recorded_paths.choose(name, candidates, str(table), split)
-        if names.setdefault(path, name) != name:
-            raise DataError(
-                f"{table} has rows for {names[path]!r} and {name!r}, which are both {path}; write "
-                "one name for each image"
-            )
-    return paths
+        path = recorded_paths.choose(name, candidates, str(table), split)
+        entry = TableEntry(path, name, images[name], table)
+        entries[path] = entries[path].join(entry) if path in entries else entry
+    return list(entries.values())
 
 
 def find_exact_path(name: str, root: Path) -> list[Path]:

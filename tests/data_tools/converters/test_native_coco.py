@@ -391,3 +391,13 @@ def test_repeated_objects_are_reported(tmp_path: Path) -> None:
         f"{folder / 'val.json'}: 1 object is annotated twice, with and without mask: annotation 2 "
         "of image 9; remove the one without it"
     )
+
+
+def test_two_images_are_not_one_file(tmp_path: Path) -> None:
+    names = ("../4/a.tif", "../5/a.tif")
+    records = [
+        {"id": 9 + i, "file_name": name, "height": 10, "width": 20} for i, name in enumerate(names)
+    ]
+    folder = source(tmp_path / "in", {"images": records})
+    with pytest.raises(DataError, match=r"images \.\./4/a\.tif and \.\./5/a\.tif, but only one"):
+        convert_coco(folder, tmp_path / "out")

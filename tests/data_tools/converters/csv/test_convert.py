@@ -174,7 +174,6 @@ def test_unread_images_are_counted(vindr: Path, tmp_path: Path) -> None:
         ("a,x,1,2,3,4\n", {"tables": {"train": "t.csv"}}, r"t\.csv is missing"),
         ("../c,x,1,2,3,4\n", {}, r"rows for 1 image outside .*, the first '\.\./c'"),
         ("a,x,1,2,3,\n", {}, r"train\.csv:2: a 'x' has the box .*y_max=''; a box needs four"),
-        ("a,x,1,2,3,4\na.png,x,1,2,3,4\n", {}, r"rows for 'a' and 'a\.png', which are both "),
     ],
 )
 def test_mistakes(tmp_path: Path, rows: str, options: dict[str, Any], part: str) -> None:
@@ -265,6 +264,25 @@ def test_folders_in_cells_distinguish_images_of_one_name(tmp_path: Path) -> None
     text(folder / "train.csv", HEADER + "p3/a.png,x,1,2,3,4\n")
     with pytest.raises(DataError, match=r"names 'p3/a\.png', which may be .*p1.* or .*p2.*; kee"):
         convert_csv_boxes(folder, tmp_path / "other")
+
+
+def test_rows_that_name_one_image_in_two_ways_are_joined(tmp_path: Path) -> None:
+    rows = (
+        "a.png,x,1,2,3,4\nimages/a.png,x,5,5,7,9\n..\\a,x,1,2,,4\nb,x,2,2,4,4\n./a.png,x,6,6,8,9\n"
+    )
+    folder = images(tmp_path / "in", rows)
+    (summary,) = convert_csv_boxes(folder, tmp_path / "out")
+    assert (summary.images, summary.objects, len(summary.skipped)) == (2, {"x": 4}, 1)
+    assert [each[:3] for each in boxes(tmp_path / "out/train.json")] == [
+        *(("a", 1, 2), ("a", 5, 5), ("a", 6, 6), ("b", 2, 2)),
+    ]
+    text(folder / "train.csv", f"{HEADER}p1/a.png,x,1,2,3,4\np2/a.png,x,1,2,3,4\n")
+    with pytest.raises(DataError, match=r"'p1/a\.png' and 'p2/a\.png', but only one such image"):
+        convert_csv_boxes(folder, tmp_path / "folders")
+    header = HEADER.replace("\n", ",group\n")
+    text(folder / "train.csv", f"{header}a,x,1,2,3,4,p\na.png,x,1,2,3,4,q\n")
+    with pytest.raises(DataError, match=r"'a' and 'a\.png', which are both .* groups 'p' and 'q'"):
+        convert_csv_boxes(folder, tmp_path / "groups", columns={"group": "group"})
 
 
 def test_the_split_in_a_cell_is_not_ignored(tmp_path: Path) -> None:
