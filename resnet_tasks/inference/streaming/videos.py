@@ -28,10 +28,12 @@ _HAS_OWN_OPTIONS = _CAPTURE_OPTIONS in os.environ
 MISSING = 0.02
 """Fraction of the announced frames that may be missing without an error; containers announce only
 approximate numbers."""
+_ELEMENTARY_STREAM = b"\0\0\x01\xb3"
+"""Start of MPEG video without a container, and therefore without timestamps."""
 _CONTAINERS = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
     b"\0\0\x01\xba",  # MPEG program stream
-    b"\0\0\x01\xb3",  # MPEG video
+    _ELEMENTARY_STREAM,
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF: WMV
     b"G@",  # MPEG transport stream
 )
@@ -44,8 +46,8 @@ class VideoFrame:
 
     Attributes:
         number: Number of the frame in the video, from 0.
-        seconds: Time since the beginning of the video, seconds; None if the video has no frame
-            rate.
+        seconds: Time since the first frame of the video by the timestamps of its container,
+            seconds; None if the video has neither timestamps nor a frame rate.
         pixels: `(h, w, C)` uint8, RGB or gray, upright; None if the pixels were not requested.
     """
 
@@ -97,21 +99,65 @@ def read_frames(
     with _open_capture(path, max_pixels) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS)
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        number = 0
+        clock = _FrameClock(rate, has_timestamps=not _starts_with(path, _ELEMENTARY_STREAM))
+        number, position = 0, 0.0
         while capture.grab():
+            milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
+            seconds = clock.compute_seconds(milliseconds)
+            # The number of frames up to this one at a constant rate, since the first timestamp of
+            # the container. It is negative if the container has no timestamps.
+            position = max(milliseconds * rate / 1000, capture.get(cv2.CAP_PROP_PTS)) + 1
             if number % every == 0:
-                seconds = number / rate if rate > 0 else None
                 should_decode = is_requested is None or is_requested(number // every)
                 pixels = _decode_pixels(capture, path, number, channels) if should_decode else None
                 yield VideoFrame(number, seconds, pixels)
             number += 1
     if number == 0:
         raise DataError(f"video {path} has no readable frame; is the file complete?")
-    if number < (1 - MISSING) * announced:
+    # Most containers announce their duration times their frame rate, whatever the number of frames.
+    reached = number if _counts_frames(path) else max(number, position)
+    if reached < (1 - MISSING) * announced:
         raise DataError(
             f"video {path} ends after {number} of the {announced} frames that its header "
-            "announces; the frames before the end are predicted"
+            "announces; the frames before the end are predicted. Either the file is incomplete, or "
+            "it was trimmed and its header still counts the removed frames"
         )
+
+
+class _FrameClock:
+    """Times of consecutive frames since the first one.
+
+    Args:
+        rate: Nominal number of frames per second; 0 if unknown.
+        has_timestamps: Whether the container has timestamps.
+    """
+
+    def __init__(self, rate: float, *, has_timestamps: bool) -> None:
+        self._rate = rate
+        self._has_timestamps = has_timestamps
+        self._start = 0.0
+        self._seconds: float | None = None
+
+    def compute_seconds(self, milliseconds: float) -> float | None:
+        """Return the time of the next frame in seconds, rounded to microseconds.
+
+        A frame whose timestamp is missing or does not increase follows its predecessor at the
+        nominal rate, or has no time if the rate is unknown.
+
+        Args:
+            milliseconds: Timestamp of the frame in milliseconds.
+        """
+        if self._seconds is None:
+            # AVI times begin late by the delay of the decoder.
+            self._start, self._seconds = milliseconds, 0.0
+            return 0.0 if self._has_timestamps or self._rate > 0 else None
+        seconds = (milliseconds - self._start) / 1000
+        if not self._has_timestamps or seconds <= self._seconds:
+            if self._rate <= 0:
+                return None
+            seconds = self._seconds + 1 / self._rate
+        self._seconds = seconds
+        return round(seconds, 6)
 
 
 def _decode_pixels(
@@ -170,6 +216,28 @@ def _require_video(path: Path) -> None:
             f"video {path} cannot be opened; its content is not a video (MP4, MOV, AVI, Matroska, "
             "WebM, MPEG or WMV)"
         )
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with open_regular_file(path) as stream:
+        return read_start(stream).startswith(start)
+
+
+def _counts_frames(path: Path) -> bool:
+    """Return whether the header has the number of frames: MP4 and MOV that are not fragmented."""
+    with open_regular_file(path) as stream:
+        if read_start(stream)[4:8] not in _QUICKTIME_ATOMS:
+            return False
+        position = 0
+        while len(header := stream.read(16)) >= 8 and header[4:8] != b"moof":
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:  # the size has 64 bits and follows the name
+                size = int.from_bytes(header[8:16], "big")
+            if size < 8:  # 0: the atom reaches to the end of the file
+                return True
+            position += size
+            stream.seek(position)
+        return header[4:8] != b"moof"
 
 
 @contextmanager

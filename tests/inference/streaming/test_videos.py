@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.streaming.videos import count_announced_frames, read_frames
+from resnet_tasks.inference.streaming.videos import (
+    _FrameClock,
+    count_announced_frames,
+    read_frames,
+)
+from tests.support.quicktime import quicktime
 from tests.support.streamed import video
 
 
@@ -125,3 +130,99 @@ def test_names_are_no_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     video(tmp_path / "a.avi", 2).rename(tmp_path / "concat:a.avi")
     monkeypatch.chdir(tmp_path)
     assert len(list(read_frames(Path("concat:a.avi")))) == 2
+
+
+DURATIONS = (100, 100, 100, 100, 1600, 100, 2900, 100, 100, 100)
+TIMES = [0.0, 0.1, 0.2, 0.3, 0.4, 2.0, 2.1, 5.0, 5.1, 5.2]
+"""Beginning of each frame with these durations, seconds."""
+
+
+@pytest.mark.parametrize(
+    ("edits", "is_turned", "shape"),
+    [
+        ((), False, (48, 64, 3)),
+        ([(2000, -1), (5300, 0)], False, (48, 64, 3)),  # the first frame after a pause of 2 s
+        ((), True, (64, 48, 3)),
+    ],
+)
+def test_times_at_a_variable_rate_are_those_of_the_container(
+    tmp_path: Path, edits: list[tuple[int, int]], is_turned: bool, shape: tuple[int, int, int]
+) -> None:
+    path = quicktime(tmp_path / "a.mov", DURATIONS, edits=edits, is_turned=is_turned)
+    frames = list(read_frames(path))
+    assert [frame.seconds for frame in frames] == TIMES
+    for number, frame in enumerate(frames):
+        assert frame.pixels is not None
+        assert frame.pixels.shape == shape
+        assert frame.pixels.mean() == pytest.approx(20 * (number + 1), abs=2)
+
+
+def test_the_times_of_every_third_frame_at_a_variable_rate(tmp_path: Path) -> None:
+    frames = read_frames(quicktime(tmp_path / "a.mov", DURATIONS), every=3)
+    assert [(frame.number, frame.seconds) for frame in frames] == [
+        (0, 0.0),
+        (3, 0.3),
+        (6, 2.1),
+        (9, 5.2),
+    ]
+
+
+def test_a_trimmed_video_starts_at_its_first_visible_frame(tmp_path: Path) -> None:
+    """The header counts 10 frames, of which the edit list shows those from 0.5 s to 0.9 s."""
+    path = quicktime(tmp_path / "a.mov", [100] * 10, edits=[(400, 500)])
+    frames = []
+    with pytest.raises(
+        DataError,
+        match=r"ends after 4 of the 10 frames that its header announces; .* or it was trimmed and "
+        "its header still counts the removed frames",
+    ):
+        frames.extend(read_frames(path))
+    assert [frame.seconds for frame in frames] == [0.0, 0.1, 0.2, 0.3]
+    assert frames[0].pixels is not None
+    assert frames[0].pixels.mean() == pytest.approx(20 * 6, abs=2)
+
+
+def test_a_quicktime_video_cut_off_at_a_variable_rate(tmp_path: Path) -> None:
+    """The last two frames are missing, which is 4 % of the time but 20 % of the frames."""
+    path = quicktime(tmp_path / "a.mov", DURATIONS)
+    content = path.read_bytes()
+    start = content.rindex(b"\xff\xd8", 0, content.rindex(b"\xff\xd8"))
+    end = content.index(b"moov") - 4
+    path.write_bytes(content[:start] + bytes(end - start) + content[end:])
+    with pytest.raises(DataError, match="ends after 8 of the 10 frames"):
+        list(read_frames(path))
+
+
+def test_frames_that_were_dropped_from_an_avi_are_not_missing(tmp_path: Path) -> None:
+    """An AVI has empty chunks for dropped frames; its header counts them."""
+    content = video(tmp_path / "a.avi", 10).read_bytes()
+    chunks = [place for place in range(len(content) - 4) if content[place : place + 4] == b"00dc"]
+    frames = [place for place in chunks if content[place + 8 : place + 10] == b"\xff\xd8"]
+    assert len(frames) == 10
+    end = frames[2] + 8 + struct.unpack_from("<I", content, frames[2] + 4)[0]
+    empty = b"00dc" + bytes(4) + b"JUNK" + struct.pack("<I", end - frames[2] - 16)
+    path = tmp_path / "dropped.avi"
+    path.write_bytes(content[: frames[2]] + empty + content[frames[2] + 16 :])
+    read = list(read_frames(path))
+    assert [frame.seconds for frame in read] == pytest.approx(
+        [0.0, 0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "has_timestamps", "timestamps", "expected"),
+    [
+        (10.0, True, [0, 40, 200], [0.0, 0.04, 0.2]),
+        (25.0, True, [80, 120, 160], [0.0, 0.04, 0.08]),  # the decoder delays the first frame
+        (10.0, True, [0, 0, 0], [0.0, 0.1, 0.2]),  # OpenCV's value without timestamps
+        (10.0, True, [0, 500, 100, 900], [0.0, 0.5, 0.6, 0.9]),  # one goes back
+        (10.0, False, [0, 80, 40], [0.0, 0.1, 0.2]),
+        (0.0, False, [0, 80, 40], [None, None, None]),
+        (0.0, True, [0, 80, 40], [0.0, 0.08, None]),
+    ],
+)
+def test_times_of_frames_with_and_without_timestamps(
+    rate: float, has_timestamps: bool, timestamps: list[float], expected: list[float | None]
+) -> None:
+    clock = _FrameClock(rate, has_timestamps=has_timestamps)
+    assert [clock.compute_seconds(timestamp) for timestamp in timestamps] == expected
