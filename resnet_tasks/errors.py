@@ -7,6 +7,7 @@ command line prints it without a traceback. Any other exception is a defect of t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 MAX_LISTED = 5
 """Number of values that a message lists; the others are counted."""
@@ -22,6 +23,19 @@ class ResnetTasksError(Exception):
 
 class RecipeError(ResnetTasksError):
     """Invalid recipe or override; the message lists every problem."""
+
+
+class NotRecipeError(RecipeError):
+    """Dataset, run folder or other file in place of a recipe.
+
+    Attributes:
+        source: Path that may belong to a dataset in a format of `data convert`, which the message
+            does not name; None if the message is complete.
+    """
+
+    def __init__(self, message: str, source: Path | None = None) -> None:
+        super().__init__(message)
+        self.source = source
 
 
 class DataError(ResnetTasksError):

@@ -291,6 +291,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.option_help",
         "resnet_tasks.number_formats",
         "resnet_tasks.options",
+        "resnet_tasks.recipe.dataset_hints",
         "resnet_tasks.recipe.yaml_text",
         "resnet_tasks.registry",
     }

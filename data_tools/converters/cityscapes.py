@@ -32,6 +32,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 
 SPLITS = ("train", "val")
+IMAGES = "leftImg8bit"
 STUFF = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign"),
     *("vegetation", "terrain", "sky"),
@@ -97,7 +98,7 @@ def convert_cityscapes(
     Raises:
         DataError: If a folder, file, object or label is missing or invalid; the message names it.
     """
-    require_parts(source, ("leftImg8bit", labels))
+    require_parts(source, (IMAGES, labels))
     ending = f"_{labels}_polygons.json"
     files = {
         split: split_files
@@ -125,11 +126,11 @@ def convert_cityscapes(
     def add_image(writer: CocoWriter, file: Path) -> None:
         city = file.parent.name
         name = file.name.removesuffix(ending) + "_leftImg8bit.png"
-        _add_image(writer, source / "leftImg8bit" / writer.split / city / name, file, city)
+        _add_image(writer, source / IMAGES / writer.split / city / name, file, city)
 
     summaries = dataset.write(track_splits(files, progress), add_image)
     return add_unused_images(
-        summaries, source, "leftImg8bit/{split}", f"they have no {labels} polygons"
+        summaries, source, f"{IMAGES}/{{split}}", f"they have no {labels} polygons"
     )
 
 

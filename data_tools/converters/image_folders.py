@@ -68,7 +68,7 @@ def convert_image_folders(
     require_parts(source, ())
     if not 0 <= val_fraction < 1:
         raise DataError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
-    splits = _find_splits(source)
+    splits = find_splits(source)
     if splits and val_fraction:
         raise DataError(f"{source} already has splits ({', '.join(splits)}); remove val_fraction")
     if not splits:
@@ -112,7 +112,7 @@ def convert_image_folders(
     return dataset.write(track_splits(labeled_files, progress), add_image)
 
 
-def _find_splits(source: Path) -> dict[str, ImagesByClass]:
+def find_splits(source: Path) -> dict[str, ImagesByClass]:
     """Return the images of every split with a folder; empty if there is no `train` folder."""
     folders = _list_folders(source)
     folders_by_name = {

@@ -91,7 +91,7 @@ def convert_instance_masks(
     ]
     require_parts(source, ())
     folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
-    splits = _read_splits(source, folder)
+    splits = read_splits(source, folder)
     reader = MaskReader(foreground, one_level=False, files=_list_mask_files(folder, splits))
     dataset = DatasetWriter(
         out,
@@ -114,7 +114,16 @@ def convert_instance_masks(
     )
 
 
-def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
+def read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
+    """Return the names of the images of every split.
+
+    Args:
+        source: Folder of the lists of the splits.
+        folder: Folder with a folder for every image.
+
+    Raises:
+        DataError: If there is no image, or a listed one is missing.
+    """
     lists = find_split_lists(source)
     image_names = {child.name for child in list_children(folder) if (child / "images").is_dir()}
     if not image_names:

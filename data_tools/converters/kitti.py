@@ -48,6 +48,7 @@ TRACK = re.compile("[0-9]+ -?[0-9]+ [A-Za-z]")
 """Start of a line of the tracking benchmark: frame, track id (-1 for DontCare) and type."""
 SPLITS = ("train", "val")
 LISTS = "ImageSets"
+IMAGES = "training/image_2"
 LABELS = "training/label_2"
 _TRACKING = (
     "these are labels of KITTI's tracking benchmark, whose files describe sequences; write the "
@@ -120,8 +121,8 @@ def convert_kitti(  # noqa: PLR0913 - each is an option of the format
     """
     if is_folder(source / "training/label_02"):
         raise DataError(f"{source} contains training/label_02: {_TRACKING}")
-    require_parts(source, ("training/image_2", LABELS))
-    images = ImageIndex(source / "training/image_2")
+    require_parts(source, (IMAGES, LABELS))
+    images = ImageIndex(source / IMAGES)
     drives = read_drives(mapping) if mapping is not None else {}
     splits, split_method = _choose_splits(source, images.by_name, drives, lists, val_fraction, seed)
     class_names = classes or _collect_classes(source, splits)
@@ -144,7 +145,7 @@ def convert_kitti(  # noqa: PLR0913 - each is an option of the format
         add_image,
         lambda writer: writer.report.add_note(split_method),
     )
-    return add_unused_images(summaries, source, "training/image_2", "no list names them")
+    return add_unused_images(summaries, source, IMAGES, "no list names them")
 
 
 def _collect_classes(source: Path, splits: Split) -> Sequence[str]:

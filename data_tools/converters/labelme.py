@@ -118,7 +118,7 @@ def convert_labelme(
     """
     splits = {
         split: [read_labelme_file(file, source) for file in files]
-        for split, files in _list_splits(source).items()
+        for split, files in list_splits(source).items()
     }
     labels = (
         (labeled_object.label, file.file)
@@ -153,7 +153,12 @@ def convert_labelme(
     return add_unused_images(summaries, source, "", "no JSON file describes them")
 
 
-def _list_splits(source: Path) -> dict[str, list[Path]]:
+def list_splits(source: Path) -> dict[str, list[Path]]:
+    """Return the JSON files of every split, by the lists or the folders of the splits.
+
+    Raises:
+        DataError: If there is no JSON file, a listed one is missing, or one is in no split.
+    """
     require_parts(source, ())
     annotation_files = [file for file in walk_files(source) if file.suffix == ".json"]
     if not annotation_files:

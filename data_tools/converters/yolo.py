@@ -91,7 +91,7 @@ def convert_yolo(
     splits = {
         split: {
             image: find_file(label := image_to_label_path(image, root)) or label
-            for image in _list_images(dataset_file, split)
+            for image in list_images(dataset_file, split)
         }
         for split in dataset_file.splits
     }
@@ -133,7 +133,12 @@ def convert_yolo(
     return dataset.write(track_splits(pairs, progress), add_image, finish_split)
 
 
-def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
+def list_images(dataset_file: YoloFile, split: str) -> list[Path]:
+    """Return the images of a split, from its folders and lists.
+
+    Raises:
+        DataError: If a listed image is missing, or there is no image.
+    """
     image_paths: dict[Path, None] = {}
     for location in dataset_file.splits[split]:
         if location.is_dir():

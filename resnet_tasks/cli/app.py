@@ -17,9 +17,10 @@ import typer
 from resnet_tasks.cli.assistance.command_group import CommandGroup
 from resnet_tasks.cli.assistance.command_line import WORDS, join_assignments
 from resnet_tasks.cli.assistance.completion import complete_overrides, complete_runs
+from resnet_tasks.cli.assistance.dataset_layouts import complete_message
 from resnet_tasks.cli.assistance.suggestions import explain_unknown_options
 from resnet_tasks.cli.disk_errors import describe_disk_error
-from resnet_tasks.errors import DataError, ResnetTasksError, RunError
+from resnet_tasks.errors import DataError, NotRecipeError, ResnetTasksError, RunError
 from resnet_tasks.runtime.signals import handle_signals
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ class _RootGroup(CommandGroup):
         try:
             with explain_unknown_options(ctx.meta[WORDS]):
                 return super().invoke(ctx)
+        except NotRecipeError as error:
+            print_message(complete_message(error))
+            raise typer.Exit(MISTAKE) from None
         except ResnetTasksError as error:
             print_message(str(error))
             raise typer.Exit(MISTAKE) from None

@@ -2,80 +2,45 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import NotRecipeError, RecipeError
 from resnet_tasks.recipe.data_root import get_data_root
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
 BOXES = "medical/bccd_faster_rcnn_resnet18"
-MASKS = "medical/dsb2018_mask_rcnn_resnet18"
-PIXELS = "driving/camvid_unet_resnet18"
-IMAGES = "pretrain/image_folder_classifier_resnet18"
+"""Recipe for data with boxes."""
 
 START_LENGTH = 1 << 16
 """Number of bytes of a JSON file that are searched for the keys of COCO."""
 _COCO_KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _DATASET_KEYS = re.compile(r"^(names|format)\s*:", re.MULTILINE)
 _YAML = (".yaml", ".yml")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _WEIGHTS = (".pt", ".pth", ".safetensors", ".ckpt", ".bin")
+_ANNOTATIONS = (".csv", ".data", ".json", ".txt", ".xml")
+"""Suffixes of files that may belong to a dataset in a format of `data convert`."""
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Layout of a dataset folder that a format of `data convert` reads.
-
-    Attributes:
-        format: Name of the format.
-        title: Name of the layout in a sentence.
-        patterns: Shell patterns below the folder, each of which matches at least one path.
-        recipe: Shipped recipe for such data.
-        option: Option of the format that most of this data needs; empty if there is none.
-    """
-
-    format: str
-    title: str
-    patterns: tuple[str, ...]
-    recipe: str
-    option: str = ""
-
-
-LAYOUTS = (
-    Layout("cityscapes", "a Cityscapes dataset", ("leftImg8bit", "gtFine"), BOXES),
-    Layout("kitti", "a KITTI dataset", ("training/label_2",), BOXES, "val_fraction=0.2"),
-    Layout("nifti", "a dataset of NIfTI volumes", ("imagesTr", "labelsTr"), PIXELS),
-    Layout("nuimages", "a nuImages dataset", ("v1.0-*/object_ann.json",), MASKS),
-    Layout(
-        "voc",
-        "a Pascal VOC dataset",
-        ("JPEGImages", "Annotations/*.xml", "ImageSets/Main/*.txt"),
-        BOXES,
-    ),
-    Layout("coco", "a COCO dataset", ("annotations/*.json",), BOXES),
-    Layout("coco", "a COCO dataset", ("*/_annotations.coco.json",), BOXES),
-    Layout("instance-masks", "a dataset of instance masks", ("*/*/masks", "*/*/images"), MASKS),
-    Layout(
-        "label-maps",
-        "a dataset of label maps",
-        ("train", "trainannot"),
-        PIXELS,
-        "classes=[NAME, NAME]",
-    ),
-    Layout("image-folders", "a dataset of image folders", ("train/*/*.jpg",), IMAGES),
-    Layout("image-folders", "a dataset of image folders", ("train/*/*.png",), IMAGES),
-)
-"""Known layouts; the first one that a folder has counts."""
-
-
-def describe_folder(folder: Path) -> str:
+def describe_folder(folder: Path) -> NotRecipeError:
     """Describe a folder that is given in place of a recipe, and the commands to run instead."""
+    if message := _describe_known_folder(folder):
+        return NotRecipeError(message)
+    message = format_conversion(f"{folder} is a folder, not a recipe; if it is a dataset,", folder)
+    return NotRecipeError(message, folder)
+
+
+def _describe_known_folder(folder: Path) -> str | None:
+    """Describe a folder that no format of `data convert` reads; None for other folders."""
     if (folder / "recipe.yaml").is_file():
         return (
             f"{folder} is a run folder, not a recipe; resume the run with `resnet-tasks finetune "
@@ -88,27 +53,34 @@ def describe_folder(folder: Path) -> str:
     for file in sorted(yaml_files, key=lambda file: file.stem != "data"):
         if message := _describe_yaml(file):
             return message
-    for layout in LAYOUTS:
-        if all(next(folder.glob(pattern), None) for pattern in layout.patterns):
-            title = f"{folder} is {layout.title}, not a recipe; to train on it"
-            return _format_conversion(title, folder, layout.format, layout.recipe, layout.option)
     if next(folder.iterdir(), None) is None:
         return f"{folder} is an empty folder, not a recipe; recipes: resnet-tasks recipes list"
-    return _format_conversion(f"{folder} is a folder, not a recipe; if it is a dataset", folder)
+    return None
 
 
-def describe_file(file: Path) -> str | None:
+def describe_file(file: Path) -> NotRecipeError | None:
     """Describe a file that is certainly no recipe, and the commands to run instead.
 
     A JSON file is not parsed, because a COCO file may be large.
     """
+    if file.suffix.lower() == ".json" and is_coco_file(file):
+        message, has_images = _describe_coco_file(file)
+        return NotRecipeError(message, None if has_images else file)
+    message = _describe_other_file(file)
+    return None if message is None else NotRecipeError(message)
+
+
+def may_be_annotations(file: Path) -> bool:
+    """Return whether a file may belong to a dataset, by its suffix."""
+    return file.suffix.lower() in _ANNOTATIONS
+
+
+def _describe_other_file(file: Path) -> str | None:
     suffix = file.suffix.lower()
     if suffix in _YAML:
         return _describe_yaml(file)
-    if suffix == ".json" and _is_coco(file):
-        return _describe_coco_file(file)
     if file.name.lower().endswith(_ARCHIVES):
-        return _format_conversion(f"{file} is an archive, not a recipe; if it is a dataset", file)
+        return format_conversion(f"{file} is an archive, not a recipe; if it is a dataset,", file)
     if suffix in _WEIGHTS:
         return (
             f"{file} holds weights, not a recipe; a recipe loads them: resnet-tasks finetune "
@@ -129,26 +101,19 @@ def _describe_yaml(file: Path) -> str | None:
         return None
     if {"title", "format"} <= document.keys():
         return _format_commands(
-            f"{file} describes a dataset for `data prepare`, not a recipe; to train on it",
+            f"{file} describes a dataset for `data prepare`, not a recipe; to train on it,",
             f"data prepare {_quote(file)} --source DIR",
             f"finetune RECIPE {_quote(f'data.root={file.stem}')}",
         )
     if "names" not in document or not {"train", "val", "path"} & document.keys():
         return None
-    folder = Path(os.path.abspath(file)).parent  # noqa: PTH100 - links are kept
-    name = _choose_name(folder)
-    option = "" if file.stem == "data" else " " + _quote(f"data_yaml={file.name}")
-    out = get_data_root() / name
-    commands = [f"data convert yolo {_quote(file.parent)} {_quote(out)}{option}"]
-    if not document.get("val"):
-        name = f"{name}-splits"
-        commands.append(
-            f"data split {_quote(out / 'train.json')} --out {_quote(get_data_root() / name)}"
-        )
-    return _format_commands(
-        f"{file} describes a YOLO dataset, not a recipe; to train on it",
-        *commands,
-        f"finetune {BOXES} {_quote(f'data.root={name}')}",
+    return format_conversion(
+        f"{file} describes a YOLO dataset, not a recipe; to train on it,",
+        file.parent,
+        "yolo",
+        BOXES,
+        () if file.stem == "data" else (f"data_yaml={file.name}",),
+        needs_split=not (document.get("val") or document.get("valid")),
     )
 
 
@@ -156,21 +121,23 @@ def _describe_coco_folder(folder: Path) -> str:
     """Describe a folder with `train.json`, which a recipe can use as it is or after a split."""
     if (folder / "val.json").is_file():
         return _format_commands(
-            f"{folder} is a COCO dataset, not a recipe; to train on it",
+            f"{folder} is a COCO dataset, not a recipe; to train on it,",
             f"finetune {BOXES} {_quote(f'data.root={_make_root(folder)}')}",
         )
     return _describe_split(
-        f"{folder} is a COCO dataset without val.json, not a recipe; to train on it", folder
+        f"{folder} is a COCO dataset without val.json, not a recipe; to train on it,", folder
     )
 
 
-def _describe_coco_file(file: Path) -> str:
+def _describe_coco_file(file: Path) -> tuple[str, bool]:
+    """Describe a COCO file and whether its images are where a recipe looks for them."""
     folder = file.parent
     if (folder / "train.json").is_file() and (folder / "val.json").is_file():
-        return _describe_coco_folder(folder).replace(str(folder), str(file), 1)
-    if folder.name == "annotations" and len([*folder.glob("*.json")]) > 1:
-        return describe_folder(folder.parent)
-    return _describe_split(f"{file} is a COCO dataset, not a recipe; to train on it", file)
+        return _describe_coco_folder(folder).replace(str(folder), str(file), 1), True
+    name = _FILE_NAME.search(_read_start(file))
+    has_images = name is None or (folder / json.loads(name[1])).is_file()
+    message = _describe_split(f"{file} is a COCO dataset, not a recipe; to train on it,", file)
+    return message, has_images or b'"images_root"' in _read_start(file)
 
 
 def _describe_split(start: str, source: Path) -> str:
@@ -183,17 +150,35 @@ def _describe_split(start: str, source: Path) -> str:
     )
 
 
-def _format_conversion(
-    title: str, source: Path, format_name: str = "FORMAT", recipe: str = "RECIPE", option: str = ""
+def format_conversion(
+    title: str,
+    source: Path,
+    format_name: str = "FORMAT",
+    recipe: str = "RECIPE",
+    options: Sequence[str] = (),
+    *,
+    needs_split: bool = False,
 ) -> str:
-    """Return the commands that convert a dataset and train a recipe on it."""
+    """Return the commands that convert a dataset and train a recipe on it.
+
+    Args:
+        title: Start of the message, without `run:`.
+        source: Dataset.
+        format_name: Name of its format.
+        recipe: Name of a recipe for it; empty if there is nothing to train on.
+        options: Options of the format, as `key=value`.
+        needs_split: Whether the converted data needs a val split.
+    """
     name = _choose_name(source)
-    words = [format_name, str(source), str(get_data_root() / name), *([option] if option else [])]
-    return _format_commands(
-        title,
-        f"data convert {shlex.join(words)}",
-        f"finetune {recipe} {_quote(f'data.root={name}')}",
-    )
+    out = get_data_root() / name
+    commands = [f"data convert {shlex.join([format_name, str(source), str(out), *options])}"]
+    if needs_split:
+        name = f"{name}-splits"
+        splits = get_data_root() / name
+        commands.append(f"data split {_quote(out / 'train.json')} --out {_quote(splits)}")
+    if recipe:
+        commands.append(f"finetune {recipe} {_quote(f'data.root={name}')}")
+    return _format_commands(title, *commands)
 
 
 def _format_commands(title: str, *commands: str) -> str:
@@ -201,7 +186,7 @@ def _format_commands(title: str, *commands: str) -> str:
     lines = [f"  resnet-tasks {command}" for command in commands]
     if "data convert FORMAT" in lines[0]:
         lines.append("Formats: resnet-tasks data convert")
-    return "\n".join([f"{title}, run:", *lines, "Other recipes: resnet-tasks recipes list"])
+    return "\n".join([f"{title} run:", *lines, "Other recipes: resnet-tasks recipes list"])
 
 
 def _choose_name(source: Path, ending: str = "") -> str:
@@ -220,10 +205,15 @@ def _make_root(folder: Path) -> str:
     return absolute.relative_to(root).as_posix() if root in absolute.parents else str(absolute)
 
 
-def _is_coco(file: Path) -> bool:
-    with file.open("rb") as stream:
-        start = stream.read(START_LENGTH)
+def is_coco_file(file: Path) -> bool:
+    """Return whether a file begins like COCO."""
+    start = _read_start(file).removeprefix(codecs.BOM_UTF8)
     return start.lstrip().startswith(b"{") and _COCO_KEYS.search(start) is not None
+
+
+def _read_start(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(START_LENGTH)
 
 
 def _read_dataset_yaml(file: Path) -> Any:

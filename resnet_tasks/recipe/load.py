@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.dataset_hints import describe_file
+from resnet_tasks.errors import NotRecipeError, RecipeError
+from resnet_tasks.recipe.dataset_hints import describe_file, may_be_annotations
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
 from resnet_tasks.recipe.replace import replace_settings
@@ -47,14 +47,20 @@ def load_recipe(
             match.
     """
     path = find_recipe(ref)
-    if message := describe_file(path):
-        raise RecipeError(message)
-    document = parse_yaml(_read_text(path), str(path))
-    value = document.value
-    if not isinstance(value, dict):
-        raise RecipeError(
-            f"{path}: a recipe consists of the keys {_list_top_keys()}; got {quote_value(value)}"
-        )
+    if (problem := describe_file(path)) is not None:
+        raise problem
+    try:
+        document = parse_yaml(_read_text(path), str(path))
+        value = document.value
+        if not isinstance(value, dict):
+            raise RecipeError(
+                f"{path}: a recipe consists of the keys {_list_top_keys()}; got "
+                f"{quote_value(value)}"
+            )
+    except RecipeError as error:
+        if may_be_annotations(path):
+            raise NotRecipeError(str(error), path) from None
+        raise
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)
     recipe = _validate(value, problems, path, document.lines, origins)

@@ -83,7 +83,7 @@ def find_recipe(ref: str | Path) -> Path:
             f"resnet-tasks finetune RECIPE {shlex.quote(str(ref))}"
         )
     if path.is_dir():
-        raise RecipeError(describe_folder(path))
+        raise describe_folder(path)
     names = [recipe.name for recipe in recipes]
     hint = format_suggestions(_suggest_names(name, names)) or f"; recipes: {', '.join(names)}"
     raise RecipeError(

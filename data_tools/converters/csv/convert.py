@@ -103,7 +103,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
             names it.
     """
     require_parts(source, ())
-    files = _find_tables(source, tables)
+    files = find_tables(source, tables)
     tables_by_split = {
         split: read_box_table(file, columns or {}, empty=empty) for split, file in files.items()
     }
@@ -173,7 +173,16 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     return dataset.write(track_splits(splits, progress), add_image, finish_split)
 
 
-def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Path]:
+def find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Path]:
+    """Return the table of every split.
+
+    Args:
+        source: Folder of the tables.
+        tables: Split -> table, relative to the source; None for those with the usual names.
+
+    Raises:
+        DataError: If a split is unknown, or there is no table.
+    """
     if tables:
         unknown = [split for split in tables if split not in SPLITS]
         if unknown:

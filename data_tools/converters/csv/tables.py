@@ -109,7 +109,7 @@ def read_box_table(
     images: dict[str, TableImage] = {}
     try:
         with open_table(file) as (rows, num_header_lines, has_decimal_commas):
-            names = _resolve_columns(file, rows.fieldnames or (), columns)
+            names = resolve_columns(file, rows.fieldnames or (), columns)
             for row in rows:
                 cells = {key: (row.get(name) or "").strip() for key, name in names.items() if name}
                 if has_decimal_commas:
@@ -128,9 +128,19 @@ def read_box_table(
     return images
 
 
-def _resolve_columns(
+def resolve_columns(
     file: Path, header: Sequence[str], columns: Mapping[str, str]
 ) -> dict[str, str]:
+    """Return the name of the column for every key of `COLUMNS`, empty if there is none.
+
+    Args:
+        file: Path of the table, for error messages.
+        header: Names of the columns of the table.
+        columns: Names of columns that the options state.
+
+    Raises:
+        DataError: If a key is unknown, or a column is missing.
+    """
     unknown = [key for key in columns if key not in COLUMNS]
     if unknown:
         raise DataError(

@@ -20,6 +20,11 @@ POINT_LABELS = ("points", "polyline", "skeleton", "tag", "cuboid")
 """Types of labels whose objects are never converted."""
 
 
+def is_cvat(root: Element) -> bool:
+    """Return whether an XML is an export of CVAT, version 1.1."""
+    return root.tag == "annotations" and (root.findtext("version") or "").strip() == "1.1"
+
+
 def read_cvat(root: Element, file: Path) -> tuple[list[CvatImage], list[str]]:
     """Return the images with their objects, and the labels of the task.
 
@@ -30,7 +35,7 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatImage], list[str]]:
     Raises:
         DataError: If the file is not an annotation of CVAT, or a label or subset is invalid.
     """
-    if root.tag != "annotations" or (root.findtext("version") or "").strip() != "1.1":
+    if not is_cvat(root):
         raise DataError(
             f"{file} is not an `annotations` file of version 1.1; export it from CVAT as "
             "'CVAT for images 1.1' or 'CVAT for video 1.1'"

@@ -119,6 +119,12 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     return NiftiLayout(splits, unlabeled, class_names, void[0] if void else None)
 
 
+def has_label_volumes(source: Path) -> bool:
+    """Return whether a folder of labels of one of the known layouts contains volumes."""
+    folders = [source / labels for pairs in FOLDERS.values() for _, labels in pairs]
+    return any(_list_volumes(folder) for folder in folders if folder.is_dir())
+
+
 def _read_description(file: Path) -> dict[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
