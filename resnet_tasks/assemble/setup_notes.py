@@ -80,7 +80,7 @@ def require_images(split: str, dataset: CocoDataset) -> list[str]:
 
 
 def describe_bit_depths(datasets: Iterable[CocoDataset]) -> list[str]:
-    """Return a warning if the images of the splits together have different bit depths.
+    """Return warnings if images have different bit depths or use a small part of their range.
 
     Of a large file, `MAX_DEPTH_FILES` evenly spaced images are opened.
     """
@@ -92,14 +92,16 @@ def describe_bit_depths(datasets: Iterable[CocoDataset]) -> list[str]:
             for position in range(0, len(file.images), spacing):
                 record = file.images[position]
                 depths.add(file.image_path(record), record.extra)
-    mixture = depths.describe_mixture(step)
-    if mixture is None:
-        return []
-    warning = (
-        f"warning: the images have different bit depths ({mixture}), so that equal exposures may "
-        f"reach the model with different values; {REMEDY}"
-    )
-    return [warning]
+    warnings = []
+    if (mixture := depths.describe_mixture(step)) is not None:
+        warnings.append(
+            f"warning: the images have different bit depths ({mixture}), so that equal exposures "
+            f"may reach the model with different values; {REMEDY}"
+        )
+    depths.read_samples()
+    if (warning := depths.describe_unused_bits(step)) is not None:
+        warnings.append(f"warning: {warning}")
+    return warnings
 
 
 def describe_model(model: TaskModel, processes: int) -> list[str]:

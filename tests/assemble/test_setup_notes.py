@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.recipe.load import load_recipe
@@ -73,3 +75,16 @@ def test_mixed_bit_depths_of_the_splits_are_a_warning(tmp_path: Path) -> None:
         "heads.scene.options.class_weights=inverse_sqrt", "data.intensity.type=percentile",
     ])))  # fmt: skip
     assert "bit depths" not in text
+
+
+def test_values_of_12_bits_in_16_are_a_warning(tmp_path: Path) -> None:
+    recipe = written_recipe(tmp_path, 3)
+    for file in (tmp_path / "data").rglob("*.png"):
+        pixels = np.asarray(Image.open(file))
+        if pixels.ndim == 3:
+            Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 16).save(file)
+    text = " ".join(" ".join(start_up(recipe)).split())
+    assert "sampled images of 16 bits is" in text
+    assert (
+        "data.intensity.type=window data.intensity.level=2047.5 data.intensity.width=4095" in text
+    )

@@ -272,6 +272,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
             "with one bit depth"
         ),
     ),
+    "unused_bits": ("warning", "{first}"),
     "missing_annotations": (
         "note",
         "the file has no `annotations`; its images count as not annotated, not as empty",
@@ -381,9 +382,8 @@ class Findings:
                 first = ", ".join(_format_offender(*offender) for offender in group)
                 if count > len(group):
                     first += ", ..."
-                message = (
-                    f"{self._path}: {sentence.format(n=Count(count), first=first, **self.context)}"
-                )
+                text = sentence.format(n=Count(count), first=first, **self.context)
+                message = f"{self._path}: {text}"
                 problems.append(Problem(kind, severity, message, group[0][0], group[0][1], count))
         return tuple(problems)
 

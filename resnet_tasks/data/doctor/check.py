@@ -154,6 +154,9 @@ def check_content(path: Path, content: CocoContent, options: CheckOptions) -> Fi
     )
     if (mixture := depths.describe_mixture()) is not None:
         findings.add("mixed_depths", detail=mixture)
+    depths.read_samples()
+    if (warning := depths.describe_unused_bits()) is not None:
+        findings.add("unused_bits", detail=warning)
     return FileCheck(
         path,
         findings.to_problems(),

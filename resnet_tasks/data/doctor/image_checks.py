@@ -16,7 +16,8 @@ from resnet_tasks.data.coco.problems import Findings
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.data.doctor.image_similarity import HASH_BYTES, difference_hash
-from resnet_tasks.data.images.bit_depths import BitDepths
+from resnet_tasks.data.images.bit_depths import BitDepths, find_largest
+from resnet_tasks.data.images.channels import StoredImage
 from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.image_damage import describe_read_error
@@ -45,10 +46,11 @@ class ImageHashes:
 
 @dataclass(frozen=True)
 class _ImageCheck:
-    """Problems of the files of one image as (kind, detail), and the hash of the image."""
+    """Problems of the files of one image as (kind, detail), its hash and its largest value."""
 
     problems: tuple[tuple[str, str], ...] = ()
     hash: NDArray[np.uint8] | None = None
+    largest: int | None = None
 
 
 def check_images(
@@ -98,6 +100,7 @@ def check_images(
             image_hashes.is_known[index] = True
         if depths is not None:
             depths.add(roots[0] / images[position].file_name, images[position].extra)
+            depths.add_largest(image_check.largest)
         if advance is not None:
             advance(index + 1, len(images))
     findings.location = None
@@ -138,13 +141,13 @@ def _check_image(
     path = os.path.join(roots[0], record.file_name)  # noqa: PTH118 - fast
     if not record.file_name.isascii():
         path = str(find_file(Path(path)) or path)
-    digest = None
+    stored_image = None
     if not os.path.isfile(path):  # noqa: PTH113 - fast
         address = find_address(record.file_name)
         detail = path if address is None else f"{address} is a URL, which is not downloaded"
         problems.append(("missing_file", detail))
     elif read or hashes:
-        digest = _check_image_file(record, Path(path), problems, hashes=hashes)
+        stored_image = _check_image_file(record, Path(path), problems)
     if record.sem_seg_file_name is not None:
         map_path = os.path.join(roots[1], record.sem_seg_file_name)  # noqa: PTH118 - fast
         if not os.path.isfile(map_path):  # noqa: PTH113 - fast
@@ -153,12 +156,15 @@ def _check_image(
             _check_semantic_map(record, Path(map_path), categories, problems)
         else:
             _check_map_format(Path(map_path), problems)
-    return _ImageCheck(tuple(problems), digest)
+    if stored_image is None:
+        return _ImageCheck(tuple(problems))
+    digest = difference_hash(stored_image) if hashes else None
+    return _ImageCheck(tuple(problems), digest, find_largest(stored_image.pixels))
 
 
 def _check_image_file(
-    record: ImageRecord, path: Path, problems: list[tuple[str, str]], *, hashes: bool
-) -> NDArray[np.uint8] | None:
+    record: ImageRecord, path: Path, problems: list[tuple[str, str]]
+) -> StoredImage | None:
     try:
         stored_image = decode_image(path)
     except DataError as error:
@@ -176,7 +182,7 @@ def _check_image_file(
         problems.append(("turned_size", f"{size_mismatch}, orientation {exif_orientation}"))
     else:
         problems.append(("wrong_size", size_mismatch))
-    return difference_hash(stored_image) if hashes else None
+    return stored_image
 
 
 def _check_semantic_map(

@@ -19,7 +19,7 @@ from resnet_tasks.data.coco.records import Annotation
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.data.datasets.stored_images import read_stored_image
-from resnet_tasks.data.images.bit_depths import BitDepths
+from resnet_tasks.data.images.bit_depths import BitDepths, find_largest
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.sampling.rare_classes import ClassCounts
@@ -292,6 +292,7 @@ def compute_dataset_statistics(
         statistics.sizes[image.shape[0], image.shape[1]] += 1
         _add_values(statistics, image, step, image_name)
         statistics.depths.add(dataset.path(index), coco.images[index].extra)
+        statistics.depths.add_largest(find_largest(image))
         semantic = dataset.truth(index, table).semantic if has_pixels else None
         if semantic is not None:
             labels, counts = np.unique(semantic, return_counts=True)

@@ -162,6 +162,8 @@ def _print_recommendation(
             f"may reach the model with different values; {REMEDY}",
             soft_wrap=True,
         )
+    if (warning := statistics.depths.describe_unused_bits(intensity)) is not None:
+        console.print(f"warning: {warning}", soft_wrap=True)
     if statistics.unplaced:
         low = min(value_range.low for value_range in statistics.value_ranges.values())
         high = max(value_range.high for value_range in statistics.value_ranges.values())

@@ -16,6 +16,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 from resnet_tasks.data.doctor.report import print_checks
 from resnet_tasks.errors import DataError
+from resnet_tasks.data.images.image_files import read_image_size
 from tests.support.doctored_files import GOOD, content, noise, write
 
 LOOK = CheckOptions(read_images=True)
@@ -272,6 +273,20 @@ def test_mixed_bit_depths_are_a_warning_with_a_remedy(tmp_path: Path) -> None:
     assert "data.intensity.type=percentile" in problem.message
     assert check.is_usable
     assert not check.is_clean
+
+
+@pytest.mark.parametrize("reads_images", [False, True])
+def test_values_of_12_bits_in_16_are_a_warning(tmp_path: Path, reads_images: bool) -> None:
+    path = write(tmp_path / "a.json", content())
+    for name in ("a.png", "b.png"):
+        height, width = read_image_size(tmp_path / name)
+        Image.fromarray(np.full((height, width), 4095, np.uint16)).save(tmp_path / name)
+    check = check_coco(path, CheckOptions(read_images=reads_images))
+    (problem,) = (problem for problem in check.problems if problem.kind == "unused_bits")
+    assert problem.severity == "warning"
+    assert "the largest value in 2 images of 16 bits is 4095, which looks like 12 bits" in (
+        problem.message
+    )
 
 
 def test_classes_of_crowds_only(tmp_path: Path) -> None:

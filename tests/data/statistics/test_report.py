@@ -176,3 +176,20 @@ def test_mixed_bit_depths_propose_an_intensity_step(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*command, "data.intensity.type=percentile"])
     assert result.exit_code == 0
     assert "bit depths" not in result.output
+
+
+def test_values_of_12_bits_in_16_propose_a_window(tmp_path: Path) -> None:
+    pixels = np.arange(16, dtype=np.uint16).reshape(4, 4) * 273  # 0 to 4095
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    record = {"id": 1, "file_name": "a.png", "height": 4, "width": 4}
+    file = tmp_path / "a.json"
+    categories = [{"id": 1, "name": "cell"}]
+    file.write_text(json.dumps({"images": [record], "annotations": [], "categories": categories}))
+    command = ["data", "stats", str(file), "data.channels=1"]
+    text = " ".join(CliRunner().invoke(app, command).output.split())
+    settings = "data.intensity.type=window data.intensity.level=2047.5 data.intensity.width=4095"
+    assert "the largest value in 1 image of 16 bits is 4095" in text
+    assert f"set {settings}" in text
+    output = CliRunner().invoke(app, [*command, *settings.split()]).output
+    assert "of 16 bits" not in output
+    assert "1.0000" in output, "the largest value after the window"
