@@ -149,6 +149,8 @@ class CocoWriter:
             DataError: If the file cannot be read, lies outside the images root, or was already
                 added.
         """
+        if spacing is not None:
+            self.report.add_pixel_aspect(spacing[0] / spacing[1])
         return self._images.add(
             image, size=size, group=group, spacing=spacing, attributes=attributes
         )

@@ -12,6 +12,8 @@ from resnet_tasks.number_formats import Count
 
 MAX_NAMES = 3
 """Number of files that a warning names; the count covers all of them."""
+SQUARE_TOLERANCE = 0.01
+"""Pixels count as square if height and width differ by at most this fraction."""
 
 
 class ConversionReport:
@@ -32,6 +34,7 @@ class ConversionReport:
         self._invalid: list[str] = []
         self._warnings: list[str] = []
         self._repaired_files: dict[str, dict[str, None]] = {}
+        self._aspects: list[float] = []
 
     def skip(self, file: Path | str, description: str, reason: str) -> None:
         """Record an object that is not converted."""
@@ -56,6 +59,11 @@ class ConversionReport:
         """
         self._repaired_files.setdefault(description, {})[file] = None
 
+    def add_pixel_aspect(self, aspect: float) -> None:
+        """Add the height / width of the pixels of an image."""
+        if abs(aspect - 1) > SQUARE_TOLERANCE:
+            self._aspects.append(aspect)
+
     def add_note(self, text: str) -> None:
         """Add a sentence to the data card."""
         self.notes.append(text)
@@ -77,18 +85,29 @@ class ConversionReport:
         require_few_invalid(self._invalid, num_valid + self.num_areas, split)
 
     def list_warnings(self) -> list[str]:
-        """Return the warnings, with a sentence on invalid objects and per kind of repair."""
+        """Return the warnings, with sentences on invalid objects, pixels and kinds of repair."""
         warnings = [*self._warnings]
         if self._invalid:
             warnings.append(
                 f"{Count(len(self._invalid)):invalid object is} skipped: {self._invalid[0]}"
                 f"{'; ...' if len(self._invalid) > 1 else ''}"
             )
+        if self._aspects:
+            warnings.append(_describe_aspects(self._aspects))
         warnings += [
             f"{description}: {Count(len(files)):file} ({_format_names(list(files))})"
             for description, files in self._repaired_files.items()
         ]
         return warnings
+
+
+def _describe_aspects(aspects: list[float]) -> str:
+    low, high = f"{min(aspects):.4g}", f"{max(aspects):.4g}"
+    return (
+        f"{Count(len(aspects)):image has|images have} pixels that are not square (height / width "
+        f"{low if low == high else f'{low} to {high}'}); they are kept as stored, so that shapes "
+        "are stretched; resample the images before the conversion if shapes matter"
+    )
 
 
 def _format_names(names: list[str]) -> str:

@@ -227,6 +227,8 @@ def add_frames(
         image_id = writer.add_image(
             image, size=size, group=group, spacing=frame.spacing, attributes=frame.attributes
         )
+        if frame.spacing is None:
+            writer.report.add_pixel_aspect(frame.aspect)
         added.append(AddedFrame(image_id, frame.scale))
     for repair in dicom.repairs:
         writer.report.add_repair(repair, name.as_posix())

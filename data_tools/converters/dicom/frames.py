@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from pydicom.uid import UID
 
 from data_tools.converters.dicom.gray_values import convert_gray, read_gray_range
 from data_tools.converters.dicom.header_repairs import (
-    read_numbers,
     repair_number_of_frames,
     repair_rescale,
     repair_transfer_syntax,
@@ -29,6 +27,7 @@ from data_tools.converters.dicom.pixel_decoding import (
     decode_frame,
     require_decoder,
 )
+from data_tools.converters.dicom.pixel_spacing import ASPECT, REGIONS, SPACINGS, read_pixel_size
 from data_tools.converters.dicom.pydicom_errors import IgnoreWarnings, convert_errors, format_uid
 from data_tools.writing.lossless_images import shrink
 from data_tools.writing.value_types import ValueRange, ValueType
@@ -46,15 +45,13 @@ NO_IMAGE_CLASSES = {
 }
 """SOP classes whose pixels are not an image: segmentations, surfaces, label maps, doses. Files of
 these classes often state the modality of the segmented image."""
-SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-"""Elements with the pixel spacing, in order of preference; the second is measured at the detector,
-not in the patient."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PER_FRAME_KEYWORDS = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
     *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-    *("ImageLaterality", "Laterality", "FrameLaterality", *SPACINGS),
+    *("ImageLaterality", "Laterality", "FrameLaterality"),
+    *(*SPACINGS, REGIONS, ASPECT),
 )
 """Elements that functional groups may override for each frame."""
 _GROUPS = (
@@ -72,6 +69,7 @@ class DicomFrame:
         is_color: Whether the pixels are RGB.
         scale: (y, x) factors by which the image was shrunk, at most 1.
         spacing: (y, x) millimeters per pixel, after shrinking.
+        aspect: Height / width of a stored pixel.
         index: Index of the frame, from 0; None in files of one frame.
         attributes: Modality, view and side, which do not identify the patient.
     """
@@ -80,6 +78,7 @@ class DicomFrame:
     is_color: bool
     scale: tuple[float, float]
     spacing: tuple[float, float] | None
+    aspect: float
     index: int | None
     attributes: dict[str, Any]
 
@@ -238,15 +237,30 @@ class DicomFile:
             )
         small = shrink(pixels, self._options.longest_side)
         scale = (small.shape[0] / pixels.shape[0], small.shape[1] / pixels.shape[1])
-        spacing, attributes = self._read_metadata(header)
+        attributes = self._read_metadata(header)
+        pixel_size = read_pixel_size(header, self.path)
+        self._note_repair(pixel_size.problem)
+        spacing = pixel_size.spacing
         if spacing is not None:
             spacing = (spacing[0] / scale[0], spacing[1] / scale[1])
+            if pixel_size.source != SPACINGS[0]:
+                attributes["spacing_from"] = pixel_size.source
+        elif pixel_size.aspect != 1:
+            attributes["pixel_aspect"] = pixel_size.aspect
         if self.has_mixed_depths and stored_values.ndim == 2:
             attributes["bits_stored"] = int(header.get("BitsStored", 0))
         number = None if self.num_frames == 1 else index
         if number is not None:
             attributes["frame"] = number
-        return DicomFrame(small, stored_values.ndim == 3, scale, spacing, number, attributes)
+        return DicomFrame(
+            small,
+            stored_values.ndim == 3,
+            scale,
+            spacing,
+            pixel_size.aspect,
+            number,
+            attributes,
+        )
 
     def _fill_padding(
         self, dataset: pydicom.Dataset, index: int, stored_values: Array, header: pydicom.Dataset
@@ -280,10 +294,8 @@ class DicomFile:
                             header[element.keyword] = element
         return header
 
-    def _read_metadata(
-        self, header: pydicom.Dataset
-    ) -> tuple[tuple[float, float] | None, dict[str, Any]]:
-        """Return the (y, x) spacing in millimeters, and the attributes."""
+    def _read_metadata(self, header: pydicom.Dataset) -> dict[str, Any]:
+        """Return the attributes of a frame that do not identify the patient."""
         sources = {
             "modality": (self.header, ("Modality",)),
             "view": (self.header, ("ViewPosition",)),
@@ -294,14 +306,4 @@ class DicomFile:
             texts = (str(source.get(keyword, "") or "").strip() for keyword in keywords)
             if text := next(filter(None, texts), ""):
                 attributes[name] = text
-        for keyword in SPACINGS:
-            if spacing := read_numbers(header, keyword):
-                if len(spacing) != 2 or not all(0 < distance < math.inf for distance in spacing):
-                    raise DataError(
-                        f"{self.path} has the {keyword} {list(spacing)}; it must be two numbers "
-                        "above 0 (rows, columns): fix or remove it"
-                    )
-                if keyword != "PixelSpacing":
-                    attributes["spacing_from"] = keyword
-                return (spacing[0], spacing[1]), attributes
-        return None, attributes
+        return attributes
