@@ -24,7 +24,8 @@ from resnet_tasks.data.coco.top_level import (
     read_info,
     resolve_image_folder,
 )
-from resnet_tasks.data.doctor.image_checks import ImageHashes, check_images
+from resnet_tasks.data.doctor.image_checks import ImageHashes, ImageReading, check_images
+from resnet_tasks.data.doctor.image_content import KnownImages
 from resnet_tasks.data.doctor.object_checks import ObjectChecks
 from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.errors import DataError
@@ -91,6 +92,8 @@ class CheckOptions:
         hash_images: Whether to compute the hashes for the comparison of images between splits.
         allow_outside: Whether to accept file names outside `images_root`; see `read_coco`.
         advance: Progress callback over the images.
+        known_images: Content of image files, to which this check adds, for several checks of the
+            same extent; None: every check reads all files.
     """
 
     images_root: str | Path | None = None
@@ -98,6 +101,7 @@ class CheckOptions:
     hash_images: bool = False
     allow_outside: bool = False
     advance: Advance | None = None
+    known_images: KnownImages | None = None
 
 
 def check_coco(path: str | Path, options: CheckOptions | None = None) -> FileCheck:
@@ -147,8 +151,7 @@ def check_content(path: Path, content: CocoContent, options: CheckOptions) -> Fi
         (root, sem_seg_root),
         categories,
         findings,
-        read=options.read_images,
-        hashes=options.hash_images,
+        ImageReading(options.read_images, options.hash_images, options.known_images),
         depths=depths,
         advance=options.advance,
     )

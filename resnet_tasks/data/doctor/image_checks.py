@@ -15,13 +15,18 @@ from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.problems import Findings
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
-from resnet_tasks.data.doctor.image_similarity import HASH_BYTES, difference_hash
-from resnet_tasks.data.images.bit_depths import BitDepths, find_largest
-from resnet_tasks.data.images.channels import StoredImage
-from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.doctor.image_content import (
+    FileKey,
+    ImageContent,
+    KnownImages,
+    identify_file,
+    read_content,
+)
+from resnet_tasks.data.doctor.image_similarity import HASH_BYTES
+from resnet_tasks.data.images.bit_depths import BitDepths
 from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.image_damage import describe_read_error
-from resnet_tasks.data.images.image_files import DAMAGE, TURNED, read_orientation
+from resnet_tasks.data.images.image_files import DAMAGE, TURNED
 from resnet_tasks.data.images.label_files import require_lossless
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.foreign_files import find_address
@@ -45,12 +50,26 @@ class ImageHashes:
 
 
 @dataclass(frozen=True)
+class ImageReading:
+    """Extent of the reading of image files.
+
+    Attributes:
+        decode: Whether to decode all files; otherwise their existence and headers are checked.
+        hashes: Whether to compute the hashes of the images, which requires decoding them.
+        known: Content of files that need not be read again; None: all are read.
+    """
+
+    decode: bool
+    hashes: bool = False
+    known: KnownImages | None = None
+
+
+@dataclass(frozen=True)
 class _ImageCheck:
-    """Problems of the files of one image as (kind, detail), its hash and its largest value."""
+    """Problems of the files of one image as (kind, detail), and the content of the image file."""
 
     problems: tuple[tuple[str, str], ...] = ()
-    hash: NDArray[np.uint8] | None = None
-    largest: int | None = None
+    content: ImageContent | None = None
 
 
 def check_images(
@@ -58,9 +77,8 @@ def check_images(
     roots: tuple[Path, Path],
     categories: CategoryMap | None,
     findings: Findings,
+    reading: ImageReading,
     *,
-    read: bool,
-    hashes: bool = False,
     depths: BitDepths | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> ImageHashes | None:
@@ -71,8 +89,7 @@ def check_images(
         roots: Folders of the images and of the semantic maps.
         categories: Categories of the file. None skips the check of the values of semantic maps.
         findings: Collector of the problems.
-        read: Whether to decode all files; otherwise only their existence is checked.
-        hashes: Whether to compute the hashes of the images, which requires decoding them.
+        reading: Extent of the reading of the files.
         depths: Counter to which the bit depth of every image is added.
         advance: Progress callback, called with (done, total).
 
@@ -80,27 +97,29 @@ def check_images(
         Hashes of the images, or None if not requested.
     """
     image_hashes = None
-    if hashes:
+    if reading.hashes:
         number = len(images)
         image_hashes = ImageHashes(
             np.zeros((number, HASH_BYTES), np.uint8), np.zeros(number, np.bool_)
         )
 
     def check(record: ImageRecord) -> _ImageCheck:
-        return _check_image(record, roots, categories, read=read, hashes=hashes)
+        return _check_image(record, roots, categories, reading)
 
     for index, (position, image_check) in enumerate(
-        _check_in_order(images, check, in_parallel=read or hashes)
+        _check_in_order(images, check, in_parallel=reading.decode or reading.hashes)
     ):
         findings.location = ("images", position)
         for kind, detail in image_check.problems:
             findings.add(kind, images[position].id, detail=detail)
-        if image_hashes is not None and image_check.hash is not None:
-            image_hashes.values[index] = image_check.hash
+        content = image_check.content
+        if image_hashes is not None and content is not None and content.hash is not None:
+            image_hashes.values[index] = content.hash
             image_hashes.is_known[index] = True
-        if depths is not None:
-            depths.add(roots[0] / images[position].file_name, images[position].extra)
-            depths.add_largest(image_check.largest)
+        if depths is not None and content is not None:
+            path = roots[0] / images[position].file_name
+            depths.add_depth(path, images[position].extra, content.depth)
+            depths.add_largest(content.largest)
         if advance is not None:
             advance(index + 1, len(images))
     findings.location = None
@@ -133,45 +152,51 @@ def _check_image(
     record: ImageRecord,
     roots: tuple[Path, Path],
     categories: CategoryMap | None,
-    *,
-    read: bool,
-    hashes: bool,
+    reading: ImageReading,
 ) -> _ImageCheck:
     problems: list[tuple[str, str]] = []
     path = os.path.join(roots[0], record.file_name)  # noqa: PTH118 - fast
     if not record.file_name.isascii():
         path = str(find_file(Path(path)) or path)
-    stored_image = None
-    if not os.path.isfile(path):  # noqa: PTH113 - fast
+    content = None
+    if (key := identify_file(path)) is None:
         address = find_address(record.file_name)
         detail = path if address is None else f"{address} is a URL, which is not downloaded"
         problems.append(("missing_file", detail))
-    elif read or hashes:
-        stored_image = _check_image_file(record, Path(path), problems)
+    else:
+        content = _get_content(key, Path(path), reading)
+        _check_content(record, Path(path), content, problems)
     if record.sem_seg_file_name is not None:
         map_path = os.path.join(roots[1], record.sem_seg_file_name)  # noqa: PTH118 - fast
         if not os.path.isfile(map_path):  # noqa: PTH113 - fast
             problems.append(("missing_file", map_path))
-        elif read and categories is not None:
+        elif reading.decode and categories is not None:
             _check_semantic_map(record, Path(map_path), categories, problems)
         else:
             _check_map_format(Path(map_path), problems)
-    if stored_image is None:
-        return _ImageCheck(tuple(problems))
-    digest = difference_hash(stored_image) if hashes else None
-    return _ImageCheck(tuple(problems), digest, find_largest(stored_image.pixels))
+    return _ImageCheck(tuple(problems), content)
 
 
-def _check_image_file(
-    record: ImageRecord, path: Path, problems: list[tuple[str, str]]
-) -> StoredImage | None:
-    try:
-        stored_image = decode_image(path)
-    except DataError as error:
-        problems.append(("unreadable_file", _format_reason(error, path)))
-        return None
-    height, width = stored_image.pixels.shape[:2]
-    exif_orientation = read_orientation(path)
+def _get_content(key: FileKey, path: Path, reading: ImageReading) -> ImageContent:
+    content = None if reading.known is None else reading.known.get(key)
+    if content is None:
+        decode = reading.decode or reading.hashes
+        content = read_content(path, decode=decode, hashes=reading.hashes)
+        if reading.known is not None:
+            reading.known[key] = content
+    return content
+
+
+def _check_content(
+    record: ImageRecord, path: Path, content: ImageContent, problems: list[tuple[str, str]]
+) -> None:
+    """Compare a decoded image with its record."""
+    if content.problem:
+        problems.append(("unreadable_file", f"{path}: {content.problem}"))
+    if content.size is None:
+        return
+    exif_orientation = content.orientation
+    height, width = content.size
     size_mismatch = (
         f"{path} is {width} x {height}, but the record has {record.width} x {record.height}"
     )
@@ -182,7 +207,6 @@ def _check_image_file(
         problems.append(("turned_size", f"{size_mismatch}, orientation {exif_orientation}"))
     else:
         problems.append(("wrong_size", size_mismatch))
-    return stored_image
 
 
 def _check_semantic_map(

@@ -91,7 +91,7 @@ def repair(
         DataError: If the file cannot be read, a kind is unknown, or an output file already exists.
         RunError: If the copy cannot be written.
     """
-    options = options or CheckOptions()
+    options = replace(options or CheckOptions(), known_images={})  # the copy has the same images
     changes = out.with_name(out.name + ".changes.json")
     for target in (out, changes):
         if target.exists():

@@ -23,11 +23,11 @@ from PIL import Image
 from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.data.images.image_files import (
     DAMAGE,
-    detect_file_kind,
     memmap_array,
     open_image_file,
     try_read_image_size,
 )
+from resnet_tasks.data.images.image_formats import NUMPY, TIFF, identify_format, read_start
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
@@ -80,11 +80,15 @@ class BitDepths:
             path: Path of the image.
             extra: Further keys of its record.
         """
+        self.add_depth(path, extra, read_bit_depth(path))
+
+    def add_depth(self, path: Path, extra: Mapping[str, Any], depth: BitDepth | None) -> None:
+        """Add an image whose header was read; see `read_bit_depth` for its depth."""
         attributes = extra.get("attributes")
         bits = attributes.get(STORED_BITS) if isinstance(attributes, dict) else None
         if isinstance(bits, int) and 1 <= bits <= 16:
-            depth = BitDepth(16, bits)  # the header need not be read
-        elif (depth := read_bit_depth(path)) is None:
+            depth = BitDepth(16, bits)
+        if depth is None:
             return
         if depth.used is not None:
             self.used[depth.used] += 1
@@ -216,20 +220,20 @@ def read_bit_depth(path: Path) -> BitDepth | None:
     if path.suffix.lower() in _JPEG_SUFFIXES:
         return BitDepth(8)
     try:
-        kind = detect_file_kind(path)
-        if kind == "numpy":
+        with open_image_file(path) as stream:
+            start = read_start(stream)
+            kind = identify_format(start)
+        if kind == NUMPY:
             return _get_unsigned_bits(memmap_array(path).dtype)
-        if kind == "tiff":
+        if kind == TIFF:
             with open_tiff(path) as tiff:
                 page = tiff.pages.first
                 depth = _get_unsigned_bits(page.dtype)
                 is_deep = depth is not None and depth.stored == 16
                 return BitDepth(16, _read_used_bits(page)) if is_deep else depth
-        with open_image_file(path) as stream:
-            start = stream.read(_PNG_DEPTH + 1)
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return None
-    is_deep = start.startswith(_PNG_START) and start[_PNG_DEPTH:] == b"\x10"
+    is_deep = start.startswith(_PNG_START) and start[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
     return BitDepth(16 if is_deep else 8)
 
 
