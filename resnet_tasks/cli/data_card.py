@@ -29,7 +29,10 @@ def print_card(card: DataCard, folder: Path, *, counts: bool = True) -> None:
         maps = f"; label maps of {Count(len(split.pixels)):class}" if split.pixels else ""
         typer.echo(f"{split.split}: {Count(split.images):image}; objects: {objects}{maps}")
     if card.num_skipped:
-        typer.echo(f"skipped: {Count(card.num_skipped):object}, listed in the data card")
+        descriptions = {skipped.description for split in card.splits for skipped in split.skipped}
+        number = Count(card.num_skipped)
+        noun = f"{number:file}" if descriptions == {"file"} else f"{number:object}"
+        typer.echo(f"skipped: {noun}, listed in the data card")
     for split in card.splits:
         for description, count in split.changed.items():
             typer.echo(f"{split.split}: {description} ({Count(count):object})")

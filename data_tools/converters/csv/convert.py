@@ -153,7 +153,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         _add_boxes(writer, added, boxes, names, entry)
 
     def finish_split(writer: CocoWriter) -> None:
-        if plan.has_mixed_depths:
+        if plan.has_mixed_depths and writer.split == next(iter(entries)):
             writer.report.warn(plan.describe_mixed_depths())
         writer.report.warn(*recorded_paths.describe_shortened(writer.split))
         if (split := writer.split) in tables_by_split:

@@ -30,6 +30,7 @@ from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.foreign_files import describe_foreign_files
+from resnet_tasks.number_formats import Count
 
 if TYPE_CHECKING:
     from data_tools.converters.dicom.frames import DicomFile
@@ -76,6 +77,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     Raises:
         DataError: If there is no DICOM image, or one is damaged or cannot be decoded.
     """
+    _import_reader()  # an error that no file causes comes first
     options = DicomOptions(values, group, salt, longest_side, padding)
     splits = {
         split: list(walk_files(folder)) for split, folder in find_split_folders(source).items()
@@ -99,14 +101,14 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
             reason = _add_file(writer, file, Path(name), partial(open_file, plan=plan), instances)
         except DataError as error:
             if damaged == "stop":
-                raise
+                raise DataError(f"{error}; pass damaged=skip to skip such files") from None
             # The message of the error names the file, which hashed names must hide.
             reason = name if hashed_names else str(error)
         if reason:
             writer.report.skip(name, "file", reason)
 
     def finish_split(writer: CocoWriter) -> None:
-        if plan.has_mixed_depths:
+        if plan.has_mixed_depths and writer.split == next(iter(splits)):
             writer.report.warn(plan.describe_mixed_depths())
 
     summaries = dataset.write(track_splits(splits, progress), add_file, finish_split)
@@ -114,9 +116,18 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
         advice = describe_foreign_files(walk_files(source), "dicom")
         raise DataError(
             f"{source} contains no DICOM image; found {format_listing(source)}"
-            f"{': ' if advice else ''}{advice}"
+            f"{': ' if advice else ''}{advice}{_describe_first_skipped(summaries)}"
         )
     return summaries
+
+
+def _describe_first_skipped(summaries: Sequence[SplitSummary]) -> str:
+    """Return the reason why the first file was skipped, as the end of a sentence."""
+    skipped = [record for summary in summaries for record in summary.skipped]
+    if not skipped:
+        return ""
+    more = f"; the same or similar for {Count(len(skipped) - 1):other file}" if skipped[1:] else ""
+    return f" ({skipped[0].file}: {skipped[0].reason}{more})"
 
 
 def find_split_folders(source: Path) -> dict[str, Path]:
@@ -159,7 +170,14 @@ def open_dicom(file: Path, options: DicomOptions, plan: GrayPlan | None = None) 
     Raises:
         DataError: If the file is damaged, or pydicom is not installed.
     """
-    # Imported here, so that formats can be listed without pydicom.
+    dicom = _import_reader()(file, options)
+    if plan is not None:
+        dicom.dtype, dicom.has_mixed_depths = plan.dtype, plan.has_mixed_depths
+    return dicom
+
+
+def _import_reader() -> type[DicomFile]:
+    """Return the reader, which is imported late so that formats can be listed without pydicom."""
     try:
         from data_tools.converters.dicom.frames import DicomFile  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -169,11 +187,7 @@ def open_dicom(file: Path, options: DicomOptions, plan: GrayPlan | None = None) 
             "DICOM files are read by pydicom, which is not installed: "
             "`pip install 'resnet-tasks[medical]'`"
         ) from None
-
-    dicom = DicomFile(file, options)
-    if plan is not None:
-        dicom.dtype, dicom.has_mixed_depths = plan.dtype, plan.has_mixed_depths
-    return dicom
+    return DicomFile
 
 
 class AddedFrame(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,9 @@ from data_tools.converters.dicom.options import DicomOptions, find_bare_elements
 from data_tools.converters.dicom.padding import REPORT as PADDING_REPORT
 from data_tools.converters.dicom.padding import fill_padding, find_padding
 from data_tools.converters.dicom.pixel_decoding import (
+    COLORS,
     MONOCHROME,
+    PALETTE,
     count_unused_bits,
     decode_frame,
     require_decoder,
@@ -32,6 +34,7 @@ from data_tools.converters.dicom.pydicom_errors import IgnoreWarnings, convert_e
 from data_tools.writing.lossless_images import shrink
 from data_tools.writing.value_types import ValueRange, ValueType
 from resnet_tasks.errors import DataError
+from resnet_tasks.number_formats import Count
 
 Array = NDArray[Any]
 
@@ -41,14 +44,16 @@ NO_IMAGE_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.66.4": "labels",
     "1.2.840.10008.5.1.4.1.1.66.5": "labels",
     "1.2.840.10008.5.1.4.1.1.66.7": "labels",
+    "1.2.840.10008.5.1.4.1.1.66.8": "labels",
     "1.2.840.10008.5.1.4.1.1.481.2": "doses",
 }
-"""SOP classes whose pixels are not an image: segmentations, surfaces, label maps, doses. Files of
-these classes often state the modality of the segmented image."""
+"""SOP classes whose pixels are not an image: segmentations, surfaces, label maps, height maps and
+doses. Files of these classes often state the modality of the segmented image."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PER_FRAME_KEYWORDS = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
-    *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("PhotometricInterpretation", "ModalityLUTSequence"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *("ImageLaterality", "Laterality", "FrameLaterality"),
     *(*SPACINGS, REGIONS, ASPECT),
@@ -181,8 +186,17 @@ class DicomFile:
                     return self._options.hash_identity(keyword, identity)
         return None
 
+    @property
+    def color_bits(self) -> int | None:
+        """Number of stored bits of a color image; None for gray images and palettes."""
+        with convert_errors(self.path), IgnoreWarnings():
+            is_color = str(self.header.get("PhotometricInterpretation", "")) in COLORS
+            return int(self.header.get("BitsStored", 0)) if is_color else None
+
     def list_gray_ranges(self) -> list[GrayRange]:
-        """Return the ranges of the gray values that the header allows, one per frame.
+        """Return the ranges of the gray values that the header allows.
+
+        There is one range per frame with functional groups, else one for all frames.
 
         Raises:
             DataError: If the header is damaged.
@@ -191,14 +205,24 @@ class DicomFile:
             if str(self.header.get("PhotometricInterpretation", "")) not in MONOCHROME:
                 return []
             ranges = []
-            for index in range(self.num_frames):
+            groups = self.header.get("PerFrameFunctionalGroupsSequence", None) or []
+            for index in range(max(1, len(groups))):
                 header = self._build_frame_header(index)
                 repair_rescale(header)
                 values = read_gray_range(header, self._options.values)
                 if values is not None:
                     bits = int(header.get("BitsStored", 0))
-                    ranges.append(GrayRange(values, bits, has_unit="RescaleSlope" in header))
+                    ranges.append(GrayRange(values, bits, has_unit=self._has_unit(header)))
             return ranges
+
+    def _has_unit(self, header: pydicom.Dataset) -> bool:
+        """Return whether a repaired rescale gives the values of a frame a unit."""
+        if "RescaleSlope" not in header:
+            return False
+        # Many radiographs state the identity, whose type is missing or `US` (unspecified).
+        is_identity = (header.RescaleSlope, header.RescaleIntercept) == (1, 0)
+        has_type = str(header.get("RescaleType", "") or "US") != "US"
+        return not is_identity or has_type or self.header.get("Modality", "") == "CT"
 
     def iterate_frames(self) -> Iterator[DicomFrame]:
         """Yield the frames, decoded one at a time.
@@ -247,7 +271,7 @@ class DicomFile:
                 attributes["spacing_from"] = pixel_size.source
         elif pixel_size.aspect != 1:
             attributes["pixel_aspect"] = pixel_size.aspect
-        if self.has_mixed_depths and stored_values.ndim == 2:
+        if self.has_mixed_depths and header.PhotometricInterpretation != PALETTE:
             attributes["bits_stored"] = int(header.get("BitsStored", 0))
         number = None if self.num_frames == 1 else index
         if number is not None:
@@ -286,13 +310,24 @@ class DicomFile:
                 header[keyword] = self.header[keyword]
         shared = self.header.get("SharedFunctionalGroupsSequence", None) or []
         frames = self.header.get("PerFrameFunctionalGroupsSequence", None) or []
-        for group in (*shared[:1], *frames[index : index + 1]):
+        own = frames[index : index + 1] or self._find_common_group(frames, index)
+        for group in (*shared[:1], *own):
             for keyword in _GROUPS:
                 for item in (group.get(keyword, None) or [])[:1]:
                     for element in item:
                         if element.keyword in _PER_FRAME_KEYWORDS:
                             header[element.keyword] = element
         return header
+
+    def _find_common_group(self, frames: Sequence[pydicom.Dataset], index: int) -> Any:
+        """Return a list with the functional groups of all frames, for a frame that has none."""
+        contents = [[frame.get(keyword, None) for keyword in _GROUPS] for frame in frames]
+        if any(content != contents[0] for content in contents):
+            raise DataError(
+                f"{self.path} states different values, windows or spacings for "
+                f"{Count(len(frames)):frame} and none for frame {index}; fix the file"
+            )
+        return frames[:1]
 
     def _read_metadata(self, header: pydicom.Dataset) -> dict[str, Any]:
         """Return the attributes of a frame that do not identify the patient."""

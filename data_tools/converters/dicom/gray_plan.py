@@ -44,6 +44,8 @@ class GrayPlan:
         self._files_by_bits.update(
             {gray.bits for gray in ranges if gray.bits and not gray.has_unit}
         )
+        if dicom.color_bits:
+            self._files_by_bits[dicom.color_bits] += 1
 
     @property
     def dtype(self) -> ValueType | None:
@@ -62,7 +64,7 @@ class GrayPlan:
             for bits, files in sorted(self._files_by_bits.items())
         )
         return (
-            f"gray images of different bit depths ({counts}) have values of different scales, such "
+            f"images of different bit depths ({counts}) have values of different scales, such "
             "as 200 of 255 and 3200 of 4095; use data.intensity.type=percentile, or convert with "
             "values=voi if the files state windows"
         )

@@ -15,6 +15,8 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+from data_tools.converters.dicom.header_repairs import repair_windows
+from data_tools.converters.dicom.lookup_tables import apply_lookup_table
 from data_tools.converters.dicom.options import Values
 from data_tools.writing.value_types import (
     ValueRange,
@@ -94,7 +96,7 @@ def convert_gray(
         dtype = choose_dataset_dtype([value_range])
     if value_kind == "stored":
         return _convert_type(stored_values, limits, dtype, is_inverted=is_inverted)
-    values = apply_modality_lut(stored_values, header)
+    values = _apply_modality(stored_values, header)
     limits = _compute_modality_range(limits, header)
     if value_kind == "modality":
         return _convert_type(values, limits, dtype, is_inverted=is_inverted)
@@ -107,6 +109,18 @@ def convert_gray(
     return np.rint(65535 * (1 - fraction if is_inverted else fraction)).astype(np.uint16)
 
 
+def _apply_modality(stored_values: Array, header: pydicom.Dataset) -> Array:
+    """Return the values after the modality LUT, else after the rescale, if there is either."""
+    if header.get("ModalityLUTSequence", None):
+        return _apply_table(stored_values, header, header.ModalityLUTSequence[0])
+    return np.asarray(apply_modality_lut(stored_values, header))
+
+
+def _apply_table(values: Array, header: pydicom.Dataset, table: pydicom.Dataset) -> Array:
+    is_little_endian = header.file_meta.TransferSyntaxUID.is_little_endian
+    return apply_lookup_table(values, table, is_little_endian=is_little_endian)
+
+
 def _apply_voi(
     values: Array, limits: _Range, header: pydicom.Dataset, path: Path
 ) -> NDArray[np.float64]:
@@ -114,8 +128,11 @@ def _apply_voi(
     if header.get("VOILUTSequence", None):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
         integer_values = np.rint(values).astype(np.int64)
-        return np.asarray(apply_voi_lut(integer_values, header) / (2**bits - 1))
-    if header.get("WindowCenter", None) is None or header.get("WindowWidth", None) is None:
+        return np.asarray(
+            _apply_table(integer_values, header, header.VOILUTSequence[0]) / (2**bits - 1)
+        )
+    repair_windows(header)
+    if "WindowCenter" not in header or "WindowWidth" not in header:
         raise DataError(
             f"{path} states no window and no VOI LUT; choose values=modality, or a window "
             "such as values=[40,400]"
@@ -139,7 +156,10 @@ def _compute_modality_range(stored_range: _Range, header: pydicom.Dataset) -> _R
     if slope is None or intercept is None:
         return stored_range
     if not float(slope):
-        raise ValueError("the rescale slope is 0, which makes all pixels equal")
+        raise ValueError(
+            "the rescale slope is 0, which makes all pixels equal; fix the file, or choose "
+            "values=stored"
+        )
     return _Range(*(float(slope) * value + float(intercept) for value in stored_range))
 
 

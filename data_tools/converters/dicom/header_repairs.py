@@ -6,6 +6,8 @@ header needs none. `DicomFile` collects the descriptions, and the data card coun
 
 from __future__ import annotations
 
+import math
+
 import pydicom
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.pixels.utils import get_expected_length
@@ -25,7 +27,7 @@ def repair_rescale(header: pydicom.Dataset) -> str | None:
     """Replace a missing or empty slope by 1 and a missing or empty intercept by 0.
 
     Raises:
-        ValueError: If a value is not a number.
+        ValueError: If a value is not a finite number, or if there are several.
     """
     values = {name: read_number(header, name) for name in _RESCALE_DEFAULTS}
     for name in values:
@@ -43,36 +45,59 @@ def repair_rescale(header: pydicom.Dataset) -> str | None:
     return missing
 
 
+def repair_windows(header: pydicom.Dataset) -> None:
+    """Replace windows with decimal commas by numbers, and remove empty ones.
+
+    Raises:
+        ValueError: If a value is not a finite number.
+    """
+    for keyword in ("WindowCenter", "WindowWidth"):
+        numbers = read_numbers(header, keyword)
+        if keyword in header:
+            del header[keyword]
+        if numbers:
+            setattr(header, keyword, list(numbers))
+
+
 def read_number(header: pydicom.Dataset, keyword: str) -> float | None:
-    """Return the first value of an element, with a point or comma as decimal mark.
+    """Return the value of an element, with a point or comma as decimal mark.
 
     Returns:
         Number; None if the element is missing or empty.
 
     Raises:
-        ValueError: If the value is not a number.
+        ValueError: If the value is not a finite number, or if there are several different values.
     """
-    numbers = read_numbers(header, keyword)
-    return numbers[0] if numbers else None
+    numbers = set(read_numbers(header, keyword))
+    if len(numbers) > 1:
+        raise ValueError(
+            f"{keyword} has the values {list(header[keyword].value)}, but must have one; fix the "
+            "file"
+        )
+    return next(iter(numbers), None)
 
 
 def read_numbers(header: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
     """Return all values of an element, with points or commas as decimal marks.
 
     Raises:
-        ValueError: If a value is not a number.
+        ValueError: If a value is not a finite number.
     """
     value = header.get(keyword, None)
     if value is None or value == "":
         return ()
     values = [value] if isinstance(value, str | int | float) else list(value)
     try:
-        return tuple(
+        numbers = tuple(
             float(part.strip().replace(",", ".")) if isinstance(part, str) else float(part)
             for part in values
         )
     except (TypeError, ValueError):
-        raise ValueError(f"{keyword} is {value!r}, which is not a number") from None
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        shown = value if isinstance(value, str) else ", ".join(map(str, values))
+        raise ValueError(f"{keyword} is {shown!r}; it must be a number: fix or remove it")
+    return numbers
 
 
 def repair_transfer_syntax(dataset: pydicom.Dataset) -> str | None:

@@ -18,8 +18,11 @@ Padding = Literal["darkest", "keep"]
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
-_FIRST_GROUPS = (0x0002, 0x0008)
-"""Groups of the first element of a file without preamble: file meta information or identity."""
+_FIRST_GROUPS = (0x0002, 0x0008, 0x0010)
+"""Groups of the first element of a file without preamble: file meta information, identity, or the
+patient in files from which the identity was removed."""
+_SECOND_GROUPS = (*_FIRST_GROUPS, 0x0018, 0x0020, 0x0028)
+"""Groups of the second element: further ones of the acquisition, the series and the image."""
 _MAX_FIRST_LENGTH = 1024
 """Maximum length of the first element of a file without preamble, in bytes."""
 _LONG_VRS = (b"OB", b"OW", b"UN", b"UT", b"SQ", b"UC", b"UR")
@@ -102,14 +105,21 @@ def _read_head(path: Path) -> bytes:
 
 
 def _starts_with_elements(head: bytes) -> bool:
-    """Return whether bytes are two consecutive little-endian elements in ascending order."""
-    first = _parse_element(head)
+    """Return whether bytes are two consecutive elements in ascending order, of either byte order.
+
+    The file meta information is always little-endian, so that a file with it is, too, up to there.
+    """
+    return any(_starts_with_ordered_elements(head, order) for order in "<>")
+
+
+def _starts_with_ordered_elements(head: bytes, order: str) -> bool:
+    first = _parse_element(head, order)
     if first is None or first.group not in _FIRST_GROUPS or first.end > _MAX_FIRST_LENGTH:
         return False
-    second = _parse_element(head[first.end :])
+    second = _parse_element(head[first.end :], order)
     return second is not None and (
         (first.group, first.element) < (second.group, second.element)
-        and second.group in (*_FIRST_GROUPS, 0x0010)
+        and second.group in _SECOND_GROUPS
     )
 
 
@@ -121,14 +131,14 @@ class _ElementHead(NamedTuple):
     end: int
 
 
-def _parse_element(data: bytes) -> _ElementHead | None:
+def _parse_element(data: bytes, order: str) -> _ElementHead | None:
     """Parse the start of an element with explicit or implicit value representation."""
     if len(data) < 12:
         return None
-    group, element = struct.unpack("<HH", data[:4])
+    group, element = struct.unpack(f"{order}HH", data[:4])
     representation = data[4:6]
     if not (representation.isalpha() and representation.isupper()):
-        return _ElementHead(group, element, 8 + struct.unpack("<I", data[4:8])[0])
+        return _ElementHead(group, element, 8 + struct.unpack(f"{order}I", data[4:8])[0])
     if representation in _LONG_VRS:
-        return _ElementHead(group, element, 12 + struct.unpack("<I", data[8:12])[0])
-    return _ElementHead(group, element, 8 + struct.unpack("<H", data[6:8])[0])
+        return _ElementHead(group, element, 12 + struct.unpack(f"{order}I", data[8:12])[0])
+    return _ElementHead(group, element, 8 + struct.unpack(f"{order}H", data[6:8])[0])

@@ -6,6 +6,7 @@ around an image and takes no part in its contrast.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ def find_padding(dataset: pydicom.Dataset, index: int, frame: Array) -> NDArray[
     """
     is_float = frame.dtype.kind == "f"
     value_keyword, limit_keyword = _KEYWORDS[frame.dtype.name if is_float else ""]
+    if is_float and math.isnan(dataset.get(value_keyword, None) or 0.0):
+        is_padding = np.isnan(frame)
+        return is_padding if is_padding.any() else None
     value, limit = read_number(dataset, value_keyword), read_number(dataset, limit_keyword)
     if value is None:
         return None

@@ -30,7 +30,8 @@ class ImageContent:
         depth: Bit depth; None if the type is unknown to `BitDepth`.
         size: (height, width) of the decoded image; None if it was not decoded.
         orientation: EXIF orientation of the decoded image.
-        problem: Reason why the image cannot be decoded; empty if it can or was not decoded.
+        problem: Reason why the image cannot be decoded, without its path; empty if it can or was
+            not decoded.
         hash: Perceptual hash; None if it was not requested or the image has a single color.
         largest: Largest value of a decoded image of 16 bits.
     """

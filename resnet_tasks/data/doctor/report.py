@@ -167,7 +167,7 @@ def _format_headline(check: FileCheck) -> str:
     if not check.problems and not check.has_read_images:
         where = _NOT_READ  # no problem is not the result of a complete check
     return (
-        f"{check.path}: {len(check.images)} images{groups_text}, {names}; "
+        f"{check.path}: {Count(len(check.images)):image}{groups_text}, {names}; "
         f"{Count(number):problem}{where}"
     )
 

@@ -307,7 +307,7 @@ def decode_pillow_image(image: Image.Image, name: str) -> StoredImage:
         image.load()
         orientation = image.getexif().get(ORIENTATION, 1)
     except DAMAGE as error:
-        raise DataError(f"{name} cannot be read: {format_error(error)}") from None
+        raise DataError(f"{name} cannot be read: {describe_damage(error)}") from None
     if orientation != 1:
         raise DataError(
             f"{name} is stored rotated or mirrored (EXIF orientation {orientation}), so that "

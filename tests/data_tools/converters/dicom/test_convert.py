@@ -112,14 +112,16 @@ def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:
 
 def test_damage_stops_or_is_listed(tmp_path: Path) -> None:
     folder = source(tmp_path / "in", a="MR_truncated.dcm", b="CT_small.dcm")
-    with pytest.raises(DataError, match="in/a cannot be read: The number of bytes"):
+    message = "in/a cannot be read: The number of bytes.*; pass damaged=skip to skip such files"
+    with pytest.raises(DataError, match=message):
         convert("dicom", folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     card = convert("dicom", folder, tmp_path / "out", damaged="skip")
     assert card.splits[0].images == 1
     assert "| train | a | file | the DICOM file" in card.to_markdown()
     (folder / "b").unlink()
-    with pytest.raises(DataError, match="contains no DICOM image; found a"):
+    message = r"contains no DICOM image; found a \(a: the DICOM file .*/in/a cannot be read: "
+    with pytest.raises(DataError, match=message):
         convert_dicom(folder, tmp_path / "other", damaged="skip")
     with pytest.raises(DataError, match="is not a folder"):
         convert_dicom(folder / "b", tmp_path / "other")

@@ -65,6 +65,36 @@ def test_depths_of_values_with_a_unit_are_no_fault(tmp_path: Path) -> None:
     assert summary.warnings == ()
 
 
+def test_identical_rescales_of_radiographs_give_no_unit(tmp_path: Path) -> None:
+    identity = {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US", "Modality": "CR"}
+    (summary,) = convert(
+        tmp_path, {"a.dcm": (BYTES, identity), "bb.dcm": (WORDS, TWELVE | identity)}
+    )
+    assert read_types(tmp_path) == {"a": (np.uint16, 8), "bb": (np.uint16, 12)}
+    assert "(1 file of 8 bits, 1 file of 12 bits)" in summary.warnings[0]
+    density = identity | {"RescaleType": "OD"}
+    assert not convert_types(tmp_path / "od", density).warnings
+
+
+def convert_types(tmp_path: Path, elements: dict[str, Any]) -> Any:
+    tmp_path.mkdir()
+    files = {"a.dcm": (BYTES, elements), "bb.dcm": (WORDS, TWELVE | elements)}
+    return convert(tmp_path, files)[0]
+
+
+def test_colors_count_for_mixed_depths(tmp_path: Path) -> None:
+    color = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    color |= {"PixelData": bytes(6), "Rows": 1, "Columns": 2}
+    (summary,) = convert(tmp_path, {"a.dcm": (BYTES, color), "bb.dcm": (WORDS, TWELVE)})
+    assert read_types(tmp_path) == {"a": (np.uint8, 8), "bb": (np.uint16, 12)}
+    assert "(1 file of 8 bits, 1 file of 12 bits)" in summary.warnings[0]
+
+
+def test_mixed_depths_of_splits_are_reported_once(tmp_path: Path) -> None:
+    train, val = convert(tmp_path, {"train/a.dcm": (BYTES, {}), "val/bb.dcm": (WORDS, TWELVE)})
+    assert [len(train.warnings), len(val.warnings)] == [1, 0]
+
+
 def test_tables_of_boxes_share_a_type_too(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write_dicom(tmp_path / "in/a.dcm", np.full((9, 9), 200, np.uint8))

@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from pydicom.encaps import encapsulate
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from data_tools.converters.dicom.convert import convert_dicom
@@ -45,6 +48,71 @@ def test_half_a_rescale(
                                          **elements))  # fmt: skip
     np.testing.assert_array_equal(frame.pixels, expected)
     assert [repair.split()[0] for repair in repairs] == ([repaired] if repaired else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("NaN", "RescaleSlope is 'NaN'; it must be a number: fix or remove it"),
+        ("inf", "RescaleSlope is 'inf'; it must be a number"),
+        ("one", "RescaleSlope is 'one'; it must be a number"),
+        ("1\\2", r"RescaleSlope has the values \['1', '2'\], but must have one; fix the file"),
+        ("0", "the rescale slope is 0, .*; fix the file, or choose values=stored"),
+    ],
+)
+def test_slopes_without_one_finite_number_are_rejected(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = write_dicom(tmp_path / "a.dcm", PIXELS, RescaleIntercept=0)
+    dataset = pydicom.dcmread(path)
+    dataset.add(pydicom.DataElement("RescaleSlope", "LO", text))  # `DS` would reject the text
+    dataset.save_as(path)
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_equal_slopes_are_one_slope(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", PIXELS, RescaleIntercept=-4, RescaleSlope=[2, 2])
+    (frame,), _ = read(path)
+    np.testing.assert_array_equal(frame.pixels, [[-4, 16], [36, 1996]])
+
+
+def test_decimal_commas_of_windows_are_read(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", PIXELS, WindowCenter=510.5, WindowWidth=981)
+    (expected,) = DicomFile(path, DicomOptions("voi")).iterate_frames()
+    assert expected.pixels.tolist() == [[0, 0], [0, 65535]]
+    path.write_bytes(path.read_bytes().replace(b"510.5", b"510,5"))
+    (frame,) = DicomFile(path, DicomOptions("voi")).iterate_frames()
+    np.testing.assert_array_equal(frame.pixels, expected.pixels)
+
+
+def write_groups(path: Path, slopes: list[float], num_frames: int) -> Path:
+    """Write frames of PIXELS, of which the first ones have functional groups with a slope."""
+    groups = []
+    for slope in slopes:
+        group, transformation = pydicom.Dataset(), pydicom.Dataset()
+        transformation.RescaleSlope, transformation.RescaleIntercept = slope, -1
+        group.PixelValueTransformationSequence = [transformation]
+        groups.append(group)
+    pixels = np.stack([PIXELS] * num_frames)
+    return write_dicom(path, pixels, NumberOfFrames=2, PerFrameFunctionalGroupsSequence=groups)
+
+
+def test_frames_without_functional_groups(tmp_path: Path) -> None:
+    frames, _ = read(write_groups(tmp_path / "a.dcm", [2, 2], num_frames=3))
+    np.testing.assert_array_equal(frames[2].pixels, [[-1, 19], [39, 1999]])
+    path = write_groups(tmp_path / "b.dcm", [2, 3], num_frames=3)
+    with pytest.raises(DataError, match=r"different values.* for 2 frames and none for frame 2"):
+        read(path)
+
+
+def test_groups_of_frames_beyond_the_stated_number_count_for_the_type(tmp_path: Path) -> None:
+    write_groups(tmp_path / "a.dcm", [1, 1, 0.5], num_frames=3)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.dcm").rename(tmp_path / "in/a.dcm")
+    convert_dicom(tmp_path / "in", tmp_path / "out")
+    pixels = tifffile.imread(tmp_path / "out/images/train/a/0002.tif")
+    np.testing.assert_array_equal(pixels, np.float32([[-1, 4], [9, 499]]))
 
 
 def test_decimal_commas_are_read(tmp_path: Path) -> None:
@@ -121,6 +189,27 @@ def test_files_without_preamble(tmp_path: Path, *, has_meta: bool, is_implicit: 
     np.testing.assert_array_equal(frame.pixels, PIXELS)
 
 
+@pytest.mark.parametrize("is_little_endian", [True, False])
+@pytest.mark.parametrize("first", [0x0008, 0x0010])
+def test_elements_without_meta_information(
+    tmp_path: Path, *, first: int, is_little_endian: bool
+) -> None:
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "in.dcm", PIXELS))
+    for tag in [tag for tag in dataset.keys() if tag.group < first]:  # noqa: SIM118
+        del dataset[tag]
+    if not is_little_endian:
+        dataset.PixelData = PIXELS.byteswap().tobytes()
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = False, is_little_endian
+    write_dataset(buffer, dataset)
+    (tmp_path / "bare").write_bytes(buffer.getvalue())
+    order = "little" if is_little_endian else "big"
+    assert buffer.getvalue()[:2] == first.to_bytes(2, order)
+    assert is_dicom(tmp_path / "bare")
+    (frame,), _ = read(tmp_path / "bare")
+    np.testing.assert_array_equal(frame.pixels, PIXELS)
+
+
 @pytest.mark.parametrize("start", [b"", b"DICM", b"\0" * 128])
 def test_incomplete_preambles(tmp_path: Path, start: bytes) -> None:
     path = write_dicom(tmp_path / "a.dcm", PIXELS)
@@ -155,6 +244,7 @@ def test_other_files_are_not_dicom(tmp_path: Path, content: bytes) -> None:
         ({"Modality": "SEG"}, r"labels \(SEG\)"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, r"labels \(Segmentation Storage\)"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.7"}, "labels"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.8"}, "labels"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.2"}, "doses"),
         ({"SegmentSequence": [pydicom.Dataset()]}, "SegmentSequence"),
     ],

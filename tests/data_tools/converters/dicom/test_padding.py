@@ -100,3 +100,13 @@ def test_padding_of_float_pixels(tmp_path: Path) -> None:
     frame = read(path)
     assert frame.pixels.dtype == np.float32
     np.testing.assert_array_equal(frame.pixels, [[0.25, 0.25], [0.5, 1]])
+
+
+def test_padding_of_floats_may_be_nan(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", np.zeros((1, 3), np.uint16)))
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(dataset, keyword)
+    dataset.BitsAllocated, dataset.FloatPixelPaddingValue = 32, float("nan")
+    dataset.FloatPixelData = np.float32([np.nan, 4, -0.5]).tobytes()
+    dataset.save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(read(tmp_path / "a.dcm").pixels, np.float32([[-0.5, 4, -0.5]]))
