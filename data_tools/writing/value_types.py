@@ -6,10 +6,12 @@ network divides 8-bit images by 255 and 16-bit images by 65535.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from resnet_tasks.number_formats import Count
 
 INTEGER_TYPES: tuple[type[np.integer[Any]], ...] = (
     *(np.uint8, np.uint16, np.int16),
@@ -31,6 +33,22 @@ class ValueRange(NamedTuple):
     low: float
     high: float
     is_whole: bool
+
+
+def describe_mixed_depths(files_by_bits: Mapping[int, int], alternative: str = "") -> str:
+    """Return a warning with the number of files of every bit depth and the intensity step to use.
+
+    Args:
+        files_by_bits: Bits per value -> number of files.
+        alternative: Other remedy, which follows the first one.
+    """
+    counts = ", ".join(
+        f"{Count(files):file} of {Count(bits):bit}" for bits, files in sorted(files_by_bits.items())
+    )
+    return (
+        f"files of different bit depths ({counts}) may have values of different scales, such as "
+        f"200 of 255 and 3200 of 4095; use data.intensity.type=percentile{alternative}"
+    )
 
 
 def choose_dataset_dtype(ranges: Iterable[ValueRange]) -> ValueType:

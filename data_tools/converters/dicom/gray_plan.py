@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_tools.converters.dicom.options import is_dicom
-from data_tools.writing.value_types import ValueRange, ValueType, choose_dataset_dtype
+from data_tools.writing.value_types import (
+    ValueRange,
+    ValueType,
+    choose_dataset_dtype,
+    describe_mixed_depths,
+)
 from resnet_tasks.errors import DataError
-from resnet_tasks.number_formats import Count
 
 if TYPE_CHECKING:
     from data_tools.converters.dicom.frames import DicomFile
@@ -59,12 +63,6 @@ class GrayPlan:
 
     def describe_mixed_depths(self) -> str:
         """Return a warning with the files of every depth and the intensity step to use."""
-        counts = ", ".join(
-            f"{Count(files):file} of {Count(bits):bit}"
-            for bits, files in sorted(self._files_by_bits.items())
-        )
-        return (
-            f"images of different bit depths ({counts}) have values of different scales, such "
-            "as 200 of 255 and 3200 of 4095; use data.intensity.type=percentile, or convert with "
-            "values=voi if the files state windows"
+        return describe_mixed_depths(
+            self._files_by_bits, ", or convert with values=voi if the files state windows"
         )

@@ -25,10 +25,10 @@ from data_tools.writing.output_folder import place_inside
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
-from data_tools.writing.value_types import choose_dataset_dtype
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
+    from data_tools.converters.nifti.value_plan import ValuePlan
     from data_tools.converters.nifti.volumes import Volume
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -80,7 +80,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
         raise DataError(f"empty_slices is {empty_slices}; it must be a fraction from 0 to 1")
     layout = read_layout(source, classes)
     splits = _choose_splits(layout, val_fraction, seed, source)
-    open_volume = _make_volume_opener(splits, check_affine=check_affine, orientation=orientation)
+    plan, open_volume = _plan_volumes(splits, check_affine=check_affine, orientation=orientation)
     ids = {0: 0, **{value: index for index, value in enumerate(layout.classes, start=1)}}
     if layout.void is not None:
         ids[layout.void] = choose_void_value(len(layout.classes))
@@ -95,9 +95,13 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
     def add_case(writer: CocoWriter, case: Case) -> None:
         empty_fraction = empty_slices if writer.split == "train" else 1.0
         volume = open_volume(case, plane)
-        _add_case(writer, volume, ids, empty_fraction, fill)
+        bits = plan.find_bits(case.name)
+        attributes = {} if bits is None else {"bits_stored": bits}
+        _add_case(writer, volume, ids, empty_fraction, fill, attributes)
 
     def finish_split(writer: CocoWriter) -> None:
+        if (mixture := plan.describe_mixture()) and writer.split == "train":
+            writer.report.warn(mixture)
         for name in _list_unlabeled(layout, writer.split, splits):
             writer.report.skip(name, "volume", "it has no labels")
 
@@ -131,21 +135,30 @@ def _list_unlabeled(
             yield from (f"{other_split}: {name}" for name in names)
 
 
-def _make_volume_opener(
+def _plan_volumes(
     splits: Mapping[str, Sequence[Case]], *, check_affine: bool, orientation: str | None
-) -> Callable[[Case, Plane], Volume]:
-    """Return a function that opens volumes, with one type of values for all of `splits`."""
+) -> tuple[ValuePlan, Callable[[Case, Plane], Volume]]:
+    """Return the plan of the values of all splits, and a function that opens volumes."""
     # Imported here, so that formats can be listed without nibabel.
-    from data_tools.converters.nifti.volumes import (  # noqa: PLC0415
-        Volume,
-        read_value_range,
-        require_orientation_code,
-    )
+    try:
+        from data_tools.converters.nifti.orientation import (  # noqa: PLC0415
+            require_orientation_code,
+        )
+        from data_tools.converters.nifti.value_plan import ValuePlan  # noqa: PLC0415
+        from data_tools.converters.nifti.volumes import Volume  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "nibabel":
+            raise
+        raise DataError(
+            "NIfTI files are read by nibabel, which is not installed: "
+            "`pip install 'resnet-tasks[medical]'`"
+        ) from None
 
     require_orientation_code(orientation)
-    paths = [path for cases in splits.values() for case in cases for path in case.channels]
-    dtype = choose_dataset_dtype(map(read_value_range, paths))
-    return partial(Volume, check_affine=check_affine, orientation=orientation, dtype=dtype)
+    plan = ValuePlan(case for cases in splits.values() for case in cases)
+    return plan, partial(
+        Volume, check_affine=check_affine, orientation=orientation, dtype=plan.dtype
+    )
 
 
 def _add_case(
@@ -154,8 +167,9 @@ def _add_case(
     ids: Mapping[int, int],
     empty_slices: float,
     fill: float | None,
+    attributes: Mapping[str, int],
 ) -> None:
-    """Add the selected slices of a volume and count the others."""
+    """Add the selected slices of a volume, with some attributes, and count the others."""
     kept_indices = _select_slices(volume, ids, empty_slices)
     if num_skipped := volume.num_slices - len(kept_indices):
         description = f"{num_skipped} of {volume.num_slices} {volume.plane} slices"
@@ -171,11 +185,16 @@ def _add_case(
             size=(pixels.shape[0], pixels.shape[1]),
             group=volume.name,
             spacing=volume.spacing,
-            attributes={"slice": index, "slice_distance": round(volume.distance, 6)},
+            attributes={
+                "slice": index,
+                "slice_distance": round(volume.distance, 6),
+                **attributes,
+            },
         )
         writer.add_semantic(image_id, volume.read_labels(index, ids))
-    for repair, file in volume.repairs.items():
-        writer.report.add_repair(repair, f"{file.parent.name}/{file.name}")
+    for repair, files in volume.repairs.items():
+        for file in files:
+            writer.report.add_repair(repair, f"{file.parent.name}/{file.name}")
 
 
 def _select_slices(volume: Volume, ids: Mapping[int, int], fraction: float) -> list[int]:

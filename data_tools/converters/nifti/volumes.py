@@ -14,14 +14,19 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import nibabel
 import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger as nibabel_logger
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from data_tools.converters.nifti.gzip_voxels import (
@@ -32,6 +37,15 @@ from data_tools.converters.nifti.gzip_voxels import (
     verify_gzip,
 )
 from data_tools.converters.nifti.layouts import Case
+from data_tools.converters.nifti.orientation import (
+    AXES,
+    Plane,
+    build_affine,
+    compute_reorientation,
+    find_orientation_problem,
+    reorient,
+    require_orientation,
+)
 from data_tools.writing.value_types import (
     ValueRange,
     ValueType,
@@ -41,28 +55,8 @@ from data_tools.writing.value_types import (
 from resnet_tasks.errors import DataError, format_error
 from resnet_tasks.number_formats import Count
 
-try:
-    import nibabel
-    from nibabel import orientations
-    from nibabel.affines import voxel_sizes
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.imageglobals import LoggingOutputSuppressor
-    from nibabel.spatialimages import HeaderDataError
-except ModuleNotFoundError:
-    raise DataError(
-        "NIfTI files are read by nibabel, which is not installed: "
-        "`pip install 'resnet-tasks[medical]'`"
-    ) from None
-
 Array = NDArray[Any]
-Plane = Literal["axial", "coronal", "sagittal"]
 
-AXES: dict[Plane, tuple[str, str, str]] = {
-    "axial": ("S", "P", "L"),
-    "coronal": ("A", "I", "L"),
-    "sagittal": ("L", "I", "P"),
-}
-"""Anatomical directions in which slices, rows and columns increase."""
 MAX_CHANNELS = 64
 """Maximum number of channels, as for images. A longer fourth axis is a time axis, not channels."""
 MILLIMETERS = {"meter": 1000.0, "micron": 0.001}
@@ -97,7 +91,7 @@ class _StoredVolume:
     slope: float
     intercept: float
     unit: float  # millimeters
-    is_oriented: bool  # by the header, not by the option `orientation`
+    orientation_problem: str  # why the header states no unique orientation
 
     @property
     def is_scaled(self) -> bool:
@@ -126,7 +120,7 @@ class Volume:
         num_slices: Number of slices in that plane.
         spacing: (y, x) millimeters per pixel of a slice.
         distance: Distance between slices in millimeters.
-        repairs: Descriptions of the repaired faults -> file.
+        repairs: Descriptions of the repaired faults -> files, as keys.
 
     Raises:
         DataError: If a file is missing or damaged, contains no numbers, or differs in size from the
@@ -143,7 +137,7 @@ class Volume:
         dtype: ValueType | None = None,
     ) -> None:
         self.name, self.plane = case.name, plane
-        self.repairs: dict[str, Path] = {}
+        self.repairs: dict[str, dict[Path, None]] = {}
         channels = [_read_volume(path, orientation) for path in case.channels]
         labels = _read_volume(case.labels, orientation)
         if labels.values.ndim != 3:
@@ -153,21 +147,25 @@ class Volume:
             )
         first = channels[0]
         for volume in (*channels, labels) if check_affine else (first,):
-            _require_orientation(volume, orientation)
-            if not volume.is_oriented:
-                self.repairs[f"files without orientation were read as {orientation}"] = volume.path
+            require_orientation(volume.path, "" if orientation else volume.orientation_problem)
+            if volume.orientation_problem:
+                description = f"files without a unique orientation were read as {orientation}"
+                self._add_repair(description, volume.path)
         for other_volume in (*channels[1:], labels):
             _require_aligned(first, other_volume, check_affine=check_affine)
-        reorientation = _compute_reorientation(first.affine, AXES[plane])
+        reorientation = compute_reorientation(first.affine, AXES[plane])
         sizes = voxel_sizes(first.affine) * first.unit
         self.distance, *spacing = (float(sizes[i]) for i in np.argsort(reorientation[:, 0]))
         self.spacing = (spacing[0], spacing[1])
         self._channels = [
-            (channel, _reorient(channel.values, reorientation)) for channel in channels
+            (channel, reorient(channel.values, reorientation)) for channel in channels
         ]
-        self._labels = (labels, _reorient(labels.values, reorientation))
+        self._labels = (labels, reorient(labels.values, reorientation))
         self.num_slices = self._labels[1].shape[0]
         self._type = dtype or choose_dataset_dtype(map(read_value_range, case.channels))
+
+    def _add_repair(self, description: str, path: Path) -> None:
+        self.repairs.setdefault(description, {})[path] = None
 
     def read_image(self, index: int, *, fill: float | None = None) -> Array:
         """Return the pixels of a slice, in the type of the dataset.
@@ -239,7 +237,7 @@ class Volume:
         description = (
             f"labels that differ from a whole number by at most {MAX_LABEL_ERROR:g} were rounded"
         )
-        self.repairs[description] = self._labels[0].path
+        self._add_repair(description, self._labels[0].path)
         return np.where(is_near, rounded, part)
 
 
@@ -249,9 +247,10 @@ def _read_volume(path: Path, orientation: str | None) -> _StoredVolume:
         proxy = image.dataobj
         values = _read_stored_values(image)
         affine = np.asarray(image.affine, dtype=np.float64)
-        is_oriented = bool(int(image.header["qform_code"]) or int(image.header["sform_code"]))
-        if not is_oriented and orientation is not None:
-            affine = _build_affine(image.header.get_zooms()[:3], orientation)
+        _require_voxel_sizes(image, path)
+        problem = find_orientation_problem(image.header)
+        if problem and orientation is not None:
+            affine = build_affine(image.header.get_zooms()[:3], orientation)
         unit = MILLIMETERS.get(image.header.get_xyzt_units()[0], 1.0)
         slope, intercept = float(proxy.slope), float(proxy.inter)
     shape = values.shape
@@ -268,7 +267,24 @@ def _read_volume(path: Path, orientation: str | None) -> _StoredVolume:
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has a singular affine ({affine[:3].tolist()}); fix the affine")
-    return _StoredVolume(path, values, affine, slope, intercept, unit, is_oriented)
+    return _StoredVolume(path, values, affine, slope, intercept, unit, problem)
+
+
+def _require_voxel_sizes(image: nibabel.Nifti1Pair, path: Path) -> None:
+    """Check that voxel sizes are stated by the sform, or else by `pixdim`.
+
+    Raises:
+        DataError: If a size is 0, which nibabel replaces by 1.
+    """
+    if int(image.header["sform_code"]):
+        return
+    # A single file contains header and image, a pair has a file for each.
+    holder = image.file_map.get("header", image.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as stream:
+        header = image.header_class.from_fileobj(stream, check=False)
+    sizes = header["pixdim"][1 : 1 + min(3, len(image.shape))].tolist()
+    if 0 in sizes:
+        raise DataError(f"{path} states voxel sizes of 0 ({sizes} in pixdim); fix its header")
 
 
 def _read_stored_values(image: nibabel.Nifti1Pair) -> Array:
@@ -282,41 +298,6 @@ def _read_stored_values(image: nibabel.Nifti1Pair) -> Array:
     if not is_gzip_name(file):
         return np.asanyarray(proxy.get_unscaled())
     return read_gzip_voxels(file, proxy.shape, np.dtype(proxy.dtype), int(proxy.offset))
-
-
-def _build_affine(zooms: Sequence[float], orientation: str) -> NDArray[np.float64]:
-    """Return the affine of voxel sizes whose axes increase in the directions of `orientation`."""
-    directions = orientations.inv_ornt_aff(orientations.axcodes2ornt(tuple(orientation)), (1, 1, 1))
-    affine = np.eye(4)
-    affine[:3, :3] = np.linalg.inv(directions[:3, :3]) * (*zooms, *(1.0,) * (3 - len(zooms)))
-    return affine
-
-
-def require_orientation_code(orientation: str | None) -> None:
-    """Check that an orientation consists of one letter for each anatomical axis.
-
-    Raises:
-        DataError: If it does not.
-    """
-    axes = ("LR", "AP", "IS")
-    if orientation is not None and sorted(
-        next((i for i, pair in enumerate(axes) if letter in pair), -1) for letter in orientation
-    ) != [0, 1, 2]:
-        raise DataError(
-            f"orientation is {orientation!r}; it must have three letters, one of L and R, one of A "
-            "and P, one of I and S: the directions in which the stored axes increase, such as LAS"
-        )
-
-
-def _require_orientation(volume: _StoredVolume, orientation: str | None) -> None:
-    if not volume.is_oriented and orientation is None:
-        raise DataError(
-            f"{volume.path} states no orientation (qform_code and sform_code are 0), so that left "
-            "and right are unknown. Choose orientation=LAS if the first axis increases to the "
-            "patient's left (as SPM and FSL assume), or orientation=RAS if it increases to the "
-            "right; the option applies to all files without orientation. If only the labels state "
-            "none and their voxels match those of the volume, choose check_affine=false"
-        )
 
 
 def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine: bool) -> None:
@@ -340,19 +321,6 @@ def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine
             f"{offset:.3g} mm apart by their affines); resample it, or set check_affine=false "
             "if the affine is wrong and the voxels agree"
         )
-
-
-def _compute_reorientation(affine: NDArray[np.float64], axes: Sequence[str]) -> Array:
-    """Return the (3, 2) new position and direction of every stored axis."""
-    target_orientation = orientations.axcodes2ornt(axes)
-    return np.asarray(
-        orientations.ornt_transform(orientations.io_orientation(affine), target_orientation)
-    )
-
-
-def _reorient(values: Array, reorientation: Array) -> Array:
-    """Return a view of `(x, y, z, ...)` as `(slices, rows, columns, ...)`."""
-    return np.asarray(orientations.apply_orientation(values, reorientation))
 
 
 def read_value_range(path: Path) -> ValueRange:
@@ -385,11 +353,20 @@ def _load_image(path: Path) -> nibabel.Nifti1Pair:
 
 
 @contextmanager
+def _mute_nibabel() -> Iterator[None]:
+    """Hide the lines that nibabel prints about headers it repairs (an unknown code becomes 0)."""
+    was_disabled, nibabel_logger.disabled = nibabel_logger.disabled, True
+    try:
+        yield
+    finally:
+        nibabel_logger.disabled = was_disabled
+
+
+@contextmanager
 def _convert_errors(path: Path) -> Iterator[None]:
     """Convert exceptions of the readers to a `DataError` that names the file."""
     try:
-        # nibabel warns about headers that it repairs itself (an unknown code becomes 0).
-        with warnings.catch_warnings(), LoggingOutputSuppressor():
+        with warnings.catch_warnings(), _mute_nibabel():
             warnings.simplefilter("ignore")
             yield
     except DataError:

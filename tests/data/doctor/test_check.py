@@ -15,8 +15,8 @@ from resnet_tasks.data.coco.json_records import open_content
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 from resnet_tasks.data.doctor.report import print_checks
-from resnet_tasks.errors import DataError
 from resnet_tasks.data.images.image_files import read_image_size
+from resnet_tasks.errors import DataError
 from tests.support.doctored_files import GOOD, content, noise, write
 
 LOOK = CheckOptions(read_images=True)

@@ -184,11 +184,15 @@ def test_volumes_share_one_type_that_their_headers_determine(tmp_path: Path) -> 
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / f"images/{name}.nii.gz")
         labels = nibabel.Nifti1Image(np.ones((2, 2, 1), np.uint8), np.eye(4))
         nibabel.save(labels, folder / f"labels/{name}.nii.gz")
-    convert_nifti(folder, tmp_path / "out", classes={1: "x"}, val_fraction=0.5)
+    train, val = convert_nifti(folder, tmp_path / "out", classes={1: "x"}, val_fraction=0.5)
+    assert "(1 file of 8 bits, 1 file of 16 bits)" in train.warnings[0]
+    assert (len(train.warnings), val.warnings) == (1, ())
     values = {}
     for split in ("train", "val"):
         read = read_coco(tmp_path / f"out/{split}.json")
         (record,) = read.images
+        bits = {"a": 16, "b": 8}[record.group or ""]
+        assert record.extra["attributes"]["bits_stored"] == bits
         values[split] = Intensity()(decode_image(read.image_path(record)).pixels).min()
     # The value 94 is 94 / 65535 in both volumes, which are in different splits.
     assert values == {"train": np.float32(94 / 65535), "val": np.float32(94 / 65535)}
@@ -228,3 +232,23 @@ def test_a_folder_of_dicom_files_names_its_converter(tmp_path: Path) -> None:
     (tmp_path / "in/IM1").write_bytes(bytes(128) + b"DICM")
     with pytest.raises(DataError, match=r"found IM1: IM1 is a DICOM file; .*convert dicom"):
         convert_nifti(tmp_path / "in", tmp_path / "out", classes={1: "liver"})
+
+
+@pytest.mark.parametrize(
+    ("second", "slope"), [(np.uint8, 1), (np.int16, 1), (np.float32, 1), (np.uint16, 2)]
+)
+def test_values_with_one_depth_or_a_unit_are_not_mixed(
+    tmp_path: Path, second: type, slope: float
+) -> None:
+    for name, kind in {"a": np.uint8, "b": second}.items():
+        (tmp_path / "in/images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in/labels").mkdir(exist_ok=True)
+        image = nibabel.Nifti1Image(np.ones((2, 2, 1), kind), np.eye(4))
+        image.header.set_slope_inter(slope if name == "b" else 1, 0)
+        nibabel.save(image, tmp_path / f"in/images/{name}.nii")
+        labels = nibabel.Nifti1Image(np.ones((2, 2, 1), np.uint8), np.eye(4))
+        nibabel.save(labels, tmp_path / f"in/labels/{name}.nii")
+    (summary,) = convert_nifti(tmp_path / "in", tmp_path / "out", classes={1: "x"})
+    assert summary.warnings == ()
+    (record, _) = read_coco(tmp_path / "out/train.json").images
+    assert "bits_stored" not in record.extra["attributes"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_tools.converters.nifti.layouts import Case
-from data_tools.converters.nifti.volumes import Volume, require_orientation_code
+from data_tools.converters.nifti.orientation import require_orientation_code
+from data_tools.converters.nifti.volumes import Volume
 from resnet_tasks.errors import DataError
 
 FILES = Path(nibabel.__file__).parent / "tests" / "data"
@@ -237,7 +238,9 @@ def test_volumes_without_orientation(tmp_path: Path) -> None:
         Volume(case, "axial", check_affine=False)
     right = Volume(case, "axial", orientation="RAS")
     assert (right.spacing, right.distance) == ((3, 2), 5)
-    assert list(right.repairs) == ["files without orientation were read as RAS"]
+    assert right.repairs == {
+        "files without a unique orientation were read as RAS": {image: None, labels: None}
+    }
     np.testing.assert_array_equal(right.read_image(2), [[122, 22], [112, 12], [102, 2]])
     np.testing.assert_array_equal(right.read_labels(2, {0: 0, 1: 1}), [[1, 0]] * 3)
     left = Volume(case, "axial", orientation="LAS")
@@ -275,7 +278,60 @@ def test_labels_with_rounding_errors(tmp_path: Path) -> None:
     read = Volume(case, "axial")
     # From front to back, from the patient's right to left.
     np.testing.assert_array_equal(read.read_labels(0, {0: 0, 1: 1, 2: 2}), [[2, 1], [1, 0]])
-    assert list(read.repairs.values()) == [file]
+    assert [list(files) for files in read.repairs.values()] == [[file]]
     save(tmp_path / "l.nii", np.where(labels > 1.5, 1.99, labels).astype(np.float32))
     with pytest.raises(DataError, match=r"values 1\.99 \(1 pixel\)"):
         Volume(case, "axial").read_labels(0, {0: 0, 1: 1, 2: 2})
+
+
+def save_two_orientations(file: Path, values: np.ndarray, qform: np.ndarray) -> Path:
+    image = nibabel.Nifti1Image(values, RAS)
+    image.header.set_sform(RAS, code=1)
+    image.header.set_qform(qform, code=1)
+    nibabel.save(image, file)
+    return file
+
+
+def test_qform_and_sform_that_contradict_each_other(tmp_path: Path) -> None:
+    mirrored = RAS * [[-1], [1], [1], [1]]
+    image = save_two_orientations(tmp_path / "v.nii", marked(), mirrored)
+    labels = save_two_orientations(tmp_path / "l.nii", (marked() > 99).astype(np.uint8), mirrored)
+    case = Case("v", (image,), labels)
+    message = (
+        r"v\.nii states two orientations: its axes increase to LAS by its qform, but to RAS by its "
+        r"sform\. Choose orientation=LAS or orientation=RAS;"
+    )
+    with pytest.raises(DataError, match=message):
+        Volume(case, "axial")
+    left = Volume(case, "axial", orientation="LAS")
+    assert (left.spacing, left.distance) == ((3, 2), 5)
+    np.testing.assert_array_equal(left.read_image(2), [[22, 122], [12, 112], [2, 102]])
+    assert len(left.repairs) == 1
+
+
+def test_oblique_forms_that_nearly_agree_are_accepted(tmp_path: Path) -> None:
+    # Rotated by 44 and 46 degrees, so that the nearest axes are others.
+    sines = np.sin(np.deg2rad([44, 46]))
+    forms = [np.diag([1.0, 1, 1, 1]) for _ in sines]
+    for form, sine, cosine in zip(forms, sines, sines[::-1], strict=True):
+        form[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    image = nibabel.Nifti1Image(marked(), forms[0])
+    image.header.set_sform(forms[0], code=1)
+    image.header.set_qform(forms[1], code=1)
+    nibabel.save(image, tmp_path / "v.nii")
+    labels = save(tmp_path / "l.nii", np.zeros((2, 3, 4), np.uint8), forms[0])
+    assert Volume(Case("v", (tmp_path / "v.nii",), labels), "axial").repairs == {}
+
+
+def test_voxel_sizes_of_0_are_rejected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = save(tmp_path / "v.nii", marked())
+    image = nibabel.load(file)
+    image.header.set_sform(None, code=0)
+    image.header.set_qform(RAS, code=1)
+    content = bytearray(image.header.binaryblock + bytes(4) + marked().tobytes(order="F"))
+    content[84:88] = bytes(4)  # pixdim[2]
+    file.write_bytes(content)
+    case = Case("v", (file,), save(tmp_path / "l.nii", np.zeros((2, 3, 4), np.uint8)))
+    with pytest.raises(DataError, match=r"states voxel sizes of 0 \(\[2.0, 0.0, 5.0\] in pixdim\)"):
+        Volume(case, "axial")
+    assert capfd.readouterr() == ("", "")  # nibabel would print a line
