@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from resnet_tasks.data.images.find_images import (
     describe_other_files,
     describe_search,
+    find_file,
     find_files,
     make_output_names,
 )
@@ -68,8 +71,8 @@ def find_sources(
     Args:
         paths: Paths of files, folders, and patterns.
         recursive: Whether to search folders recursively.
-        list_file: Path of a text file with one additional path per line. Empty lines and lines
-            that begin with # are ignored.
+        list_file: Path of a text file with one additional path per line, relative to the working
+            directory or to the list. Empty lines and lines that begin with # are ignored.
 
     Returns:
         The sources, and the number of files and folders in the folders that were skipped.
@@ -98,8 +101,13 @@ def _read_list(list_file: Path | None) -> list[Path]:
     if list_file is None:
         return []
     try:
+        content = read_file_or_pipe(list_file, _MAX_LIST)
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         # File names need not be valid UTF-8.
-        text = read_file_or_pipe(list_file, _MAX_LIST).decode("utf-8-sig", errors="surrogateescape")
+        text = content.decode(
+            "utf-16" if is_utf16 else "utf-8-sig",
+            errors="replace" if is_utf16 else "surrogateescape",
+        )
         if "\0" in text:
             raise OSError("it contains a zero byte")
     except OSError as error:
@@ -108,7 +116,28 @@ def _read_list(list_file: Path | None) -> list[Path]:
             "per line"
         ) from None
     lines = (line.strip() for line in text.splitlines())
-    return [Path(line) for line in lines if line and not line.startswith("#")]
+    names = [line for line in lines if line and not line.startswith("#")]
+    return [_find_listed_path(name, list_file.parent) for name in names]
+
+
+def _find_listed_path(name: str, folder: Path) -> Path:
+    """Return the path that a line of a list means.
+
+    Args:
+        name: Line of the list.
+        folder: Folder of the list.
+
+    Returns:
+        Existing file or folder relative to the working directory, else to `folder`, else the same
+        without quotes around the name; if there is none, the line as a path, which may be a
+        pattern.
+    """
+    names = [name, name[1:-1]] if len(name) > 2 and name[0] == name[-1] in "\"'" else [name]
+    for candidate in names:
+        for path in (Path(candidate), folder / candidate):
+            if (existing := path if os.path.lexists(path) else find_file(path)) is not None:
+                return existing
+    return Path(name)
 
 
 def group_into_units(sources: Sequence[Source], batch_size: int) -> Iterator[Unit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,34 @@ def test_urls_are_not_downloaded(tmp_path: Path, url: str) -> None:
         with pytest.raises(DataError) as info:
             find_sources(paths, list_file=listed)
         assert str(info.value).startswith(f"{url} is a URL, but only local files are read and")
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"a b.png\n", ["a b.png"]),
+        ("\ufeffa b.png\r\n\r\n".encode("utf-16-le"), ["a b.png"]),
+        (b"\xef\xbb\xbf'a b.png'\n\"a b.png\"\n", ["a b.png"]),
+        (unicodedata.normalize("NFD", "ü.png").encode(), ["ü.png"]),
+        (b"'q'.png\n", ["'q'.png"]),
+    ],
+)
+def test_lines_are_found_next_to_the_list(tmp_path: Path, content: bytes, names: list[str]) -> None:
+    for name in ("a b.png", "ü.png", "'q'.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "list.txt").write_bytes(content)
+    sources, _ = find_sources([], list_file=tmp_path / "list.txt")
+    assert [source.path for source in sources] == [tmp_path / name for name in names]
+
+
+def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lists").mkdir()
+    for file in ("a.png", "lists/a.png"):
+        (tmp_path / file).write_bytes(b"")
+    (tmp_path / "lists/list.txt").write_text("a.png\n")
+    monkeypatch.chdir(tmp_path)
+    sources, _ = find_sources([], list_file=Path("lists/list.txt"))
+    assert [source.path for source in sources] == [Path("a.png")]
+    (tmp_path / "lists/list.txt").write_text("absent.png\n")
+    with pytest.raises(DataError, match=r"absent\.png does not exist"):
+        find_sources([], list_file=Path("lists/list.txt"))
