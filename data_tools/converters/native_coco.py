@@ -38,6 +38,7 @@ from resnet_tasks.data.images.find_images import FileNameIndex, find_file
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import is_inside
+from resnet_tasks.number_formats import Count
 
 LICENSE_ID = 1
 """Id of the license that the option `license_name` states for all images."""
@@ -320,6 +321,19 @@ def _summarize_split(
             *describe_similar_names(checked_names),
             *coco.require_pixel_boxes(),
             *describe_repeated_objects(coco),
+            *_describe_repairable(coco),
         ),
         image_paths=images,
     )
+
+
+def _describe_repairable(coco: CocoFile) -> list[str]:
+    """Return a sentence on the skipped boxes and masks that a repair of the file may keep."""
+    descriptions = {"bad_segmentation": "skipped outline", "empty_box": "skipped box"}
+    counts = Counter(problem.kind for problem in coco.problems)
+    return [
+        f"{coco.path} has {Count(counts[kind]):{description}|{description}s}, which "
+        f"`resnet-tasks data check {coco.path} --fix COPY` may repair"
+        for kind, description in descriptions.items()
+        if counts[kind]
+    ]

@@ -127,7 +127,7 @@ class CocoFile:
     def _describe_remedy(self, missing: Path) -> str:
         if find_address(missing) is not None:
             return "URLs are not downloaded: download the images and list their file names"
-        if _exists_with_slashes(missing):
+        if exists_with_slashes(missing):
             return f"`resnet-tasks data check {self.path} --fix COPY` replaces backslashes by /"
         return "set the image folder with `images:` next to `annotations:`"
 
@@ -208,6 +208,6 @@ def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def _exists_with_slashes(path: Path) -> bool:
+def exists_with_slashes(path: Path) -> bool:
     r"""Return whether a missing file exists if `\` separates folders, as on Windows."""
     return "\\" in str(path) and Path(str(path).replace("\\", "/")).is_file()

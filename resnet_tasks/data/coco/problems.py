@@ -62,17 +62,17 @@ class Finding:
     location: RecordLocation | None = None
 
 
-_FIX = "; `resnet-tasks data check FILE --fix COPY` repairs the usual variants of the format"
+FIX_HINT = "; `resnet-tasks data check FILE --fix COPY` repairs the usual variants of the format"
 _CONVERT = " `resnet-tasks data check FILE --fix COPY --convert "
 _KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable": ("error", "{first}"),
-    "bad_categories": ("error", "{first}; annotations were not checked" + _FIX),
+    "bad_categories": ("error", "{first}; annotations were not checked" + FIX_HINT),
     "no_images": ("error", "the file contains no images"),
     "image_record": (
         "error",
         (
             "{n:image record} cannot be used: {first}; an image needs a whole-number or text `id`, "
-            "a `file_name`, and `height` and `width` above 0"
+            "a `file_name`, and `height` and `width` above 0" + FIX_HINT
         ),
     ),
     "image_path": (
@@ -95,19 +95,19 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "error",
         "{n:image id is} used more than once: {first}; give every image a unique id",
     ),
-    "annotation_record": ("error", "{n:annotation} cannot be used: {first}" + _FIX),
+    "annotation_record": ("error", "{n:annotation} cannot be used: {first}" + FIX_HINT),
     "unknown_image": (
         "error",
         (
             "{n:annotation is} of an image that the file does not list: {first}; image ids look "
-            "like {images}; add the images or remove the annotations"
+            "like {images}; add the images or remove the annotations" + FIX_HINT
         ),
     ),
     "unknown_category": (
         "error",
         (
             "{n:annotation has} a category id that the file does not list: {first}; known ids: "
-            "{categories}; add the categories or fix the annotations"
+            "{categories}; add the categories or fix the annotations" + FIX_HINT
         ),
     ),
     "missing_file": (
@@ -261,7 +261,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "warning",
         (
             "{n:segmentation is} skipped, but not the box: {first}; polygons need at least three "
-            "points (six numbers of at most a million), an RLE the size of its image" + _FIX
+            "points (six numbers of at most a million), an RLE the size of its image" + FIX_HINT
         ),
     ),
     "mixed_depths": (

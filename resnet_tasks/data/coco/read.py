@@ -20,7 +20,7 @@ from resnet_tasks.data.coco.image_reader import ImageReader
 from resnet_tasks.data.coco.json_records import CocoContent, open_content
 from resnet_tasks.data.coco.packed.annotation_packer import AnnotationPacker
 from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.problems import Findings
+from resnet_tasks.data.coco.problems import FIX_HINT, Findings
 from resnet_tasks.data.coco.top_level import (
     parse_annotated_kinds,
     read_info,
@@ -128,7 +128,7 @@ def _read_categories(path: Path, content: CocoContent) -> CategoryMap:
     try:
         return CategoryMap.from_json(content.top["categories"])
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}{FIX_HINT}") from None
 
 
 def _read_all(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import exists_with_slashes
 from resnet_tasks.data.coco.problems import Findings
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
@@ -160,9 +161,7 @@ def _check_image(
         path = str(find_file(Path(path)) or path)
     content = None
     if (key := identify_file(path)) is None:
-        address = find_address(record.file_name)
-        detail = path if address is None else f"{address} is a URL, which is not downloaded"
-        problems.append(("missing_file", detail))
+        problems.append(("missing_file", _describe_missing(record, path)))
     else:
         content = _get_content(key, Path(path), reading)
         _check_content(record, Path(path), content, problems)
@@ -175,6 +174,14 @@ def _check_image(
         else:
             _check_map_format(Path(map_path), problems)
     return _ImageCheck(tuple(problems), content)
+
+
+def _describe_missing(record: ImageRecord, path: str) -> str:
+    if (address := find_address(record.file_name)) is not None:
+        return f"{address} is a URL, which is not downloaded"
+    if exists_with_slashes(Path(path)):
+        return f"{path}, which exists with / in place of \\, as --fix writes it"
+    return path
 
 
 def _get_content(key: FileKey, path: Path, reading: ImageReading) -> ImageContent:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from resnet_tasks.data.coco.field_values import find, generate_new_ids, is_box
+from resnet_tasks.data.coco.field_values import find, generate_new_ids
 from resnet_tasks.data.coco.image_reader import ImageReader
 from resnet_tasks.data.coco.json_records import (
     CocoContent,
@@ -31,8 +32,8 @@ from resnet_tasks.data.doctor.record_repairs import (
     Note,
     make_relative_name,
 )
+from resnet_tasks.data.doctor.size_repairs import find_true_sizes
 from resnet_tasks.data.doctor.standard_forms import CONVERTIBLE, FormChange, standardize_content
-from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text, open_atomic, remove_files_on_error
 
@@ -49,6 +50,13 @@ DROPPED_IMAGES = (
 DROPPABLE = (*DROPPED_ANNOTATIONS, *DROPPED_IMAGES)
 """Kinds whose annotations, or whose images with all their annotations, can be removed on
 request."""
+UNSAFE_REPAIRS = {
+    "corner_boxes": ("box_beyond_frame",),
+    "relative_boxes": ("area_beyond_box", "repeated_object"),
+}
+"""Finding of another box format -> repairs that would damage such files. Clipping corners as
+[x, y, width, height] loses coordinates. Next to fractions, an area in pixels is too large, and
+boxes that differ by less than 0.01 look equal."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,9 @@ def repair(
     if convert not in (None, *CONVERTIBLE):
         raise DataError(f"{convert} cannot be converted; allowed: {', '.join(CONVERTIBLE)}")
     content, form_changes, before = _open_standardized(path, options, leave, convert)
+    kinds = {finding.kind for finding in before.findings}
+    unsafe = (UNSAFE_REPAIRS[kind] for kind in UNSAFE_REPAIRS if kind in kinds)
+    leave = {*leave, *chain.from_iterable(unsafe)}
     with remove_files_on_error((out, changes)):
         with open_atomic(out) as copy, open_atomic(changes) as changes_stream:
             log = _ChangeLog(changes_stream)
@@ -133,7 +144,7 @@ def _open_standardized(
         reason = str(error).removeprefix(f"{path}").lstrip(": ")
         raise DataError(f"{path} cannot be repaired: {reason}") from None
     if check.categories is None:
-        reason = check.problems[0].message.removeprefix(f"{path}: ")
+        reason = next(entry.detail for entry in check.findings if entry.kind == "bad_categories")
         raise DataError(f"{path} cannot be repaired: {reason}")
     return content, changes, check
 
@@ -213,7 +224,7 @@ class _RepairedCopy:
         for record in check.images:
             self._records.setdefault(record.id, record)
         # Annotations are checked against the corrected size.
-        for image_id, (height, width) in _find_true_sizes(check, content, leave).items():
+        for image_id, (height, width) in find_true_sizes(check, content, leave).items():
             self._records[image_id] = replace(self._records[image_id], height=height, width=width)
         self._repairer = AnnotationRepairer(
             check.categories, self._records, leave, drop, self._make_new_id
@@ -348,53 +359,3 @@ def _set_true_size(
         note(kind, key, raw.get(key, ABSENT), value)
         raw[key] = value
     return True
-
-
-def _find_true_sizes(
-    check: FileCheck, content: CocoContent, leave: Collection[str]
-) -> dict[Id, tuple[int, int]]:
-    """Return the sizes of images whose records are certainly wrong.
-
-    This is the case if the image has no annotations, or if height and width are swapped: all boxes
-    are inside the true size, and at least one exceeds the stated size.
-    """
-    wrong = {finding.image_id for finding in check.findings if finding.kind == "wrong_size"}
-    if "wrong_size" in leave:
-        return {}
-    measured_sizes: dict[Id, tuple[int, int]] = {}
-    stated = {}
-    for record in check.images:
-        size = (
-            try_read_image_size(check.images_root / record.file_name)
-            if record.id in wrong
-            else None
-        )
-        if size is not None:
-            measured_sizes[record.id] = size
-            stated[record.id] = (record.height, record.width)
-    annotated_ids: set[Id] = set()
-    proven: set[Id] = set()
-    doubtful: set[Id] = set()
-    for raw in content.iter_entries("annotations") if measured_sizes else ():
-        size = find(measured_sizes, raw.get("image_id")) if isinstance(raw, dict) else None
-        box, mask = (raw.get("bbox"), raw.get("segmentation")) if size is not None else (None, None)
-        if size is None or not (box or mask):
-            continue
-        image_id = raw["image_id"]
-        annotated_ids.add(image_id)
-        is_swapped = stated[image_id] == size[::-1]
-        fits_mask = not isinstance(mask, dict) or mask.get("size") == list(size)
-        if not (is_swapped and fits_mask and is_box(box) and _is_box_inside(box, size)):
-            doubtful.add(image_id)
-        elif not _is_box_inside(box, stated[image_id]):
-            proven.add(image_id)
-    return {
-        image_id: size
-        for image_id, size in measured_sizes.items()
-        if image_id not in annotated_ids or (image_id in proven and image_id not in doubtful)
-    }
-
-
-def _is_box_inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
-    x, y, width, height = box
-    return min(x, y) >= -1 and x + width <= size[1] + 1 and y + height <= size[0] + 1

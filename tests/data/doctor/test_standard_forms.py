@@ -309,3 +309,47 @@ def test_names_out_of_the_folder_stay_if_the_file_is_not_certain(tmp_path: Path)
     (tmp_path / "c.png").unlink()
     report = repair(path, tmp_path / "in/left.json", leave=["image_path"])
     assert report.after.count_problems() == {"image_path": 1}
+
+
+def test_a_repair_does_not_clip_boxes_that_look_like_corners(tmp_path: Path) -> None:
+    # In an image of 60 x 40, [30, 10, 50, 35] would be clipped to [30, 10, 30, 30].
+    corners = {"image_id": 1, "category_id": 3, "iscrowd": 0, "bbox": [30, 10, 50, 35]}
+    objects = [
+        {**corners, "id": 1, "area": 1750},
+        {**corners, "id": 2, "area": 1600, "bbox": [20, 5, 50, 32]},
+    ]
+    report, repaired = repair_content(tmp_path, {**content(), "annotations": objects})
+    assert repaired["annotations"] == objects
+    assert "corner_boxes" in {problem.kind for problem in report.after.problems}
+
+
+def test_a_repair_keeps_relative_boxes_that_differ_by_less_than_a_hundredth(tmp_path: Path) -> None:
+    relative = {"image_id": 1, "category_id": 3, "iscrowd": 0}
+    objects = [
+        {**relative, "id": 1, "area": 300, "bbox": [0.25, 0.5, 0.25, 0.25]},
+        {**relative, "id": 2, "area": 300, "bbox": [0.254, 0.5, 0.25, 0.25]},
+    ]
+    report, repaired = repair_content(tmp_path, {**content(), "annotations": objects})
+    assert repaired["annotations"] == objects
+    assert "relative_boxes" in {problem.kind for problem in report.after.problems}
+
+
+def test_the_reason_against_a_repair_does_not_propose_the_repair(tmp_path: Path) -> None:
+    categories = [{"id": 3, "name": "cell"}, {"id": 7, "name": "cell"}]
+    with pytest.raises(DataError) as error:
+        repair_content(tmp_path, content(categories=categories))
+    assert str(error.value) == (
+        f"{tmp_path / 'a.json'} cannot be repaired: 1 category name is used more than once: "
+        "'cell'; give each category its own name"
+    )
+
+
+def test_a_missing_file_that_exists_with_slashes_is_reported_as_repairable(tmp_path: Path) -> None:
+    raw = content()
+    name = raw["images"][0]["file_name"]
+    raw["images"][0]["file_name"] = f"sub\\{name}"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / name).write_bytes(b"1")
+    problems = check_coco(write(tmp_path / "a.json", raw, images=False)).problems
+    message = next(problem.message for problem in problems if problem.kind == "missing_file")
+    assert f"sub\\{name}, which exists with / in place of \\, as --fix writes it" in message

@@ -364,13 +364,6 @@ def test_folders_decide_between_images_of_one_name(tmp_path: Path) -> None:
         convert_coco(folder, tmp_path / "other")
 
 
-def test_backslashes_between_folders(tmp_path: Path) -> None:
-    image_record = {"id": 9, "file_name": "images\\A172\\a.tif", "height": 10, "width": 20}
-    folder = source(tmp_path / "in", {"images": [image_record]})
-    convert_coco(folder, tmp_path / "out")
-    assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "images/A172/a.tif"
-
-
 def test_repeated_objects_are_reported(tmp_path: Path) -> None:
     base = {"image_id": 9, "category_id": 5, "area": 50, "iscrowd": 0}
     with_mask = {**base, "bbox": [2, 3, 10, 5], "segmentation": [POLYGON]}
@@ -401,3 +394,27 @@ def test_two_images_are_not_one_file(tmp_path: Path) -> None:
     folder = source(tmp_path / "in", {"images": records})
     with pytest.raises(DataError, match=r"images \.\./4/a\.tif and \.\./5/a\.tif, but only one"):
         convert_coco(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["images\\A172\\a.tif", ".\\A172\\a.tif", "A17\\a.tif"])
+def test_backslashes_in_file_names_separate_folders(tmp_path: Path, name: str) -> None:
+    images = [{"id": 9, "file_name": name, "height": 10, "width": 20}]
+    convert_coco(source(tmp_path / "in", {"images": images}), tmp_path / "out")
+    (record,) = load(tmp_path / "out/val.json")["images"]
+    assert record["file_name"] == "images/A172/a.tif"
+
+
+def test_a_warning_names_the_repair_of_skipped_outlines_and_boxes(tmp_path: Path) -> None:
+    (summary,) = convert_coco(source(tmp_path / "in", segmentation=POLYGON), tmp_path / "out")
+    file = tmp_path / "in/val.json"
+    command = f"`resnet-tasks data check {file} --fix COPY`"
+    assert summary.warnings == (f"{file} has 1 skipped outline, which {command} may repair",)
+    annotation = load(file)["annotations"][0]
+    turned = {**annotation, "id": 71, "bbox": [12, 8, -10, -5], "segmentation": [POLYGON]}
+    folder = source(tmp_path / "more", {"annotations": [annotation, turned]})
+    (summary,) = convert_coco(folder, tmp_path / "out2")
+    assert [warning.partition(" has ")[2].partition(",")[0] for warning in summary.warnings] == [
+        "1 skipped outline",
+        "1 skipped box",
+    ]
+    assert summary.objects == {"cell": 1}
