@@ -160,7 +160,7 @@ def list_splits(source: Path) -> dict[str, list[Path]]:
         DataError: If there is no JSON file, a listed one is missing, or one is in no split.
     """
     require_parts(source, ())
-    annotation_files = [file for file in walk_files(source) if file.suffix == ".json"]
+    annotation_files = [file for file in walk_files(source) if file.suffix.lower() == ".json"]
     if not annotation_files:
         raise DataError(
             f"{source} should contain JSON files of LabelMe, but contains "
@@ -169,10 +169,11 @@ def list_splits(source: Path) -> dict[str, list[Path]]:
     lists = find_split_lists(source)
     if not lists:
         return _group_by_folder(source, annotation_files)
-    known = [file.relative_to(source).with_suffix("").as_posix() for file in annotation_files]
+    known = {file.relative_to(source).with_suffix("").as_posix(): file for file in annotation_files}
     splits = {}
     for split, list_file in lists.items():
-        splits[split] = [source / f"{name}.json" for name in read_names(list_file, known)]
+        names = read_names(list_file, known)
+        splits[split] = [known.get(name, source / f"{name}.json") for name in names]
         missing = [file for file in splits[split] if not file.is_file()]
         if missing:
             raise DataError(
@@ -211,10 +212,13 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
         root: Folder that must contain its image.
 
     Raises:
-        DataError: If the file is not JSON of LabelMe, a shape has no label or an unknown
-            kind, or the image is missing.
+        DataError: If the file is not JSON of LabelMe, a shape has no label, or the image is
+            missing.
     """
     content = read_json(file)
+    # Some tools write null for an image without shapes.
+    if isinstance(content, dict) and content.get("shapes", []) is None and "imagePath" in content:
+        content["shapes"] = []
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise DataError(
             f"{file} has no list of shapes, so LabelMe did not write it; remove it from the folder"
@@ -254,7 +258,7 @@ def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
     kind = raw.get("shape_type") or "polygon"
     points = raw.get("points")
     if kind not in (*NOT_CONVERTED, *NUM_POINTS, "polygon"):
-        raise DataError(
+        raise InvalidShapeError(
             f"{location} ({label}) is a {kind!r}; supported shapes: polygon, "
             f"{', '.join(NUM_POINTS)}, {', '.join(NOT_CONVERTED)}"
         )

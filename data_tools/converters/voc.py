@@ -7,7 +7,7 @@
 Without lists, folders named after a split are splits (`ROOT/valid/NAME.xml` and its image, or
 `images` and `annotations` in them), and a source without such folders is `train`.
 
-The list `trainval` is the union of two others and is not converted.
+The list `trainval` is the union of two others and is not converted, unless both are absent.
 
 Coordinates: the original devkit counts pixels from 1 and includes both ends (`one_based=True`
 converts such a box to `x1 - 1 .. x2`). Tools that write the same XML (LabelImg among them) mostly
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -45,8 +45,8 @@ Box = tuple[float, float, float, float]
 MAX_ANGLE = 2 * math.pi + 1e-6
 """Largest angle of a rotated box in radians: one turn. A larger one is in degrees."""
 DIFFICULT_WORDS = {
-    **dict.fromkeys(("1", "true", "yes", "y", "t"), True),
-    **dict.fromkeys(("0", "false", "no", "n", "f", "unspecified", ""), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes", "y", "t"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no", "n", "f", "unspecified", ""), False),
 }
 """Values of `difficult` in lower case. The devkit writes 0 and 1, other tools write words."""
 
@@ -154,7 +154,8 @@ def convert_voc(
     summaries = dataset.write(
         track_splits(layout.splits, progress), add_image, CocoWriter.declare_outlines
     )
-    return add_unused_images(summaries, source, layout.images, layout.unused_reason)
+    first, *others = add_unused_images(summaries, source, layout.images, layout.unused_reason)
+    return (replace(first, warnings=(*first.warnings, *layout.warnings)), *others)
 
 
 def read_voc_file(file: Path) -> VocFile:
@@ -162,7 +163,7 @@ def read_voc_file(file: Path) -> VocFile:
 
     Raises:
         DataError: If the file is missing, is not XML, declares a document type (entities can expand
-            without bound), or an object lacks its name.
+            without bound), or an object has an unknown value of `difficult`.
     """
     root = read_xml(file)
     objects, invalid = [], []
@@ -171,7 +172,7 @@ def read_voc_file(file: Path) -> VocFile:
             objects.append(_parse_object(element, number, file))
         except InvalidShapeError as error:
             name = (element.findtext("name") or "").strip()
-            invalid.append((f"{name} (object {number})", error))
+            invalid.append((f"{name} (object {number})".lstrip(), error))
     return VocFile(file, _parse_size(root), tuple(objects), tuple(invalid))
 
 
@@ -187,7 +188,7 @@ def _parse_object(element: ElementTree.Element, number: int, file: Path) -> VocO
     location = f"object {number} of {file}"
     name = (element.findtext("name") or "").strip()
     if not name:
-        raise DataError(f"{location} has no name; every object needs its class")
+        raise InvalidShapeError(f"{location} has no name; every object needs its class")
     difficult = _parse_difficult(element, location)
     if element.find("robndbox") is not None and element.find("bndbox") is None:
         corners, angle = _parse_rotated_box(element, location)

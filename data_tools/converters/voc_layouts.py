@@ -12,6 +12,8 @@ from data_tools.reading.source_folder import (
     SPLIT_ALIASES,
     SPLITS,
     find_split_lists,
+    format_listing,
+    is_file,
     is_folder,
     require_parts,
 )
@@ -47,11 +49,13 @@ class VocLayout:
         splits: Split -> samples.
         images: Folder of all images, relative to the source.
         unused_reason: Reason why other images of that folder are skipped.
+        warnings: Sentences on the choice of the lists.
     """
 
     splits: Mapping[str, tuple[VocSample, ...]]
     images: str
     unused_reason: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class _FolderPair:
     def list_samples(self) -> tuple[VocSample, ...]:
         """Return a sample for every XML file."""
         index = ImageIndex(self.images)
-        files = [file for file in list_children(self.annotations) if file.suffix == ".xml"]
+        files = _list_xml_files(self.annotations)
         return tuple(VocSample(index.find(file.stem, self.annotations), file) for file in files)
 
 
@@ -108,11 +112,19 @@ def find_voc_layout(source: Path) -> VocLayout:
 
 def _read_lists(source: Path) -> VocLayout:
     lists = find_split_lists(source / LISTS)
+    warnings: tuple[str, ...] = ()
+    union = source / LISTS / "trainval.txt"
+    if not {"train", "val"} & set(lists) and is_file(union):
+        lists = {"train": union, **lists}
+        warnings = (f"{union.name} is read as train, because there is no list for train or val",)
     if not lists:
-        raise DataError(f"{source / LISTS} contains none of train.txt, val.txt, test.txt")
+        raise DataError(
+            f"{source / LISTS} contains none of train.txt, val.txt, test.txt; found "
+            f"{format_listing(source / LISTS)}: rename the list of a split"
+        )
     images = ImageIndex(source / "JPEGImages")
     annotations = source / "Annotations"
-    xml_files = {normalize_name(file.stem): file for file in list_children(annotations)}
+    xml_files = {normalize_name(file.stem): file for file in _list_xml_files(annotations)}
     known = {**images.by_name, **xml_files}
     splits = {
         split: tuple(
@@ -121,7 +133,11 @@ def _read_lists(source: Path) -> VocLayout:
         )
         for split, file in lists.items()
     }
-    return VocLayout(splits, "JPEGImages", "no list names them")
+    return VocLayout(splits, "JPEGImages", "no list names them", warnings)
+
+
+def _list_xml_files(folder: Path) -> list[Path]:
+    return [file for file in list_children(folder) if file.suffix.lower() == ".xml"]
 
 
 def _find_pair(folder: Path) -> _FolderPair | None:
@@ -129,12 +145,21 @@ def _find_pair(folder: Path) -> _FolderPair | None:
     children = list_children(folder)
     folders = {child.name.lower(): child for child in children if is_folder(child)}
     images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
-    annotations = next((folders[name] for name in XML_FOLDERS if name in folders), None)
+    annotations = _find_xml_folder(folders)
     if images is not None and annotations is not None:
         return _FolderPair(images, annotations)
-    if any(child.suffix == ".xml" for child in children):
+    if _list_xml_files(folder):
         return _FolderPair(folder, folder)
     return None
+
+
+def _find_xml_folder(folders: Mapping[str, Path]) -> Path | None:
+    """Return the folder of the XML files, which may lie in a folder of all annotations."""
+    folder = next((folders[name] for name in XML_FOLDERS if name in folders), None)
+    if folder is None or _list_xml_files(folder):
+        return folder
+    inner = {child.name.lower(): child for child in list_children(folder) if is_folder(child)}
+    return next((inner[name] for name in XML_FOLDERS if name in inner), folder)
 
 
 def _find_split_folders(folder: Path) -> dict[str, Path]:

@@ -15,8 +15,9 @@ Shorter and shorter endings of such a path are therefore tried inside ROOT, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from data_tools.converters.yolo_dataset_file import (
@@ -28,6 +29,7 @@ from data_tools.converters.yolo_dataset_file import (
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
     is_file,
+    is_folder,
     is_image,
     read_lines,
 )
@@ -37,16 +39,24 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
-from resnet_tasks.data.images.find_images import find_file, walk_files
-from resnet_tasks.errors import DataError
+from resnet_tasks.data.images.find_images import (
+    find_file,
+    is_system_name,
+    is_system_path,
+    walk_files,
+)
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.number_formats import Count
 
 ROUNDING = 1e-6
 """Tolerance by which a relative coordinate may leave 0..1: the error of writing six decimals."""
 MAX_OUTSIDE = 0.5
 """Distance from 0..1 up to which a coordinate is clipped; farther ones are pixels, or mistakes."""
+LABEL_FOLDERS = ("labels", "Labels", "LABELS")
+LABEL_SUFFIXES = (".txt", ".TXT", ".Txt")
 NOT_LABELS = (CLASSES_FILE,)
 """Other text files that labeling tools write to the folder of the labels."""
+_COMMA = re.compile(r"([0-9]),([0-9])")
 
 
 def convert_yolo(
@@ -89,10 +99,7 @@ def convert_yolo(
     dataset_file = read_yolo_file(find_dataset_file(source, data_yaml))
     root = dataset_file.paths.root
     splits = {
-        split: {
-            image: find_file(label := image_to_label_path(image, root)) or label
-            for image in list_images(dataset_file, split)
-        }
+        split: {image: _find_label(image, root) for image in list_images(dataset_file, split)}
         for split in dataset_file.splits
     }
     _require_separate_labels(splits)
@@ -139,20 +146,19 @@ def list_images(dataset_file: YoloFile, split: str) -> list[Path]:
     Raises:
         DataError: If a listed image is missing, or there is no image.
     """
+    root = dataset_file.paths.root
     image_paths: dict[Path, None] = {}
     for location in dataset_file.splits[split]:
         if location.is_dir():
             files = (path for path in walk_files(location) if path.is_file())
             image_paths.update(dict.fromkeys(filter(is_image, files)))
         else:
-            lines = map(str.strip, read_lines(location))
-            image_paths.update(
-                {
-                    dataset_file.paths.find(line.replace("\\", "/"), str(location), split): None
-                    for line in lines
-                    if line
-                }
+            lines = (line.strip().replace("\\", "/") for line in read_lines(location))
+            names = (
+                line for line in lines if line and not is_system_name(PurePosixPath(line).name)
             )
+            paths = (dataset_file.paths.find(name, str(location), split) for name in names)
+            image_paths.update({path: None for path in paths if not is_system_path(path, root)})
     if not image_paths:
         location_text = ", ".join(map(str, dataset_file.splits[split]))
         raise DataError(
@@ -163,12 +169,32 @@ def list_images(dataset_file: YoloFile, split: str) -> list[Path]:
 
 def image_to_label_path(image: Path, root: Path) -> Path:
     """Return the path of the label file of an image inside `root`; the file may not exist."""
-    parts = list(image.relative_to(root).with_suffix(".txt").parts)
-    folders = parts[:-1]
-    if "images" in folders:
-        last = len(folders) - 1 - folders[::-1].index("images")
-        parts[last] = "labels"
-    return root.joinpath(*parts)
+    return next(_iterate_label_paths(image, root))
+
+
+def _find_label(image: Path, root: Path) -> Path:
+    """Return the label file of an image, in any common spelling; its usual path if it is absent."""
+    candidates = _iterate_label_paths(image, root)
+    found_files = (find_file(path) for path in candidates)
+    existing = (path for path in found_files if path is not None)
+    return next(existing, image_to_label_path(image, root))
+
+
+def _iterate_label_paths(image: Path, root: Path) -> Iterator[Path]:
+    """Yield the possible paths of the label file of an image, the usual spelling first.
+
+    Programs on Windows do not distinguish `Labels/A.TXT` from `labels/A.txt`.
+    """
+    parts = list(image.relative_to(root).parts)
+    lower_folders = [part.lower() for part in parts[:-1]]
+    position = None
+    if "images" in lower_folders:
+        position = len(lower_folders) - 1 - lower_folders[::-1].index("images")
+    for folder in LABEL_FOLDERS if position is not None else LABEL_FOLDERS[:1]:
+        if position is not None:
+            parts[position] = folder
+        path = root.joinpath(*parts)
+        yield from (path.with_suffix(suffix) for suffix in LABEL_SUFFIXES)
 
 
 def _require_separate_labels(splits: Mapping[str, Mapping[Path, Path]]) -> None:
@@ -212,7 +238,10 @@ def _add_image(writer: CocoWriter, image: Path, label: Path, names: Mapping[int,
     def skip_line(number: int, error: DataError) -> None:
         writer.report.skip_invalid(label.name, f"line {number}", error)
 
-    lines = read_labels(label, names, skip_line) if label.is_file() else ()
+    def add_repair(description: str) -> None:
+        writer.report.add_repair(description, label.name)
+
+    lines = read_labels(label, names, skip_line, add_repair) if label.is_file() else ()
     for number, name, coordinates in lines:
         if (name, coordinates) in seen_lines:
             writer.report.skip(label.name, f"{name} (line {number})", "it repeats an earlier line")
@@ -239,7 +268,10 @@ def _build_labeled_object(
 
 
 def read_labels(
-    file: Path, names: Mapping[int, str], skip_line: Callable[[int, DataError], None]
+    file: Path,
+    names: Mapping[int, str],
+    skip_line: Callable[[int, DataError], None],
+    add_repair: Callable[[str], None],
 ) -> Iterator[tuple[int, str, tuple[float, ...]]]:
     """Yield (line number, class, coordinates) for every line of a label file.
 
@@ -250,17 +282,24 @@ def read_labels(
         names: Index in the label files -> class name.
         skip_line: Function called with the number of a line with an invalid number of values or an
             invalid value, and the error that names file and line.
+        add_repair: Function called with the description of a fault that was repaired.
 
     Raises:
         DataError: If a class is unknown.
     """
     for number, line in enumerate(read_lines(file), start=1):
         if words := line.split():
+            # Spaces separate the values, so that a comma is a decimal comma or superfluous.
+            points = [_COMMA.sub(r"\1.\2", word.removesuffix(",")) for word in words]
             try:
-                parsed = _parse_object(words, f"{file}, line {number}", names)
+                parsed = _parse_object(points, f"{file}, line {number}", names)
             except InvalidShapeError as error:
                 skip_line(number, error)
                 continue
+            if points != words:
+                add_repair(
+                    "commas in numbers are read as decimal points, commas after them ignored"
+                )
             yield number, *parsed
 
 
@@ -280,9 +319,10 @@ def _parse_object(
             f"{location} is {' '.join(words)[:60]!r}; it should contain numbers"
         ) from None
     if index not in names:
-        known_classes = ", ".join(f"{i} {name}" for i, name in list(names.items())[:12])
+        known_classes = format_list([f"{i} {name}" for i, name in names.items()], limit=12)
         raise DataError(
-            f"{location} has the class {words[0]}; data.yaml has {known_classes}, counted from 0"
+            f"{location} has the class {words[0]}; the classes are {known_classes}: correct the "
+            "line, or add the class to the names"
         )
     if len(coordinates) == 4 and min(coordinates[2:]) < -ROUNDING:
         raise InvalidShapeError(f"{location} has a negative width or height: {' '.join(words)}")
@@ -298,12 +338,15 @@ def _parse_object(
 def _report_orphans(
     writer: CocoWriter, locations: Sequence[Path], used_label_files: set[Path], root: Path
 ) -> None:
+    # A file system that ignores case finds a file under another spelling.
+    used_names = {str(file).lower() for file in used_label_files}
     for location in locations:
-        folder = image_to_label_path(location / "any", root).parent
-        if not location.is_dir() or not folder.is_dir():
+        folders = (path.parent for path in _iterate_label_paths(location / "any", root))
+        folder = next(filter(is_folder, folders), None)
+        if not location.is_dir() or folder is None:
             continue
         for file in walk_files(folder):
-            is_label = file.suffix == ".txt" and file.name not in NOT_LABELS
-            if is_label and file not in used_label_files:
+            is_label = file.suffix.lower() == ".txt" and file.name not in NOT_LABELS
+            if is_label and str(file).lower() not in used_names:
                 name = file.relative_to(root).as_posix()
                 writer.report.skip(name, "all its objects", "there is no image of that name")

@@ -19,7 +19,7 @@ from data_tools.reading.source_folder import (
     require_parts,
 )
 from resnet_tasks.data.images.find_images import list_children
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, shorten_name
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
@@ -182,7 +182,10 @@ def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
-        raise DataError(f"{file} needs names: the classes as a list, or as `index: name`")
+        raise DataError(
+            f"{file} needs names: the classes as a list, or as `index: name`; got "
+            f"{shorten_name(str(names))!r}"
+        )
     indices = {}
     for index, name in names.items():
         if not INDEX.fullmatch(str(index)) or isinstance(name, dict | list) or name in (None, ""):
@@ -191,8 +194,15 @@ def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
                 "whole numbers from 0, names are text"
             )
         indices[int(index)] = str(name)
+    first_indices: dict[str, int] = {}
+    for index, name in indices.items():
+        if (first := first_indices.setdefault(name, index)) != index:
+            raise DataError(
+                f"{file}: names has {name!r} for the classes {first} and {index}; give each class "
+                "its own name"
+            )
     count = content.get("nc")
-    if count is not None and count != len(indices):
+    if count is not None and str(count).strip() != str(len(indices)):
         raise DataError(
             f"{file} has nc: {count}, but names has {Count(len(indices)):class}; fix one of them"
         )

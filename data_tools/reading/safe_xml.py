@@ -49,9 +49,16 @@ def read_xml(file: Path) -> ElementTree.Element:
     guard.StartDoctypeDeclHandler = refuse
     try:
         guard.Parse(content, True)
-        return ElementTree.fromstring(content)
+        return _remove_namespaces(ElementTree.fromstring(content))
     except (expat.ExpatError, ElementTree.ParseError, LookupError, ValueError) as error:
         raise DataError(f"{file} is not valid XML ({error}); repair it") from error
+
+
+def _remove_namespaces(root: ElementTree.Element) -> ElementTree.Element:
+    """Remove the namespaces from the names of elements, which ElementTree writes as `{URI}name`."""
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
 
 
 def _encode_as_utf8(content: bytes, file: Path) -> bytes:

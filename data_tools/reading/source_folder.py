@@ -96,9 +96,16 @@ def unwrap_folders(folder: Path) -> Iterator[Path]:
 
 
 def find_split_lists(folder: Path) -> dict[str, Path]:
-    """Return those of `train.txt`, `val.txt` and `test.txt` that a folder contains, by split."""
-    lists = {split: folder / f"{split}.txt" for split in SPLITS}
-    return {split: file for split, file in lists.items() if file.is_file()}
+    """Return those of `train.txt`, `val.txt` and `test.txt` that a folder contains, by split.
+
+    Without one of them, a list with another name of its split counts, such as `valid.txt`.
+    """
+    names = {split: split for split in SPLITS} | SPLIT_ALIASES
+    lists: dict[str, Path] = {}
+    for name, split in names.items():
+        if split not in lists and (file := folder / f"{name}.txt").is_file():
+            lists[split] = file
+    return {split: lists[split] for split in SPLITS if split in lists}
 
 
 def _find_missing(folder: Path, parts: Mapping[str, str]) -> list[str]:
@@ -144,7 +151,9 @@ def read_lines(file: Path) -> list[str]:
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{file} cannot be read as UTF-8 text ({error}); replace it") from None
+        raise DataError(
+            f"{file} cannot be read as UTF-8 text ({error}); save it as UTF-8"
+        ) from None
     if "\0" in text:
         raise DataError(f"{file} contains a zero byte, so it is not a text file; replace it")
     return text.splitlines()

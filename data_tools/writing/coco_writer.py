@@ -94,11 +94,14 @@ class CocoWriter:
         if self.file.exists():
             raise DataError(f"{self.file} already exists; choose another output folder")
         names = [category.name for category in categories]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated or not names:
+        if not names:
             raise DataError(
-                f"the categories of {self.file} are {names}; at least one is required, and each "
-                "name only once"
+                "the source has no object, so there are no classes; set the option classes"
+            )
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(
+                f"the classes include {format_list(map(repr, repeated))} more than once; give each "
+                "class its own name"
             )
         require_class_names(names, str(self.file))
         self.split = split

@@ -59,6 +59,8 @@ def parse_json(content: bytes, path: Path) -> Any:
             f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
             "is it complete, and the right file?"
         ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not JSON in UTF-8: {error}; save it as UTF-8") from None
     except (ValueError, RecursionError) as error:  # includes numbers with thousands of digits
         raise DataError(f"{path} is not JSON: {error}; is it the right file?") from None
 

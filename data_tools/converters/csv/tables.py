@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,8 @@ def read_box_table(
             f"the table {file} is missing; add it, or name another one in tables"
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the table {file} cannot be read ({error}); it must be a CSV") from None
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeError) else "it must be a CSV"
+        raise DataError(f"the table {file} cannot be read ({error}); {remedy}") from None
     if not images:
         raise DataError(f"the table {file} has no rows; is it the right file?")
     return images
@@ -156,14 +158,21 @@ def resolve_columns(
     for key in OPTIONAL:
         if key not in columns and names[key] not in header:
             names[key] = ""
-    missing = [name for name in names.values() if name and name not in header]
+    missing = {key: name for key, name in names.items() if name and name not in header}
     if missing:
         header_text = ", ".join(" ".join(name.split()) for name in header) or "none"
+        remedy = f"name the columns with columns={{{', '.join(f'{key}: NAME' for key in missing)}}}"
+        if any(map(_is_number, header)):
+            remedy = "the first line is a row; add a line with the names of the columns above it"
         raise DataError(
-            f"the table {file} has no column {missing[0]!r}; it has {header_text}: "
-            "name the columns with columns={...}"
+            f"the table {file} has no column {next(iter(missing.values()))!r}; it has "
+            f"{header_text}: {remedy}"
         )
     return names
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+([.,][0-9]+)?", text) is not None
 
 
 def _add_row(

@@ -276,3 +276,27 @@ def test_labels_that_are_numbers_are_read_as_text(tmp_path: Path) -> None:
     (skipped,) = summary.skipped
     assert skipped.description == "7 (shape 7)"
     assert summary.warnings[-1] == "labels that are numbers were read as text: 1 file (a.json)"
+
+
+def test_null_shapes_are_none_and_suffixes_may_be_upper_case(tmp_path: Path) -> None:
+    source = labelme(tmp_path / "in/a.json", [shape("car", SQUARE)])
+    labelme(source / "b.json", [], shapes=None)
+    labelme(source / "c.json", [shape("car", SQUARE)])
+    (source / "c.json").rename(source / "c.JSON")
+    (train,) = convert_labelme(source, tmp_path / "out")
+    assert (train.images, train.objects, train.skipped) == (3, {"car": 2}, ())
+    (source / "train.txt").write_text("a\nc\n")
+    (train,) = convert_labelme(source, tmp_path / "listed")
+    assert (train.images, train.objects) == (2, {"car": 2})
+    (source / "train.txt").unlink()
+    (source / "b.json").write_text('{"imagePath": "b.jpg"}')
+    with pytest.raises(DataError, match=r"b\.json has no list of shapes"):
+        convert_labelme(source, tmp_path / "absent")
+
+
+def test_one_shape_of_an_unknown_kind_is_skipped(tmp_path: Path) -> None:
+    shapes = [shape("car", SQUARE), shape("car", SQUARE, "cube")]
+    (train,) = convert_labelme(labelme(tmp_path / "in/a.json", shapes), tmp_path / "out")
+    assert train.objects == {"car": 1}
+    assert train.warnings[0].startswith("1 invalid object is skipped: shape 1 of ")
+    assert "(car) is a 'cube'; supported shapes: polygon" in train.warnings[0]

@@ -138,7 +138,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         read_voc_file(tmp_path / "cut.xml")
     source = voc(tmp_path / "in", [("", (1, 1, 5, 5), 0)])
     with pytest.raises(DataError, match=r"object 0 .* has no name"):
-        read_voc_file(source / "Annotations/a.xml")
+        convert_voc(source, tmp_path / "out")
 
 
 def test_one_invalid_box_is_skipped(tmp_path: Path) -> None:
@@ -151,6 +151,32 @@ def test_one_invalid_box_is_skipped(tmp_path: Path) -> None:
     source = voc(tmp_path / "all", objects[1:])
     with pytest.raises(DataError, match=r"object 0 of .*a\.xml has the box .*'left'"):
         convert_voc(source, tmp_path / "none")
+
+
+def test_one_object_without_class_is_skipped(tmp_path: Path) -> None:
+    objects = [("cat", (1, 1, 5, 5), 0), (" ", (1, 1, 5, 5), 0)]
+    (summary,) = convert_voc(voc(tmp_path / "in", objects), tmp_path / "out")
+    assert summary.objects == {"cat": 1}
+    (skipped,) = summary.skipped
+    assert skipped.description == "(object 1)"
+    assert summary.warnings[0].startswith("1 invalid object is skipped: object 1 of ")
+
+
+def test_names_of_elements_may_have_a_namespace(tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [("cat", (1, 2, 9, 8), 0)])
+    file = source / "Annotations/a.xml"
+    file.write_text(file.read_text().replace("<annotation>", '<annotation xmlns="urn:voc">'))
+    convert_voc(source, tmp_path / "out")
+    (annotation,) = load(tmp_path / "out/val.json")["annotations"]
+    assert annotation["bbox"] == [1, 2, 8, 6]
+
+
+def test_a_source_without_objects_needs_classes(tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [])
+    with pytest.raises(DataError, match="no object, so there are no classes; set the option cl"):
+        convert_voc(source, tmp_path / "out")
+    (summary,) = convert_voc(source, tmp_path / "out", classes=["cat"])
+    assert summary.objects == {"cat": 0}
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
@@ -226,7 +252,7 @@ def test_swapped_corners_are_exchanged_and_counted(tmp_path: Path) -> None:
     ("word", "iscrowd"),
     [
         *(("True", 1), ("true", 1), ("YES", 1), (" 1 ", 1), ("False", 0), ("no", 0), ("0", 0)),
-        *(("Unspecified", 0), ("", 0)),
+        *(("Unspecified", 0), ("", 0), ("1.0", 1), ("0.0", 0)),
     ],
 )
 def test_difficult_in_words(word: str, iscrowd: int, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ XML = f"<annotation><object><name>cat</name>{BOX}</object></annotation>"
         # Pairs of image and XML file.
         ([("images/a.jpg", "annotations/a.xml")], {"train": 1}),
         ([("JPEGImages/a.jpg", "Annotations/a.xml")], {"train": 1}),
-        ([("a.jpg", "a.xml"), ("b.png", "b.xml")], {"train": 2}),
+        ([("images/a.jpg", "annotations/xmls/a.xml")], {"train": 1}),
+        ([("a.jpg", "a.xml"), ("b.png", "b.XML")], {"train": 2}),
         ([("train/a.jpg", "train/a.xml"), ("valid/b.jpg", "valid/b.xml")], {"train": 1, "val": 1}),
         (
             [("Training/images/a.jpg", "Training/annotations/a.xml"), ("test/b.png", "test/b.xml")],
@@ -67,3 +68,27 @@ def test_the_raccoon_sample(shared_data: Path, tmp_path: Path) -> None:
         for file in (shared_data / "raccoon/annotations").glob("*.xml")
     )
     assert train.objects == {"raccoon": num_objects - len(train.skipped)}
+
+
+@pytest.mark.parametrize(
+    ("lists", "counts", "warning"),
+    [
+        ({"train": "a", "valid": "b"}, {"train": 1, "val": 1}, ""),
+        ({"training": "a", "validation": "b"}, {"train": 1, "val": 1}, ""),
+        ({"train": "a", "trainval": "a\nb"}, {"train": 1}, ""),
+        ({"trainval": "a", "test": "b"}, {"train": 1, "test": 1}, "trainval.txt is read as train"),
+    ],
+)
+def test_other_names_of_lists(
+    lists: dict[str, str], counts: dict[str, int], warning: str, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / f"in/JPEGImages/{name}.jpg")
+        text(tmp_path / f"in/Annotations/{name}.xml", XML)
+        text(tmp_path / f"in/Annotations/{name}.xml.txt", "notes")
+    for name, content in lists.items():
+        text(tmp_path / f"in/ImageSets/Main/{name}.txt", content)
+    splits = convert_voc(tmp_path / "in", tmp_path / "out")
+    assert {split.split: split.objects["cat"] for split in splits} == counts
+    assert "".join(splits[0].warnings).startswith(warning)
+    assert len(splits[0].warnings) == bool(warning)

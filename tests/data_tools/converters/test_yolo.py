@@ -121,7 +121,10 @@ def test_a_test_split_without_labels_is_not_annotated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("3 0.5 0.5 0.1 0.2", "line 2 has the class 3; data.yaml has 0 person, 1 bicycle, 2 car"),
+        (
+            "3 0.5 0.5 0.1 0.2",
+            "line 2 has the class 3; the classes are 0 person, 1 bicycle, 2 car: corr",
+        ),
         ("-1 0.5 0.5 0.1 0.2", "line 2 has the class -1"),
         ("0.5 0.5 0.5 0.1 0.2", "line 2 has the class 0.5"),
     ],
@@ -178,7 +181,10 @@ def test_layouts_of_exporting_tools(tmp_path: Path) -> None:
         ("names: {x: a}\ntrain: images/train\n", "names has an entry for 'x'"),
         ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", "describes key points"),
         ("- a\n", "is not a mapping"),
-        ("names: [a, a]\ntrain: images/train\n", "each name only once"),
+        (
+            "names: [a, a]\ntrain: images/train\n",
+            "names has 'a' for the classes 0 and 1; give each",
+        ),
         ("names: [a\n", "not valid YAML"),
         ("names: &x [a]\nother: *x\ntrain: images/train\n", "alias"),
     ],
@@ -367,3 +373,54 @@ def test_darknet(tmp_path: Path) -> None:
     (source / "obj.data").write_text("train = train.txt\n")
     with pytest.raises(DataError, match=r"obj\.data needs the key names"):
         convert_yolo(source, tmp_path / "none")
+
+
+def test_the_number_of_classes_may_be_text(tmp_path: Path) -> None:
+    description = "nc: '2'\nnames: [a, b]\ntrain: images/train\n"
+    source = yolo(tmp_path / "in", {"train/a": "1 0.5 0.5 0.1 0.2"}, description)
+    (train,) = convert_yolo(source, tmp_path / "out")
+    assert train.objects == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("line", ["1 0,5 0,5 0,1 0,2", "1, 0.5, 0.5, 0.1, 0.2", "1 0.5 0,5 .1 0.2"])
+def test_commas_in_lines_are_repaired_and_counted(tmp_path: Path, line: str) -> None:
+    source = yolo(tmp_path / "in", {"train/a": line, "val/b": "0 0.5 0.5 0.1 0.2"})
+    train, val = convert_yolo(source, tmp_path / "out")
+    (annotation,) = load(tmp_path / "out/train.json")["annotations"]
+    assert annotation["bbox"] == [90, 40, 20, 20]
+    assert train.warnings == (
+        "commas in numbers are read as decimal points, commas after them ignored: 1 file (a.txt)",
+    )
+    assert val.warnings == ()
+
+
+@pytest.mark.parametrize("images", ["images", "Images", "IMAGES"])
+@pytest.mark.parametrize(
+    "label", ["labels/train/A.TXT", "Labels/train/A.txt", "LABELS/train/A.Txt"]
+)
+def test_label_files_in_another_case_are_found(tmp_path: Path, images: str, label: str) -> None:
+    root = yolo(tmp_path / "in", {}, f"names: [a]\ntrain: {images}/train\n")
+    for name in ("A.JPG", "b.jpg"):
+        file = root / images / "train" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((100, 200, 3), dtype=np.uint8)).save(file)
+    (root / label).parent.mkdir(parents=True)
+    (root / label).write_text("0 0.5 0.5 0.1 0.2")
+    (root / label).with_name("c.TXT").write_text("0 0.5 0.5 0.1 0.2")
+    (train,) = convert_yolo(root, tmp_path / "out")
+    assert (train.images, train.objects) == (2, {"a": 1})
+    (orphan,) = train.skipped
+    assert Path(orphan.file).name == "c.TXT"
+
+
+def test_hidden_files_in_a_list_are_ignored(tmp_path: Path) -> None:
+    labels: dict[str, str | None] = {"train/a": "0 0.5 0.5 0.1 0.2"}
+    source = yolo(tmp_path / "in", labels, "names: [a]\ntrain: train.txt\n")
+    (source / "images/train/.ipynb_checkpoints").mkdir()
+    (source / "images/train/.ipynb_checkpoints/a-checkpoint.png").write_bytes(b"1")
+    (source / "train.txt").write_text(
+        "./images/train/a.png\nimages/train/._a.png\n"
+        "images/train/.ipynb_checkpoints/a-checkpoint.png\n"
+    )
+    (train,) = convert_yolo(source, tmp_path / "out")
+    assert (train.images, train.objects) == (1, {"a": 1})

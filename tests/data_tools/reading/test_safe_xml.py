@@ -45,3 +45,10 @@ def test_ambiguous_encodings_are_refused(declaration: bytes, message: str, tmp_p
     (tmp_path / "a.xml").write_bytes(declaration + f"<a>{CHINESE}</a>".encode("gbk"))
     with pytest.raises(DataError, match=rf"a\.xml .*{message}"):
         read_xml(tmp_path / "a.xml")
+
+
+def test_namespaces_are_removed(tmp_path: Path) -> None:
+    text = '<v:a xmlns:v="urn:v" xmlns="urn:w"><v:b><c>1</c></v:b><!-- note --></v:a>'
+    (tmp_path / "a.xml").write_text(text)
+    root = read_xml(tmp_path / "a.xml")
+    assert (root.tag, root.findtext("b/c")) == ("a", "1")

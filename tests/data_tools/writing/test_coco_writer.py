@@ -147,7 +147,7 @@ def test_wrong_contents_are_named(tmp_path: Path) -> None:
         coco.add_semantic(image_id, np.full((6, 8), 3))
     with pytest.raises(DataError, match="is not inside the images root"):
         coco.add_image(image(tmp_path / "elsewhere.png"))
-    with pytest.raises(DataError, match="each name only once"):
+    with pytest.raises(DataError, match="the classes include 'a' more than once"):
         CocoWriter(tmp_path, "val", [CategorySpec("a"), CategorySpec("a")], annotated=())
     assert coco.write().objects == {"road": 0, "car": 0}
 

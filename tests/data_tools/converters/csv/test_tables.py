@@ -163,8 +163,22 @@ def test_two_columns_of_one_meaning_are_named(tmp_path: Path) -> None:
 
 
 def test_a_corner_and_a_size_are_not_guessed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no column 'x_min'; it has filename, class, x, y"):
-        read_box_table(table(tmp_path, "a,cat,1,2,3,4\n", "filename,class,x,y,width,height\n"), {})
+    file = table(tmp_path, "a,cat,1,2,3,4\n", "filename,class,x,y,width,height\n")
+    with pytest.raises(DataError) as error:
+        read_box_table(file, {})
+    assert str(error.value) == (
+        f"the table {file} has no column 'x_min'; it has filename, class, x, y, width, height: "
+        "name the columns with columns={x_min: NAME, y_min: NAME, x_max: NAME, y_max: NAME}"
+    )
+
+
+def test_a_table_without_header_and_one_in_another_encoding_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"it has a\.jpg, cat, 1, 2, 3, 4: the first line is a row"):
+        read_box_table(table(tmp_path, "b.jpg,cat,1,2,3,4\n", "a.jpg,cat,1,2,3,4\n"), {})
+    file = table(tmp_path, "a,cat,1,2,3,4\n", "image,class,x1,y1,x2,y2\n")
+    file.write_bytes(file.read_bytes().replace(b"cat", "\u6c7d".encode("gbk")))
+    with pytest.raises(DataError, match=r"cannot be read \(.*\); save it as UTF-8"):
+        read_box_table(file, {})
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
