@@ -134,8 +134,9 @@ def convert_labelme(
         raise DataError(
             "no file has a shape with an area, so there are no classes; set the option classes"
         )
-    objects = (entry for files in splits.values() for file in files for entry in file.objects)
-    require_coordinate_unit(get_bounding_boxes(objects), source, relative=relative)
+    for split, files in splits.items():
+        boxes = get_bounding_boxes(entry for file in files for entry in file.objects)
+        require_coordinate_unit(boxes, f"{source}, {split}", relative=relative)
     dataset = DatasetWriter(
         out,
         [CategorySpec(name) for name in class_names],

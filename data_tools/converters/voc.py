@@ -135,8 +135,10 @@ def convert_voc(
     errors = [error for annotation in annotations.values() for _, error in annotation.invalid]
     if not class_names and errors:
         raise errors[0]
-    boxes = (entry.corners for file in annotations.values() for entry in file.objects)
-    require_coordinate_unit(boxes, source, relative=relative)
+    for split, split_samples in layout.splits.items():
+        files = (annotations[sample.xml] for sample in split_samples)
+        boxes = (entry.corners for file in files for entry in file.objects)
+        require_coordinate_unit(boxes, f"{source}, {split}", relative=relative)
     dataset = DatasetWriter(
         out,
         [CategorySpec(name) for name in class_names],

@@ -109,10 +109,14 @@ def add_labeled_object(
     """
     polygons = [*labeled_object.polygons, *map(_rectangle_to_polygon, labeled_object.boxes)]
     label = labeled_object.label
+    for part in (*labeled_object.boxes, *labeled_object.polygons):
+        corners = (min(part[0::2]), min(part[1::2]), max(part[0::2]), max(part[1::2]))
+        if (part_box := clip_corners(corners, size)) is not None:
+            writer.count_box_format(image_id, part_box)
     flags: _Flags = {"iscrowd": labeled_object.iscrowd, "attributes": labeled_object.attributes}
     if labeled_object.kind == "box":
-        corners = np.reshape(labeled_object.boxes, (-1, 2))
-        box = clip_corners([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], size)
+        points = np.reshape(labeled_object.boxes, (-1, 2))
+        box = clip_corners([*points.min(axis=0).tolist(), *points.max(axis=0).tolist()], size)
         is_visible = box is not None
         if box is not None:
             writer.add_box(image_id, label, box, **flags)

@@ -295,7 +295,7 @@ class CocoWriter:
             self.declare_annotated("boxes", "masks")
 
     def count_box_format(self, image_id: int, box: Sequence[float]) -> None:
-        """Count a box (x, y, width, height) as the source states it, before it is clipped."""
+        """Count a box (x, y, width, height) for warnings on other formats of the source."""
         self._box_formats.add(box, self.get_image_size(image_id))
 
     def get_image_size(self, image_id: int) -> tuple[int, int]:
@@ -361,12 +361,17 @@ class CocoWriter:
         return [warning]
 
     def _list_format_warnings(self) -> list[str]:
-        """Return a warning if widths and heights of the source are probably corners."""
+        """Return warnings on boxes of the source that probably have another format."""
         counts = self._box_formats.count()
-        if not counts.are_corners:
-            return []
-        warning = (
-            f"{counts.describe_corners()}; if the widths and heights of the source are the lower "
-            "right corners x2, y2, convert it with these columns as x_max and y_max"
-        )
-        return [warning]
+        warnings = []
+        if counts.are_corners:
+            warnings.append(
+                f"{counts.describe_corners()}; if the widths and heights of the source are the "
+                "lower right corners x2, y2, convert it with these columns as x_max and y_max"
+            )
+        if counts.are_relative:
+            warnings.append(
+                f"{counts.describe_relative()}; if their coordinates are fractions of the image "
+                "size, replace them by pixels in the source"
+            )
+        return warnings

@@ -300,3 +300,13 @@ def test_one_shape_of_an_unknown_kind_is_skipped(tmp_path: Path) -> None:
     assert train.objects == {"car": 1}
     assert train.warnings[0].startswith("1 invalid object is skipped: shape 1 of ")
     assert "(car) is a 'cube'; supported shapes: polygon" in train.warnings[0]
+
+
+def test_some_relative_shapes_are_reported(tmp_path: Path) -> None:
+    relative = [[0.1, 0.1], [0.4, 0.1], [0.4, 0.4]]
+    shapes = [shape("car", SQUARE)] * 8 + [shape("car", relative), shape("car", relative[::2])]
+    shapes[-1]["shape_type"] = "rectangle"
+    (train,) = convert_labelme(labelme(tmp_path / "in/a.json", shapes), tmp_path / "out")
+    (warning,) = train.warnings
+    assert warning.startswith("2 of 10 boxes have no coordinate outside 0..1, so in pixels each")
+    assert warning.endswith("fractions of the image size, replace them by pixels in the source")

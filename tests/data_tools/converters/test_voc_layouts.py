@@ -92,3 +92,15 @@ def test_other_names_of_lists(
     assert {split.split: split.objects["cat"] for split in splits} == counts
     assert "".join(splits[0].warnings).startswith(warning)
     assert len(splits[0].warnings) == bool(warning)
+
+
+def test_one_split_with_relative_boxes(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>0.1</xmin><ymin>0.2</ymin><xmax>0.9</xmax><ymax>0.8</ymax></bndbox>"
+    relative = XML.replace(BOX, box)
+    for number in range(10):
+        image(tmp_path / f"in/train/a{number}.jpg")
+        text(tmp_path / f"in/train/a{number}.xml", XML)
+    image(tmp_path / "in/valid/b.jpg")
+    text(tmp_path / "in/valid/b.xml", relative)
+    with pytest.raises(DataError, match=r"in, val: 1 of 1 box has no coordinate outside 0\.\.1"):
+        convert_voc(tmp_path / "in", tmp_path / "out")
