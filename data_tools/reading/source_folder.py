@@ -95,17 +95,22 @@ def unwrap_folders(folder: Path) -> Iterator[Path]:
         yield folder
 
 
+def list_names(split: str) -> list[str]:
+    """Return the names of a split in files and folders, the usual one first."""
+    return [split, *(alias for alias, meaning in SPLIT_ALIASES.items() if meaning == split)]
+
+
 def find_split_lists(folder: Path) -> dict[str, Path]:
     """Return those of `train.txt`, `val.txt` and `test.txt` that a folder contains, by split.
 
     Without one of them, a list with another name of its split counts, such as `valid.txt`.
     """
-    names = {split: split for split in SPLITS} | SPLIT_ALIASES
     lists: dict[str, Path] = {}
-    for name, split in names.items():
-        if split not in lists and (file := folder / f"{name}.txt").is_file():
+    for split in SPLITS:
+        files = (folder / f"{name}.txt" for name in list_names(split))
+        if file := next((file for file in files if file.is_file()), None):
             lists[split] = file
-    return {split: lists[split] for split in SPLITS if split in lists}
+    return lists
 
 
 def _find_missing(folder: Path, parts: Mapping[str, str]) -> list[str]:

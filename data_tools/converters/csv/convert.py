@@ -34,9 +34,12 @@ from data_tools.converters.dicom.options import DicomOptions
 from data_tools.reading.class_names import collect_class_names
 from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
+    SPLIT_ALIASES,
     SPLITS,
     format_listing,
     hold_out,
+    is_file,
+    list_names,
     require_parts,
 )
 from data_tools.shapes.boxes import SourceBox, add_clipped_box
@@ -45,11 +48,17 @@ from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.progress import Progress, track_splits
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
-TABLES = ("annotations/annotations_{split}.csv", "annotations_{split}.csv", "{split}.csv")
-"""Paths where the table of a split is looked for, in this order."""
+TABLES = (
+    "annotations/annotations_{split}.csv",
+    "annotations_{split}.csv",
+    "{split}.csv",
+    "{split}/_annotations.csv",
+)
+"""Paths where the table of a split is looked for, in this order; the last one is Roboflow's."""
 
 
 def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
@@ -72,10 +81,11 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     """Convert every native split to COCO JSON with boxes.
 
     Args:
-        source: Folder that contains tables and images.
+        source: Folder that contains tables and images, or a table in the folder of its images.
         out: Folder for the JSON files, and for `images/` if the images are DICOM files.
         tables: Split -> CSV file, relative to the source; default: the first that exists of
-            annotations/annotations_{split}.csv, annotations_{split}.csv and {split}.csv.
+            annotations/annotations_{split}.csv, annotations_{split}.csv, {split}.csv and
+            {split}/_annotations.csv. A single table of another name is `train`.
         columns: Meaning -> name of a column, for the meanings image, class, reader, x_min, y_min,
             x_max, y_max, width, height and group; default: the columns of VinDr-CXR, or
             usual names such as filename, class, xmin, ymin, xmax, ymax.
@@ -102,8 +112,8 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         DataError: If a table, column, image, class or reader is missing or invalid; the message
             names it.
     """
-    require_parts(source, ())
     files = find_tables(source, tables)
+    source = source.parent if is_file(source) else source
     tables_by_split = {
         split: read_box_table(file, columns or {}, empty=empty) for split, file in files.items()
     }
@@ -177,12 +187,16 @@ def find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pat
     """Return the table of every split.
 
     Args:
-        source: Folder of the tables.
+        source: Folder of the tables, or a single table.
         tables: Split -> table, relative to the source; None for those with the usual names.
 
     Raises:
         DataError: If a split is unknown, or there is no table.
     """
+    if is_file(source):
+        split = SPLIT_ALIASES.get(source.stem, source.stem)
+        return {split if split in SPLITS else "train": source}
+    require_parts(source, ())
     if tables:
         unknown = [split for split in tables if split not in SPLITS]
         if unknown:
@@ -190,9 +204,12 @@ def find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pat
         return {split: source / tables[split] for split in SPLITS if split in tables}
     files: dict[str, Path] = {}
     for split in SPLITS:
-        for pattern in TABLES:
-            if (file := source / pattern.format(split=split)).is_file():
-                files.setdefault(split, file)
+        paths = (pattern.format(split=name) for name in list_names(split) for pattern in TABLES)
+        if file := next((source / path for path in paths if (source / path).is_file()), None):
+            files[split] = file
+    others = [file for file in list_children(source) if file.suffix.lower() == ".csv"]
+    if not files and len(others) == 1:
+        return {"train": others[0]}
     if not files:
         raise DataError(
             f"{source} contains no table (none of {', '.join(TABLES).format(split='train')}); "

@@ -21,11 +21,13 @@ USUAL_NAMES = {
     "y_min": ("ymin", "y1", "top"),
     "x_max": ("xmax", "x2", "right"),
     "y_max": ("ymax", "y2", "bottom"),
+    "image_height": ("height", "imageheight", "imgheight"),
+    "image_width": ("width", "imagewidth", "imgwidth"),
 }
 """Meaning of a column -> usual names in lower case, without spaces and punctuation.
 
-`x`, `y`, `width` and `height` are not among them: they may be a corner or the center of a box, and
-the size of a box or of its image.
+`x` and `y` are not among them, because they may be a corner or the center of a box. In tables with
+both corners, `width` and `height` are usually the size of the image.
 """
 
 

@@ -10,9 +10,10 @@ from data_tools.converters.csv.tables import TableImage
 from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
+from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.name_lists import normalize_name
 from data_tools.reading.recorded_paths import RecordedPaths, are_same_path
-from data_tools.reading.source_folder import IMAGE_SUFFIXES, make_absolute
+from data_tools.reading.source_folder import IMAGE_SUFFIXES, list_names, make_absolute
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.images.find_images import find_file, walk_files
 from resnet_tasks.errors import DataError
@@ -86,6 +87,7 @@ class SourceImage:
     ) -> None:
         path, group = entry.path, entry.image.group
         self.path, self._name = path, entry.name
+        self._table, self._size = entry.table, entry.image.size
         self._dicom = open_dicom(path, dicom_options, plan) if is_dicom else None
         self.group = None if group is None else dicom_options.hash_identity("group", group)
         if self._dicom is not None:
@@ -108,6 +110,10 @@ class SourceImage:
             DataError: If the image cannot be read.
         """
         if self._dicom is None:
+            statement = f"{self._table} describes {self._name} with the size"
+            measure_stated_size(
+                self.path, self._size, statement, "its boxes would be misplaced, so "
+            )
             return AddedFrame(writer.add_image(self.path, group=self.group))
         added, *others = add_frames(
             writer, self._dicom, Path(get_file_name(self._name)), self.group
@@ -168,7 +174,8 @@ def find_exact_path(name: str, root: Path) -> list[Path]:
 
 def find_folder(source: Path, split: str) -> Path:
     """Return the folder of the images of a split: the folder of its name, else the source."""
-    return source / split if (source / split).is_dir() else source
+    folders = (source / name for name in list_names(split))
+    return next((folder for folder in folders if folder.is_dir()), source)
 
 
 def list_image_files(folder: Path) -> dict[str, list[Path]]:

@@ -80,12 +80,14 @@ class TableImage:
         boxes: Boxes of all readers, in order of the table.
         invalid: Rows that cannot be used, in order of the table.
         group: Patient or study; None if the table has no such column.
+        size: (height, width) of the image; None if the table does not state it.
     """
 
     readers: set[str] = field(default_factory=set)
     boxes: list[TableBox] = field(default_factory=list)
     invalid: list[InvalidRow] = field(default_factory=list)
     group: str | None = None
+    size: tuple[int, int] | None = None
 
 
 def read_box_table(
@@ -118,6 +120,8 @@ def read_box_table(
                 line = rows.line_num + num_header_lines
                 if any(cells.values()):
                     _add_row(images, cells, empty, f"{file}:{line}", line)
+                    image = images[cells["image"]]
+                    image.size = image.size or _parse_image_size(cells)
     except FileNotFoundError:
         raise DataError(
             f"the table {file} is missing; add it, or name another one in tables"
@@ -162,13 +166,23 @@ def resolve_columns(
     if missing:
         header_text = ", ".join(" ".join(name.split()) for name in header) or "none"
         remedy = f"name the columns with columns={{{', '.join(f'{key}: NAME' for key in missing)}}}"
+        if {"x_max", "y_max"} <= missing.keys():
+            remedy += " (or width and height in place of x_max and y_max)"
         if any(map(_is_number, header)):
             remedy = "the first line is a row; add a line with the names of the columns above it"
         raise DataError(
             f"the table {file} has no column {next(iter(missing.values()))!r}; it has "
             f"{header_text}: {remedy}"
         )
-    return names
+    return names | _find_size_columns(header, names)
+
+
+def _find_size_columns(header: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns of the size of the image, unless they are the size of the box."""
+    if names["width"] or names["height"]:
+        return {}
+    columns = {key: find_usual_column(key, "", header, Path()) for key in _IMAGE_SIZE}
+    return columns if all(columns.values()) else {}
 
 
 def _is_number(text: str) -> bool:
@@ -212,6 +226,21 @@ def _add_row(
     image.invalid.append(InvalidRow(reader, description, InvalidShapeError(location + fault)))
 
 
+def _parse_image_size(cells: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the (height, width) of the image that a row states."""
+    try:
+        height, width = (float(cells[key]) for key in _IMAGE_SIZE)
+    except (KeyError, ValueError):
+        return None
+    if (x := _parse_corners(cells)) is not None:
+        difference = max(abs(x[2] - x[0] - width), abs(x[3] - x[1] - height))
+        if difference <= 1:  # the columns are the width and height of the box
+            return None
+    is_size = height.is_integer() and width.is_integer() and min(height, width) > 0
+    return (int(height), int(width)) if is_size else None
+
+
+_IMAGE_SIZE = ("image_height", "image_width")
 _NUMBERS = ("x_min", "y_min", "x_max", "y_max", "width", "height")
 
 

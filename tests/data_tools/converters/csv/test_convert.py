@@ -359,3 +359,45 @@ def test_corners_in_the_columns_of_sizes(tmp_path: Path) -> None:
     (summary,) = convert_csv_boxes(source, tmp_path / "corners")
     assert summary.warnings == ()
     assert boxes(tmp_path / "corners/train.json")[0] == ("a", 40, 30, 40, 30, None)
+
+
+USUAL = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "source", "splits"),
+    [
+        ({"train/_annotations.csv": "train/", "valid/_annotations.csv": "valid/"}, "", "train val"),
+        ({"validation.csv": "", "training.csv": "other/"}, "", "train val"),
+        ({"labels.csv": ""}, "", "train"),
+        ({"labels.csv": "", "others.csv": ""}, "labels.csv", "train"),
+        ({"valid.csv": ""}, "valid.csv", "val"),
+    ],
+)
+def test_tables_in_usual_places(
+    files: dict[str, str], source: str, splits: str, tmp_path: Path
+) -> None:
+    for number, (name, folder) in enumerate(files.items()):
+        image(tmp_path / "in" / folder / f"i{number}.png", seed=number)
+        text(tmp_path / "in" / name, f"{USUAL}i{number}.png,96,64,cat,10,20,40,60\n")
+    card = convert("csv-boxes", tmp_path / "in" / source, tmp_path / "out")
+    assert {split.split: split.objects["cat"] for split in card.splits} == dict.fromkeys(
+        splits.split(), 1
+    )
+
+
+def test_the_size_of_the_image_in_a_table_is_compared(tmp_path: Path) -> None:
+    image(tmp_path / "in/a.png")  # 96 x 64 (width x height)
+    file = tmp_path / "in/train.csv"
+    text(file, f"{USUAL}a.png,960,640,cat,10,20,40,60\n")
+    with pytest.raises(DataError) as error:
+        convert_csv_boxes(tmp_path / "in", tmp_path / "out")
+    assert str(error.value) == (
+        f"{file} describes a.png with the size (640, 960) (height, width), but "
+        f"{tmp_path / 'in/a.png'} has (64, 96); its boxes would be misplaced, so put the original "
+        "image there"
+    )
+    # The columns may also be the width and height of the box.
+    text(file, f"{USUAL}a.png,30,40,cat,10,20,40,60\na.png,,,cat,10,20,41,60\n")
+    (summary,) = convert_csv_boxes(tmp_path / "in", tmp_path / "out")
+    assert summary.objects == {"cat": 2}

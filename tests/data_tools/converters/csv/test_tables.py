@@ -168,7 +168,8 @@ def test_a_corner_and_a_size_are_not_guessed(tmp_path: Path) -> None:
         read_box_table(file, {})
     assert str(error.value) == (
         f"the table {file} has no column 'x_min'; it has filename, class, x, y, width, height: "
-        "name the columns with columns={x_min: NAME, y_min: NAME, x_max: NAME, y_max: NAME}"
+        "name the columns with columns={x_min: NAME, y_min: NAME, x_max: NAME, y_max: NAME} "
+        "(or width and height in place of x_max and y_max)"
     )
 
 
