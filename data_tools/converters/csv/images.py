@@ -40,12 +40,13 @@ class TableEntry:
         """Return one entry for two names of the same file, with the content of both.
 
         Raises:
-            DataError: If the names have different folders, or the groups differ.
+            DataError: If the names have different folders or suffixes, or the groups differ.
         """
-        if not are_same_path(self.name, other.name):
+        suffixes = {_get_suffix(self.name), _get_suffix(other.name)} - {""}
+        if len(suffixes) > 1 or not are_same_path(self.name, other.name):
             raise DataError(
                 f"{self.table} has rows for {self.name!r} and {other.name!r}, but only one such "
-                f"image exists, {self.path}; add the other image or write the same folders"
+                f"image exists, {self.path}; add the other image or write the same name"
             )
         first, second = self.image, other.image
         groups = {first.group, second.group} - {None}
@@ -60,6 +61,7 @@ class TableEntry:
             sorted((*first.boxes, *second.boxes), key=lambda box: box.line),
             [*first.invalid, *second.invalid],
             next(iter(groups), None),
+            first.size or second.size,
         )
         return replace(self, image=image)
 
@@ -189,11 +191,14 @@ def list_image_files(folder: Path) -> dict[str, list[Path]]:
 
 def strip_suffix(name: str) -> str:
     """Return a name without the suffix of an image or DICOM file."""
-    suffix = Path(name).suffix
+    return name[: len(name) - len(_get_suffix(name))]
+
+
+def _get_suffix(name: str) -> str:
+    """Return the suffix of an image or DICOM file in lower case; empty for other names."""
+    suffix = Path(name).suffix.lower()
     # The apparent suffix may be the end of a UID such as `1.2.840.113`.
-    return (
-        name.removesuffix(suffix) if suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else name
-    )
+    return suffix if suffix in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else ""
 
 
 def get_stem(name: str) -> str:

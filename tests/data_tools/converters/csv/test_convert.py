@@ -279,6 +279,9 @@ def test_rows_that_name_one_image_in_two_ways_are_joined(tmp_path: Path) -> None
     text(folder / "train.csv", f"{HEADER}p1/a.png,x,1,2,3,4\np2/a.png,x,1,2,3,4\n")
     with pytest.raises(DataError, match=r"'p1/a\.png' and 'p2/a\.png', but only one such image"):
         convert_csv_boxes(folder, tmp_path / "folders")
+    text(folder / "train.csv", f"{HEADER}a.png,x,1,2,3,4\na.jpg,x,1,2,3,4\n")
+    with pytest.raises(DataError, match=r"'a\.png' and 'a\.jpg', but only one such image"):
+        convert_csv_boxes(folder, tmp_path / "suffixes")
     header = HEADER.replace("\n", ",group\n")
     text(folder / "train.csv", f"{header}a,x,1,2,3,4,p\na.png,x,1,2,3,4,q\n")
     with pytest.raises(DataError, match=r"'a' and 'a\.png', which are both .* groups 'p' and 'q'"):
