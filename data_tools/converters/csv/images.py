@@ -113,9 +113,7 @@ class SourceImage:
         """
         if self._dicom is None:
             statement = f"{self._table} describes {self._name} with the size"
-            measure_stated_size(
-                self.path, self._size, statement, "its boxes would be misplaced, so "
-            )
+            measure_stated_size(self.path, self._size, statement, "its boxes would be misplaced")
             return AddedFrame(writer.add_image(self.path, group=self.group))
         added, *others = add_frames(
             writer, self._dicom, Path(get_file_name(self._name)), self.group

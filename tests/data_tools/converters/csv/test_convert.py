@@ -397,7 +397,7 @@ def test_the_size_of_the_image_in_a_table_is_compared(tmp_path: Path) -> None:
         convert_csv_boxes(tmp_path / "in", tmp_path / "out")
     assert str(error.value) == (
         f"{file} describes a.png with the size (640, 960) (height, width), but "
-        f"{tmp_path / 'in/a.png'} has (64, 96); its boxes would be misplaced, so put the original "
+        f"{tmp_path / 'in/a.png'} has (64, 96); its boxes would be misplaced: put the original "
         "image there"
     )
     # The columns may also be the width and height of the box.
