@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnet_tasks.data.images.channels import convert_channels
-from resnet_tasks.data.images.decoding import decode_pillow_image, to_native_byte_order
+from resnet_tasks.data.images.channels import convert_channels, decode_pillow_image
+from resnet_tasks.data.images.decoding import to_native_byte_order
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.inference.predictor import Predictor, predict_sources

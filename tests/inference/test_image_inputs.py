@@ -120,7 +120,7 @@ def test_a_path_stays_a_path(path: Any) -> None:
         (np.array([["a"]]), "has values of type <U1"),
         (
             np.concatenate((PIXELS, ALPHA), axis=2),
-            r"has the shape \(9, 7, 4\); allowed: \(height,  .* pass image\[:, :, :3\]",
+            r"has the shape \(9, 7, 4\); allowed: \(height, .* pass image\[:, :, :3\]",
         ),
         (PIXELS[:, :, :2], r"has the shape \(9, 7, 2\); allowed: \(height, width, 3\)"),
         (PIXELS[:3, :, [0, 1, 2, 0]], r"has the shape \(3, 7, 4\); .* an alpha channel"),

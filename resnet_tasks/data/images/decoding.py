@@ -16,9 +16,19 @@ import cv2
 import numpy as np
 import simplejpeg
 import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from resnet_tasks.data.images.channels import Array, ChannelLayout, StoredImage, convert_channels
+from resnet_tasks.data.images.channels import (
+    DEEP_GRAY_MODES,
+    EIGHT_BIT_MODES,
+    LAYOUTS,
+    Array,
+    ChannelLayout,
+    StoredImage,
+    convert_channels,
+    decode_8bit,
+    decode_deep_gray,
+)
 from resnet_tasks.data.images.image_damage import describe_damage
 from resnet_tasks.data.images.image_files import (
     DAMAGE,
@@ -46,8 +56,6 @@ MAX_PIXELS = 178_956_970
 Larger images may be decompression bombs and are rejected before they are decoded.
 """
 
-_DEEP_GRAY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
-_EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _JPEG_COLORS = {"L": "GRAY", "RGB": "RGB"}
 _JPEG_DAMAGE = ("Premature end", "premature end", "bad Huffman code")
 """Warnings of libjpeg after which pixels are gray or wrong."""
@@ -57,12 +65,6 @@ _TIFFFILE_PHOTOMETRICS = {0, 1, 2}  # gray, RGB
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _LZW = 5
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
-_LAYOUTS: dict[int, ChannelLayout] = {
-    1: "gray",
-    2: "gray and alpha",
-    3: "color",
-    4: "color and alpha",
-}
 
 
 def read_image(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> Array:
@@ -271,14 +273,14 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
     orientation = image.getexif().get(ORIENTATION, 1)
     jpeg = _decode_jpeg(image)
     if jpeg is not None:
-        return StoredImage(_apply_orientation(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
+        return StoredImage(_apply_orientation(jpeg, orientation), LAYOUTS[jpeg.shape[2]])
     verify_png(image, stream)
     # Loading all pixels detects truncation, which OpenCV would silently fill with gray.
     image.load()
-    if image.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
-        return _decode_8bit(image)
-    if image.mode in _DEEP_GRAY_MODES:
-        return StoredImage(_decode_deep_gray(image, raw_mode), "gray")
+    if image.mode in EIGHT_BIT_MODES and "16" not in raw_mode:
+        return decode_8bit(image)
+    if image.mode in DEEP_GRAY_MODES:
+        return StoredImage(decode_deep_gray(image, raw_mode), "gray")
     stream.seek(0)
     array = _decode_with_opencv(stream.read())
     if array is None:
@@ -290,38 +292,7 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
         )
     if raw_mode.startswith("LA"):  # OpenCV converts gray with alpha to color with alpha
         array = array[:, :, [0, 3]]
-    return StoredImage(_apply_orientation(array, orientation), _LAYOUTS[array.shape[2]])
-
-
-def decode_pillow_image(image: Image.Image, name: str) -> StoredImage:
-    """Return an image in memory, or an opened one, with its channels in their file's meaning.
-
-    Args:
-        image: Pillow image of any mode with 8 bits per channel, or with one deep channel.
-        name: Name of the image in error messages.
-
-    Raises:
-        DataError: If its mode is not supported, its file is damaged, or it is rotated by EXIF.
-    """
-    try:
-        image.load()
-        orientation = image.getexif().get(ORIENTATION, 1)
-    except DAMAGE as error:
-        raise DataError(f"{name} cannot be read: {describe_damage(error)}") from None
-    if orientation != 1:
-        raise DataError(
-            f"{name} is stored rotated or mirrored (EXIF orientation {orientation}), so that "
-            "predictions would not fit it; pass PIL.ImageOps.exif_transpose(image)"
-        )
-    if image.mode in _EIGHT_BIT_MODES:
-        return _decode_8bit(image)
-    if image.mode in _DEEP_GRAY_MODES:
-        return StoredImage(_decode_deep_gray(image, image.mode), "gray")
-    raise DataError(
-        f"{name} has the Pillow mode {image.mode}; allowed: "
-        f"{', '.join(sorted(_EIGHT_BIT_MODES | _DEEP_GRAY_MODES))}; convert it with "
-        'image.convert("RGB")'
-    )
+    return StoredImage(_apply_orientation(array, orientation), LAYOUTS[array.shape[2]])
 
 
 def _check_not_animated(path: Path, image: Image.Image) -> None:
@@ -355,29 +326,6 @@ def _decode_jpeg(image: Image.Image) -> Array | None:
             raise OSError(str(error)) from None
         return None
     return np.asarray(array) if array.shape[:2] == (image.height, image.width) else None
-
-
-def _decode_8bit(image: Image.Image) -> StoredImage:
-    # `exif_transpose` would copy an image that is already upright.
-    is_upright = image.getexif().get(ORIENTATION, 1) == 1
-    upright = image if is_upright else ImageOps.exif_transpose(image)
-    if upright.mode in ("P", "PA"):  # indices have no meaning without the palette
-        has_alpha = upright.mode == "PA" or "transparency" in upright.info
-        upright = upright.convert("RGBA" if has_alpha else "RGB")
-    elif upright.mode not in ("L", "LA", "RGB", "RGBA"):
-        upright = upright.convert("L" if upright.mode == "1" else "RGB")
-    pixels = np.array(upright)
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    return StoredImage(pixels, _LAYOUTS[pixels.shape[2]])
-
-
-def _decode_deep_gray(image: Image.Image, raw_mode: str) -> Array:
-    """Return `(h, w, 1)` uint16, int32 or float32 pixels, upright."""
-    array = np.asarray(ImageOps.exif_transpose(image))
-    # Older releases of Pillow decode 16-bit PNGs to 32 bits.
-    is_unsigned_16 = "16" in raw_mode and "S" not in raw_mode
-    kind = np.uint16 if is_unsigned_16 else array.dtype.newbyteorder("=")
-    return array.astype(kind)[:, :, None]
 
 
 def _decode_with_opencv(content: bytes) -> Array | None:
