@@ -9,7 +9,7 @@ from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.data.datasets.targets import has_annotations_for
-from resnet_tasks.errors import DataError, RecipeError, format_list
+from resnet_tasks.errors import DataError, RecipeError, format_list, shorten_name
 from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -64,7 +64,8 @@ def require_annotations(
             for split, dataset in (("train", train), ("val", val)):
                 for file in dataset.files:
                     notes += [f"{split}: {note}" for note in file.require_pixel_boxes()]
-            num_objects, num_crowds = _count_objects(task, table, val)
+            notes += _describe_crowd_classes(name, task, table, train)
+            num_objects, num_crowds = map(sum, _count_objects(task, table, val))
             if num_crowds and not num_objects:
                 notes.append(
                     f"val: {Count(num_crowds):region} of {name}'s classes with `iscrowd: 1`, but "
@@ -117,7 +118,7 @@ def _require_objects(head: str, task: Task, table: LabelTable, train: CocoDatase
     Raises:
         RecipeError: If there is none; the message counts the regions with `iscrowd: 1`.
     """
-    num_objects, num_crowds = _count_objects(task, table, train)
+    num_objects, num_crowds = map(sum, _count_objects(task, table, train))
     if num_objects:
         return
     message = (
@@ -133,9 +134,35 @@ def _require_objects(head: str, task: Task, table: LabelTable, train: CocoDatase
     raise RecipeError(f"{message}; add annotations, or remove the head")
 
 
-def _count_objects(task: Task, table: LabelTable, dataset: CocoDataset) -> tuple[int, int]:
-    """Return the number of objects and of crowd regions of the classes of a head."""
-    num_objects = num_crowds = 0
+def _describe_crowd_classes(
+    head: str, task: Task, table: LabelTable, train: CocoDataset
+) -> list[str]:
+    """Return a warning on the classes of a head whose objects are all crowds, if there are any."""
+    # Regions of stuff are crowds in COCO.
+    pairs = zip(train.categories.categories, table.mapping, strict=True)
+    things = {label for category, label in pairs if category.is_thing}
+    counts = zip(table.classes, *_count_objects(task, table, train), strict=True)
+    classes = [
+        f"{shorten_name(name)} ({Count(num_crowds):region})"
+        for label, (name, num_objects, num_crowds) in enumerate(counts)
+        if label in things and num_crowds and not num_objects
+    ]
+    if not classes:
+        return []
+    return [
+        (
+            f"warning: train: training ignores all objects of {Count(len(classes)):class} of "
+            f"{head}, because they have `iscrowd: 1`: {format_list(classes)}; if each is a single "
+            "object, set its `iscrowd` to 0"
+        )
+    ]
+
+
+def _count_objects(
+    task: Task, table: LabelTable, dataset: CocoDataset
+) -> tuple[list[int], list[int]]:
+    """Return the number of objects and of crowd regions of each class of a head."""
+    num_objects, num_crowds = [0] * len(table.classes), [0] * len(table.classes)
     for file in dataset.files:
         if not has_annotations_for(task.required_fields, file):
             continue
@@ -143,8 +170,8 @@ def _count_objects(task: Task, table: LabelTable, dataset: CocoDataset) -> tuple
         crowds = file.annotations.count_crowds(len(file.categories))
         for category_index, label in enumerate(table.mapping):
             if label >= 0:
-                num_objects += int(singles[category_index])
-                num_crowds += int(crowds[category_index])
+                num_objects[label] += int(singles[category_index])
+                num_crowds[label] += int(crowds[category_index])
     return num_objects, num_crowds
 
 

@@ -14,6 +14,7 @@ from resnet_tasks.recipe.data_root import get_data_root
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import SourceRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.recipe.shipped_recipes import list_recipes
 
 Split = Literal["train", "val", "test"]
 
@@ -30,11 +31,15 @@ def find_recipe_data(recipe: Recipe, data_root: Path | None = None) -> Path:
     """
     folder = get_data_root(data_root) / recipe.data.root  # an absolute data.root replaces the base
     if not folder.is_dir():
+        is_shipped = any(shipped.path.stem == recipe.name for shipped in list_recipes())
+        command = (
+            f"data prepare {recipe.data.root} --source DIR --out {folder}"
+            if is_shipped
+            else f"data convert FORMAT DIR {folder}"
+        )
         raise DataError(
             f"recipe {recipe.name}: the data folder {folder} does not exist; create it with "
-            f"`resnet-tasks data prepare {recipe.data.root} --source DIR --out {folder}` (or "
-            "`data convert`, see the header of the recipe), or give another folder with "
-            "--data-root"
+            f"`resnet-tasks {command}` (see the header of the recipe), or pass data.root=FOLDER"
         )
     return folder
 

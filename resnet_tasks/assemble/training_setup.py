@@ -48,6 +48,7 @@ from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.model import TaskModel
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
 
@@ -172,7 +173,7 @@ class TrainingSetup:
         source = (
             "placeholder categories, because its data is absent"
             if isinstance(self.val, SyntheticSamples)
-            else f"{len(self.labels.categories)} categories of its data"
+            else f"{Count(len(self.labels.categories)):category} of its data"
         )
         shape = get_backbone_shape(recipe.backbone)
         return f"{recipe.name}: {shape} with {heads}, {millions:.1f} M parameters, {source}"

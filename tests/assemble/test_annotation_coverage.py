@@ -338,6 +338,27 @@ def test_detection_without_objects_is_refused(data: Path) -> None:
         fit(made, data)
 
 
+def test_a_class_of_crowds_among_others_is_a_warning(data: Path) -> None:
+    heads = {"all": {"type": "faster_rcnn", "options": LIGHT, "classes": ["car", "van"]}}
+    path = data / "mixed" / "boxes.json"
+    content = json.loads(path.read_text())
+    other = dict(content["annotations"][0], id=99, iscrowd=1, category_id=77)
+    content["categories"].append({"id": 77, "name": "van"})
+    content["annotations"] += [other, dict(other, id=98)]
+    path.write_text(json.dumps(content))
+    made = recipe(ALL[0], heads=heads)
+    warnings = [note for note in fit(made, data) if "iscrowd" in note]
+    assert warnings == [
+        (
+            "warning: train: training ignores all objects of 1 class of all, because they have "
+            "`iscrowd: 1`: van (2 regions); if each is a single object, set its `iscrowd` to 0"
+        )
+    ]
+    content["categories"][-1]["isthing"] = 0  # regions of stuff are crowds
+    path.write_text(json.dumps(content))
+    assert not [note for note in fit(made, data) if "iscrowd" in note]
+
+
 def test_validation_without_objects_is_noted(data: Path) -> None:
     heads = {"cars": {"type": "faster_rcnn", "options": LIGHT, "classes": ["car"]}}
     set_crowd(data, "both", 1)

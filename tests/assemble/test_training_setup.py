@@ -206,7 +206,7 @@ def test_problems_of_all_parts_come_at_once_with_data_too(data: Path, tmp_path: 
 
 def test_a_check_reports_invalid_data(data: Path) -> None:
     recipe = tiny_recipe(data)
-    assert check_recipe(recipe).endswith("1 categories of its data")
+    assert check_recipe(recipe).endswith("1 category of its data")
     (data / "u.png").unlink()
     with pytest.raises(DataError, match=r"b\.json: 1 of 3 listed files are missing"):
         check_recipe(recipe)

@@ -148,7 +148,8 @@ class BitDepths:
         is_auto = (step or Intensity()).type == "auto"
         if not (self.largest and is_auto) or self.describe_mixture(step) is not None:
             return None
-        largest, number, remedy = max(self.largest), self.largest.total(), _PERCENTILE
+        largest, remedy = max(self.largest), _PERCENTILE
+        number, total = self.largest.total(), self.largest.total()
         if largest.bit_length() <= MAX_USED_BITS:
             # Detectors have 8, 10, 12 or 14 bits, and other images may have larger values.
             bits = max(8, largest.bit_length() + largest.bit_length() % 2, *self.used)
@@ -161,9 +162,11 @@ class BitDepths:
             largest = max(saturated, key=lambda value: saturated[value])
             number, bits = saturated[largest], limits[largest]
         noun = "sampled image" if self._is_sampled else "image"
+        images = f"{Count(total):{noun}} of 16 bits"
+        images = images if number == total else f"{number} of {images}"
         hint = "; `resnet-tasks data stats FILE` reads all images" if self._is_sampled else ""
         return (
-            f"the largest value in {Count(number):{noun}} of 16 bits is {largest}, which looks "
+            f"the largest value in {images} is {largest}, which looks "
             f"like {Count(bits):bit}, but data.intensity.type=auto divides by 65535, so that the "
             f"model receives values of at most {largest / 65535:.2g}; set {remedy}{hint}"
         )

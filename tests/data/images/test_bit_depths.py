@@ -147,7 +147,7 @@ def test_few_bits_in_16_propose_a_window(
 def test_some_images_of_12_bits_among_others_propose_percentiles(tmp_path: Path) -> None:
     warning = save_deep(tmp_path, [4095, 60000, 4095, 3000]).describe_unused_bits()
     assert warning is not None
-    assert warning.startswith("the largest value in 2 images of 16 bits is 4095, which looks like ")
+    assert warning.startswith("the largest value in 2 of 4 images of 16 bits is 4095, which ")
     assert warning.endswith("set data.intensity.type=percentile")
 
 
