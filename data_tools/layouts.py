@@ -190,12 +190,13 @@ def _take_first(files: Iterable[Path]) -> list[Path]:
 
 
 def _find_csv(source: Path) -> SourceLayout | None:
+    options: tuple[str, ...] = ()
     try:
-        tables, options = find_tables(source, None), ()
+        tables = find_tables(source, None)
     except DataError:
         tables = _find_named_tables(source)
         names = {split: table.relative_to(source).as_posix() for split, table in tables.items()}
-        options = (f"tables={json.dumps(names, ensure_ascii=False)}",) if tables else ()
+        options = (f"tables={json.dumps(names, ensure_ascii=False)}",)
     for file in tables.values():
         with open_table(file) as (rows, *_):
             resolve_columns(file, rows.fieldnames or (), {})

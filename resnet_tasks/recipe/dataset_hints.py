@@ -66,8 +66,8 @@ def describe_file(file: Path) -> NotRecipeError | None:
     if file.suffix.lower() == ".json" and is_coco_file(file):
         message, has_images = _describe_coco_file(file)
         return NotRecipeError(message, None if has_images else file)
-    message = _describe_other_file(file)
-    return None if message is None else NotRecipeError(message)
+    other = _describe_other_file(file)
+    return None if other is None else NotRecipeError(other)
 
 
 def may_be_annotations(file: Path) -> bool:
@@ -134,10 +134,19 @@ def _describe_coco_file(file: Path) -> tuple[str, bool]:
     folder = file.parent
     if (folder / "train.json").is_file() and (folder / "val.json").is_file():
         return _describe_coco_folder(folder).replace(str(folder), str(file), 1), True
-    name = _FILE_NAME.search(_read_start(file))
-    has_images = name is None or (folder / json.loads(name[1])).is_file()
+    start = _read_start(file)
+    name = _FILE_NAME.search(start)
+    has_images = name is None or b'"images_root"' in start or _has_file(folder, name[1])
     message = _describe_split(f"{file} is a COCO dataset, not a recipe; to train on it,", file)
-    return message, has_images or b'"images_root"' in _read_start(file)
+    return message, has_images
+
+
+def _has_file(folder: Path, name: bytes) -> bool:
+    """Return whether a folder has the file that a JSON string names."""
+    try:
+        return (folder / json.loads(name)).is_file()
+    except (ValueError, OSError):  # invalid UTF-8, a zero byte, or too long a name
+        return False
 
 
 def _describe_split(start: str, source: Path) -> str:

@@ -208,3 +208,23 @@ def test_a_json_recipe_is_still_a_recipe() -> None:
     }
     Path("mine.json").write_text(json.dumps(recipe), encoding="utf-8")
     assert load_recipe("mine.json").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_complete"),
+    [
+        ('"a.png"', True),
+        ('"b.png"', False),
+        ('"a.\\u0000png"', False),
+        (f'"{"a" * 5000}"', False),
+        ('"\udcff"', False),
+    ],
+)
+def test_a_coco_file_whose_images_are_elsewhere(name: str, is_complete: bool) -> None:
+    """Such a file has to be converted, which only the command line can describe."""
+    Path("a.png").touch()
+    content = f'{{"images": [{{"file_name": {name}}}]}}'
+    Path("result.json").write_bytes(content.encode(errors="surrogateescape"))
+    error = describe_file(Path("result.json"))
+    assert error is not None
+    assert error.source == (None if is_complete else Path("result.json"))

@@ -1,4 +1,4 @@
-"""What a check learns from an image file, whatever the records say about it."""
+"""Content of an image file that a check reads, without regard to its record."""
 
 from __future__ import annotations
 

@@ -46,20 +46,44 @@ def run(text: str, *, name: str = "cell") -> list[str]:
     ("build", "file", "commands"),
     [
         (sources.flat_voc, "", ["data convert voc", "data split", "finetune"]),
-        (sources.cvat_coco, "", ["data convert coco", "data split", "finetune"]),
+        pytest.param(
+            sources.cvat_coco,
+            "",
+            ["data convert coco", "data split", "finetune"],
+            marks=pytest.mark.slow,
+        ),
         (
             sources.cvat_coco,
             "annotations/instances_default.json",
             ["data convert coco", "data split", "finetune"],
         ),
-        (sources.darknet, "obj.data", ["data convert yolo", "data split", "finetune"]),
-        (sources.labelme_folder, "", ["data convert labelme", "data split", "finetune"]),
-        (sources.cvat_xml, "annotations.xml", ["data convert cvat", "data split", "finetune"]),
+        pytest.param(
+            sources.darknet,
+            "obj.data",
+            ["data convert yolo", "data split", "finetune"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            sources.labelme_folder,
+            "",
+            ["data convert labelme", "data split", "finetune"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            sources.cvat_xml,
+            "annotations.xml",
+            ["data convert cvat", "data split", "finetune"],
+            marks=pytest.mark.slow,
+        ),
         (sources.csv_table, "boxes.csv", ["data convert csv-boxes", "finetune"]),
-        (sources.roboflow_csv, "", ["data convert csv-boxes", "finetune"]),
-        (sources.kitti, "", ["data convert kitti", "finetune"]),
+        pytest.param(
+            sources.roboflow_csv, "", ["data convert csv-boxes", "finetune"], marks=pytest.mark.slow
+        ),
+        pytest.param(sources.kitti, "", ["data convert kitti", "finetune"], marks=pytest.mark.slow),
         (sources.mask_folders, "", ["data convert binary-masks", "finetune"]),
-        (sources.named_volumes, "", ["data convert nifti", "finetune"]),
+        pytest.param(
+            sources.named_volumes, "", ["data convert nifti", "finetune"], marks=pytest.mark.slow
+        ),
         (sources.dicom, "", ["data convert dicom"]),
     ],
 )
