@@ -29,7 +29,11 @@ from data_tools.reading.source_folder import (
     require_parts,
 )
 from data_tools.writing.progress import Progress, track_splits
-from data_tools.writing.split_summary import SkippedObject, SplitSummary
+from data_tools.writing.split_summary import (
+    SkippedObject,
+    SplitSummary,
+    describe_ignored_classes,
+)
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
@@ -296,9 +300,17 @@ def _summarize_split(
     split: str, coco: CocoFile, images: frozenset[Path], checked_names: Iterable[str]
 ) -> SplitSummary:
     names = coco.categories.names
-    counts = Counter(
-        annotation.category for record in coco.images for annotation in coco.annotations[record.id]
-    )
+    counts: Counter[int] = Counter()
+    crowd_counts: Counter[int] = Counter()
+    for record in coco.images:
+        for annotation in coco.annotations[record.id]:
+            counts[annotation.category] += 1
+            crowd_counts[annotation.category] += annotation.is_crowd
+    ignored_classes = [
+        category.name
+        for index, category in enumerate(coco.categories.categories)
+        if category.is_thing and 0 < counts[index] == crowd_counts[index]
+    ]
     skipped = [
         SkippedObject(coco.path.name, f"annotation {problem.annotation_id}", problem.message)
         for problem in coco.problems
@@ -322,6 +334,7 @@ def _summarize_split(
             *coco.require_pixel_boxes(),
             *describe_repeated_objects(coco),
             *_describe_repairable(coco),
+            *describe_ignored_classes(ignored_classes),
         ),
         image_paths=images,
     )

@@ -31,9 +31,9 @@ from data_tools.writing.coco_shapes import (
 )
 from data_tools.writing.conversion_report import ConversionReport
 from data_tools.writing.semantic_maps import SemanticMaps
-from data_tools.writing.split_summary import SplitSummary
+from data_tools.writing.split_summary import SplitSummary, describe_ignored_classes
 from resnet_tasks.data.coco.box_formats import BoxFormatCounter
-from resnet_tasks.errors import DataError, format_list
+from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import require_class_names
 
@@ -344,21 +344,15 @@ class CocoWriter:
     def _list_crowd_warnings(self) -> list[str]:
         """Return a warning on the classes whose objects are all crowds."""
         annotations = self._annotations
-        names = [
-            category["name"]
-            for category, count, num_crowds in zip(
-                self._categories, annotations.counts, annotations.crowd_counts, strict=True
-            )
-            if category["isthing"] and 0 < count == num_crowds
-        ]
-        if not names:
-            return []
-        warning = (
-            f"all objects of {format_list(names)} are marked as ignored (`difficult`, crowd or "
-            "group), so training does not learn them; remove the mark in the source if they are "
-            "single objects"
+        return describe_ignored_classes(
+            [
+                category["name"]
+                for category, count, num_crowds in zip(
+                    self._categories, annotations.counts, annotations.crowd_counts, strict=True
+                )
+                if category["isthing"] and 0 < count == num_crowds
+            ]
         )
-        return [warning]
 
     def _list_format_warnings(self) -> list[str]:
         """Return warnings on boxes of the source that probably have another format."""

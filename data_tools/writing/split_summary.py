@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_tools.reading.source_folder import count_unused
+from resnet_tasks.errors import format_list
 from resnet_tasks.number_formats import Count
 
 
@@ -50,6 +51,17 @@ class SplitSummary:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     image_paths: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
+
+
+def describe_ignored_classes(names: Sequence[str]) -> list[str]:
+    """Return a warning on the classes whose objects are all crowds, if there are any."""
+    if not names:
+        return []
+    warning = (
+        f"all objects of {format_list(names)} are marked as ignored (`difficult`, crowd or group), "
+        "so training does not learn them; remove the mark in the source if they are single objects"
+    )
+    return [warning]
 
 
 def add_unused_images(

@@ -43,6 +43,16 @@ def load(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def test_classes_of_crowds_only_are_reported(tmp_path: Path) -> None:
+    mask = {"size": [10, 20], "counts": [10, 20, 170]}
+    crowd = {"iscrowd": 1, "segmentation": mask, "bbox": [1, 0, 2, 10], "area": 20}
+    (summary,) = convert_coco(source(tmp_path / "in", **crowd), tmp_path / "out")
+    (warning,) = summary.warnings
+    assert warning.startswith("all objects of cell are marked as ignored")
+    (annotation,) = load(tmp_path / "out/val.json")["annotations"]
+    assert annotation["iscrowd"] == 1
+
+
 def test_what_is_complete_stays_as_it_is(tmp_path: Path) -> None:
     (summary,) = convert_coco(source(tmp_path / "in"), tmp_path / "out", license_name="MIT")
     content = load(tmp_path / "out/val.json")
