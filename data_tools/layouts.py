@@ -27,7 +27,7 @@ from data_tools.converters.cvat.images import ANNOTATIONS_FILE
 from data_tools.converters.dicom.convert import find_split_folders
 from data_tools.converters.dicom.options import is_dicom
 from data_tools.converters.nifti.layouts import has_label_volumes, read_layout
-from data_tools.converters.voc_layouts import find_voc_layout
+from data_tools.converters.voc_layouts import IMAGE_FOLDERS, find_voc_layout
 from data_tools.converters.yolo_dataset_file import find_dataset_file, read_yolo_file
 from data_tools.reading.coco_splits import find_coco_splits
 from data_tools.reading.image_index import pair_images
@@ -41,6 +41,8 @@ from resnet_tasks.recipe.dataset_hints import is_coco_file
 HELD_OUT = "val_fraction=0.2"
 NAME = "NAME"
 """Placeholder of a class name, which only the user knows."""
+MASK_FOLDERS = ("masks", "mask")
+"""Names of folders of masks in lower case, the first that exists counts."""
 NUM_LISTED = 10_000
 """Number of files of a folder among which there must be an annotation file."""
 NUM_TRIED = 3
@@ -185,6 +187,24 @@ def _find_labelme(source: Path) -> SourceLayout | None:
     return SourceLayout("labelme", "a LabelMe dataset", "boxes", frozenset(splits))
 
 
+def _find_split_folders(source: Path) -> dict[str, Path]:
+    """Return the folders named after a split, by split."""
+    folders = {
+        SPLIT_ALIASES.get(folder.name.lower(), folder.name.lower()): folder
+        for folder in list_children(source)
+        if is_folder(folder)
+    }
+    return {split: folders[split] for split in SPLITS if split in folders}
+
+
+def _make_relative(paths: Iterable[Path], source: Path) -> list[str]:
+    return [path.relative_to(source).as_posix() for path in paths]
+
+
+def _format_option(name: str, value: object) -> str:
+    return f"{name}={json.dumps(value, ensure_ascii=False)}"
+
+
 def _take_first(files: Iterable[Path]) -> list[Path]:
     return list(islice(files, NUM_TRIED))
 
@@ -195,8 +215,8 @@ def _find_csv(source: Path) -> SourceLayout | None:
         tables = find_tables(source, None)
     except DataError:
         tables = _find_named_tables(source)
-        names = {split: table.relative_to(source).as_posix() for split, table in tables.items()}
-        options = (f"tables={json.dumps(names, ensure_ascii=False)}",)
+        names = dict(zip(tables, _make_relative(tables.values(), source), strict=True))
+        options = (_format_option("tables", names),)
     for file in tables.values():
         with open_table(file) as (rows, *_):
             resolve_columns(file, rows.fieldnames or (), {})
@@ -215,14 +235,10 @@ def _find_csv(source: Path) -> SourceLayout | None:
 
 def _find_named_tables(source: Path) -> dict[str, Path]:
     """Return the only table in the folder of every split, or the only table in the source."""
-    folders = {
-        SPLIT_ALIASES.get(folder.name.lower(), folder.name.lower()): folder
-        for folder in list_children(source)
-        if is_folder(folder)
-    }
-    tables = {"train": _list_tables(source)} | {
-        split: _list_tables(folders[split]) for split in SPLITS if split in folders
-    }
+    folders = _find_split_folders(source)
+    tables = {split: _list_tables(folder) for split, folder in folders.items()}
+    if not tables.get("train"):
+        tables = {"train": _list_tables(source), **{k: v for k, v in tables.items() if v}}
     return {split: files[0] for split, files in tables.items() if len(files) == 1}
 
 
@@ -253,22 +269,30 @@ def _find_label_maps(source: Path) -> SourceLayout | None:
 
 
 def _find_binary_masks(source: Path) -> SourceLayout | None:
-    folders = {split: (f"{split}/images", f"{split}/masks") for split in SPLITS}
-    folders = {split: pair for split, pair in folders.items() if _has(source, *pair)}
-    if not folders and _has(source, "images", "masks"):
-        folders = {"train": ("images", "masks")}
+    parents = _find_split_folders(source)
+    pairs = {split: _find_mask_folders(folder) for split, folder in parents.items()}
+    folders = {split: pair for split, pair in pairs.items() if pair is not None}
+    if not folders and (pair := _find_mask_folders(source)) is not None:
+        folders = {"train": pair}
     if "train" not in folders:
         return None
     reader = MaskReader(allow_lossy=True, group="masks")
-    pairs = (pair_images(*(source / folder for folder in pair)) for pair in folders.values())
-    reader.survey(_take_first(mask for split_pairs in pairs for _, mask in split_pairs))
-    folder_texts = (
-        f"{split}: {{images: {images}, masks: {masks}}}"
-        for split, (images, masks) in folders.items()
-    )
+    reader.survey(_take_first(mask for pair in folders.values() for _, mask in pair_images(*pair)))
+    names = {
+        split: dict(zip(("images", "masks"), _make_relative(pair, source), strict=True))
+        for split, pair in folders.items()
+    }
     splits, held_out = _hold_out(folders)
-    options = ("category=object", f"folders={{{', '.join(folder_texts)}}}", *held_out)
+    options = ("category=object", _format_option("folders", names), *held_out)
     return SourceLayout("binary-masks", "a dataset of binary masks", "foreground", splits, options)
+
+
+def _find_mask_folders(folder: Path) -> tuple[Path, Path] | None:
+    """Return the folders of the images and of the masks in a folder."""
+    children = {child.name.lower(): child for child in list_children(folder) if is_folder(child)}
+    images = next((children[name] for name in IMAGE_FOLDERS if name in children), None)
+    masks = next((children[name] for name in MASK_FOLDERS if name in children), None)
+    return None if images is None or masks is None else (images, masks)
 
 
 def _find_image_folders(source: Path) -> SourceLayout | None:

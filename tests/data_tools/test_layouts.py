@@ -25,6 +25,12 @@ LAYOUTS: list[tuple[Callable[[Path], None], str, set[str], list[str]]] = [
     (sources.cvat_xml, "cvat", TRAIN, []),
     (sources.csv_table, "csv-boxes", BOTH, ['tables={"train": "boxes.csv"}', HELD_OUT]),
     (
+        sources.csv_beside_images,
+        "csv-boxes",
+        BOTH,
+        ['tables={"train": "boxes.csv"}', HELD_OUT],
+    ),
+    (
         sources.roboflow_csv,
         "csv-boxes",
         BOTH,
@@ -35,7 +41,19 @@ LAYOUTS: list[tuple[Callable[[Path], None], str, set[str], list[str]]] = [
         sources.mask_folders,
         "binary-masks",
         BOTH,
-        ["category=object", "folders={train: {images: images, masks: masks}}", HELD_OUT],
+        ["category=object", 'folders={"train": {"images": "images", "masks": "masks"}}', HELD_OUT],
+    ),
+    (
+        sources.split_masks,
+        "binary-masks",
+        BOTH,
+        [
+            "category=object",
+            (
+                'folders={"train": {"images": "train/Images", "masks": "train/mask"}, '
+                '"val": {"images": "valid/Images", "masks": "valid/mask"}}'
+            ),
+        ],
     ),
     (sources.label_maps, "label-maps", TRAIN, ["classes=[NAME, NAME]"]),
     (sources.volumes, "nifti", BOTH, [HELD_OUT]),

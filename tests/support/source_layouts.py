@@ -127,6 +127,13 @@ def csv_table(folder: Path) -> None:
         draw(folder / f"{i}.png")
 
 
+def csv_beside_images(folder: Path) -> None:
+    csv_table(folder)
+    (folder / "train").mkdir()
+    for image in folder.glob("*.png"):
+        image.rename(folder / "train" / image.name)
+
+
 def roboflow_csv(folder: Path) -> None:
     for split in ("train", "valid"):
         draw(folder / split / f"{split}.png")
@@ -143,6 +150,12 @@ def mask_folders(folder: Path) -> None:
     for i in range(5):
         draw(folder / "images" / f"{i}.png")
         draw(folder / "masks" / f"{i}.png", 255)
+
+
+def split_masks(folder: Path) -> None:
+    for split in ("train", "valid"):
+        draw(folder / split / "Images" / f"{split}.png")
+        draw(folder / split / "mask" / f"{split}.png", 255)
 
 
 def index_masks(folder: Path) -> None:
