@@ -144,7 +144,7 @@ def _describe_coco_file(file: Path) -> tuple[str, bool]:
 def _has_file(folder: Path, name: bytes) -> bool:
     """Return whether a folder has the file that a JSON string names."""
     try:
-        return (folder / json.loads(name)).is_file()
+        return Path(folder, str(json.loads(name))).is_file()
     except (ValueError, OSError):  # invalid UTF-8, a zero byte, or too long a name
         return False
 

@@ -25,7 +25,7 @@ LAYOUTS: list[tuple[Callable[[Path], None], str, set[str], list[str]]] = [
     (sources.cvat_xml, "cvat", TRAIN, []),
     (sources.csv_table, "csv-boxes", BOTH, ['tables={"train": "boxes.csv"}', HELD_OUT]),
     (
-        sources.csv_beside_images,
+        sources.csv_above_images,
         "csv-boxes",
         BOTH,
         ['tables={"train": "boxes.csv"}', HELD_OUT],

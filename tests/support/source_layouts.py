@@ -127,7 +127,7 @@ def csv_table(folder: Path) -> None:
         draw(folder / f"{i}.png")
 
 
-def csv_beside_images(folder: Path) -> None:
+def csv_above_images(folder: Path) -> None:
     csv_table(folder)
     (folder / "train").mkdir()
     for image in folder.glob("*.png"):
