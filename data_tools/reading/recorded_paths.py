@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 from data_tools.reading.source_folder import (
     SPLIT_ALIASES,
     format_listing,
-    is_file,
-    is_folder,
     iterate_path_endings,
     make_absolute,
 )
+from resnet_tasks.data.images.find_images import find_path
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
@@ -114,8 +113,8 @@ class RecordedPaths:
         parts = _list_parts(name)
         if not parts and not prefix:
             return self.root, None
-        for path in iterate_path_endings(self.root, f"{prefix}/{name}"):
-            if is_file(path) or is_folder(path):
+        for ending in iterate_path_endings(self.root, f"{prefix}/{name}"):
+            if (path := find_path(ending)) is not None:
                 num_dropped = max(len(parts) - len(path.relative_to(self.root).parts), 0)
                 has_split = not _has_split(parts) or _has_split(parts[num_dropped:])
                 return (path, None) if has_split else (None, path)

@@ -177,22 +177,34 @@ def make_output_names(files: Sequence[Path]) -> list[str]:
 
 
 def find_file(path: Path) -> Path | None:
-    """Return a file, or the file whose name differs only in its Unicode form; None if it is absent.
+    """Return a file, or the file whose path differs only in its Unicode form; see `find_path`."""
+    found_path = find_path(path)
+    return found_path if found_path is not None and found_path.is_file() else None
+
+
+def find_path(path: Path) -> Path | None:
+    """Return a file or folder whose path may differ in its Unicode form; None if it is absent.
 
     macOS stores some names in the form NFD, while lists and labels have the form NFC.
     """
     try:
-        if path.is_file():
-            return path
-        if path.name.isascii() or not path.parent.is_dir():
-            return None
-        names = _list_normalized(path.parent, path.parent.stat().st_mtime_ns)
+        return path if path.exists() else None if str(path).isascii() else _find_form(path)
     except (OSError, ValueError):  # the name is too long or contains a zero byte
         return None
+
+
+def _find_form(path: Path) -> Path | None:
+    if path.exists() or path == path.parent:
+        return path if path.exists() else None
+    parent = _find_form(path.parent)
+    # An ASCII name has only one form.
+    if parent is None or (path.name.isascii() and parent == path.parent):
+        return None
+    names = _list_normalized(parent, parent.stat().st_mtime_ns)
     name = names.get(unicodedata.normalize("NFC", path.name))
-    return None if name is None else path.with_name(name)
+    return None if name is None else parent / name
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _list_normalized(folder: Path, modified: int) -> dict[str, str]:  # noqa: ARG001  # of the cache
     return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}  # noqa: PTH208

@@ -4,9 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.reading.recorded_paths import RecordedPaths
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.doctor.check import check_coco
-from resnet_tasks.data.images.find_images import find_file, find_files, is_system_name
+from resnet_tasks.data.images.find_images import (
+    find_file,
+    find_files,
+    find_path,
+    is_system_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +60,18 @@ def test_names_in_another_unicode_form(tmp_path: Path) -> None:
     assert coco.find_missing_files() == ()
     kinds = [problem.kind for problem in check_coco(tmp_path / "train.json").problems]
     assert "missing_file" not in kinds
+
+
+def test_folders_in_another_unicode_form(tmp_path: Path) -> None:
+    nfc = "\u00e9/a/\u00f6"
+    nfd = unicodedata.normalize("NFD", nfc)
+    (tmp_path / nfd).mkdir(parents=True)
+    for name in ("b.png", "c\u0301.png"):
+        (tmp_path / nfd / name).touch()
+    assert find_file(tmp_path / nfc / "b.png") == tmp_path / nfd / "b.png"
+    assert find_file(tmp_path / nfc / "\u0107.png") == tmp_path / nfd / "c\u0301.png"
+    assert find_path(tmp_path / nfc) == tmp_path / nfd
+    assert find_file(tmp_path / nfc) is None
+    assert find_file(tmp_path / nfc / "d.png") is None
+    assert find_file(tmp_path / nfc / "b.png" / "\u00e9") is None
+    assert RecordedPaths(tmp_path).find(f"{nfc}/b.png", "x", "train") == tmp_path / nfd / "b.png"
