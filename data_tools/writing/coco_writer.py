@@ -307,9 +307,16 @@ class CocoWriter:
         """Write the JSON atomically, and return the summary of the split.
 
         Raises:
-            DataError: If many objects are invalid; see `ConversionReport`.
+            DataError: If many objects are invalid (see `ConversionReport`), or most boxes are
+                fractions of the image size.
         """
         self.report.require_few_invalid(sum(self._annotations.counts), self.split)
+        counts = self._box_formats.count()
+        if counts.are_mostly_relative:
+            raise DataError(
+                f"{self.split}: {counts.describe_relative()}; if their coordinates are fractions "
+                "of the image size, replace them by pixels in the source"
+            )
         with open_atomic(self.file) as stream:
             stream.write(f'{{"info": {json.dumps(self._info)}, ')
             stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')

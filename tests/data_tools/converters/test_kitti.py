@@ -216,3 +216,11 @@ def test_own_classes(tmp_path: Path) -> None:
     names = ["helmet", "head", "Car", "DontCare"]
     train, _ = convert("kitti", source, tmp_path / "named", classes=names).splits
     assert train.objects == {"helmet": 1, "head": 0, "Car": 1, "DontCare": 0}
+
+
+def test_relative_boxes_are_rejected(tmp_path: Path) -> None:
+    source = kitti.write(tmp_path / "in")
+    for file in (source / "training/label_2").iterdir():
+        text(file, "Car 0.00 0 0.0 0.1 0.2 0.4 0.6 1 1 1 1 1 1 1\n")
+    with pytest.raises(DataError, match=r"train: 2 of 2 boxes have no coordinate outside 0\.\.1"):
+        convert("kitti", source, tmp_path / "out")
