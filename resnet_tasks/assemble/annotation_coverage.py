@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.assemble.labels import Labels
+from resnet_tasks.best_metric import split_best_metric
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.ground_truth import map_image_labels
 from resnet_tasks.data.datasets.targets import has_annotations_for
@@ -38,7 +39,8 @@ def require_annotations(
             contain no object for a head that detects objects.
         DataError: If the boxes of a file are not in pixels.
     """
-    best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
+    best = split_best_metric(recipe.evaluation.best or next(iter(recipe.heads)))
+    best_heads = {metric.split("/")[0] for metric in best}
     notes: list[str] = []
     frozen = () if recipe.extend is None else recipe.extend.freeze or ()
     for name, head in recipe.heads.items():
@@ -51,7 +53,7 @@ def require_annotations(
                 f"heads.{name}: no file under data.train annotates what {task.name} needs "
                 f"({needs}); {remedy}, or add data that does"
             )
-        if name == best and not has_annotations_for(task.required_fields, *val.files):
+        if name in best_heads and not has_annotations_for(task.required_fields, *val.files):
             raise RecipeError(
                 f"evaluation.best: no file under data.val annotates what head {name} needs "
                 f"({needs}); name a metric of another head"

@@ -20,11 +20,12 @@ from typing import Self
 from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.errors import DataError, RunError, format_allowed
 from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.run_folder.checkpoint import name_head_checkpoint
 
 
 @dataclass
@@ -119,9 +120,23 @@ class RunDirectory:
         return {name: head_labels.category_ids for name, head_labels in self.labels.heads.items()}
 
     def find_checkpoint(self, name: str = "last") -> Path:
-        """Return the path of the checkpoint `last` or `best`."""
-        if name not in ("last", "best"):
-            raise RunError(f"{self.directory} has the checkpoints last and best, not {name!r}")
+        """Return the path of the checkpoint `last`, `best` or `best-HEAD`.
+
+        Raises:
+            RunError: If the run cannot have this checkpoint.
+        """
+        heads = [*self.recipe.heads, *self.recipe.combine]
+        head_checkpoints = [name_head_checkpoint(head) for head in heads]
+        if name not in ("last", "best", *head_checkpoints):
+            known = ["last", "best", *head_checkpoints]
+            raise RunError(
+                f"{self.directory} has no checkpoint {name!r}; allowed: {format_allowed(known)}"
+            )
+        if name in head_checkpoints and not self.recipe.evaluation.best_per_head:
+            raise RunError(
+                f"{self.directory} has no checkpoint {name!r}, because it was trained without "
+                "evaluation.best_per_head; use last or best"
+            )
         return self.directory / "checkpoints" / name
 
 

@@ -13,6 +13,8 @@ from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CHECKPOINTS = ("last", "best")
+HEAD_CHECKPOINT = "best-"
+"""Start of the names of the checkpoints with the best weights for one head."""
 FILES = ("ema.safetensors", "model.safetensors", "pytorch_model.bin")
 """Names of weight files, best first: averaged (EMA) weights are preferred if a run has them."""
 
@@ -80,10 +82,11 @@ def find_in_folder(request: WeightsRequest, folder: Path, checkpoint: str) -> Fo
 
 
 def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> FolderWeights:
-    if checkpoint not in CHECKPOINTS:
+    if checkpoint not in CHECKPOINTS and not checkpoint.startswith(HEAD_CHECKPOINT):
         raise WeightsError(
             f"{request}: a run keeps the checkpoints {' and '.join(CHECKPOINTS)}, not "
-            f"{checkpoint!r}; write {folder} or {folder}@best"
+            f"{checkpoint!r}; write {folder} or {folder}@best (or {folder}@{HEAD_CHECKPOINT}HEAD "
+            "for a run with evaluation.best_per_head)"
         )
     # A run killed between the two renames of a save leaves only the complete previous checkpoint.
     for name in (checkpoint, f"{checkpoint}.previous"):

@@ -16,7 +16,11 @@ import typer
 
 from resnet_tasks.cli.assistance.command_group import CommandGroup
 from resnet_tasks.cli.assistance.command_line import WORDS, join_assignments
-from resnet_tasks.cli.assistance.completion import complete_overrides, complete_runs
+from resnet_tasks.cli.assistance.completion import (
+    complete_checkpoints,
+    complete_overrides,
+    complete_runs,
+)
 from resnet_tasks.cli.assistance.dataset_layouts import complete_message
 from resnet_tasks.cli.assistance.suggestions import explain_unknown_options
 from resnet_tasks.cli.disk_errors import describe_disk_error
@@ -67,13 +71,6 @@ class Split(StrEnum):
     train = "train"
     val = "val"
     test = "test"
-
-
-class Checkpoint(StrEnum):
-    """Checkpoint of a run."""
-
-    last = "last"
-    best = "best"
 
 
 class TtaChoice(StrEnum):
@@ -183,8 +180,13 @@ RunFolder = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    Checkpoint,
-    typer.Option(help="Weights to load: of the last step, or of the best evaluation"),
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Weights to load: last, best (by evaluation.best), or best-HEAD if the run was "
+        "trained with evaluation.best_per_head",
+        autocompletion=complete_checkpoints,
+    ),
 ]
 Calibrated = Annotated[
     bool,

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import (
-    Checkpoint,
     CheckpointOption,
     DataRoot,
     RunFolder,
@@ -33,7 +32,7 @@ def calibrate(
     split: Annotated[
         Split, typer.Option(help="Split to fit on; not the training data")
     ] = Split.val,
-    checkpoint: CheckpointOption = Checkpoint.last,
+    checkpoint: CheckpointOption = "last",
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
@@ -45,9 +44,7 @@ def calibrate(
     from resnet_tasks.runs.calibrate import build_calibration_table
     from resnet_tasks.runs.calibrate import calibrate as fit
 
-    calibration, reasons = fit(
-        loaded_run, split.value, checkpoint=checkpoint.value, data_root=data_root
-    )
+    calibration, reasons = fit(loaded_run, split.value, checkpoint=checkpoint, data_root=data_root)
     console = Console()
     console.print(build_calibration_table(calibration, f"{run}: fitted on {split.value}"))
     for head, reason in reasons.items():
@@ -75,7 +72,7 @@ def operating_point(
         float, typer.Option(metavar="IOU", min=0.01, max=1, help="Minimum IoU of a hit")
     ] = 0.5,
     split: Annotated[Split, typer.Option(help="Split to choose the thresholds on")] = Split.val,
-    checkpoint: CheckpointOption = Checkpoint.last,
+    checkpoint: CheckpointOption = "last",
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
@@ -94,7 +91,7 @@ def operating_point(
         parsed_rule,
         options=FrocOptions(hit=hit.value, iou=iou),
         split=split.value,
-        checkpoint=checkpoint.value,
+        checkpoint=checkpoint,
         data_root=data_root,
     )
     # Column names short enough for a terminal of 80 columns.

@@ -11,7 +11,6 @@ import typer
 
 from resnet_tasks.cli.app import (
     Calibrated,
-    Checkpoint,
     CheckpointOption,
     DataRoot,
     Split,
@@ -74,7 +73,7 @@ def evaluate(
             metavar="FOLDER", help="Image folder of --annotations; default: the folder of that file"
         ),
     ] = None,
-    checkpoint: CheckpointOption = Checkpoint.last,
+    checkpoint: CheckpointOption = "last",
     paired: Annotated[
         Path | None,
         typer.Option(
@@ -191,9 +190,7 @@ def evaluate(
     inference = InferenceOptions(
         calibrated, tta.value if tta else None, build_window_options(tiles, overlap)
     )
-    question = EvaluationRequest(
-        split.value, annotations, images, checkpoint.value, data_root, inference
-    )
+    question = EvaluationRequest(split.value, annotations, images, checkpoint, data_root, inference)
     paired_run = None if paired is None else open_run(paired, trust_plugins)
     if paired_run is not None:
         check_comparable(loaded_run, paired_run, question)
@@ -201,7 +198,7 @@ def evaluate(
         split.value,
         annotations=annotations,
         images=images,
-        checkpoint=checkpoint.value,
+        checkpoint=checkpoint,
         inference=inference,
         data_root=data_root,
     )
@@ -211,7 +208,7 @@ def evaluate(
     console.print(
         build_metric_tables(
             evaluation.metrics,
-            f"{run}: {evaluated_on}, {checkpoint.value} checkpoint{inference.suffix}",
+            f"{run}: {evaluated_on}, {checkpoint} checkpoint{inference.suffix}",
         )
     )
     for note in evaluation.resampling.notes if evaluation.resampling else ():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import Checkpoint, CheckpointOption, RunFolder, Trust, app, open_run
+from resnet_tasks.cli.app import CheckpointOption, RunFolder, Trust, app, open_run
 from resnet_tasks.cli.assistance.completion import complete_run_heads
 from resnet_tasks.errors import DataError
 
@@ -64,7 +64,7 @@ def explain(
         Path | None,
         typer.Option(metavar="FOLDER", help="Output folder; default: RUN/explanations"),
     ] = None,
-    checkpoint: CheckpointOption = Checkpoint.last,
+    checkpoint: CheckpointOption = "last",
     trust_plugins: Trust = False,
 ) -> None:
     """Show which regions of an image support a prediction (Grad-CAM)."""
@@ -81,7 +81,7 @@ def explain(
         level,
         ExplanationQuery(class_name, corners),
         None if method is None else method.value,
-        checkpoint.value,
+        checkpoint,
     )
     folder, empty = explain_paths(
         loaded_run, images, request, out=out or run / "explanations", console=Console(stderr=True)

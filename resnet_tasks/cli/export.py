@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import (
-    Checkpoint,
     CheckpointOption,
     DataRoot,
     RunFolder,
@@ -42,7 +41,7 @@ def export(
             metavar="FOLDER", help="New folder; default: RUN/exports/FORMAT or FORMAT-int8"
         ),
     ] = None,
-    checkpoint: CheckpointOption = Checkpoint.last,
+    checkpoint: CheckpointOption = "last",
     images: Annotated[
         list[Path] | None,
         typer.Option(
@@ -105,7 +104,7 @@ def export(
         folder,
         form=form.value,
         int8=int8_options,
-        checkpoint=checkpoint.value,
+        checkpoint=checkpoint,
         comparison_images=ComparisonImages(tuple(images or ()), num_images),
         data_root=data_root,
     )

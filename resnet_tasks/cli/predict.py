@@ -9,7 +9,6 @@ import typer
 
 from resnet_tasks.cli.app import (
     Calibrated,
-    Checkpoint,
     CheckpointOption,
     TileOverlap,
     Tiles,
@@ -88,7 +87,7 @@ def predict(
             help="Use the score thresholds that `resnet-tasks operating-point` wrote",
         ),
     ] = False,
-    checkpoint: CheckpointOption = Checkpoint.last,
+    checkpoint: CheckpointOption = "last",
     calibrated: Calibrated = False,
     tta: Tta = None,
     tiles: Tiles = None,
@@ -163,11 +162,11 @@ def predict(
     if operating_point:
         from resnet_tasks.runs.operating_points import load_thresholds
 
-        thresholds = load_thresholds(loaded_run, checkpoint.value)
+        thresholds = load_thresholds(loaded_run, checkpoint)
     inference = InferenceOptions(
         calibrated, tta.value if tta else None, build_window_options(tiles, overlap)
     )
-    inference_settings = (checkpoint.value, inference, max_pixels)
+    inference_settings = (checkpoint, inference, max_pixels)
     options = StreamOptions(score, thresholds, draw=draw, every=every)
     runner = None
     if ray is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resnet_tasks.best_metric import BEST_FORM, join_best_metric, split_best_metric
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation.protocols import froc, kitti
 from resnet_tasks.evaluation.protocols import surface_distance as surfaces
 from resnet_tasks.evaluation.protocols.registry import build_extra_evaluator
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures.evaluation import BackendEvaluator, Evaluator
+from resnet_tasks.structures.evaluation import BackendEvaluator, Evaluator, Metric
 from resnet_tasks.structures.tasks import DescribedHead
 
 Evaluators = Mapping[str, Sequence[Evaluator]]
@@ -67,23 +68,26 @@ def build_evaluators(
     return evaluators
 
 
-def select_extra(heads: Mapping[str, DescribedHead], metric: str, extra: Extra) -> Extra:
-    """Return the additional evaluator that provides a metric; empty if the default evaluator does.
+def select_extra(heads: Mapping[str, DescribedHead], best: str, extra: Extra) -> Extra:
+    """Return the additional evaluators that the metric of the best checkpoint needs.
 
     Args:
         heads: Head name -> head.
-        metric: `head/metric`.
+        best: `evaluation.best`: `head/metric`, or the mean of several.
         extra: Additional evaluators of the recipe.
+
+    Returns:
+        The part of `extra` that provides these metrics; empty if the evaluators of the tasks do.
     """
-    head, _, metric_name = metric.partition("/")
-    for name, options in extra.get(head, {}).items():
-        selected = {head: {name: options}}
-        if any(
-            metric_name in evaluator.compute()
-            for evaluator in build_evaluators(heads, extra=selected)[head][1:]
-        ):
-            return selected
-    return {}
+    selected: dict[str, dict[str, Mapping[str, Any] | None]] = {}
+    for metric in split_best_metric(best):
+        head, _, metric_name = metric.partition("/")
+        for name, options in extra.get(head, {}).items():
+            evaluators = build_evaluators(heads, extra={head: {name: options}})[head]
+            if any(metric_name in evaluator.compute() for evaluator in evaluators[1:]):
+                selected.setdefault(head, {})[name] = options
+                break
+    return selected
 
 
 def add_calibration_evaluators(
@@ -109,38 +113,78 @@ def choose_best_metric(
 
     Args:
         heads: Head name -> head.
-        requested: `head/metric` of a recipe; None: the main metric of the first head.
+        requested: `head/metric` of a recipe, or the mean of several; None: the main metric of the
+            first head.
         extra: Additional evaluators, whose metrics can also be chosen.
 
     Returns:
-        `head/metric`.
+        `head/metric`, or `mean(head/metric, ...)`.
 
     Raises:
-        RecipeError: If the requested metric does not exist, or an additional evaluator is invalid.
+        RecipeError: If a requested metric does not exist, the mean is not defined, or an additional
+            evaluator is invalid.
     """
     evaluators = build_evaluators(heads, extra=extra)
-    main_metrics = {name: name_main_metric(name, head) for name, head in heads.items()}
     if requested is None:
-        return next(iter(main_metrics.values()))
-    if requested.split("/")[0] not in heads:
-        raise RecipeError(
-            f"evaluation.best is {requested!r}, but the heads are {', '.join(heads)}; write "
-            "head/metric"
-        )
-    if requested in main_metrics.values():
-        return requested
-    metrics = [
-        f"{name}/{metric}"
-        for name in heads
-        for evaluator in evaluators[name]
-        for metric in evaluator.compute()
-    ]
-    if requested not in metrics:
-        hint = suggest_nearest(requested, metrics)
-        raise RecipeError(
-            f"evaluation.best is {requested!r}, but the metrics are {', '.join(metrics)}{hint}"
-        )
-    return requested
+        return next(name_main_metric(name, head) for name, head in heads.items())
+    try:
+        names = split_best_metric(requested)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    metrics: dict[str, Metric] = {}
+    for head, head_evaluators in evaluators.items():
+        for evaluator in head_evaluators:
+            metrics |= {f"{head}/{name}": value for name, value in evaluator.compute().items()}
+    for name in names:
+        if name.split("/")[0] not in heads:
+            raise RecipeError(
+                f"evaluation.best is {requested!r}, but the heads are {', '.join(heads)}; write "
+                f"{BEST_FORM}"
+            )
+        if name not in metrics:
+            hint = suggest_nearest(name, metrics)
+            raise RecipeError(
+                f"evaluation.best is {requested!r}, but the metrics are {', '.join(metrics)}{hint}"
+            )
+    _require_same_scale({name: metrics[name] for name in names})
+    return join_best_metric(names)
+
+
+def _require_same_scale(metrics: Mapping[str, Metric]) -> None:
+    """Require that the mean of metrics is defined.
+
+    Raises:
+        RecipeError: If they have different units, or lower values are better for some of them only.
+    """
+    first, *others = metrics
+    for other in others:
+        one, two = metrics[first], metrics[other]
+        if (one.unit, one.lower_is_better) != (two.unit, two.lower_is_better):
+            descriptions = (
+                f"{name} is {f'in {metric.unit}' if metric.unit else 'a fraction'}"
+                f" ({'lower' if metric.lower_is_better else 'higher'} is better)"
+                for name, metric in ((first, one), (other, two))
+            )
+            raise RecipeError(
+                f"evaluation.best: the mean of {first} and {other} is not defined, because "
+                f"{' and '.join(descriptions)}; choose metrics of the same kind"
+            )
+
+
+def compute_best_metric(best: str, metrics: Mapping[str, Metric]) -> Metric:
+    """Compute the value that selects the best checkpoint.
+
+    Args:
+        best: Result of `choose_best_metric`.
+        metrics: `head/metric` -> metric of an evaluation.
+
+    Returns:
+        The metric, or the mean; its value is None if one of the metrics is undefined or missing.
+    """
+    parts = [metrics.get(name, Metric(None)) for name in split_best_metric(best)]
+    values = [part.value for part in parts if part.value is not None]
+    value = sum(values) / len(values) if len(values) == len(parts) else None
+    return Metric(value, unit=parts[0].unit, lower_is_better=parts[0].lower_is_better)
 
 
 def name_main_metric(name: str, head: DescribedHead) -> str:

@@ -89,6 +89,11 @@ def _detach_weights(weights: Mapping[str, Tensor]) -> Weights:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
+def name_head_checkpoint(head: str) -> str:
+    """Return the name of the checkpoint with the best weights for one head."""
+    return f"best-{head}"
+
+
 def find_checkpoint_folder(folder: Path) -> Path:
     """Return `folder`, or its previous version if `save_checkpoint` was killed between renames.
 

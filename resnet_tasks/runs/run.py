@@ -85,7 +85,7 @@ class Run(RunDirectory):
         """Return the trained model with the options of `inference` and the recipe's windows.
 
         Args:
-            checkpoint: `last` or `best`.
+            checkpoint: `last`, `best` or `best-HEAD`.
             inference: Calibration, test-time augmentation views and windows.
             keep: Values per pixel to keep for semantic maps that are predicted in windows:
                 `labels`, also their `confidence`, or the `probs` of all classes.
@@ -142,7 +142,7 @@ class Run(RunDirectory):
             image: Path of an image file; `(height, width)`, `(height, width, C)` or `(C, height,
                 width)` NumPy array or torch tensor in RGB order with the stored values (uint8,
                 uint16 or float); Pillow image; or a list of them, which is processed in batches.
-            checkpoint: `last` or `best`.
+            checkpoint: `last`, `best` or `best-HEAD`.
             inference: Calibration, test-time augmentation views and windows.
 
         Returns:
@@ -178,7 +178,7 @@ class Run(RunDirectory):
             score: Minimum score of detections; default: all are written, and those with a score of
                 at least 0.5 are drawn.
             thresholds: Head name -> minimum score of detections for every label; replaces `score`.
-            checkpoint: `last` or `best`.
+            checkpoint: `last`, `best` or `best-HEAD`.
             inference: Calibration, test-time augmentation views and windows.
             max_pixels: Maximum number of pixels per image; larger images are rejected; None: the
                 limit of the recipe.
@@ -249,7 +249,7 @@ class Run(RunDirectory):
             split: `train`, `val` or `test` of the recipe.
             annotations: Path of a COCO JSON file to evaluate on instead of the split.
             images: Path of the image folder of that file; default: the folder of the file.
-            checkpoint: `last` or `best`.
+            checkpoint: `last`, `best` or `best-HEAD`.
             inference: Calibration, test-time augmentation views and windows; the results of each
                 combination are stored in a separate folder.
             data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.

@@ -13,7 +13,12 @@ import torch
 from resnet_tasks.errors import RunError
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.training import TrainingRecipe
-from resnet_tasks.run_folder.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
+from resnet_tasks.run_folder.checkpoint import (
+    load_checkpoint,
+    load_weights_into,
+    name_head_checkpoint,
+    save_checkpoint,
+)
 from resnet_tasks.training.state.progress import RunLength, TrainingProgress
 from resnet_tasks.training.train_step import TrainStep
 
@@ -63,7 +68,7 @@ def load_step_state(train_step: TrainStep, state: Mapping[str, Any]) -> None:
 
 
 class CheckpointManager:
-    """Writer and reader of a run's `checkpoints/last`, to resume from, and `checkpoints/best`.
+    """Writer and reader of a run's `checkpoints/last`, to resume from, and of its best checkpoints.
 
     Args:
         folder: Path of the run folder.
@@ -98,13 +103,16 @@ class CheckpointManager:
         }
         self._save("last", state)
 
-    def save_best(self) -> None:
-        """Write `checkpoints/best`: the weights only.
+    def save_best(self, head: str | None = None) -> None:
+        """Write `checkpoints/best`, or `checkpoints/best-HEAD`: the weights only.
+
+        Args:
+            head: Head whose metric selected the weights; None: `evaluation.best` did.
 
         Raises:
             RunError: If the run folder no longer exists, or the disk is full.
         """
-        self._save("best", None)
+        self._save("best" if head is None else name_head_checkpoint(head), None)
 
     def resume(self, print_line: Callable[[str], None]) -> TrainingProgress:
         """Restore the training state from `checkpoints/last`.

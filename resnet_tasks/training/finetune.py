@@ -272,13 +272,18 @@ class FineTuner:
             progress.epoch,
             progress.updates,
             {name: metric.value for name, metric in metrics.items()},
-            console_metrics=self._validation.select_headline_metrics(metrics),
+            console_values=self._validation.select_console_values(metrics),
         )
         progress.stale += 1
         better = self._validation.find_improvement(metrics, progress.best)
         if better is not None:
             progress.best, progress.stale = better, 0
             self._checkpoints.save_best()
+        for head, value in self._validation.find_head_improvements(
+            metrics, progress.best_by_head
+        ).items():
+            progress.best_by_head[head] = value
+            self._checkpoints.save_best(head)
 
     def _advise_on_evaluation_memory(self) -> str:
         return advise_on_evaluation_memory(self._validation.batch_size, self._train_step.image_size)

@@ -11,6 +11,7 @@ from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.evaluators import (
     build_evaluators,
     choose_best_metric,
+    compute_best_metric,
     name_main_metric,
     select_extra,
 )
@@ -49,8 +50,7 @@ class Validation:
         batch_size: Images per forward pass if the options do not set it.
 
     Attributes:
-        best_metric: `head/metric` that selects the best checkpoint; empty: the first of
-            `select_headline_metrics`.
+        best_metric: `head/metric` that selects the best checkpoint, or the mean of several.
         batch_size: Images per forward pass.
 
     Raises:
@@ -111,6 +111,11 @@ class Validation:
         available = [name for name in names if name in metrics]
         return available or list(metrics)[:1]
 
+    def select_console_values(self, metrics: Mapping[str, Metric]) -> dict[str, float | None]:
+        """Return the values to print: the main metrics, and the one of the best checkpoint."""
+        values = {name: metrics[name].value for name in self.select_headline_metrics(metrics)}
+        return values | {self.best_metric: compute_best_metric(self.best_metric, metrics).value}
+
     def find_improvement(self, metrics: Mapping[str, Metric], best: float | None) -> float | None:
         """Return the value of the best-checkpoint metric if it is better than `best`, else None.
 
@@ -118,11 +123,30 @@ class Validation:
             metrics: Metrics of the last evaluation.
             best: Best value so far; None: any value is better.
         """
-        name = self.best_metric or self.select_headline_metrics(metrics)[0]
-        metric = metrics.get(name)
-        if metric is None or metric.value is None:
-            return None
-        if best is None:
-            return metric.value
-        is_better = metric.value != best and (metric.value < best) == metric.lower_is_better
-        return metric.value if is_better else None
+        return _get_better_value(compute_best_metric(self.best_metric, metrics), best)
+
+    def find_head_improvements(
+        self, metrics: Mapping[str, Metric], best: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return the value of the main metric of each head for which it is better than before.
+
+        Args:
+            metrics: Metrics of the last evaluation.
+            best: Head name -> best value so far. The result is empty unless the options ask for the
+                best checkpoint of each head.
+        """
+        improvements: dict[str, float] = {}
+        for name, head in self._heads.items() if self._recipe.best_per_head else ():
+            metric = metrics.get(name_main_metric(name, head), Metric(None))
+            value = _get_better_value(metric, best.get(name))
+            if value is not None:
+                improvements[name] = value
+        return improvements
+
+
+def _get_better_value(metric: Metric, best: float | None) -> float | None:
+    """Return the value of a metric if it is better than `best`, else None."""
+    if metric.value is None or best is None:
+        return metric.value
+    is_better = metric.value != best and (metric.value < best) == metric.lower_is_better
+    return metric.value if is_better else None

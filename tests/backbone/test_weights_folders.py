@@ -124,6 +124,13 @@ def test_runs_from_random_weights_and_runs_without_a_word(events: str, run: Path
     assert expected in ResNet(TINY, weights=str(run)).license
 
 
+def test_the_best_checkpoint_of_a_head(run: Path) -> None:
+    with pytest.raises(WeightsError, match="no checkpoint best-scene yet"):
+        ResNet(TINY, weights=f"{run}@best-scene")
+    (run / "checkpoints/best").rename(run / "checkpoints/best-scene")
+    assert_backbone(ResNet(TINY, weights=f"{run}@best-scene"), whole_model(1))
+
+
 @pytest.mark.parametrize("fault", ["middle", "no checkpoint", "no run", "damaged"])
 def test_folders_that_give_nothing(fault: str, run: Path) -> None:
     spec = f"{run}@middle" if fault == "middle" else str(run)

@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.evaluation.evaluators import build_evaluators, choose_best_metric, select_extra
+from resnet_tasks.evaluation.evaluators import (
+    build_evaluators,
+    choose_best_metric,
+    compute_best_metric,
+    select_extra,
+)
 from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
 from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator
 from resnet_tasks.evaluation.protocols.surface_distance import SurfaceEvaluator
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.testing.random_batches import resnet_specs
 
 HEADS: dict[str, Any] = {
@@ -57,6 +63,39 @@ def test_best_may_be_theirs() -> None:
     assert select_extra(HEADS, "objects/KITTI_AP_easy", extra) == {"objects": {"kitti": None}}
     assert select_extra(HEADS, "scene/mIoU", extra) == {}
     assert select_extra(HEADS, "", extra) == {}
+
+
+def test_best_may_be_a_mean() -> None:
+    extra: dict[str, Any] = {"objects": {"froc": None}, "scene": {"surface": None}}
+    mean = "mean(objects/AP, scene/mIoU)"
+    assert choose_best_metric(HEADS, "mean( objects/AP,scene/mIoU )") == mean
+    assert choose_best_metric(HEADS, "mean(scene/Dice)") == "scene/Dice"
+    assert select_extra(HEADS, mean, extra) == {}
+    assert select_extra(HEADS, "mean(objects/CPM, scene/NSD)", extra) == extra
+    metrics = {"objects/AP": Metric(0.25), "scene/mIoU": Metric(0.75), "objects/AP50": Metric(None)}
+    assert compute_best_metric(mean, metrics) == Metric(0.5)
+    assert compute_best_metric("scene/mIoU", metrics) == Metric(0.75)
+    assert compute_best_metric("mean(objects/AP50, scene/mIoU)", metrics).value is None
+    assert compute_best_metric("mean(objects/AP, scene/Dice)", metrics).value is None
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        ("mean()", r"'mean\(\)', which lacks a metric; write HEAD/METRIC or mean\(HEAD/METRIC"),
+        ("mean(objects/AP, )", "which lacks a metric"),
+        ("mean(objects/AP, objects/AP)", "which names objects/AP twice; name each metric once"),
+        ("mean(objects/AP, scene/mIU)", "the metrics are .* did you mean 'scene/mIoU'"),
+        ("mean(objects/AP, scenes/mIoU)", "the heads are objects, scene; write HEAD/METRIC or"),
+        (
+            "mean(objects/AP, scene/HD95)",
+            "objects/AP and scene/HD95 is not defined, because objects/AP is a fraction .higher is",
+        ),
+    ],
+)
+def test_means_that_cannot_select_are_refused(best: str, expected: str) -> None:
+    with pytest.raises(RecipeError, match=expected):
+        choose_best_metric(HEADS, best, {"scene": {"surface": None}})
 
 
 @pytest.mark.parametrize(

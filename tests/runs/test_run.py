@@ -158,6 +158,13 @@ def test_evaluating_a_file_of_ones_own(run: Run, data: Path) -> None:
     assert (run.directory / "evaluations/val/metrics.json").read_bytes() == before
 
 
+def test_checkpoints_that_a_run_cannot_have_are_refused(run: Run) -> None:
+    with pytest.raises(RunError, match=r"has no checkpoint 'worst'; allowed: last, best, best-obj"):
+        run.find_checkpoint("worst")
+    with pytest.raises(RunError, match=r"'best-scene', because it was trained without evaluation"):
+        run.find_checkpoint("best-scene")
+
+
 def test_foreign_categories_are_refused(run: Run, data: Path, tmp_path: Path) -> None:
     content = json.loads((data / "cells/val.json").read_text())
     content["categories"][0]["name"] = "other"
@@ -176,7 +183,7 @@ def test_a_run_is_not_overwritten_and_not_guessed(
         finetune_recipe(recipe, out=run.directory, data_root=data, console=quiet())
     with pytest.raises(RunError, match="is not a run folder"):
         load(tmp_path)
-    with pytest.raises(RunError, match="last and best"):
+    with pytest.raises(RunError, match="has no checkpoint 'newest'; allowed: last, best, best-ob"):
         run.load_model("newest")
 
 

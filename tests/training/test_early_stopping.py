@@ -17,6 +17,7 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RunError
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.run_folder.checkpoint import load_checkpoint
 from resnet_tasks.structures.evaluation import Metric
@@ -152,6 +153,44 @@ def test_a_killed_run_stops_where_the_uninterrupted_one_does(
             load_model(tmp_path / each / "checkpoints" / name) for each in ("whole", "parts")
         ]
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_each_head_keeps_the_weights_of_its_own_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of epochs 1 to 3, Dice is best in the first and the main metric in the second."""
+    values = iter([(0.9, 0.1), (0.5, 0.4), (0.7, 0.3)])
+
+    def measure(_: Validation) -> dict[str, Metric]:
+        dice, iou = next(values)
+        return {"scene/Dice": Metric(dice), NAME: Metric(iou)}
+
+    saved: list[str | None] = []
+    save_best = CheckpointManager.save_best
+
+    def record(self: CheckpointManager, head: str | None = None) -> None:
+        saved.append(head)
+        save_best(self, head)
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    monkeypatch.setattr(CheckpointManager, "save_best", record)
+    data, console = Shapes(2, (32, 64)), Console(file=io.StringIO())
+    finetune(
+        model(),
+        data,
+        data,
+        OPTIONS.model_copy(update={"epochs": 3, "patience": None}),
+        out=tmp_path,
+        evaluation=EvaluationRecipe(best="scene/Dice", best_per_head=True),
+        console=console,
+    )
+    assert saved == [None, "scene", "scene"]
+    names = ("best", "best-scene", "last")
+    best, head_best, last = (load_model(tmp_path / "checkpoints" / name) for name in names)
+    assert any(not torch.equal(best[key], head_best[key]) for key in best)
+    assert any(not torch.equal(last[key], head_best[key]) for key in best)
+    assert position(tmp_path)["best_by_head"] == {"scene": 0.4}
+    assert position(tmp_path)["best"] == 0.9
 
 
 def load_model(folder: Path) -> dict[str, torch.Tensor]:

@@ -63,6 +63,29 @@ def test_equal_is_not_better_and_no_value_is_not_either(
     assert judge(tiny_model()).find_improvement(metrics, best) == expected
 
 
+def test_the_mean_of_two_heads_chooses(tiny_model: Build) -> None:
+    validation = judge(tiny_model(), best="mean(objects/AP, scene/mIoU)")
+    metrics = {NAME: Metric(0.2), "scene/mIoU": Metric(0.6)}
+    assert validation.select_console_values(metrics) == pytest.approx(
+        {NAME: 0.2, "scene/mIoU": 0.6, "mean(objects/AP, scene/mIoU)": 0.4}
+    )
+    assert validation.find_improvement(metrics, 0.3) == pytest.approx(0.4)
+    assert validation.find_improvement(metrics, 0.5) is None
+    assert validation.find_improvement(metrics | {NAME: Metric(None)}, None) is None
+
+
+def test_each_head_has_its_own_best(tiny_model: Build) -> None:
+    metrics = {NAME: Metric(0.2), "scene/mIoU": Metric(0.6)}
+    assert judge(tiny_model()).find_head_improvements(metrics, {}) == {}
+    validation = judge(tiny_model(), best_per_head=True)
+    assert validation.find_head_improvements(metrics, {}) == {"objects": 0.2, "scene": 0.6}
+    assert validation.find_head_improvements(metrics, {"objects": 0.2, "scene": 0.5}) == {
+        "scene": 0.6
+    }
+    undefined = metrics | {"scene/mIoU": Metric(None)}
+    assert validation.find_head_improvements(undefined, {"objects": 0.1}) == {"objects": 0.2}
+
+
 def test_where_the_metric_was_not_measured_nothing_is_better(tiny_model: Build) -> None:
     assert judge(tiny_model()).find_improvement({"scene/mIoU": Metric(0.5)}, None) is None
 

@@ -151,6 +151,13 @@ def complete_replays(incomplete: str) -> Sequence[Completion]:
 
 
 @_complete_silently
+def complete_checkpoints(ctx: typer.Context) -> Sequence[Completion]:
+    """Complete the name of a checkpoint: `last`, `best`, and those of heads that the run has."""
+    folders = (path for run in _find_runs(ctx) for path in run.glob("checkpoints/best-*/"))
+    return ["last", "best", *sorted({folder.name for folder in folders})]
+
+
+@_complete_silently
 def complete_evaluations(ctx: typer.Context) -> Sequence[Completion]:
     """Complete the name of an evaluation of the runs on the command line."""
     folders = (folder for run in _find_runs(ctx) for folder in (run / "evaluations").iterdir())

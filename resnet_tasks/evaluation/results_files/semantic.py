@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
@@ -21,15 +18,9 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.number_formats import Count
 from resnet_tasks.options import validate_options
-from resnet_tasks.structures.evaluation import UNLABELED, VOID, Evaluator, GroundTruth
+from resnet_tasks.structures.evaluation import UNLABELED, VOID, GroundTruth
 
-
-class _LabelMapEvaluator(Evaluator, Protocol):
-    """Evaluator of label maps."""
-
-    def update_labels(self, labels: NDArray[np.generic], truth: GroundTruth) -> None:
-        """Add the label map of one image."""
-        ...
+_LabelMapEvaluator = SegmentationEvaluator | SurfaceEvaluator
 
 
 def evaluate_file(truth: Path, results: Path) -> FileEvaluation:

@@ -29,8 +29,10 @@ class EvaluationRecipe(RecipeModel):
     """Metrics, the metric that selects the best checkpoint, and confidence intervals.
 
     Attributes:
-        best: Metric that selects the best checkpoint, as HEAD/METRIC. None: the main metric of the
-            first head.
+        best: Metric that selects the best checkpoint, as HEAD/METRIC, or the mean of several, such
+            as `mean(objects/AP, scene/mIoU)`. None: the main metric of the first head.
+        best_per_head: Whether to also keep the best checkpoint of each head by its main metric, as
+            `best-HEAD`.
         batch_size: Images per batch in evaluation. None: `training.batch_size`.
         backend: Implementation of the COCO metrics; both give the same numbers.
         resamples: Number of bootstrap resamples for the 95 % intervals; 0: no intervals.
@@ -41,6 +43,7 @@ class EvaluationRecipe(RecipeModel):
     """
 
     best: str | None = None
+    best_per_head: bool = False
     batch_size: Annotated[int, Field(ge=1)] | None = None
     backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
     resamples: Annotated[int, Field(ge=0)] = 1000

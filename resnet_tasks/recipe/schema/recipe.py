@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from resnet_tasks.best_metric import BEST_FORM, split_best_metric
 from resnet_tasks.files.safe_names import with_head_names
 from resnet_tasks.recipe.presets import PRESETS, expand_preset
 from resnet_tasks.recipe.schema.base import RecipeModel
@@ -84,11 +85,12 @@ class Recipe(RecipeModel):
     @model_validator(mode="after")
     def _check_best_head(self) -> Recipe:
         best, names = self.evaluation.best, [*self.heads, *self.combine]
-        if best is not None and best.split("/")[0] not in names:
-            raise ValueError(
-                f"evaluation.best is {best!r}, but the heads are {', '.join(names)}; "
-                "write head/metric"
-            )
+        for metric in () if best is None else split_best_metric(best):
+            if metric.split("/")[0] not in names:
+                raise ValueError(
+                    f"evaluation.best is {best!r}, but the heads are {', '.join(names)}; "
+                    f"write {BEST_FORM}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -160,7 +160,7 @@ class RunLog:
         update: int,
         values: Mapping[str, float | None],
         *,
-        console_metrics: Sequence[str],
+        console_values: Mapping[str, float | None],
     ) -> None:
         """Log all metrics of an evaluation, and print some of them.
 
@@ -169,13 +169,13 @@ class RunLog:
             epoch: Number of finished epochs.
             update: Number of finished optimizer steps.
             values: `head/metric` -> value; None if it is undefined.
-            console_metrics: Names of the metrics to print.
+            console_values: Name of each metric to print -> value.
         """
         self.log("evaluation", epoch=epoch, update=update, metrics=dict(values))
         self._plot({f"val/{name}": value for name, value in values.items()}, update)
         texts = [
-            f"{name} {'-' if (v := values[name]) is None else f'{v:.4f}'}"
-            for name in console_metrics
+            f"{name} {'-' if value is None else f'{value:.4f}'}"
+            for name, value in console_values.items()
         ]
         self.print_line("  ".join([heading, *texts]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -20,6 +20,8 @@ class TrainingProgress:
         best: Best value so far of the metric that selects the best checkpoint; None without one.
         seconds: Seconds of training, over all resumes.
         stale: Number of evaluations since the best one.
+        best_by_head: Head name -> best value so far of its main metric, for the heads whose best
+            checkpoint is kept.
     """
 
     epoch: int = 0
@@ -31,6 +33,7 @@ class TrainingProgress:
     best: float | None = None
     seconds: float = 0.0
     stale: int = 0
+    best_by_head: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir(parents=True)
         (folder / name / "recipe.yaml").write_text(recipe, encoding="utf-8")
     (folder / "runs" / "unfinished").mkdir()
-    for file in ("exports/onnx/export.json", "replays/update-3/step.json", "evaluations/val/x"):
+    for file in (
+        "exports/onnx/export.json",
+        "replays/update-3/step.json",
+        "evaluations/val/x",
+        "checkpoints/best-cells/x",
+    ):
         (folder / "runs" / "a" / file).parent.mkdir(parents=True)
         (folder / "runs" / "a" / file).write_text("{}", encoding="utf-8")
     (folder / "mine.yaml").write_text(recipe, encoding="utf-8")
@@ -132,7 +137,8 @@ RUNS = ["runs/a", "runs/group/fold-0"]
         ("evaluate runs/g", ["runs/group/fold-0"]),
         ("evaluate runs/group/", ["runs/group/fold-0"]),
         ("evaluate runs/a --paired runs/g", ["runs/group/fold-0"]),
-        ("evaluate runs/a --checkpoint ", ["last", "best"]),
+        ("evaluate runs/a --checkpoint ", ["last", "best", "best-cells"]),
+        ("evaluate own --checkpoint ", ["last", "best"]),
         ("finetune --resume runs/", RUNS),
         ("compare runs/a runs/g", ["runs/group/fold-0"]),
         ("predict runs/a", ["runs/a", "runs/a/exports/onnx"]),
