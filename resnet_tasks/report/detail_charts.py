@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -71,6 +71,7 @@ def draw_detail_charts(
     """
     makers: dict[str, tuple[str, Callable[[Any], Chart]]] = {
         "pr_curves": ("precision-recall curves", partial(_draw_pr_chart, colors=colors)),
+        "confidence_curves": ("curves by confidence", _draw_confidence_chart),
         "froc": ("FROC curve", _draw_froc_chart),
         "error_types": ("error types", _draw_errors_chart),
         "reliability": ("reliability diagram", _draw_reliability_chart),
@@ -153,6 +154,29 @@ def _draw_pr_chart(
         lines.append(Line("all (mean of the classes)", mean, is_highlighted=True))
     axes = Axes("recall", "precision", (0.0, 1.0), (0.0, 1.0))
     return draw_line_chart("Precision and recall", lines, axes, note=note)
+
+
+def _draw_confidence_chart(curves: Mapping[str, Any]) -> Chart:
+    confidence, f1 = curves["confidence"], curves["f1"]
+    best = max(range(len(f1)), key=lambda i: f1[i])
+    note = (
+        "All classes together, detections from each confidence, at IoU 0.5. F1 is highest "
+        f"({format_number(f1[best])}) at {format_number(confidence[best])}; "
+        "resnet-tasks operating-point chooses a threshold for each class."
+    )
+    names = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    lines = [
+        Line(title, _pair_points(confidence, curves[name]), is_highlighted=name == "f1")
+        for name, title in names.items()
+    ]
+    axes = Axes("confidence", "value", (0.0, max(1.0, confidence[-1])), (0.0, 1.0))
+    chart = draw_line_chart("F1, precision and recall by confidence", lines, axes, note=note)
+    rows = tuple(
+        (name, *(format_number(numbers[key]) for key in ("confidence", *names)))
+        for name, numbers in curves["classes"].items()
+    )
+    columns = ("class", "confidence with the highest F1", *names.values())
+    return replace(chart, table=ChartTable(columns, rows))
 
 
 def _draw_froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:

@@ -140,8 +140,10 @@ class Metric:
 class Evaluator(Protocol):
     """Evaluator that compares predictions with the ground truth, image by image."""
 
-    protocol: str
-    """Sentence for the metrics file that defines the metrics and the counting rules."""
+    @property
+    def protocol(self) -> str:
+        """Sentence for the metrics file that defines the metrics and the counting rules."""
+        ...
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
         """Add the prediction (from `decode` of the head's task) and ground truth of one image."""
@@ -200,7 +202,9 @@ class DetailedEvaluator(Protocol):
 
         Returns:
             `pr_curves`: class name (`all`: mean of the classes) -> `{"recall": [..], "precision":
-            [..]}` at IoU 0.5. `confusion`: `{"labels": [..], "matrix": [[..]]}`, ground truth by
+            [..]}` at IoU 0.5. `confidence_curves`: `{"confidence": [..], "precision": [..],
+            "recall": [..], "f1": [..], "classes": {..}}` of the detections from each confidence.
+            `confusion`: `{"labels": [..], "matrix": [[..]]}`, ground truth by
             row, prediction by column. `error_types`: name -> AP lost to that error. `froc`:
             `{"false_positives": [..], "sensitivity": [..]}`, false positives per image.
             `reliability`: `{"confidence": [..], "accuracy": [..], "count": [..]}`. `images`: list

@@ -61,6 +61,22 @@ def test_a_damaged_part_is_a_sentence_and_the_others_are_drawn() -> None:
     assert notes == ["The FROC curve could not be drawn: KeyError: 'false_positives'."]
 
 
+def test_the_best_threshold_is_named_for_each_class() -> None:
+    curves = {
+        "confidence": [0.0, 0.5, 1.0],
+        "precision": [0.5, 0.75, None],
+        "recall": [1.0, 0.75, 0.0],
+        "f1": [0.6667, 0.75, 0.0],
+        "classes": {"car": {"confidence": 0.5, "precision": 0.75, "recall": 0.75, "f1": 0.75}},
+    }
+    (chart,), notes = draw_detail_charts({"confidence_curves": curves}, {})
+    assert notes == []
+    assert "F1 is highest (0.750) at 0.500;" in chart.note
+    assert [name for name, *_ in chart.legend] == ["precision", "recall", "F1"]
+    assert chart.table.columns[:2] == ("class", "confidence with the highest F1")
+    assert chart.table.rows == (("car", "0.500", "0.750", "0.750", "0.750"),)
+
+
 def test_names_of_error_types_are_complete_in_the_chart() -> None:
     names = ERROR_TYPES.values()
     svg = draw_bar_chart("errors", dict.fromkeys(names, 0.1), label="lost AP").svg

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from resnet_tasks.evaluation.coco.backends import CocoTables
 from resnet_tasks.evaluation.coco.bootstrap_ap import RECALLS
 from resnet_tasks.evaluation.coco.matching import Matches, Pairs, match_greedily, rank_within_groups
+from resnet_tasks.evaluation.numerics.weighted_means import nan_to_none
 from resnet_tasks.structures.evaluation import BACKGROUND
 
 SCORE = 0.5
@@ -47,6 +48,63 @@ def compute_pr_curves(
             "score": scores[:, i].tolist(),
         }
     return curves
+
+
+def compute_confidence_curves(matches: Matches, classes: Sequence[str]) -> dict[str, Any]:
+    """Compute precision, recall and F1 of the detections with at least each confidence.
+
+    A detection is right if COCO's matching at IoU 0.5 gives it an object of its class; detections
+    on crowds are excluded.
+
+    Args:
+        matches: Matches of all images.
+        classes: Class names in label order.
+
+    Returns:
+        `confidence` (101 thresholds from 0 to 1, or to the highest score above 1) and, for all
+        classes together, `precision` (None without detections), `recall` and `f1`; `classes`: class
+        name -> these four numbers at the threshold with the highest F1, for the classes with
+        objects. Empty without objects.
+    """
+    truth, detections = matches.truth, matches.detections
+    matched = matches.matches_at_iou50
+    is_matched = matched >= 0
+    is_counted = ~(is_matched & np.append(truth.crowd, False)[matched])
+    thresholds = np.linspace(0, max(1.0, float(detections.scores.max(initial=0))), 101)
+
+    num_objects = np.bincount(truth.labels[~truth.crowd], minlength=len(classes))
+    if not num_objects.sum():
+        return {}
+    order = np.argsort(detections.labels[is_counted], kind="stable")
+    scores, hits = detections.scores[is_counted][order], is_matched[is_counted][order]
+    bounds = np.searchsorted(detections.labels[is_counted][order], range(len(classes) + 1))
+
+    def compute_rows(part: slice, total: int) -> NDArray[np.float64]:
+        """Return `(101, 4)` threshold, precision, recall and F1 of some detections."""
+        num_hits = _count_from(scores[part][hits[part]], thresholds)
+        number = _count_from(scores[part], thresholds)
+        precision = np.divide(num_hits, number, out=np.full(len(number), np.nan), where=number > 0)
+        f1 = 2 * num_hits / (number + total)
+        return np.stack((thresholds, precision, num_hits / total, f1), axis=1)
+
+    names = ("confidence", "precision", "recall", "f1")
+    rows = compute_rows(slice(None), int(num_objects.sum()))
+    best = {}
+    for label in np.flatnonzero(num_objects).tolist():
+        part = slice(bounds[label], bounds[label + 1])
+        class_rows = compute_rows(part, int(num_objects[label]))
+        best_row = class_rows[class_rows[:, 3].argmax()].tolist()
+        best[classes[label]] = dict(zip(names, map(nan_to_none, best_row), strict=True))
+    columns = {
+        name: [nan_to_none(value) for value in column.tolist()]
+        for name, column in zip(names, rows.T, strict=True)
+    }
+    return {**columns, "classes": best}
+
+
+def _count_from(scores: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count the scores that are at least each threshold."""
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
 
 
 def build_confusion_matrix(

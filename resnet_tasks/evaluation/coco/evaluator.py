@@ -20,6 +20,7 @@ from resnet_tasks.evaluation.coco.bootstrap_ap import resample_tables
 from resnet_tasks.evaluation.coco.class_agnostic import ClassAgnosticMatch, match_without_classes
 from resnet_tasks.evaluation.coco.diagnostics import (
     build_confusion_matrix,
+    compute_confidence_curves,
     compute_pr_curves,
     score_images,
 )
@@ -137,8 +138,10 @@ class CocoEvaluator(ABC):
         )
         ids = tuple(self._image_indices)
         errors, notes = self._compute_error_types()
+        confidence_curves = compute_confidence_curves(matches, self.classes)
         return {
             "pr_curves": compute_pr_curves(self._compute_tables(), self.classes),
+            **({"confidence_curves": confidence_curves} if confidence_curves else {}),
             "confusion": {"labels": labels, "matrix": matrix},
             **({"error_types": errors} if errors else {}),
             "images": score_images(matches, [ids[i] for i in joined.order]),

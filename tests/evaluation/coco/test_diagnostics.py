@@ -94,6 +94,34 @@ def test_precision_curve_and_operating_point() -> None:
     assert curves["all"]["precision"] == curve["precision"]
 
 
+def test_curves_by_confidence_by_hand() -> None:
+    """Class a: hits at 0.9 and 0.3, a miss at 0.6, two objects. Class b: one object, one miss."""
+    details = judged(
+        ([(HIT, 0, 0.9), (FAR, 0, 0.6)], [(HIT, 0, False)]),
+        ([(HIT, 0, 0.3), (FAR, 1, 0.05)], [(HIT, 0, False), (HIT, 1, False)]),
+        ([(HIT, 0, 0.95)], [(HIT, 0, True)]),  # on a crowd: not counted
+    ).details()
+    curves = details["confidence_curves"]
+    assert curves["confidence"] == pytest.approx([i / 100 for i in range(101)])
+    rows = {
+        i: tuple(curves[name][i] for name in ("precision", "recall", "f1")) for i in (0, 30, 60, 91)
+    }
+    assert rows[0] == pytest.approx((2 / 4, 2 / 3, 4 / 7))
+    assert rows[30] == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert rows[60] == pytest.approx((1 / 2, 1 / 3, 2 / 5))
+    assert rows[91] == (None, 0.0, 0.0)
+    best = curves["classes"]["a"]
+    assert best == pytest.approx({"confidence": 0, "precision": 2 / 3, "recall": 1.0, "f1": 0.8})
+    assert curves["classes"]["b"]["f1"] == 0.0
+    nothing = judged(([(HIT, 0, 0.9)], [(HIT, 0, True)])).details()
+    assert "confidence_curves" not in nothing
+
+
+def test_curves_by_confidence_reach_scores_in_percent() -> None:
+    curves = judged(([(HIT, 0, 80.0)], [(HIT, 0, False)])).details()["confidence_curves"]
+    assert (curves["confidence"][-1], curves["recall"][-1], curves["f1"][50]) == (80.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("found", "kind"),
     [
