@@ -90,6 +90,8 @@ def compare(
     console.print(table, highlight=False)
     if page.conditions:
         console.print(f"measured: {page.conditions}", highlight=False, markup=False)
+    for warning in page.warnings:
+        print_message(warning, "warning:")
     page_path = write_page(page, out)
     typer.echo(f"written to {page_path} ({format_bytes(page_path.stat().st_size)})")
 

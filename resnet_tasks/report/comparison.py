@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, format_list
 from resnet_tasks.number_formats import format_bytes, format_duration
 from resnet_tasks.report.charts import Axes, Chart, Line, draw_line_chart
 from resnet_tasks.report.comparison_cells import (
@@ -358,9 +358,14 @@ def _find_warnings(page: ComparisonPage, paired: Sequence[PairedIntervals]) -> l
         for evaluation in evaluations
     }
     if len(digests) > 1:
+        files = "; ".join(
+            f"{name} on {format_list((evaluation.metadata.get('data') or {}), 2)}"
+            for name, evaluation in zip(page.names, page.evaluations, strict=True)
+            if evaluation is not None
+        )
         warnings.append(
-            "The runs were evaluated on different annotation files (their sha256 differ): the "
-            "metrics cannot be compared."
+            "The runs were evaluated on different annotation files (their sha256 differ), so the "
+            f"metrics cannot be compared: {files}."
         )
     protocols = {
         json.dumps(evaluation.metadata.get("protocol"), sort_keys=True)

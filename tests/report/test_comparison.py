@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from resnet_tasks.cli import app
 from resnet_tasks.errors import RunError
 from resnet_tasks.report.comparison import (
     ComparisonTable,
@@ -108,7 +110,14 @@ def test_what_cannot_be_compared_is_said(pair: tuple[Any, Any]) -> None:
     pair[1].edit("metrics.json", lambda value: value.update(data={"x": "another"}, protocol={}))
     said = " ".join(compared(pair).warnings)
     assert "different annotation files" in said
+    assert "second on x." in said
     assert "different protocols" in said
+    runs = [str(each.folder) for each in pair]
+    page = pair[1].folder / "page.html"
+    result = CliRunner().invoke(app, ["compare", *runs, "--no-costs", "--out", str(page)])
+    assert result.exit_code == 0, result.output
+    for warning in compared(pair).warnings:
+        assert f"warning: {warning}" in result.output
     shutil.rmtree(pair[1].folder / "evaluations")
     assert "second has no evaluation." in compared(pair).warnings
     with pytest.raises(RunError, match="at least two runs"):
