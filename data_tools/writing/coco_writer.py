@@ -33,7 +33,7 @@ from data_tools.writing.conversion_report import ConversionReport
 from data_tools.writing.semantic_maps import SemanticMaps
 from data_tools.writing.split_summary import SplitSummary, describe_ignored_classes
 from resnet_tasks.data.coco.box_formats import BoxFormatCounter
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic
 from resnet_tasks.files.safe_names import require_class_names
 
