@@ -24,6 +24,7 @@ from data_tools.formats import COPY_IMAGES, FORMATS, Format
 from data_tools.reading.archives import SUFFIXES, is_archive, unpack_to_temporary_folder
 from data_tools.reading.source_folder import find_dataset_folder, is_file, unwrap_folders
 from data_tools.writing.data_card import DataCard, DatasetProvenance
+from data_tools.writing.dataset_writer import SampleError
 from data_tools.writing.output_folder import CARD, create_output_folder
 from data_tools.writing.progress import Progress
 from data_tools.writing.split_summary import SplitSummary
@@ -301,7 +302,8 @@ def _convert_unwrapped(
             return format_.convert(candidate, folder, progress=progress, **options)
         except DataError as error:
             messages.append(str(error))
-            if any(folder.iterdir()):  # the converter recognized the folder and failed later
+            # The converter recognized the folder and failed later.
+            if isinstance(error, SampleError) or any(folder.iterdir()):
                 break
     raise DataError("; and ".join(dict.fromkeys((messages[0], messages[-1]))))
 

@@ -36,8 +36,13 @@ from typing import TypeVar
 from data_tools.reading.class_names import describe_similar_names
 from data_tools.writing.coco_writer import Annotated, CategorySpec, CocoWriter
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.errors import DataError
 
 Sample = TypeVar("Sample")
+
+
+class SampleError(DataError):
+    """Error in a sample of a source whose layout was recognized."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class DatasetWriter:
                 and kinds of annotation that are known only then.
 
         Raises:
-            DataError: If a sample is invalid or cannot be written.
+            SampleError: If a sample is invalid or cannot be written.
         """
         summaries: list[SplitSummary] = []
         for split, samples in splits.items():
@@ -97,7 +102,10 @@ class DatasetWriter:
             if not summaries:  # the splits share their classes
                 writer.report.warn(*describe_similar_names(c.name for c in self.categories))
             for sample in samples:
-                add_sample(writer, sample)
+                try:
+                    add_sample(writer, sample)
+                except DataError as error:
+                    raise SampleError(str(error)) from error
             if finish_split is not None:
                 finish_split(writer)
             summaries.append(writer.write())

@@ -284,3 +284,19 @@ def test_damaged_descriptions_are_read_or_refused(
     found = outcomes(good, described, damaged_yaml, cases, "catalog")
     if cases == MANY:
         tell(told("descriptions of data sets", found))
+
+
+def test_errors_of_samples_are_not_mixed_with_those_of_nested_folders(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "in/x" / folder).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"in/x/{folder}/a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg is stored as JPEG") as raised:
+        convert("instance-masks", tmp_path / "in", tmp_path / "out")
+    assert "one folder per image" not in str(raised.value)
+    # A folder around the source is no fault.
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "in/x/masks/a.png")
+    (tmp_path / "in/x/masks/a.jpg").unlink()
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "in").rename(tmp_path / "outer/in")
+    card = convert("instance-masks", tmp_path / "outer", tmp_path / "out")
+    assert card.splits[0].images == 1

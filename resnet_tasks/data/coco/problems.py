@@ -182,7 +182,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "all_crowd": (
         "warning",
         (
-            "{n:category has} no object without `iscrowd: 1`, and training ignores such regions: "
+            "{n:category has} only objects with `iscrowd: 1`, which training ignores: "
             "{first}; if each is a single object, set `iscrowd` to 0 (CVAT writes 1 for brush "
             "masks, `data convert voc` for objects marked `difficult`)"
         ),
