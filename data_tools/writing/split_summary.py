@@ -53,7 +53,7 @@ class SplitSummary:
     image_paths: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
 
 
-def describe_ignored_classes(names: Sequence[str]) -> list[str]:
+def describe_ignored_classes(names: Sequence[object]) -> list[str]:
     """Return a warning on the classes whose objects are all crowds, if there are any."""
     if not names:
         return []
