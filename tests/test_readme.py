@@ -61,8 +61,8 @@ def list_commands(block: str) -> list[list[str]]:
 
 
 def execute(block: str) -> dict[str, Any]:
-    """Names that a block of Python binds."""
-    names: dict[str, Any] = {}
+    """Names that a block of Python binds if it is the main script."""
+    names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(block, "<page>", "exec"), names)
     return names
 

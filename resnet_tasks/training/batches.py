@@ -17,6 +17,7 @@ from resnet_tasks.data.sampling.epoch_sampler import EpochSampler
 from resnet_tasks.data.sampling.loaders import choose_num_workers, get_shard, make_loader
 from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.runtime.main_guard import require_main_guard
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
 from resnet_tasks.structures.samples import Batch, Sample
 from resnet_tasks.training.state.loss_reduction import drop_annotations
@@ -47,6 +48,9 @@ class EpochBatches:
         workers: Number of loader workers; None: chosen for the device.
         processes: Process group that shares every batch.
 
+    Raises:
+        RunError: If workers would run the main script again.
+
     Attributes:
         workers: Number of loader workers.
         length: Length of the run in batches and steps.
@@ -66,6 +70,8 @@ class EpochBatches:
         self._pin_memory = device.type == "cuda"
         self._processes = processes
         self.workers = choose_num_workers(device) if workers is None else workers
+        if self.workers:  # before the run writes its first file
+            require_main_guard()
         batches = len(self.compute_keys(0))
         updates = -(-batches // options.accumulation)
         self.length = RunLength(batches, updates, updates * options.epochs)

@@ -19,6 +19,7 @@ from resnet_tasks.data.sampling.dataset_protocols import SkipsUnreadableImages, 
 from resnet_tasks.data.sampling.sample_keys import Key, derive_sample_seed, unpack_key
 from resnet_tasks.errors import ImageError, ResnetTasksError
 from resnet_tasks.runtime.cpu_count import count_usable_cores
+from resnet_tasks.runtime.main_guard import require_main_guard
 from resnet_tasks.runtime.malloc import keep_freed_memory
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Batch, Sample, collate
@@ -182,6 +183,13 @@ def _build_loader(
     pin_memory: bool = False,
     start_method: str | None = None,
 ) -> Loader:
+    """Return a loader of collated items.
+
+    Raises:
+        RunError: If workers would run the main script again.
+    """
+    if workers:
+        require_main_guard(start_method)
     return Loader(
         DataLoader(
             _ErrorCatchingDataset(dataset),
