@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
 from resnet_tasks.errors import RunError
 
@@ -52,11 +53,13 @@ def _find_running_line() -> tuple[Path, int] | None:
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if file is None or (spec is not None and spec.name.rpartition(".")[2] == "__main__"):
         return None
-    frame = sys._getframe()  # `inspect.stack` would read the source of every frame
+    frame: FrameType | None = (
+        sys._getframe()
+    )  # `inspect.stack` would read the source of every frame
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals is vars(main):
             return Path(file), frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
