@@ -103,7 +103,7 @@ class LearningRateSweep:
                 "            falls fastest per decade before its minimum"
             )
         if not self.fall.size:
-            remedy = "" if self.diverged else " or a higher --last"
+            beyond = "" if self.diverged else ", a higher --last"
             return f"none, because the loss never falls;\n            set a lower --first{remedy}"
         return (
             f"none, because the curve is noise: the smoothed loss falls by\n"
