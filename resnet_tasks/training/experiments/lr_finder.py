@@ -104,7 +104,10 @@ class LearningRateSweep:
             )
         if not self.fall.size:
             beyond = "" if self.diverged else ", a higher --last"
-            return f"none, because the loss never falls;\n            set a lower --first{remedy}"
+            return (
+                "none, because the loss never falls;\n"
+                f"            set a lower --first{beyond} or more --steps"
+            )
         return (
             f"none, because the curve is noise: the smoothed loss falls by\n"
             f"            {self.fall.size:.2g}, {self.fall.errors:.1f} times its standard error "
