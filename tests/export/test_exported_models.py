@@ -245,7 +245,7 @@ class Shifted(FasterRCNN):
 
 def test_heads_of_users_are_exported_with_their_own_outputs() -> None:
     backbone = ResNet("resnet10t", weights="none")
-    head = Shifted(backbone.specs, "xy", {"rpn_post_nms": (20, 20), "pyramid_channels": 16})
+    head = Shifted(backbone.specs, ("x", "y"), {"rpn_post_nms": (20, 20), "pyramid_channels": 16})
     graph = ExportGraph(TaskModel(backbone, {"a": head}), PixelRange(0, 255)).eval()
     images, sizes = torch.rand(1, 3, 64, 96) * 255, torch.tensor([[60, 90]])
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_masks_of_an_onnx_and_an_openvino_graph(tmp_path: Path) -> None:
         "rpn_post_nms": (40, 30),
         "detections_per_image": 12,
     }
-    head = MaskRCNN(backbone.specs, "xy", options)
+    head = MaskRCNN(backbone.specs, ("x", "y"), options)
     torch.nn.init.normal_(head.roi_heads.box_predictor.cls_score.weight, std=0.3)
     graph = ExportGraph(TaskModel(backbone, {"a": head}), PixelRange(0, 255)).eval()
     write_onnx(graph, 3, tmp_path / "model.onnx")

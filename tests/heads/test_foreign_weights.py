@@ -53,7 +53,7 @@ def test_a_head_of_a_user_reads_its_own_kind_of_models(tmp_path: Path) -> None:
     theirs, file = write_net(tmp_path)
     torch.manual_seed(4)
     backbone = ResNet("resnet10t", weights="unloaded")
-    head = MyClassifier(backbone.specs, "ab")
+    head = MyClassifier(backbone.specs, ("a", "b"))
     before = head.classifier.weight.clone()
     report = fill_model(TaskModel(backbone, {"a": head}), file)
     for key, value in theirs.state_dict().items():
@@ -70,7 +70,7 @@ def test_a_head_of_a_user_reads_its_own_kind_of_models(tmp_path: Path) -> None:
 def test_other_heads_do_not_read_it(tmp_path: Path) -> None:
     _, file = write_net(tmp_path)
     backbone = ResNet("resnet10t", weights="unloaded")
-    model = TaskModel(backbone, {"a": Classifier(backbone.specs, "ab")})
+    model = TaskModel(backbone, {"a": Classifier(backbone.specs, ("a", "b"))})
     told = r"not a supported whole model \(a Faster R-CNN of torchvision, .*its names begin with tr"
     with pytest.raises(WeightsError, match=told):
         fill_model(model, file)
