@@ -174,10 +174,9 @@ def image_to_label_path(image: Path, root: Path) -> Path:
 
 def _find_label(image: Path, root: Path) -> Path:
     """Return the label file of an image, in any common spelling; its usual path if it is absent."""
-    candidates = _iterate_label_paths(image, root)
-    found_files = (find_file(path) for path in candidates)
-    existing = (path for path in found_files if path is not None)
-    return next(existing, image_to_label_path(image, root))
+    label_files = map(find_file, _iterate_label_paths(image, root))
+    existing_files = (file for file in label_files if file is not None)
+    return next(existing_files, image_to_label_path(image, root))
 
 
 def _iterate_label_paths(image: Path, root: Path) -> Iterator[Path]:

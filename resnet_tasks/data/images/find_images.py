@@ -178,8 +178,8 @@ def make_output_names(files: Sequence[Path]) -> list[str]:
 
 def find_file(path: Path) -> Path | None:
     """Return a file, or the file whose path differs only in its Unicode form; see `find_path`."""
-    found_path = find_path(path)
-    return found_path if found_path is not None and found_path.is_file() else None
+    existing_path = find_path(path)
+    return existing_path if existing_path is not None and existing_path.is_file() else None
 
 
 def find_path(path: Path) -> Path | None:
