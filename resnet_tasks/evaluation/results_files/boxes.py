@@ -52,7 +52,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
         return (
             *load().notes,
             *find_box_format_hints(
-                expected, load(), ap50, lambda boxes: _compute_ap50(expected, load(), boxes)
+                expected, load(), ap50, lambda boxes: _evaluate_boxes(expected, load(), boxes)
             ),
             *find_hints(expected, load(), make_evaluator(), ap50),
         )
@@ -68,12 +68,12 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     )
 
 
-def _compute_ap50(
+def _evaluate_boxes(
     expected: TruthFile, results: ResultColumns, boxes: NDArray[np.float64]
-) -> float | None:
-    """Compute the AP at IoU 0.5 of results with other boxes."""
-    evaluator = build_evaluator(expected, replace(results, boxes=boxes), "hotcoco")
-    return evaluator.compute()["AP50"].value
+) -> tuple[float, float]:
+    """Compute the AP, and the AP at IoU 0.5, of results with other boxes."""
+    metrics = build_evaluator(expected, replace(results, boxes=boxes), "hotcoco").compute()
+    return metrics["AP"].value or 0.0, metrics["AP50"].value or 0.0
 
 
 def build_evaluator(

@@ -35,6 +35,8 @@ reported."""
 CENTER_AP50 = 0.1
 """AP50 from which boxes are not read as centers. A box that is moved by half its size has an IoU of
 1/7 with itself."""
+LEAST_RESIZING = 0.05
+"""Difference of a factor from 1 from which boxes may be those of resized images."""
 BEYOND_FRACTION = 0.5
 """Fraction of boxes that extend beyond their images from which it is reported."""
 MAX_NAMED = 3
@@ -64,7 +66,7 @@ def find_box_format_hints(
     truth: TruthFile,
     detections: ResultColumns,
     ap50: float | None,
-    compute_ap50: Callable[[Boxes], float | None],
+    evaluate: Callable[[Boxes], tuple[float, float]],
 ) -> tuple[str, ...]:
     """Describe in a sentence which other format the boxes may have.
 
@@ -72,8 +74,8 @@ def find_box_format_hints(
         truth: Ground truth of the results.
         detections: Results with boxes.
         ap50: AP at IoU 0.5 of the results; None without objects.
-        compute_ap50: Function that returns the AP at IoU 0.5 of the same results with other boxes,
-            `(D, 4)` xywh.
+        evaluate: Function that returns the AP and the AP at IoU 0.5 of the same results with other
+            boxes, `(D, 4)` xywh.
     """
     boxes = detections.boxes
     if boxes is None or not len(boxes) or detections.mask_areas is not None:
@@ -91,8 +93,11 @@ def find_box_format_hints(
     readings = []
     if ap50 is not None and ap50 < PLAUSIBLE_AP50:
         readings = _list_readings(boxes, sizes, counts, ap50)
+        if ap50 < CENTER_AP50 and not counts.are_relative:
+            readings += _find_resized_reading(truth, detections.images, boxes)
     if ap50 is not None and readings:
-        best, form = max((compute_ap50(other) or 0.0, form) for form, other in readings)
+        # AP decides, because several readings may reach the same AP50.
+        (_, best), form = max((evaluate(other), form) for form, other in readings)
         if _is_much_better(best, ap50):
             comparison = f"AP50 would be {best:.4f} instead of {ap50:.4f}"
             return (f"{evidence}read as {form}, {comparison}; {expected}",)
@@ -127,6 +132,34 @@ def _list_readings(
         centers = np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
         readings.append((f"[center x, center y, width, height] in {unit}", centers))
     return readings
+
+
+def _find_resized_reading(
+    truth: TruthFile, images: NDArray[np.int64], boxes: Boxes
+) -> list[tuple[str, Boxes]]:
+    """Return the reading as boxes of resized images, if objects and detections suggest a factor.
+
+    Args:
+        truth: Ground truth of the results.
+        images: `(D,)` position of the image of each detection.
+        boxes: `(D, 4)` xywh.
+    """
+    annotations = truth.annotations
+    ends = np.full((2, len(truth.images), 2), -np.inf)
+    for values, positions, places in (
+        (ends[0], annotations.image_positions, annotations.boxes),
+        (ends[1], images, boxes),
+    ):
+        np.maximum.at(values, positions, places[:, :2] + places[:, 2:])
+    is_usable = (np.isfinite(ends) & (ends > 0)).all(axis=(0, 2))
+    if not is_usable.any():
+        return []
+    # The objects of an image end about where its detections do.
+    factors = np.median(ends[1][is_usable] / ends[0][is_usable], axis=0)
+    if (np.abs(factors - 1) < LEAST_RESIZING).all():
+        return []
+    form = f"pixels of images resized to {factors[0]:.0%} of the width, {factors[1]:.0%} of the"
+    return [(f"{form} height", boxes / np.tile(factors, 2))]
 
 
 def find_missing_images(

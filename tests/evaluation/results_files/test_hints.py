@@ -97,7 +97,20 @@ def read_notes(files: tuple[Path, Path], backend: str, task: str = "box") -> tup
         ),
         (
             lambda entry: entry | {"bbox": [3 * value for value in entry["bbox"]]},
-            "100% of the boxes extend beyond their images; .* or pixels of a resized image",
+            "beyond their images; read as pixels of images resized to 300% of the width, 300% of",
+        ),
+        (
+            lambda entry: (
+                entry
+                | {"bbox": [v * s for v, s in zip(entry["bbox"], (0.5, 0.8) * 2, strict=True)]}
+            ),
+            "read as pixels of images resized to 50% of the width, 80% of the height, AP50 would b",
+        ),
+        (
+            lambda entry: (
+                entry | {"bbox": [500 + entry["image_id"], 5 + entry["image_id"], 600, 3]}
+            ),
+            r"100% of the boxes extend .*; boxes are read as \[x, y, width, height\]: are these c",
         ),
     ],
 )
