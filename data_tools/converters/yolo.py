@@ -246,7 +246,8 @@ def _add_image(writer: CocoWriter, image: Path, label: Path, names: Mapping[int,
             writer.report.skip(label.name, f"{name} (line {number})", "it repeats an earlier line")
             continue
         seen_lines.add((name, coordinates))
-        if not all(-ROUNDING <= coordinate <= 1 + ROUNDING for coordinate in coordinates):
+        is_inside = all(-ROUNDING <= coordinate <= 1 + ROUNDING for coordinate in coordinates)
+        if len(coordinates) > 4 and not is_inside:
             writer.report.count_change("coordinates outside the image were clipped")
         labeled_object = _build_labeled_object(name, f"line {number}", coordinates, size)
         add_labeled_object(writer, image_id, labeled_object, size, label.name)

@@ -10,6 +10,9 @@ from data_tools.writing.coco_writer import CocoWriter
 
 Box = tuple[float, float, float, float]
 
+CLIP_TOLERANCE = 0.05
+"""Distance in pixels by which rounded coordinates may leave the image without being counted."""
+
 
 def clip_corners(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
     """Convert the upper left and the lower right corner to a box inside the image.
@@ -34,6 +37,22 @@ def sort_corners(corners: Sequence[float]) -> Box:
     x1, x2 = sorted(corners[::2])
     y1, y2 = sorted(corners[1::2])
     return x1, y1, x2, y2
+
+
+def count_clipped(writer: CocoWriter, corners: Sequence[float], clipped: Box | None) -> None:
+    """Count a box as changed if a visible part of it lies outside its image.
+
+    Args:
+        writer: Writer of the split.
+        corners: (x1, y1, x2, y2) before clipping.
+        clipped: (x, y, width, height) inside the image; None if nothing is inside.
+    """
+    if clipped is None:
+        return
+    x, y, width, height = clipped
+    inside = (x, y, x + width, y + height)
+    if any(abs(a - b) > CLIP_TOLERANCE for a, b in zip(corners, inside, strict=True)):
+        writer.report.count_change("boxes that end outside the image were clipped")
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,7 @@ def add_clipped_box(
         x1, y1, x2, y2 = x1 - start, y1 - start, x2 + end, y2 + end
     writer.count_box_format(image_id, (x1, y1, x2 - x1, y2 - y1))
     clipped = clip_corners((x1, y1, x2, y2), writer.get_image_size(image_id))
+    count_clipped(writer, (x1, y1, x2, y2), clipped)
     if clipped is None:
         writer.report.skip(file, box.description, "its box has no area inside the image")
     else:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.shapes.boxes import clip_corners
+from data_tools.shapes.boxes import clip_corners, count_clipped
 from data_tools.shapes.invalid_shape import InvalidShapeError
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.coco.masks import decode_mask
@@ -116,7 +116,9 @@ def add_labeled_object(
     flags: _Flags = {"iscrowd": labeled_object.iscrowd, "attributes": labeled_object.attributes}
     if labeled_object.kind == "box":
         points = np.reshape(labeled_object.boxes, (-1, 2))
-        box = clip_corners([*points.min(axis=0).tolist(), *points.max(axis=0).tolist()], size)
+        hull = [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+        box = clip_corners(hull, size)
+        count_clipped(writer, hull, box)
         is_visible = box is not None
         if box is not None:
             writer.add_box(image_id, label, box, **flags)

@@ -350,3 +350,13 @@ def test_a_difficult_rotated_box_is_a_crowd(tmp_path: Path) -> None:
     convert_voc(source, tmp_path / "out")
     (annotation,) = load(tmp_path / "out/val.json")["annotations"]
     assert annotation["iscrowd"] == 1
+
+
+def test_boxes_that_end_outside_the_image_are_clipped_and_counted(tmp_path: Path) -> None:
+    # The image is 20 x 10 (width x height); 0.04 pixels are a rounding error.
+    objects = [("a", (15, 2, 25, 8), 0), ("a", (1, 2, 20.04, 8), 0), ("a", (21, 2, 25, 8), 0)]
+    (summary,) = convert_voc(voc(tmp_path / "in", objects), tmp_path / "out")
+    assert summary.changed == {"boxes that end outside the image were clipped": 1}
+    assert len(summary.skipped) == 1
+    boxes = [annotation["bbox"] for annotation in load(tmp_path / "out/val.json")["annotations"]]
+    assert boxes == [[15, 2, 5, 6], [1, 2, 19, 6]]

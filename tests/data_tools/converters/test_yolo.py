@@ -318,7 +318,10 @@ def test_coordinates_slightly_outside_are_clipped_and_counted(tmp_path: Path) ->
     boxes = [annotation["bbox"] for annotation in load(tmp_path / "out/train.json")["annotations"]]
     # The second box spans x from 0.96 to 1.06 of 200 pixels, of which 192 to 200 are inside.
     assert boxes == [[20, 10, 180, 30], [192, 40, 8, 20], [90, 40, 20, 20]]
-    assert train.changed == {"coordinates outside the image were clipped": 2}
+    assert train.changed == {
+        "coordinates outside the image were clipped": 1,
+        "boxes that end outside the image were clipped": 1,
+    }
 
 
 def test_an_absent_test_split_is_reported(tmp_path: Path) -> None:
