@@ -210,13 +210,7 @@ def _take_first(files: Iterable[Path]) -> list[Path]:
 
 
 def _find_csv(source: Path) -> SourceLayout | None:
-    options: tuple[str, ...] = ()
-    try:
-        tables = find_tables(source, None)
-    except DataError:
-        tables = _find_named_tables(source)
-        names = dict(zip(tables, _make_relative(tables.values(), source), strict=True))
-        options = (_format_option("tables", names),)
+    tables = find_tables(source, None)
     for file in tables.values():
         with open_table(file) as (rows, *_):
             resolve_columns(file, rows.fieldnames or (), {})
@@ -228,22 +222,9 @@ def _find_csv(source: Path) -> SourceLayout | None:
         "a dataset with a CSV table of boxes",
         "boxes",
         splits,
-        (*options, *held_out),
+        held_out,
         frozenset(tables.values()),
     )
-
-
-def _find_named_tables(source: Path) -> dict[str, Path]:
-    """Return the only table in the folder of every split, or the only table in the source."""
-    folders = _find_split_folders(source)
-    tables = {split: _list_tables(folder) for split, folder in folders.items()}
-    if not tables.get("train"):
-        tables = {"train": _list_tables(source), **{k: v for k, v in tables.items() if v}}
-    return {split: files[0] for split, files in tables.items() if len(files) == 1}
-
-
-def _list_tables(folder: Path) -> list[Path]:
-    return [file for file in list_children(folder) if file.suffix.lower() == ".csv"]
 
 
 def _find_instance_masks(source: Path) -> SourceLayout | None:

@@ -23,19 +23,9 @@ LAYOUTS: list[tuple[Callable[[Path], None], str, set[str], list[str]]] = [
     (sources.classes_txt, "yolo", TRAIN, []),
     (sources.labelme_folder, "labelme", TRAIN, []),
     (sources.cvat_xml, "cvat", TRAIN, []),
-    (sources.csv_table, "csv-boxes", BOTH, ['tables={"train": "boxes.csv"}', HELD_OUT]),
-    (
-        sources.csv_above_images,
-        "csv-boxes",
-        BOTH,
-        ['tables={"train": "boxes.csv"}', HELD_OUT],
-    ),
-    (
-        sources.roboflow_csv,
-        "csv-boxes",
-        BOTH,
-        ['tables={"train": "train/_annotations.csv", "val": "valid/_annotations.csv"}'],
-    ),
+    (sources.csv_table, "csv-boxes", BOTH, [HELD_OUT]),
+    (sources.csv_above_images, "csv-boxes", BOTH, [HELD_OUT]),
+    (sources.roboflow_csv, "csv-boxes", BOTH, []),
     (sources.kitti, "kitti", BOTH, [HELD_OUT]),
     (
         sources.mask_folders,
