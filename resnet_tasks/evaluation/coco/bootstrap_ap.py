@@ -2,170 +2,162 @@
 
 An image that is drawn `w` times counts as `w` copies with adjacent ids. The only exception is equal
 scores of one class within one image: with real copies, the detections of the copies would
-alternate; here all copies of the first detection precede those of the second. Precision is computed
-at true positives only: it decreases between them, and COCO uses the maximum precision at any higher
-recall.
+alternate; here all copies of the first detection precede those of the second.
 
-Shape glossary: `R` resampled datasets, `P` images, `K` classes, `D` detections of one class, `E`
-detections among them that are relevant for one threshold and size class.
+Shape glossary: `R` resampled datasets, `P` images, `K` classes, `T` overlap thresholds, `S` size
+classes, `M` limits of detections, `D` detections of one class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.evaluation.coco.matching import (
-    SIZE_RANGES,
     THRESHOLDS,
     Matches,
     compute_size_membership,
 )
+from resnet_tasks.evaluation.coco.metrics import compute_class_metrics
+from resnet_tasks.evaluation.coco.precision_curves import (
+    NUM_CELLS,
+    NUM_SIZES,
+    Floats,
+    Ints,
+    PrecisionCurves,
+    Weights,
+    build_sums,
+    list_by_cell,
+)
 
-Floats = NDArray[np.float64]
-Weights = NDArray[np.int32]
-
-RECALLS = np.linspace(0, 1, 101)
-"""COCO's recall levels, the same floats as in pycocotools."""
-_ELEMENTS = 1 << 17
-"""Number of elements per array, chosen so that the arrays fit into the cache of a CPU core."""
+_DATASETS_AT_ONCE = 1024
+_LARGEST_EXACT = 1 << 24
+"""Sums of integers up to this number are exact in 32 bits."""
 
 
-def resample_tables(
-    matches: Matches,
-    counts: NDArray[np.int64],
-    num_classes: int,
-    limits: Sequence[int],
-    *,
-    threads: int = 2,
-) -> tuple[Floats, Floats]:
-    """Compute average precision and recall of every class in every resampled dataset.
+class CocoResampler:
+    """Metrics of every class in resampled datasets.
 
     Args:
         matches: Matches of all images.
-        counts: `(R, P)` number of times each image occurs.
+        num_images: Number of images, `P`.
         num_classes: Number of classes, `K`.
         limits: Limits of detections per image and class, ascending.
-        threads: Number of classes processed in parallel.
-
-    Returns:
-        Average precision `(R, T, K, S)`, and recall `(R, T, K, S, M)`; NaN where the dataset has no
-        such object.
     """
-    weights = np.ascontiguousarray(counts, dtype=np.int32)
-    shape = (len(counts), len(THRESHOLDS), num_classes, len(SIZE_RANGES))
-    precision, recall = np.full(shape, np.nan), np.full((*shape, len(limits)), np.nan)
 
-    def fill_class(label: int) -> None:
-        class_matches = _ClassMatches(matches, label, limits)
-        if not class_matches.truth_counts.any():
-            return
-        rows = max(1, _ELEMENTS // max(class_matches.num_events, 1))
-        for begin in range(0, len(weights), rows):
-            part = slice(begin, begin + rows)
-            precision[part, :, label], recall[part, :, label] = class_matches.evaluate(
-                weights[part]
-            )
+    def __init__(
+        self, matches: Matches, num_images: int, num_classes: int, limits: Sequence[int]
+    ) -> None:
+        self._limits = limits
+        self._num_classes = num_classes
+        self._num_objects = max(len(matches.truth.labels), len(matches.detections.labels))
+        self._classes = {
+            label: _ClassMatches(matches, members, label, limits, num_images=num_images)
+            for label, members in _list_members(matches, num_classes)
+            if (matches.truth.labels == label).any()
+        }
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill_class, range(num_classes)))
-    return precision, recall
+    def resample(self, counts: NDArray[np.int64]) -> dict[str, Floats]:
+        """Compute the metrics of every class in every resampled dataset.
+
+        Args:
+            counts: `(R, P)` number of times each image occurs.
+
+        Returns:
+            Metric -> `(R, K)`; NaN where the dataset has no such object.
+        """
+        is_exact = self._num_objects * int(counts.max(initial=0)) < _LARGEST_EXACT
+        parts = [
+            self._resample(np.ascontiguousarray(part.T, np.float32 if is_exact else np.float64))
+            for part in np.split(counts, range(_DATASETS_AT_ONCE, len(counts), _DATASETS_AT_ONCE))
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _resample(self, weights: Weights) -> dict[str, Floats]:
+        num_datasets = weights.shape[1]
+        shape = (num_datasets, len(THRESHOLDS), 1, NUM_SIZES)
+        precision, recall = np.full(shape, np.nan), np.full((*shape, len(self._limits)), np.nan)
+        metrics = {
+            name: np.full((num_datasets, self._num_classes), np.nan)
+            for name in compute_class_metrics(precision, recall, self._limits)
+        }
+        for label, class_matches in self._classes.items():
+            precision[:, :, 0], recall[:, :, 0] = class_matches.evaluate(weights)
+            for name, values in compute_class_metrics(precision, recall, self._limits).items():
+                metrics[name][:, label] = values[:, 0]
+        return metrics
 
 
 class _ClassMatches:
-    """Detections of one class in descending order of score, with their matches."""
+    """Annotated objects and detections of one class, with their matches.
 
-    def __init__(self, matches: Matches, label: int, limits: Sequence[int]) -> None:
+    Args:
+        matches: Matches of all images.
+        members: `(D,)` indices of the detections of the class, in descending order of score.
+        label: Label of the class.
+        limits: Limits of detections per image and class, ascending.
+        num_images: Number of images, `P`.
+    """
+
+    def __init__(
+        self,
+        matches: Matches,
+        members: Ints,
+        label: int,
+        limits: Sequence[int],
+        *,
+        num_images: int,
+    ) -> None:
         truth, detections = matches.truth, matches.detections
-        is_own_truth = truth.labels == label
-        self.truth_images = truth.images[is_own_truth]
-        self.truth_counts = matches.is_counted[is_own_truth].astype(np.float64)
-        self.limits = limits
-        members = np.flatnonzero(detections.labels == label)
-        # Equal scores are ordered by image, then by rank within the image (COCO).
-        keys = (matches.rank[members], detections.images[members], -detections.scores[members])
-        members = members[np.lexsort(keys)]
-        self.images = detections.images[members]
-        self.rank = matches.rank[members]
-        self.in_range = compute_size_membership(detections.areas[members])
         place = np.searchsorted(matches.greedy.detection_indices, members)
-        is_candidate = place < len(matches.greedy.detection_indices)
-        is_candidate[is_candidate] = (
-            matches.greedy.detection_indices[place[is_candidate]] == members[is_candidate]
+        is_candidate = np.append(matches.greedy.detection_indices, -1)[place] == members
+        matched_objects = matches.greedy.truth_indices[place[is_candidate]]
+        is_matched = matched_objects >= 0
+        is_hit = is_matched & matches.is_counted[matched_objects, np.arange(NUM_SIZES)]
+        images, candidates = detections.images[members], np.flatnonzero(is_candidate)
+        in_range = compute_size_membership(detections.areas[members])
+
+        objects = np.flatnonzero(truth.labels == label)
+        size, index = np.nonzero(matches.is_counted[objects].T)
+        self._objects = build_sums(size, truth.images[objects[index]], (NUM_SIZES, num_images))
+        bins = np.searchsorted(limits, matches.rank[members[candidates]], side="right")
+        cells, hits = list_by_cell(is_hit)
+        self._num_limits = len(limits)
+        self._recalled = build_sums(
+            cells * len(limits) + bins[hits],
+            images[candidates[hits]],
+            (NUM_CELLS * len(limits), num_images),
         )
-        self.candidates = np.flatnonzero(is_candidate)
-        matched_truth = matches.greedy.truth_indices[place[is_candidate]]
-        sizes = np.arange(len(SIZE_RANGES))
-        self.is_matched = matched_truth >= 0
-        self.is_hit = self.is_matched & matches.is_counted[matched_truth, sizes]
-        self.num_events = max(len(members), 1)
+        self._curves = PrecisionCurves(is_hit, is_matched, images, in_range, candidates, num_images)
 
     def evaluate(self, weights: Weights) -> tuple[Floats, Floats]:
-        """Compute average precision `(R, T, S)` and recall `(R, T, S, M)` for weights `(R, P)`."""
-        totals = weights[:, self.truth_images].astype(np.float64) @ self.truth_counts
-        sampled_weights = weights[:, self.images]
-        shape = (len(weights), *self.is_hit.shape[1:])
-        precision, recall = np.full(shape, np.nan), np.full((*shape, len(self.limits)), np.nan)
-        for size in range(len(SIZE_RANGES)):
-            is_defined = totals[:, size] > 0
-            if not is_defined.any():
-                continue
-            defined_weights, total = sampled_weights[is_defined], totals[is_defined, size]
-            num_in_range = self._count_in_range(defined_weights, size)
-            for threshold in range(len(THRESHOLDS)):
-                precision[is_defined, threshold, size], recall[is_defined, threshold, size] = (
-                    self._compute_curve(defined_weights, num_in_range, total, threshold, size)
-                )
-        return precision, recall
+        """Compute the average precision and recall of resampled datasets.
 
-    def _count_in_range(self, weights: Weights, size: int) -> Weights:
-        """Count the detections in the size class up to and including each candidate, `(R, C)`."""
-        inside = np.flatnonzero(self.in_range[:, size])
-        if len(inside) == len(self.in_range):
-            return np.cumsum(weights, axis=1, dtype=np.int32)[:, self.candidates]
-        sums = np.zeros((len(weights), len(inside) + 1), np.int32)
-        np.cumsum(weights[:, inside], axis=1, out=sums[:, 1:])
-        return sums[:, np.searchsorted(inside, self.candidates, side="right")]
+        Args:
+            weights: `(P, R)` number of times each image occurs.
 
-    def _compute_curve(
-        self, weights: Weights, num_in_range: Weights, total: Floats, threshold: int, size: int
-    ) -> tuple[Floats, Floats]:
-        is_hit = self.is_hit[:, threshold, size]
-        # `num_in_range` counts all detections inside the size range. Matched ones are subtracted to
-        # get the false positives; detections outside the range are not in the count.
-        is_withdrawn = self.is_matched[:, threshold, size] & self.in_range[self.candidates, size]
-        events = np.flatnonzero(is_hit | is_withdrawn)
-        recall = np.zeros((len(weights), len(self.limits)))
-        if not is_hit.any():
-            return np.zeros(len(weights)), recall
-        weight = weights[:, self.candidates[events]]
-        hit = is_hit[events]
-        hits = weight * hit
-        true = np.cumsum(hits, axis=1, dtype=np.int32)
-        rank = self.rank[self.candidates[events]]
-        for position, limit in enumerate(self.limits):
-            is_within = rank < limit
-            num_hits = true[:, -1] if is_within.all() else hits[:, is_within].sum(axis=1)
-            recall[:, position] = num_hits / total
-        withdrawn = is_withdrawn[events]
-        if (hit == withdrawn).all():
-            matched = true
-        else:
-            matched = np.cumsum(weight * withdrawn, axis=1, dtype=np.int32)
-        wrong = num_in_range[:, events] - matched
-        best = true / np.maximum(true + wrong, 1)
-        best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
-        reached = _count_levels_reached(true / total[:, None])
-        gained = np.diff(reached, axis=1, prepend=0)
-        return np.einsum("re,re->r", best, gained) / len(RECALLS), recall
+        Returns:
+            Average precision `(R, T, S)`, and recall `(R, T, S, M)`; NaN where the dataset has no
+            such object.
+        """
+        total = (self._objects @ weights).astype(np.float64)
+        is_defined, total = total > 0, np.maximum(total, 1)
+        shape = (len(THRESHOLDS), NUM_SIZES, self._num_limits, weights.shape[1])
+        num_hits = (self._recalled @ weights).astype(np.float64).reshape(shape).cumsum(axis=2)
+        recall = num_hits / total[:, None]
+        precision = self._curves.compute_precision(weights, total)
+        precision[:, ~is_defined] = np.nan
+        recall.transpose(0, 2, 1, 3)[..., ~is_defined] = np.nan
+        return precision.transpose(2, 0, 1), recall.transpose(3, 0, 1, 2)
 
 
-def _count_levels_reached(recall: Floats) -> Weights:
-    """Count COCO's recall levels at or below each recall, by exact comparison."""
-    # Rounding may put a recall just below its level, where truncation would lose the level.
-    # The offset selects the upper level, which the comparison then confirms.
-    nearest = (recall * 100 + 1e-6).astype(np.int32)
-    return np.add(nearest, RECALLS[nearest] <= recall, dtype=np.int32)
+def _list_members(matches: Matches, num_classes: int) -> Iterator[tuple[int, Ints]]:
+    """Yield each class with the indices of its detections, in descending order of score."""
+    detections = matches.detections
+    # Equal scores are ordered by image, then by rank within the image (COCO).
+    keys = (matches.rank, detections.images, -detections.scores, detections.labels)
+    order = np.lexsort(keys)
+    starts = np.searchsorted(detections.labels[order], np.arange(1, num_classes))
+    yield from enumerate(np.split(order, starts))

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.evaluation.coco.backends import CocoTables
-from resnet_tasks.evaluation.coco.bootstrap_ap import RECALLS
 from resnet_tasks.evaluation.coco.matching import Matches, Pairs, match_greedily, rank_within_groups
+from resnet_tasks.evaluation.coco.precision_curves import RECALLS
 from resnet_tasks.evaluation.numerics.weighted_means import nan_to_none
 from resnet_tasks.structures.evaluation import BACKGROUND
 

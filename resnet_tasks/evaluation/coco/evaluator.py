@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS, CocoTables
-from resnet_tasks.evaluation.coco.bootstrap_ap import resample_tables
+from resnet_tasks.evaluation.coco.bootstrap_ap import CocoResampler
 from resnet_tasks.evaluation.coco.class_agnostic import ClassAgnosticMatch, match_without_classes
 from resnet_tasks.evaluation.coco.diagnostics import (
     build_confusion_matrix,
@@ -28,7 +28,6 @@ from resnet_tasks.evaluation.coco.image_blocks import ImageBlock, JoinedBlocks, 
 from resnet_tasks.evaluation.coco.matching import Matches, Pairs
 from resnet_tasks.evaluation.coco.metrics import (
     build_coco_metrics,
-    compute_class_metrics,
     describe_protocol,
 )
 from resnet_tasks.evaluation.numerics.weighted_means import average_defined, flatten_class_values
@@ -116,16 +115,15 @@ class CocoEvaluator(ABC):
             `metric` and `metric/class` -> `(R,)` values, NaN where undefined.
         """
         joined = self._join_blocks()
-        precision, recall = resample_tables(
-            self._compute_matches(),
-            np.asarray(counts)[:, joined.order],
-            len(self.classes),
-            self.max_detections,
+        resampler = joined.get_or_compute(
+            "resampler",
+            lambda: CocoResampler(
+                self._compute_matches(), len(joined.order), len(self.classes), self.max_detections
+            ),
         )
+        class_metrics = resampler.resample(np.asarray(counts)[:, joined.order])
         values: dict[str, NDArray[np.float64]] = {}
-        for name, class_values in compute_class_metrics(
-            precision, recall, self.max_detections
-        ).items():
+        for name, class_values in class_metrics.items():
             overall = average_defined(class_values, axis=1)
             values |= flatten_class_values(name, overall, class_values, self.classes)
         return values
