@@ -91,6 +91,10 @@ class DetectionEvaluator(CocoEvaluator):
         """
         self._add_block(block)
 
+    def reuse_tables(self, tables: CocoTables) -> None:
+        """Use tables that the backend has computed of exactly the images added so far."""
+        self._join_blocks().get_or_compute(f"tables by {self.backend}", lambda: tables)
+
     def _compute_tables(self) -> CocoTables:
         if not self._blocks or not self.classes:
             return CocoTables.empty(len(self.classes), len(self.max_detections))
@@ -144,5 +148,7 @@ class DetectionEvaluator(CocoEvaluator):
         if not self._blocks or not self.classes:
             return {}, []
         return compute_error_types(
-            match_with_hotcoco(self._build_backend_inputs(), self.max_detections)
+            match_with_hotcoco(
+                self._build_backend_inputs(), self.max_detections, is_for_error_types=True
+            )
         )

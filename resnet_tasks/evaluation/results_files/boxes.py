@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.results import ResultColumns, read_results
 from resnet_tasks.data.coco.truth import TruthFile, read_truth
+from resnet_tasks.evaluation.coco.backends import CocoTables
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.evaluation.coco.image_blocks import ImageBlock
 from resnet_tasks.evaluation.coco.matching import Objects
@@ -39,8 +40,8 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     """
     expected = read_truth(truth)
     load = cache(lambda: read_results(results, expected))
-    make_evaluator = cache(lambda: build_evaluator(expected, load(), backend))
     tables = compute_tables_fast(expected, results, LIMITS) if backend == "hotcoco" else None
+    make_evaluator = cache(lambda: build_evaluator(expected, load(), backend, tables=tables))
     metrics = (
         make_evaluator().compute()
         if tables is None
@@ -77,7 +78,11 @@ def _evaluate_boxes(
 
 
 def build_evaluator(
-    expected: TruthFile, results: ResultColumns, backend: str
+    expected: TruthFile,
+    results: ResultColumns,
+    backend: str,
+    *,
+    tables: CocoTables | None = None,
 ) -> DetectionEvaluator:
     """Create an evaluator with all images of the files.
 
@@ -85,6 +90,7 @@ def build_evaluator(
         expected: Objects of the annotation file.
         results: Columns of the results file.
         backend: Key in `BOX_BACKENDS`.
+        tables: Tables of the same files, if they were already computed by the backend.
     """
     assert results.boxes is not None, "box results have boxes"
     annotations = expected.annotations
@@ -110,4 +116,6 @@ def build_evaluator(
             results.boxes,
         )
     )
+    if tables is not None:
+        evaluator.reuse_tables(tables)
     return evaluator
