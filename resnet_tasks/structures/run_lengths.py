@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+from hotcoco import mask as compiled_mask
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
@@ -61,6 +62,27 @@ def decode_counts(counts: str | bytes) -> list[int] | None:
         runs.append(value)
         value = shift = 0
     return None if shift else runs
+
+
+def have_sum(counts: str | bytes, total: int) -> bool:
+    """Return whether compressed run lengths are well formed and have this sum.
+
+    The answer is that of `decode_counts`. Compiled code gives it for counts that are written as
+    COCO writes them.
+    """
+    text = counts if isinstance(counts, str) else counts.decode("latin-1")
+    try:
+        is_canonical = compiled_mask.rle_from_string(text, 1, total)["counts"] == text.encode()
+    except (ValueError, OverflowError):
+        is_canonical = False
+    if is_canonical and total > 0:
+        try:
+            compiled_mask.rle_from_string(text, 1, total - 1)
+        except ValueError:
+            return True  # The sum is larger than `total - 1`, but not than `total`.
+        return False
+    runs = decode_counts(counts)
+    return runs is not None and sum(runs) == total
 
 
 def decode_runs(rle: Mapping[str, Any]) -> Runs:

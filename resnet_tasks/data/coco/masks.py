@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from resnet_tasks.data.coco.field_values import format_value
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.run_lengths import decode_counts
+from resnet_tasks.structures.run_lengths import decode_counts, have_sum
 
 Ints = NDArray[np.int64]
 
@@ -225,8 +225,7 @@ def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
     if isinstance(counts, list):
         lengths = all(type(count) is int and count >= 0 for count in counts)
         return lengths and sum(counts) == height * width
-    runs = decode_counts(counts) if isinstance(counts, str | bytes) else None
-    return runs is not None and sum(runs) == height * width
+    return isinstance(counts, str | bytes) and have_sum(counts, height * width)
 
 
 def compute_mask_area(segmentation: Any, height: int, width: int) -> float:
