@@ -179,10 +179,20 @@ def _split_runs(runs: list[int], height: int, tile: Tile) -> tuple[Ints, Ints, I
     return columns[is_inside], tops[is_inside], bottoms[is_inside]
 
 
-def encode_rle(segmentation: Any, height: int, width: int) -> Any:
-    """Return a segmentation of any form as one compressed run-length object."""
+def encode_rle(segmentation: Any, height: int, width: int, *, is_checked: bool = False) -> Any:
+    """Return a segmentation of any form as one compressed run-length object.
+
+    Args:
+        segmentation: Polygons or run lengths.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        is_checked: Whether `is_rle` was already true for run lengths.
+
+    Raises:
+        DataError: If the segmentation is invalid.
+    """
     if isinstance(segmentation, dict):
-        if not is_rle(segmentation, height, width):
+        if not is_checked and not is_rle(segmentation, height, width):
             raise DataError(
                 f"RLE {format_value(segmentation)} does not fit its image of height {height} and "
                 f"width {width}"

@@ -121,8 +121,19 @@ def match_masks_with_hotcoco(
     truth: list[dict[str, Any]],
     detections: list[dict[str, Any]],
     limits: tuple[int, ...],
+    *,
+    is_for_error_types: bool = False,
 ) -> Any:
-    """Return a hotcoco `COCOeval` over masks in COCO format, matched for the error types."""
+    """Return a hotcoco `COCOeval` over masks in COCO format that has matched its images.
+
+    Args:
+        images: COCO records of the images.
+        classes: Class names in label order.
+        truth: COCO records of the annotated objects.
+        detections: COCO records of the detections, with areas.
+        limits: Limits of detections per image and class, ascending.
+        is_for_error_types: Whether to match only what error types need: IoU 0.5, all sizes.
+    """
     categories = build_category_records(classes)
     run = hotcoco.COCOeval(
         hotcoco.COCO(_build_dataset(images, categories, truth)),
@@ -130,7 +141,8 @@ def match_masks_with_hotcoco(
         "segm",
     )
     run.params.maxDets = list(limits)
-    _restrict_to_error_types(run)
+    if is_for_error_types:
+        _restrict_to_error_types(run)
     run.evaluate()
     return run
 

@@ -1,6 +1,6 @@
-"""COCO's twelve metrics for instance masks, matched image by image.
+"""COCO's twelve metrics for instance masks.
 
-Masks are dropped once their image is matched, unless error types are requested.
+Masks are matched image by image and then dropped, unless they are kept until the end.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ _OTHER_IDS = 1 << 40
 class InstanceMaskEvaluator(CocoEvaluator):
     """Evaluator of average precision and recall of instance masks, by COCO's rules.
 
-    Each image is matched when it is added. With hotcoco, only scores, areas and matches stay in
-    memory, independent of the resolution; pycocotools must keep the RLEs until the end.
+    Each image is matched when it is added: only scores, areas and matches stay in memory,
+    independent of the resolution. If the RLEs are kept, all images are matched at once when metrics
+    are requested, which is faster. pycocotools needs the RLEs.
 
     Args:
         classes: Class names in label order.
@@ -102,6 +103,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         truth: GroundTruth,
         *,
         boxes: NDArray[np.float64] | None = None,
+        is_checked: bool = False,
     ) -> None:
         """Add the masks of one image.
 
@@ -114,6 +116,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
             boxes: `(N, 4)` xywh, original pixels. If a results file contains boxes in addition to
                 masks, pycocotools determines the size class of a detection from its box, otherwise
                 from its mask.
+            is_checked: Whether `masks` were already checked with `is_rle` or `pack_polygon`.
 
         Raises:
             DataError: If the image was added before, its masks are not annotated, or a mask, score
@@ -121,8 +124,8 @@ class InstanceMaskEvaluator(CocoEvaluator):
         """
         truth_objects, truth_boxes = build_truth_objects(truth)
         truth_masks = encode_truth_masks(truth)
-        encoded_masks = [_encode_mask(mask, truth) for mask in masks]
-        areas = np.asarray([coco_mask.area(mask) for mask in encoded_masks], np.float64)
+        encoded_masks = [_encode_mask(mask, truth, is_checked=is_checked) for mask in masks]
+        areas = np.asarray(coco_mask.area(encoded_masks) if encoded_masks else [], np.float64)
         if boxes is not None:
             areas = boxes[:, 2] * boxes[:, 3]
         detections = build_objects(as_array(labels), as_array(scores).astype(np.float64), areas)
@@ -130,36 +133,49 @@ class InstanceMaskEvaluator(CocoEvaluator):
         self._add_block(
             ImageBlock((truth.image_id,), truth_objects, truth_boxes, detections, detection_boxes)
         )
+        if self._is_keeping:
+            self._add_sizes(truth)
+            self._counts.append(
+                (
+                    [mask["counts"] for mask in truth_masks],
+                    [mask["counts"] for mask in encoded_masks],
+                )
+            )
+            return
         self._pairs.append(find_mask_pairs(encoded_masks, truth_masks, truth_objects.crowd))
-        self._send_to_backend(
+        self._send_to_stream(
             truth, (truth_objects, truth_masks), (detections, encoded_masks), boxes
         )
 
-    def _send_to_backend(
+    @property
+    def _is_keeping(self) -> bool:
+        """Whether the RLEs are kept until the end."""
+        return self._keeps_masks or self.backend != "hotcoco"
+
+    def _add_sizes(self, truth: GroundTruth) -> int:
+        """Add the number and the size of an image, and return the number."""
+        is_number = isinstance(truth.image_id, int) and 0 <= truth.image_id < _OTHER_IDS
+        number = int(truth.image_id) if is_number else _OTHER_IDS + len(self._sizes)
+        self._sizes.append((number, truth.size))
+        return number
+
+    def _send_to_stream(
         self,
         truth: GroundTruth,
         annotated: tuple[Objects, list[Any]],
         detections: tuple[Objects, list[Any]],
         boxes: NDArray[np.float64] | None,
     ) -> None:
-        """Pass the masks of an image to the backend."""
-        is_number = isinstance(truth.image_id, int) and 0 <= truth.image_id < _OTHER_IDS
-        number = int(truth.image_id) if is_number else _OTHER_IDS + len(self._sizes)
+        """Let the compiled evaluator match an image."""
+        number = self._add_sizes(truth)
         expected = _build_records(*annotated, number, self._number + 1)
         results = _build_records(*detections, number, self._number + 1)
         self._number += max(len(expected), len(results))
         if boxes is not None:
             for record, box in zip(results, boxes.tolist(), strict=True):
                 record["bbox"] = box
-        self._sizes.append((number, truth.size))
-        if self.backend == "hotcoco":
-            images = [{"id": number, "height": truth.size[0], "width": truth.size[1]}]
-            self._stream.update(images, expected, results)
-        if self._keeps_masks or self.backend != "hotcoco":
-            truth_counts, detection_counts = (
-                [mask["counts"] for mask in masks] for _, masks in (annotated, detections)
-            )
-            self._counts.append((truth_counts, detection_counts))
+        images = [{"id": number, "height": truth.size[0], "width": truth.size[1]}]
+        self._stream.update(images, expected, results)
 
     def _compute_tables(self) -> CocoTables:
         if not self._blocks or not self.classes:
@@ -167,11 +183,15 @@ class InstanceMaskEvaluator(CocoEvaluator):
         return self._join_blocks().get_or_compute("tables", self._accumulate_tables)
 
     def _accumulate_tables(self) -> CocoTables:
-        if self.backend == "hotcoco":
+        if not self._is_keeping:
             # `finalize` consumes its stream; the original can still receive images.
             return accumulate_tables(copy.copy(self._stream).finalize())
         images, truth, detections = self._build_datasets()
         limits = self.max_detections
+        if self.backend == "hotcoco":
+            return accumulate_tables(
+                match_masks_with_hotcoco(images, self.classes, truth, detections, limits)
+            )
         return compute_pycocotools_tables(images, self.classes, truth, detections, limits, "segm")
 
     def _build_datasets(self) -> tuple[list[dict[str, Any]], ...]:
@@ -181,19 +201,29 @@ class InstanceMaskEvaluator(CocoEvaluator):
         ]
         truth: list[dict[str, Any]] = []
         detections: list[dict[str, Any]] = []
-        for block, counts, (number, size) in zip(
-            self._blocks, self._counts, self._sizes, strict=True
+        for position, (block, (number, _)) in enumerate(
+            zip(self._blocks, self._sizes, strict=True)
         ):
-            truth_masks, detection_masks = (
-                [{"size": list(size), "counts": runs} for runs in object_counts]
-                for object_counts in counts
-            )
+            truth_masks, detection_masks = self._get_masks(position)
             truth += _build_records(block.truth, truth_masks, number, len(truth) + 1)
             first_id = len(detections) + 1
             detections += _build_records(block.detections, detection_masks, number, first_id)
         return images, truth, detections
 
+    def _get_masks(self, position: int) -> tuple[list[Any], list[Any]]:
+        """Return the kept RLEs of an image: of its objects, and of its detections."""
+        size = list(self._sizes[position][1])
+        truth_masks, detection_masks = (
+            [{"size": size, "counts": runs} for runs in counts] for counts in self._counts[position]
+        )
+        return truth_masks, detection_masks
+
     def _join_pairs(self) -> Pairs:
+        if self._is_keeping:
+            for position in range(len(self._pairs), len(self._blocks)):
+                truth_masks, detection_masks = self._get_masks(position)
+                crowd = self._blocks[position].truth.crowd
+                self._pairs.append(find_mask_pairs(detection_masks, truth_masks, crowd))
         starts = np.cumsum(
             [(0, 0), *((len(b.detections.scores), len(b.truth.scores)) for b in self._blocks)],
             axis=0,
@@ -226,11 +256,19 @@ class InstanceMaskEvaluator(CocoEvaluator):
     def _compute_error_types(self) -> tuple[dict[str, float], list[str]]:
         if not self._blocks or not self.classes:
             return {}, []
-        if len(self._counts) < len(self._blocks):
+        if not self._is_keeping:
             return {}, ["Error types (TIDE) are not computed, because the masks are not stored."]
         images, truth, detections = self._build_datasets()
-        run = match_masks_with_hotcoco(images, self.classes, truth, detections, self.max_detections)
-        return compute_error_types(run)
+        return compute_error_types(
+            match_masks_with_hotcoco(
+                images,
+                self.classes,
+                truth,
+                detections,
+                self.max_detections,
+                is_for_error_types=True,
+            )
+        )
 
 
 def find_mask_pairs(
@@ -272,11 +310,11 @@ def encode_truth_masks(truth: GroundTruth) -> list[Any]:
     return [_encode_mask(segmentation, truth) for segmentation in segmentations]
 
 
-def _encode_mask(mask: Any, truth: GroundTruth) -> Any:
+def _encode_mask(mask: Any, truth: GroundTruth, *, is_checked: bool = False) -> Any:
     """Encode one mask as RLE."""
     if isinstance(mask, list | tuple | dict):
         try:
-            return encode_rle(mask, *truth.size)
+            return encode_rle(mask, *truth.size, is_checked=is_checked)
         except DataError as error:
             raise DataError(f"image {truth.image_id!r}: {error}") from None
     flags = as_array(mask)

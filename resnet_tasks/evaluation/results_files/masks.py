@@ -56,6 +56,7 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
                     ),
                 ),
                 boxes=None if detections.boxes is None else detections.boxes[detection_rows],
+                is_checked=True,
             )
         except DataError as error:  # The results were checked on reading.
             raise DataError(f"{truth}: {error}; fix the annotation") from None
