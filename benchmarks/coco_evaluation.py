@@ -4,6 +4,9 @@ A synthetic dataset like COCO val2017 has 5,000 images, 36,000 objects of 80 cla
 detections. Both evaluators run in fresh processes and alternate. Time and peak memory are those of
 the whole process, imports included. The 12 metrics must agree to 1e-12. Then the same files are
 evaluated with bootstrap intervals of every metric, for which there is no peer.
+
+At last, all installed evaluators (`pip install -e ".[bench]"`) run side by side in one process, on
+these boxes and on masks; see `coco_peers`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.coco_peers import (
+    NAMES,
+    compare_cases,
+    encode_ellipse,
+    format_tools,
+    time_tools,
+)
 from benchmarks.harness.measurement import (
     REPEATS,
     BenchmarkRow,
@@ -29,9 +39,6 @@ from benchmarks.harness.measurement import (
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import format_bytes
 
-_PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-_RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
-NAMES = (*_PRECISIONS, *_RECALLS)
 GOAL = 80
 """Minimum speedup over pycocotools."""
 
@@ -91,6 +98,21 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
                 "resamples": options.resamples,
                 **time_process(_INTERVALS, truth, results, str(options.resamples)),
             }
+        masks = generate_masks(
+            truth, results, Path(folder), num_images=options.images, number=options.masks
+        )
+        report["side_by_side"] = {
+            task: {
+                "time": time_tools(
+                    *files,
+                    task,
+                    repeats=options.repeats,
+                    reference_repeats=options.peer_repeats,
+                ),
+                "cases": compare_cases(task, options.cases),
+            }
+            for task, files in (("box", (truth, results)), ("mask", masks))
+        }
     return finish_report(report, _build_rows(report), options, summary=_format_summary(report))
 
 
@@ -109,8 +131,13 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)
     parser.add_argument("--detections", type=int, default=500_000)
+    parser.add_argument("--masks", type=int, default=50_000, help="masks of detections")
+    parser.add_argument(
+        "--cases", type=int, default=200, help="random datasets on which all bits are compared"
+    )
     options = parser.parse_args(argv)
     if options.quick:
+        options.masks, options.cases = 300, 3
         options.repeats = options.peer_repeats = 1
         options.resamples, options.images = 20, 40
         options.objects, options.detections = 200, 900
@@ -188,6 +215,41 @@ def generate_dataset(
     return truth, results
 
 
+def generate_masks(
+    truth: Path, results: Path, folder: Path, *, num_images: int, number: int
+) -> tuple[Path, Path]:
+    """Write the first objects and detections of a dataset of boxes as ellipses inside the boxes.
+
+    Args:
+        truth: Path of the annotation file of boxes.
+        results: Path of the results file of boxes.
+        folder: Folder of the new files.
+        num_images: Number of images of the dataset.
+        number: Number of detections to write.
+
+    Returns:
+        Paths of the annotation file and of the results file.
+    """
+    content = json.loads(truth.read_text(encoding="utf-8"))
+    detections = json.loads(results.read_text(encoding="utf-8"))
+    used = max(1, num_images * number // len(detections))
+    content["images"] = content["images"][:used]
+    ids = {image["id"] for image in content["images"]}
+    parts = [
+        [entry for entry in entries if entry["image_id"] in ids]
+        for entries in (content["annotations"], detections)
+    ]
+    for entry in (*parts[0], *parts[1]):
+        entry["segmentation"] = encode_ellipse(entry["bbox"], (480, 640))
+    for entry in parts[1]:
+        del entry["bbox"]
+    content["annotations"] = parts[0]
+    paths = folder / "truth_masks.json", folder / "results_masks.json"
+    for path, values in zip(paths, (content, parts[1]), strict=True):
+        path.write_text(json.dumps(values), encoding="utf-8")
+    return paths
+
+
 def _build_report(
     runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -216,7 +278,9 @@ def _build_report(
             name: [{key: run[key] for key in ("seconds", "bytes")} for run in tool_runs]
             for name, tool_runs in runs.items()
         },
-        **collect_environment("hotcoco", "pycocotools", "numpy"),
+        **collect_environment(
+            "hotcoco", "pycocotools", "faster-coco-eval", "ultrafast-pycocotools", "numpy"
+        ),
     }
 
 
@@ -250,6 +314,7 @@ def _format_summary(report: dict[str, Any]) -> str:
         intervals = report["intervals"]
         lines.append(
             f"with intervals of {intervals['resamples']} resamples: {intervals['seconds']:.1f} s, "
-            f"{format_bytes(intervals['bytes'])}"
+            f"CPU {intervals['cpu_seconds']:.1f} s, {format_bytes(intervals['bytes'])}"
         )
+    lines += format_tools(report.get("side_by_side", {}))
     return "\n".join(lines)

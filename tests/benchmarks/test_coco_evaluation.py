@@ -29,6 +29,7 @@ def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
     options = ["--images", "40", "--objects", "200", "--detections", "900", "--repeats", "1"]
     options += ["--resamples", "20", "--peer-repeats", "1", "--out", str(out)]
+    options += ["--masks", "200", "--cases", "5"]
     coco_evaluation.main(options)
     report = json.loads(out.read_text())
     assert report["greatest_difference"] <= 1e-12
@@ -36,4 +37,15 @@ def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     low, high = report["intervals"]["found"][0]
     assert low < report["numbers"]["AP"] < high
     assert {"hotcoco", "pycocotools"} <= set(report["versions"])
-    assert "times faster" in capsys.readouterr().out
+    for task in ("box", "mask"):
+        tools = report["side_by_side"][task]
+        assert {"hotcoco", "pycocotools", "resnet-tasks"} <= set(tools["time"])
+        assert tools["time"]["resnet-tasks"]["ratio"] == 1
+        assert tools["time"]["hotcoco"]["greatest_difference"] <= 1e-12
+        assert tools["cases"]["hotcoco"] == dict.fromkeys(
+            ("cases", "numbers", "precision", "recall", "scores"), 5
+        ) | {"failed": 0}
+        assert tools["cases"]["resnet-tasks"] == {"cases": 5, "failed": 0, "numbers": 5}
+    out = capsys.readouterr().out
+    assert "times faster" in out
+    assert "equal on 5 cases: numbers 5, precision 5, recall 5, scores 5" in out
