@@ -120,7 +120,7 @@ def time_tools(
             numbers[name] = run(truth, results, task).numbers
             seconds[name].append(time.process_time() - begin)
     medians = {name: statistics.median(runs) for name, runs in seconds.items()}
-    report = {
+    report: dict[str, dict[str, Any]] = {
         name: {
             "cpu_seconds": runs,
             "median": medians[name],

@@ -12,9 +12,11 @@ from resnet_tasks.structures.run_lengths import (
     compute_mask_iou,
     compute_pixel_range,
     decode_bitmap,
+    decode_counts,
     decode_runs,
     encode_bitmap,
     encode_rectangle,
+    have_sum,
     intersect_masks,
     unite_masks,
     vote_pixels,
@@ -84,3 +86,22 @@ def test_votes_by_hand() -> None:
     assert vote_pixels(masks[:1], [0.2]) == masks[0]
     # Half of the weight is enough.
     assert vote_pixels(masks[:2], [0.7, 0.7]) == encode_bitmap(row(0, 1, 2, 3), (1, 6))
+
+
+def test_sum_of_counts_equals_that_of_the_decoder_also_for_damaged_counts() -> None:
+    rng = np.random.default_rng(0)
+    texts = ["", "0", "P", "OOO", "o" * 30, "oooooo0", "ooooooO", "\u00e9", "hb0", "PPPPPPP0"]
+    for _ in range(60):
+        bitmap = np.asfortranarray(rng.random((20, 30)) < 0.3, np.uint8)
+        text = coco_mask.encode(bitmap)["counts"].decode()
+        place, letter = int(rng.integers(len(text))), chr(rng.integers(40, 115))
+        texts += [text, text[:place], text[:place] + letter + text[place + 1 :], text + letter]
+    num_sums = 0
+    for text in texts:
+        for counts in (text, text.encode()):
+            runs = decode_counts(counts)
+            total = -1 if runs is None else sum(runs)
+            for candidate in (600, 0, 1, total - 1, total, total + 1, total % 2**32):
+                assert have_sum(counts, candidate) == (candidate == total != -1), (text, candidate)
+            num_sums += total >= 0
+    assert 120 < num_sums < 2 * len(texts)

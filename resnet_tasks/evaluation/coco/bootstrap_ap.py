@@ -59,18 +59,20 @@ class CocoResampler:
             if (matches.truth.labels == label).any()
         }
 
-    def resample(self, counts: NDArray[np.int64]) -> dict[str, Floats]:
+    def resample(self, counts: NDArray[np.int64], order: Ints) -> dict[str, Floats]:
         """Compute the metrics of every class in every resampled dataset.
 
         Args:
             counts: `(R, P)` number of times each image occurs.
+            order: `(P,)` column of each image of the matches.
 
         Returns:
             Metric -> `(R, K)`; NaN where the dataset has no such object.
         """
         is_exact = self._num_objects * int(counts.max(initial=0)) < _LARGEST_EXACT
+        kind = np.float32 if is_exact else np.float64
         parts = [
-            self._resample(np.ascontiguousarray(part.T, np.float32 if is_exact else np.float64))
+            self._resample(np.ascontiguousarray(part.T, kind)[order])
             for part in np.split(counts, range(_DATASETS_AT_ONCE, len(counts), _DATASETS_AT_ONCE))
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

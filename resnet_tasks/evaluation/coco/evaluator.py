@@ -121,7 +121,7 @@ class CocoEvaluator(ABC):
                 self._compute_matches(), len(joined.order), len(self.classes), self.max_detections
             ),
         )
-        class_metrics = resampler.resample(np.asarray(counts)[:, joined.order])
+        class_metrics = resampler.resample(np.asarray(counts), joined.order)
         values: dict[str, NDArray[np.float64]] = {}
         for name, class_values in class_metrics.items():
             overall = average_defined(class_values, axis=1)

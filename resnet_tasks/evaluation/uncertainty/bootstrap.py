@@ -112,12 +112,15 @@ class ResamplingUnits:
         images = max(self.number, len(self.image_units), 1)
         at_once = max(1, COUNTS_AT_ONCE // images)
         for start in range(0, bootstrap.resamples, at_once):
-            rows = min(at_once, bootstrap.resamples - start)
-            sampled_units = rng.integers(0, self.number, size=(rows, self.number))
-            # With an offset per row, a single `bincount` counts the units of all rows.
-            sampled_units += np.arange(rows)[:, None] * self.number
-            counts = np.bincount(sampled_units.ravel(), minlength=rows * self.number)
-            yield counts.reshape(rows, self.number)[:, self.image_units]
+            # No local variable may keep a chunk in memory while its metrics are computed.
+            yield self._sample_chunk(rng, min(at_once, bootstrap.resamples - start))
+
+    def _sample_chunk(self, rng: np.random.Generator, rows: int) -> NDArray[np.int64]:
+        sampled_units = rng.integers(0, self.number, size=(rows, self.number))
+        # With an offset per row, a single `bincount` counts the units of all rows.
+        sampled_units += np.arange(rows)[:, None] * self.number
+        counts = np.bincount(sampled_units.ravel(), minlength=rows * self.number)
+        return counts.reshape(rows, self.number)[:, self.image_units]
 
 
 def resample_metrics(

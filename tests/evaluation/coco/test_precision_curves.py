@@ -91,7 +91,10 @@ def test_curves_equal_a_slow_evaluation(rows: int, monkeypatch: pytest.MonkeyPat
     rng = np.random.default_rng(rows)
     counts = rng.multinomial(NUM_IMAGES, np.full(NUM_IMAGES, 1 / NUM_IMAGES), 3)
     counts[2, : NUM_IMAGES - 2] = 0  # Some classes and sizes are missing.
-    found = CocoResampler(matches, NUM_IMAGES, 4, LIMITS).resample(counts)
+    order = rng.permutation(NUM_IMAGES)
+    columns = np.empty_like(counts)
+    columns[:, order] = counts
+    found = CocoResampler(matches, NUM_IMAGES, 4, LIMITS).resample(columns, order)
     num_undefined = 0
     for row, dataset in enumerate(counts):
         for label in range(3):
