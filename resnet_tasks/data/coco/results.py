@@ -258,6 +258,7 @@ class _EntryValidator:
         self._examples: dict[str, list[str]] = defaultdict(list)
         self._truth = truth
         self._kind = kind
+        self._sizes: list[list[int]] = truth.images.sizes.tolist()
 
     def check(self, position: int, entry: Any) -> None:
         """Check one entry and record its errors.
@@ -352,7 +353,7 @@ class _EntryValidator:
         if self._kind != "mask" or has_box_alone:
             return
         mask = entry.get("segmentation")
-        height, width = self._truth.images.sizes[image].tolist()
+        height, width = self._sizes[image]
         if isinstance(mask, dict):
             is_usable = is_rle(mask, height, width)
         else:

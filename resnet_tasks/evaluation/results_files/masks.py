@@ -16,6 +16,7 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
     group_rows_by_image,
 )
 from resnet_tasks.evaluation.results_files.hints import find_hints
+from resnet_tasks.files.json_files import disable_gc
 from resnet_tasks.structures.evaluation import GroundTruth
 
 
@@ -30,6 +31,11 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     Raises:
         DataError: If a file is invalid; the message lists the first invalid entries.
     """
+    with disable_gc():  # None of the many small objects is part of a cycle.
+        return _evaluate_file(truth, results, backend)
+
+
+def _evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     expected = read_truth(truth, masks=True)
     detections = read_results(results, expected, kind="mask")
     evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend, keeps_masks=True)
