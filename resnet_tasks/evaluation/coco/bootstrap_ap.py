@@ -11,6 +11,7 @@ classes, `M` limits of detections, `D` detections of one class.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ class CocoResampler:
             Metric -> `(R, K)`; NaN where the dataset has no such object.
         """
         is_exact = self._num_objects * int(counts.max(initial=0)) < _LARGEST_EXACT
-        kind = np.float32 if is_exact else np.float64
+        kind: type[np.floating[Any]] = np.float32 if is_exact else np.float64
         parts = [
             self._resample(np.ascontiguousarray(part.T, kind)[order])
             for part in np.split(counts, range(_DATASETS_AT_ONCE, len(counts), _DATASETS_AT_ONCE))
