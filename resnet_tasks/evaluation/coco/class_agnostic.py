@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.evaluation.coco.bootstrap_ap import resample_tables
+from resnet_tasks.evaluation.coco.bootstrap_ap import CocoResampler
 from resnet_tasks.evaluation.coco.matching import Objects, Pairs, match_detections
 
 
@@ -47,8 +47,9 @@ def match_without_classes(
         limit=limit,
     )
     num_images = 1 + max(truth.images.max(initial=-1), detections.images.max(initial=-1))
-    precision, _ = resample_tables(matches, np.ones((1, num_images), np.int64), 1, (limit,))
-    ap50 = float(precision[0, 0, 0, 0])
+    resampler = CocoResampler(matches, num_images, 1, (limit,))
+    metrics = resampler.resample(np.ones((1, num_images), np.int64), np.arange(num_images))
+    ap50 = float(metrics["AP50"][0, 0])
     matched = matches.matches_at_iou50
     is_matched = matched >= 0
     confusion = np.zeros((num_classes, num_classes), np.int64)
