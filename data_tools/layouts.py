@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from data_tools.converters.csv.dialect import open_table
 from data_tools.converters.csv.tables import resolve_columns
 from data_tools.converters.cvat.annotations import is_cvat, read_cvat
 from data_tools.converters.cvat.images import ANNOTATIONS_FILE
-from data_tools.converters.dicom.convert import find_split_folders
+from data_tools.converters.dicom.convert import find_dicom_folders
 from data_tools.converters.dicom.options import is_dicom
 from data_tools.converters.nifti.layouts import has_label_volumes, read_layout
 from data_tools.converters.voc_layouts import IMAGE_FOLDERS, find_voc_layout
@@ -33,8 +34,14 @@ from data_tools.reading.coco_splits import find_coco_splits
 from data_tools.reading.image_index import pair_images
 from data_tools.reading.mask_foreground import MaskReader
 from data_tools.reading.safe_xml import read_xml
-from data_tools.reading.source_folder import SPLIT_ALIASES, SPLITS, is_folder
-from resnet_tasks.data.images.find_images import list_children, walk_files
+from data_tools.reading.source_folder import (
+    SPLIT_ALIASES,
+    SPLITS,
+    find_split_folders,
+    is_folder,
+    list_folders_by_name,
+)
+from resnet_tasks.data.images.find_images import walk_files
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.recipe.dataset_hints import is_coco_file
 
@@ -79,13 +86,13 @@ class SourceLayout:
 def find_layout(source: Path) -> SourceLayout | None:
     """Return the format of a folder, or None if no format is recognized.
 
-    A folder that a format would read is recognized, even if the conversion then finds an error.
+    The functions that find the files of a format decide, so the conversion may still find errors.
     """
     for find in _FINDERS:
         try:
             if (layout := find(source)) is not None:
                 return layout
-        except (DataError, RecipeError, OSError, UnicodeDecodeError):
+        except (DataError, RecipeError, OSError, UnicodeError, csv.Error):
             continue
     return None
 
@@ -170,7 +177,7 @@ def _find_coco(source: Path) -> SourceLayout | None:
 def _find_yolo(source: Path) -> SourceLayout | None:
     file = read_yolo_file(find_dataset_file(source, None))
     images = (image for split in file.splits for image in yolo.list_images(file, split))
-    if not any(yolo.image_to_label_path(image, file.paths.root).is_file() for image in images):
+    if not any(yolo.find_label(image, file.paths.root).is_file() for image in images):
         return None
     return SourceLayout(
         "yolo", "a YOLO dataset", "boxes", frozenset(file.splits), files=frozenset({file.file})
@@ -179,22 +186,12 @@ def _find_yolo(source: Path) -> SourceLayout | None:
 
 def _find_labelme(source: Path) -> SourceLayout | None:
     first_files = islice(walk_files(source), NUM_LISTED)  # the source may be a home folder
-    if not any(file.suffix == ".json" for file in first_files):
+    if not any(file.suffix.lower() == ".json" for file in first_files):
         return None
     splits = labelme.list_splits(source)
     for file in _take_first(file for files in splits.values() for file in files):
         labelme.read_labelme_file(file, source)
     return SourceLayout("labelme", "a LabelMe dataset", "boxes", frozenset(splits))
-
-
-def _find_split_folders(source: Path) -> dict[str, Path]:
-    """Return the folders named after a split, by split."""
-    folders = {
-        SPLIT_ALIASES.get(folder.name.lower(), folder.name.lower()): folder
-        for folder in list_children(source)
-        if is_folder(folder)
-    }
-    return {split: folders[split] for split in SPLITS if split in folders}
 
 
 def _make_relative(paths: Iterable[Path], source: Path) -> list[str]:
@@ -250,7 +247,7 @@ def _find_label_maps(source: Path) -> SourceLayout | None:
 
 
 def _find_binary_masks(source: Path) -> SourceLayout | None:
-    parents = _find_split_folders(source)
+    parents = find_split_folders(source)
     pairs = {split: _find_mask_folders(folder) for split, folder in parents.items()}
     folders = {split: pair for split, pair in pairs.items() if pair is not None}
     if not folders and (pair := _find_mask_folders(source)) is not None:
@@ -270,9 +267,9 @@ def _find_binary_masks(source: Path) -> SourceLayout | None:
 
 def _find_mask_folders(folder: Path) -> tuple[Path, Path] | None:
     """Return the folders of the images and of the masks in a folder."""
-    children = {child.name.lower(): child for child in list_children(folder) if is_folder(child)}
-    images = next((children[name] for name in IMAGE_FOLDERS if name in children), None)
-    masks = next((children[name] for name in MASK_FOLDERS if name in children), None)
+    folders = list_folders_by_name(folder)
+    images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
+    masks = next((folders[name] for name in MASK_FOLDERS if name in folders), None)
     return None if images is None or masks is None else (images, masks)
 
 
@@ -287,7 +284,7 @@ def _find_image_folders(source: Path) -> SourceLayout | None:
 
 
 def _find_dicom(source: Path) -> SourceLayout | None:
-    folders = find_split_folders(source)
+    folders = find_dicom_folders(source)
     first_files = (_take_first(walk_files(folder)) for folder in folders.values())
     if not any(is_dicom(file) for files in first_files for file in files):
         return None

@@ -15,8 +15,7 @@ from pathlib import Path
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
     IMAGE_SUFFIXES,
-    SPLIT_ALIASES,
-    SPLITS,
+    find_split_folders,
     format_listing,
     hold_out_fraction,
     is_image,
@@ -114,14 +113,13 @@ def convert_image_folders(
 
 def find_splits(source: Path) -> dict[str, ImagesByClass]:
     """Return the images of every split with a folder; empty if there is no `train` folder."""
-    folders = _list_folders(source)
-    folders_by_name = {
-        SPLIT_ALIASES.get(folder.name.lower(), folder.name.lower()): folder for folder in folders
-    }
-    splits = {split: folders_by_name[split] for split in SPLITS if split in folders_by_name}
     # A class may be called "test": only folders that hold folders of images are splits.
-    splits = {split: folder for split, folder in splits.items() if _list_folders(folder)}
-    other_names = [folder.name for folder in folders if folder not in splits.values()]
+    splits = {
+        split: folder
+        for split, folder in find_split_folders(source).items()
+        if _list_folders(folder)
+    }
+    other_names = [folder.name for folder in _list_folders(source) if folder not in splits.values()]
     if "train" not in splits:
         return {}
     if other_names:

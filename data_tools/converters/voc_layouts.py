@@ -9,12 +9,13 @@ from pathlib import Path
 from data_tools.reading.image_index import ImageIndex
 from data_tools.reading.name_lists import normalize_name, read_names
 from data_tools.reading.source_folder import (
-    SPLIT_ALIASES,
     SPLITS,
+    find_split_folders,
     find_split_lists,
     format_listing,
     is_file,
     is_folder,
+    list_folders_by_name,
     require_parts,
 )
 from resnet_tasks.data.images.find_images import list_children
@@ -88,12 +89,12 @@ def find_voc_layout(source: Path) -> VocLayout:
         return _read_lists(source)
     split_pairs = {
         split: split_pair
-        for split, folder in _find_split_folders(source).items()
+        for split, folder in find_split_folders(source).items()
         if (split_pair := _find_pair(folder)) is not None
     }
     if not split_pairs and pair is not None:
-        xml_folders = _find_split_folders(pair.annotations)
-        image_folders = _find_split_folders(pair.images)
+        xml_folders = find_split_folders(pair.annotations)
+        image_folders = find_split_folders(pair.images)
         split_pairs = {
             split: _FolderPair(image_folders[split], xml_folders[split])
             for split in xml_folders
@@ -142,8 +143,7 @@ def _list_xml_files(folder: Path) -> list[Path]:
 
 def _find_pair(folder: Path) -> _FolderPair | None:
     """Return the folders of images and XML files in a folder, or the folder if it has XML files."""
-    children = list_children(folder)
-    folders = {child.name.lower(): child for child in children if is_folder(child)}
+    folders = list_folders_by_name(folder)
     images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
     annotations = _find_xml_folder(folders)
     if images is not None and annotations is not None:
@@ -158,14 +158,5 @@ def _find_xml_folder(folders: Mapping[str, Path]) -> Path | None:
     folder = next((folders[name] for name in XML_FOLDERS if name in folders), None)
     if folder is None or _list_xml_files(folder):
         return folder
-    inner = {child.name.lower(): child for child in list_children(folder) if is_folder(child)}
+    inner = list_folders_by_name(folder)
     return next((inner[name] for name in XML_FOLDERS if name in inner), folder)
-
-
-def _find_split_folders(folder: Path) -> dict[str, Path]:
-    folders = {
-        SPLIT_ALIASES.get(child.name.lower(), child.name.lower()): child
-        for child in list_children(folder)
-        if is_folder(child)
-    }
-    return {split: folders[split] for split in SPLITS if split in folders}

@@ -99,7 +99,7 @@ def convert_yolo(
     dataset_file = read_yolo_file(find_dataset_file(source, data_yaml))
     root = dataset_file.paths.root
     splits = {
-        split: {image: _find_label(image, root) for image in list_images(dataset_file, split)}
+        split: {image: find_label(image, root) for image in list_images(dataset_file, split)}
         for split in dataset_file.splits
     }
     _require_separate_labels(splits)
@@ -167,16 +167,10 @@ def list_images(dataset_file: YoloFile, split: str) -> list[Path]:
     return list(image_paths)
 
 
-def image_to_label_path(image: Path, root: Path) -> Path:
-    """Return the path of the label file of an image inside `root`; the file may not exist."""
-    return next(_iterate_label_paths(image, root))
-
-
-def _find_label(image: Path, root: Path) -> Path:
+def find_label(image: Path, root: Path) -> Path:
     """Return the label file of an image, in any common spelling; its usual path if it is absent."""
-    label_files = map(find_file, _iterate_label_paths(image, root))
-    existing_files = (file for file in label_files if file is not None)
-    return next(existing_files, image_to_label_path(image, root))
+    paths = list(_iterate_label_paths(image, root))
+    return next((file for path in paths if (file := find_file(path)) is not None), paths[0])
 
 
 def _iterate_label_paths(image: Path, root: Path) -> Iterator[Path]:

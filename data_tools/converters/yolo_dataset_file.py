@@ -10,8 +10,8 @@ from typing import Any
 
 from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
-    SPLIT_ALIASES,
     SPLITS,
+    find_split_folders,
     format_listing,
     is_file,
     is_folder,
@@ -153,12 +153,8 @@ def _read_classes(file: Path) -> dict[str, Any]:
     root = _get_root(file)
     images = root / "images"
     names = [line.strip() for line in read_lines(file) if line.strip()]
-    folders = {
-        SPLIT_ALIASES.get(folder.name.lower(), folder.name.lower()): folder
-        for parent in (root, images)
-        for folder in (list_children(parent) if is_folder(parent) else ())
-        if is_folder(folder)
-    }
+    inner = find_split_folders(images) if is_folder(images) else {}
+    folders = {**find_split_folders(root), **inner}
     splits = {split: folders[split] for split in SPLITS if split in folders}
     if not splits:
         splits = {"train": images if is_folder(images) else root}

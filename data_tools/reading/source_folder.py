@@ -95,9 +95,34 @@ def unwrap_folders(folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def list_names(split: str) -> list[str]:
+def list_folders_by_name(folder: Path) -> dict[str, Path]:
+    """Return the folders in a folder by their names in lower case."""
+    return {child.name.lower(): child for child in list_children(folder) if is_folder(child)}
+
+
+def list_split_names(split: str) -> list[str]:
     """Return the names of a split in files and folders, the usual one first."""
     return [split, *(alias for alias, meaning in SPLIT_ALIASES.items() if meaning == split)]
+
+
+def find_split_folders(folder: Path) -> dict[str, Path]:
+    """Return the folders in a folder that are named after a split, in any case, by split.
+
+    Raises:
+        DataError: If two folders are named after the same split.
+    """
+    children = [child for child in list_children(folder) if is_folder(child)]
+    folders: dict[str, Path] = {}
+    for split in SPLITS:
+        matching = [child for child in children if child.name.lower() in list_split_names(split)]
+        if len(matching) > 1:
+            raise DataError(
+                f"{matching[0]} and {matching[1]} are both named after the split {split}; merge "
+                "or rename them"
+            )
+        if matching:
+            folders[split] = matching[0]
+    return folders
 
 
 def find_split_lists(folder: Path) -> dict[str, Path]:
@@ -107,7 +132,7 @@ def find_split_lists(folder: Path) -> dict[str, Path]:
     """
     lists: dict[str, Path] = {}
     for split in SPLITS:
-        files = (folder / f"{name}.txt" for name in list_names(split))
+        files = (folder / f"{name}.txt" for name in list_split_names(split))
         if file := next((file for file in files if file.is_file()), None):
             lists[split] = file
     return lists

@@ -83,3 +83,26 @@ def test_folders_of_an_annotation_file(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "annotations").mkdir()
     monkeypatch.chdir(tmp_path / "annotations")
     assert list_dataset_folders(Path("b.json")) == [tmp_path, tmp_path / "annotations"]
+
+
+@pytest.mark.parametrize(
+    ("build", "suffix", "other_suffix", "name"),
+    [
+        (sources.classes_txt, "labels/*.txt", ".TXT", "yolo"),
+        (sources.labelme_folder, "*.json", ".JSON", "labelme"),
+    ],
+)
+def test_suffixes_in_upper_case(
+    tmp_path: Path, build: Callable[[Path], None], suffix: str, other_suffix: str, name: str
+) -> None:
+    build(tmp_path)
+    for file in list(tmp_path.glob(suffix)):
+        file.rename(file.with_suffix(other_suffix))
+    layout = find_layout(tmp_path)
+    assert layout is not None
+    assert layout.format == name
+
+
+def test_a_table_that_cannot_be_parsed_is_no_layout(tmp_path: Path) -> None:
+    sources.write(tmp_path / "train.csv", "a" * 200_000 + "\n1,2\n")
+    assert find_layout(tmp_path) is None

@@ -36,10 +36,11 @@ from data_tools.reading.recorded_paths import RecordedPaths
 from data_tools.reading.source_folder import (
     SPLIT_ALIASES,
     SPLITS,
+    find_split_folders,
     format_listing,
     hold_out,
     is_file,
-    list_names,
+    list_split_names,
     require_parts,
 )
 from data_tools.shapes.boxes import SourceBox, add_clipped_box
@@ -85,7 +86,8 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         out: Folder for the JSON files, and for `images/` if the images are DICOM files.
         tables: Split -> CSV file, relative to the source; default: the first that exists of
             annotations/annotations_{split}.csv, annotations_{split}.csv, {split}.csv and
-            {split}/_annotations.csv. A single table of another name is `train`.
+            {split}/_annotations.csv. Without these, the only table in the folder of each split, and
+            the only table in the source as `train`.
         columns: Meaning -> name of a column, for the meanings image, class, reader, x_min, y_min,
             x_max, y_max, width, height and group; default: the columns of VinDr-CXR, or
             usual names such as filename, class, xmin, ymin, xmax, ymax.
@@ -191,9 +193,14 @@ def find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pat
         tables: Split -> table, relative to the source; None for those with the usual names.
 
     Raises:
-        DataError: If a split is unknown, or there is no table.
+        DataError: If a split is unknown, there is no table, or a single table is given both ways.
     """
     if is_file(source):
+        if tables:
+            raise DataError(
+                f"the source {source} is a single table, so tables cannot name others; pass its "
+                "folder, or omit tables"
+            )
         split = SPLIT_ALIASES.get(source.stem, source.stem)
         return {split if split in SPLITS else "train": source}
     require_parts(source, ())
@@ -204,12 +211,11 @@ def find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pat
         return {split: source / tables[split] for split in SPLITS if split in tables}
     files: dict[str, Path] = {}
     for split in SPLITS:
-        paths = (pattern.format(split=name) for name in list_names(split) for pattern in TABLES)
-        if file := next((source / path for path in paths if (source / path).is_file()), None):
+        names = list_split_names(split)
+        paths = (source / pattern.format(split=name) for name in names for pattern in TABLES)
+        if file := next(filter(is_file, paths), None):
             files[split] = file
-    others = [file for file in list_children(source) if file.suffix.lower() == ".csv"]
-    if not files and len(others) == 1:
-        return {"train": others[0]}
+    files = files or _find_only_tables(source)
     if not files:
         raise DataError(
             f"{source} contains no table (none of {', '.join(TABLES).format(split='train')}); "
@@ -217,6 +223,28 @@ def find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pat
             "boxes.csv}"
         )
     return files
+
+
+def _find_only_tables(source: Path) -> dict[str, Path]:
+    """Return the only table in the folder of every split, and that of the source as `train`.
+
+    Raises:
+        DataError: If the folder of a split contains several tables.
+    """
+    files = {split: _list_tables(folder) for split, folder in find_split_folders(source).items()}
+    if not files.get("train") and len(others := _list_tables(source)) == 1:
+        files["train"] = others
+    for split, tables in files.items():
+        if len(tables) > 1:
+            raise DataError(
+                f"{tables[0]} and {tables[1]} are both in the folder of the split {split}; choose "
+                f"one with tables={{{split}: FILE}}"
+            )
+    return {split: files[split][0] for split in SPLITS if files.get(split)}
+
+
+def _list_tables(folder: Path) -> list[Path]:
+    return [file for file in list_children(folder) if file.suffix.lower() == ".csv"]
 
 
 def _map_class_names(

@@ -232,8 +232,9 @@ def _parse_image_size(cells: Mapping[str, str]) -> tuple[int, int] | None:
         height, width = (float(cells[key]) for key in _IMAGE_SIZE)
     except (KeyError, ValueError):
         return None
-    if (x := _parse_corners(cells)) is not None:
-        difference = max(abs(x[2] - x[0] - width), abs(x[3] - x[1] - height))
+    if (corners := _parse_corners(cells)) is not None:
+        x1, y1, x2, y2 = corners
+        difference = max(abs(x2 - x1 - width), abs(y2 - y1 - height))
         if difference <= 1:  # the columns are the width and height of the box
             return None
     is_size = height.is_integer() and width.is_integer() and min(height, width) > 0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, Group, Padding, Values, is_dicom
-from data_tools.reading.source_folder import SPLITS, format_listing, require_parts
+from data_tools.reading.source_folder import find_split_folders, format_listing, require_parts
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
 from data_tools.writing.lossless_images import write_lossless_image
@@ -80,7 +80,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     _import_reader()  # an error that no file causes comes first
     options = DicomOptions(values, group, salt, longest_side, padding)
     splits = {
-        split: list(walk_files(folder)) for split, folder in find_split_folders(source).items()
+        split: list(walk_files(folder)) for split, folder in find_dicom_folders(source).items()
     }
     dataset = DatasetWriter(
         out,
@@ -126,18 +126,18 @@ def _describe_first_skipped(summaries: Sequence[SplitSummary]) -> str:
     skipped = [record for summary in summaries for record in summary.skipped]
     if not skipped:
         return ""
-    more = f"; the same or similar for {Count(len(skipped) - 1):other file}" if skipped[1:] else ""
+    more = f"; {Count(len(skipped) - 1):other file was} skipped too" if skipped[1:] else ""
     return f" ({skipped[0].file}: {skipped[0].reason}{more})"
 
 
-def find_split_folders(source: Path) -> dict[str, Path]:
+def find_dicom_folders(source: Path) -> dict[str, Path]:
     """Return the folders of native splits, or the source itself as `train`.
 
     Raises:
-        DataError: If the source is not a folder.
+        DataError: If the source is not a folder, or two folders are named after the same split.
     """
     require_parts(source, ())
-    folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
+    folders = find_split_folders(source)
     return folders if "train" in folders else {"train": source}
 
 

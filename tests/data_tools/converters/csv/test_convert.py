@@ -373,6 +373,8 @@ USUAL = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
         ({"train/_annotations.csv": "train/", "valid/_annotations.csv": "valid/"}, "", "train val"),
         ({"validation.csv": "", "training.csv": "other/"}, "", "train val"),
         ({"labels.csv": ""}, "", "train"),
+        ({"Train/boxes.csv": "Train/", "valid/table.csv": "valid/"}, "", "train val"),
+        ({"labels.csv": "train/", "val/labels.csv": "val/"}, "", "train val"),
         ({"labels.csv": "", "others.csv": ""}, "labels.csv", "train"),
         ({"valid.csv": ""}, "valid.csv", "val"),
     ],
@@ -387,6 +389,20 @@ def test_tables_in_usual_places(
     assert {split.split: split.objects["cat"] for split in card.splits} == dict.fromkeys(
         splits.split(), 1
     )
+
+
+def test_a_table_as_source_excludes_the_option(tmp_path: Path) -> None:
+    text(tmp_path / "in/train.csv", f"{USUAL}a.png,96,64,cat,10,20,40,60\n")
+    with pytest.raises(DataError, match="is a single table, so tables cannot name others"):
+        convert("csv-boxes", tmp_path / "in/train.csv", tmp_path / "out", tables={"val": "b.csv"})
+
+
+def test_two_tables_of_one_split_are_named(tmp_path: Path) -> None:
+    for name in ("train/a.csv", "train/b.csv"):
+        text(tmp_path / "in" / name, f"{USUAL}a.png,96,64,cat,10,20,40,60\n")
+    message = r"a\.csv and .*b\.csv are both in .* split train; choose one with tables="
+    with pytest.raises(DataError, match=message):
+        convert("csv-boxes", tmp_path / "in", tmp_path / "out")
 
 
 def test_the_size_of_the_image_in_a_table_is_compared(tmp_path: Path) -> None:

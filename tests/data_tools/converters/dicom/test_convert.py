@@ -90,6 +90,15 @@ def test_native_splits_and_groups(tmp_path: Path) -> None:
     assert [each["name"] for each in content["categories"]] == ["lesion"]
 
 
+def test_other_names_of_splits(tmp_path: Path) -> None:
+    folder = source(tmp_path / "in", Train__a="CT_small.dcm", valid__a="MR_small.dcm")
+    summaries = convert_dicom(folder, tmp_path / "out")
+    assert [(summary.split, summary.images) for summary in summaries] == [("train", 1), ("val", 1)]
+    (folder / "validation").mkdir()
+    with pytest.raises(DataError, match=r"valid and .*validation are both named after .* val;"):
+        convert_dicom(folder, tmp_path / "twice")
+
+
 def test_copies_are_left_out_but_not_what_only_shares_an_id(tmp_path: Path) -> None:
     folder = source(tmp_path / "in", a="MR_small.dcm", b="MR_small_RLE.dcm")
     data = pydicom.dcmread(folder / "a")
