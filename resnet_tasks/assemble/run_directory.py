@@ -25,7 +25,7 @@ from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.run_folder.checkpoint import name_head_checkpoint
+from resnet_tasks.run_folder.checkpoint import CHECKPOINTS, name_head_checkpoint
 
 
 @dataclass
@@ -127,10 +127,10 @@ class RunDirectory:
         """
         heads = [*self.recipe.heads, *self.recipe.combine]
         head_checkpoints = [name_head_checkpoint(head) for head in heads]
-        if name not in ("last", "best", *head_checkpoints):
-            known = ["last", "best", *head_checkpoints]
+        allowed = [*CHECKPOINTS, *head_checkpoints]
+        if name not in allowed:
             raise RunError(
-                f"{self.directory} has no checkpoint {name!r}; allowed: {format_allowed(known)}"
+                f"{self.directory} has no checkpoint {name!r}; allowed: {format_allowed(allowed)}"
             )
         if name in head_checkpoints and not self.recipe.evaluation.best_per_head:
             raise RunError(

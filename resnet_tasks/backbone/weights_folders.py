@@ -11,10 +11,8 @@ import yaml
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
+from resnet_tasks.run_folder.checkpoint import CHECKPOINTS, HEAD_CHECKPOINT
 
-CHECKPOINTS = ("last", "best")
-HEAD_CHECKPOINT = "best-"
-"""Start of the names of the checkpoints with the best weights for one head."""
 FILES = ("ema.safetensors", "model.safetensors", "pytorch_model.bin")
 """Names of weight files, best first: averaged (EMA) weights are preferred if a run has them."""
 

@@ -15,8 +15,15 @@ from resnet_tasks.errors import NotRecipeError, RecipeError
 from resnet_tasks.recipe.data_root import get_data_root
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
-BOXES = "medical/bccd_faster_rcnn_resnet18"
-"""Recipe for data with boxes."""
+RECIPE_BY_CONTENT = {
+    "boxes": "medical/bccd_faster_rcnn_resnet18",
+    "masks": "medical/dsb2018_mask_rcnn_resnet18",
+    "foreground": "medical/kvasir_seg_unet_resnet34",
+    "pixels": "driving/camvid_unet_resnet18",
+    "image labels": "pretrain/image_folder_classifier_resnet18",
+    "images": "",
+}
+"""Annotations of a dataset -> shipped recipe that trains on them; empty if there is none."""
 
 START_LENGTH = 1 << 16
 """Number of bytes of a JSON file that are searched for the keys of COCO."""
@@ -111,7 +118,7 @@ def _describe_yaml(file: Path) -> str | None:
         f"{file} describes a YOLO dataset, not a recipe; to train on it,",
         file.parent,
         "yolo",
-        BOXES,
+        RECIPE_BY_CONTENT["boxes"],
         () if file.stem == "data" else (f"data_yaml={file.name}",),
         needs_split=not (document.get("val") or document.get("valid")),
     )
@@ -122,7 +129,7 @@ def _describe_coco_folder(folder: Path) -> str:
     if (folder / "val.json").is_file():
         return _format_commands(
             f"{folder} is a COCO dataset, not a recipe; to train on it,",
-            f"finetune {BOXES} {_quote(f'data.root={_make_root(folder)}')}",
+            f"finetune {RECIPE_BY_CONTENT['boxes']} {_quote(f'data.root={_make_root(folder)}')}",
         )
     return _describe_split(
         f"{folder} is a COCO dataset without val.json, not a recipe; to train on it,", folder
@@ -155,7 +162,7 @@ def _describe_split(start: str, source: Path) -> str:
     return _format_commands(
         start,
         f"data split {_quote(file)} --out {_quote(get_data_root() / name)}",
-        f"finetune {BOXES} {_quote(f'data.root={name}')}",
+        f"finetune {RECIPE_BY_CONTENT['boxes']} {_quote(f'data.root={name}')}",
     )
 
 

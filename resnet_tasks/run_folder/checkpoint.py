@@ -21,6 +21,11 @@ from resnet_tasks.number_formats import Count
 
 Weights = dict[str, Tensor]
 
+CHECKPOINTS = ("last", "best")
+"""Names of the checkpoints that every run can have."""
+HEAD_CHECKPOINT = "best-"
+"""Start of the names of the checkpoints with the best weights for one head."""
+
 UNPICKLING_ERRORS = (LookupError, ValueError, TypeError, AttributeError)
 """Errors that `torch.load` raises on bytes that are not a torch file."""
 
@@ -91,7 +96,7 @@ def _detach_weights(weights: Mapping[str, Tensor]) -> Weights:
 
 def name_head_checkpoint(head: str) -> str:
     """Return the name of the checkpoint with the best weights for one head."""
-    return f"best-{head}"
+    return f"{HEAD_CHECKPOINT}{head}"
 
 
 def find_checkpoint_folder(folder: Path) -> Path:

@@ -9,16 +9,6 @@ if TYPE_CHECKING:
     from data_tools.layouts import SourceLayout
     from resnet_tasks.errors import NotRecipeError
 
-RECIPES = {
-    "boxes": "medical/bccd_faster_rcnn_resnet18",
-    "masks": "medical/dsb2018_mask_rcnn_resnet18",
-    "foreground": "medical/kvasir_seg_unet_resnet34",
-    "pixels": "driving/camvid_unet_resnet18",
-    "image labels": "pretrain/image_folder_classifier_resnet18",
-    "images": "",
-}
-"""Annotations of a dataset -> shipped recipe that trains on them."""
-
 
 def complete_message(error: NotRecipeError) -> str:
     """Return the message of an error with the commands for the dataset, if it is one."""
@@ -40,10 +30,10 @@ def complete_message(error: NotRecipeError) -> str:
 
 def _describe(path: Path, folder: Path, layout: SourceLayout) -> str:
     from data_tools.layouts import NAME
-    from resnet_tasks.recipe.dataset_hints import format_conversion
+    from resnet_tasks.recipe.dataset_hints import RECIPE_BY_CONTENT, format_conversion
 
     kind = layout.title if path == folder else f"part of {layout.title}"
-    recipe = RECIPES[layout.content]
+    recipe = RECIPE_BY_CONTENT[layout.content]
     if any(NAME in option for option in layout.options):
         purpose = f"to train on it, replace {NAME} by the name of a class and"
     elif recipe:

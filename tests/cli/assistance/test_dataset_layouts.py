@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
-from resnet_tasks.cli.assistance.dataset_layouts import RECIPES
+from resnet_tasks.recipe.dataset_hints import RECIPE_BY_CONTENT
 from resnet_tasks.recipe.shipped_recipes import find_recipe
 from tests.support import source_layouts as sources
 
@@ -120,4 +120,4 @@ def test_a_file_that_is_not_the_annotations_of_the_folder() -> None:
 
 
 def test_every_recipe_exists() -> None:
-    assert all(find_recipe(recipe).is_file() for recipe in RECIPES.values() if recipe)
+    assert all(find_recipe(recipe).is_file() for recipe in RECIPE_BY_CONTENT.values() if recipe)
