@@ -39,6 +39,10 @@ from resnet_tasks.files.safe_names import require_class_names
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
+_REPLACE_FRACTIONS = (
+    "if their coordinates are fractions of the image size, replace them by pixels in the source"
+)
+
 
 @dataclass(frozen=True)
 class CategorySpec:
@@ -313,10 +317,7 @@ class CocoWriter:
         self.report.require_few_invalid(sum(self._annotations.counts), self.split)
         counts = self._box_formats.count()
         if counts.are_mostly_relative:
-            raise DataError(
-                f"{self.split}: {counts.describe_relative()}; if their coordinates are fractions "
-                "of the image size, replace them by pixels in the source"
-            )
+            raise DataError(f"{self.split}: {counts.describe_relative()}; {_REPLACE_FRACTIONS}")
         with open_atomic(self.file) as stream:
             stream.write(f'{{"info": {json.dumps(self._info)}, ')
             stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')
@@ -371,8 +372,5 @@ class CocoWriter:
                 "lower right corners x2, y2, convert it with these columns as x_max and y_max"
             )
         if counts.are_relative:
-            warnings.append(
-                f"{counts.describe_relative()}; if their coordinates are fractions of the image "
-                "size, replace them by pixels in the source"
-            )
+            warnings.append(f"{counts.describe_relative()}; {_REPLACE_FRACTIONS}")
         return warnings

@@ -310,8 +310,8 @@ class DicomFile:
                 header[keyword] = self.header[keyword]
         shared = self.header.get("SharedFunctionalGroupsSequence", None) or []
         frames = self.header.get("PerFrameFunctionalGroupsSequence", None) or []
-        own = frames[index : index + 1] or self._find_common_group(frames, index)
-        for group in (*shared[:1], *own):
+        frame_groups = frames[index : index + 1] or self._find_common_group(frames, index)
+        for group in (*shared[:1], *frame_groups):
             for keyword in _GROUPS:
                 for item in (group.get(keyword, None) or [])[:1]:
                     for element in item:

@@ -100,8 +100,8 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
         _add_case(writer, volume, ids, empty_fraction, fill, attributes)
 
     def finish_split(writer: CocoWriter) -> None:
-        if (mixture := plan.describe_mixture()) and writer.split == "train":
-            writer.report.warn(mixture)
+        if plan.mixture is not None and writer.split == "train":
+            writer.report.warn(plan.mixture)
         for name in _list_unlabeled(layout, writer.split, splits):
             writer.report.skip(name, "volume", "it has no labels")
 

@@ -26,6 +26,7 @@ class ValuePlan:
 
     Attributes:
         dtype: Type of all slices.
+        mixture: Warning if the dataset mixes unsigned volumes of 8 and 16 bits, else None.
 
     Raises:
         DataError: If a file is missing or its header is damaged.
@@ -37,15 +38,12 @@ class ValuePlan:
             value_range for case_ranges in ranges.values() for value_range in case_ranges
         )
         self._bits = {name: _find_depth(case_ranges) for name, case_ranges in ranges.items()}
+        volumes_by_bits = Counter(bits for bits in self._bits.values() if bits)
+        self.mixture = describe_mixed_depths(volumes_by_bits) if len(volumes_by_bits) > 1 else None
 
     def find_bits(self, case_name: str) -> int | None:
         """Return the bits per value of a volume if the dataset mixes bit depths, else None."""
-        return self._bits[case_name] if self.describe_mixture() else None
-
-    def describe_mixture(self) -> str | None:
-        """Return a warning if the dataset mixes unsigned volumes of 8 and 16 bits, else None."""
-        volumes_by_bits = Counter(bits for bits in self._bits.values() if bits)
-        return describe_mixed_depths(volumes_by_bits) if len(volumes_by_bits) > 1 else None
+        return None if self.mixture is None else self._bits[case_name]
 
 
 def _find_depth(ranges: Iterable[ValueRange]) -> int | None:
