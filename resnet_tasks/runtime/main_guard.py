@@ -53,9 +53,8 @@ def _find_running_line() -> tuple[Path, int] | None:
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if file is None or (spec is not None and spec.name.rpartition(".")[2] == "__main__"):
         return None
-    frame: FrameType | None = (
-        sys._getframe()
-    )  # `inspect.stack` would read the source of every frame
+    # `inspect.stack` would read the source of every frame.
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals is vars(main):
             return Path(file), frame.f_lineno
@@ -71,7 +70,7 @@ def _is_guarded(file: Path, line: int) -> bool:
     except (OSError, SyntaxError, ValueError):
         return True  # not a readable source file, so nothing is known about it
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and _names(node.test) & _GUARD_NAMES:
+        if isinstance(node, ast.If) and _collect_names(node.test) & _GUARD_NAMES:
             is_inside = node.lineno <= line <= (node.end_lineno or node.lineno)
             is_early_exit = node.lineno < line and any(
                 isinstance(operator, ast.NotEq)
@@ -84,6 +83,6 @@ def _is_guarded(file: Path, line: int) -> bool:
     return False
 
 
-def _names(test: ast.expr) -> set[str]:
+def _collect_names(test: ast.expr) -> set[str]:
     names = {node.id for node in ast.walk(test) if isinstance(node, ast.Name)}
     return names | {node.attr for node in ast.walk(test) if isinstance(node, ast.Attribute)}

@@ -188,14 +188,18 @@ def find_path(path: Path) -> Path | None:
     macOS stores some names in the form NFD, while lists and labels have the form NFC.
     """
     try:
-        return path if path.exists() else None if str(path).isascii() else _find_form(path)
+        if str(path).isascii():  # it has only one form
+            return path if path.exists() else None
+        return _find_form(path)
     except (OSError, ValueError):  # the name is too long or contains a zero byte
         return None
 
 
 def _find_form(path: Path) -> Path | None:
-    if path.exists() or path == path.parent:
-        return path if path.exists() else None
+    if path.exists():
+        return path
+    if path == path.parent:
+        return None
     parent = _find_form(path.parent)
     # An ASCII name has only one form.
     if parent is None or (path.name.isascii() and parent == path.parent):

@@ -54,12 +54,10 @@ def find_hints(
         evaluator: Evaluator with all images of the ground truth, in the order of the file.
         ap50: AP at IoU 0.5 of the results; None without objects.
     """
+    hints = find_missing_images(truth, detections, evaluator, "AP50")
     if ap50 is None or not len(detections.scores):
-        return find_missing_images(truth, detections, evaluator, "AP50")
-    return (
-        *find_missing_images(truth, detections, evaluator, "AP50"),
-        *_find_other_categories(truth, evaluator, ap50),
-    )
+        return hints
+    return (*hints, *_find_other_categories(truth, evaluator, ap50))
 
 
 def find_box_format_hints(
