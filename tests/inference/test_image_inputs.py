@@ -157,6 +157,15 @@ def test_a_rotated_pillow_image_is_not_predicted_as_stored(tmp_path: Path) -> No
             prepared(image.convert("RGB"))
 
 
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_an_exif_orientation_without_meaning_is_ignored(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(prepared(image), prepared(PIXELS))
+
+
 def test_a_truncated_pillow_image_is_not_predicted(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)).save(
         tmp_path / "a.png"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from resnet_tasks.data.images.image_damage import describe_damage
-from resnet_tasks.data.images.image_files import DAMAGE, ORIENTATION
+from resnet_tasks.data.images.image_files import DAMAGE, ORIENTATION, ROTATED
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
@@ -104,7 +104,7 @@ def decode_pillow_image(image: Image.Image, name: str) -> StoredImage:
         orientation = image.getexif().get(ORIENTATION, 1)
     except DAMAGE as error:
         raise DataError(f"{name} cannot be read: {describe_damage(error)}") from None
-    if orientation != 1:
+    if orientation in ROTATED:  # other values than 1 to 8 have no meaning
         raise DataError(
             f"{name} is stored rotated or mirrored (EXIF orientation {orientation}), so that "
             "predictions would not fit it; pass PIL.ImageOps.exif_transpose(image)"

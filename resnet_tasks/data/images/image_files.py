@@ -38,6 +38,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 """Suffixes of image files in folders; a file that is given by its path may have any suffix."""
 ORIENTATION = 274
 """Number of the orientation tag in EXIF and TIFF."""
+ROTATED = (2, 3, 4, 5, 6, 7, 8)
+"""EXIF orientations other than upright."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 NEEDED_CODECS = "imagecodecs"
