@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from resnet_tasks.data.images.find_images import is_system_name, list_children, walk_files
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.text_encoding import detect_encoding
 
 Sample = TypeVar("Sample")
 
@@ -178,8 +178,7 @@ def read_lines(file: Path) -> list[str]:
     """
     try:
         content = file.read_bytes()
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        text = content.decode(detect_encoding(content))
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(
             f"{file} cannot be read as UTF-8 text ({error}); save it as UTF-8"

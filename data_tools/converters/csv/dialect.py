@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.text_encoding import detect_encoding
 
 SEPARATORS = (",", ";", "\t", "|")
 USUAL_NAMES = {
@@ -57,9 +57,8 @@ def open_table(file: Path) -> Iterator[OpenTable]:
         UnicodeDecodeError: If it is neither UTF-8 nor UTF-16 with a byte order mark.
     """
     with file.open("rb") as binary:
-        mark = binary.read(2)
+        encoding = detect_encoding(binary.read(2))
         binary.seek(0)
-        encoding = "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
         with io.TextIOWrapper(binary, encoding, newline="") as stream:
             header = stream.readline()
             if stated := re.fullmatch(r"sep=(.)\s*", header):  # a line for Excel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from resnet_tasks.data.images.find_images import (
 from resnet_tasks.data.images.image_files import SUFFIXES
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_file_or_pipe
+from resnet_tasks.files.text_encoding import detect_encoding
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 """Suffixes of video files."""
@@ -102,12 +102,10 @@ def _read_list(list_file: Path | None) -> list[Path]:
         return []
     try:
         content = read_file_or_pipe(list_file, _MAX_LIST)
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = detect_encoding(content)
         # File names need not be valid UTF-8.
-        text = content.decode(
-            "utf-16" if is_utf16 else "utf-8-sig",
-            errors="replace" if is_utf16 else "surrogateescape",
-        )
+        errors = "replace" if encoding == "utf-16" else "surrogateescape"
+        text = content.decode(encoding, errors)
         if "\0" in text:
             raise OSError("it contains a zero byte")
     except OSError as error:
