@@ -36,15 +36,17 @@ class ForeignKind(NamedTuple):
     Attributes:
         name: Name with an article, such as "a DICOM file".
         remedy: Advice for a message; empty for other image formats, which must be converted.
+        converter: Format of `data convert` that reads such files; empty if there is none.
     """
 
     name: str
     remedy: str = ""
+    converter: str = ""
 
 
-_DICOM = ForeignKind("a DICOM file", _CONVERT_DICOM)
-_NIFTI = ForeignKind("a NIfTI volume", _CONVERT_VOLUME)
-_NIFTI_PAIR = ForeignKind("a part of a NIfTI volume (.hdr and .img)", _CONVERT_VOLUME)
+_DICOM = ForeignKind("a DICOM file", _CONVERT_DICOM, "dicom")
+_NIFTI = ForeignKind("a NIfTI volume", _CONVERT_VOLUME, "nifti")
+_NIFTI_PAIR = ForeignKind("a part of a NIfTI volume (.hdr and .img)", _CONVERT_VOLUME, "nifti")
 _ANALYZE_PAIR = ForeignKind(
     "a part of an Analyze volume (.hdr and .img), which does not state left and right", _TO_NIFTI
 )
@@ -217,10 +219,10 @@ def describe_foreign_files(files: Iterable[Path], converter: str = "") -> str:
 
     Args:
         files: Paths of files, of which the first `MAX_INSPECTED` are opened.
-        converter: Name of a converter, whose files are ignored.
+        converter: Format of `data convert` whose files are ignored; empty to ignore none.
 
     Returns:
-        Text such as "12 files such as a.dcm: each is a DICOM file; convert it with ...".
+        Text such as "12 files, such as a.dcm, are not images: each is a DICOM file; convert ...".
     """
     counts: Counter[ForeignKind] = Counter()
     examples: dict[ForeignKind, str] = {}
@@ -230,7 +232,8 @@ def describe_foreign_files(files: Iterable[Path], converter: str = "") -> str:
                 kind = identify_foreign_file(stream.read(START_LENGTH), str(file))
         except OSError:
             continue
-        if kind is not None and kind.remedy and f"convert {converter} " not in kind.remedy:
+        is_own = kind is not None and kind.converter == converter != ""
+        if kind is not None and kind.remedy and not is_own:
             counts[kind] += 1
             examples.setdefault(kind, file.name)
     if not counts:

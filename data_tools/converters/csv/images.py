@@ -116,7 +116,7 @@ class SourceImage:
             measure_stated_size(self.path, self._size, statement, "its boxes would be misplaced")
             return AddedFrame(writer.add_image(self.path, group=self.group))
         added, *others = add_frames(
-            writer, self._dicom, Path(get_file_name(self._name)), self.group
+            writer, self._dicom, Path(_get_file_name(self._name)), self.group
         )
         if others:
             raise DataError(
@@ -147,7 +147,7 @@ def find_images(
     folder = find_folder(recorded_paths.root, split)
     files = list_image_files(folder)
     candidates_by_name = {
-        name: find_exact_path(name, recorded_paths.root) or files.get(get_stem(name), [])
+        name: _find_exact_path(name, recorded_paths.root) or files.get(get_stem(name), [])
         for name in images
     }
     missing = [name for name, candidates in candidates_by_name.items() if not candidates]
@@ -164,7 +164,7 @@ def find_images(
     return list(entries.values())
 
 
-def find_exact_path(name: str, root: Path) -> list[Path]:
+def _find_exact_path(name: str, root: Path) -> list[Path]:
     """Return the image at a path with folders that a table states; empty if there is none."""
     path = make_absolute(root / name.replace("\\", "/"))
     is_inside = path.is_relative_to(make_absolute(root))
@@ -182,13 +182,8 @@ def list_image_files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in walk_files(folder):
         if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
-            files.setdefault(normalize_name(strip_suffix(path.name)), []).append(path)
+            files.setdefault(get_stem(path.name), []).append(path)
     return files
-
-
-def strip_suffix(name: str) -> str:
-    """Return a name without the suffix of an image or DICOM file."""
-    return name[: len(name) - len(_get_suffix(name))]
 
 
 def _get_suffix(name: str) -> str:
@@ -200,10 +195,11 @@ def _get_suffix(name: str) -> str:
 
 def get_stem(name: str) -> str:
     """Return the name of a file in the form NFC, without folders and without image suffix."""
-    return normalize_name(strip_suffix(get_file_name(name)))
+    file_name = _get_file_name(name)
+    return normalize_name(file_name[: len(file_name) - len(_get_suffix(file_name))])
 
 
-def get_file_name(name: str) -> str:
+def _get_file_name(name: str) -> str:
     """Return the name of a file without folders, which a table may separate as on Windows."""
     return name.replace("\\", "/").rpartition("/")[2]
 

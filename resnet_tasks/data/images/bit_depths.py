@@ -132,6 +132,7 @@ class BitDepths:
         total.stored = self.stored + other.stored
         total.used = self.used + other.used
         total.largest = self.largest + other.largest
+        total._is_sampled = self._is_sampled or other._is_sampled
         return total
 
     def describe_unused_bits(self, step: Intensity | None = None) -> str | None:

@@ -156,8 +156,9 @@ def _find_resized_reading(
     factors = np.median(ends[1][is_usable] / ends[0][is_usable], axis=0)
     if (np.abs(factors - 1) < LEAST_RESIZING).all():
         return []
-    form = f"pixels of images resized to {factors[0]:.0%} of the width, {factors[1]:.0%} of the"
-    return [(f"{form} height", boxes / np.tile(factors, 2))]
+    x, y = factors
+    form = f"pixels of images resized to {x:.0%} of the width, {y:.0%} of the height"
+    return [(form, boxes / np.tile(factors, 2))]
 
 
 def find_missing_images(
