@@ -186,8 +186,10 @@ def _find_yolo(source: Path) -> SourceLayout | None:
 
 def _find_labelme(source: Path) -> SourceLayout | None:
     first_files = islice(walk_files(source), NUM_LISTED)  # the source may be a home folder
-    if not any(file.suffix.lower() == ".json" for file in first_files):
+    first = next((file for file in first_files if file.suffix.lower() == ".json"), None)
+    if first is None:
         return None
+    labelme.read_labelme_file(first, source)  # fails before all files of other folders are listed
     splits = labelme.list_splits(source)
     for file in _take_first(file for files in splits.values() for file in files):
         labelme.read_labelme_file(file, source)

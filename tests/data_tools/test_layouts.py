@@ -106,3 +106,14 @@ def test_suffixes_in_upper_case(
 def test_a_table_that_cannot_be_parsed_is_no_layout(tmp_path: Path) -> None:
     sources.write(tmp_path / "train.csv", "a" * 200_000 + "\n1,2\n")
     assert find_layout(tmp_path) is None
+
+
+def test_a_folder_with_other_json_files_is_not_searched_completely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources.write(tmp_path / "settings.json", "{}")
+    sources.write(tmp_path / "z/other.json", "{}")
+    searched: list[Path] = []
+    monkeypatch.setattr("data_tools.converters.labelme.walk_files", searched.append)
+    assert find_layout(tmp_path) is None
+    assert not searched

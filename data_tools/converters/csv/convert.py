@@ -237,8 +237,8 @@ def _find_only_tables(source: Path) -> dict[str, Path]:
     for split, tables in files.items():
         if len(tables) > 1:
             raise DataError(
-                f"{tables[0]} and {tables[1]} are both in the folder of the split {split}; choose "
-                f"one with tables={{{split}: FILE}}"
+                f"{tables[0]} and {tables[1]} are both in the folder of the split {split}; name "
+                f"one table per split with tables={{{split}: FILE, ...}}"
             )
     return {split: files[split][0] for split in SPLITS if files.get(split)}
 

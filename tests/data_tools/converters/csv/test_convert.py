@@ -400,7 +400,7 @@ def test_a_table_as_source_excludes_the_option(tmp_path: Path) -> None:
 def test_two_tables_of_one_split_are_named(tmp_path: Path) -> None:
     for name in ("train/a.csv", "train/b.csv"):
         text(tmp_path / "in" / name, f"{USUAL}a.png,96,64,cat,10,20,40,60\n")
-    message = r"a\.csv and .*b\.csv are both in .* split train; choose one with tables="
+    message = r"a\.csv and .*b\.csv are both in .* split train; name one table per split"
     with pytest.raises(DataError, match=message):
         convert("csv-boxes", tmp_path / "in", tmp_path / "out")
 
