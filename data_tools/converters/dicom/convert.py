@@ -1,7 +1,7 @@
 """Converter for DICOM: single files, series and multi-frame files, as images of full depth.
 
     ROOT/**/*                  any files, with or without suffix
-    ROOT/train/**, val/, test/ native splits, if there are folders of these or similar names (valid, Train)
+    ROOT/train/**, val/, test/ native splits, if there are such folders (or `valid`, `Train`, ...)
 
 Every frame becomes a separate image in the output. Files that are not DICOM, contain no image or
 repeat an instance are skipped and listed in the data card. No name, date or id of a patient is
