@@ -9,6 +9,9 @@ channels are never dropped silently.
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -328,16 +331,41 @@ def _decode_jpeg(image: Image.Image) -> Array | None:
     return np.asarray(array) if array.shape[:2] == (image.height, image.width) else None
 
 
+class _OpenCVLog:
+    """Log level of OpenCV, which all threads share, so that the last one to finish restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_muted = 0
+        self._level = 0
+
+    @contextmanager
+    def mute(self) -> Iterator[None]:
+        """Hide lines about unknown tags and about damage, which the caller reports."""
+        with self._lock:
+            if not self._num_muted:
+                silent = cv2.utils.logging.LOG_LEVEL_SILENT
+                self._level = cv2.utils.logging.setLogLevel(silent)
+            self._num_muted += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_muted -= 1
+                if not self._num_muted:
+                    cv2.utils.logging.setLogLevel(self._level)
+
+
+_OPENCV_LOG = _OpenCVLog()
+
+
 def _decode_with_opencv(content: bytes) -> Array | None:
     """Decode the bytes of a file to `(h, w, C)`, without changing its dtype or orientation."""
-    # OpenCV prints lines about unknown tags and about damage, which the caller reports.
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        with _OPENCV_LOG.mute():
+            array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         array = None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if array is None:
         return None
     if array.ndim == 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -488,3 +489,16 @@ def test_truncated_deep_tiff_is_refused(tmp_path: Path, compression: str | None)
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(DataError, match=r"a\.tif"):
         read_image(path, 5)
+
+
+def test_threads_restore_the_log_level_of_opencv() -> None:
+    level = cv2.utils.logging.getLogLevel()
+    content = cv2.imencode(".png", np.zeros((200, 200, 3), np.uint16))[1].tobytes()
+    with ThreadPoolExecutor(8) as pool:
+        shapes = {
+            array.shape
+            for array in pool.map(decoding._decode_with_opencv, [content] * 100)
+            if array is not None
+        }
+    assert shapes == {(200, 200, 3)}
+    assert cv2.utils.logging.getLogLevel() == level
