@@ -6,7 +6,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.reading.source_folder import SPLIT_ALIASES, SPLITS, format_listing, is_folder
+from data_tools.reading.source_folder import (
+    SPLIT_ALIASES,
+    SPLITS,
+    find_split_folders,
+    format_listing,
+    is_folder,
+)
 from resnet_tasks.data.images.find_images import list_children
 from resnet_tasks.errors import DataError
 
@@ -33,15 +39,10 @@ def find_coco_splits(source: Path) -> dict[str, Path]:
         splits = _parse_splits(source.stem) or [split for split in SPLITS if split == folder_split]
         return {splits[0] if len(splits) == 1 else "train": source}
     files = [*_list_json_files(source), *_list_json_files(source / "annotations")]
-    folders = {
-        split: folder
-        for folder in list_children(source)
-        if folder.is_dir() and (split := SPLIT_ALIASES.get(folder.name.lower(), folder.name))
-    }
     files_by_split = {}
     for split in SPLITS:
         matching = [file for file in files if _parse_splits(file.stem) == [split]]
-        file = _choose_file(split, matching) or _find_in_split_folder(split, folders.get(split))
+        file = _choose_file(split, matching) or _find_in_split_folder(split, source)
         if file is not None:
             files_by_split[split] = file
     if not files_by_split and len(files) == 1:
@@ -73,15 +74,16 @@ def _choose_file(split: str, matching: Sequence[Path]) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def _find_in_split_folder(split: str, folder: Path | None) -> Path | None:
+def _find_in_split_folder(split: str, source: Path) -> Path | None:
     """Return the COCO file in the folder of a split, such as `valid/_annotations.coco.json`."""
+    folder = find_split_folders(source).get(split)
     files = [] if folder is None else _list_json_files(folder)
     exact = [file for file in files if file.name == ROBOFLOW_FILE]
     candidates = exact or files
     if len(candidates) > 1:
         raise DataError(
             f"{candidates[0]} and {candidates[1]} are both in the folder of the split {split}; "
-            "choose one"
+            f"choose one with annotations={{{split}: FILE}}"
         )
     return candidates[0] if candidates else None
 

@@ -21,6 +21,8 @@ from resnet_tasks.errors import DataError
             {"train": 0, "val": 1},
         ),
         (["Training/labels.json", "test/labels.json"], {"train": 0, "test": 1}),
+        (["Train/a.json", "VAL/a.json"], {"train": 0, "val": 1}),
+        (["val.json", "val/a.json", "valid/a.json"], {"val": 0}),
         (
             ["annotations/instances_train2017.json", "annotations/captions_train2017.json"],
             {"train": 0},
@@ -60,5 +62,14 @@ def test_several_files_are_not_guessed(tmp_path: Path) -> None:
     for name in ("train/a.json", "train/b.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"a\.json and .*b\.json are both in the folder"):
+    message = r"a\.json and .*b\.json are both in the folder .*with annotations={train: FILE}"
+    with pytest.raises(DataError, match=message):
+        find_coco_splits(tmp_path)
+
+
+def test_two_folders_of_one_split_are_named(tmp_path: Path) -> None:
+    for name in ("val/a.json", "valid/a.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="val and .*valid are both named after the split val;"):
         find_coco_splits(tmp_path)
