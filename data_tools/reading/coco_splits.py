@@ -9,7 +9,7 @@ from pathlib import Path
 from data_tools.reading.source_folder import (
     SPLIT_ALIASES,
     SPLITS,
-    find_split_folders,
+    find_split_folder,
     format_listing,
     is_folder,
 )
@@ -76,7 +76,7 @@ def _choose_file(split: str, matching: Sequence[Path]) -> Path | None:
 
 def _find_in_split_folder(split: str, source: Path) -> Path | None:
     """Return the COCO file in the folder of a split, such as `valid/_annotations.coco.json`."""
-    folder = find_split_folders(source).get(split)
+    folder = find_split_folder(source, split)
     files = [] if folder is None else _list_json_files(folder)
     exact = [file for file in files if file.name == ROBOFLOW_FILE]
     candidates = exact or files

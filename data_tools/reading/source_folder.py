@@ -105,24 +105,31 @@ def list_split_names(split: str) -> list[str]:
     return [split, *(alias for alias, meaning in SPLIT_ALIASES.items() if meaning == split)]
 
 
+def find_split_folder(folder: Path, split: str) -> Path | None:
+    """Return the folder in a folder that is named after a split, in any case; None if absent.
+
+    Raises:
+        DataError: If two folders are named after the split.
+    """
+    names = list_split_names(split)
+    children = (child for child in list_children(folder) if is_folder(child))
+    matching = [child for child in children if child.name.lower() in names]
+    if len(matching) > 1:
+        raise DataError(
+            f"{matching[0]} and {matching[1]} are both named after the split {split}; merge or "
+            "rename them"
+        )
+    return matching[0] if matching else None
+
+
 def find_split_folders(folder: Path) -> dict[str, Path]:
-    """Return the folders in a folder that are named after a split, in any case, by split.
+    """Return the folders in a folder that are named after a split, by split.
 
     Raises:
         DataError: If two folders are named after the same split.
     """
-    children = [child for child in list_children(folder) if is_folder(child)]
-    folders: dict[str, Path] = {}
-    for split in SPLITS:
-        matching = [child for child in children if child.name.lower() in list_split_names(split)]
-        if len(matching) > 1:
-            raise DataError(
-                f"{matching[0]} and {matching[1]} are both named after the split {split}; merge "
-                "or rename them"
-            )
-        if matching:
-            folders[split] = matching[0]
-    return folders
+    folders = {split: find_split_folder(folder, split) for split in SPLITS}
+    return {split: child for split, child in folders.items() if child is not None}
 
 
 def find_split_lists(folder: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from data_tools.reading.image_io import measure_stated_size
 from data_tools.reading.name_lists import normalize_name
 from data_tools.reading.recorded_paths import RecordedPaths, are_same_path
-from data_tools.reading.source_folder import IMAGE_SUFFIXES, find_split_folders, make_absolute
+from data_tools.reading.source_folder import IMAGE_SUFFIXES, find_split_folder, make_absolute
 from data_tools.writing.coco_writer import CocoWriter
 from resnet_tasks.data.images.find_images import find_file, walk_files
 from resnet_tasks.errors import DataError
@@ -174,7 +174,7 @@ def _find_exact_path(name: str, root: Path) -> list[Path]:
 
 def find_folder(source: Path, split: str) -> Path:
     """Return the folder of the images of a split: the folder of its name, else the source."""
-    return find_split_folders(source).get(split, source)
+    return find_split_folder(source, split) or source
 
 
 def list_image_files(folder: Path) -> dict[str, list[Path]]:

@@ -71,5 +71,5 @@ def test_two_folders_of_one_split_are_named(tmp_path: Path) -> None:
     for name in ("val/a.json", "valid/a.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match="val and .*valid are both named after the split val;"):
+    with pytest.raises(DataError, match=r"val and .*valid are both named after the split val;"):
         find_coco_splits(tmp_path)
