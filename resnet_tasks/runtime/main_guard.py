@@ -30,7 +30,9 @@ def require_main_guard(start_method: str | None = None) -> None:
         RunError: If the workers are not forked, and the running line of the main script is outside
             of `if __name__ == "__main__":`.
     """
-    method = start_method or multiprocessing.get_start_method()
+    # Without `allow_none`, a question would fix the method of the process.
+    method = start_method or multiprocessing.get_start_method(allow_none=True)
+    method = method or multiprocessing.get_all_start_methods()[0]
     if method == "fork" or (position := _find_running_line()) is None:
         return
     file, line = position

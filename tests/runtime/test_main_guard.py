@@ -47,6 +47,11 @@ def test_a_script_without_a_guard(code: str, line: int, method: str, tmp_path: P
     ("code", "method"),
     [
         (IMPORT + START, "fork"),
+        (
+            IMPORT + "import multiprocessing as mp\nrequire_main_guard()\n"
+            "mp.set_start_method('fork')\nprint('started')\n",
+            "fork",
+        ),
         (IMPORT + "if __name__ == '__main__':\n" + INSIDE, "spawn"),
         (IMPORT + "if '__main__' == __name__ and True:\n" + INSIDE, "spawn"),
         (IMPORT + "def main():\n" + INSIDE + "if __name__ == '__main__':\n    main()\n", "spawn"),
