@@ -131,10 +131,26 @@ class Format:
                 f"{' '.join(f'{name}=VALUE' for name in missing)} (docs/formats.md)"
             )
 
+    def _list_keys(self, key: str) -> list[str]:
+        """Return the keys of a section in an option of free names, such as `folders.train`."""
+        parts = key.split(".")
+        names = (entry.name.split(".") for entry in self.describe_options())
+        return [
+            name[-1]
+            for name in names
+            if len(name) == len(parts) + 1
+            and all(part in (place, "NAME") for part, place in zip(name, parts, strict=False))
+        ]
+
     def _describe_problem(self, option: str, value: Any, problem: ErrorDetails) -> str:
         key = ".".join(map(str, (option, *problem["loc"])))
         subject = f"option {key} of the format {self.name!r}"
         entry = next((entry for entry in self.describe_options() if entry.name == key), None)
+        if entry is None and (keys := self._list_keys(key)):
+            return (
+                f"{subject}: got {problem['input']!r}; allowed is a section with the keys "
+                f"{', '.join(keys)}"
+            )
         if entry is None or problem["type"] in ("missing", "unexpected_keyword_argument"):
             return describe_problem(problem, (), subject=subject)
         got = problem["input"] if problem["loc"] else value

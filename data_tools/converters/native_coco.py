@@ -312,7 +312,9 @@ def _summarize_split(
         if category.is_thing and 0 < counts[index] == crowd_counts[index]
     ]
     skipped = [
-        SkippedObject(coco.path.name, f"annotation {problem.annotation_id}", problem.message)
+        SkippedObject(
+            coco.path.name, _describe_skipped(problem.annotation_id, problem.kind), problem.message
+        )
         for problem in coco.problems
         if problem.severity == "warning"
     ]
@@ -340,9 +342,14 @@ def _summarize_split(
     )
 
 
+def _describe_skipped(annotation_id: object, kind: str) -> str:
+    # The object of a segmentation that cannot be used keeps its box.
+    return f"{'mask of ' if kind == 'bad_segmentation' else ''}annotation {annotation_id}"
+
+
 def _describe_repairable(coco: CocoFile) -> list[str]:
     """Return a sentence on the skipped boxes and masks that a repair of the file may keep."""
-    descriptions = {"bad_segmentation": "skipped outline", "empty_box": "skipped box"}
+    descriptions = {"bad_segmentation": "skipped mask", "empty_box": "skipped box"}
     counts = Counter(problem.kind for problem in coco.problems)
     return [
         f"{coco.path} has {Count(counts[kind]):{description}|{description}s}, which "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +30,25 @@ def print_card(card: DataCard, folder: Path, *, counts: bool = True) -> None:
         maps = f"; label maps of {Count(len(split.pixels)):class}" if split.pixels else ""
         typer.echo(f"{split.split}: {Count(split.images):image}; objects: {objects}{maps}")
     if card.num_skipped:
-        descriptions = {skipped.description for split in card.splits for skipped in split.skipped}
-        number = Count(card.num_skipped)
-        noun = f"{number:file}" if descriptions == {"file"} else f"{number:object}"
-        typer.echo(f"skipped: {noun}, listed in the data card")
+        typer.echo(f"skipped: {_count_skipped(card)}, listed in the data card")
     for split in card.splits:
         for description, count in split.changed.items():
             typer.echo(f"{split.split}: {description} ({Count(count):object})")
     for warning in card.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")
+
+
+def _count_skipped(card: DataCard) -> str:
+    """Return the numbers of skipped files, images, masks and objects."""
+    counts = Counter[str]()
+    for skipped in (skipped for split in card.splits for skipped in split.skipped):
+        number, _, noun = skipped.description.partition(" ")
+        digits = number.replace(",", "")
+        if noun in ("image", "images") and digits.isdecimal():
+            counts["image"] += int(digits)
+        elif skipped.description == "file":
+            counts["file"] += 1
+        else:
+            counts["mask" if skipped.description.startswith("mask of ") else "object"] += 1
+    return ", ".join(f"{Count(count):{noun}}" for noun, count in counts.items())

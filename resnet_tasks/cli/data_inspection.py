@@ -12,6 +12,7 @@ import typer
 from resnet_tasks.cli.app import MISTAKE, data_app, exit_cleanly_on_signal, show_progress
 from resnet_tasks.cli.assistance.completion import complete_overrides
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import describe_folder
 from resnet_tasks.number_formats import Count
 
 UNCLEAN = 1
@@ -99,6 +100,7 @@ def check(
     from resnet_tasks.data.doctor.check import CheckOptions
     from resnet_tasks.data.doctor.repair import repair
     from resnet_tasks.data.doctor.report import (
+        drop_fix_hints,
         print_checks,
         print_errors,
         print_repair,
@@ -108,9 +110,11 @@ def check(
 
     if with_splits and len(files) > 1:
         raise DataError(
-            "--with-splits searches next to one FILE; give either one file or all splits"
+            "--with-splits searches next to one FILE; pass either one file or all splits"
         )
     paths = find_sibling_splits(files[0]) if with_splits else files
+    for folder in filter(Path.is_dir, paths):
+        raise DataError(describe_folder(folder))
     if fix is not None and len(paths) > 1:
         raise DataError(
             "--fix repairs one FILE; repair each file separately, then check them together"
@@ -137,7 +141,7 @@ def check(
                 drop=drop or (),
                 convert=convert,
             )
-            checks = (repair_outcome.after,)
+            checks = (drop_fix_hints(repair_outcome.after),)
     console = Console(highlight=False)
     if fix is not None:
         print_repair(repair_outcome, console)
@@ -289,6 +293,12 @@ def stats(
     intensity = build_intensity(steps.intensity)
     coco = read_coco(file, images_root=images)
     coco.require_files()
+    try:
+        notes = coco.require_pixel_boxes()
+    except DataError as error:  # boxes do not affect the other statistics
+        notes = [str(error)]
+    for note in notes:
+        typer.echo(f"warning: {note}", err=True)
     with show_progress(f"Reading {file}") as advance:
         statistics = compute_dataset_statistics(
             coco, channels=steps.channels, intensity=intensity, advance=advance

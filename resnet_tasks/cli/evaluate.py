@@ -56,7 +56,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="RUN",
-            help="Run folder written by finetune; or give --truth and --results",
+            help="Run folder written by finetune; or pass --truth and --results",
             autocompletion=complete_runs,
         ),
     ] = None,

@@ -33,12 +33,16 @@ def read_json_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; fix the path, or prepare the data first") from None
     except IsADirectoryError:
-        json_names = ", ".join(sorted(json_path.name for json_path in path.glob("*.json"))[:8])
-        raise DataError(
-            f"{path} is a folder; name a file in it ({json_names or 'no .json'})"
-        ) from None
+        raise DataError(describe_folder(path)) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def describe_folder(path: Path) -> str:
+    """Return the error message of a folder in place of a JSON file, with the files in it."""
+    files = sorted(path.glob("*.json")) or sorted(path.glob("*/*.json"))
+    names = ", ".join(file.relative_to(path).as_posix() for file in files[:8])
+    return f"{path} is a folder; name a file in it ({names or 'no .json'})"
 
 
 def parse_json(content: bytes, path: Path) -> Any:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from data_tools.catalog import load_datasets
@@ -70,3 +73,61 @@ def test_the_wrong_type_gets_the_allowed_values() -> None:
         "error: option one_based of the format 'voc': got 2.5; allowed is true or false "
         "(Whether coordinates count from 1" in result.stderr
     )
+
+
+def test_sections_of_free_names_get_their_keys() -> None:
+    options = ("category=x", "folders={train: images}")
+    result = run("convert", "binary-masks", "a", "b", *options)
+    assert result.exit_code == 2
+    assert (
+        "option folders.train of the format 'binary-masks': got 'images'; allowed is a section "
+        "with the keys images, masks"
+    ) in result.stderr
+
+
+def write_dataset(folder: Path, box: list[float], **fields: object) -> Path:
+    """Write a COCO file with one object in an image of 64 x 48 pixels."""
+    Image.new("RGB", (64, 48)).save(folder / "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": 64, "height": 48}
+    annotation = {"id": 7, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": 0} | fields
+    categories = [{"id": 1, "name": "car"}]
+    content = {"images": [image], "annotations": [annotation], "categories": categories}
+    file = folder / "train.json"
+    file.write_text(json.dumps(content | {"info": {}}))
+    return file
+
+
+def test_statistics_warn_of_boxes_in_fractions(tmp_path: Path) -> None:
+    file = write_dataset(tmp_path, [0.1, 0.2, 0.3, 0.4])
+    result = run("stats", str(file))
+    assert result.exit_code == 0
+    assert f"warning: {file}: 1 of 1 box has no coordinate outside 0..1" in result.stderr
+    assert "--convert relative_boxes` converts them" in result.stderr
+
+
+def test_check_of_a_folder_names_the_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.json").write_text("{}")
+    result = run("check", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        result.stderr == f"error: {tmp_path} is a folder; name a file in it (annotations/a.json)\n"
+    )
+
+
+def test_a_repaired_copy_is_not_proposed_to_be_repaired_again(tmp_path: Path) -> None:
+    file = write_dataset(tmp_path, [1, 2, 3, 4, 5])
+    assert "--fix COPY` repairs the usual variants" in run("check", str(file)).output
+    output = run("check", str(file), "--fix", str(tmp_path / "copy.json")).output
+    assert "annotation 7 of image 1 (bbox [1, 2, 3, 4, 5]" in output
+    assert "; --fix does not repair it" in output
+    assert "repairs the usual variants" not in output
+
+
+def test_skipped_masks_are_not_counted_as_objects(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_dataset(source, [1, 2, 30, 40], segmentation=[[1, 2, 31, 2]])
+    output = run("convert", "coco", str(source), str(tmp_path / "out")).output
+    assert "train: 1 image; objects: car 1" in output
+    assert "skipped: 1 mask, listed in the data card" in output

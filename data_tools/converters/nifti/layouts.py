@@ -93,7 +93,7 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     if classes is None and not metadata.get("labels"):
         raise DataError(
             f"{source} has no {DESCRIPTION} with labels; name the values of the label volumes, "
-            "for example classes={1: liver, 2: tumor}"
+            "for example 'classes={1: liver, 2: tumor}'"
         )
     names = dict(classes) if classes is not None else _parse_labels(file, metadata["labels"])
     ending = str(metadata.get("file_ending", SUFFIXES[0]))

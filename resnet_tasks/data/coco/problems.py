@@ -113,8 +113,8 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "missing_file": (
         "error",
         (
-            "{n:named file is} missing: {first}; set the image folder with `images:` next to "
-            "`annotations:` in a recipe, or with --images here"
+            "{n:named file is} missing: {first}; if the image folder is another one, set it with "
+            "`images:` next to `annotations:` in a recipe, or with --images here"
         ),
     ),
     "unreadable_file": (
@@ -244,7 +244,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "empty_box": (
         "warning",
-        "{n:annotation is} skipped: {first}; width and height must be above 0",
+        "{n:annotation is} skipped: {first}; width and height must be above 0" + FIX_HINT,
     ),
     "non_finite_box": (
         "warning",

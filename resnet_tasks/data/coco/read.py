@@ -128,7 +128,7 @@ def _read_categories(path: Path, content: CocoContent) -> CategoryMap:
     try:
         return CategoryMap.from_json(content.top["categories"])
     except DataError as error:
-        raise DataError(f"{path}: {error}{FIX_HINT}") from None
+        raise DataError(f"{path}: {error}{FIX_HINT.replace('FILE', str(path))}") from None
 
 
 def _read_all(

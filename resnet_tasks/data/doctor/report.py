@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnet_tasks.data.coco.problems import Finding, Problem, get_severity
+from resnet_tasks.data.coco.problems import FIX_HINT, Finding, Problem, get_severity
 from resnet_tasks.data.doctor.check import FileCheck
 from resnet_tasks.data.doctor.repair import RepairReport
 from resnet_tasks.data.splits.write_splits import WrittenSplits
@@ -62,6 +63,15 @@ def print_errors(checks: Sequence[FileCheck], console: Console) -> None:
 def _print_problem(problem: Problem, console: Console, style: str | None = None) -> None:
     text = f"{problem.severity}: {problem.kind}: {problem.message}"
     console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def drop_fix_hints(check: FileCheck) -> FileCheck:
+    """Return the check of a repaired copy without proposals to repair the copy again."""
+    problems = (
+        replace(problem, message=problem.message.replace(FIX_HINT, "; --fix does not repair it"))
+        for problem in check.problems
+    )
+    return replace(check, problems=tuple(problems))
 
 
 def print_repair(report: RepairReport, console: Console) -> None:
@@ -162,7 +172,7 @@ def _format_headline(check: FileCheck) -> str:
         names = f"{len(categories)} categories ({names})"
     number = sum(problem.count for problem in check.problems)
     groups = len({record.group for record in check.images} - {None})
-    groups_text = f" in {groups} groups" if groups else ""
+    groups_text = f" in {Count(groups):group}" if groups else ""
     where = " (--json FILE lists all)" if number > len(check.problems) else ""
     if not check.problems and not check.has_read_images:
         where = _NOT_READ  # no problem is not the result of a complete check

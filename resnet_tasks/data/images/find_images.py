@@ -112,7 +112,7 @@ def find_files(
     """
     files: list[Path] = []
     num_skipped = 0
-    for path in paths:
+    for path in (find_path(path) or path for path in paths):
         if path.is_dir():
             children = list(walk_files(path)) if recursive else list_children(path)
             matching = [child for child in children if child.suffix.lower() in endings]
@@ -135,7 +135,7 @@ def _expand_pattern(pattern: Path) -> list[Path]:
     if (message := describe_address(pattern)) is not None:
         raise DataError(message)
     if not glob.has_magic(text):
-        raise DataError(f"{text} does not exist; name files, patterns, or folders of files")
+        raise DataError(f"{text} does not exist; pass files, patterns, or folders of files")
     files = [path for path in map(Path, glob.glob(text, recursive=True)) if not path.is_dir()]  # noqa: PTH207  # may be absolute
     if not files:
         raise DataError(f"no file matches the pattern {text}")

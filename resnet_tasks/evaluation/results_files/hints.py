@@ -164,7 +164,7 @@ def _find_resized_reading(
 def find_missing_images(
     truth: TruthFile, detections: ResultColumns, evaluator: ResamplableEvaluator, metric: str
 ) -> tuple[str, ...]:
-    """Return a note if many images with objects have no detection.
+    """Return a note if many images with objects have no detection, or all objects are crowds.
 
     Args:
         truth: Ground truth of the results.
@@ -175,6 +175,14 @@ def find_missing_images(
     if not len(detections.scores):
         return ("the results are empty: nothing was detected in any image",)
     annotations, number = truth.annotations, len(truth.images)
+    if not len(annotations.crowd):
+        return ()
+    if annotations.crowd.all():
+        return (
+            f"all {Count(len(annotations.crowd)):object} of {truth.path} have `iscrowd: 1`, which "
+            "evaluation ignores, so no metric is defined; if each is a single object, set its "
+            "`iscrowd` to 0",
+        )
     has_objects = np.zeros(number, np.bool_)
     has_objects[annotations.image_positions[~annotations.crowd]] = True
     is_detected = np.zeros(number, np.bool_)

@@ -75,3 +75,10 @@ def test_folders_in_another_unicode_form(tmp_path: Path) -> None:
     assert find_file(tmp_path / nfc / "d.png") is None
     assert find_file(tmp_path / nfc / "b.png" / "\u00e9") is None
     assert RecordedPaths(tmp_path).find(f"{nfc}/b.png", "x", "train") == tmp_path / nfd / "b.png"
+
+
+def test_passed_paths_in_another_unicode_form(tmp_path: Path) -> None:
+    stored = tmp_path / unicodedata.normalize("NFD", "größe.png")
+    stored.touch()
+    passed = tmp_path / unicodedata.normalize("NFC", "größe.png")
+    assert find_files([passed], {".png"}) == ([stored], 0)

@@ -418,13 +418,13 @@ def test_a_warning_names_the_repair_of_skipped_outlines_and_boxes(tmp_path: Path
     (summary,) = convert_coco(source(tmp_path / "in", segmentation=POLYGON), tmp_path / "out")
     file = tmp_path / "in/val.json"
     command = f"`resnet-tasks data check {file} --fix COPY`"
-    assert summary.warnings == (f"{file} has 1 skipped outline, which {command} may repair",)
+    assert summary.warnings == (f"{file} has 1 skipped mask, which {command} may repair",)
     annotation = load(file)["annotations"][0]
     turned = {**annotation, "id": 71, "bbox": [12, 8, -10, -5], "segmentation": [POLYGON]}
     folder = source(tmp_path / "more", {"annotations": [annotation, turned]})
     (summary,) = convert_coco(folder, tmp_path / "out2")
     assert [warning.partition(" has ")[2].partition(",")[0] for warning in summary.warnings] == [
-        "1 skipped outline",
+        "1 skipped mask",
         "1 skipped box",
     ]
     assert summary.objects == {"cell": 1}

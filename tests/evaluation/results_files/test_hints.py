@@ -152,3 +152,17 @@ def test_shifted_categories_of_masks(tmp_path: Path, backend: str) -> None:
     files = write(tmp_path, lambda entry: shift_category(entry) | mask)
     (note,) = read_notes(files, backend, "mask")
     assert note.startswith("with classes ignored, AP50 would be 1.0000 instead of 0.0000; ")
+
+
+@BACKENDS
+def test_ground_truth_of_crowds_only_is_named(tmp_path: Path, backend: str) -> None:
+    truth, results = write(tmp_path)
+    content = json.loads(truth.read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    truth.write_text(json.dumps(content))
+    (note,) = read_notes((truth, results), backend)
+    assert note.startswith(f"all 10 objects of {truth} have `iscrowd: 1`, which evaluation ignores")
+    truth.write_text(json.dumps(content | {"annotations": []}))
+    (note,) = read_notes((truth, results), backend)
+    assert note == f"{truth} contains no objects, so no metric is defined"
