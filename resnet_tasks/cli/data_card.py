@@ -33,7 +33,10 @@ def print_card(card: DataCard, folder: Path, *, counts: bool = True) -> None:
         typer.echo(f"skipped: {_count_skipped(card)}, listed in the data card")
     for split in card.splits:
         for description, count in split.changed.items():
-            typer.echo(f"{split.split}: {description} ({Count(count):object})")
+            # Sentences on COCO files contain the number.
+            has_number = f": {Count(count):annotation} " in description
+            number = "" if has_number else f" ({Count(count):object})"
+            typer.echo(f"{split.split}: {description}{number}")
     for warning in card.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")

@@ -89,8 +89,9 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
             {split}/_annotations.csv. Without these, the only table in the folder of each split, and
             the only table in the source as `train`.
         columns: Meaning -> name of a column, for the meanings image, class, reader, x_min, y_min,
-            x_max, y_max, width, height and group; default: the columns of VinDr-CXR, or
-            usual names such as filename, class, xmin, ymin, xmax, ymax.
+            x_max, y_max, width, height, group and crowd (boxes around several objects, which
+            training ignores); default: the columns of VinDr-CXR, or usual names such as filename,
+            class, xmin, ymin, xmax, ymax and IsGroupOf.
         classes: Names in order of their ids, or class in the table -> name; default: all classes
             that occur, sorted.
         empty: Class of rows that state that nothing was found.
@@ -350,6 +351,7 @@ def _add_boxes(
             names[box.label],
             (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y),
             f"{box.label} (line {box.line}), corners {box.corners}",
+            iscrowd=box.is_crowd,
             attributes=attributes,
         )
         add_clipped_box(writer, added.image_id, source_box, entry.table.name)

@@ -21,6 +21,7 @@ USUAL_NAMES = {
     "y_min": ("ymin", "y1", "top"),
     "x_max": ("xmax", "x2", "right"),
     "y_max": ("ymax", "y2", "bottom"),
+    "crowd": ("isgroupof", "iscrowd"),
     "image_height": ("height", "imageheight", "imgheight"),
     "image_width": ("width", "imagewidth", "imgwidth"),
 }
@@ -89,7 +90,7 @@ def find_usual_column(meaning: str, default: str, header: Sequence[str], file: P
     Raises:
         DataError: If two columns have usual names of this meaning.
     """
-    if default in header:
+    if default and default in header:
         return default
     matching = [name for name in header if _simplify(name) in USUAL_NAMES.get(meaning, ())]
     if len(matching) > 1:

@@ -6,7 +6,7 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_tools.converters.csv.dialect import (
@@ -30,6 +30,7 @@ COLUMNS = {
     "width": "",
     "height": "",
     "group": "",
+    "crowd": "",
 }
 """Meaning of a column -> its name in VinDr-CXR; empty for columns that VinDr-CXR does not have."""
 OPTIONAL = ("reader",)
@@ -47,12 +48,14 @@ class TableBox:
         corners: (x_min, y_min, x_max, y_max) in pixels of the image.
         reader: Name of the reader who drew the box; empty if the table does not state it.
         line: Line number in the file, from 1.
+        is_crowd: Whether the box surrounds several objects (`IsGroupOf` of Open Images).
     """
 
     label: str
     corners: Corners
     reader: str
     line: int
+    is_crowd: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,8 @@ def _add_row(
         return
     corners = _parse_corners(cells)
     if label and corners is not None:
-        image.boxes.append(TableBox(label, corners, reader, line))
+        is_crowd = cells.get("crowd", "").lower() in _TRUE
+        image.boxes.append(TableBox(label, corners, reader, line, is_crowd))
         return
     box_text = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
     fault = (
@@ -241,6 +245,8 @@ def _parse_image_size(cells: Mapping[str, str]) -> tuple[int, int] | None:
     return (int(height), int(width)) if is_size else None
 
 
+# Open Images writes 1, 0 and, if unknown, -1.
+_TRUE = ("1", "1.0", "true", "yes")
 _IMAGE_SIZE = ("image_height", "image_width")
 _NUMBERS = ("x_min", "y_min", "x_max", "y_max", "width", "height")
 
@@ -286,7 +292,7 @@ def merge_findings(boxes: Iterable[TableBox]) -> Iterator[tuple[TableBox, int]]:
     for finding in findings:
         first = finding[0]
         yield (
-            TableBox(first.label, _average_corners(finding), first.reader, first.line),
+            replace(first, corners=_average_corners(finding)),
             len(finding),
         )
 

@@ -178,11 +178,12 @@ def find_missing_images(
     if not len(annotations.crowd):
         return ()
     if annotations.crowd.all():
-        return (
+        note = (
             f"all {Count(len(annotations.crowd)):object} of {truth.path} have `iscrowd: 1`, which "
             "evaluation ignores, so no metric is defined; if each is a single object, set its "
-            "`iscrowd` to 0",
+            "`iscrowd` to 0"
         )
+        return (note,)
     has_objects = np.zeros(number, np.bool_)
     has_objects[annotations.image_positions[~annotations.crowd]] = True
     is_detected = np.zeros(number, np.bool_)

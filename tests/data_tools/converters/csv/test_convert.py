@@ -420,3 +420,13 @@ def test_the_size_of_the_image_in_a_table_is_compared(tmp_path: Path) -> None:
     text(file, f"{USUAL}a.png,30,40,cat,10,20,40,60\na.png,,,cat,10,20,41,60\n")
     (summary,) = convert_csv_boxes(tmp_path / "in", tmp_path / "out")
     assert summary.objects == {"cat": 2}
+
+
+@pytest.mark.parametrize("column", ["IsGroupOf", "iscrowd"])
+def test_boxes_around_groups_are_crowds(tmp_path: Path, column: str) -> None:
+    folder = images(tmp_path / "in", "")
+    rows = "a,x,1,2,3,4,1\na,x,5,6,9,9,0\nb,x,1,2,3,4,True\nb,x,1,2,5,5,-1\n"
+    text(folder / "train.csv", f"image,class,xmin,ymin,xmax,ymax,{column}\n{rows}")
+    convert_csv_boxes(folder, tmp_path / "out")
+    annotations = load(tmp_path / "out/train.json")["annotations"]
+    assert [annotation["iscrowd"] for annotation in annotations] == [1, 0, 1, 0]
