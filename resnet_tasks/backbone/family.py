@@ -199,7 +199,9 @@ def _check_name(name: str) -> None:
     )
     close = find_nearest(name, names)
     hint = f"did you mean {close!r}?" if close else "`resnet-tasks backbones` lists all"
-    raise ResnetTasksError(f"backbone.name: {name!r} {other} ({len(names)} are); {hint}")
+    raise ResnetTasksError(
+        f"backbone.name: {name!r} {other} ({len(names)} names are known); {hint}"
+    )
 
 
 def _cut_trunk(children: dict[str, nn.Module], levels: Sequence[dict[str, object]]) -> Trunk:
