@@ -211,6 +211,8 @@ def describe_foreign_file(stream: IO[bytes], readable: str) -> str:
     kind = identify_foreign_file(start, str(getattr(stream, "name", "")))
     name = "its content has no known image format" if kind is None else f"it is {kind.name}"
     remedy = "" if kind is None else kind.remedy
+    if kind is None and str(getattr(stream, "name", "")).lower().endswith(".txt"):
+        remedy = "if it lists paths of images, pass it to `resnet-tasks predict` with --list"
     return f"{name}; {remedy or f'convert it to {readable}'}"
 
 

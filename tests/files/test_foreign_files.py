@@ -11,6 +11,7 @@ import pytest
 from resnet_tasks.files.foreign_files import (
     START_LENGTH,
     describe_address,
+    describe_foreign_file,
     describe_foreign_files,
     find_address,
     identify_foreign_file,
@@ -109,3 +110,13 @@ def test_file_urls_and_other_paths() -> None:
     )
     for path in ("a.png", "C:/a.png", "/data/a:b/c.png", "10:30.png", "scan: 3/a.png", "http:"):
         assert describe_address(Path(path)) is None, path
+
+
+@pytest.mark.parametrize(("name", "is_list"), [("list.txt", True), ("a.xyz", False)])
+def test_text_files_may_be_lists_of_images(tmp_path: Path, name: str, is_list: bool) -> None:
+    (tmp_path / name).write_text("a.png\nb.png\n")
+    with (tmp_path / name).open("rb") as stream:
+        message = describe_foreign_file(stream, "PNG")
+    assert message.startswith("its content has no known image format; ")
+    assert message.endswith("with --list") == is_list
+    assert message.endswith("convert it to PNG") != is_list
