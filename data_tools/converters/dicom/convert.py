@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from data_tools.converters.dicom.gray_plan import GrayPlan
 from data_tools.converters.dicom.options import DicomOptions, Group, Padding, Values, is_dicom
+from data_tools.reading.optional_packages import explain_missing_package
 from data_tools.reading.source_folder import find_split_folders, format_listing, require_parts
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
@@ -178,15 +179,8 @@ def open_dicom(file: Path, options: DicomOptions, plan: GrayPlan | None = None) 
 
 def _import_reader() -> type[DicomFile]:
     """Return the reader, which is imported late so that formats can be listed without pydicom."""
-    try:
+    with explain_missing_package("pydicom", "DICOM files"):
         from data_tools.converters.dicom.frames import DicomFile  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "pydicom":
-            raise
-        raise DataError(
-            "DICOM files are read by pydicom, which is not installed: "
-            "`pip install 'resnet-tasks[medical]'`"
-        ) from None
     return DicomFile
 
 

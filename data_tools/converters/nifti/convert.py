@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from data_tools.converters.nifti.layouts import Case, NiftiLayout, read_layout
+from data_tools.reading.optional_packages import explain_missing_package
 from data_tools.reading.source_folder import SPLITS, hold_out_fraction
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.dataset_writer import DatasetWriter
@@ -140,19 +141,12 @@ def _plan_volumes(
 ) -> tuple[ValuePlan, Callable[[Case, Plane], Volume]]:
     """Return the plan of the values of all splits, and a function that opens volumes."""
     # Imported here, so that formats can be listed without nibabel.
-    try:
+    with explain_missing_package("nibabel", "NIfTI files"):
         from data_tools.converters.nifti.orientation import (  # noqa: PLC0415
             require_orientation_code,
         )
         from data_tools.converters.nifti.value_plan import ValuePlan  # noqa: PLC0415
         from data_tools.converters.nifti.volumes import Volume  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "nibabel":
-            raise
-        raise DataError(
-            "NIfTI files are read by nibabel, which is not installed: "
-            "`pip install 'resnet-tasks[medical]'`"
-        ) from None
 
     require_orientation_code(orientation)
     plan = ValuePlan(case for cases in splits.values() for case in cases)
