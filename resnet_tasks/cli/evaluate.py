@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,11 +21,20 @@ from resnet_tasks.cli.app import (
     app,
     build_window_options,
     open_run,
+    show_progress,
 )
 from resnet_tasks.cli.assistance.completion import complete_runs
 from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
 from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resnet_tasks.evaluation.subgroups.divide import ImageDivision
+    from resnet_tasks.runs.evaluate_subgroups import RunSubgroups
+    from resnet_tasks.runs.paired_comparison import EvaluationRequest
+    from resnet_tasks.runs.run import Run
 
 
 class ResultsTask(StrEnum):
@@ -47,6 +56,8 @@ class Backend(StrEnum):
 
 
 _RESULTS_PARAMETERS = ("truth", "results", "task", "settings", "backend", "resamples", "out")
+_SHARED_PARAMETERS = ("by", "images")
+"""Parameters that both a run and results use."""
 
 
 @app.command()
@@ -70,7 +81,18 @@ def evaluate(
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Image folder of --annotations; default: the folder of that file"
+            metavar="FOLDER",
+            help="Image folder of --annotations, or of --truth for --by; default: the folder of "
+            "that file",
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Also evaluate each subgroup of the images: by a key of the image records, such "
+            "as scanner or attributes.weather, or by image:size, image:brightness or image:color; "
+            "can be repeated",
         ),
     ] = None,
     checkpoint: CheckpointOption = "last",
@@ -143,7 +165,7 @@ def evaluate(
     """
     explicit_names = find_explicit_parameters(ctx)
     results_options = [name for name in _RESULTS_PARAMETERS if name in explicit_names]
-    run_options = sorted(explicit_names - set(_RESULTS_PARAMETERS))
+    run_options = sorted(explicit_names.difference(_RESULTS_PARAMETERS, _SHARED_PARAMETERS))
     if results_options and run_options:
         raise DataError(
             f"{format_options(results_options)} evaluate results of any tool, "
@@ -158,6 +180,8 @@ def evaluate(
             settings=settings or [],
             resamples=resamples,
             out=out,
+            by=by or (),
+            images=images,
         )
         return
     if results_options:
@@ -178,13 +202,9 @@ def evaluate(
     from rich.console import Console
 
     from resnet_tasks.evaluation.metric_tables import build_metric_tables
+    from resnet_tasks.evaluation.subgroups.tables import build_subgroup_tables
     from resnet_tasks.runs.inference_options import InferenceOptions
-    from resnet_tasks.runs.paired_comparison import (
-        EvaluationRequest,
-        build_paired_table,
-        check_comparable,
-        compare_runs,
-    )
+    from resnet_tasks.runs.paired_comparison import EvaluationRequest, check_comparable
 
     loaded_run = open_run(run, trust_plugins)
     inference = InferenceOptions(
@@ -194,6 +214,7 @@ def evaluate(
     paired_run = None if paired is None else open_run(paired, trust_plugins)
     if paired_run is not None:
         check_comparable(loaded_run, paired_run, question)
+    subgroups = _divide_run_images(loaded_run, question, by or ())
     evaluation = loaded_run.evaluate(
         split.value,
         annotations=annotations,
@@ -213,16 +234,45 @@ def evaluate(
     )
     for note in evaluation.resampling.notes if evaluation.resampling else ():
         console.print(f"note: {note}", markup=False, highlight=False)
+    if subgroups is not None:
+        console.print(build_subgroup_tables(subgroups.evaluate(evaluation, folder)))
     if paired_run is not None:
-        comparison, file = compare_runs(
-            loaded_run, paired_run, question, console=Console(stderr=True)
-        )
-        console.print(build_paired_table(comparison, f"{run} against {paired}: {evaluated_on}"))
-        for name, reason in comparison.not_compared.items():
-            console.print(f"not compared: {name}: {reason}", markup=False, highlight=False)
-        typer.echo(f"differences written to {file}")
+        _compare_with(paired_run, loaded_run, question, console)
     typer.echo(f"written to {folder}")
     write_run_report(run, folder.name, data_root)
+
+
+def _divide_run_images(
+    run: Run, question: EvaluationRequest, keys: Sequence[str]
+) -> RunSubgroups | None:
+    """Divide the images of a run before its evaluation, which a wrong key would waste."""
+    from resnet_tasks.runs.evaluate_subgroups import RunSubgroups
+
+    if not keys:
+        return None
+    dataset = run.load_dataset(
+        question.split,
+        annotations=question.annotations,
+        images=question.images,
+        data_root=question.data_root,
+    )
+    with show_progress("Dividing the images") as advance:
+        return RunSubgroups.read(dataset, keys, advance)
+
+
+def _compare_with(other: Run, run: Run, question: EvaluationRequest, console: Console) -> None:
+    """Print and store the differences between a run and another one."""
+    from rich.console import Console
+
+    from resnet_tasks.runs.paired_comparison import build_paired_table, compare_runs
+
+    comparison, file = compare_runs(run, other, question, console=Console(stderr=True))
+    evaluated_on = question.annotations or question.split
+    title = f"{run.directory} against {other.directory}: {evaluated_on}"
+    console.print(build_paired_table(comparison, title))
+    for name, reason in comparison.not_compared.items():
+        console.print(f"not compared: {name}: {reason}", markup=False, highlight=False)
+    typer.echo(f"differences written to {file}")
 
 
 def _evaluate_results(
@@ -234,6 +284,8 @@ def _evaluate_results(
     settings: Sequence[str],
     resamples: int,
     out: Path | None,
+    by: Sequence[str],
+    images: Path | None,
 ) -> None:
     """Evaluate results from any tool, without loading a model or torch."""
     from rich.console import Console
@@ -245,16 +297,20 @@ def _evaluate_results(
     from resnet_tasks.files.atomic import make_folder
     from resnet_tasks.recipe.overrides import apply_overrides
 
+    if images is not None and not by:
+        raise DataError("--images with --truth is the image folder of --by; add --by KEY")
     options: dict[str, Any] = {}
     _, problems = apply_overrides(options, settings)
     if problems:
         raise DataError("\n".join(problems))
     if out is not None:
         make_folder(out)
+    divisions = _divide_truth(truth, by, images) if by else ()
     file_evaluation = evaluate_results_file(
         truth, results, task=task, backend=backend, options=options
     )
-    file_evaluation = add_intervals(file_evaluation, Bootstrap(resamples))
+    bootstrap = Bootstrap(resamples)
+    file_evaluation = add_intervals(file_evaluation, bootstrap)
     console = Console()
     console.print(
         build_metric_tables(
@@ -265,6 +321,21 @@ def _evaluate_results(
     )
     for note in file_evaluation.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if divisions:
+        from resnet_tasks.evaluation.results_files.subgroups import add_subgroups
+        from resnet_tasks.evaluation.subgroups.tables import build_subgroup_tables
+
+        file_evaluation = add_subgroups(file_evaluation, divisions, bootstrap)
+        assert file_evaluation.subgroups is not None, "just computed"
+        console.print(build_subgroup_tables(file_evaluation.subgroups))
     if out is not None:
         write_report(file_evaluation, out, truth=truth, results=results, task=task)
         typer.echo(f"written to {out}")
+
+
+def _divide_truth(truth: Path, by: Sequence[str], images: Path | None) -> tuple[ImageDivision, ...]:
+    """Return the subgroup of every image before the evaluation, which a wrong key would waste."""
+    from resnet_tasks.evaluation.results_files.subgroups import divide_truth
+
+    with show_progress("Dividing the images") as advance:
+        return divide_truth(truth, by, images_root=images, advance=advance)

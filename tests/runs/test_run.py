@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from typer.testing import CliRunner
 
 import resnet_tasks
+from resnet_tasks.cli import app
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
@@ -264,3 +267,26 @@ def test_missing_images_are_named_before_training(data: Path, tmp_path: Path) ->
     gone = load_recipe("quickstart", [*LIGHT, "data.train=[{annotations: gone.json}]"])
     with pytest.raises(DataError, match=r"gone\.jpg"):
         finetune_recipe(gone, out=tmp_path / "never", data_root=data, console=quiet())
+
+
+def test_subgroups_are_added_to_the_metrics(run: Run, data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.directory, tmp_path / "run")
+    words = ("evaluate", folder, "--data-root", data, "--by")
+    runner = CliRunner()
+    failed = runner.invoke(app, [*map(str, words), "scanner"])
+    assert "no image record has the key 'scanner'" in failed.output
+    result = runner.invoke(app, [*map(str, words), "brightness"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "objects/AP by image:brightness, worst first" in result.output
+    assert "scene/mIoU by image:brightness, worst first" in result.output
+    stored = json.loads((folder / "evaluations/val/metrics.json").read_text())
+    rows = stored["subgroups"]["results"]
+    # Pixel accuracy is a mean over pixels, and all images have the same number of pixels.
+    accuracy = [
+        (row["images"], row["metrics"]["pixel_accuracy"]["value"])
+        for row in rows
+        if row["head"] == "scene"
+    ]
+    assert sum(images for images, _ in accuracy) == 4
+    mean = sum(images * value for images, value in accuracy) / 4
+    assert mean == pytest.approx(stored["metrics"]["scene/pixel_accuracy"]["value"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Evaluator, Metric
+
+if TYPE_CHECKING:
+    from resnet_tasks.evaluation.subgroups.results import SubgroupMetrics
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class FileEvaluation:
         notes: Sentences on repaired defects and unusual values.
         find_hints: Function that returns sentences on how the results may have been meant; it may
             evaluate them again.
+        subgroups: Metrics by subgroup of the images; None if they were not requested.
     """
 
     metrics: dict[str, Metric]
@@ -36,6 +41,7 @@ class FileEvaluation:
     groups: Mapping[int | str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     find_hints: Callable[[], tuple[str, ...]] = tuple
+    subgroups: SubgroupMetrics | None = None
 
 
 def build_file_evaluation(

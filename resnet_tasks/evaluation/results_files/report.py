@@ -81,6 +81,7 @@ def build_summary(
         "evaluator": evaluation.backend,
         "data": {str(truth): compute_sha256(truth), str(results): _compute_digest(results)},
         "notes": list(evaluation.notes),
+        **({"subgroups": subgroups.to_json()} if (subgroups := evaluation.subgroups) else {}),
         "versions": find_versions(("hotcoco", "pycocotools", "numpy")),
         "date": strftime("%Y-%m-%d %H:%M:%S"),
     }

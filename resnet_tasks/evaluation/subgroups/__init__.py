@@ -1,0 +1,1 @@
+"""Metrics by subgroup of the images, from the matches of one evaluation."""

@@ -1,0 +1,233 @@
+"""Computation of metrics by subgroup of the images, from the matches of one evaluation.
+
+A subgroup is the same evaluation in which all other images count 0 times. Each one is compared with
+all other images by the main metric of the head. It lies far below them if
+
+- both sides have at least `LEAST_COMPARED` images (or groups of images),
+- the difference is at least `LEAST_GAP`, and
+- the interval of the difference excludes 0. The level of 95 % holds for all comparisons of an
+  evaluation together (Bonferroni), because the worst of many subgroups is low by chance, too.
+
+The standard error of the difference is that of independent samples. If images of one patient are on
+both sides, the true error is smaller, and the rule warns less often than it could.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.evaluation.subgroups.divide import ImageDivision
+from resnet_tasks.evaluation.subgroups.image_subset import ImageSubset, find_positions
+from resnet_tasks.evaluation.subgroups.results import (
+    LEAST_COMPARED,
+    LEAST_GAP,
+    RestComparison,
+    SubgroupMetrics,
+    SubgroupResult,
+    count_comparisons,
+)
+from resnet_tasks.evaluation.uncertainty.bootstrap import (
+    LEAST_DEFINED,
+    LEAST_UNITS,
+    LEVEL,
+    Bootstrap,
+    ResamplingUnits,
+    attach_intervals,
+    resample_metrics,
+)
+from resnet_tasks.number_formats import Count
+from resnet_tasks.structures.evaluation import (
+    Evaluator,
+    Metric,
+    ResamplableEvaluator,
+    select_headline,
+)
+
+RESAMPLES_OF_ERROR = 200
+"""Maximum number of resamples of all other images: a standard error needs far fewer than an
+interval (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 6.4)."""
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class HeadEvaluation:
+    """Evaluated images of one head.
+
+    Attributes:
+        name: Name of the head; empty for a results file.
+        evaluators: Evaluators with all images.
+        metrics: Metric name -> metric of all images.
+    """
+
+    name: str
+    evaluators: Sequence[Evaluator]
+    metrics: Mapping[str, Metric]
+
+    @property
+    def main_metric(self) -> str:
+        """Metric by which subgroups are compared; empty if there is none that can be resampled."""
+        return next(iter(select_headline(self.metrics)), "")
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """Computation of intervals and standard errors.
+
+    Attributes:
+        groups: Image id -> patient, study or sequence, which is drawn as a whole.
+        bootstrap: Options of the intervals.
+    """
+
+    groups: Mapping[Id, str]
+    bootstrap: Bootstrap
+
+    def compute(self, subset: ImageSubset, name: str) -> tuple[dict[str, Metric], float | None]:
+        """Compute the metrics of a subset with intervals, and the standard error of one of them."""
+        metrics = subset.compute()
+        units = ResamplingUnits.from_image_ids(subset.image_ids, self.groups)
+        if units.number < LEAST_UNITS or not self.bootstrap.resamples:
+            return metrics, None
+        values = resample_metrics(subset, units, self.bootstrap)
+        return attach_intervals(metrics, values), _compute_error(values.get(name), units)
+
+    def compare(
+        self, metric: Metric, error: float | None, rest: ImageSubset, name: str
+    ) -> RestComparison | None:
+        """Compare a metric of a subgroup with that of all other images."""
+        other = rest.compute().get(name)
+        if metric.value is None or other is None or other.value is None:
+            return None
+        comparison = RestComparison(other.value, metric.value - other.value)
+        if error is None:
+            return comparison
+        units = ResamplingUnits.from_image_ids(rest.image_ids, self.groups)
+        resamples = min(self.bootstrap.resamples, RESAMPLES_OF_ERROR)
+        bootstrap = replace(self.bootstrap, resamples=resamples)
+        values = resample_metrics(rest, units, bootstrap)
+        rest_error = _compute_error(values.get(name), units)
+        if rest_error is None:
+            return comparison
+        return replace(comparison, error=math.hypot(error, rest_error))
+
+
+def compute_subgroup_metrics(
+    heads: Sequence[HeadEvaluation],
+    divisions: Sequence[ImageDivision],
+    groups: Mapping[Id, str],
+    bootstrap: Bootstrap,
+) -> SubgroupMetrics:
+    """Compute the metrics of every subgroup, and compare it with all other images.
+
+    Args:
+        heads: Evaluated heads.
+        divisions: Divisions of the images.
+        groups: Image id -> patient, study or sequence, which is drawn as a whole.
+        bootstrap: Options of the intervals.
+    """
+    sampler = _Sampler(groups, bootstrap)
+    results = [
+        result
+        for division in divisions
+        for head in heads
+        for result in _compute_division(head, division, sampler)
+    ]
+    notes = [note for division in divisions for note in division.notes]
+    notes += [note for head in heads for note in _describe_missing(head)]
+    if bootstrap.resamples:
+        notes += _describe_small(results)
+    return SubgroupMetrics(_correct_comparisons(tuple(results)), tuple(dict.fromkeys(notes)))
+
+
+def _compute_division(
+    head: HeadEvaluation, division: ImageDivision, sampler: _Sampler
+) -> list[SubgroupResult]:
+    """Compute the results of one head and one division, the worst subgroup first."""
+    main, results = head.main_metric, dict[str, SubgroupResult]()
+    for evaluator in head.evaluators:
+        if not isinstance(evaluator, ResamplableEvaluator):
+            continue
+        positions = find_positions(evaluator.image_ids, division.subgroups)
+        everything = np.arange(len(evaluator.image_ids))
+        for name, rows in positions.items():
+            metrics, error = sampler.compute(ImageSubset(evaluator, head.metrics, rows), main)
+            comparison = None
+            if main in metrics and len(positions) > 1:
+                rest = ImageSubset(evaluator, head.metrics, np.setdiff1d(everything, rows))
+                comparison = sampler.compare(metrics[main], error, rest, main)
+            result = results.get(name) or SubgroupResult(
+                division.key, name, head.name, len(rows), main, {}
+            )
+            results[name] = replace(
+                result,
+                images=max(result.images, len(rows)),
+                metrics={**result.metrics, **metrics},
+                comparison=comparison or result.comparison,
+            )
+    complete = [result for result in results.values() if main in result.metrics]
+    return sorted(complete, key=lambda result: result.rank)
+
+
+def _compute_error(values: NDArray[np.float64] | None, units: ResamplingUnits) -> float | None:
+    """Compute the standard error of resampled values; None if the data does not suffice for it."""
+    if values is None or units.number < LEAST_COMPARED:
+        return None
+    defined = values[~np.isnan(values)]
+    if len(defined) < max(2, LEAST_DEFINED * len(values)):
+        return None
+    return float(defined.std(ddof=1))
+
+
+def _correct_comparisons(results: tuple[SubgroupResult, ...]) -> tuple[SubgroupResult, ...]:
+    """Add the intervals of the differences, and find the subgroups that lie far below."""
+    number = count_comparisons(results)
+    if not number:
+        return results
+    width = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / number)
+    return tuple(
+        replace(result, comparison=_complete_comparison(result, result.comparison, width))
+        if result.comparison is not None
+        else result
+        for result in results
+    )
+
+
+def _complete_comparison(
+    result: SubgroupResult, comparison: RestComparison, width: float
+) -> RestComparison:
+    if comparison.error is None:
+        return comparison
+    half = width * comparison.error
+    gap = comparison.difference if result.main.lower_is_better else -comparison.difference
+    least = LEAST_GAP * (abs(comparison.rest) if result.main.unit else 1.0)
+    return replace(
+        comparison,
+        interval=(comparison.difference - half, comparison.difference + half),
+        is_far_below=gap >= least and gap > half,
+    )
+
+
+def _describe_missing(head: HeadEvaluation) -> list[str]:
+    """Return a note for every evaluator without metrics by subgroup."""
+    prefix = f"{head.name}: " if head.name else ""
+    return [
+        f"{prefix}no metrics of {type(evaluator).__name__} by subgroup, because it does not "
+        "support resampling"
+        for evaluator in head.evaluators
+        if not isinstance(evaluator, ResamplableEvaluator)
+    ]
+
+
+def _describe_small(results: Sequence[SubgroupResult]) -> list[str]:
+    """Return a note on the subgroups that are too small for intervals."""
+    small = {(result.key, result.name) for result in results if result.main.interval is None}
+    if not small:
+        return []
+    reason = f"fewer than {LEAST_UNITS} images or groups, or no value"
+    return [f"{Count(len(small)):subgroup has} no interval: {reason}"]

@@ -1,0 +1,185 @@
+"""Metrics by subgroup by hand, their order, and the warning about subgroups far below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from resnet_tasks.evaluation.subgroups.compute import HeadEvaluation, compute_subgroup_metrics
+from resnet_tasks.evaluation.subgroups.divide import ImageDivision
+from resnet_tasks.evaluation.subgroups.results import SubgroupMetrics
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
+from resnet_tasks.structures.evaluation import Metric
+
+
+class MeanEvaluator:
+    """Evaluator whose metric is the mean of one value per image, NaN for images without one."""
+
+    protocol = "mean"
+
+    def __init__(self, values: Mapping[int, float], template: Metric) -> None:
+        self.image_ids = tuple(values)
+        self._values = np.asarray(list(values.values()))
+        self._template = template
+
+    def compute(self) -> dict[str, Metric]:
+        value = float(np.nanmean(self._values))
+        return {"Dice": replace(self._template, value=value), "other": Metric(value)}
+
+    def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        weights = counts * ~np.isnan(self._values)
+        with np.errstate(invalid="ignore"):
+            means = (weights @ np.nan_to_num(self._values)) / weights.sum(axis=1)
+        return {"Dice": means}
+
+
+class PlainEvaluator:
+    """Evaluator that cannot be resampled."""
+
+
+def evaluate(
+    values: Mapping[str, list[float]],
+    *,
+    template: Metric = Metric(None),  # noqa: B008  # frozen
+    bootstrap: Bootstrap = Bootstrap(300),  # noqa: B008  # frozen
+    groups: Mapping[int | str, str] | None = None,
+) -> SubgroupMetrics:
+    """Evaluate subgroups, each with its values per image."""
+    names = [name for name, column in values.items() for _ in column]
+    flat = [value for column in values.values() for value in column]
+    evaluator: Any = MeanEvaluator(dict(enumerate(flat)), template)
+    head = HeadEvaluation("cells", (evaluator,), evaluator.compute())
+    division = ImageDivision("stain", dict(enumerate(names)), ("a note",))
+    return compute_subgroup_metrics([head], [division], groups or {}, bootstrap)
+
+
+def alternate(mean: float, spread: float, number: int) -> list[float]:
+    return [mean + spread * (-1) ** i for i in range(number)]
+
+
+def test_values_and_differences_by_hand() -> None:
+    found = evaluate({"A": [0.9, 0.7], "B": [0.2, 0.4, 0.6], "C": [1.0]})
+    assert [(r.name, r.images) for r in found.results] == [("B", 3), ("A", 2), ("C", 1)]
+    assert [r.main.value for r in found.results] == pytest.approx([0.4, 0.8, 1.0])
+    # B against (0.9 + 0.7 + 1) / 3, A against (0.2 + 0.4 + 0.6 + 1) / 4, C against 2.8 / 5
+    comparisons = [r.comparison for r in found.results]
+    assert [c.rest for c in comparisons if c] == pytest.approx([2.6 / 3, 0.55, 0.56])
+    assert [c.difference for c in comparisons if c] == pytest.approx([0.4 - 2.6 / 3, 0.25, 0.44])
+    assert all(c is not None and c.interval is None for c in comparisons)
+    assert found.warnings == ()
+    assert found.notes == (
+        "a note",
+        "3 subgroups have no interval: fewer than 10 images or groups, or no value",
+    )
+
+
+def test_a_subgroup_far_below_is_a_warning() -> None:
+    found = evaluate({"fluorescence": alternate(0.9, 0.05, 60), "tissue": alternate(0.7, 0.1, 30)})
+    worst, best = found.results
+    assert (worst.name, best.name) == ("tissue", "fluorescence")
+    assert worst.comparison is not None
+    assert worst.comparison.is_far_below
+    assert best.comparison is not None
+    assert not best.comparison.is_far_below
+    # Standard errors of means: 0.1 / sqrt(30) and 0.05 / sqrt(60); two comparisons.
+    error = (0.1**2 / 30 + 0.05**2 / 60) ** 0.5
+    assert worst.comparison.error == pytest.approx(error, rel=0.1)
+    half = NormalDist().inv_cdf(1 - 0.05 / 4) * worst.comparison.error
+    assert worst.comparison.interval == pytest.approx((-0.2 - half, -0.2 + half))
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith(
+        "stain 'tissue' (30 images) lies far below the other images: cells/Dice 0.700 against "
+        "0.900, a difference of -0.200 [-0.2"
+    )
+    assert worst.main.interval is not None
+    assert worst.main.interval[0] < 0.7 < worst.main.interval[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "number", "expected"),
+    [
+        (alternate(0.86, 0.01, 40), 60, False),  # a clear difference, but only 0.04
+        (alternate(0.80, 0.45, 40), 60, False),  # 0.1 is within the error
+        (alternate(0.70, 0.01, 19), 60, False),  # too few images
+        (alternate(0.70, 0.01, 40), 19, False),  # too few others
+        (alternate(0.70, 0.01, 20), 20, True),
+    ],
+)
+def test_rule(low: list[float], number: int, expected: bool) -> None:
+    found = evaluate({"low": low, "rest": alternate(0.9, 0.01, number)})
+    assert bool(found.warnings) is expected
+
+
+def test_few_patients_are_too_few() -> None:
+    values = {"low": alternate(0.7, 0.01, 60), "rest": alternate(0.9, 0.01, 60)}
+    patients = {i: f"p{i // 6}" for i in range(120)}  # 10 patients on each side
+    assert evaluate(values).warnings
+    assert not evaluate(values, groups=patients).warnings
+
+
+def test_lower_is_better_and_units() -> None:
+    distance = Metric(None, unit="mm", lower_is_better=True)
+    far, near = alternate(5.0, 0.5, 40), alternate(4.0, 0.5, 40)
+    found = evaluate({"near": near, "far": far}, template=distance)
+    assert [result.name for result in found.results] == ["far", "near"]
+    assert "lies far above the other images: cells/Dice 5.000 mm against 4.000 mm" in "".join(
+        found.warnings
+    )
+    # 0.1 of 4 mm is less than 5 %.
+    close = evaluate({"near": near, "far": alternate(4.1, 0.01, 40)}, template=distance)
+    assert not close.warnings
+
+
+def test_without_intervals_there_are_values_only() -> None:
+    found = evaluate(
+        {"A": alternate(0.5, 0, 30), "B": alternate(0.9, 0, 30)}, bootstrap=Bootstrap(0)
+    )
+    assert [result.main.interval for result in found.results] == [None, None]
+    assert found.warnings == ()
+    assert found.notes == ("a note",)
+
+
+def test_undefined_and_single_subgroups() -> None:
+    found = evaluate({"empty": [float("nan")] * 30, "A": alternate(0.5, 0.1, 30)})
+    assert [(r.name, r.main.value) for r in found.results] == [
+        ("A", pytest.approx(0.5)),
+        ("empty", None),
+    ]
+    assert [result.comparison for result in found.results] == [None, None]
+    single = evaluate({"A": alternate(0.5, 0.1, 30)})
+    assert single.results[0].comparison is None
+
+
+def test_evaluators_without_resampling_are_named() -> None:
+    plain: Any = PlainEvaluator()
+    head = HeadEvaluation("cells", (plain,), {"Dice": Metric(0.5)})
+    found = compute_subgroup_metrics([head], [ImageDivision("v", {})], {}, Bootstrap(10))
+    assert found.results == ()
+    assert found.notes == (
+        "cells: no metrics of PlainEvaluator by subgroup, because it does not support resampling",
+    )
+
+
+def test_json() -> None:
+    found = evaluate({"low": alternate(0.7, 0.01, 20), "rest": alternate(0.9, 0.01, 20)})
+    plain = found.to_json()
+    assert plain["rule"] == {
+        "least_images": 20,
+        "least_difference": 0.05,
+        "level": 0.95,
+        "comparisons": 2,
+    }
+    assert len(plain["warnings"]) == 1
+    first = plain["results"][0]
+    assert (first["key"], first["subgroup"], first["head"]) == ("stain", "low", "cells")
+    assert first["images"] == 20
+    assert first["main_metric"] == "Dice"
+    assert first["metrics"]["Dice"]["value"] == pytest.approx(0.7)
+    assert first["comparison"]["rest"] == pytest.approx(0.9)
+    assert first["comparison"]["is_far_below"] is True
