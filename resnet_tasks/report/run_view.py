@@ -190,6 +190,11 @@ def _parse_metric(raw: Mapping[str, Any]) -> MetricView:
     )
 
 
+def parse_score(raw: Mapping[str, Any]) -> Score:
+    """Return the value and the interval of a JSON object."""
+    return Score(_parse_value(raw["value"]), _parse_interval(raw.get("interval")))
+
+
 def _parse_value(raw: Any) -> float | None:
     return None if raw is None else float(raw)
 

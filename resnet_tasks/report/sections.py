@@ -26,7 +26,14 @@ from resnet_tasks.report.detail_charts import (
 from resnet_tasks.report.gallery import Gallery, draw_gallery
 from resnet_tasks.report.learning_charts import draw_learning_charts
 from resnet_tasks.report.page_fragments import PageFragment, build_fragment
-from resnet_tasks.report.run_view import SPLITS, EvaluationView, MetricView, RunView, Score
+from resnet_tasks.report.run_view import (
+    SPLITS,
+    EvaluationView,
+    MetricView,
+    RunView,
+    Score,
+    parse_score,
+)
 from resnet_tasks.structures.evaluation import HEADLINE, get_class_metric_name
 from resnet_tasks.visualization.colors import Color, format_css_color
 
@@ -87,6 +94,32 @@ class HeadSection:
     protocol: str = ""
 
 
+@dataclass(frozen=True)
+class SubgroupRow:
+    """Main metric of a subgroup of the images, and its difference to all other images."""
+
+    name: str
+    images: int
+    score: Score
+    difference: Score
+    is_far_below: bool
+
+
+@dataclass(frozen=True)
+class SubgroupSection:
+    """Metrics by subgroup of the images.
+
+    Attributes:
+        tables: Title such as `objects/AP by scanner` -> rows, the worst first.
+        notes: Sentences on how the images were divided.
+        warnings: Sentences about subgroups that lie far below the others.
+    """
+
+    tables: dict[str, list[SubgroupRow]]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
 @dataclass
 class RunPage:
     """Contents of the page of one run.
@@ -95,6 +128,7 @@ class RunPage:
         run: Contents of the run folder.
         evaluation: Evaluation to show; None if there is none.
         heads: Section of every evaluated head.
+        subgroups: Metrics by subgroup; None if they were not computed.
         learning: Charts of losses, metrics and the learning rate during training.
         gallery: Images with ground truth and predictions.
         splits: Statistics of every split.
@@ -106,6 +140,7 @@ class RunPage:
     run: RunView
     evaluation: EvaluationView | None
     heads: list[HeadSection] = field(default_factory=list)
+    subgroups: SubgroupSection | None = None
     learning: PageFragment = field(default_factory=PageFragment)
     gallery: PageFragment = field(default_factory=PageFragment)
     splits: PageFragment = field(default_factory=PageFragment)
@@ -126,12 +161,15 @@ def make_page(run: RunView, evaluation: EvaluationView | None, data_root: Path |
     page = RunPage(run, evaluation)
     if evaluation is not None:
         page.heads = [_build_head_section(run, evaluation, name) for name in evaluation.heads]
+        page.subgroups = _build_subgroup_section(evaluation)
         page.gallery = build_fragment(lambda: _build_gallery(run, evaluation, data_root))
     page.learning = build_fragment(lambda: draw_learning_charts(run.history))
     page.splits = build_fragment(lambda: _summarize_splits(run, evaluation, data_root))
     page.facts = list_facts(run, evaluation)
     page.times = list_times(run, page.splits.value)
     page.warnings = _find_warnings(run, evaluation)
+    if page.subgroups is not None:
+        page.warnings += page.subgroups.warnings
     return page
 
 
@@ -162,6 +200,37 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
         without_interval=_find_classes_without_interval(metrics) if has_intervals else (),
         protocol=str(protocol.get(name, "")) if isinstance(protocol, dict) else "",
     )
+
+
+def _build_subgroup_section(evaluation: EvaluationView) -> SubgroupSection | None:
+    """Read the metrics by subgroup of `metrics.json`.
+
+    Raises:
+        RunError: If the entry is damaged.
+    """
+    stored = evaluation.metadata.get("subgroups")
+    if stored is None:
+        return None
+    tables: dict[str, list[SubgroupRow]] = {}
+    try:
+        for result in stored["results"]:
+            title = f"{result['head']}/{result['main_metric']} by {result['key']}"
+            comparison = result["comparison"]
+            row = SubgroupRow(
+                str(result["subgroup"]),
+                int(result["images"]),
+                parse_score(result["metrics"][result["main_metric"]]),
+                parse_score({**comparison, "value": comparison["difference"]})
+                if comparison
+                else Score(None),
+                bool(comparison and comparison["is_far_below"]),
+            )
+            tables.setdefault(title, []).append(row)
+        return SubgroupSection(tables, tuple(stored["notes"]), tuple(stored["warnings"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{evaluation.folder / 'metrics.json'} is damaged ({error!r}); evaluate the run again"
+        ) from None
 
 
 def build_metric_rows(metrics: Mapping[str, MetricView]) -> tuple[MetricRow, ...]:

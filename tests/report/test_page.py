@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from resnet_tasks.cli import app
 from resnet_tasks.cli.report import write_run_report
+from resnet_tasks.errors import RunError
 from resnet_tasks.report import page as pages
 from resnet_tasks.report.page import write_comparison, write_report
 
@@ -292,3 +293,59 @@ def test_finetune_ends_with_the_page(made: Any, monkeypatch: pytest.MonkeyPatch)
     result = run("finetune", made.folder / "recipe.yaml")
     assert (result.exit_code, page.exists()) == (0, False)
     assert "report.html could not be written" in result.stderr
+
+
+def _add_subgroups(made: Any, *names: str) -> None:
+    """Add two subgroups of one key, the first of which lies far below the other."""
+
+    def comparison(difference: float, *, is_far_below: bool) -> dict[str, Any]:
+        interval = [difference - 0.05, difference + 0.05]
+        ends = {"rest": 0.9, "interval": interval, "is_far_below": is_far_below}
+        return {"difference": difference, **ends}
+
+    results = [
+        {
+            "key": "stain",
+            "subgroup": name,
+            "head": "objects",
+            "images": 21 + i,
+            "main_metric": "AP",
+            "comparison": comparison(0.2 * (-1) ** (i + 1), is_far_below=i == 0),
+            "metrics": {
+                "AP": {"value": 0.7 + 0.2 * i, "interval": [0.6 + 0.2 * i, 0.75 + 0.2 * i]}
+            },
+        }
+        for i, name in enumerate(names)
+    ]
+    results.append(
+        {**results[0], "subgroup": "unknown", "comparison": None}
+        | {"metrics": {"AP": {"value": None, "interval": None}}}
+    )
+    stored = {"results": results, "notes": ["3 images have no 'stain'"], "warnings": ["far below!"]}
+    made.edit("metrics.json", lambda value: value.update(subgroups=stored))
+
+
+def test_subgroups_are_shown_worst_first_with_their_warnings(made: Any) -> None:
+    assert "subgroups" not in read(write_report(made.folder)).ids
+    name = "<b>tissue</b> & more"
+    _add_subgroups(made, name, "fluorescence")
+    html = write_report(made.folder).read_text(encoding="utf-8")
+    page, section = Reader(html), " ".join(shown(html, "subgroups").split())
+    assert "b" not in page.tags
+    assert '<a href="#subgroups">' in html
+    assert "far below!" in page.text
+    assert "3 images have no 'stain'" in section
+    assert "objects/AP by stain" in section
+    rows = re.findall(r"<tr.*?</tr>", html[html.index('id="subgroups"') :], re.DOTALL)[1:4]
+    assert [" ".join(Reader(row.replace("<td>", " ")).text.split()) for row in rows] == [
+        f"{name} 21 0.700 [0.600, 0.750] −0.200 [−0.250, −0.150]",
+        "fluorescence 22 0.900 [0.800, 0.950] +0.200 [+0.150, +0.250]",
+        "unknown 21 – –",
+    ]
+    assert [row.startswith('<tr class="main"') for row in rows] == [True, False, False]
+
+
+def test_damaged_subgroups_are_named(made: Any) -> None:
+    made.edit("metrics.json", lambda value: value.update(subgroups={"results": [{"head": "a"}]}))
+    with pytest.raises(RunError, match=r"metrics\.json is damaged \(KeyError"):
+        write_report(made.folder)
