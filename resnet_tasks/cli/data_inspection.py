@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from resnet_tasks.cli.app import MISTAKE, data_app, exit_cleanly_on_signal, show_progress
-from resnet_tasks.cli.assistance.completion import complete_overrides
+from resnet_tasks.cli.assistance.completion import complete_overrides, complete_split_criteria
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import describe_folder
 from resnet_tasks.number_formats import Count
 
+if TYPE_CHECKING:
+    from resnet_tasks.data.coco.dataset_file import CocoFile
+    from resnet_tasks.data.subgroups.subgroups import Subgroups
+
 UNCLEAN = 1
 """Exit code of `data check --strict` for files that are usable but not clean."""
-
-
-class SplitBy(StrEnum):
-    """Criterion of a split; see `SplitPlan`."""
-
-    random = "random"
-    classes = "class"
-    group = "group"
-    group_class = "group-class"
 
 
 @data_app.command()
@@ -174,15 +169,21 @@ def split(
         typer.Option(metavar="N", help="Number of equal folds, instead of --fractions"),
     ] = None,
     by: Annotated[
-        SplitBy | None,
+        str | None,
         typer.Option(
-            help="Split at random, by class (balanced), by group (never divided), or by both; "
-            "default: group-class if there are groups, else class"
+            metavar="CRITERION",
+            help="random, class (balanced), group (never divided) or group-class; or a key as for "
+            "`evaluate --by`, whose subgroups are balanced as well; default: group-class if there "
+            "are groups, else class",
+            autocompletion=complete_split_criteria,
         ),
     ] = None,
     group_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Key of the image records that holds the group"),
+        typer.Option(
+            metavar="KEY",
+            help="Key of the image records that holds the group, such as study or attributes.site",
+        ),
     ] = None,
     group_from: Annotated[
         str | None,
@@ -214,20 +215,22 @@ def split(
     from rich.console import Console
 
     from resnet_tasks.data.doctor.report import print_splits
-    from resnet_tasks.data.splits.write_splits import SplitPlan, split_file
+    from resnet_tasks.data.splits.write_splits import By, SplitPlan, split_file
 
     if fractions is not None and folds is not None:
         raise DataError("--fractions and --folds exclude each other; give one of them")
     split_fractions = None if folds is not None else _parse_fractions(fractions or "0.7,0.15,0.15")
+    criterion = next((name for name in get_args(By) if name == by), None)
     plan = SplitPlan(
         split_fractions,
         folds or 0,
-        None if by is None else by.value,
+        criterion,
         tuple(name.strip() for name in names.split(",")) if names else (),
         group_key,
         group_from,
         ignore_groups,
         seed,
+        balance=by if criterion is None else None,
     )
     with exit_cleanly_on_signal(out):
         written_splits = split_file(file, out, plan, images_root=images)
@@ -273,6 +276,14 @@ def stats(
             help="JSON file for the statistics, with every class and size; default: none",
         ),
     ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Also count the images and objects of every subgroup, by a key as for `evaluate "
+            "--by`; can be repeated",
+        ),
+    ] = None,
 ) -> None:
     """Measure channels, sizes, objects and class pixels of a COCO file."""
     from rich.console import Console
@@ -286,6 +297,7 @@ def stats(
         print_statistics,
         write_statistics,
     )
+    from resnet_tasks.data.statistics.subgroup_counts import print_subgroups
     from resnet_tasks.recipe.load import load_data_settings
     from resnet_tasks.visualization.colors import build_palette
 
@@ -299,6 +311,7 @@ def stats(
         notes = [str(error)]
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
+    divisions = _find_divisions(coco, by or ())
     with show_progress(f"Reading {file}") as advance:
         statistics = compute_dataset_statistics(
             coco, channels=steps.channels, intensity=intensity, advance=advance
@@ -310,6 +323,7 @@ def stats(
         channels=steps.channels,
         intensity=intensity,
     )
+    statistics.subgroups = print_subgroups(coco, divisions, Console(highlight=False))
     if json_report is not None:
         write_statistics(statistics, json_report)
         typer.echo(f"statistics: {json_report}")
@@ -319,6 +333,16 @@ def stats(
         names = coco.categories.names
         draw_statistics(statistics, out, dict(zip(names, build_palette(names), strict=True)))
         typer.echo(f"drawn: {out}")
+
+
+def _find_divisions(coco: CocoFile, keys: Sequence[str]) -> list[Subgroups]:
+    """Divide the images by each key, before the statistics, which a wrong key would waste."""
+    from resnet_tasks.data.subgroups.subgroups import find_subgroups
+
+    if not keys:
+        return []
+    with show_progress("Dividing the images") as advance:
+        return [find_subgroups([coco], key, advance=advance) for key in dict.fromkeys(keys)]
 
 
 @data_app.command()

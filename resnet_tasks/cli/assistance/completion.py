@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, get_args
 
 import typer
 
@@ -90,6 +90,16 @@ def complete_keys(incomplete: str) -> Sequence[Completion]:
 
     pairs = complete_assignment(incomplete, {"heads": {HEAD: {}}, "combine": {HEAD: {}}})
     return list(dict.fromkeys((text.partition("=")[0], meaning) for text, meaning in pairs))
+
+
+@_complete_silently
+def complete_split_criteria(incomplete: str) -> Sequence[Completion]:
+    """Complete a criterion of `data split`, or a key that is measured on the images."""
+    from resnet_tasks.data.splits.write_splits import By
+    from resnet_tasks.data.subgroups.subgroups import MEASURED
+
+    names = [*get_args(By), *MEASURED]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 @_complete_silently

@@ -109,6 +109,7 @@ def print_splits(splits: WrittenSplits, console: Console) -> None:
     rows = [("images", splits.images)]
     if any(splits.groups):
         rows.append(("groups", splits.groups))
+    rows += splits.subgroups.items()
     num_general_rows = len(rows)
     rows += _select_rows(splits.objects)
     for i, (name, numbers) in enumerate(rows, start=1):

@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,12 @@ from resnet_tasks.data.splits.splitting import (
     count_objects_per_image,
     divide,
     find_groups,
+)
+from resnet_tasks.data.subgroups.subgroups import (
+    MEASURED,
+    Subgroups,
+    find_subgroups,
+    get_attribute,
 )
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic, remove_files_on_error
@@ -55,6 +61,7 @@ class SplitPlan:
         group_from: Regular expression for file names. The group consists of the captured parts, or
             of the whole match if nothing is captured.
         ignore_groups: Whether to accept `random` and `class` for a file with groups.
+        balance: Key of subgroups that have similar shares in every part; see `find_subgroups`.
         seed: Seed of the division.
     """
 
@@ -66,6 +73,7 @@ class SplitPlan:
     group_from: str | None = None
     ignore_groups: bool = False
     seed: int = 0
+    balance: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class WrittenSplits:
         groups: Number of groups in each part.
         objects: Class name -> number of objects in each part.
         notes: Remarks for the user.
+        subgroups: `key: subgroup` -> number of its images in each part.
     """
 
     files: tuple[Path, ...]
@@ -87,6 +96,7 @@ class WrittenSplits:
     groups: tuple[int, ...]
     objects: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    subgroups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def split_file(
@@ -112,10 +122,12 @@ def split_file(
             raise DataError(f"{file} already exists; choose another folder with --out")
     coco = _assign_groups(read_coco(path, images_root=images_root), plan)
     by = _resolve_criterion(coco, plan)
-    part, notes = _divide_images(coco, by, plan, len(names))
+    subgroups = None if plan.balance is None else _find_balanced_subgroups(coco, plan.balance)
+    part, notes = _divide_images(coco, by, plan, subgroups)
     with remove_files_on_error(files):
         _write_files(coco, path, files, part)
-        return _summarize_splits(coco, by, files, part, notes)
+        splits = _summarize_splits(coco, by, files, part, notes)
+        return splits if subgroups is None else _add_subgroups(splits, subgroups, part)
 
 
 def _resolve_names(plan: SplitPlan) -> tuple[str, ...]:
@@ -165,7 +177,7 @@ def _assign_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
 
 
 def _get_group_by_key(record: ImageRecord, key: str) -> str | None:
-    value = record.group if key == "group" else record.extra.get(key)
+    value = get_attribute(record, key)
     return str(value) if isinstance(value, str | int) and value != "" else None
 
 
@@ -193,8 +205,15 @@ def _resolve_criterion(coco: CocoFile, plan: SplitPlan) -> By:
     return by
 
 
+def _find_balanced_subgroups(coco: CocoFile, key: str) -> Subgroups:
+    try:
+        return find_subgroups([coco], key)
+    except DataError as error:
+        raise DataError(f"--by {key} is none of {', '.join(get_args(By))}, and {error}") from None
+
+
 def _divide_images(
-    coco: CocoFile, by: By, plan: SplitPlan, number: int
+    coco: CocoFile, by: By, plan: SplitPlan, subgroups: Subgroups | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     grouped_coco = coco
     if not by.startswith("group"):
@@ -210,12 +229,39 @@ def _divide_images(
                 "no objects are annotated, so classes could not be balanced (pixels of semantic "
                 "maps are not counted)"
             )
+    if subgroups is not None:
+        columns = _encode_one_hot(subgroups)
+        counts = columns if counts is None else np.concatenate([counts, columns], axis=1)
     single = sum(record.group is None for record in grouped_coco.images)
     if by.startswith("group") and single:
         notes.append(f"{Count(single):image has} no group; each counts as its own group")
     if plan.shares is None:
-        return assign_folds(groups, number, counts=counts, seed=plan.seed), tuple(notes)
+        return assign_folds(groups, plan.folds, counts=counts, seed=plan.seed), tuple(notes)
     return divide(groups, plan.shares, counts=counts, seed=plan.seed), tuple(notes)
+
+
+def _encode_one_hot(subgroups: Subgroups) -> NDArray[np.float64]:
+    """Return an `(N, S)` matrix with a 1 in the column of the subgroup of each image."""
+    _, columns = np.unique(np.asarray(subgroups.values), return_inverse=True)
+    return np.eye(int(columns.max()) + 1)[columns]
+
+
+def _add_subgroups(
+    splits: WrittenSplits, subgroups: Subgroups, part: NDArray[np.int64]
+) -> WrittenSplits:
+    """Add the numbers of images of each subgroup, and notes on their division."""
+    pairs = Counter(zip(subgroups.values, part.tolist(), strict=True))
+    counts = {
+        f"{subgroups.key}: {name}": tuple(pairs[name, i] for i in range(len(splits.files)))
+        for name in subgroups.count_images()
+    }
+    notes = [*splits.notes, *subgroups.notes]
+    if subgroups.key not in MEASURED:
+        notes.append(
+            f"every part has similar shares of each {subgroups.key!r}; to keep all images of one "
+            f"in the same part, use --group-key {subgroups.key}"
+        )
+    return replace(splits, subgroups=counts, notes=tuple(notes))
 
 
 def _write_files(

@@ -136,6 +136,7 @@ class DatasetStatistics:
             no pixels are annotated.
         void_pixels: Number of pixels that are unlabeled or void.
         groups: Number of patients, studies or sequences; 0 if the file has none.
+        subgroups: Key -> subgroup -> images and objects; see `count_subgroups`.
     """
 
     images: int = 0
@@ -156,6 +157,7 @@ class DatasetStatistics:
     class_pixels: dict[str, int] | None = None
     void_pixels: int = 0
     groups: int = 0
+    subgroups: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def by_size(self) -> tuple[int, int, int]:

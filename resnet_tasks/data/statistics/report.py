@@ -249,6 +249,7 @@ def _statistics_to_json(statistics: DatasetStatistics) -> dict[str, Any]:
         "image_labels": statistics.image_labels,
         "class_pixels": statistics.class_pixels,
         "void_pixels": statistics.void_pixels,
+        "subgroups": statistics.subgroups,
     }
 
 

@@ -229,3 +229,64 @@ def test_a_few_classes_are_all_in_the_table_and_the_notes(tmp_path: Path) -> Non
     assert len(notes) == 2, "of three parts, two have no object of the class with one"
     assert all(line.endswith(" has no objects of images") for line in notes)
     assert "all 3 classes" not in made.stdout
+
+
+def test_subgroups_are_balanced(tmp_path: Path) -> None:
+    path = data_set(tmp_path / "data", group=None)
+    content = json.loads(path.read_text())
+    for i, record in enumerate(content["images"]):  # 90 of A, 24 of B, 6 without a site
+        record["acquisition"] = {"site": "A" if i < 90 else "B"} if i < 114 else {}
+    path.write_text(json.dumps(content))
+    made = run(path, "--out", tmp_path / "out", "--fractions", "2,1", "--by", "acquisition.site")
+    assert made.exit_code == 0, made.output
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in made.stdout.splitlines()]
+    rows = {row[0]: row[1:] for row in cells if row}
+    assert rows["acquisition.site: A"] == ["60 (67 %)", "30 (33 %)"]
+    assert rows["acquisition.site: B"] == ["16 (67 %)", "8 (33 %)"]
+    assert rows["acquisition.site: unknown"] == ["4 (67 %)", "2 (33 %)"]
+    assert "note: 6 images have no 'acquisition.site': subgroup 'unknown'" in made.stdout
+    assert "to keep all images of one in the same part, use --group-key acquisition.site" in (
+        made.stdout
+    )
+    sites = [
+        [record["acquisition"].get("site") for record in json.loads(file.read_text())["images"]]
+        for file in (tmp_path / "out/train.json", tmp_path / "out/val.json")
+    ]
+    assert [part.count("B") for part in sites] == [16, 8]
+
+
+def test_subgroups_are_balanced_without_dividing_groups(tmp_path: Path) -> None:
+    path = data_set(tmp_path / "data")
+    content = json.loads(path.read_text())
+    for record in content["images"]:
+        record["site"] = "A" if record["group"] % 3 else "B"
+    path.write_text(json.dumps(content))
+    plan = SplitPlan((0.5, 0.5), balance="site")
+    made = split_file(path, tmp_path / "out", plan)
+    assert made.by == "group-class"
+    assert made.groups == (15, 15)
+    assert made.subgroups == {"site: A": (40, 40), "site: B": (20, 20)}
+    patients = [
+        {record["group"] for record in json.loads(file.read_text())["images"]}
+        for file in made.files
+    ]
+    assert patients[0].isdisjoint(patients[1])
+
+
+def test_groups_by_nested_keys(tmp_path: Path) -> None:
+    path = data_set(tmp_path, group=None)
+    content = json.loads(path.read_text())
+    for i, record in enumerate(content["images"]):
+        record["study"] = {"id": f"s{i % 4}"}
+    path.write_text(json.dumps(content))
+    nested = split_file(path, tmp_path / "nested", SplitPlan((0.5, 0.5), group_key="study.id"))
+    assert nested.groups == (2, 2)
+
+
+def test_an_unknown_criterion_is_not_a_key(tmp_path: Path) -> None:
+    made = run(data_set(tmp_path), "--out", tmp_path / "out", "--by", "clas")
+    assert made.exit_code == 2
+    text = " ".join(made.output.split())
+    assert "--by clas is none of random, class, group, group-class, and " in text
+    assert "no image record has the key 'clas'; keys of the records: " in text
+    assert not (tmp_path / "out").exists()
