@@ -3,29 +3,27 @@
 A subgroup is the same evaluation in which all other images count 0 times. Each one is compared with
 all other images by the main metric of the head. It lies far below them if
 
-- both sides have at least `LEAST_COMPARED` images (or groups of images),
+- both sides have at least `LEAST_UNITS` images (or groups of images), as for intervals,
 - the difference is at least `LEAST_GAP`, and
 - the interval of the difference excludes 0. The level of 95 % holds for all comparisons of an
   evaluation together (Bonferroni), because the worst of many subgroups is low by chance, too.
 
-The standard error of the difference is that of independent samples. If images of one patient are on
-both sides, the true error is smaller, and the rule warns less often than it could.
+The interval is that of independent samples. If images of one patient are on both sides, the true
+error is smaller, and the rule warns less often than it could.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tasks.evaluation.subgroups.difference import StandardError, compute_half_width
 from resnet_tasks.evaluation.subgroups.divide import ImageDivision
 from resnet_tasks.evaluation.subgroups.image_subset import ImageSubset, find_positions
 from resnet_tasks.evaluation.subgroups.results import (
-    LEAST_COMPARED,
     LEAST_GAP,
     RestComparison,
     SubgroupMetrics,
@@ -88,7 +86,9 @@ class _Sampler:
     groups: Mapping[Id, str]
     bootstrap: Bootstrap
 
-    def compute(self, subset: ImageSubset, name: str) -> tuple[dict[str, Metric], float | None]:
+    def compute(
+        self, subset: ImageSubset, name: str
+    ) -> tuple[dict[str, Metric], StandardError | None]:
         """Compute the metrics of a subset with intervals, and the standard error of one of them."""
         metrics = subset.compute()
         units = ResamplingUnits.from_image_ids(subset.image_ids, self.groups)
@@ -98,7 +98,7 @@ class _Sampler:
         return attach_intervals(metrics, values), _compute_error(values.get(name), units)
 
     def compare(
-        self, metric: Metric, error: float | None, rest: ImageSubset, name: str
+        self, metric: Metric, error: StandardError | None, rest: ImageSubset, name: str
     ) -> RestComparison | None:
         """Compare a metric of a subgroup with that of all other images."""
         other = rest.compute().get(name)
@@ -114,7 +114,7 @@ class _Sampler:
         rest_error = _compute_error(values.get(name), units)
         if rest_error is None:
             return comparison
-        return replace(comparison, error=math.hypot(error, rest_error))
+        return replace(comparison, errors=(error, rest_error))
 
 
 def compute_subgroup_metrics(
@@ -174,14 +174,16 @@ def _compute_division(
     return sorted(complete, key=lambda result: result.rank)
 
 
-def _compute_error(values: NDArray[np.float64] | None, units: ResamplingUnits) -> float | None:
+def _compute_error(
+    values: NDArray[np.float64] | None, units: ResamplingUnits
+) -> StandardError | None:
     """Compute the standard error of resampled values; None if the data does not suffice for it."""
-    if values is None or units.number < LEAST_COMPARED:
+    if values is None or units.number < LEAST_UNITS:
         return None
     defined = values[~np.isnan(values)]
     if len(defined) < max(2, LEAST_DEFINED * len(values)):
         return None
-    return float(defined.std(ddof=1))
+    return StandardError(float(defined.std(ddof=1)), units.number)
 
 
 def _correct_comparisons(results: tuple[SubgroupResult, ...]) -> tuple[SubgroupResult, ...]:
@@ -189,9 +191,9 @@ def _correct_comparisons(results: tuple[SubgroupResult, ...]) -> tuple[SubgroupR
     number = count_comparisons(results)
     if not number:
         return results
-    width = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / number)
+    level = 1 - (1 - LEVEL) / number
     return tuple(
-        replace(result, comparison=_complete_comparison(result, result.comparison, width))
+        replace(result, comparison=_complete_comparison(result, result.comparison, level))
         if result.comparison is not None
         else result
         for result in results
@@ -199,11 +201,11 @@ def _correct_comparisons(results: tuple[SubgroupResult, ...]) -> tuple[SubgroupR
 
 
 def _complete_comparison(
-    result: SubgroupResult, comparison: RestComparison, width: float
+    result: SubgroupResult, comparison: RestComparison, level: float
 ) -> RestComparison:
-    if comparison.error is None:
+    if comparison.errors is None:
         return comparison
-    half = width * comparison.error
+    half = compute_half_width(*comparison.errors, level)
     gap = comparison.difference if result.main.lower_is_better else -comparison.difference
     least = LEAST_GAP * (abs(comparison.rest) if result.main.unit else 1.0)
     return replace(

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnet_tasks.evaluation.metric_tables import metric_to_json
-from resnet_tasks.evaluation.uncertainty.bootstrap import LEVEL
+from resnet_tasks.evaluation.subgroups.difference import StandardError
+from resnet_tasks.evaluation.uncertainty.bootstrap import LEAST_UNITS, LEVEL
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Metric
 
-LEAST_COMPARED = 20
-"""Minimum number of images (or groups of images) of a subgroup, and of all others, for a warning.
-With fewer, the standard error is too uncertain."""
 LEAST_GAP = 0.05
 """Minimum difference for a warning; of metrics with a unit, relative to the value of the others.
 Images of two kinds are never equally hard, so that smaller differences are found everywhere if
@@ -27,7 +25,7 @@ class RestComparison:
     Attributes:
         rest: Value on all other images.
         difference: Value of the subgroup minus `rest`.
-        error: Standard error of the difference; None if a side has too few images, or there are no
+        errors: Standard errors of both values; None if a side has too few images, or there are no
             intervals.
         interval: Interval of the difference, corrected for the number of comparisons.
         is_far_below: Whether the subgroup lies far below the others (far above, if lower values are
@@ -36,7 +34,7 @@ class RestComparison:
 
     rest: float
     difference: float
-    error: float | None = None
+    errors: tuple[StandardError, StandardError] | None = None
     interval: tuple[float, float] | None = None
     is_far_below: bool = False
 
@@ -140,7 +138,7 @@ class SubgroupMetrics:
         """Convert the metrics to their entry in `metrics.json`."""
         return {
             "rule": {
-                "least_images": LEAST_COMPARED,
+                "least_images": LEAST_UNITS,
                 "least_difference": LEAST_GAP,
                 "level": LEVEL,
                 "comparisons": self.num_comparisons,
@@ -152,7 +150,7 @@ class SubgroupMetrics:
 
 
 def count_comparisons(results: tuple[SubgroupResult, ...]) -> int:
-    """Return the number of comparisons that have a standard error."""
+    """Return the number of comparisons with standard errors."""
     return sum(
-        result.comparison is not None and result.comparison.error is not None for result in results
+        result.comparison is not None and result.comparison.errors is not None for result in results
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from resnet_tasks.evaluation.subgroups.compute import HeadEvaluation, compute_subgroup_metrics
+from resnet_tasks.evaluation.subgroups.difference import compute_half_width
 from resnet_tasks.evaluation.subgroups.divide import ImageDivision
 from resnet_tasks.evaluation.subgroups.results import SubgroupMetrics
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
@@ -88,9 +88,11 @@ def test_a_subgroup_far_below_is_a_warning() -> None:
     assert best.comparison is not None
     assert not best.comparison.is_far_below
     # Standard errors of means: 0.1 / sqrt(30) and 0.05 / sqrt(60); two comparisons.
-    error = (0.1**2 / 30 + 0.05**2 / 60) ** 0.5
-    assert worst.comparison.error == pytest.approx(error, rel=0.1)
-    half = NormalDist().inv_cdf(1 - 0.05 / 4) * worst.comparison.error
+    assert worst.comparison.errors is not None
+    errors = [(error.value, error.units) for error in worst.comparison.errors]
+    assert errors[0] == (pytest.approx(0.1 / 30**0.5, rel=0.1), 30)
+    assert errors[1] == (pytest.approx(0.05 / 60**0.5, rel=0.1), 60)
+    half = compute_half_width(*worst.comparison.errors, 0.975)
     assert worst.comparison.interval == pytest.approx((-0.2 - half, -0.2 + half))
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith(
@@ -106,9 +108,9 @@ def test_a_subgroup_far_below_is_a_warning() -> None:
     [
         (alternate(0.86, 0.01, 40), 60, False),  # a clear difference, but only 0.04
         (alternate(0.80, 0.45, 40), 60, False),  # 0.1 is within the error
-        (alternate(0.70, 0.01, 19), 60, False),  # too few images
-        (alternate(0.70, 0.01, 40), 19, False),  # too few others
-        (alternate(0.70, 0.01, 20), 20, True),
+        (alternate(0.70, 0.01, 9), 60, False),  # too few images
+        (alternate(0.70, 0.01, 40), 9, False),  # too few others
+        (alternate(0.70, 0.01, 10), 10, True),
     ],
 )
 def test_rule(low: list[float], number: int, expected: bool) -> None:
@@ -118,7 +120,7 @@ def test_rule(low: list[float], number: int, expected: bool) -> None:
 
 def test_few_patients_are_too_few() -> None:
     values = {"low": alternate(0.7, 0.01, 60), "rest": alternate(0.9, 0.01, 60)}
-    patients = {i: f"p{i // 6}" for i in range(120)}  # 10 patients on each side
+    patients = {i: f"p{i // 10}" for i in range(120)}  # 6 patients on each side
     assert evaluate(values).warnings
     assert not evaluate(values, groups=patients).warnings
 
@@ -170,7 +172,7 @@ def test_json() -> None:
     found = evaluate({"low": alternate(0.7, 0.01, 20), "rest": alternate(0.9, 0.01, 20)})
     plain = found.to_json()
     assert plain["rule"] == {
-        "least_images": 20,
+        "least_images": 10,
         "least_difference": 0.05,
         "level": 0.95,
         "comparisons": 2,
