@@ -221,6 +221,13 @@ def compute_area(rle: Mapping[str, Any]) -> int:
     return int(coco_mask.area(_as_compressed(rle)))
 
 
+def compute_areas(rles: Sequence[Any]) -> NDArray[np.float64]:
+    """Compute the `(N,)` numbers of object pixels of compressed masks."""
+    # pycocotools fails on more than 255 masks with NumPy 2.
+    areas = compiled_mask.area(list(map(_as_compressed, rles))) if rles else []
+    return np.asarray(areas, np.float64)
+
+
 def unite_masks(rles: Sequence[Mapping[str, Any]]) -> Rle:
     """Return the pixels of at least one of several masks of one image."""
     return _merge(rles, is_intersection=False)
@@ -287,7 +294,8 @@ def compute_tight_boxes(rles: Sequence[Mapping[str, Any]]) -> NDArray[np.float64
     """Compute the `(N, 4)` xyxy boxes around the pixels of masks; zeros for an empty mask."""
     if not rles:
         return np.zeros((0, 4))
-    boxes = np.asarray(coco_mask.toBbox([_as_compressed(rle) for rle in rles]), np.float64)
+    # pycocotools fails on more than 255 masks with NumPy 2.
+    boxes = np.asarray(compiled_mask.to_bbox(list(map(_as_compressed, rles))), np.float64)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 

@@ -9,8 +9,10 @@ from pycocotools import mask as coco_mask
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.structures.run_lengths import (
     compute_area,
+    compute_areas,
     compute_mask_iou,
     compute_pixel_range,
+    compute_tight_boxes,
     decode_bitmap,
     decode_counts,
     decode_runs,
@@ -75,6 +77,14 @@ def test_union_intersection_and_overlap_by_hand() -> None:
     assert intersect_masks([a, b]) == encode_bitmap(row(2), (1, 6))
     assert compute_mask_iou([a], [b, a]).tolist() == [[0.25, 1.0]]
     assert compute_mask_iou([], [a]).shape == (0, 1)
+
+
+def test_many_masks_are_measured_at_once() -> None:
+    """pycocotools counts the masks in 8 bits with NumPy 2."""
+    masks = [encode_bitmap(row(1, 2, 4), (1, 6)), encode_bitmap(row(), (1, 6))] * 200
+    assert compute_areas(masks).tolist() == [3, 0] * 200
+    assert compute_tight_boxes(masks).tolist() == [[1, 0, 5, 1], [0, 0, 0, 0]] * 200
+    assert compute_areas([]).shape == (0,)
 
 
 def test_votes_by_hand() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
+from typing import Any, Literal, TextIO, TypedDict, TypeVar
 
 import msgspec
 import numpy as np
@@ -38,6 +38,7 @@ UNUSUAL = (OSError, OverflowError, *_NOT_DECODABLE)
 _BETWEEN_ENTRIES = re.compile(rb"\}\s*,\s*(?=\{)")
 
 File = TypeVar("File")
+Entry = TypeVar("Entry")
 Box = tuple[float, float, float, float]
 
 
@@ -81,6 +82,23 @@ class Detection(msgspec.Struct, gc=False):
     category_id: int
     bbox: Box
     score: float
+
+
+class CompressedMask(TypedDict):
+    """Compressed run lengths as text."""
+
+    size: list[int]
+    counts: str
+
+
+class MaskDetection(msgspec.Struct, gc=False):
+    """Entry of a results file of masks, with or without a box."""
+
+    image_id: int
+    category_id: int
+    segmentation: CompressedMask
+    score: float
+    bbox: Box | None = None
 
 
 class ImageNames(msgspec.Struct):
@@ -227,13 +245,17 @@ def decode_file(path: Path, kind: type[File]) -> File | None:
         return None
 
 
-def iter_detections(path: Path) -> Iterator[list[Detection]]:
-    """Decode a results file of boxes, some entries at a time.
+def iter_detections(path: Path, kind: type[Entry]) -> Iterator[list[Entry]]:
+    """Decode a results file, some entries at a time.
+
+    Args:
+        path: Path of the JSON file.
+        kind: Type of its entries, `Detection` or `MaskDetection`.
 
     Raises:
         UNUSUAL: If the file cannot be read or has another form.
     """
-    decoder = msgspec.json.Decoder(list[Detection])
+    decoder = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
     yield from map(decoder.decode, _split_list(read_file_or_pipe(path)))
 
 
@@ -246,7 +268,7 @@ def extract_column(records: Sequence[Any], name: str, kind: Any) -> NDArray[Any]
     return np.fromiter(map(attrgetter(name), records), kind, len(records))
 
 
-def extract_boxes(records: Sequence[AnnotationEntry | Detection]) -> NDArray[np.float64]:
+def extract_boxes(records: Sequence[Any]) -> NDArray[np.float64]:
     """Return the `(N, 4)` float64 xywh boxes of typed records."""
     flat = chain.from_iterable(map(attrgetter("bbox"), records))
     return np.fromiter(flat, np.float64, 4 * len(records)).reshape(-1, 4)

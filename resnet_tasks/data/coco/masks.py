@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from resnet_tasks.data.coco.field_values import format_value
+from resnet_tasks.data.coco.packed.run_length_sums import sum_counts
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.run_lengths import decode_counts, have_sum
@@ -236,6 +238,30 @@ def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
         lengths = all(type(count) is int and count >= 0 for count in counts)
         return lengths and sum(counts) == height * width
     return isinstance(counts, str | bytes) and have_sum(counts, height * width)
+
+
+def measure_rles(segmentations: Sequence[Any], sizes: Ints) -> NDArray[np.float64] | None:
+    """Check and measure many masks at once.
+
+    Args:
+        segmentations: Segmentations of N objects in any form.
+        sizes: `(N, 2)` height and width in pixels of the image of each object.
+
+    Returns:
+        `(N,)` areas in pixels if all are compressed run lengths as text for which `is_rle` is true;
+        None if this is not certain.
+    """
+    try:
+        counts = [segmentation["counts"] for segmentation in segmentations]
+        has_sizes = [segmentation["size"] for segmentation in segmentations] == sizes.tolist()
+    except (TypeError, KeyError):
+        return None
+    if not has_sizes or not set(map(type, counts)) <= {str}:
+        return None
+    sums = sum_counts(counts)
+    if sums is None or not np.array_equal(sums[0], sizes.prod(axis=1)):
+        return None
+    return sums[1].astype(np.float64)
 
 
 def compute_mask_area(segmentation: Any, height: int, width: int) -> float:

@@ -1,7 +1,7 @@
 """COCO results files: detections as columns, with every entry checked against the ground truth.
 
-A file of boxes whose entries all have the usual form is decoded in bulk. Any other file is checked
-entry by entry, so that the message names the first invalid entries.
+A file of boxes or compressed masks whose entries all have the usual form is decoded in bulk. Any
+other file is checked entry by entry, so that the message names the first invalid entries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from resnet_tasks.data.coco.field_values import (
     find,
@@ -26,16 +25,25 @@ from resnet_tasks.data.coco.field_values import (
 )
 from resnet_tasks.data.coco.json_records import (
     UNUSUAL,
+    Detection,
+    MaskDetection,
     extract_boxes,
     extract_column,
     iter_detections,
 )
-from resnet_tasks.data.coco.masks import MAX_COORDINATE, encode_rle, is_rle, pack_polygon
+from resnet_tasks.data.coco.masks import (
+    MAX_COORDINATE,
+    encode_rle,
+    is_rle,
+    measure_rles,
+    pack_polygon,
+)
 from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.truth import TruthFile
 from resnet_tasks.errors import MAX_LISTED, DataError, format_allowed, format_list
 from resnet_tasks.files.json_files import disable_gc, read_json
 from resnet_tasks.number_formats import Count
+from resnet_tasks.structures.run_lengths import compute_areas, compute_tight_boxes
 
 Kind = Literal["box", "mask"]
 
@@ -50,9 +58,8 @@ class ResultColumns:
         boxes: `(D, 4)` float64 xywh in pixels; None if masks were requested and the entries have no
             boxes.
         scores: `(D,)` float64 scores.
-        segmentations: One segmentation per detection; empty unless masks were requested.
-        mask_areas: `(D,)` float64 areas in pixels of the masks that the boxes were computed from;
-            None if the entries have boxes.
+        segmentations: Compressed run lengths of every detection; empty unless masks were requested.
+        mask_areas: `(D,)` float64 areas in pixels of the masks; None if the entries have boxes.
         notes: Sentences on boxes or masks that the entries do not have.
     """
 
@@ -66,7 +73,7 @@ class ResultColumns:
 
     @property
     def areas(self) -> NDArray[np.float64]:
-        """`(D,)` areas in pixels that decide whether a box is small or large."""
+        """`(D,)` areas in pixels that decide whether a detection is small or large."""
         if self.mask_areas is not None:
             return self.mask_areas
         assert self.boxes is not None, "box results have boxes"
@@ -89,25 +96,30 @@ def read_results(path: str | Path, truth: TruthFile, *, kind: Kind = "box") -> R
             no valid box, mask or score. The message names the first such entries.
     """
     path = Path(path)
-    if kind == "box":  # Masks are checked one by one, so that no columns can be read in bulk.
-        with disable_gc():
-            if (clean := _read_clean(path, truth)) is not None:
-                return clean
+    with disable_gc():
+        if (clean := _read_clean(path, truth, kind)) is not None:
+            return clean
     return _read_checked(path, truth, kind)
 
 
-def _read_clean(path: Path, truth: TruthFile) -> ResultColumns | None:
-    """Return the detections of a file of boxes without faults, or None for any other file."""
+def _read_clean(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns | None:
+    """Return the detections of a file without faults, or None for any other file."""
     known_ids = truth.images.integer_ids
     if known_ids is None:
         return None
     columns: dict[str, list[NDArray[Any]]] = {"boxes": [np.zeros((0, 4))]}
-    kinds = {"image_id": np.int64, "category_id": np.int64, "score": np.float64}
+    types = {"image_id": np.int64, "category_id": np.int64, "score": np.float64}
+    masks: list[Any] = []
+    entry_type: Any = MaskDetection if kind == "mask" else Detection
     try:
-        for entries in iter_detections(path):
-            columns["boxes"].append(extract_boxes(entries))
-            for name, kind in kinds.items():
-                column = extract_column(entries, name, kind)
+        for entries in iter_detections(path, entry_type):
+            boxed = entries
+            if kind == "mask":
+                masks += [entry.segmentation for entry in entries]
+                boxed = [entry for entry in entries if entry.bbox is not None]
+            columns["boxes"].append(extract_boxes(boxed))
+            for name, column_type in types.items():
+                column = extract_column(entries, name, column_type)
                 columns.setdefault(name, []).append(column)
         category_ids = np.asarray(truth.categories.ids, np.int64)
     except UNUSUAL:
@@ -122,7 +134,18 @@ def _read_clean(path: Path, truth: TruthFile) -> ResultColumns | None:
         and np.isfinite(boxes).all()
         and (boxes[:, 2:] >= 0).all()
     )
-    return ResultColumns(images, labels, boxes, scores) if is_clean else None
+    if not is_clean:
+        return None
+    clean = ResultColumns(images, labels, boxes, scores)
+    if kind == "box":
+        return clean
+    # Masks that may be invalid and boxes of some entries only are left to the careful reader.
+    areas = measure_rles(masks, truth.images.sizes[images])
+    if areas is None or len(boxes) not in (0, len(masks)):
+        return None
+    if len(boxes) == len(masks):
+        return replace(clean, segmentations=masks)
+    return replace(clean, boxes=None, segmentations=masks, mask_areas=areas)
 
 
 def _read_checked(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns:
@@ -160,7 +183,7 @@ def _read_checked(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns:
     )
     masks = [entry.get("segmentation") for entry in raw]
     if kind == "mask":
-        return _add_masks(columns, masks, has_mask)
+        return _add_masks(columns, masks, has_mask, truth)
     return _add_boxes(columns, masks, truth) if is_mask_only else columns
 
 
@@ -202,11 +225,14 @@ def _has_value(entry: Any, key: str) -> bool:
 
 
 def _add_masks(
-    columns: ResultColumns, masks: Sequence[Any], has_mask: Sequence[bool]
+    columns: ResultColumns, masks: Sequence[Any], has_mask: Sequence[bool], truth: TruthFile
 ) -> ResultColumns:
     """Return columns with masks; the mask of an entry without one is its box, as in pycocotools."""
     if all(has_mask):
-        return replace(columns, segmentations=masks)
+        encoded = _encode_masks(columns, masks, truth)
+        if columns.boxes is None:
+            columns = replace(columns, mask_areas=compute_areas(encoded))
+        return replace(columns, segmentations=encoded)
     assert columns.boxes is not None, "entries without mask have boxes"
     corners = columns.boxes + np.pad(columns.boxes[:, :2], ((0, 0), (2, 0)))
     corners = np.clip(corners, -MAX_COORDINATE, MAX_COORDINATE)  # far outside every image
@@ -214,32 +240,33 @@ def _add_masks(
         f"{Count(has_mask.count(False)):result has} no `segmentation`; as in pycocotools, the box "
         "is evaluated as the mask"
     )
-    return replace(
-        columns,
-        segmentations=[
-            mask if is_mask else [[x1, y1, x1, y2, x2, y2, x2, y1]]
-            for mask, is_mask, (x1, y1, x2, y2) in zip(
-                masks, has_mask, corners.tolist(), strict=True
-            )
-        ],
-        notes=(note,),
-    )
+    segmentations = [
+        mask if is_mask else [[x1, y1, x1, y2, x2, y2, x2, y1]]
+        for mask, is_mask, (x1, y1, x2, y2) in zip(masks, has_mask, corners.tolist(), strict=True)
+    ]
+    encoded = _encode_masks(columns, segmentations, truth)
+    return replace(columns, segmentations=encoded, notes=(note,))
+
+
+def _encode_masks(columns: ResultColumns, masks: Sequence[Any], truth: TruthFile) -> list[Any]:
+    """Return the compressed run lengths of checked masks."""
+    sizes = truth.images.sizes[columns.images].tolist()
+    return [
+        encode_rle(mask, height, width, is_checked=True)
+        for mask, (height, width) in zip(masks, sizes, strict=True)
+    ]
 
 
 def _add_boxes(columns: ResultColumns, masks: Sequence[Any], truth: TruthFile) -> ResultColumns:
     """Return columns with the bounding boxes and the areas of the masks, as in pycocotools."""
-    sizes = truth.images.sizes[columns.images].tolist()
     note = (
         "the results have no `bbox`; as in pycocotools, the bounding boxes of the masks are "
         "evaluated, small or large by the area of the mask"
     )
-    encoded = [encode_rle(mask, *size) for mask, size in zip(masks, sizes, strict=True)]
-    return replace(
-        columns,
-        boxes=np.asarray(coco_mask.toBbox(encoded), np.float64).reshape(-1, 4),
-        mask_areas=np.asarray(coco_mask.area(encoded), np.float64),
-        notes=(note,),
-    )
+    encoded = _encode_masks(columns, masks, truth)
+    boxes = compute_tight_boxes(encoded)
+    boxes[:, 2:] -= boxes[:, :2]  # exact, because the corners are integers
+    return replace(columns, boxes=boxes, mask_areas=compute_areas(encoded), notes=(note,))
 
 
 class _EntryValidator:

@@ -14,6 +14,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import repeat
 from typing import Any
 
 import hotcoco
@@ -57,6 +58,8 @@ class BackendInputs:
         truth_boxes: `(G, 4)` xywh, pixels of the original image.
         detections: Detections.
         detection_boxes: `(D, 4)` xywh, pixels of the original image.
+        masks: Compressed masks of the annotated objects, and of the detections, which are compared
+            instead of the boxes; None to compare the boxes.
     """
 
     number: int
@@ -65,6 +68,12 @@ class BackendInputs:
     truth_boxes: NDArray[np.float64]
     detections: Objects
     detection_boxes: NDArray[np.float64]
+    masks: tuple[Sequence[Any], Sequence[Any]] | None = None
+
+    @property
+    def iou_type(self) -> str:
+        """What the libraries compare."""
+        return "bbox" if self.masks is None else "segm"
 
     @property
     def images(self) -> list[dict[str, Any]]:
@@ -85,13 +94,14 @@ def build_category_records(classes: Sequence[str]) -> list[dict[str, Any]]:
 def match_with_hotcoco(
     inputs: BackendInputs, limits: tuple[int, ...], *, is_for_error_types: bool = False
 ) -> Any:
-    """Return a hotcoco `COCOeval` over boxes that has matched but not accumulated.
+    """Return a hotcoco `COCOeval` that has matched but not accumulated.
 
     Args:
         inputs: Images in the form of the backends.
         limits: Limits of detections per image and class, ascending.
         is_for_error_types: Whether to match only what error types need: IoU 0.5, all sizes.
     """
+    truth_masks, masks = (None, None) if inputs.masks is None else map(list, inputs.masks)
     truth = hotcoco.COCO.from_arrays(
         inputs.images,
         inputs.categories,
@@ -100,46 +110,18 @@ def match_with_hotcoco(
         inputs.truth_boxes,
         area=inputs.truth.areas,
         iscrowd=inputs.truth.crowd,
+        segmentation=truth_masks,
     )
-    objects = inputs.detections
+    objects, boxes = inputs.detections, inputs.detection_boxes
     if len(objects.images):
-        rows = (objects.images + 1, inputs.detection_boxes, objects.scores, objects.labels + 1)
-        detections = truth.load_res(np.ascontiguousarray(np.column_stack(rows), dtype=np.float64))
+        columns = (objects.images + 1, boxes, objects.scores, objects.labels + 1)
+        rows = np.ascontiguousarray(np.column_stack(columns), dtype=np.float64)
+        detections = truth.load_res(rows, segmentation=masks)
+        if not np.array_equal(objects.areas, boxes[:, 2] * boxes[:, 3]):
+            detections.update_anns(ids=np.arange(len(rows)) + 1, area=objects.areas)
     else:
         detections = hotcoco.COCO(_build_dataset(inputs.images, inputs.categories, []))
-    run = hotcoco.COCOeval(truth, detections, "bbox")
-    run.params.maxDets = list(limits)
-    if is_for_error_types:
-        _restrict_to_error_types(run)
-    run.evaluate()
-    return run
-
-
-def match_masks_with_hotcoco(
-    images: list[dict[str, Any]],
-    classes: Sequence[str],
-    truth: list[dict[str, Any]],
-    detections: list[dict[str, Any]],
-    limits: tuple[int, ...],
-    *,
-    is_for_error_types: bool = False,
-) -> Any:
-    """Return a hotcoco `COCOeval` over masks in COCO format that has matched its images.
-
-    Args:
-        images: COCO records of the images.
-        classes: Class names in label order.
-        truth: COCO records of the annotated objects.
-        detections: COCO records of the detections, with areas.
-        limits: Limits of detections per image and class, ascending.
-        is_for_error_types: Whether to match only what error types need: IoU 0.5, all sizes.
-    """
-    categories = build_category_records(classes)
-    run = hotcoco.COCOeval(
-        hotcoco.COCO(_build_dataset(images, categories, truth)),
-        hotcoco.COCO(_build_dataset(images, categories, detections)),
-        "segm",
-    )
+    run = hotcoco.COCOeval(truth, detections, inputs.iou_type)
     run.params.maxDets = list(limits)
     if is_for_error_types:
         _restrict_to_error_types(run)
@@ -166,42 +148,29 @@ def _compute_tables_with_hotcoco(inputs: BackendInputs, limits: tuple[int, ...])
 
 
 def _compute_tables_with_pycocotools(inputs: BackendInputs, limits: tuple[int, ...]) -> CocoTables:
-    truth = _build_annotations(inputs.truth, inputs.truth_boxes)
-    detections = _build_annotations(inputs.detections, inputs.detection_boxes)
-    return compute_pycocotools_tables(
-        inputs.images, inputs.classes, truth, detections, limits, "bbox"
-    )
+    truth_masks, masks = inputs.masks or (None, None)
+    truth = _build_annotations(inputs.truth, inputs.truth_boxes, truth_masks)
+    detections = _build_annotations(inputs.detections, inputs.detection_boxes, masks)
+    with contextlib.redirect_stdout(io.StringIO()):
+        # Imported on demand: the import takes longer than a run of the compiled evaluator.
+        coco_class = import_module("pycocotools.coco").COCO
+        expected, results = coco_class(), coco_class()
+        expected.dataset = _build_dataset(inputs.images, inputs.categories, truth)
+        results.dataset = _build_dataset(inputs.images, inputs.categories, detections)
+        expected.createIndex()
+        results.createIndex()
+        evaluation_class = import_module("pycocotools.cocoeval").COCOeval
+        run = evaluation_class(expected, results, inputs.iou_type)
+        run.params.maxDets = list(limits)
+        run.evaluate()
+        return accumulate_tables(run)
 
 
 BOX_BACKENDS: dict[str, Callable[[BackendInputs, tuple[int, ...]], CocoTables]] = {
     "hotcoco": _compute_tables_with_hotcoco,
     "pycocotools": _compute_tables_with_pycocotools,
 }
-"""Backend name -> function that computes the tables of boxes; both give the same numbers."""
-
-
-def compute_pycocotools_tables(
-    images: list[dict[str, Any]],
-    classes: Sequence[str],
-    truth: list[dict[str, Any]],
-    detections: list[dict[str, Any]],
-    limits: tuple[int, ...],
-    iou_type: str,
-) -> CocoTables:
-    """Compute pycocotools' tables of annotations in COCO format."""
-    categories = build_category_records(classes)
-    with contextlib.redirect_stdout(io.StringIO()):
-        # Imported on demand: the import takes longer than a run of the compiled evaluator.
-        coco_class = import_module("pycocotools.coco").COCO
-        expected, results = coco_class(), coco_class()
-        expected.dataset = _build_dataset(images, categories, truth)
-        results.dataset = _build_dataset(images, categories, detections)
-        expected.createIndex()
-        results.createIndex()
-        run = import_module("pycocotools.cocoeval").COCOeval(expected, results, iou_type)
-        run.params.maxDets = list(limits)
-        run.evaluate()
-        return accumulate_tables(run)
+"""Backend name -> function that computes the tables; all give the same numbers."""
 
 
 def accumulate_tables(run: Any) -> CocoTables:
@@ -223,7 +192,10 @@ def _build_dataset(
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def _build_annotations(objects: Objects, boxes: NDArray[np.float64]) -> list[dict[str, Any]]:
+def _build_annotations(
+    objects: Objects, boxes: NDArray[np.float64], masks: Sequence[Any] | None
+) -> list[dict[str, Any]]:
+    segmentations = repeat(None, len(boxes)) if masks is None else masks
     rows = zip(
         objects.images.tolist(),
         objects.labels.tolist(),
@@ -231,6 +203,7 @@ def _build_annotations(objects: Objects, boxes: NDArray[np.float64]) -> list[dic
         objects.areas.tolist(),
         objects.crowd.tolist(),
         objects.scores.tolist(),
+        segmentations,
         strict=True,
     )
     return [
@@ -242,6 +215,7 @@ def _build_annotations(objects: Objects, boxes: NDArray[np.float64]) -> list[dic
             "area": area,
             "iscrowd": int(is_crowd),
             "score": score,
+            **({} if mask is None else {"segmentation": mask}),
         }
-        for number, (image, label, box, area, is_crowd, score) in enumerate(rows, start=1)
+        for number, (image, label, box, area, is_crowd, score, mask) in enumerate(rows, start=1)
     ]

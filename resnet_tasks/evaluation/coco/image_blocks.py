@@ -112,6 +112,17 @@ def build_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.fl
     )
 
 
+def group_rows_by_image(images: NDArray[np.int64], number: int) -> list[NDArray[np.intp]]:
+    """Group the rows of objects by image; they keep their order.
+
+    Args:
+        images: `(N,)` index of the image of each object.
+        number: Number of images, at least 1.
+    """
+    order = np.argsort(images, kind="stable")
+    return np.split(order, np.searchsorted(images[order], np.arange(1, number)))
+
+
 def check_block(block: ImageBlock, num_classes: int) -> None:
     """Check that boxes, areas, scores and labels can be evaluated.
 

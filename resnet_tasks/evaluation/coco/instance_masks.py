@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import hotcoco
@@ -18,25 +19,33 @@ from pycocotools import mask as coco_mask
 from resnet_tasks.data.coco.masks import encode_rle
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.backends import (
+    BOX_BACKENDS,
+    BackendInputs,
     CocoTables,
     accumulate_tables,
     build_category_records,
-    compute_pycocotools_tables,
-    match_masks_with_hotcoco,
+    match_with_hotcoco,
 )
 from resnet_tasks.evaluation.coco.diagnostics import compute_error_types
 from resnet_tasks.evaluation.coco.evaluator import CocoEvaluator
-from resnet_tasks.evaluation.coco.image_blocks import ImageBlock, build_objects, build_truth_objects
+from resnet_tasks.evaluation.coco.image_blocks import (
+    ImageBlock,
+    build_objects,
+    build_truth_objects,
+    group_rows_by_image,
+)
 from resnet_tasks.evaluation.coco.matching import (
     SMALLEST_IOU,
     Matches,
     Objects,
     Pairs,
+    concatenate_pairs,
     match_detections,
     select_pairs,
 )
 from resnet_tasks.structures.arrays import as_array
 from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.run_lengths import compute_areas
 
 _OTHER_IDS = 1 << 40
 """First id for images whose id is not a nonnegative integer; these images sort after all others."""
@@ -78,8 +87,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
             build_category_records(self.classes), "segm", params=parameters
         )
         self._pairs: list[Pairs] = []
-        self._counts: list[tuple[list[Any], list[Any]]] = []
-        self._sizes: list[tuple[int, tuple[int, int]]] = []
+        self._masks: list[tuple[Sequence[Any], Sequence[Any]]] = []
         self._number = 0
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
@@ -103,7 +111,6 @@ class InstanceMaskEvaluator(CocoEvaluator):
         truth: GroundTruth,
         *,
         boxes: NDArray[np.float64] | None = None,
-        is_checked: bool = False,
     ) -> None:
         """Add the masks of one image.
 
@@ -116,7 +123,6 @@ class InstanceMaskEvaluator(CocoEvaluator):
             boxes: `(N, 4)` xywh, original pixels. If a results file contains boxes in addition to
                 masks, pycocotools determines the size class of a detection from its box, otherwise
                 from its mask.
-            is_checked: Whether `masks` were already checked with `is_rle` or `pack_polygon`.
 
         Raises:
             DataError: If the image was added before, its masks are not annotated, or a mask, score
@@ -124,40 +130,44 @@ class InstanceMaskEvaluator(CocoEvaluator):
         """
         truth_objects, truth_boxes = build_truth_objects(truth)
         truth_masks = encode_truth_masks(truth)
-        encoded_masks = [_encode_mask(mask, truth, is_checked=is_checked) for mask in masks]
-        areas = np.asarray(coco_mask.area(encoded_masks) if encoded_masks else [], np.float64)
-        if boxes is not None:
-            areas = boxes[:, 2] * boxes[:, 3]
+        encoded_masks = [_encode_mask(mask, truth) for mask in masks]
+        areas = compute_areas(encoded_masks) if boxes is None else boxes[:, 2] * boxes[:, 3]
         detections = build_objects(as_array(labels), as_array(scores).astype(np.float64), areas)
         detection_boxes = np.zeros((len(encoded_masks), 4)) if boxes is None else boxes
-        self._add_block(
-            ImageBlock((truth.image_id,), truth_objects, truth_boxes, detections, detection_boxes)
+        block = ImageBlock(
+            (truth.image_id,), truth_objects, truth_boxes, detections, detection_boxes
         )
         if self._is_keeping:
-            self._add_sizes(truth)
-            self._counts.append(
-                (
-                    [mask["counts"] for mask in truth_masks],
-                    [mask["counts"] for mask in encoded_masks],
-                )
-            )
+            self.update_block(block, truth_masks, encoded_masks)
             return
+        self._add_block(block)
         self._pairs.append(find_mask_pairs(encoded_masks, truth_masks, truth_objects.crowd))
         self._send_to_stream(
             truth, (truth_objects, truth_masks), (detections, encoded_masks), boxes
         )
 
+    def update_block(
+        self, block: ImageBlock, truth_masks: Sequence[Any], detection_masks: Sequence[Any]
+    ) -> None:
+        """Add many images at once to an evaluator that keeps the RLEs.
+
+        Args:
+            block: Images to add.
+            truth_masks: Compressed RLE of every annotated object.
+            detection_masks: Compressed RLE of every detection.
+
+        Raises:
+            DataError: If an image was added before, a number is not finite, or a label is not an
+                index into the classes.
+        """
+        assert self._is_keeping, "masks of many images are matched at the end"
+        self._add_block(block)
+        self._masks.append((truth_masks, detection_masks))
+
     @property
     def _is_keeping(self) -> bool:
         """Whether the RLEs are kept until the end."""
         return self._keeps_masks or self.backend != "hotcoco"
-
-    def _add_sizes(self, truth: GroundTruth) -> int:
-        """Add the number and the size of an image, and return the number."""
-        is_number = isinstance(truth.image_id, int) and 0 <= truth.image_id < _OTHER_IDS
-        number = int(truth.image_id) if is_number else _OTHER_IDS + len(self._sizes)
-        self._sizes.append((number, truth.size))
-        return number
 
     def _send_to_stream(
         self,
@@ -167,7 +177,8 @@ class InstanceMaskEvaluator(CocoEvaluator):
         boxes: NDArray[np.float64] | None,
     ) -> None:
         """Let the compiled evaluator match an image."""
-        number = self._add_sizes(truth)
+        is_number = isinstance(truth.image_id, int) and 0 <= truth.image_id < _OTHER_IDS
+        number = int(truth.image_id) if is_number else _OTHER_IDS + len(self._blocks)
         expected = _build_records(*annotated, number, self._number + 1)
         results = _build_records(*detections, number, self._number + 1)
         self._number += max(len(expected), len(results))
@@ -186,44 +197,26 @@ class InstanceMaskEvaluator(CocoEvaluator):
         if not self._is_keeping:
             # `finalize` consumes its stream; the original can still receive images.
             return accumulate_tables(copy.copy(self._stream).finalize())
-        images, truth, detections = self._build_datasets()
-        limits = self.max_detections
-        if self.backend == "hotcoco":
-            return accumulate_tables(
-                match_masks_with_hotcoco(images, self.classes, truth, detections, limits)
-            )
-        return compute_pycocotools_tables(images, self.classes, truth, detections, limits, "segm")
+        return BOX_BACKENDS[self.backend](self._build_inputs(), self.max_detections)
 
-    def _build_datasets(self) -> tuple[list[dict[str, Any]], ...]:
-        """Build the COCO records of the images, the annotated objects and the detections."""
-        images = [
-            {"id": number, "height": size[0], "width": size[1]} for number, size in self._sizes
-        ]
-        truth: list[dict[str, Any]] = []
-        detections: list[dict[str, Any]] = []
-        for position, (block, (number, _)) in enumerate(
-            zip(self._blocks, self._sizes, strict=True)
-        ):
-            truth_masks, detection_masks = self._get_masks(position)
-            truth += _build_records(block.truth, truth_masks, number, len(truth) + 1)
-            first_id = len(detections) + 1
-            detections += _build_records(block.detections, detection_masks, number, first_id)
-        return images, truth, detections
-
-    def _get_masks(self, position: int) -> tuple[list[Any], list[Any]]:
-        """Return the kept RLEs of an image: of its objects, and of its detections."""
-        size = list(self._sizes[position][1])
-        truth_masks, detection_masks = (
-            [{"size": size, "counts": runs} for runs in counts] for counts in self._counts[position]
+    def _build_inputs(self) -> BackendInputs:
+        joined = self._join_blocks()
+        return BackendInputs(
+            len(joined.order),
+            self.classes,
+            joined.truth,
+            joined.truth_boxes,
+            joined.detections,
+            joined.detection_boxes,
+            ([*chain(*(pair[0] for pair in self._masks))], [*chain(*(p[1] for p in self._masks))]),
         )
-        return truth_masks, detection_masks
 
     def _join_pairs(self) -> Pairs:
         if self._is_keeping:
             for position in range(len(self._pairs), len(self._blocks)):
-                truth_masks, detection_masks = self._get_masks(position)
-                crowd = self._blocks[position].truth.crowd
-                self._pairs.append(find_mask_pairs(detection_masks, truth_masks, crowd))
+                self._pairs.append(
+                    _find_block_pairs(self._blocks[position], *self._masks[position])
+                )
         starts = np.cumsum(
             [(0, 0), *((len(b.detections.scores), len(b.truth.scores)) for b in self._blocks)],
             axis=0,
@@ -258,17 +251,31 @@ class InstanceMaskEvaluator(CocoEvaluator):
             return {}, []
         if not self._is_keeping:
             return {}, ["Error types (TIDE) are not computed, because the masks are not stored."]
-        images, truth, detections = self._build_datasets()
         return compute_error_types(
-            match_masks_with_hotcoco(
-                images,
-                self.classes,
-                truth,
-                detections,
-                self.max_detections,
-                is_for_error_types=True,
-            )
+            match_with_hotcoco(self._build_inputs(), self.max_detections, is_for_error_types=True)
         )
+
+
+def _find_block_pairs(
+    block: ImageBlock, truth_masks: Sequence[Any], detection_masks: Sequence[Any]
+) -> Pairs:
+    """Find all pairs of masks of the same image that overlap by at least one half."""
+    number = len(block.image_ids)
+    pairs = []
+    for rows, truth_rows in zip(
+        group_rows_by_image(block.detections.images, number),
+        group_rows_by_image(block.truth.images, number),
+        strict=True,
+    ):
+        found = find_mask_pairs(
+            [detection_masks[row] for row in rows],
+            [truth_masks[row] for row in truth_rows],
+            block.truth.crowd[truth_rows],
+        )
+        pairs.append(
+            Pairs(rows[found.detection_indices], truth_rows[found.truth_indices], found.iou)
+        )
+    return concatenate_pairs(pairs)
 
 
 def find_mask_pairs(
@@ -310,11 +317,11 @@ def encode_truth_masks(truth: GroundTruth) -> list[Any]:
     return [_encode_mask(segmentation, truth) for segmentation in segmentations]
 
 
-def _encode_mask(mask: Any, truth: GroundTruth, *, is_checked: bool = False) -> Any:
+def _encode_mask(mask: Any, truth: GroundTruth) -> Any:
     """Encode one mask as RLE."""
     if isinstance(mask, list | tuple | dict):
         try:
-            return encode_rle(mask, *truth.size, is_checked=is_checked)
+            return encode_rle(mask, *truth.size)
         except DataError as error:
             raise DataError(f"image {truth.image_id!r}: {error}") from None
     flags = as_array(mask)

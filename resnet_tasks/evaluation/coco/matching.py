@@ -7,7 +7,7 @@ thresholds, `S` size classes (all, small, medium, large).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,7 +81,7 @@ def find_box_pairs(
         _find_overlapping_pairs(detection_boxes, truth_boxes, crowd, rows, columns)
         for rows, columns in _iterate_key_matches(keys[0], keys[1])
     ]
-    return _concatenate_pairs(pairs)
+    return concatenate_pairs(pairs)
 
 
 def _iterate_key_matches(detection_keys: Ints, truth_keys: Ints) -> Iterator[tuple[Ints, Ints]]:
@@ -117,7 +117,8 @@ def _find_overlapping_pairs(
     return pairs.select(pairs.iou >= SMALLEST_IOU)
 
 
-def _concatenate_pairs(parts: list[Pairs]) -> Pairs:
+def concatenate_pairs(parts: Sequence[Pairs]) -> Pairs:
+    """Join pairs whose indices refer to the same objects."""
     if not parts:
         none = np.zeros(0, np.int64)
         return Pairs(none, none, np.zeros(0))

@@ -11,6 +11,7 @@ from resnet_tasks.data.coco.results import read_results
 from resnet_tasks.data.coco.truth import read_complete_truth
 from resnet_tasks.data.datasets.ground_truth import build_truth
 from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.coco.image_blocks import group_rows_by_image
 from resnet_tasks.evaluation.numerics.box_overlap import xywh_to_xyxy
 from resnet_tasks.evaluation.protocols.froc import FrocEvaluator, FrocOptions
 from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator, KittiOptions
@@ -18,7 +19,6 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
     FileEvaluation,
     build_file_evaluation,
     describe_problems,
-    group_rows_by_image,
 )
 from resnet_tasks.evaluation.results_files.hints import find_missing_images
 from resnet_tasks.options import validate_options

@@ -13,12 +13,11 @@ from resnet_tasks.data.coco.results import ResultColumns, read_results
 from resnet_tasks.data.coco.truth import TruthFile, read_truth
 from resnet_tasks.evaluation.coco.backends import CocoTables
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
-from resnet_tasks.evaluation.coco.image_blocks import ImageBlock
-from resnet_tasks.evaluation.coco.matching import Objects
 from resnet_tasks.evaluation.coco.metrics import build_coco_metrics, describe_protocol
 from resnet_tasks.evaluation.results_files.fast_boxes import compute_tables_fast
 from resnet_tasks.evaluation.results_files.file_evaluation import (
     FileEvaluation,
+    build_block,
     describe_problems,
 )
 from resnet_tasks.evaluation.results_files.hints import find_box_format_hints, find_hints
@@ -93,29 +92,8 @@ def build_evaluator(
         tables: Tables of the same files, if they were already computed by the backend.
     """
     assert results.boxes is not None, "box results have boxes"
-    annotations = expected.annotations
     evaluator = DetectionEvaluator(expected.categories.names, backend=backend)
-    evaluator.update_block(
-        ImageBlock(
-            expected.images.list_ids(),
-            Objects(
-                annotations.image_positions,
-                annotations.labels,
-                annotations.areas,
-                np.zeros(len(annotations.areas)),
-                annotations.crowd,
-            ),
-            annotations.boxes,
-            Objects(
-                results.images,
-                results.labels,
-                results.areas,
-                results.scores,
-                np.zeros(len(results.scores), np.bool_),
-            ),
-            results.boxes,
-        )
-    )
+    evaluator.update_block(build_block(expected, results))
     if tables is not None:
         evaluator.reuse_tables(tables)
     return evaluator

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from resnet_tasks.data.coco.results import ResultColumns
 from resnet_tasks.data.coco.truth import TruthFile
+from resnet_tasks.evaluation.coco.image_blocks import ImageBlock
+from resnet_tasks.evaluation.coco.matching import Objects
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Evaluator, Metric
 
@@ -75,12 +77,30 @@ def describe_problems(truth: TruthFile) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def group_rows_by_image(images: NDArray[np.int64], number: int) -> list[NDArray[np.intp]]:
-    """Group the rows of a results file by image, in the order of the file.
+def build_block(expected: TruthFile, results: ResultColumns) -> ImageBlock:
+    """Build the block of all images of the files.
 
     Args:
-        images: `(D,)` position of the image of each detection.
-        number: Number of images, at least 1.
+        expected: Objects of the annotation file.
+        results: Columns of the results file.
     """
-    order = np.argsort(images, kind="stable")
-    return np.split(order, np.searchsorted(images[order], np.arange(1, number)))
+    annotations, number = expected.annotations, len(results.scores)
+    return ImageBlock(
+        expected.images.list_ids(),
+        Objects(
+            annotations.image_positions,
+            annotations.labels,
+            annotations.areas,
+            np.zeros(len(annotations.areas)),
+            annotations.crowd,
+        ),
+        annotations.boxes,
+        Objects(
+            results.images,
+            results.labels,
+            results.areas,
+            results.scores,
+            np.zeros(number, np.bool_),
+        ),
+        np.zeros((number, 4)) if results.boxes is None else results.boxes,
+    )

@@ -1,19 +1,21 @@
-"""Results files of instance masks, evaluated image by image."""
+"""Results files of instance masks."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from resnet_tasks.data.coco.masks import measure_rles
 from resnet_tasks.data.coco.results import read_results
-from resnet_tasks.data.coco.truth import read_truth
+from resnet_tasks.data.coco.truth import TruthFile, read_truth
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
+from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator, encode_truth_masks
 from resnet_tasks.evaluation.results_files.file_evaluation import (
     FileEvaluation,
+    build_block,
     build_file_evaluation,
     describe_problems,
-    group_rows_by_image,
 )
 from resnet_tasks.evaluation.results_files.hints import find_hints
 from resnet_tasks.files.json_files import disable_gc
@@ -39,34 +41,39 @@ def _evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     expected = read_truth(truth, masks=True)
     detections = read_results(results, expected, kind="mask")
     evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend, keeps_masks=True)
-    annotations, sizes = expected.annotations, expected.images.sizes.tolist()
-    labels = annotations.labels
-    detection_rows_by_image = group_rows_by_image(detections.images, len(sizes))
-    for image, image_id in enumerate(expected.images.list_ids()):
-        rows, detection_rows = annotations.get_rows(image), detection_rows_by_image[image]
-        height, width = sizes[image]
-        try:
-            evaluator.update_masks(
-                [detections.segmentations[row] for row in detection_rows],
-                detections.labels[detection_rows],
-                detections.scores[detection_rows],
-                GroundTruth(
-                    image_id,
-                    (height, width),
-                    annotations.boxes[rows],
-                    labels[rows],
-                    annotations.crowd[rows],
-                    annotations.areas[rows],
-                    segmentations=tuple(
-                        map(annotations.get_segmentation, range(rows.start, rows.stop))
-                    ),
-                ),
-                boxes=None if detections.boxes is None else detections.boxes[detection_rows],
-                is_checked=True,
-            )
-        except DataError as error:  # The results were checked on reading.
-            raise DataError(f"{truth}: {error}; fix the annotation") from None
+    try:
+        truth_masks = _encode_masks(expected)
+        evaluator.update_block(
+            build_block(expected, detections), truth_masks, detections.segmentations
+        )
+    except DataError as error:  # The results were checked on reading.
+        raise DataError(f"{truth}: {error}; fix the annotation") from None
     notes = describe_problems(expected) + detections.notes
     evaluation = build_file_evaluation(evaluator, backend, expected.images.list_groups(), notes)
     ap50 = evaluation.metrics["AP50"].value
     return replace(evaluation, find_hints=lambda: find_hints(expected, detections, evaluator, ap50))
+
+
+def _encode_masks(expected: TruthFile) -> list[Any]:
+    """Return the compressed run lengths of all annotated objects.
+
+    Raises:
+        DataError: If an object has no mask, or a mask is invalid.
+    """
+    annotations, sizes = expected.annotations, expected.images.sizes
+    segmentations = list(map(annotations.get_segmentation, range(len(annotations.areas))))
+    if measure_rles(segmentations, sizes[annotations.image_positions]) is not None:
+        return segmentations
+    masks: list[Any] = []
+    for image, image_id in enumerate(expected.images.list_ids()):
+        rows = annotations.get_rows(image)
+        height, width = sizes[image].tolist()
+        masks += encode_truth_masks(
+            GroundTruth(
+                image_id,
+                (height, width),
+                labels=annotations.labels[rows],
+                segmentations=tuple(segmentations[rows]),
+            )
+        )
+    return masks

@@ -17,6 +17,7 @@ from tests.support.usual_truth import TRUTH
 
 ENTRY = {"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "score": 0.5}
 MASK = {"size": [10, 20], "counts": [0, 4, 196]}
+COMPRESSED = {"size": [10, 20], "counts": "04T6"}
 
 
 def write(folder: Path, content: Any, name: str = "file.json") -> Path:
@@ -133,22 +134,62 @@ def test_no_results_are_results(tmp_path: Path) -> None:
     assert columns.boxes.shape == (0, 4)
 
 
-def test_results_of_masks_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_masks_are_read_in_bulk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = read_truth(write(tmp_path, TRUTH), masks=True)
-    monkeypatch.setattr(results, "_read_clean", lambda *_: pytest.fail("decoded twice"))
-    path = write(tmp_path, [{**ENTRY, "segmentation": MASK}], "r.json")
-    columns = read_results(path, truth, kind="mask")
-    assert (columns.labels.tolist(), columns.segmentations) == ([1], [MASK])
-    columns = read_results(write(tmp_path, [], "r.json"), truth, kind="mask")
+    entry = {"image_id": 7, "category_id": 90, "score": 0.5, "segmentation": COMPRESSED}
+    boxed = {**entry, "bbox": [1, 2, 3, 5]}
+    files = {
+        name: write(tmp_path, entries, f"{name}.json")
+        for name, entries in (("boxed", [boxed] * 300), ("plain", [entry] * 300), ("none", []))
+    }
+    careful = {name: results._read_checked(file, truth, "mask") for name, file in files.items()}
+    monkeypatch.setattr(results, "_read_checked", lambda *_: pytest.fail("entry by entry"))
+    for name, file in files.items():
+        columns = read_results(file, truth, kind="mask")
+        assert list(columns.segmentations) == list(careful[name].segmentations)
+        assert (columns.boxes is None) == (name == "plain")
+        assert columns.areas.tolist() == careful[name].areas.tolist()
+    assert careful["boxed"].areas.tolist() == [15] * 300
+    assert careful["plain"].areas.tolist() == [4] * 300
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"size": [10, 20], "counts": "04T5"},  # one pixel is missing
+        {"size": [20, 10], "counts": "04T6"},
+        {"size": [10, 20], "counts": "04T6\x7f"},
+        {"size": [10, 20], "counts": "04T6\u00e9"},
+        {"size": [10, 20], "counts": ""},
+        {"size": [10], "counts": "04T6"},
+        {"size": [10, 20], "counts": None},
+        {"counts": "04T6"},
+    ],
+)
+def test_one_bad_mask_among_clean_ones_is_named(tmp_path: Path, mask: dict[str, Any]) -> None:
+    truth = read_truth(write(tmp_path, TRUTH), masks=True)
+    entry = {"image_id": 7, "category_id": 90, "score": 0.5, "segmentation": COMPRESSED}
+    entries = [entry] * 3 + [{**entry, "segmentation": mask}] + [entry] * 3
+    with pytest.raises(DataError, match=r"entry 3 \(image 7\) of height 10 and width 20 has"):
+        read_results(write(tmp_path, entries, "r.json"), truth, kind="mask")
+
+
+def test_boxes_of_many_masks(tmp_path: Path) -> None:
+    """pycocotools cannot measure more than 255 masks at once with NumPy 2."""
+    truth = read_truth(write(tmp_path, TRUTH))
+    entry = {"image_id": 7, "category_id": 90, "score": 0.5, "segmentation": COMPRESSED}
+    columns = read_results(write(tmp_path, [entry] * 300, "r.json"), truth)
     assert columns.boxes is not None
-    assert (columns.boxes.shape, len(columns.segmentations)) == ((0, 4), 0)
+    assert columns.boxes.tolist() == [[0, 0, 1, 4]] * 300
+    assert columns.areas.tolist() == [4] * 300
 
 
 def test_masks(tmp_path: Path) -> None:
     truth = read_truth(write(tmp_path, TRUTH), masks=True)
     entry = {"image_id": 7, "category_id": 90, "score": 0.5, "segmentation": MASK}
     columns = read_results(write(tmp_path, [entry], "r.json"), truth, kind="mask")
-    assert (columns.boxes, columns.segmentations) == (None, [MASK])
+    packed = {**COMPRESSED, "counts": b"04T6"}
+    assert (columns.boxes, columns.segmentations) == (None, [packed])
     boxed = {**entry, "bbox": [1, 2, 3, 4]}
     columns = read_results(write(tmp_path, [boxed], "r.json"), truth, kind="mask")
     assert columns.boxes is not None

@@ -70,6 +70,14 @@ def test_equals_pycocotools_on_real_masks(shared_data: Path, with_boxes: bool) -
     assert details["confusion"] == evaluators[1].details()["confusion"]
 
 
+@pytest.mark.parametrize("keeps_masks", [False, True])
+def test_images_with_many_detections(keeps_masks: bool) -> None:
+    """300 detections of one object: the first one finds it."""
+    evaluator = InstanceMaskEvaluator(("a",), max_detections=(1, 10, 300), keeps_masks=keeps_masks)
+    evaluator.update_masks([SQUARE] * 300, [0] * 300, [0.5] * 300, truth(SQUARE))
+    assert evaluator.compute()["AP"].value == pytest.approx(1.0)
+
+
 def test_refusals_name_the_image() -> None:
     evaluator = InstanceMaskEvaluator(("a",))
     with pytest.raises(DataError, match=r"image 1: a mask has size \(3, 3\) .* \(40, 50\)"):

@@ -247,6 +247,29 @@ def test_boxes_and_masks_replace_each_other_as_in_pycocotools(
         assert numbers(truth, results, backend, task) == pytest.approx(expected, abs=1e-12)
 
 
+@BACKENDS
+def test_boxes_of_masks_are_small_by_the_area_of_the_mask(tmp_path: Path, backend: str) -> None:
+    """A false positive in a medium box with a small mask lowers the AP of small objects only."""
+    content, entries = triangles()
+    # The annotated objects are small (900 pixels) as well; the first detection finds nothing.
+    content["annotations"] = content["annotations"][1:]
+    content["annotations"] += [
+        {**content["annotations"][0], "id": 9, "area": 2000, "bbox": [0, 0, 9, 9]}
+    ]
+    polygon = [[5, 40, 65, 40, 5, 70]]
+    runs = coco_mask.merge(coco_mask.frPyObjects(polygon, 100, 100))
+    mask = {"size": [100, 100], "counts": runs["counts"].decode()}
+    wrong = {**entries[1], "score": 0.95, "segmentation": mask}
+    entries = [{k: v for k, v in e.items() if k != "bbox"} for e in (wrong, entries[1])]
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text(json.dumps(entries))
+    expected = referee(truth, results, "bbox")
+    found = numbers(truth, results, backend, "box")
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert found[3] == pytest.approx(0.5)  # AP_small
+
+
 def test_a_rectangle_far_outside_is_no_fault_of_the_truth(tmp_path: Path) -> None:
     content, entries = triangles(bbox=[5, 5, 1e12, 1e12], segmentation=None)
     truth, results = tmp_path / "truth.json", tmp_path / "results.json"
