@@ -128,9 +128,10 @@ class InstanceSegmentationEvaluator:
         details = (self._masks if num_masked or not num_images else self._boxes).details()
         notes = list(details["notes"])
         if num_masked < num_images:
+            number = Count(num_images - num_masked)
             notes.append(
-                f"{num_images - num_masked} of {num_images} images have annotated boxes but no "
-                "masks; they count in the box metrics only."
+                f"{number:image of {num_images} has|images of {num_images} have} annotated boxes "
+                f"but no masks and {'counts' if number == 1 else 'count'} in the box metrics only."
             )
         if num_images and not num_masked:
             notes.append("Curves, confusion matrix and error types are those of the boxes.")

@@ -39,6 +39,7 @@ from resnet_tasks.evaluation.protocols.kitti_average_precision import (
 )
 from resnet_tasks.evaluation.protocols.kitti_matching import KittiImage, Tally, add_to_tally
 from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
+from resnet_tasks.number_formats import Count
 from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
@@ -272,16 +273,17 @@ class KittiEvaluator:
         notes = []
         if self._undescribed:
             notes.append(
-                f"KITTI: {self._undescribed} of {self._objects} objects have neither `occluded` "
-                "nor `truncated`; such objects count as fully visible, so easy, moderate and hard "
-                "differ only in height for them."
+                f"KITTI: {Count(self._undescribed):object has} neither `occluded` nor `truncated` "
+                f"(of {self._objects}); such objects count as fully visible, so easy, moderate and "
+                "hard differ only in height for them."
             )
         for (name, level), tally in self._tallies.items():
             number = sum(tally.objects)
             if 0 < number <= RECALL_POINTS:
                 notes.append(
-                    f"KITTI: only {number} objects of {name} count as {level.name}; by KITTI's "
-                    f"rules, AP cannot exceed {number - 1}/{RECALL_POINTS} with so few objects."
+                    f"KITTI: only {Count(number):object} of {name} "
+                    f"{'counts' if number == 1 else 'count'} as {level.name}; by KITTI's rules, AP "
+                    f"cannot exceed {number - 1}/{RECALL_POINTS} with so few objects."
                 )
         return {"notes": notes} if notes else {}
 

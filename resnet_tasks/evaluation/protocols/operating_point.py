@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
+from resnet_tasks.number_formats import Count
 
 Kind = Literal["max F1", "sensitivity", "false positives"]
 Floats = NDArray[np.float64]
@@ -112,7 +113,8 @@ def choose_thresholds(
         if not len(objects):
             if label is None:
                 raise DataError(
-                    f"the {images} images contain no object of {format_list(evaluator.classes)}; "
+                    f"the {Count(images):image contains|images contain} no object of "
+                    f"{format_list(evaluator.classes)}; "
                     "choose an operating point on images with objects"
                 )
             points[name] = None

@@ -20,6 +20,7 @@ from resnet_tasks.evaluation.uncertainty.bootstrap import (
 )
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
+from resnet_tasks.number_formats import Count
 from resnet_tasks.runtime.versions import find_versions
 from resnet_tasks.structures.evaluation import DetailedEvaluator, ResamplableEvaluator
 
@@ -34,13 +35,10 @@ def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvalu
         return replace(evaluation, notes=(*evaluation.notes, note))
     units = ResamplingUnits.from_image_ids(evaluator.image_ids, evaluation.groups)
     if units.number < LEAST_UNITS:
-        note = (
-            f"only {units.number} {units.unit_name}, too few for intervals (at least "
-            f"{LEAST_UNITS} needed)"
-        )
+        note = f"only {units}, too few for intervals (at least {LEAST_UNITS} needed)"
         return replace(evaluation, notes=(*evaluation.notes, note))
     values = resample_metrics(evaluator, units, bootstrap)
-    method = f"{bootstrap.resamples} bootstrap resamples over {units.number} {units.unit_name}"
+    method = f"{Count(bootstrap.resamples):bootstrap resample} over {units}"
     notes = [f"intervals: 95 %, {method}", describe_few_units(units)]
     return replace(
         evaluation,

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError, format_list, shorten_name
+from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Evaluator, Metric, ResamplableEvaluator
 
 LEVEL = 0.95
@@ -99,6 +100,10 @@ class ResamplingUnits:
             image_units=np.asarray([order[key] for key in keys], np.int64),
             digest=hashlib.sha256(repr(pairs).encode()).hexdigest(),
         )
+
+    def __str__(self) -> str:
+        noun = self.unit_name.removesuffix("s")
+        return f"{Count(self.number):{noun}}"
 
     def sample_counts(self, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
         """Yield the number of times each image occurs in each resampled dataset, in chunks.
@@ -279,8 +284,7 @@ def resample_heads(
             digests[head] = units.digest
             if units.number < LEAST_UNITS:
                 notes.append(
-                    f"{head}: only {units.number} {units.unit_name}, too few for intervals (at "
-                    f"least {LEAST_UNITS} needed)"
+                    f"{head}: only {units}, too few for intervals (at least {LEAST_UNITS} needed)"
                 )
                 rules |= _collect_rules(head, evaluator, evaluator.compute())
                 continue
@@ -320,8 +324,7 @@ def _describe_rarely_defined(names: Sequence[str]) -> list[str]:
     ]
     for head, labels in classes.items():
         listed = format_list(map(shorten_name, labels))
-        number = "1 class" if len(labels) == 1 else f"{len(labels)} classes"
-        notes.append(f"{head}: no intervals for {number} ({listed}): {reason}")
+        notes.append(f"{head}: no intervals for {Count(len(labels)):class} ({listed}): {reason}")
     return notes
 
 
@@ -330,8 +333,8 @@ def describe_few_units(units: ResamplingUnits) -> str:
     if units.number >= FEW_UNITS:
         return ""
     return (
-        f"only {units.number} {units.unit_name}: with fewer than {FEW_UNITS}, intervals are "
-        "somewhat too narrow and p-values too small"
+        f"only {units}: with fewer than {FEW_UNITS}, intervals are somewhat too narrow and "
+        "p-values too small"
     )
 
 

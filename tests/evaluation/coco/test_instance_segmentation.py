@@ -202,7 +202,7 @@ def test_images_without_masks_count_in_the_box_metrics_only() -> None:
     assert metrics["mask_AP50"].value == pytest.approx(1.0)
     details = evaluator.details()
     assert [row["image_id"] for row in details["images"]] == [1, 4]
-    assert any(note.startswith("2 of 4 images have") for note in details["notes"])
+    assert any(note.startswith("2 images of 4 have") for note in details["notes"])
     # Twice image 4, never image 1: no object with a mask is left.
     values = evaluator.resample(np.array([[1, 1, 1, 1], [0, 1, 0, 2], [1, 0, 0, 5]]))
     assert values["mask_AP50"] == pytest.approx([1.0, np.nan, 1.0], nan_ok=True)

@@ -386,4 +386,4 @@ def test_what_cannot_be_judged_is_refused() -> None:
 def test_missing_attributes_are_told() -> None:
     evaluator = KittiEvaluator(CLASSES)
     evaluator.update(found(), GroundTruth(1, (9, 9), np.ones((2, 4)), np.zeros(2, np.int64)))
-    assert evaluator.details()["notes"][0].startswith("KITTI: 2 of 2 objects have neither")
+    assert evaluator.details()["notes"][0].startswith("KITTI: 2 objects have neither")

@@ -108,7 +108,7 @@ def test_kitti_reads_visibility_and_notes_that_it_is_missing(tmp_path: Path) -> 
     assert metrics["KITTI_AP_moderate"].value == 0.0  # (n - 1) / 40 of one object
     plain = {"image_id": 0, "category": "Car", "bbox": box}
     notes = evaluate_results_file(*write(tmp_path, 1, ["Car"], [plain], found), task="kitti").notes
-    assert any("1 of 1 objects have neither `occluded` nor `truncated`" in note for note in notes)
+    assert any("1 object has neither `occluded` nor `truncated` (of 1)" in note for note in notes)
 
 
 def test_few_images_with_results_are_noted(tmp_path: Path) -> None:

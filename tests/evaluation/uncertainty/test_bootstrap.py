@@ -144,6 +144,10 @@ def test_too_few_images_or_groups_get_no_interval_but_a_note() -> None:
     assert few.notes == ("head: only 9 images, too few for intervals (at least 10 needed)",)
     groups: dict[int | str, str] = {i: f"patient {i // 10}" for i in range(40)}
     grouped = resample_heads({"head": [Means(range(40), range(40))]}, groups, Bootstrap(100))
+    assert (str(ResamplingUnits.from_image_ids([5])), str(ResamplingUnits.from_image_ids([]))) == (
+        "1 image",
+        "0 images",
+    )
     assert grouped.notes == ("head: only 4 groups, too few for intervals (at least 10 needed)",)
 
 
