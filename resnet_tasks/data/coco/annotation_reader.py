@@ -16,6 +16,7 @@ from resnet_tasks.data.coco.field_values import (
     is_box,
     is_finite,
     is_id,
+    to_whole_id,
 )
 from resnet_tasks.data.coco.masks import (
     compute_bounding_box,
@@ -176,7 +177,7 @@ class AnnotationReader:
         return bool(crowd)
 
     def _resolve_id(self, position: int, raw: dict[str, Any]) -> Id:
-        raw_id = raw.get("id")
+        raw_id = to_whole_id(raw.get("id"))
         if is_id(raw_id) and raw_id not in self._ids:
             self._ids.add(raw_id)
             return raw_id
@@ -184,7 +185,7 @@ class AnnotationReader:
             self._new_ids = generate_new_ids(chain(self._ids, self._all_ids()))
         new_id = next(self._new_ids)
         self._ids.add(new_id)
-        image_id = raw.get("image_id")
+        image_id = to_whole_id(raw.get("image_id"))
         reported_image_id = image_id if is_id(image_id) else None
         if is_id(raw_id):
             self._findings.add("duplicate_annotation", reported_image_id, raw_id, f"now {new_id}")

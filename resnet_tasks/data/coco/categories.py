@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resnet_tasks.data.coco.field_values import format_value
+from resnet_tasks.data.coco.field_values import format_value, to_whole_id
 from resnet_tasks.errors import DataError, format_allowed, format_list
 from resnet_tasks.files.safe_names import require_class_names
 from resnet_tasks.number_formats import Count
@@ -166,7 +166,7 @@ class CategoryMap:
 def _parse_category(position: int, raw: object) -> Category:
     if not isinstance(raw, dict):
         raise DataError(f"`categories[{position}]` must be an object, got {format_value(raw)}")
-    category_id, name = raw.get("id"), raw.get("name")
+    category_id, name = to_whole_id(raw.get("id")), raw.get("name")
     if type(category_id) is not int or not isinstance(name, str) or not name:
         raise DataError(
             f"`categories[{position}]` needs a whole-number `id` and a `name`, got id "

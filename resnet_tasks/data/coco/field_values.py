@@ -66,14 +66,20 @@ def clip_to_image(box: Sequence[float], size: tuple[int, int]) -> tuple[float, f
 def generate_new_ids(existing_ids: Iterable[Any]) -> Iterator[int]:
     """Return an iterator over new integer ids, greater than all existing integer ids."""
     return count(
-        max((existing_id for existing_id in existing_ids if type(existing_id) is int), default=0)
+        max((number for number in map(to_whole_id, existing_ids) if type(number) is int), default=0)
         + 1
     )
 
 
 def find(table: Mapping[Any, Any], key: object) -> Any:
     """Return `table[key]`, or None if the key is missing or is not a valid id."""
+    key = to_whole_id(key)
     return table.get(key) if is_id(key) else None
+
+
+def to_whole_id(value: Any) -> Any:
+    """Return an id like 18.0, which pandas and JavaScript write, as an integer; keep others."""
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def parse_integer_id(text: str) -> int | None:

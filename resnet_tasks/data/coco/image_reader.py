@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from resnet_tasks.data.coco.field_values import format_value, is_id, is_length, is_spacing
+from resnet_tasks.data.coco.field_values import (
+    format_value,
+    is_id,
+    is_length,
+    is_spacing,
+    to_whole_id,
+)
 from resnet_tasks.data.coco.problems import Findings, Id
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.images.image_files import try_read_image_size
@@ -57,7 +63,7 @@ class ImageReader:
         if not isinstance(raw, dict):
             findings.add("image_record", detail=f"images[{position}] is {format_value(raw)}")
             return None
-        image_id, name = raw.get("id"), _get_file_name(raw)
+        image_id, name = to_whole_id(raw.get("id")), _get_file_name(raw)
         if not is_id(image_id):
             findings.add(
                 "image_record", detail=f"images[{position}] has id {format_value(image_id)}"

@@ -22,6 +22,7 @@ from resnet_tasks.data.coco.field_values import (
     is_box,
     is_finite,
     parse_integer_id,
+    to_whole_id,
 )
 from resnet_tasks.data.coco.json_records import (
     UNUSUAL,
@@ -208,15 +209,11 @@ def _read_list(path: Path, kind: Kind) -> list[Any]:
 
 
 def _normalize_ids(entry: Any) -> Any:
-    """Return an entry whose ids like 18.0, which pandas and JavaScript write, are integers."""
+    """Return an entry whose ids like 18.0 are integers."""
     if not isinstance(entry, dict):
         return entry
-    ids = {
-        key: int(value)
-        for key in ("image_id", "category_id")
-        if type(value := entry.get(key)) is float and value.is_integer()
-    }
-    return {**entry, **ids} if ids else entry
+    ids = {key: entry[key] for key in ("image_id", "category_id") if type(entry.get(key)) is float}
+    return {**entry, **{key: to_whole_id(value) for key, value in ids.items()}} if ids else entry
 
 
 def _has_value(entry: Any, key: str) -> bool:

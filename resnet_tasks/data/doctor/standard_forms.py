@@ -23,7 +23,13 @@ from resnet_tasks.data.coco.box_formats import (
     are_relative_boxes,
     scale_to_pixels,
 )
-from resnet_tasks.data.coco.field_values import is_box, is_finite, is_length, parse_integer_id
+from resnet_tasks.data.coco.field_values import (
+    is_box,
+    is_finite,
+    is_length,
+    parse_integer_id,
+    to_whole_id,
+)
 from resnet_tasks.data.coco.json_records import CocoContent, decode_record
 from resnet_tasks.data.coco.masks import pack_polygon
 from resnet_tasks.data.doctor.record_repairs import make_relative_name
@@ -130,7 +136,7 @@ def _edit_records(
 def _standardize_image(
     editor: _FormEditor, record: dict[str, Any], root: Path, files: FileNameIndex
 ) -> None:
-    editor.set_value("image_record", "id", _to_whole_id(record.get("id")))
+    editor.set_value("image_record", "id", to_whole_id(record.get("id")))
     for key in ("height", "width"):
         editor.set_value("image_record", key, _to_number(record.get(key)))
     name = record.get("file_name")
@@ -149,7 +155,9 @@ def _standardize_image(
 
 
 def _standardize_annotation(editor: _FormEditor, record: dict[str, Any]) -> None:
-    editor.set_value("missing_id", "id", _to_whole_id(record.get("id")))
+    editor.set_value("missing_id", "id", to_whole_id(record.get("id")))
+    editor.set_value("unknown_image", "image_id", to_whole_id(record.get("image_id")))
+    editor.set_value("unknown_category", "category_id", to_whole_id(record.get("category_id")))
     editor.set_value("annotation_record", "bbox", _to_box(record.get("bbox")))
     editor.set_value("annotation_record", "iscrowd", _to_flag(record.get("iscrowd")))
     editor.set_value("bad_area", "area", _to_number(record.get("area")))
@@ -303,13 +311,8 @@ def _to_number(value: Any) -> Any:
     return number if is_finite(number) else value
 
 
-def _to_whole_id(value: Any) -> Any:
-    """Return a float id without fraction as an integer, or any other value unchanged."""
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
 def _to_category_id(value: Any) -> Any:
-    number = _to_whole_id(_to_number(value))
+    number = to_whole_id(_to_number(value))
     return number if type(number) is int else value
 
 

@@ -53,6 +53,36 @@ def test_almost_coco_gives_the_same_columns(tmp_path: Path) -> None:
         assert str(repaired.annotations.columns[name].tolist()) == str(expected), name
 
 
+def test_whole_numbers_as_floats_are_ids(tmp_path: Path) -> None:
+    """JSON does not distinguish 7.0 and 7; results files are read in the same way."""
+    floats = json.loads(json.dumps(TRUTH))
+    for section, keys in (
+        ("images", ["id"]),
+        ("categories", ["id"]),
+        ("annotations", ["id", "image_id", "category_id"]),
+    ):
+        for record in floats[section]:
+            record |= {key: float(record[key]) for key in keys}
+    clean = read_truth(write(tmp_path, TRUTH))
+    truth = read_truth(write(tmp_path, floats, "floats.json"))
+    assert truth.problems == ()
+    assert repr(truth.categories.ids) == repr(clean.categories.ids)
+    for name, column in clean.annotations.columns.items():
+        assert str(truth.annotations.columns[name].tolist()) == str(column.tolist()), name
+    assert repr(truth.images.list_ids()) == repr(clean.images.list_ids())
+    floats["annotations"][0]["image_id"] = 7.5
+    with pytest.raises(DataError, match=r"\(image_id 7.5\); image ids look like 7, 3"):
+        read_truth(write(tmp_path, floats, "floats.json"))
+
+
+def test_new_ids_do_not_repeat_ids_like_2_0(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(TRUTH))
+    del content["annotations"][0]["id"]
+    content["annotations"][1]["id"] = 1.0
+    annotations = read_truth(write(tmp_path, content)).annotations
+    assert sorted(each.id for image in annotations.values() for each in image) == [1, 2]
+
+
 def test_segmentations_of_clean_files_are_those_of_the_file(tmp_path: Path) -> None:
     content = json.loads(json.dumps(TRUTH))
     first, second = content["annotations"]
