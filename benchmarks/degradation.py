@@ -26,7 +26,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,6 +33,7 @@ from torch.nn import functional as F
 from benchmarks.harness.side_by_side import collect_environment
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import autocast, resolve_precision
 from resnet_tasks.runtime.progress import track_progress
 

@@ -22,7 +22,6 @@ from itertools import product
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -48,6 +47,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.evaluation import ABSENT
 from resnet_tasks.structures.label_table import LabelTable

@@ -18,7 +18,7 @@ PACKAGES = ("resnet_tasks", "data_tools", "benchmarks", "examples")
 
 # Lowest layer first. A module may import its own layer and the layers above it in this list.
 LAYERS: list[list[str]] = [
-    ["errors", "number_formats"],
+    ["errors", "number_formats", "foreign_text"],
     ["docstrings", "json_schema", "best_metric"],
     ["registry", "options", "option_help", "foreign_names"],
     ["files", "runtime"],

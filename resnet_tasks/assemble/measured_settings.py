@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from resnet_tasks.assemble.heads import get_head_class, get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
@@ -20,6 +18,7 @@ from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.data import NormalizeRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.processes import DistributedContext
 from resnet_tasks.runtime.progress import track_progress
 

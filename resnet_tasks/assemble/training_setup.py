@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from rich.console import Console
 
 from resnet_tasks.assemble.annotation_coverage import require_annotations, require_valid_labels
 from resnet_tasks.assemble.datasets import build_dataset, build_training_samples
@@ -50,6 +49,7 @@ from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
 
 Purpose = Literal["train", "trial", "synthetic", "check"]

@@ -22,6 +22,7 @@ from resnet_tasks.cli.assistance.completion import (
     complete_runs,
 )
 from resnet_tasks.cli.assistance.dataset_layouts import complete_message
+from resnet_tasks.cli.assistance.output import confirm, echo
 from resnet_tasks.cli.assistance.suggestions import explain_unknown_options
 from resnet_tasks.cli.disk_errors import describe_disk_error
 from resnet_tasks.errors import DataError, NotRecipeError, ResnetTasksError, RunError
@@ -238,7 +239,7 @@ def _print_version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version
 
-        typer.echo(f"resnet-tasks {version('resnet-tasks')}")
+        echo(f"resnet-tasks {version('resnet-tasks')}")
         raise typer.Exit
 
 
@@ -292,8 +293,7 @@ def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
 
 def print_message(message: str, prefix: str = "error:") -> None:
     """Print one line to standard error."""
-    from rich.console import Console
-    from rich.text import Text
+    from resnet_tasks.runtime.console import Console, Text
 
     index = get_process_rank()
     if index is not None:
@@ -323,9 +323,7 @@ def confirm_plugins(source: str, plugins: Sequence[str], trusted: bool) -> bool:
     if trusted or not plugins or not sys.stdin.isatty():
         return trusted
     plugin_list = "\n  ".join(plugins)
-    return typer.confirm(
-        f"{source} wants to run this code on your machine:\n  {plugin_list}\nRun it?"
-    )
+    return confirm(f"{source} wants to run this code on your machine:\n  {plugin_list}\nRun it?")
 
 
 def read_run(folder: Path) -> Run:
@@ -362,8 +360,7 @@ def open_run(folder: Path, trusted: bool) -> Run:
 
 def show_progress(text: str) -> AbstractContextManager[Report]:
     """Show a progress bar on standard error; yield the function to call with (done, total)."""
-    from rich.console import Console
-
+    from resnet_tasks.runtime.console import Console
     from resnet_tasks.runtime.progress import report_progress
 
     return report_progress(Console(stderr=True), text)

@@ -16,6 +16,7 @@ from resnet_tasks.cli.app import (
     app,
     open_run,
 )
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.errors import shorten_name
 
 
@@ -39,17 +40,16 @@ def calibrate(
     """Calibrate a run's confidences to match its accuracy; writes RUN/calibration.json."""
     loaded_run = open_run(run, trust_plugins)
 
-    from rich.console import Console
-
     from resnet_tasks.runs.calibrate import build_calibration_table
     from resnet_tasks.runs.calibrate import calibrate as fit
+    from resnet_tasks.runtime.console import Console
 
     calibration, reasons = fit(loaded_run, split.value, checkpoint=checkpoint, data_root=data_root)
     console = Console()
     console.print(build_calibration_table(calibration, f"{run}: fitted on {split.value}"))
     for head, reason in reasons.items():
         console.print(f"not calibrated: {head}: {reason}", markup=False, highlight=False)
-    typer.echo(f"written to {run / 'calibration.json'}; used by --calibrated")
+    echo(f"written to {run / 'calibration.json'}; used by --calibrated")
 
 
 @app.command("operating-point")
@@ -77,13 +77,12 @@ def operating_point(
     trust_plugins: Trust = False,
 ) -> None:
     """Choose a score threshold for every class by a rule; writes RUN/operating_point.json."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from resnet_tasks.evaluation.protocols.froc import FrocOptions
     from resnet_tasks.evaluation.protocols.operating_point import ThresholdRule
     from resnet_tasks.runs.operating_points import FILE, choose_operating_points, select_extremes
+    from resnet_tasks.runtime.console import Console, Text
 
     parsed_rule = ThresholdRule.parse(rule)
     heads = choose_operating_points(
@@ -111,4 +110,4 @@ def operating_point(
             texts = (f"{value:.3f}" for value in (*numbers, point.false_positives))
             table.add_row(shown_name, *texts, str(point.objects))
         Console().print(table)
-    typer.echo(f"written to {run / FILE}")
+    echo(f"written to {run / FILE}")

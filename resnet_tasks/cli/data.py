@@ -17,6 +17,7 @@ from resnet_tasks.cli.assistance.completion import (
     complete_format_options,
     complete_formats,
 )
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.cli.data_card import print_card
 from resnet_tasks.errors import DataError
 
@@ -138,7 +139,7 @@ def prepare(
     from resnet_tasks.recipe.data_root import get_data_root
 
     if name is None:
-        typer.echo(_describe_datasets(_get_width()))
+        echo(_describe_datasets(_get_width()))
         return
     folder = out or get_data_root() / find_dataset(name).name
     converter_options = _parse_options(options or [])
@@ -177,7 +178,7 @@ def convert(
     from data_tools.formats import FORMATS
 
     if format_name is None:
-        typer.echo(_describe_formats(FORMATS, "convert", _get_width()))
+        echo(_describe_formats(FORMATS, "convert", _get_width()))
         return
     FORMATS.get(format_name)
     if source is None or out is None:
@@ -231,7 +232,7 @@ def export(
     from data_tools.exporters.formats import EXPORTS
 
     if format_name is None:
-        typer.echo(_describe_formats(EXPORTS, "export", _get_width()))
+        echo(_describe_formats(EXPORTS, "export", _get_width()))
         return
     EXPORTS.get(format_name)
     if source is None or out is None:

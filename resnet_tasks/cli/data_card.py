@@ -6,8 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.data.statistics.class_counts import format_counts
 from resnet_tasks.number_formats import Count
 
@@ -28,18 +27,18 @@ def print_card(card: DataCard, folder: Path, *, counts: bool = True) -> None:
         num_objects = {name: n for name, n in split.objects.items() if n or not split.pixels}
         objects = format_counts(num_objects)
         maps = f"; label maps of {Count(len(split.pixels)):class}" if split.pixels else ""
-        typer.echo(f"{split.split}: {Count(split.images):image}; objects: {objects}{maps}")
+        echo(f"{split.split}: {Count(split.images):image}; objects: {objects}{maps}")
     if card.num_skipped:
-        typer.echo(f"skipped: {_count_skipped(card)}, listed in the data card")
+        echo(f"skipped: {_count_skipped(card)}, listed in the data card")
     for split in card.splits:
         for description, count in split.changed.items():
             # Sentences on COCO files contain the number.
             has_number = f": {Count(count):annotation} " in description
             number = "" if has_number else f" ({Count(count):object})"
-            typer.echo(f"{split.split}: {description}{number}")
+            echo(f"{split.split}: {description}{number}")
     for warning in card.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")
+        echo(f"warning: {warning}", err=True)
+    echo(f"written to {folder}; data card: {folder / 'data_card.md'}")
 
 
 def _count_skipped(card: DataCard) -> str:

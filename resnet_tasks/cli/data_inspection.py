@@ -11,6 +11,7 @@ import typer
 
 from resnet_tasks.cli.app import MISTAKE, data_app, exit_cleanly_on_signal, show_progress
 from resnet_tasks.cli.assistance.completion import complete_overrides, complete_split_criteria
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import describe_folder
 from resnet_tasks.number_formats import Count
@@ -90,8 +91,6 @@ def check(
     usable, but have warnings or were repaired in memory. With --fix, the exit code
     describes the repaired copy.
     """
-    from rich.console import Console
-
     from resnet_tasks.data.doctor.check import CheckOptions
     from resnet_tasks.data.doctor.repair import repair
     from resnet_tasks.data.doctor.report import (
@@ -102,6 +101,7 @@ def check(
         write_findings,
     )
     from resnet_tasks.data.doctor.split_checks import check_splits, find_sibling_splits
+    from resnet_tasks.runtime.console import Console
 
     if with_splits and len(files) > 1:
         raise DataError(
@@ -145,7 +145,7 @@ def check(
         if json_report is not None:
             with exit_cleanly_on_signal(json_report):
                 write_findings(checks, json_report)
-            typer.echo(f"findings: {json_report}")
+            echo(f"findings: {json_report}")
     finally:  # errors last, where the reader of a terminal starts
         print_errors(checks, console)
     if not all(file_check.is_usable for file_check in checks):
@@ -212,10 +212,9 @@ def split(
     ] = None,
 ) -> None:
     """Split a COCO file into train, val and test, or into folds; images are not moved."""
-    from rich.console import Console
-
     from resnet_tasks.data.doctor.report import print_splits
     from resnet_tasks.data.splits.write_splits import By, SplitPlan, split_file
+    from resnet_tasks.runtime.console import Console
 
     if fractions is not None and folds is not None:
         raise DataError("--fractions and --folds exclude each other; give one of them")
@@ -286,8 +285,6 @@ def stats(
     ] = None,
 ) -> None:
     """Measure channels, sizes, objects and class pixels of a COCO file."""
-    from rich.console import Console
-
     from resnet_tasks.assemble.datasets import build_intensity
     from resnet_tasks.data.coco.read import read_coco
     from resnet_tasks.data.statistics.measure import compute_dataset_statistics
@@ -299,6 +296,7 @@ def stats(
     )
     from resnet_tasks.data.statistics.subgroup_counts import print_subgroups
     from resnet_tasks.recipe.load import load_data_settings
+    from resnet_tasks.runtime.console import Console
     from resnet_tasks.visualization.colors import build_palette
 
     steps = load_data_settings(overrides or [])
@@ -310,7 +308,7 @@ def stats(
     except DataError as error:  # boxes do not affect the other statistics
         notes = [str(error)]
     for note in notes:
-        typer.echo(f"warning: {note}", err=True)
+        echo(f"warning: {note}", err=True)
     divisions = _find_divisions(coco, by or ())
     with show_progress(f"Reading {file}") as advance:
         statistics = compute_dataset_statistics(
@@ -326,13 +324,13 @@ def stats(
     statistics.subgroups = print_subgroups(coco, divisions, Console(highlight=False))
     if json_report is not None:
         write_statistics(statistics, json_report)
-        typer.echo(f"statistics: {json_report}")
+        echo(f"statistics: {json_report}")
     elif is_shortened(statistics):
-        typer.echo("all classes and image sizes: add --json FILE")
+        echo("all classes and image sizes: add --json FILE")
     if out is not None:
         names = coco.categories.names
         draw_statistics(statistics, out, dict(zip(names, build_palette(names), strict=True)))
-        typer.echo(f"drawn: {out}")
+        echo(f"drawn: {out}")
 
 
 def _find_divisions(coco: CocoFile, keys: Sequence[str]) -> list[Subgroups]:
@@ -393,4 +391,4 @@ def preview(
     else:
         indices = choose_images(dataset, number=number, seed=seed, category=category)
     write_image(out, draw_sheet(dataset, indices, notes))
-    typer.echo(f"drawn: {out} ({Count(len(indices)):image})")
+    echo(f"drawn: {out} ({Count(len(indices)):image})")

@@ -24,17 +24,17 @@ from resnet_tasks.cli.app import (
     show_progress,
 )
 from resnet_tasks.cli.assistance.completion import complete_runs
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
 from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from resnet_tasks.evaluation.subgroups.divide import ImageDivision
     from resnet_tasks.runs.evaluate_subgroups import RunSubgroups
     from resnet_tasks.runs.paired_comparison import EvaluationRequest
     from resnet_tasks.runs.run import Run
+    from resnet_tasks.runtime.console import Console
 
 
 class ResultsTask(StrEnum):
@@ -199,12 +199,11 @@ def evaluate(
             "--images is the image folder of --annotations FILE; give --annotations too"
         )
 
-    from rich.console import Console
-
     from resnet_tasks.evaluation.metric_tables import build_metric_tables
     from resnet_tasks.evaluation.subgroups.tables import build_subgroup_tables
     from resnet_tasks.runs.inference_options import InferenceOptions
     from resnet_tasks.runs.paired_comparison import EvaluationRequest, check_comparable
+    from resnet_tasks.runtime.console import Console
 
     loaded_run = open_run(run, trust_plugins)
     inference = InferenceOptions(
@@ -238,7 +237,7 @@ def evaluate(
         console.print(build_subgroup_tables(subgroups.evaluate(evaluation, folder)))
     if paired_run is not None:
         _compare_with(paired_run, loaded_run, question, console)
-    typer.echo(f"written to {folder}")
+    echo(f"written to {folder}")
     write_run_report(run, folder.name, data_root)
 
 
@@ -262,9 +261,8 @@ def _divide_run_images(
 
 def _compare_with(other: Run, run: Run, question: EvaluationRequest, console: Console) -> None:
     """Print and store the differences between a run and another one."""
-    from rich.console import Console
-
     from resnet_tasks.runs.paired_comparison import build_paired_table, compare_runs
+    from resnet_tasks.runtime.console import Console
 
     comparison, file = compare_runs(run, other, question, console=Console(stderr=True))
     evaluated_on = question.annotations or question.split
@@ -272,7 +270,7 @@ def _compare_with(other: Run, run: Run, question: EvaluationRequest, console: Co
     console.print(build_paired_table(comparison, title))
     for name, reason in comparison.not_compared.items():
         console.print(f"not compared: {name}: {reason}", markup=False, highlight=False)
-    typer.echo(f"differences written to {file}")
+    echo(f"differences written to {file}")
 
 
 def _evaluate_results(
@@ -288,14 +286,13 @@ def _evaluate_results(
     images: Path | None,
 ) -> None:
     """Evaluate results from any tool, without loading a model or torch."""
-    from rich.console import Console
-
     from resnet_tasks.evaluation.metric_tables import build_metric_tables
     from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results_file
     from resnet_tasks.evaluation.results_files.report import add_intervals, write_report
     from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
     from resnet_tasks.files.atomic import make_folder
     from resnet_tasks.recipe.overrides import apply_overrides
+    from resnet_tasks.runtime.console import Console
 
     if images is not None and not by:
         raise DataError("--images with --truth is the image folder of --by; add --by KEY")
@@ -330,7 +327,7 @@ def _evaluate_results(
         console.print(build_subgroup_tables(file_evaluation.subgroups))
     if out is not None:
         write_report(file_evaluation, out, truth=truth, results=results, task=task)
-        typer.echo(f"written to {out}")
+        echo(f"written to {out}")
 
 
 def _divide_truth(truth: Path, by: Sequence[str], images: Path | None) -> tuple[ImageDivision, ...]:

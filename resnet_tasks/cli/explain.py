@@ -10,6 +10,7 @@ import typer
 
 from resnet_tasks.cli.app import CheckpointOption, RunFolder, Trust, app, open_run
 from resnet_tasks.cli.assistance.completion import complete_run_heads
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.errors import DataError
 
 
@@ -71,10 +72,9 @@ def explain(
     corners = None if box is None else _parse_box(box)
     loaded_run = open_run(run, trust_plugins)
 
-    from rich.console import Console
-
     from resnet_tasks.inference.grad_cam import ExplanationQuery
     from resnet_tasks.runs.explain import ExplanationRequest, explain_paths
+    from resnet_tasks.runtime.console import Console
 
     request = ExplanationRequest(
         head,
@@ -87,8 +87,8 @@ def explain(
         loaded_run, images, request, out=out or run / "explanations", console=Console(stderr=True)
     )
     for sentence in empty:
-        typer.echo(f"not explained: {sentence}")
-    typer.echo(f"written to {folder}")
+        echo(f"not explained: {sentence}")
+    echo(f"written to {folder}")
 
 
 def _parse_box(text: str) -> tuple[float, float, float, float]:

@@ -16,6 +16,7 @@ from resnet_tasks.cli.app import (
     app,
     open_run,
 )
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.errors import DataError
 
 
@@ -86,12 +87,11 @@ def export(
         raise DataError("--calibrate-on, --evaluate-on and --max-drop require --int8; add --int8")
     loaded_run = open_run(run, trust_plugins)
 
-    from rich.console import Console
-
     from resnet_tasks.export.export_run import export_run
     from resnet_tasks.export.export_tables import build_export_tables
     from resnet_tasks.export.model_comparison import ComparisonImages
     from resnet_tasks.export.quantization import Int8Options
+    from resnet_tasks.runtime.console import Console
 
     int8_options = None
     if int8:
@@ -110,4 +110,4 @@ def export(
     )
     for table in build_export_tables(export_summary):
         Console().print(table)
-    typer.echo(f"written to {folder}; use it with: resnet-tasks predict {folder} IMAGES...")
+    echo(f"written to {folder}; use it with: resnet-tasks predict {folder} IMAGES...")

@@ -11,6 +11,7 @@ import typer
 
 from resnet_tasks.cli.app import app
 from resnet_tasks.cli.assistance.completion import complete_backbones, complete_head_types
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.docstrings import get_first_sentence, get_introduction
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.json_schema import JsonSchema
@@ -155,7 +156,7 @@ def augmentations(name: Name = None) -> None:
     from resnet_tasks.recipe.yaml_text import dump_yaml
 
     if name in PRESETS:
-        typer.echo(f"# {_describe_preset(name)}\n{dump_yaml({'augment': expand_preset(name, 3)})}")
+        echo(f"# {_describe_preset(name)}\n{dump_yaml({'augment': expand_preset(name, 3)})}")
         return
     transforms = list_transforms()
     if name is not None and name not in transforms:
@@ -172,9 +173,9 @@ def augmentations(name: Name = None) -> None:
         for transform in transforms
     ]
     width = shutil.get_terminal_size().columns
-    typer.echo(f"Presets (recipe: augment: PRESET):\n{format_rows(presets, width)}\n")
-    typer.echo(f"Transforms of albumentations (recipe: augment):\n{format_rows(rows, width)}\n")
-    typer.echo("Steps of a preset, parameters of a transform: resnet-tasks augmentations NAME")
+    echo(f"Presets (recipe: augment: PRESET):\n{format_rows(presets, width)}\n")
+    echo(f"Transforms of albumentations (recipe: augment):\n{format_rows(rows, width)}\n")
+    echo("Steps of a preset, parameters of a transform: resnet-tasks augmentations NAME")
 
 
 def _describe_preset(name: str) -> str:
@@ -210,7 +211,7 @@ def _print_parts(
         print_options(f"{name}: {part.facts}\n{introduction}", schema, f"{place}.KEY=VALUE")
         return
     if not parts:
-        typer.echo(f"no {command} are registered; --plugin FILE runs a file that registers some")
+        echo(f"no {command} are registered; --plugin FILE runs a file that registers some")
         return
     rows = [
         (
@@ -224,8 +225,8 @@ def _print_parts(
         for part_name, part in parts.items()
     ]
     width = shutil.get_terminal_size().columns
-    typer.echo(f"{command.capitalize()} (recipe: {owner}):\n{format_rows(rows, width)}\n")
-    typer.echo(f"Meaning and defaults of the options: resnet-tasks {command} NAME")
+    echo(f"{command.capitalize()} (recipe: {owner}):\n{format_rows(rows, width)}\n")
+    echo(f"Meaning and defaults of the options: resnet-tasks {command} NAME")
 
 
 def print_options(introduction: str, schema: JsonSchema, place: str) -> None:
@@ -238,11 +239,11 @@ def print_options(introduction: str, schema: JsonSchema, place: str) -> None:
     """
     width = shutil.get_terminal_size().columns
     for paragraph in introduction.splitlines():
-        typer.echo("\n".join(wrap(paragraph, width)))
+        echo("\n".join(wrap(paragraph, width)))
     options = list_options(schema)
-    typer.echo(f"\nOptions ({place}):" if options else "\nIt has no options.")
+    echo(f"\nOptions ({place}):" if options else "\nIt has no options.")
     if options:
-        typer.echo(format_options(options, width))
+        echo(format_options(options, width))
 
 
 @app.command()
@@ -269,10 +270,10 @@ def backbones(
 
 def _print_backbones(variants: Sequence[Variant]) -> None:
     """Print one row per weight set: a table on a terminal, complete plain columns in a pipe."""
-    from rich.console import Console
     from rich.table import Table
 
     from resnet_tasks.backbone.catalog import forbids_commercial_use
+    from resnet_tasks.runtime.console import Console
 
     is_terminal = Console().is_terminal
     console = Console(width=max(Console().width, 110) if is_terminal else 160, soft_wrap=True)

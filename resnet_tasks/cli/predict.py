@@ -20,6 +20,7 @@ from resnet_tasks.cli.app import (
     open_run,
 )
 from resnet_tasks.cli.assistance.completion import complete_models
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
 from resnet_tasks.errors import DataError
 
@@ -185,7 +186,7 @@ def predict(
         options=options,
         runner=runner,
     )
-    typer.echo(f"written to {folder}")
+    echo(f"written to {folder}")
 
 
 def _predict_exported(
@@ -225,4 +226,4 @@ def _predict_exported(
         settings=model.get_stream_settings(max_pixels),
         options=options,
     )
-    typer.echo(f"written to {out}")
+    echo(f"written to {out}")

@@ -13,6 +13,7 @@ import typer
 
 from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_plugins
 from resnet_tasks.cli.assistance.completion import complete_keys, complete_recipes
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.cli.listings import PluginFiles, load_plugin_files
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.option_help import format_rows
@@ -37,11 +38,11 @@ def list_all() -> None:
     shipped_recipes = list_recipes()
     if sys.stdout.isatty():  # otherwise one line per recipe, for grep
         rows = [(recipe.name, [recipe.summary]) for recipe in shipped_recipes]
-        typer.echo(format_rows(rows, shutil.get_terminal_size().columns))
+        echo(format_rows(rows, shutil.get_terminal_size().columns))
         return
     width = max((len(recipe.name) for recipe in shipped_recipes), default=0)
     for recipe in shipped_recipes:
-        typer.echo(f"{recipe.name:{width}}  {recipe.summary}")
+        echo(f"{recipe.name:{width}}  {recipe.summary}")
 
 
 @recipes_app.command()
@@ -62,11 +63,11 @@ def show(
     from resnet_tasks.recipe.shipped_recipes import find_recipe
 
     if resolved:
-        typer.echo(_explain_recipe(name, overrides or (), trust_plugins), nl=False)
+        echo(_explain_recipe(name, overrides or (), trust_plugins), nl=False)
         return
     if overrides:
         raise RecipeError(f"{overrides[0]}: KEY=VALUE needs --resolved")
-    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes_app.command()
@@ -80,7 +81,7 @@ def copy(
     """Copy a shipped recipe for editing."""
     from resnet_tasks.recipe.shipped_recipes import copy_recipe
 
-    typer.echo(f"copied to {copy_recipe(name, target)}")
+    echo(f"copied to {copy_recipe(name, target)}")
 
 
 @recipes_app.command()
@@ -98,7 +99,7 @@ def validate(
 
     from resnet_tasks.assemble.training_setup import check_recipe
 
-    typer.echo(f"valid: {check_recipe(loaded_recipe, data_root)}")
+    echo(f"valid: {check_recipe(loaded_recipe, data_root)}")
 
 
 @recipes_app.command()
@@ -137,17 +138,17 @@ def keys(
         if not selected:
             hint = format_suggestions(suggest_keys(tuple(key.split(".")), {}))
             raise RecipeError(f"recipes have no key {key!r}{hint}")
-        typer.echo(format_options(selected, width))
+        echo(format_options(selected, width))
         return
     # The files of data.val and data.test have the same keys as those of data.train.
     repeated = ("data.val.N.", "data.test.N.")
     overview = [option for option in options if not option.name.startswith(repeated)]
-    typer.echo(format_options(overview, width, is_short=True))
+    echo(format_options(overview, width, is_short=True))
     hint = (
         "N: position in the list, from 0. NAME: a name of your choice. Allowed values and defaults "
         "of a section: resnet-tasks recipes keys KEY. Options of heads: resnet-tasks heads NAME"
     )
-    typer.echo("\n" + "\n".join(wrap(hint, width)))
+    echo("\n" + "\n".join(wrap(hint, width)))
 
 
 @recipes_app.command()
@@ -156,7 +157,7 @@ def schema(plugin: PluginFiles = None) -> None:
     load_plugin_files(plugin)
     from resnet_tasks.assemble.recipe_schema import build_recipe_schema
 
-    typer.echo(json.dumps(build_recipe_schema(), indent=2))
+    echo(json.dumps(build_recipe_schema(), indent=2))
 
 
 def _explain_recipe(name: str, overrides: Sequence[str], trust_plugins: bool) -> str:

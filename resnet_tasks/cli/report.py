@@ -9,6 +9,7 @@ import typer
 
 from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, open_run, print_message
 from resnet_tasks.cli.assistance.completion import complete_evaluations, complete_runs
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
 from resnet_tasks.number_formats import format_bytes
 
@@ -37,7 +38,7 @@ def report(
     from resnet_tasks.report.page import write_report
 
     page = write_report(run, evaluation=evaluation, data_root=data_root, out=out)
-    typer.echo(f"written to {page} ({format_bytes(page.stat().st_size)})")
+    echo(f"written to {page} ({format_bytes(page.stat().st_size)})")
 
 
 @app.command()
@@ -65,13 +66,13 @@ def compare(
     trust_plugins: Trust = False,
 ) -> None:
     """Compare several runs with the first one: metrics, costs, and an HTML page."""
-    from rich.console import Console
     from rich.table import Table
 
     from resnet_tasks.report.comparison import list_headline_rows, make_comparison
     from resnet_tasks.report.page import write_page
     from resnet_tasks.report.run_view import read_run
     from resnet_tasks.runs.model_cost import measure_run_costs
+    from resnet_tasks.runtime.console import Console
 
     views = [read_run(run) for run in runs]
     page = make_comparison(views, evaluation)  # errors appear before the measurement takes time
@@ -93,7 +94,7 @@ def compare(
     for warning in page.warnings:
         print_message(warning, "warning:")
     page_path = write_page(page, out)
-    typer.echo(f"written to {page_path} ({format_bytes(page_path.stat().st_size)})")
+    echo(f"written to {page_path} ({format_bytes(page_path.stat().st_size)})")
 
 
 def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None:
@@ -104,9 +105,8 @@ def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None
         evaluation: Name of the new evaluation.
         data_root: Folder of datasets.
     """
-    from rich.console import Console
-
     from resnet_tasks.report.page import write_report
+    from resnet_tasks.runtime.console import Console
     from resnet_tasks.training.logging.run_log import RunLog
 
     try:
@@ -120,4 +120,4 @@ def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None
         )
         RunLog(run, Console(stderr=True)).log("report_failed", error=text)
     else:
-        typer.echo(f"report:   {page}")
+        echo(f"report:   {page}")

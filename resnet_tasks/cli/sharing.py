@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import RunFolder, app
+from resnet_tasks.cli.assistance.output import confirm, echo
 from resnet_tasks.number_formats import Count
 
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub")]
@@ -56,18 +57,18 @@ def push(
     options = CardOptions(license_, data_license, dataset)
     parcel = HubUpload.from_run(run, repo, options, best=best, report=report)
     for shared_file in parcel.files:
-        typer.echo(f"{shared_file.size:>12,}  {shared_file.name}")
+        echo(f"{shared_file.size:>12,}  {shared_file.name}")
     readers = "public" if public else "private"
     number = f"{Count(len(parcel.files)):file}"
-    typer.echo(f"{parcel.size:>12,}  bytes in {number}, to {repo}, {readers}")
+    echo(f"{parcel.size:>12,}  bytes in {number}, to {repo}, {readers}")
     if dry_run:
         card = next(shared_file.content for shared_file in parcel.files if shared_file.name == CARD)
         assert isinstance(card, bytes)
-        typer.echo(f"\n{card.decode()}\nnothing was sent (--dry-run)")
+        echo(f"\n{card.decode()}\nnothing was sent (--dry-run)")
         return
     if not yes and sys.stdin.isatty():
-        typer.confirm("Send it?", abort=True)
-    typer.echo(f"sent: {parcel.upload(public=public, revision=revision)}")
+        confirm("Send it?", abort=True)
+    echo(f"sent: {parcel.upload(public=public, revision=revision)}")
 
 
 @app.command()
@@ -88,11 +89,11 @@ def pull(
     folder = out or Path("runs") / repo.rpartition("/")[2]
     folder, skipped = bring(repo, folder, revision=revision)
     if skipped:
-        typer.echo(f"skipped: {Count(len(skipped)):file does} not belong to a run")
+        echo(f"skipped: {Count(len(skipped)):file does} not belong to a run")
     plugins = load_recipe(folder / "recipe.yaml").plugins
     if plugins:
-        typer.echo(
+        echo(
             f"note: the recipe of this run names code ({', '.join(plugins)}), which runs only with "
             "your consent; read the code first"
         )
-    typer.echo(f"written to {folder}; try `resnet-tasks predict {folder} IMAGES --out FOLDER`")
+    echo(f"written to {folder}; try `resnet-tasks predict {folder} IMAGES --out FOLDER`")

@@ -26,6 +26,7 @@ from resnet_tasks.cli.assistance.completion import (
     complete_replays,
     complete_runs,
 )
+from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.cli.data_card import print_card
 from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError, RecipeError, RunError
@@ -48,8 +49,7 @@ def replay(
     trust_plugins: Trust = False,
 ) -> None:
     """Repeat a step with a non-finite loss or gradient; exit code 1 if it is finite now."""
-    from rich.console import Console
-
+    from resnet_tasks.runtime.console import Console
     from resnet_tasks.training.guards.replay import print_replay
     from resnet_tasks.training.guards.replay import replay as replay_step
 
@@ -134,8 +134,7 @@ def finetune(
     if recipe is not None:
         _prepare_quickstart_data(recipe, loaded_recipe, data_root)
 
-    from rich.console import Console
-
+    from resnet_tasks.runtime.console import Console
     from resnet_tasks.runtime.signals import TrainingStopped
     from resnet_tasks.training.experiments.cross_validation import finetune_folds
     from resnet_tasks.training.experiments.seeds import finetune_seeds
@@ -203,9 +202,9 @@ def lr_find(
     rate_search = find_learning_rate(
         loaded_recipe, first=first, last=last, steps=steps, data_root=data_root
     )
-    typer.echo(rate_search.describe())
+    echo(rate_search.describe())
     for path in rate_search.write(out):
-        typer.echo(str(path))
+        echo(str(path))
 
 
 @app.command()
@@ -247,12 +246,11 @@ def benchmark(
     if not synthetic:
         _prepare_quickstart_data(recipe, loaded_recipe, data_root)
 
-    from rich.console import Console
-
     from resnet_tasks.files.atomic import write_json
     from resnet_tasks.profiling.step_advice import suggest_changes
     from resnet_tasks.profiling.step_profile import profile_recipe
     from resnet_tasks.profiling.step_report import print_profile
+    from resnet_tasks.runtime.console import Console
 
     profile = profile_recipe(
         loaded_recipe, steps=steps, warm_up=warm_up, synthetic=synthetic, data_root=data_root
@@ -261,7 +259,7 @@ def benchmark(
     print_profile(Console(), profile, sentences)
     if out is not None:
         write_json(out, {**profile.to_json(), "advice": sentences})
-        typer.echo(f"written to {out}")
+        echo(f"written to {out}")
 
 
 def _prepare_process(recipe: Recipe, trusted: bool) -> None:
@@ -335,7 +333,7 @@ def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -
 
     from data_tools.catalog import prepare as run
 
-    typer.echo(f"{folder} does not exist; generating the synthetic cells")
+    echo(f"{folder} does not exist; generating the synthetic cells")
     with show_progress("Generating cells") as advance:
         card = run("cells", None, folder, progress=advance)
     print_card(card, folder, counts=False)  # the training prints the counts of its data

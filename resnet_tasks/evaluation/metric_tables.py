@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.errors import shorten_name
+from resnet_tasks.runtime.console import Text
 from resnet_tasks.structures.evaluation import HEADLINE, Metric, get_class_metric_name
 
 CLASS_COLUMNS = 2

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from resnet_tasks.assemble.labels import build_combined_heads
 from resnet_tasks.errors import RunError
 from resnet_tasks.export.graph import ExportGraph
@@ -35,6 +33,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.plugins import copy_plugins
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.versions import find_versions
 from resnet_tasks.structures.predictions.comparison import Tolerance
 

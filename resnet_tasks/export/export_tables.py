@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.export.export_run import ExportResult
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.number_formats import Count, format_bytes
+from resnet_tasks.runtime.console import Text
 
 
 def build_export_tables(export: ExportResult) -> list[Table]:

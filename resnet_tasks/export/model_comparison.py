@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from resnet_tasks.data.datasets.samples import make_sample
 from resnet_tasks.data.images.find_images import find_images
@@ -23,6 +22,7 @@ from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.predictions.comparison import OutputDifference, Tolerance

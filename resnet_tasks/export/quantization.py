@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
@@ -28,6 +27,7 @@ from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.input_images import HeadInfo, InputImage

@@ -10,7 +10,6 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
@@ -23,6 +22,7 @@ from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor
 from resnet_tasks.inference.sliding_window import SlidingWindowPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
 from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.input_images import HeadInfo, InputImage
 from resnet_tasks.structures.tasks import Outputs

@@ -20,6 +20,7 @@ from typing import TextIO
 
 from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX, create_partial_path, remove_path
+from resnet_tasks.foreign_text import escape_character
 
 ESCAPED = "escape_undecodable"
 """Name of the codec error handler `escape_undecodable`, for text that may contain file names."""
@@ -211,7 +212,7 @@ def json_text(value: object, *, indent: int | None = None, is_lossless: bool = F
     if is_lossless:
         return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     # A backslash inside a JSON string must itself be escaped.
-    return _SURROGATE.sub(lambda match: "\\" + _escape(match[0]), text)
+    return _SURROGATE.sub(lambda match: "\\" + escape_character(match[0]), text)
 
 
 def escape_undecodable(error: UnicodeError) -> tuple[str, int]:
@@ -225,14 +226,7 @@ def escape_undecodable(error: UnicodeError) -> tuple[str, int]:
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(map(_escape, error.object[error.start : error.end])), error.end
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not UTF-8 (PEP 383)
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("ascii", "backslashreplace").decode()
+    return "".join(map(escape_character, error.object[error.start : error.end])), error.end
 
 
 codecs.register_error(ESCAPED, escape_undecodable)

@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import torch
-from rich.console import Console
 
 from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import RunError
@@ -30,6 +29,7 @@ from resnet_tasks.profiling.timeline import (
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.model_cost import measure_peak_bytes
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.runtime.progress import track_progress

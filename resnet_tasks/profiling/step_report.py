@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.number_formats import Count, format_bytes
 from resnet_tasks.profiling.operator_profile import OperatorStats, find_fp32_islands
 from resnet_tasks.profiling.step_profile import StepProfile
+from resnet_tasks.runtime.console import Console, Text
 
 OPERATORS = 12
 """Maximum number of operators in a table."""

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import strftime
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
@@ -30,6 +28,7 @@ from resnet_tasks.number_formats import Count
 from resnet_tasks.runs.evaluate_run import collect_versions, weights_sha256
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE, InferenceOptions
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console, Text
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.tasks import DecisionCollector
 

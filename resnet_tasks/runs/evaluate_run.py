@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
@@ -33,6 +32,7 @@ from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.run_folder.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import InferenceOptions
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.runtime.versions import find_versions
 from resnet_tasks.structures.input_images import HeadInfo

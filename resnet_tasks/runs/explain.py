@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from resnet_tasks.data.datasets.samples import make_sample
 from resnet_tasks.data.images.find_images import find_images, make_output_names
@@ -16,6 +15,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.inference.grad_cam import Explanation, ExplanationQuery, Method, explain
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.visualization.colors import Color, build_palette
 from resnet_tasks.visualization.explanations import ExplanationCaption, draw_explanation

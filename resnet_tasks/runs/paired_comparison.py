@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, JustifyMethod
+from rich.console import JustifyMethod
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.assemble.split_files import Split, find_recipe_data, get_sources
 from resnet_tasks.data.statistics.class_counts import NUM_EXTREMES
@@ -29,6 +28,7 @@ from resnet_tasks.number_formats import Count, format_p_value
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console, Text
 from resnet_tasks.structures.evaluation import HEADLINE, Metric
 
 

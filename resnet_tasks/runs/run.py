@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import build_combined_heads
@@ -33,6 +32,7 @@ from resnet_tasks.run_folder.checkpoint import load_model_weights, load_weights_
 from resnet_tasks.runs.evaluate_run import check_categories, evaluate_and_save, weights_sha256
 from resnet_tasks.runs.evaluation_names import build_evaluation_name
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions, read_calibration
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.image_result import ImageResult
 

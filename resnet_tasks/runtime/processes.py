@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from rich.console import Console
 from torch import distributed, nn
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 
 Value = TypeVar("Value")

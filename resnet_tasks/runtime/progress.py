@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import ConsoleOptions, RenderableType
 from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.spinner import Spinner
-from rich.text import Text
+
+from resnet_tasks.runtime.console import Console, Text
 
 Advance = Callable[..., None]
 """Function that advances a bar by `count` steps (default: 1). `detail` is the text at the end of
@@ -38,7 +39,7 @@ class _Line:
     task: Task
     spinner: Text
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+    def __rich_console__(self, console: Any, options: ConsoleOptions) -> Iterator[Segment]:
         width, task = options.max_width, self.task
         start = Text.assemble(self.spinner, " ", task.description)
         end = Text(" ").join(self._list_texts())
@@ -84,12 +85,11 @@ class _LineColumn(ProgressColumn):
 
     def __init__(self) -> None:
         super().__init__()
-        self._spinner = Spinner("dots", style="progress.spinner")
+        self._spinner = Spinner("dots")
 
     def render(self, task: Task) -> RenderableType:
-        spinner = Text(" ") if task.finished else self._spinner.render(task.get_time())
-        assert isinstance(spinner, Text)
-        return _Line(task, spinner)
+        frame = " " if task.finished else str(self._spinner.render(task.get_time()))
+        return _Line(task, Text(frame, "progress.spinner"))
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch.utils.data import Dataset
 
 from resnet_tasks.assemble.model import get_weights_report
@@ -24,6 +23,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.runtime.processes import (
     SINGLE_PROCESS,

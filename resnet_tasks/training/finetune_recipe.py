@@ -6,8 +6,6 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-
 from resnet_tasks.assemble.labels import build_combined_heads
 from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import RecipeError, ResnetTasksError
@@ -19,6 +17,7 @@ from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device, resolve_precision
 from resnet_tasks.runtime.processes import DistributedContext
 from resnet_tasks.training.finetune import FineTuner

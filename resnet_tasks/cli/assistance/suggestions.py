@@ -12,6 +12,7 @@ import typer
 
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.foreign_names import COMMANDS, OPTIONS, SUBCOMMANDS, normalize_name
+from resnet_tasks.foreign_text import escape_controls
 from resnet_tasks.registry import find_nearest, format_suggestions
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -98,6 +99,7 @@ def explain_unknown_options(words: Sequence[str]) -> Iterator[None]:
         yield
     except _UsageError as error:
         if not hasattr(error, "possibilities"):  # only the error of an unknown option has them
+            error.message = escape_controls(error.message)  # type: ignore[attr-defined]
             raise
         raise ResnetTasksError(_describe_unknown_option(error, words)) from None
 

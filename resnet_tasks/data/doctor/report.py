@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from resnet_tasks.data.coco.problems import FIX_HINT, Finding, Problem, get_severity
@@ -19,6 +17,7 @@ from resnet_tasks.data.splits.write_splits import WrittenSplits
 from resnet_tasks.errors import MAX_LISTED, MAX_NAME, format_list, shorten_name
 from resnet_tasks.files.atomic import json_text, open_atomic
 from resnet_tasks.number_formats import Count
+from resnet_tasks.runtime.console import Console
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
 _SHOWN_IDS = 3
@@ -115,7 +114,7 @@ def print_splits(splits: WrittenSplits, console: Console) -> None:
     for i, (name, numbers) in enumerate(rows, start=1):
         total = sum(numbers) or 1
         cells = (f"{number} ({100 * number / total:.0f} %)" for number in numbers)
-        table.add_row(escape(name), *cells, end_section=i == num_general_rows)
+        table.add_row(name, *cells, end_section=i == num_general_rows)
     console.print(table)
     for note in (*_describe_absent_classes(splits), *splits.notes):
         console.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -12,9 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.data.images.bit_depths import REMEDY
 from resnet_tasks.data.images.intensity import Intensity
@@ -26,6 +24,7 @@ from resnet_tasks.data.statistics.measure import AREA_LIMITS, BINS, DatasetStati
 from resnet_tasks.errors import DataError, shorten_name
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.number_formats import Count
+from resnet_tasks.runtime.console import Console, Text
 
 SHOWN_SIZES = 5
 """Number of image sizes that are listed. Further sizes are only counted."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.splits.splitting import count_objects_per_image
 from resnet_tasks.data.subgroups.subgroups import Subgroups
+from resnet_tasks.runtime.console import Console
 
 
 def count_subgroups(coco: CocoFile, subgroups: Subgroups) -> dict[str, dict[str, Any]]:

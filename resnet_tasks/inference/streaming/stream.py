@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.files.folder_lock import lock_folder
 from resnet_tasks.files.safe_names import require_head_names
@@ -36,6 +34,7 @@ from resnet_tasks.inference.streaming.stream_journal import (
 from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
 from resnet_tasks.inference.streaming.videos import count_announced_frames
 from resnet_tasks.number_formats import Count
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.predictions.base import Prediction

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import Labels, build_labels
@@ -30,6 +29,7 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.evaluate_run import weights_sha256, write_evaluation
 from resnet_tasks.runs.paired_comparison import SavedEvaluation
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.training.experiments.seeds import (
     DEVIATION,

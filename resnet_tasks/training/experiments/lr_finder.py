@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import NonFiniteLossError, RunError
@@ -22,6 +21,7 @@ from resnet_tasks.number_formats import Count
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 
 SMOOTHING = 0.9

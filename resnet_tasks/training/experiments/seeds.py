@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from resnet_tasks.errors import RunError
@@ -19,6 +18,7 @@ from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 

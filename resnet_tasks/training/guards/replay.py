@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from resnet_tasks.assemble.model import build_model
@@ -16,6 +15,7 @@ from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.run_folder.checkpoint import load_weights_file, load_weights_into
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.training.guards.recorded_step import RecordedStep, read_replay
 from resnet_tasks.training.state.loss_reduction import BatchReport, compute_means

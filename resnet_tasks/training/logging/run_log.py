@@ -10,10 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from rich.console import Console
-
 from resnet_tasks.files.atomic import json_text, make_write_error
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.training.logging.gradient_conflict import GradientConflict
 from resnet_tasks.training.logging.loss_spikes import LossIncrease, LossSpike
