@@ -11,7 +11,11 @@ import yaml
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
-from resnet_tasks.run_folder.checkpoint import CHECKPOINTS, HEAD_CHECKPOINT
+from resnet_tasks.run_folder.checkpoint import (
+    CHECKPOINTS,
+    HEAD_CHECKPOINT,
+    find_averaged_file,
+)
 
 FILES = ("ema.safetensors", "model.safetensors", "pytorch_model.bin")
 """Names of weight files, best first: averaged (EMA) weights are preferred if a run has them."""
@@ -58,12 +62,14 @@ def find_in_folder(request: WeightsRequest, folder: Path, checkpoint: str) -> Fo
         checkpoint: Checkpoint of a run to use: `last` or `best`.
 
     Raises:
+        RunError: If the averaged weights of a checkpoint are missing.
         WeightsError: If the folder holds no weights.
     """
     if (folder / "recipe.yaml").is_file():
         return _find_in_run(request, folder, checkpoint)
     for name in FILES:
         if (folder / name).is_file():
+            find_averaged_file(folder)  # raises if it is missing
             run = find_run(folder / name)
             if run is not None:
                 return _make_run_weights(request, run, folder / name, str(folder / name))
@@ -99,6 +105,7 @@ def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> Fold
             f"{request}: the run has no checkpoint {checkpoint} yet; train the run further, or "
             "name another checkpoint"
         )
+    find_averaged_file(place)  # raises if it is missing
     averaged = ", averaged weights" if file.name == FILES[0] else ""
     return _make_run_weights(request, folder, file, f"run {folder} ({checkpoint}{averaged})")
 

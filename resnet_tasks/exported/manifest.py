@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.data.images.preprocessing import Preparation, to_unit_range
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, format_allowed, format_list
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
+from resnet_tasks.number_formats import Count
+from resnet_tasks.structures.evaluation import BACKGROUND
 
 FILE = "export.json"
 LAYOUT = 2
@@ -188,7 +191,7 @@ class Manifest:
 
         Raises:
             RunError: If the folder holds no export, a damaged or newer one, or one with invalid
-                names.
+                names or category ids.
         """
         path = folder / FILE
         if not path.is_file():
@@ -197,13 +200,14 @@ class Manifest:
                 "`resnet-tasks export RUN`"
             )
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
             if value["layout"] != LAYOUT:
                 raise RunError(
                     f"{path} has layout {value['layout']!r}, but this version of resnet-tasks "
                     f"reads {LAYOUT}; export the run again"
                 )
             _require_names(value, path)
+            _require_category_ids(value, path)
             return _manifest_from_json(value)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged ({error!r}); export the run again") from None
@@ -221,6 +225,59 @@ def _require_names(value: Mapping[str, Any], path: Path) -> None:
             f"{path}: the graph of an {value['format']} export is {expected}, got "
             f"{value['graph']!r}; export the run again"
         )
+
+
+def _require_category_ids(value: Mapping[str, Any], path: Path) -> None:
+    """Check that the labels of each head and combiner have different categories of the dataset.
+
+    Raises:
+        RunError: If a label has none, an unknown one, or that of another label.
+    """
+    known_ids = {category["id"] for category in value["categories"]}
+    for key in ("heads", "combine"):
+        for name, head in value[key].items():
+            location, ids, classes = (
+                f"{path}: {key}.{name}.category_ids",
+                head["category_ids"],
+                head["classes"],
+            )
+            if len(ids) != len(classes):
+                raise RunError(
+                    f"{location} has {Count(len(ids)):id} for {Count(len(classes)):class}; export "
+                    "the run again"
+                )
+            # Classes that are not categories of the dataset have the id 0.
+            pairs = zip(ids, classes, strict=True)
+            category_ids = [
+                category_id
+                for category_id, class_name in pairs
+                if category_id != 0 or (key == "heads" and class_name != BACKGROUND)
+            ]
+            _require_known_ids(category_ids, known_ids, location)
+
+
+def _require_known_ids(ids: Sequence[Any], known_ids: Set[int], location: str) -> None:
+    unknown = [i for i in ids if isinstance(i, bool) or i not in known_ids]
+    if unknown:
+        raise RunError(
+            f"{location} has {format_list(unknown)}, but the category ids of the dataset are "
+            f"{format_allowed(sorted(known_ids))}; export the run again"
+        )
+    repeated = [i for i, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise RunError(
+            f"{location} has {format_list(repeated)} more than once, but every class has its own "
+            "category; export the run again"
+        )
+
+
+def _reject_constant(name: str) -> None:
+    """Reject `NaN` and `Infinity`, which Python reads although JSON does not have them.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{name} is not JSON")
 
 
 def _with_tuples(value: Mapping[str, Any]) -> dict[str, Any]:

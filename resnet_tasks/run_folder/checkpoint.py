@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,6 +25,10 @@ CHECKPOINTS = ("last", "best")
 """Names of the checkpoints that every run can have."""
 HEAD_CHECKPOINT = "best-"
 """Start of the names of the checkpoints with the best weights for one head."""
+
+_AVERAGED_KEY = "averaged_weights"
+"""Metadata key of `model.safetensors` that names the file of the averaged weights next to it."""
+_AVERAGED_FILE = "ema.safetensors"
 
 UNPICKLING_ERRORS = (LookupError, ValueError, TypeError, AttributeError)
 """Errors that `torch.load` raises on bytes that are not a torch file."""
@@ -81,9 +85,10 @@ def _write_files(
     ema: Mapping[str, Tensor] | None,
     state: Mapping[str, Any] | None,
 ) -> None:
-    save_file(_detach_weights(model), partial / "model.safetensors")
+    metadata = None if ema is None else {_AVERAGED_KEY: _AVERAGED_FILE}
+    save_file(_detach_weights(model), partial / "model.safetensors", metadata)
     if ema is not None:
-        save_file(_detach_weights(ema), partial / "ema.safetensors")
+        save_file(_detach_weights(ema), partial / _AVERAGED_FILE)
     if state is not None:
         torch.save(dict(state), partial / "state.pt")
     for file in partial.iterdir():
@@ -160,26 +165,80 @@ def load_weights_into(
 
 
 def find_weights_file(folder: Path) -> Path:
-    """Return the path of the weights for prediction: the averaged weights if they exist."""
+    """Return the path of the weights for prediction: the averaged weights if the run has them.
+
+    Raises:
+        RunError: If there is no checkpoint, or its averaged weights are missing.
+    """
     checkpoint = find_checkpoint_folder(folder)
-    ema = checkpoint / "ema.safetensors"
-    return ema if ema.is_file() else checkpoint / "model.safetensors"
+    return find_averaged_file(checkpoint) or checkpoint / "model.safetensors"
+
+
+def find_averaged_file(checkpoint: Path) -> Path | None:
+    """Return the path of a checkpoint's averaged weights; None if its run averages no weights.
+
+    Raises:
+        RunError: If the file is missing.
+    """
+    file = checkpoint / _AVERAGED_FILE
+    if file.is_file():
+        return file
+    # Checkpoints of earlier versions do not name the file, but all checkpoints of a run have one.
+    siblings = checkpoint.parent.glob(f"*/{_AVERAGED_FILE}")
+    is_in_run = checkpoint.parent.name == "checkpoints"
+    if _names_averaged_file(checkpoint / "model.safetensors") or (is_in_run and any(siblings)):
+        raise RunError(
+            f"{checkpoint} lacks {_AVERAGED_FILE}, the averaged weights that its run predicts "
+            "with; restore the file from a copy, or use another checkpoint"
+        )
+    return None
+
+
+def _names_averaged_file(path: Path) -> bool:
+    """Return whether a weights file names a file of averaged weights; False if it is damaged."""
+    try:
+        with safe_open(path, "pt") as tensors:
+            return _AVERAGED_KEY in (tensors.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_model_weights(folder: Path) -> Weights:
-    """Return the weights for prediction: the averaged weights if they exist."""
-    return load_weights_file(find_weights_file(folder))
+    """Return the weights for prediction: the averaged weights if the run has them.
+
+    Raises:
+        RunError: If there is no checkpoint, or its weights are missing, damaged or not finite.
+    """
+    return _load_finite_weights(find_weights_file(folder))
+
+
+def _load_finite_weights(path: Path) -> Weights:
+    weights = load_weights_file(path)
+    non_finite = [name for name, tensor in weights.items() if not _is_finite(tensor)]
+    if non_finite:
+        raise RunError(
+            f"{path} has values that are not finite (NaN or infinity) in "
+            f"{Count(len(non_finite)):tensor}, first {non_finite[0]}; use another checkpoint of "
+            "the run, or train it again"
+        )
+    return weights
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    values = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+    return bool(torch.isfinite(values).all())
 
 
 def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, Any]]:
     """Return everything that resuming needs: trained weights, averaged weights and state.
 
     Raises:
-        RunError: If there is no checkpoint or its state cannot be read.
+        RunError: If there is no checkpoint, its state cannot be read, or its weights are missing,
+            damaged or not finite.
     """
     checkpoint = find_checkpoint_folder(folder)
-    model = load_weights_file(checkpoint / "model.safetensors")
-    ema = checkpoint / "ema.safetensors"
+    model = _load_finite_weights(checkpoint / "model.safetensors")
+    ema = find_averaged_file(checkpoint)
     state = checkpoint / "state.pt"
     if not state.is_file():
         raise RunError(
@@ -191,4 +250,4 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
         raise RunError(
             f"{state} is damaged or not a training state ({get_first_line(error)}); start again"
         ) from None
-    return (model, load_weights_file(ema) if ema.is_file() else None, values)
+    return (model, None if ema is None else _load_finite_weights(ema), values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnet_tasks.data.images.windows import WindowGrid
-from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.errors import DataError, RunError, format_allowed, format_list
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
 from resnet_tasks.inference.outputs_model import CalibratedOutputs, OutputsModel
 from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor
@@ -106,15 +106,19 @@ def build_window_predictor(
     )
 
 
-def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
+def read_calibration(
+    run: Path, weights: str, heads: Collection[str]
+) -> dict[str, TemperatureScaling]:
     """Return head name -> scaling from the run's `calibration.json`.
 
     Args:
         run: Path of the run folder.
         weights: SHA-256 hex digest of the weights that will predict.
+        heads: Names of the run's heads.
 
     Raises:
-        RunError: If the run is not calibrated, or was calibrated with other weights.
+        RunError: If the run is not calibrated, its calibration is damaged or names an unknown head,
+            or it was calibrated with other weights.
     """
     path = run / CALIBRATION_FILE
     remedy = f"`resnet-tasks calibrate {run}`"
@@ -122,9 +126,8 @@ def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
         raise RunError(f"{run} is not calibrated: it has no {CALIBRATION_FILE}; run {remedy} first")
     try:
         calibration: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        heads = {
-            name: TemperatureScaling.from_json(scaling)
-            for name, scaling in calibration["heads"].items()
+        scalings = {
+            name: _read_scaling(name, scaling) for name, scaling in calibration["heads"].items()
         }
         fitted_to = calibration["weights"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -134,4 +137,22 @@ def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
             f"{path} was fitted to other weights (an earlier checkpoint "
             f"{calibration.get('checkpoint')!r}); run {remedy} again with the checkpoint to use"
         )
-    return heads
+    unknown = [name for name in scalings if name not in heads]
+    if unknown:
+        raise RunError(
+            f"{path} calibrates {format_list(unknown)}, but the heads of the run are "
+            f"{format_allowed(heads)}; run {remedy} again"
+        )
+    return scalings
+
+
+def _read_scaling(head: str, plain: Mapping[str, Any]) -> TemperatureScaling:
+    """Return the scaling of a head.
+
+    Raises:
+        ValueError: If a value is not allowed.
+    """
+    try:
+        return TemperatureScaling.from_json(plain)
+    except ValueError as error:
+        raise ValueError(f"heads.{head}.{error}") from None

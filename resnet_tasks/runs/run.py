@@ -117,7 +117,8 @@ class Run(RunDirectory):
         """
         if not inference.calibrated:
             return {}
-        return read_calibration(self.directory, weights_sha256(self.find_checkpoint(checkpoint)))
+        weights = weights_sha256(self.find_checkpoint(checkpoint))
+        return read_calibration(self.directory, weights, self.recipe.heads)
 
     @overload
     def predict(

@@ -133,7 +133,12 @@ class CheckpointManager:
         self._require_same_settings(state["settings"])
         train_step = self._train_step
         load_weights_into(train_step.model, weights, last)
-        if averaged is not None and train_step.averaged_model is not None:
+        if train_step.averaged_model is not None:
+            if averaged is None:
+                raise RunError(
+                    f"{last} lacks ema.safetensors, the averaged weights that training.ema needs; "
+                    "restore the file from a copy, or start a new run"
+                )
             train_step.averaged_model.load_state_dict(averaged)
         self._require_same_epochs(state["batches_per_epoch"])
         threads = torch.get_num_threads()

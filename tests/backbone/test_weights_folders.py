@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.errors import WeightsError
+from resnet_tasks.errors import RunError, WeightsError
 
 TINY = "test_resnet"
 
@@ -68,6 +68,13 @@ def test_averaged_weights_are_preferred(run: Path) -> None:
     backbone = ResNet(TINY, weights=str(run))
     assert_backbone(backbone, whole_model(7))
     assert "averaged" in backbone.weights_description
+
+
+def test_missing_averaged_weights_are_not_replaced_by_the_trained_ones(run: Path) -> None:
+    save_file(whole_model(7), run / "checkpoints" / "best" / "ema.safetensors")
+    for spec in (run, run / "checkpoints" / "last"):
+        with pytest.raises(RunError, match=r"last lacks ema\.safetensors"):
+            ResNet(TINY, weights=str(spec))
 
 
 def test_a_checkpoint_whose_renaming_was_killed(run: Path) -> None:

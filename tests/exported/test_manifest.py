@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.exported.engines import open_engine
-from resnet_tasks.exported.manifest import ExportedHead, Manifest, PixelRange
+from resnet_tasks.exported.manifest import ExportedCombiner, ExportedHead, Manifest, PixelRange
 from resnet_tasks.inference.predictor import FileHandle
 
 PREPARATION = Preparation(1, Resize(32, 64), Intensity("percentile", low=1.0), max_pixels=99)
@@ -52,6 +53,45 @@ def test_unknown_formats_and_missing_files(tmp_path: Path) -> None:
         open_engine(tmp_path / "model.onnx")
     with pytest.raises(DataError, match="'fp64' is unknown"):
         open_engine(tmp_path / "model.onnx", precision="fp64")
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([3], r"heads\.a\.category_ids has 1 id for 2 classes; export"),
+        ([3, 3], r"heads\.a\.category_ids has 3 more than once"),
+        ([3, 91], r"category_ids has 91, but the category ids of the dataset are 3, 90; export"),
+        ([3, 0], r"category_ids has 0, but"),
+        ([3, True], r"category_ids has True, but"),
+        ([3, "90"], r"category_ids has 90, but"),
+        ([3, [90]], r"is damaged"),
+        (3, r"is damaged"),
+    ],
+)
+def test_invalid_category_ids_are_rejected(ids: object, message: str, tmp_path: Path) -> None:
+    MANIFEST.write(tmp_path)
+    contents = json.loads((tmp_path / "export.json").read_text())
+    contents["heads"]["a"]["category_ids"] = ids
+    (tmp_path / "export.json").write_text(json.dumps(contents))
+    with pytest.raises(RunError, match=message):
+        Manifest.read(tmp_path)
+
+
+def test_classes_that_are_not_categories_have_the_id_0(tmp_path: Path) -> None:
+    """A background class of a head, and any number of classes of a combiner."""
+    head = ExportedHead("unet", "semantic_segmentation", ("background", "y"), (0, 90))
+    combiner = ExportedCombiner("c", {"map": "a"}, {}, ("p", "q", "y"), (0, 0, 90))
+    manifest = replace(MANIFEST, heads={"a": head}, combine={"c": combiner})
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest
+
+
+def test_numbers_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
+    MANIFEST.write(tmp_path)
+    path = tmp_path / "export.json"
+    path.write_text(path.read_text().replace("0.25", "NaN"))
+    with pytest.raises(RunError, match="NaN is not JSON"):
+        Manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.xml"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import write_text
@@ -61,6 +62,39 @@ def test_missing_and_damaged_checkpoints_are_explained(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(RunError, match="cannot be read"):
         load_model_weights(tmp_path / "best")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_rejected(value: float, tmp_path: Path) -> None:
+    broken = {"a": torch.ones(2), "b": torch.tensor([1.0, value]), "steps": torch.tensor(7)}
+    save_checkpoint(tmp_path / "last", model=broken, state={"n": 1})
+    message = r"model\.safetensors has values that are not finite .* in 1 tensor, first b; use"
+    with pytest.raises(RunError, match=message):
+        load_model_weights(tmp_path / "last")
+    with pytest.raises(RunError, match=message):
+        load_checkpoint(tmp_path / "last")
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=broken, state={"n": 1})
+    with pytest.raises(RunError, match=r"ema\.safetensors has values that are not finite"):
+        load_checkpoint(tmp_path / "last")
+
+
+def test_missing_averaged_weights_are_not_replaced_by_the_trained_ones(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=WEIGHTS, state={"n": 1})
+    (tmp_path / "last/ema.safetensors").unlink()
+    for load in (load_model_weights, load_checkpoint):
+        with pytest.raises(RunError, match=r"last lacks ema\.safetensors, the averaged weights"):
+            load(tmp_path / "last")
+
+
+def test_checkpoints_of_earlier_versions_tell_by_their_siblings(tmp_path: Path) -> None:
+    """Their `model.safetensors` does not name the averaged weights."""
+    run = tmp_path / "checkpoints"
+    save_checkpoint(run / "last", model=WEIGHTS, state={"n": 1})
+    save_checkpoint(run / "best", model=WEIGHTS)
+    assert torch.equal(load_model_weights(run / "best")["a"], WEIGHTS["a"])  # none is averaged
+    save_file(WEIGHTS, run / "last" / "ema.safetensors")
+    with pytest.raises(RunError, match=r"best lacks ema\.safetensors"):
+        load_model_weights(run / "best")
 
 
 def test_state_with_code_never_runs(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.run_folder.checkpoint import save_checkpoint
 from resnet_tasks.runs.calibrate import build_calibration_table, calibrate
-from resnet_tasks.runs.inference_options import InferenceOptions
+from resnet_tasks.runs.inference_options import InferenceOptions, read_calibration
 from resnet_tasks.runs.run import Run
 from tests.support.consoles import heard, quiet
 from tests.support.random_runs import untrained_run
@@ -103,6 +103,37 @@ def test_a_calibration_is_asked_for_and_holds_for_its_weights_alone(run: Run, ro
     save_checkpoint(run.find_checkpoint(), model=weights)
     with pytest.raises(RunError, match="was fitted to other weights"):
         run.build_predictor(inference=CALIBRATED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slope": float("nan")}, r"heads\.scene\.slope is nan, allowed: a finite number above 0"),
+        ({"slope": 0}, r"heads\.scene\.slope is 0\.0, allowed"),
+        ({"slope": -1}, r"heads\.scene\.slope is -1\.0, allowed"),
+        ({"slope": float("inf")}, r"heads\.scene\.slope is inf, allowed"),
+        ({"intercept": float("-inf")}, r"heads\.scene\.intercept is -inf, allowed: a finite"),
+        ({"field": "boxes"}, r"heads\.scene\.field is 'boxes', allowed: logits or scores"),
+    ],
+)
+def test_invalid_scalings_are_rejected(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    scaling = {"field": "logits", "slope": 0.5, "intercept": 0.0}
+    contents = {"heads": {"scene": scaling | changes}, "weights": "0", "checkpoint": "last"}
+    (tmp_path / "calibration.json").write_text(json.dumps(contents))
+    with pytest.raises(RunError, match=rf"calibration\.json is damaged \({message}"):
+        read_calibration(tmp_path, "0", ["scene"])
+
+
+def test_scalings_of_unknown_heads_are_rejected(tmp_path: Path) -> None:
+    scaling = {"field": "logits", "slope": 0.5, "intercept": 0.0}
+    contents = {"heads": {"scene": scaling, "sky": scaling}, "weights": "0", "checkpoint": "last"}
+    (tmp_path / "calibration.json").write_text(json.dumps(contents))
+    assert set(read_calibration(tmp_path, "0", ["scene", "sky"])) == {"scene", "sky"}
+    message = r"calibrates sky, but the heads of the run are objects, scene; run `resnet-tasks"
+    with pytest.raises(RunError, match=message):
+        read_calibration(tmp_path, "0", ["objects", "scene"])
 
 
 def test_views_and_calibration_go_together(run: Run, root: Path) -> None:

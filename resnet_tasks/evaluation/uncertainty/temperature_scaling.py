@@ -12,6 +12,7 @@ Shape glossary: `N` decisions (pixels, detections, images), `K` classes.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ information."""
 LARGEST_FIT = 500_000
 """Maximum number of decisions in one softmax fit; if there are more, only every k-th one is used.
 """
+SCALED_FIELDS = ("logits", "scores")
+"""Names of the outputs that can be scaled."""
 STEEPEST = 20.0
 """Maximum slope of the fit, whose inverse is the minimum: a perfect model has no finite optimum."""
 TINY = 1e-7  # probabilities closer to 0 or 1 have no finite logit in float32
@@ -103,8 +106,20 @@ class TemperatureScaling:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> TemperatureScaling:
-        """Create the scaling from the output of `to_json`."""
-        return cls(str(plain["field"]), float(plain["slope"]), float(plain["intercept"]))
+        """Create the scaling from the output of `to_json`.
+
+        Raises:
+            ValueError: If a value is not allowed; the message begins with its key.
+        """
+        scaling = cls(str(plain["field"]), float(plain["slope"]), float(plain["intercept"]))
+        if scaling.field not in SCALED_FIELDS:
+            allowed = " or ".join(SCALED_FIELDS)
+            raise ValueError(f"field is {scaling.field!r}, allowed: {allowed}")
+        if not (math.isfinite(scaling.slope) and scaling.slope > 0):
+            raise ValueError(f"slope is {scaling.slope}, allowed: a finite number above 0")
+        if not math.isfinite(scaling.intercept):
+            raise ValueError(f"intercept is {scaling.intercept}, allowed: a finite number")
+        return scaling
 
 
 class TemperatureCollector(ABC):
