@@ -28,6 +28,7 @@ from benchmarks.harness.measurement import (
     read_rows,
 )
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.number_formats import Count
 
 EXCLUDED = {"all": "is this one", "degradation": "trains networks for hours and has no peer"}
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         "failed": failed,
         "measurements": reports,
     }
-    (options.out / "benchmarks.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    (options.out / "benchmarks.json").write_text(encode_json(content, indent=2), encoding="utf-8")
     text = _format_report(reports, is_quick=options.quick)
     (options.out / "benchmarks.md").write_text(text, encoding="utf-8")
     print(text)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.runs.run import load
 from resnet_tasks.testing.head_contract import check_head
+from tests.support.json_files import require_json
 from tests.support.markdown import find_code_blocks
 from tests.support.paths import ROOT
 
@@ -75,8 +77,11 @@ def call(words: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small cells and the run of the README's first command."""
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with small cells and the run of the README's first command.
+
+    After all tests, every JSON file that a command wrote into it is valid.
+    """
     folder = tmp_path_factory.mktemp("readme")
     make_cells(folder / "data" / "cells", train=8, val=4, seed=1)
     install, command = BASH[0].strip().split(" && ")
@@ -88,7 +93,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "objects/AP50" in process.stdout
     assert "scene/mIoU" in process.stdout
     assert "images" in process.stdout
-    return folder
+    yield folder
+    num_files = 0
+    for suffix in (".json", ".jsonl"):
+        for path in folder.rglob(f"*{suffix}"):
+            require_json(path.read_text(encoding="utf-8"), is_lines=suffix == ".jsonl")
+            num_files += 1
+    assert num_files > 8
 
 
 def run_in(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ from time import strftime
 from typing import Any, Literal
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.number_formats import Count, format_bytes
 
 Kind = Literal["same precision", "as it comes", "alone"]
@@ -268,6 +269,6 @@ def finish_report(
     elif getattr(options, "repeats", REPEATS) < REPEATS:
         print(f"medians of {Count(options.repeats):run}; numbers to quote need {REPEATS} runs")
     if options.out is not None:
-        options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(encode_json(content, indent=2) + "\n", encoding="utf-8")
         print(f"written to {options.out}")
     return content

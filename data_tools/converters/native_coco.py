@@ -9,7 +9,6 @@ instead of listed (parts of LIVECell) are read as if they were lists.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -41,6 +40,7 @@ from resnet_tasks.data.doctor.repeated_objects import describe_repeated_objects
 from resnet_tasks.data.images.find_images import FileNameIndex, find_file
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import open_atomic
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.safe_names import is_inside
 from resnet_tasks.number_formats import Count
 
@@ -256,8 +256,8 @@ def _write_coco(
     ]
     with open_atomic(file) as stream:
         top = {"info": info, "licenses": extra.licenses, **extra.top}
-        stream.write(f"{json.dumps(top)[:-1]}, ")
-        stream.write(f'"categories": {json.dumps(categories)}, "images": {json.dumps(images)}, ')
+        stream.write(f"{encode_json(top)[:-1]}, ")
+        stream.write(f'"categories": {encode_json(categories)}, "images": {encode_json(images)}, ')
         stream.write('"annotations": [')
         separator = ""
         for record in coco.images:
@@ -265,7 +265,7 @@ def _write_coco(
                 category_id = coco.categories.ids[annotation.category]
                 fields = extra.annotations.get(annotation.id, {})
                 entry = {**fields, **_build_annotation(annotation, category_id)}
-                stream.write(separator + json.dumps(entry))
+                stream.write(separator + encode_json(entry))
                 separator = ", "
         stream.write("]}")
 

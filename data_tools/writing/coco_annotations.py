@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,6 +9,7 @@ from typing import Any, TextIO
 from data_tools.writing.coco_shapes import Shape
 from data_tools.writing.text_spool import TextSpool
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_encoding import encode_json
 
 
 class CocoAnnotations:
@@ -97,7 +97,7 @@ class CocoAnnotations:
 
     def _write(self, annotation: Mapping[str, Any]) -> None:
         self.counts[annotation["category_id"] - 1] += 1
-        self._spool.add(json.dumps({"id": self._spool.count + 1, **annotation}))
+        self._spool.add(encode_json({"id": self._spool.count + 1, **annotation}))
 
     def _get_category_id(self, image: Mapping[str, Any], category: str) -> int:
         if category not in self.category_ids:

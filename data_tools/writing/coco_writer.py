@@ -13,7 +13,6 @@ folder of the JSON. `sem_seg_file_name` is always relative to the folder of the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from data_tools.writing.split_summary import SplitSummary, describe_ignored_clas
 from resnet_tasks.data.coco.box_formats import BoxFormatCounter
 from resnet_tasks.errors import DataError, format_list
 from resnet_tasks.files.atomic import open_atomic
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.safe_names import require_class_names
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
@@ -319,13 +319,13 @@ class CocoWriter:
         if counts.are_mostly_relative:
             raise DataError(f"{self.split}: {counts.describe_relative()}; {_REPLACE_FRACTIONS}")
         with open_atomic(self.file) as stream:
-            stream.write(f'{{"info": {json.dumps(self._info)}, ')
-            stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')
+            stream.write(f'{{"info": {encode_json(self._info)}, ')
+            stream.write(f'"licenses": {encode_json(self._licenses)}, "images": [')
             for number, record in enumerate(self._images.records):
-                stream.write(f"{', ' if number else ''}{json.dumps(record)}")
+                stream.write(f"{', ' if number else ''}{encode_json(record)}")
             stream.write('], "annotations": [')
             self._annotations.copy_to(stream)
-            stream.write(f'], "categories": {json.dumps(self._categories)}}}')
+            stream.write(f'], "categories": {encode_json(self._categories)}}}')
         objects = dict(zip(self._names, self._annotations.counts, strict=True))
         has_maps = any("sem_seg_file_name" in record for record in self._images.records)
         pixels = (

@@ -11,7 +11,6 @@ that the file comes from (commit and day). Nothing is downloaded.
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resnet_tasks.backbone.catalog import FILE, WeightSet
 from resnet_tasks.backbone.family import list_backbones
 from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.files.json_encoding import encode_json
 
 Results = dict[str, list[dict[str, str]]]
 IMAGE = (1, 3, 224, 224)
@@ -128,11 +128,11 @@ def read_results(file: Path) -> Results:
 
 def format_catalog(content: dict[str, Any]) -> str:
     """Format the catalog as JSON with one line per weight set, so that diffs are readable."""
-    lines = ["{", f'"sources": {json.dumps(content["sources"], indent=2)},', '"variants": {']
+    lines = ["{", f'"sources": {encode_json(content["sources"], indent=2)},', '"variants": {']
     for name, variant in content["variants"].items():
-        sets = ",\n".join(f"  {json.dumps(weight_set)}" for weight_set in variant["weights"])
+        sets = ",\n".join(f"  {encode_json(weight_set)}" for weight_set in variant["weights"])
         head = {key: variant[key] for key in ("parameters", "multiply_adds")}
-        lines.append(f'"{name}": {json.dumps(head)[:-1]}, "weights": [\n{sets}]}},')
+        lines.append(f'"{name}": {encode_json(head)[:-1]}, "weights": [\n{sets}]}},')
     return "\n".join(lines).rstrip(",") + "\n}}\n"
 
 

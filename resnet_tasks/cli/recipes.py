@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -156,8 +155,9 @@ def schema(plugin: PluginFiles = None) -> None:
     """Print the JSON schema of recipes, with which editors complete and check YAML files."""
     load_plugin_files(plugin)
     from resnet_tasks.assemble.recipe_schema import build_recipe_schema
+    from resnet_tasks.files.json_encoding import encode_json
 
-    echo(json.dumps(build_recipe_schema(), indent=2))
+    echo(encode_json(build_recipe_schema(), indent=2))
 
 
 def _explain_recipe(name: str, overrides: Sequence[str], trust_plugins: bool) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from resnet_tasks.errors import RunError, get_first_line
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX, create_partial_path, remove_path
 from resnet_tasks.foreign_text import escape_character
 
@@ -190,7 +190,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as indented JSON with `write_text`."""
+    """Write a value as indented JSON with `write_text`; NaN and infinity are written as null."""
     write_text(path, json_text(value, indent=2) + "\n")
 
 
@@ -201,12 +201,12 @@ def json_text(value: object, *, indent: int | None = None, is_lossless: bool = F
     which UTF-8 cannot encode. They are written as `\xe9`, as `ls` shows them.
 
     Args:
-        value: Value of JSON-compatible types.
+        value: Value of JSON-compatible types; numbers that are not finite are written as null.
         indent: Spaces per nesting level, as for `json.dumps`; None: one line.
         is_lossless: Whether to write `\udce9` instead, which Python reads back and stricter
             readers reject.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    text = encode_json(value, indent=indent, ensure_ascii=False)
     if text.isascii():
         return text
     if is_lossless:

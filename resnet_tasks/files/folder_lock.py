@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import make_folder
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.partial_paths import has_exited
 
 LOCK = ".lock"
@@ -51,7 +52,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         # Only the error message of other processes needs this file: a full disk must not prevent
         # a resume here.
         with suppress(OSError):
-            (folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
+            (folder / OWNER_FILE).write_text(encode_json(owner), encoding="utf-8")
         yield
     finally:
         with suppress(OSError):

@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from resnet_tasks.errors import HubError, RunError
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.safe_names import is_machine_path
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.recipe.path_removal import make_portable
@@ -154,7 +155,7 @@ def _number_duplicates(names: list[str]) -> list[str]:
 
 def _read_without_paths(file: Path) -> bytes:
     value = strip_paths(read_object(file))
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return (encode_json(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _read_log_start(folder: Path) -> bytes:
@@ -167,7 +168,7 @@ def _read_log_start(folder: Path) -> bytes:
         except ValueError:  # cut off by a kill
             continue
         if isinstance(event, dict) and event.get("event") == "start" and "weights" in event:
-            return (json.dumps(strip_paths(event)) + "\n").encode()
+            return (encode_json(strip_paths(event)) + "\n").encode()
     return b""
 
 

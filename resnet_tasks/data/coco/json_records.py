@@ -23,6 +23,7 @@ from resnet_tasks.data.coco.field_values import format_value
 from resnet_tasks.data.coco.top_level import require_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.json_files import parse_json, read_json_bytes
 from resnet_tasks.files.regular_files import read_file_or_pipe
 
@@ -220,7 +221,7 @@ def write_content(
         lists: Entries of `images` and `annotations`, which replace those in `top`.
     """
     for number, (key, value) in enumerate(top.items()):
-        stream.write(f"{',' if number else '{'}\n{json.dumps(key)}: ")
+        stream.write(f"{',' if number else '{'}\n{encode_json(key)}: ")
         if key not in lists:
             stream.write(json_text(value, is_lossless=True))
             continue

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError, format_list, shorten_name
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Evaluator, Metric, ResamplableEvaluator
 
@@ -225,7 +226,9 @@ class Resampling:
             np.zeros((0, self.bootstrap.resamples)),
             *(column[None] for column in self.values.values()),
         ]
-        np.savez_compressed(path, about=np.array(json.dumps(metadata)), values=np.concatenate(rows))
+        np.savez_compressed(
+            path, about=np.array(encode_json(metadata)), values=np.concatenate(rows)
+        )
 
     @classmethod
     def load(cls, path: Path) -> Resampling:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks import errors
 from resnet_tasks.errors import DataError, ResnetTasksError, RunError, get_first_line
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.inference.streaming.sources import Source, Unit
 from resnet_tasks.inference.streaming.stream import DoneBatches, StreamOptions, predict_units
 from resnet_tasks.inference.streaming.stream_journal import BatchResult
@@ -196,7 +197,7 @@ def _restore_paths(result: BatchResult, requested_paths: Mapping[str, str]) -> B
 def _pack_unit(unit: Unit, done_batches: Sequence[int]) -> str:
     """Serialize a unit and the numbers of its finished batches as JSON."""
     sources = [[str(source.path.absolute()), source.name] for source in unit.sources]
-    return json.dumps({"number": unit.number, "sources": sources, "done": list(done_batches)})
+    return encode_json({"number": unit.number, "sources": sources, "done": list(done_batches)})
 
 
 def _unpack_unit(text: str) -> tuple[Unit, list[int]]:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import json_text, make_write_error, open_atomic, write_json
+from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.safe_names import require_head_names
 
 SETTINGS = "stream.json"
@@ -187,7 +188,7 @@ class StreamJournal:
                     for entry in entries:
                         results[head].add({"image_id": number, **entry})
             records.end()
-            images.write(f', "categories": {json.dumps(list(categories))}}}\n')
+            images.write(f', "categories": {encode_json(list(categories))}}}\n')
             for json_list in results.values():
                 json_list.end()
         self._write_unreadable()
