@@ -2,6 +2,7 @@
 
 recipe.yaml          resolved recipe
 classes.json         categories of the dataset and classes of every head
+data.json            hashes of the annotation files and fingerprints of the images
 log.jsonl            one JSON object per line: start, steps, epochs, end
 checkpoints/last     model.safetensors, ema.safetensors (if weights are averaged), state.pt
 checkpoints/best     the same without state.pt

@@ -44,6 +44,7 @@ from resnet_tasks.assemble.split_files import (
 from resnet_tasks.assemble.synthetic_samples import SyntheticSamples, build_synthetic_samples
 from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.model import TaskModel
@@ -164,6 +165,16 @@ class TrainingSetup:
             require_best_metric(recipe, labels, model)
         samples = build_synthetic_samples(recipe, labels, model)
         return cls(recipe, labels, model, samples, samples)
+
+    def list_files(self) -> dict[str, tuple[CocoFile, ...]]:
+        """Return split -> annotation files; empty for generated samples."""
+        train = self.samples.images if isinstance(self.samples, TiledDataset) else self.samples
+        splits = {"train": train, "val": self.val}
+        return {
+            split: dataset.files
+            for split, dataset in splits.items()
+            if isinstance(dataset, CocoDataset)
+        }
 
     def describe(self) -> str:
         """Return the name, backbone, heads and number of parameters, in one sentence."""

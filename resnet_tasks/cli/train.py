@@ -83,6 +83,13 @@ def finetune(
             autocompletion=complete_runs,
         ),
     ] = None,
+    accept_changed_data: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-data",
+            help="Resume although annotations or images have changed; the run records it",
+        ),
+    ] = False,
     seeds: Annotated[
         int,
         typer.Option(
@@ -114,6 +121,8 @@ def finetune(
     Example: resnet-tasks finetune quickstart training.epochs=3
     """
     run_to_resume = None
+    if accept_changed_data and resume is None:
+        raise RunError("--accept-changed-data needs --resume RUN; omit it for a new run")
     if resume is not None:
         run_to_resume = _read_resumed_run(resume, recipe, overrides, out)
         loaded_recipe = run_to_resume.recipe
@@ -156,6 +165,7 @@ def finetune(
             dry_run=dry_run,
             data_root=data_root,
             console=Console(),
+            accept_changed_data=accept_changed_data,
         )
     except TrainingStopped as stopped:
         print_message(str(stopped), "stopped:")

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from resnet_tasks.assemble.labels import build_combined_heads
+from resnet_tasks.assemble.split_files import find_recipe_data
 from resnet_tasks.assemble.training_setup import TrainingSetup
 from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.metric_tables import build_metric_tables
@@ -20,6 +21,7 @@ from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device, resolve_precision
 from resnet_tasks.runtime.processes import DistributedContext
+from resnet_tasks.training.data_changes import record_data, require_same_data
 from resnet_tasks.training.finetune import FineTuner
 from resnet_tasks.training.logging.trackers import require_trackers
 from resnet_tasks.training.state.balancing import LOSS_BALANCERS
@@ -34,6 +36,7 @@ def finetune_recipe(
     dry_run: bool = False,
     data_root: Path | None = None,
     console: Console | None = None,
+    accept_changed_data: bool = False,
 ) -> Run | None:
     """Fine-tune the model of a recipe and evaluate its last checkpoint on val.
 
@@ -48,6 +51,8 @@ def finetune_recipe(
             anything.
         data_root: Folder of the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
         console: Console for progress and the final table; default: standard output.
+        accept_changed_data: Whether to resume although annotations or images have changed, which
+            the run records.
 
     Returns:
         The run; None after a dry run.
@@ -72,6 +77,7 @@ def finetune_recipe(
                 dry_run=dry_run,
                 data_root=data_root,
                 console=processes.select_console(console or Console()),
+                accept_changed_data=accept_changed_data,
             )
         if run is not None and processes.is_main:
             _evaluate_run(run, data_root, console or Console(), time.monotonic() - started)
@@ -88,6 +94,7 @@ def _finetune_in_all_processes(
     dry_run: bool,
     data_root: Path | None,
     console: Console,
+    accept_changed_data: bool,
 ) -> Run | None:
     """Run `finetune_recipe` up to the last checkpoint, in every process."""
     setup = TrainingSetup.from_recipe(
@@ -102,15 +109,22 @@ def _finetune_in_all_processes(
     if dry_run:
         _print_cost(setup, processes, console)
         return None
+    data = setup.list_files(), find_recipe_data(recipe, data_root)
     if resume is None:
         name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = out or Path("runs") / name
         processes.run_on_main(lambda: enter_folder_lock(lock_stack, folder))
         run = processes.run_on_main(lambda: Run.create(folder, recipe, setup.labels))
+        processes.run_on_main(lambda: record_data(run.directory, *data, console))
     else:
         resume.require_unchanged(recipe, setup.labels)
         run = Run(resume.directory, recipe, setup.labels)  # `resume` may hold a model from before
         processes.run_on_main(lambda: enter_folder_lock(lock_stack, run.directory))
+        processes.run_on_main(
+            lambda: require_same_data(
+                run.directory, *data, console, accept_changes=accept_changed_data
+            )
+        )
     fine_tuner = FineTuner(
         setup.model,
         setup.samples,

@@ -189,6 +189,10 @@ def test_resume_takes_the_recipe_of_the_run_and_no_changes(
     assert trained[0]["recipe"].name == "cells"
     assert trained[0]["resume"].directory == run_folder
     assert trained[0]["resume"].recipe is trained[0]["recipe"]
+    assert trained[0]["accept_changed_data"] is False
+    assert run("finetune", "--resume", run_folder, "--accept-changed-data").exit_code == 0
+    assert trained[1]["accept_changed_data"] is True
+    assert "needs --resume RUN" in mistake("finetune", "quickstart", "--accept-changed-data")
     told = mistake("finetune", "training.epochs=3", "--resume", run_folder)
     assert "omit training.epochs=3" in told
     told = mistake("finetune", "quickstart", "training.seed=3", "--resume", run_folder)
@@ -198,7 +202,7 @@ def test_resume_takes_the_recipe_of_the_run_and_no_changes(
     )
     assert "omit --out" in mistake("finetune", "--resume", run_folder, "--out", "x")
     assert "is not a run folder" in mistake("finetune", "--resume", run_folder.parent)
-    assert len(trained) == 1
+    assert len(trained) == 2
 
 
 def test_finetune_needs_a_recipe() -> None:

@@ -62,6 +62,7 @@ def test_folder_holds_what_the_design_names(run: Run) -> None:
     assert {
         "recipe.yaml",
         "classes.json",
+        "data.json",
         "log.jsonl",
         "checkpoints/last/model.safetensors",
         "checkpoints/last/ema.safetensors",
@@ -212,6 +213,26 @@ def test_resume_of_a_finished_run_changes_no_weights(run: Run, data: Path, recip
     before = (run.directory / "checkpoints/last/model.safetensors").read_bytes()
     finetune_recipe(recipe, resume=run.directory, data_root=data, console=quiet())
     assert (run.directory / "checkpoints/last/model.safetensors").read_bytes() == before
+
+
+def test_resume_with_changed_data_is_refused_unless_accepted(
+    run: Run, data: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "cells", tmp_path / "cells")
+    shutil.copytree(run.directory, tmp_path / "run")
+    finetune_recipe(recipe, resume=tmp_path / "run", data_root=tmp_path, console=quiet())  # a copy
+    path = sorted((tmp_path / "cells/semantic").rglob("*.png"))[0]
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(RunError, match=rf"1 label map of \d+ of train\.json .*{path.name}"):
+        finetune_recipe(recipe, resume=tmp_path / "run", data_root=tmp_path, console=quiet())
+    finetune_recipe(
+        recipe,
+        resume=tmp_path / "run",
+        data_root=tmp_path,
+        console=quiet(),
+        accept_changed_data=True,
+    )
+    assert "data_changed" in (tmp_path / "run/log.jsonl").read_text()
 
 
 def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:

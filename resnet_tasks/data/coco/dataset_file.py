@@ -182,18 +182,25 @@ class CocoFile:
         )
         return [note]
 
+    def iter_images(self) -> Iterator[tuple[str, Path]]:
+        """Yield the file name and the path of each image, in file order."""
+        for position in range(len(self.images)):
+            name = self.images.get_file_name(position)
+            yield name, self._locate(name)
+
+    def iter_label_maps(self) -> Iterator[tuple[str, Path]]:
+        """Yield the file name and the path of each semantic map, in file order."""
+        for _, optional_fields in self.images.iter_optional_fields():
+            if "semantic" in optional_fields:
+                yield optional_fields["semantic"], self.sem_seg_root / optional_fields["semantic"]
+
     def _iter_files(self) -> Iterator[Path]:
         """Yield the paths of all images, then of all semantic maps."""
-        names = map(self.images.get_file_name, range(len(self.images)))
-        yield from map(self._locate, names)
+        yield from (path for _, path in self.iter_images())
         yield from self._list_maps()
 
     def _list_maps(self) -> list[Path]:
-        return [
-            self.sem_seg_root / optional_fields["semantic"]
-            for _, optional_fields in self.images.iter_optional_fields()
-            if "semantic" in optional_fields
-        ]
+        return [path for _, path in self.iter_label_maps()]
 
 
 def _pack_images(images: Sequence[ImageRecord]) -> PackedImages:

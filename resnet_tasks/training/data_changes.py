@@ -1,0 +1,159 @@
+"""Record of a run's training data, `data.json`, which a resumed run compares with the files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.datasets.data_fingerprint import FileFingerprint
+from resnet_tasks.errors import RunError
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.training.logging.run_log import RunLog
+
+FILE = "data.json"
+FORMAT = 1
+"""Format version of the file."""
+ACCEPT = "--accept-changed-data"
+
+Splits = Mapping[str, Sequence[CocoFile]]
+"""Split -> annotation files."""
+Fingerprints = dict[str, list[FileFingerprint]]
+
+
+def record_data(run: Path, splits: Splits, folder: Path, console: Console) -> None:
+    """Write the fingerprint of the data of a new run to its `data.json`.
+
+    Args:
+        run: Path of the run folder.
+        splits: Annotation files of train and val.
+        folder: Folder of the data.
+        console: Console for progress.
+    """
+    _write(run, _compute_fingerprints(splits, folder, console), [])
+
+
+def require_same_data(
+    run: Path, splits: Splits, folder: Path, console: Console, *, accept_changes: bool = False
+) -> None:
+    """Require that the data of a resumed run is that which it was started with.
+
+    Accepted changes are recorded in `data.json` and `log.jsonl`. A run without `data.json`, of an
+    earlier version, gets one.
+
+    Args:
+        run: Path of the run folder.
+        splits: Annotation files of train and val.
+        folder: Folder of the data.
+        console: Console for progress and notes.
+        accept_changes: Whether to continue with changed data.
+
+    Raises:
+        RunError: If the data has changed, or `data.json` is damaged, unless `accept_changes`.
+    """
+    current = _compute_fingerprints(splits, folder, console)
+    if not (run / FILE).is_file():
+        console.print(
+            f"note: {run} has no {FILE}, because an earlier version started it: changes of its "
+            "data up to now go unnoticed",
+            highlight=False,
+            markup=False,
+        )
+        _write(run, current, [])
+        return
+    recorded, accepted = _read(run, accept_changes=accept_changes)
+    changes = (
+        [f"{FILE} was damaged"] if recorded is None else _list_changes(recorded, current, splits)
+    )
+    if not changes:
+        return
+    description = "; ".join(changes)
+    if not accept_changes:
+        raise RunError(
+            f"the data of the run {run} has changed since it was recorded: {description}; restore "
+            f"the original files, or accept the changes: {_format_command(run)}"
+        )
+    console.print(
+        f"note: continuing with changed data ({ACCEPT}): {description}",
+        highlight=False,
+        markup=False,
+    )
+    RunLog(run, console).log("data_changed", changes=changes)
+    entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "changes": changes}
+    _write(run, current, [*accepted, entry])
+
+
+def _format_command(run: Path) -> str:
+    return f"`resnet-tasks finetune --resume {run} {ACCEPT}`"
+
+
+def _compute_fingerprints(splits: Splits, folder: Path, console: Console) -> Fingerprints:
+    num_images = sum(len(file.images) for files in splits.values() for file in files)
+    with track_progress(console, "Checking the data", num_images) as advance:
+        compute = partial(FileFingerprint.from_file, folder=folder, advance=advance)
+        return {split: [compute(file) for file in files] for split, files in splits.items()}
+
+
+def _list_changes(recorded: Fingerprints, current: Fingerprints, splits: Splits) -> list[str]:
+    changes = []
+    for split, files in splits.items():
+        before, now = recorded.get(split, []), current[split]
+        if len(before) != len(now):
+            changes.append(f"{split} had {len(before)} annotation files, now {len(now)}")
+            continue
+        for old, new, file in zip(before, now, files, strict=True):
+            changes += old.describe_changes(new, file)
+    return list(dict.fromkeys(changes))  # the folds of a file are parts of train and of val
+
+
+def _write(run: Path, fingerprints: Fingerprints, accepted: Sequence[Mapping[str, Any]]) -> None:
+    write_json(
+        run / FILE,
+        {
+            "format": FORMAT,
+            "splits": {
+                split: [fingerprint.to_json() for fingerprint in files]
+                for split, files in fingerprints.items()
+            },
+            "accepted_changes": list(accepted),
+        },
+    )
+
+
+def _read(run: Path, *, accept_changes: bool) -> tuple[Fingerprints | None, list[dict[str, Any]]]:
+    """Return the recorded fingerprints and the accepted changes.
+
+    Args:
+        run: Path of the run folder.
+        accept_changes: Whether to return None for a damaged file.
+
+    Raises:
+        RunError: If the file is damaged, or of another format version.
+    """
+    path = run / FILE
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        if contents["format"] != FORMAT:
+            raise RunError(
+                f"{path} has the format {contents['format']!r}, but this version of resnet-tasks "
+                f"reads {FORMAT}; resume with the version that started the run"
+            )
+        fingerprints = {
+            split: [FileFingerprint.from_json(file) for file in files]
+            for split, files in contents["splits"].items()
+        }
+        return fingerprints, list(contents["accepted_changes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if accept_changes:
+            return None, []
+        raise RunError(
+            f"{path} is damaged ({error}), so that changes of the data cannot be found; restore it "
+            f"from a copy, or accept the data as it is: {_format_command(run)}"
+        ) from None

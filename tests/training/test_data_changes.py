@@ -1,0 +1,112 @@
+"""A resumed run notices that its data has changed, and continues with it only if asked to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from data_tools.converters.synthetic import make_cells
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.errors import RunError
+from resnet_tasks.training.data_changes import record_data, require_same_data
+from tests.support.consoles import heard, quiet
+
+
+def read_splits(folder: Path) -> dict[str, list[CocoFile]]:
+    return {split: [read_coco(folder / f"{split}.json")] for split in ("train", "val")}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    make_cells(tmp_path / "cells", train=3, val=1, seed=5, size=(96, 96))
+    return tmp_path / "cells"
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record_data(folder, read_splits(data), data, quiet())
+    return folder
+
+
+def check(run: Path, data: Path, *, accept: bool = False) -> str:
+    console: Console = quiet()
+    require_same_data(run, read_splits(data), data, console, accept_changes=accept)
+    return heard(console)
+
+
+def change_image(data: Path) -> str:
+    path = sorted((data / "images/train").iterdir())[0]
+    path.write_bytes(path.read_bytes() + b"\n")
+    return path.name
+
+
+def change_annotations(data: Path) -> None:
+    path = data / "val.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1))
+
+
+def test_unchanged_data_is_resumed_without_a_word(run: Path, data: Path) -> None:
+    before = (run / "data.json").read_bytes()
+    assert check(run, data) == ""
+    assert (run / "data.json").read_bytes() == before
+    assert [path.name for path in run.iterdir()] == ["data.json"]
+
+
+def test_changed_data_is_refused_until_it_is_accepted(run: Path, data: Path) -> None:
+    name = change_image(data)
+    change_annotations(data)
+    message = (
+        rf"the data of the run \S+ has changed since it was recorded: 1 image of 3 of train\.json "
+        rf"differs \(\S*{name}\); val\.json has another content; restore the original files, or "
+        r"accept the changes: `resnet-tasks finetune --resume \S+ --accept-changed-data`"
+    )
+    before = (run / "data.json").read_bytes()
+    for _ in range(2):
+        with pytest.raises(RunError, match=message):
+            check(run, data)
+    assert (run / "data.json").read_bytes() == before
+    assert "continuing with changed data (--accept-changed-data): 1 image of 3" in " ".join(
+        check(run, data, accept=True).split()
+    )
+    (accepted,) = json.loads((run / "data.json").read_text())["accepted_changes"]
+    assert accepted["changes"][1] == "val.json has another content"
+    event = json.loads((run / "log.jsonl").read_text())
+    assert (event["event"], event["changes"]) == ("data_changed", accepted["changes"])
+    assert check(run, data) == ""  # the changed data is now that of the run
+    change_image(data)
+    check(run, data, accept=True)
+    assert len(json.loads((run / "data.json").read_text())["accepted_changes"]) == 2
+
+
+def test_a_run_of_an_earlier_version_resumes_with_a_note(run: Path, data: Path) -> None:
+    (run / "data.json").unlink()
+    assert "has no data.json, because an earlier version started it" in " ".join(
+        check(run, data).split()
+    )
+    change_image(data)
+    with pytest.raises(RunError, match="has changed"):
+        check(run, data)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 1, "splits": {"a": [1]}}'])
+def test_a_damaged_record_is_named(text: str, run: Path, data: Path) -> None:
+    (run / "data.json").write_text(text)
+    with pytest.raises(
+        RunError, match=r"data\.json is damaged .* as it is: `resnet-tasks finetune"
+    ):
+        check(run, data)
+    assert "data.json was damaged" in check(run, data, accept=True)
+    assert check(run, data) == ""
+
+
+def test_a_record_of_a_later_version_is_refused(run: Path, data: Path) -> None:
+    (run / "data.json").write_text('{"format": 2}')
+    for accept in (False, True):
+        with pytest.raises(RunError, match=r"data\.json has the format 2, but .* reads 1"):
+            check(run, data, accept=accept)
