@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
@@ -65,6 +66,20 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert not all(torch.equal(whole[name], whole_ema[name]) for name in whole)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_run_does_not_resume_without_its_averaged_weights(
+    is_named: bool, tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    """Whether or not the checkpoint names them, as those of earlier versions do not."""
+    options = one_epoch(tiny_model(), shapes, tmp_path)
+    last = tmp_path / "checkpoints" / "last"
+    (last / "ema.safetensors").unlink()
+    if not is_named:
+        save_file(load_file(last / "model.safetensors"), last / "model.safetensors")
+    with pytest.raises(RunError, match=r"last lacks ema\.safetensors, the averaged weights that"):
+        finetune(tiny_model(), shapes, None, options, out=tmp_path, resume=True, **QUIET)
 
 
 def one_epoch(model: TaskModel, shapes: Dataset[Sample], out: Path) -> TrainingRecipe:
