@@ -28,66 +28,83 @@ Splits = Mapping[str, Sequence[CocoFile]]
 Fingerprints = dict[str, list[FileFingerprint]]
 
 
-def record_data(run: Path, splits: Splits, folder: Path, console: Console) -> None:
-    """Write the fingerprint of the data of a new run to its `data.json`.
-
-    Args:
-        run: Path of the run folder.
-        splits: Annotation files of train and val.
-        folder: Folder of the data.
-        console: Console for progress.
-    """
-    _write(run, _compute_fingerprints(splits, folder, console), [])
-
-
-def require_same_data(
-    run: Path, splits: Splits, folder: Path, console: Console, *, accept_changes: bool = False
-) -> None:
-    """Require that the data of a resumed run is that which it was started with.
-
-    Accepted changes are recorded in `data.json` and `log.jsonl`. A run without `data.json`, of an
-    earlier version, gets one.
+class DataRecord:
+    """Record of the data of a run in its `data.json`.
 
     Args:
         run: Path of the run folder.
         splits: Annotation files of train and val.
         folder: Folder of the data.
         console: Console for progress and notes.
-        accept_changes: Whether to continue with changed data.
-
-    Raises:
-        RunError: If the data has changed, or `data.json` is damaged, unless `accept_changes`.
     """
-    current = _compute_fingerprints(splits, folder, console)
-    if not (run / FILE).is_file():
-        console.print(
-            f"note: {run} has no {FILE}, because an earlier version started it: changes of its "
-            "data up to now go unnoticed",
-            highlight=False,
-            markup=False,
+
+    def __init__(self, run: Path, splits: Splits, folder: Path, console: Console) -> None:
+        self._run = run
+        self._splits = splits
+        self._folder = folder
+        self._console = console
+        self._current: Fingerprints | None = None
+        self._accepted: list[dict[str, Any]] = []  # entries of earlier resumes and of this one
+        self._changes: list[str] = []
+
+    def require_same(self, *, accept_changes: bool = False) -> None:
+        """Require that the data of a resumed run is that which it was started with.
+
+        A run of an earlier version, without `data.json`, is accepted with a note.
+
+        Args:
+            accept_changes: Whether to continue with changed data.
+
+        Raises:
+            RunError: If the data has changed or `data.json` is damaged, unless `accept_changes`.
+        """
+        self._current = current = _compute_fingerprints(self._splits, self._folder, self._console)
+        if not (self._run / FILE).is_file():
+            self._print(
+                f"note: {self._run} has no {FILE}, because an earlier version started it: changes "
+                "of its data up to now go unnoticed"
+            )
+            return
+        recorded, self._accepted = _read(self._run, accept_changes=accept_changes)
+        self._changes = (
+            [f"{FILE} was damaged"]
+            if recorded is None
+            else _list_changes(recorded, current, self._splits)
         )
-        _write(run, current, [])
-        return
-    recorded, accepted = _read(run, accept_changes=accept_changes)
-    changes = (
-        [f"{FILE} was damaged"] if recorded is None else _list_changes(recorded, current, splits)
-    )
-    if not changes:
-        return
-    description = "; ".join(changes)
-    if not accept_changes:
-        raise RunError(
-            f"the data of the run {run} has changed since it was recorded: {description}; restore "
-            f"the original files, or accept the changes: {_format_command(run)}"
+        if not self._changes:
+            return
+        description = "; ".join(self._changes)
+        if not accept_changes:
+            raise RunError(
+                f"the data of the run {self._run} has changed since it was recorded: "
+                f"{description}; restore the original files, or accept the changes: "
+                f"{_format_command(self._run)}"
+            )
+        self._print(f"note: continuing with changed data ({ACCEPT}): {description}")
+
+    def write(self) -> None:
+        """Write `data.json`, and an event in `log.jsonl` if changes were accepted."""
+        if self._changes:
+            RunLog(self._run, self._console).log("data_changed", changes=self._changes)
+            entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "changes": self._changes}
+            self._accepted.append(entry)
+        fingerprints = self._current or _compute_fingerprints(
+            self._splits, self._folder, self._console
         )
-    console.print(
-        f"note: continuing with changed data ({ACCEPT}): {description}",
-        highlight=False,
-        markup=False,
-    )
-    RunLog(run, console).log("data_changed", changes=changes)
-    entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "changes": changes}
-    _write(run, current, [*accepted, entry])
+        write_json(
+            self._run / FILE,
+            {
+                "format": FORMAT,
+                "splits": {
+                    split: [fingerprint.to_json() for fingerprint in files]
+                    for split, files in fingerprints.items()
+                },
+                "accepted_changes": self._accepted,
+            },
+        )
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
 
 
 def _format_command(run: Path) -> str:
@@ -111,20 +128,6 @@ def _list_changes(recorded: Fingerprints, current: Fingerprints, splits: Splits)
         for old, new, file in zip(before, now, files, strict=True):
             changes += old.describe_changes(new, file)
     return list(dict.fromkeys(changes))  # the folds of a file are parts of train and of val
-
-
-def _write(run: Path, fingerprints: Fingerprints, accepted: Sequence[Mapping[str, Any]]) -> None:
-    write_json(
-        run / FILE,
-        {
-            "format": FORMAT,
-            "splits": {
-                split: [fingerprint.to_json() for fingerprint in files]
-                for split, files in fingerprints.items()
-            },
-            "accepted_changes": list(accepted),
-        },
-    )
 
 
 def _read(run: Path, *, accept_changes: bool) -> tuple[Fingerprints | None, list[dict[str, Any]]]:

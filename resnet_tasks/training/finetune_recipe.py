@@ -21,7 +21,7 @@ from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device, resolve_precision
 from resnet_tasks.runtime.processes import DistributedContext
-from resnet_tasks.training.data_changes import record_data, require_same_data
+from resnet_tasks.training.data_changes import DataRecord
 from resnet_tasks.training.finetune import FineTuner
 from resnet_tasks.training.logging.trackers import require_trackers
 from resnet_tasks.training.state.balancing import LOSS_BALANCERS
@@ -109,22 +109,20 @@ def _finetune_in_all_processes(
     if dry_run:
         _print_cost(setup, processes, console)
         return None
-    data = setup.list_files(), find_recipe_data(recipe, data_root)
     if resume is None:
         name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = out or Path("runs") / name
         processes.run_on_main(lambda: enter_folder_lock(lock_stack, folder))
         run = processes.run_on_main(lambda: Run.create(folder, recipe, setup.labels))
-        processes.run_on_main(lambda: record_data(run.directory, *data, console))
     else:
         resume.require_unchanged(recipe, setup.labels)
         run = Run(resume.directory, recipe, setup.labels)  # `resume` may hold a model from before
         processes.run_on_main(lambda: enter_folder_lock(lock_stack, run.directory))
-        processes.run_on_main(
-            lambda: require_same_data(
-                run.directory, *data, console, accept_changes=accept_changed_data
-            )
-        )
+    data_record = DataRecord(
+        run.directory, setup.list_files(), find_recipe_data(recipe, data_root), console
+    )
+    if resume is not None:
+        processes.run_on_main(lambda: data_record.require_same(accept_changes=accept_changed_data))
     fine_tuner = FineTuner(
         setup.model,
         setup.samples,
@@ -140,6 +138,8 @@ def _finetune_in_all_processes(
     )
     if resume is not None:
         fine_tuner.resume()
+    # Only now: accepted changes are not recorded if the run cannot be resumed with them.
+    processes.run_on_main(data_record.write)
     fine_tuner.run()
     return run
 

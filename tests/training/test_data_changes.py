@@ -12,7 +12,7 @@ from data_tools.converters.synthetic import make_cells
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import RunError
-from resnet_tasks.training.data_changes import record_data, require_same_data
+from resnet_tasks.training.data_changes import DataRecord
 from tests.support.consoles import heard, quiet
 
 
@@ -30,13 +30,16 @@ def data(tmp_path: Path) -> Path:
 def run(data: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
-    record_data(folder, read_splits(data), data, quiet())
+    DataRecord(folder, read_splits(data), data, quiet()).write()
     return folder
 
 
-def check(run: Path, data: Path, *, accept: bool = False) -> str:
+def check(run: Path, data: Path, *, accept: bool = False, write: bool = True) -> str:
     console: Console = quiet()
-    require_same_data(run, read_splits(data), data, console, accept_changes=accept)
+    record = DataRecord(run, read_splits(data), data, console)
+    record.require_same(accept_changes=accept)
+    if write:
+        record.write()
     return heard(console)
 
 
@@ -82,6 +85,16 @@ def test_changed_data_is_refused_until_it_is_accepted(run: Path, data: Path) -> 
     change_image(data)
     check(run, data, accept=True)
     assert len(json.loads((run / "data.json").read_text())["accepted_changes"]) == 2
+
+
+def test_changes_are_accepted_only_if_the_run_can_be_resumed(run: Path, data: Path) -> None:
+    """Otherwise the original files, once restored, would count as changed."""
+    path = data / "val.json"
+    original = path.read_text()
+    change_annotations(data)
+    assert "val.json has another content" in check(run, data, accept=True, write=False)
+    path.write_text(original)
+    assert check(run, data) == ""
 
 
 def test_a_run_of_an_earlier_version_resumes_with_a_note(run: Path, data: Path) -> None:
