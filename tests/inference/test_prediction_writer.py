@@ -48,6 +48,39 @@ def test_names_of_outputs_are_unique() -> None:
     assert make_output_names(files) == ["a", "a-2", "a-2-2", "b", "a-3"]
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["n" * 251 + ".png"] * 2, ["n" * 251, "n" * 249 + "-2"]),
+        (
+            ["n" * 255, "n" * 252 + ".py", "n" * 251],
+            ["n" * 251, "n" * 249 + "-2", "n" * 249 + "-3"],
+        ),
+        (["\u00e4" * 125 + ".png"] * 2, ["\u00e4" * 125, "\u00e4" * 124 + "-2"]),
+        (
+            ["\U0001f600" * 62 + "abc.png"] * 2,
+            ["\U0001f600" * 62 + "abc", "\U0001f600" * 62 + "a-2"],
+        ),
+        (["\udcff" * 250 + ".png"] * 2, ["\udcff" * 250, "\udcff" * 249 + "-2"]),
+        (["...mp4", "..png", "...mp4.png"], ["...mp4", "..png", "...mp4-2"]),
+    ],
+)
+def test_names_of_outputs_are_valid(names: list[str], expected: list[str], tmp_path: Path) -> None:
+    """The suffix `.png` leaves 251 of the 255 bytes of a file name."""
+    output_names = make_output_names([Path(str(i), name) for i, name in enumerate(names)])
+    assert output_names == expected
+    writer = PredictionWriter(tmp_path / "out", {"objects": ("a", "b")}, {"objects": (1, 2)})
+    for name in output_names:
+        writer.draw(name, np.zeros((4, 4, 3), np.uint8), {})
+        writer.draw(f"{name}/000001", np.zeros((4, 4, 3), np.uint8), {})
+    drawings = tmp_path / "out/overlays"
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert {path.name for path in drawings.iterdir() if path.is_file()} == {
+        f"{name}.png" for name in expected
+    }
+    assert {path.parent.name for path in drawings.glob("*/000001.png")} == set(expected)
+
+
 def detections() -> Detections:
     boxes = torch.tensor([[1.0, 2, 4, 8], [0, 0, 2, 2]])
     return Detections(boxes, torch.tensor([0.75, 0.25]), torch.tensor([1, 0]))

@@ -21,6 +21,8 @@ _SYSTEM_NAMES = frozenset(
     )
 )
 """Names without a leading dot of files and folders of operating systems and NAS, lower case."""
+MAX_OUTPUT_NAME = 255 - len(".png")
+"""Maximum length of an output name in bytes: file systems allow 255 bytes with the suffix."""
 
 
 def is_system_name(name: str) -> bool:
@@ -162,18 +164,35 @@ def describe_other_files(paths: Iterable[Path], *, recursive: bool = False) -> s
 
 
 def make_output_names(files: Sequence[Path]) -> list[str]:
-    """Return one output name per file: its stem, with a number if the stem is already used."""
+    """Return one output name per file: its stem, with a number if the stem is already used.
+
+    Names are at most `MAX_OUTPUT_NAME` bytes long; a longer stem is cut. A stem of dots only, as
+    that of `...mp4`, would name another folder, so that the complete file name is used.
+    """
     names: list[str] = []
     used_names: set[str] = set()
     numbers: dict[str, int] = {}  # next number per stem; thousands of files may share one
     for file in files:
-        name, number = file.stem, numbers.get(file.stem, 2)
+        stem = _shorten_stem(file.stem if file.stem.strip(".") else file.name)
+        name, number = stem, numbers.get(stem, 2)
         while name in used_names:
-            name, number = f"{file.stem}-{number}", number + 1
-        numbers[file.stem] = number
+            name, number = _shorten_stem(stem, f"-{number}"), number + 1
+        numbers[stem] = number
         used_names.add(name)
         names.append(name)
     return names
+
+
+def _shorten_stem(stem: str, ending: str = "") -> str:
+    """Return a stem with an ending, cut between its characters to at most `MAX_OUTPUT_NAME` bytes.
+
+    File names that are not valid UTF-8 are measured as they are stored.
+    """
+    room = MAX_OUTPUT_NAME - len(ending)
+    while len(os.fsencode(stem)) > room:
+        # A character takes up to 4 bytes, so that a quarter of the excess can go at once.
+        stem = stem[: -max(1, (len(os.fsencode(stem)) - room) // 4)]
+    return stem + ending
 
 
 def find_file(path: Path) -> Path | None:
