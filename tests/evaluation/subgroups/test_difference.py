@@ -35,3 +35,25 @@ def test_ten_equal_images_do_not_give_a_narrow_interval() -> None:
 
 def test_without_variance_the_interval_is_a_point() -> None:
     assert compute_half_width(StandardError(0.0, 10), StandardError(0.0, 30), 0.95) == 0.0
+
+
+@pytest.mark.parametrize("sizes", [(10, 190), (10, 20, 170), (28, 28, 28)])
+@pytest.mark.parametrize("kind", ["normal", "skewed", "binary"])
+def test_without_a_difference_few_evaluations_find_one(sizes: tuple[int, ...], kind: str) -> None:
+    """At most 5 % of evaluations without any difference find one, in any subgroup."""
+    rng = np.random.default_rng(1)
+    draw = {
+        "normal": lambda number: rng.normal(0.8, 0.1, number),
+        "skewed": lambda number: rng.beta(2, 0.5, number),
+        "binary": lambda number: (rng.random(number) < 0.9) * 1.0,
+    }[kind]
+    level, found = 1 - 0.05 / len(sizes), 0
+    for _ in range(400):
+        parts = [draw(size) for size in sizes]
+        rests = [np.concatenate(parts[:i] + parts[i + 1 :]) for i in range(len(parts))]
+        found += any(
+            abs(part.mean() - rest.mean())
+            > compute_half_width(estimate(part), estimate(rest), level)
+            for part, rest in zip(parts, rests, strict=True)
+        )
+    assert found <= 0.05 * 400 + 8  # two standard errors of the simulation
