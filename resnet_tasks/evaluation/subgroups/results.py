@@ -23,8 +23,9 @@ class RestComparison:
     """Comparison of a subgroup with all other images by the main metric.
 
     Attributes:
-        rest: Value on all other images.
-        difference: Value of the subgroup minus `rest`.
+        value: Value of the subgroup.
+        rest: Value on all other images. If there are standard errors, `value` and `rest` are of
+            equally many images, for which the larger side was reduced at random.
         errors: Standard errors of both values; None if a side has too few images, or there are no
             intervals.
         interval: Interval of the difference, corrected for the number of comparisons.
@@ -32,15 +33,21 @@ class RestComparison:
             better).
     """
 
+    value: float
     rest: float
-    difference: float
     errors: tuple[StandardError, StandardError] | None = None
     interval: tuple[float, float] | None = None
     is_far_below: bool = False
 
+    @property
+    def difference(self) -> float:
+        """`value - rest`."""
+        return self.value - self.rest
+
     def to_json(self) -> dict[str, Any]:
         """Convert the comparison to plain values."""
         return {
+            "value": self.value,
             "rest": self.rest,
             "difference": self.difference,
             "interval": None if self.interval is None else list(self.interval),
@@ -107,8 +114,8 @@ class SubgroupResult:
         return (
             f"{self.key} {self.name!r} ({Count(self.images):image}) lies far "
             f"{'above' if self.main.lower_is_better else 'below'} the other images: {metric} "
-            f"{self.main.value:.3f}{unit} against {comparison.rest:.3f}{unit}, a difference of "
-            f"{comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+            f"{comparison.value:.3f}{unit} against {comparison.rest:.3f}{unit} on equally many "
+            f"images, a difference of {comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
         )
 
 

@@ -93,11 +93,16 @@ def test_a_subgroup_far_below_is_a_warning() -> None:
     assert errors[0] == (pytest.approx(0.1 / 30**0.5, rel=0.1), 30)
     assert errors[1] == (pytest.approx(0.05 / 60**0.5, rel=0.1), 60)
     half = compute_half_width(*worst.comparison.errors, 0.975)
-    assert worst.comparison.interval == pytest.approx((-0.2 - half, -0.2 + half))
+    assert worst.comparison.value == pytest.approx(0.7)
+    assert worst.comparison.rest == pytest.approx(0.9, abs=0.002)  # of random 30 of the 60 images
+    middle = worst.comparison.difference
+    assert worst.comparison.interval == pytest.approx((middle - half, middle + half))
+    assert best.comparison.rest == pytest.approx(0.7)
+    assert best.comparison.value == worst.comparison.rest
     assert len(found.warnings) == 1
     assert found.warnings[0].startswith(
         "stain 'tissue' (30 images) lies far below the other images: cells/Dice 0.700 against "
-        "0.900, a difference of -0.200 [-0.2"
+        "0.900 on equally many images, a difference of -0.200 [-0.2"
     )
     assert worst.main.interval is not None
     assert worst.main.interval[0] < 0.7 < worst.main.interval[1]
@@ -185,3 +190,33 @@ def test_json() -> None:
     assert first["metrics"]["Dice"]["value"] == pytest.approx(0.7)
     assert first["comparison"]["rest"] == pytest.approx(0.9)
     assert first["comparison"]["is_far_below"] is True
+
+
+class MaximumEvaluator(MeanEvaluator):
+    """Evaluator whose metric grows with the number of images: the highest value."""
+
+    def compute(self) -> dict[str, Metric]:
+        return {"Dice": Metric(float(self._values.max()))}
+
+    def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        return {"Dice": np.where(counts > 0, self._values, -np.inf).max(axis=1)}
+
+
+def test_sides_are_compared_on_equally_many_images() -> None:
+    """More values have a higher maximum; that is no difference between the images."""
+    values = np.concatenate([np.linspace(0.05, 0.95, 20), np.arange(1, 301) / 300])
+    evaluator: Any = MaximumEvaluator(dict(enumerate(values.tolist())), Metric(None))
+    names = {i: "small" if i < 20 else "large" for i in range(320)}
+    head = HeadEvaluation("h", (evaluator,), evaluator.compute())
+    division = ImageDivision("v", names)
+    found = compute_subgroup_metrics([head], [division], {}, Bootstrap(200))
+    by_name = {result.name: result for result in found.results}
+    comparisons = [by_name[name].comparison for name in ("small", "large")]
+    assert comparisons[0] is not None
+    assert comparisons[1] is not None
+    # The highest of 20 of the numbers 1 to 300 is 301 * 20 / 21 in the mean.
+    assert comparisons[0].rest == pytest.approx(301 * 20 / 21 / 300, abs=0.01)
+    assert comparisons[0].value == 0.95
+    assert comparisons[1].value == comparisons[0].rest
+    assert comparisons[1].rest == 0.95
+    assert found.warnings == ()
