@@ -88,12 +88,15 @@ def read_file_or_pipe(path: Path, max_bytes: int | None = None) -> bytes:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with _open(path) as stream:
         descriptor = stream.fileno()
-        mode = os.fstat(descriptor).st_mode
+        status = os.fstat(descriptor)
+        mode = status.st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise OSError(_describe_kind(mode, "only regular files and pipes are read"))
         chunks: list[bytes] = []
         num_bytes = 0
-        while chunk := _read_chunk(descriptor):
+        # A regular file is read at once, and its content not copied.
+        most = status.st_size if max_bytes is None else min(status.st_size, max_bytes)
+        while chunk := _read_chunk(descriptor, _CHUNK if chunks else max(_CHUNK, most + 1)):
             chunks.append(chunk)
             num_bytes += len(chunk)
             if max_bytes is not None and num_bytes > max_bytes:
@@ -103,11 +106,11 @@ def read_file_or_pipe(path: Path, max_bytes: int | None = None) -> bytes:
     return b"".join(chunks)
 
 
-def _read_chunk(descriptor: int) -> bytes:
-    """Return the next bytes; empty at the end of a file, or if a pipe has no writer."""
+def _read_chunk(descriptor: int, most: int) -> bytes:
+    """Return at most `most` next bytes; empty at the end of a file or without writer of a pipe."""
     while True:
         try:
-            return os.read(descriptor, _CHUNK)
+            return os.read(descriptor, most)
         except BlockingIOError:  # the pipe has a writer that has not written yet
             waiting = select.poll()
             waiting.register(descriptor, select.POLLIN)

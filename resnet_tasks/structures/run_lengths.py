@@ -224,8 +224,9 @@ def compute_area(rle: Mapping[str, Any]) -> int:
 def compute_areas(rles: Sequence[Any]) -> NDArray[np.float64]:
     """Compute the `(N,)` numbers of object pixels of compressed masks."""
     # pycocotools fails on more than 255 masks with NumPy 2.
-    areas = compiled_mask.area(list(map(_as_compressed, rles))) if rles else []
-    return np.asarray(areas, np.float64)
+    if not rles:
+        return np.zeros(0)
+    return np.asarray(compiled_mask.area(list(map(_as_compressed, rles))), np.float64)
 
 
 def unite_masks(rles: Sequence[Mapping[str, Any]]) -> Rle:

@@ -29,7 +29,7 @@ from resnet_tasks.files.regular_files import read_file_or_pipe
 
 LISTS = ("images", "annotations")
 """Keys whose lists have many entries and are decoded record by record."""
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 """Number of bytes of a results file that are decoded at a time."""
 
 _NOT_DECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)

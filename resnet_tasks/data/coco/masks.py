@@ -240,26 +240,31 @@ def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
     return isinstance(counts, str | bytes) and have_sum(counts, height * width)
 
 
-def measure_rles(segmentations: Sequence[Any], sizes: Ints) -> NDArray[np.float64] | None:
+def measure_rles(
+    segmentations: Sequence[Any], sizes: Ints, images: Ints
+) -> NDArray[np.float64] | None:
     """Check and measure many masks at once.
 
     Args:
         segmentations: Segmentations of N objects in any form.
-        sizes: `(N, 2)` height and width in pixels of the image of each object.
+        sizes: `(P, 2)` height and width of the images in pixels.
+        images: `(N,)` position of the image of each object.
 
     Returns:
         `(N,)` areas in pixels if all are compressed run lengths as text for which `is_rle` is true;
         None if this is not certain.
     """
+    listed_sizes: list[list[int]] = sizes.tolist()
     try:
         counts = [segmentation["counts"] for segmentation in segmentations]
-        has_sizes = [segmentation["size"] for segmentation in segmentations] == sizes.tolist()
+        found_sizes = [segmentation["size"] for segmentation in segmentations]
     except (TypeError, KeyError):
         return None
+    has_sizes = found_sizes == [listed_sizes[image] for image in images.tolist()]
     if not has_sizes or not set(map(type, counts)) <= {str}:
         return None
     sums = sum_counts(counts)
-    if sums is None or not np.array_equal(sums[0], sizes.prod(axis=1)):
+    if sums is None or not np.array_equal(sums[0], sizes.prod(axis=1)[images]):
         return None
     return sums[1].astype(np.float64)
 

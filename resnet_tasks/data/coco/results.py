@@ -141,7 +141,7 @@ def _read_clean(path: Path, truth: TruthFile, kind: Kind) -> ResultColumns | Non
     if kind == "box":
         return clean
     # Masks that may be invalid and boxes of some entries only are left to the careful reader.
-    areas = measure_rles(masks, truth.images.sizes[images])
+    areas = measure_rles(masks, truth.images.sizes, images)
     if areas is None or len(boxes) not in (0, len(masks)):
         return None
     if len(boxes) == len(masks):

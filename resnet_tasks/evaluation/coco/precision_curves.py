@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from resnet_tasks.evaluation.coco.matching import SIZE_RANGES, THRESHOLDS
@@ -281,6 +280,8 @@ def build_sums(
         shape: Number of rows, and number of images, `P`.
         signs: `(N,)` 1 or -1; default: 1.
     """
+    import scipy  # noqa: PLC0415 - 10 ms, and only resampling needs it
+
     entries = np.ones(len(rows), np.float32) if signs is None else signs.astype(np.float32)
     return scipy.sparse.csr_array((entries, (rows, images)), shape)
 

@@ -10,28 +10,29 @@ from typing import Any
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS
-from resnet_tasks.evaluation.results_files import boxes, masks
 from resnet_tasks.evaluation.results_files.file_evaluation import FileEvaluation
 from resnet_tasks.structures.evaluation import Metric
 
+_BOXES = "resnet_tasks.evaluation.results_files.boxes"
+_MASKS = "resnet_tasks.evaluation.results_files.masks"
 _SEMANTIC = "resnet_tasks.evaluation.results_files.semantic"
 _BOX_PROTOCOLS = "resnet_tasks.evaluation.results_files.box_protocols"
-"""Modules imported on demand: their imports (Pillow, safetensors) take 20 ms, as long as evaluating
-a small file of boxes."""
+"""Modules imported on demand: their imports (Pillow, safetensors, threads) take 10 to 20 ms, as
+long as evaluating a small file of boxes."""
 
-_COCO_FUNCTIONS: Mapping[str, Callable[[Path, Path, str], FileEvaluation]] = {
-    "box": boxes.evaluate_file,
-    "mask": masks.evaluate_file,
-}
-_LAZY_FUNCTIONS = {
+_FUNCTIONS = {
+    "box": (_BOXES, "evaluate_file"),
+    "mask": (_MASKS, "evaluate_file"),
     "semantic": (_SEMANTIC, "evaluate_file"),
     "surface": (_SEMANTIC, "evaluate_surfaces"),
     "froc": (_BOX_PROTOCOLS, "evaluate_froc"),
     "kitti": (_BOX_PROTOCOLS, "evaluate_kitti"),
 }
 """Task -> module and name of the function that evaluates its files."""
-TASKS = (*_COCO_FUNCTIONS, *_LAZY_FUNCTIONS)
+TASKS = tuple(_FUNCTIONS)
 """Supported contents and metrics of a results file."""
+COCO_TASKS = ("box", "mask")
+"""Tasks that are evaluated by a backend."""
 TASKS_WITH_OPTIONS = ("surface", "froc", "kitti")
 """Tasks whose metrics have options, those of the evaluators of the same name in a recipe."""
 
@@ -108,8 +109,8 @@ def _evaluate(
             f"task {task!r} has no options, got {', '.join(options)}; tasks with options: "
             f"{', '.join(TASKS_WITH_OPTIONS)}"
         )
-    if task in _COCO_FUNCTIONS:
-        return _COCO_FUNCTIONS[task](truth, results, backend)
-    module, name = _LAZY_FUNCTIONS[task]
+    module, name = _FUNCTIONS[task]
     function: Callable[..., FileEvaluation] = getattr(import_module(module), name)
+    if task in COCO_TASKS:
+        return function(truth, results, backend)
     return function(truth, results, *([options] if task in TASKS_WITH_OPTIONS else []))

@@ -62,7 +62,7 @@ def _encode_masks(expected: TruthFile) -> list[Any]:
     """
     annotations, sizes = expected.annotations, expected.images.sizes
     segmentations = list(map(annotations.get_segmentation, range(len(annotations.areas))))
-    if measure_rles(segmentations, sizes[annotations.image_positions]) is not None:
+    if measure_rles(segmentations, sizes, annotations.image_positions) is not None:
         return segmentations
     masks: list[Any] = []
     for image, image_id in enumerate(expected.images.list_ids()):

@@ -30,16 +30,18 @@ def sum_counts(counts: Sequence[str]) -> tuple[Ints, Ints] | None:
         reads them. None if some counts may be malformed.
     """
     lengths = np.fromiter(map(len, counts), np.int64, len(counts))
-    text = "".join(counts)
-    if not text.isascii() or not lengths.all():
+    if not lengths.all():
         return None
-    groups = np.frombuffer(text.encode("ascii"), np.uint8)
     ends = np.cumsum(lengths)
     sums = np.zeros((2, len(counts)), np.int64)
     first, start = 0, 0
     while first < len(counts):
         last = max(first + 1, int(np.searchsorted(ends, start + _CHUNK_BYTES, side="right")))
-        chunk_sums = _sum_chunk(groups[start : ends[last - 1]], ends[first:last] - start)
+        text = "".join(counts[first:last])
+        if not text.isascii():
+            return None
+        bytes_of_masks = np.frombuffer(text.encode("ascii"), np.uint8)
+        chunk_sums = _sum_chunk(bytes_of_masks, ends[first:last] - start)
         if chunk_sums is None:
             return None
         sums[:, first:last] = chunk_sums
