@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import hotcoco
@@ -50,12 +54,37 @@ def compute_tables_fast(
     with ThreadPoolExecutor(2) as executor:
         raw = executor.submit(results.read_bytes)
         try:
-            detections = expected.load_res(str(results))
+            with _drop_lines_of_hotcoco():
+                detections = expected.load_res(str(results))
         except (ValueError, TypeError, KeyError, OverflowError, OSError, RuntimeError):
             return None
         tables = executor.submit(compute_hotcoco_tables, expected, detections, limits)
         is_clean = not detections.load_warnings and _is_probably_clean(raw.result())
     return tables.result() if is_clean else None
+
+
+@contextmanager
+def _drop_lines_of_hotcoco() -> Iterator[None]:
+    """Remove hotcoco's lines from the standard error; other lines appear after the block.
+
+    hotcoco writes about unknown ids, which the slow path reports, and has no option against it.
+    """
+    stderr = 2
+    try:
+        held, original = tempfile.TemporaryFile(), os.dup(stderr)  # noqa: SIM115 - closed below
+    except OSError:  # no standard error, or no place for temporary files
+        yield
+        return
+    with held:
+        os.dup2(held.fileno(), stderr)
+        try:
+            yield
+        finally:
+            os.dup2(original, stderr)
+            os.close(original)
+            held.seek(0)
+            lines = held.read().splitlines(keepends=True)
+            os.write(stderr, b"".join(line for line in lines if not line.startswith(b"hotcoco:")))
 
 
 def _is_probably_clean(raw: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -22,6 +23,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.results_files import boxes as box_files
+from resnet_tasks.evaluation.results_files import fast_boxes
 from resnet_tasks.evaluation.results_files.evaluate_files import (
     evaluate_results,
     evaluate_results_file,
@@ -316,6 +318,33 @@ def test_wrong_entries_are_named(tmp_path: Path, change: dict[str, Any], said: s
     for backend in ("hotcoco", "pycocotools"):
         with pytest.raises(DataError, match=said):
             evaluate_results(truth, results, backend=backend)
+
+
+@pytest.mark.parametrize("change", [{"image_id": 10**9}, {"category_id": 3}])
+def test_the_compiled_evaluator_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    content = dataset(2)
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text(json.dumps([{**found_in(content, 2)[0], **change}]))
+    with pytest.raises(DataError, match="entry 0 "):
+        evaluate_results(truth, results)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_lines_of_the_compiled_evaluator_are_dropped(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with fast_boxes._drop_lines_of_hotcoco():
+        os.write(2, b"first\nhotcoco: warning\nhotcoco elsewhere\n")
+    os.write(2, b"last\n")
+    assert capfd.readouterr().err == "first\nhotcoco elsewhere\nlast\n"
+    with contextlib.suppress(ZeroDivisionError), fast_boxes._drop_lines_of_hotcoco():
+        os.write(2, b"before the error\n")
+        os.write(2, b"%d\n" % (1 // 0))
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before the error\nafter\n"
 
 
 def test_odd_files_get_a_note(tmp_path: Path) -> None:
