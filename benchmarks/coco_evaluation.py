@@ -5,6 +5,8 @@ detections. Both evaluators run in fresh processes and alternate. Time and peak 
 the whole process, imports included. The 12 metrics must agree to 1e-12. Then the same files are
 evaluated with bootstrap intervals of every metric, for which there is no peer.
 
+The same is done with masks and hotcoco, whose CPU seconds are compared.
+
 At last, all installed evaluators (`pip install -e ".[bench]"`) run side by side in one process, on
 these boxes and on masks; see `coco_peers`.
 """
@@ -44,7 +46,7 @@ GOAL = 80
 
 _OURS = f"""
 from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results
-metrics = evaluate_results(sys.argv[1], sys.argv[2])
+metrics = evaluate_results(sys.argv[1], sys.argv[2], task=sys.argv[3])
 found = [-1.0 if metrics[n].value is None else metrics[n].value for n in {NAMES!r}]
 """
 _INTERVALS = f"""
@@ -54,6 +56,17 @@ from resnet_tasks.evaluation.results_files.report import add_intervals
 evaluation = evaluate_results_file(sys.argv[1], sys.argv[2])
 evaluation = add_intervals(evaluation, Bootstrap(int(sys.argv[3])))
 found = [list(evaluation.metrics[n].interval or ()) for n in {NAMES!r}]
+"""
+_PEER_MASKS = """
+import contextlib, io
+with contextlib.redirect_stdout(io.StringIO()):
+    from hotcoco import COCO, COCOeval
+    truth = COCO(sys.argv[1])
+    run = COCOeval(truth, truth.load_res(sys.argv[2]), "segm")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+found = list(run.stats)[:12]
 """
 _PEER = """
 import contextlib, io
@@ -89,7 +102,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         runs: dict[str, list[dict[str, Any]]] = {"ours": [], "pycocotools": []}
         for turn in range(max(options.repeats, options.peer_repeats)):
             if turn < options.repeats:
-                runs["ours"].append(time_process(_OURS, truth, results))
+                runs["ours"].append(time_process(_OURS, truth, results, "box"))
             if turn < options.peer_repeats:
                 runs["pycocotools"].append(time_process(_PEER, truth, results))
         report = _build_report(runs, options)
@@ -101,6 +114,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         masks = generate_masks(
             truth, results, Path(folder), num_images=options.images, number=options.masks
         )
+        report["masks"] = {"number": options.masks, **_time_masks(masks, options.repeats)}
         report["side_by_side"] = {
             task: {
                 "time": time_tools(
@@ -114,6 +128,15 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
             for task, files in (("box", (truth, results)), ("mask", masks))
         }
     return finish_report(report, _build_rows(report), options, summary=_format_summary(report))
+
+
+def _time_masks(files: tuple[Path, Path], repeats: int) -> dict[str, float]:
+    """Return the median CPU seconds of whole processes that evaluate masks, by tool."""
+    seconds: dict[str, list[float]] = {"ours": [], "hotcoco": []}
+    for _ in range(repeats):
+        for name, work in (("ours", _OURS), ("hotcoco", _PEER_MASKS)):
+            seconds[name].append(time_process(work, *files, "mask")["cpu_seconds"])
+    return {name: statistics.median(runs) for name, runs in seconds.items()}
 
 
 def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
@@ -315,6 +338,12 @@ def _format_summary(report: dict[str, Any]) -> str:
         lines.append(
             f"with intervals of {intervals['resamples']} resamples: {intervals['seconds']:.1f} s, "
             f"CPU {intervals['cpu_seconds']:.1f} s, {format_bytes(intervals['bytes'])}"
+        )
+    if "masks" in report:
+        masks = report["masks"]
+        lines.append(
+            f"{masks['number']:,} masks, whole process: CPU {masks['ours']:.2f} s, hotcoco "
+            f"{masks['hotcoco']:.2f} s, {masks['ours'] / masks['hotcoco']:.2f}x"
         )
     lines += format_tools(report.get("side_by_side", {}))
     return "\n".join(lines)

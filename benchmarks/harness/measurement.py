@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,8 @@ REPEATS = 7
 """Minimum number of runs for a median."""
 QUICK = "--quick only shows that the benchmark runs; its numbers mean nothing"
 
+_BYTECODE = Path(tempfile.gettempdir()) / "resnet_tasks_benchmarks"
+"""Folder of the compiled modules of measured processes."""
 _TIMED = """
 import json, resource, sys, time
 start = time.perf_counter()
@@ -188,7 +191,9 @@ def time_process(work: str, *arguments: Path | str | int) -> dict[str, Any]:
     Raises:
         DataError: If the process failed.
     """
-    return run_in_fresh_process(_TIMED.format(work=work), *arguments)
+    # As after an installation: modules are compiled once, and not in every process.
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(_BYTECODE)}
+    return run_in_fresh_process(_TIMED.format(work=work), *arguments, environment=bytecode)
 
 
 def collect_environment(*packages: str) -> dict[str, Any]:

@@ -37,6 +37,9 @@ def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     low, high = report["intervals"]["found"][0]
     assert low < report["numbers"]["AP"] < high
     assert {"hotcoco", "pycocotools"} <= set(report["versions"])
+    assert report["masks"]["number"] == 200
+    assert report["masks"]["hotcoco"] > 0
+    assert report["masks"]["ours"] > 0
     for task in ("box", "mask"):
         tools = report["side_by_side"][task]
         assert {"hotcoco", "pycocotools", "resnet-tasks"} <= set(tools["time"])
@@ -48,4 +51,5 @@ def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert tools["cases"]["resnet-tasks"] == {"cases": 5, "failed": 0, "numbers": 5}
     out = capsys.readouterr().out
     assert "times faster" in out
+    assert "200 masks, whole process: CPU" in out
     assert "equal on 5 cases: numbers 5, precision 5, recall 5, scores 5" in out

@@ -107,7 +107,8 @@ def _decode_differences(
     # Most numbers have one group. The others are found by their groups before the last one.
     positions = np.flatnonzero(~is_last)
     owners = positions - np.arange(len(positions))
-    rows, firsts, numbers = np.unique(owners, return_index=True, return_counts=True)
+    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+    rows, numbers = owners[firsts], np.diff(firsts, append=len(owners))
     if numbers.max(initial=0) >= _MAX_GROUPS:
         return None
     lasts = positions[firsts] + numbers
