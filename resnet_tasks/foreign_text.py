@@ -7,8 +7,8 @@ punctuation could become links, images and HTML.
 
 from __future__ import annotations
 
+import html
 import re
-import string
 
 _CONTROLS = re.compile(
     "["
@@ -22,13 +22,18 @@ _CONTROLS = re.compile(
     "]"
 )
 """Characters that a terminal obeys or does not show."""
-_LINE_ENDS = re.compile(r"\s*[\r\n\x0b\x0c\x85\u2028\u2029]\s*")
-_MARKDOWN = {ord(sign): f"\\{sign}" for sign in string.punctuation if sign not in "<>&,;:/-.'\"%="}
-_MARKDOWN |= {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
-_ADDRESS = re.compile(r"(?i)(?<=[a-z])(:)(?=//)|(?<=www)(\.)|(?<=[a-z0-9])(@)")
-"""Sign without which an address is not a link."""
-_BLOCK_START = re.compile(r"^(\s*)([-+=:]|\d+(?=[.)]))")
-_ENTITIES = {":": "&#58;", ".": "&#46;", "@": "&#64;"}
+_LINE_ENDS = re.compile(r"[\s\u2028\u2029]*[\r\n\v\f\x85\u2028\u2029][\s\u2028\u2029]*")
+_MARKDOWN = re.compile(
+    r"\\(?=[!-/:-@\[-`{-~]|$)"  # itself an escape
+    r"|[\[\]`*|$~]"  # links, images, code, emphasis, cells, formulas
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis; inside a word it is none
+    r"|<(?=[A-Za-z/!?]|$)|&(?=#?\w+;)"  # HTML
+    r"|(?<=[A-Za-z]):(?=//)|(?<=[Ww]{3})\.|@(?=\w)"  # addresses that become links
+    r"|^>|^(?:\#{1,6}|[-+])(?=\s+\S)|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"  # blocks
+)
+"""Signs with a meaning in Markdown, only where they have it, so that the text stays readable."""
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", ":": "&#58;", "@": "&#64;"}
+_BACKTICKS = re.compile("`+")
 
 
 def escape_character(character: str) -> str:
@@ -45,3 +50,39 @@ def escape_controls(text: str) -> str:
     Letters of all scripts, tabs and newlines stay.
     """
     return _CONTROLS.sub(lambda match: escape_character(match[0]), text)
+
+
+def escape_markdown(text: str) -> str:
+    """Escape a text on one line of Markdown, outside code: it is shown as it is."""
+    return _MARKDOWN.sub(_escape_sign, _join_lines(text))
+
+
+def format_markdown_code(text: str) -> str:
+    """Format a text as code inside a line of Markdown."""
+    line = _join_lines(text)
+    fence = "`" * (1 + max(map(len, _BACKTICKS.findall(line)), default=0))
+    padding = " " if len(fence) > 1 else ""
+    return f"{fence}{padding}{line}{padding}{fence}"
+
+
+def format_markdown_block(text: str, language: str) -> str:
+    """Format a text of several lines as a block of code, which no line of it can end."""
+    fence = "`" * max(3, 1 + max(map(len, _BACKTICKS.findall(text)), default=0))
+    return f"{fence}{language}\n{escape_controls(text)}\n{fence}"
+
+
+def escape_html(text: str) -> str:
+    """Escape a text on one line of an HTML element."""
+    return html.escape(_join_lines(text))
+
+
+def _join_lines(text: str) -> str:
+    """Return a text on one line without control characters."""
+    return escape_controls(_LINE_ENDS.sub(" ", text))
+
+
+def _escape_sign(match: re.Match[str]) -> str:
+    sign = match[0]
+    if sign == "." and match.string[max(0, match.start() - 3) : match.start()].lower() == "www":
+        return "&#46;"
+    return _ENTITIES.get(sign) or f"\\{sign}"

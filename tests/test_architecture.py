@@ -301,6 +301,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.files.json_files",
         "resnet_tasks.files.safe_names",
         "resnet_tasks.files.text_encoding",
+        "resnet_tasks.foreign_text",
         "resnet_tasks.json_schema",
         "resnet_tasks.option_help",
         "resnet_tasks.number_formats",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.files.safe_names import remove_folders
+from resnet_tasks.foreign_text import escape_markdown
 
 UNKNOWN = "not stated"
+_ADDRESS = re.compile(r"https?://[\w.:/?=&%#~+,@-]+", re.ASCII)
 UNVERIFIED = (
     "unverified on the full dataset: this conversion was tested on small files of the format, "
     "never on the publisher's own; compare the counts below with the published ones"
@@ -62,20 +66,27 @@ class DataCard:
         return [f"{split.split}: {text}" for split in self.splits for text in split.warnings]
 
     def to_markdown(self) -> str:
-        """Return the card as Markdown; the same conversion gives the same text."""
+        """Return the card as Markdown; the same conversion gives the same text.
+
+        Absolute paths are reduced to names, because the card is shared with the dataset.
+        """
         origin = self.origin
         lines = [
-            f"# {origin.title}",
+            f"# {_format_text(origin.title)}",
             "",
-            f"- Name: {self.name}",
-            f"- Home page: {origin.homepage}",
-            f"- License: {origin.license}",
-            f"- Cite: {origin.citation}",
-            f"- Converted from: {self.source}",
+            f"- Name: {_format_text(self.name)}",
+            f"- Home page: {_format_address(origin.homepage)}",
+            f"- License: {_format_text(origin.license)}",
+            f"- Cite: {_format_text(origin.citation)}",
+            f"- Converted from: {_format_text(self.source)}",
             *(() if self.verified else (f"- Note: {UNVERIFIED}",)),
-            *(f"- Note: {note}" for note in origin.notes),
-            *(f"- Note, {split.split}: {note}" for split in self.splits for note in split.notes),
-            *(f"- Warning, {warning}" for warning in self.warnings),
+            *(f"- Note: {_format_text(note)}" for note in origin.notes),
+            *(
+                f"- Note, {escape_markdown(split.split)}: {_format_text(note)}"
+                for split in self.splits
+                for note in split.notes
+            ),
+            *(f"- Warning, {_format_text(warning)}" for warning in self.warnings),
             "",
             *self._format_counts(),
             *self._format_pixel_fractions(),
@@ -85,7 +96,9 @@ class DataCard:
         ]
         if self.num_skipped:
             rows = [
-                (s.split, o.file, o.description, o.reason) for s in self.splits for o in s.skipped
+                (s.split, *map(remove_folders, (o.file, o.description, o.reason)))
+                for s in self.splits
+                for o in s.skipped
             ]
             lines += [*_format_table(("split", "file", "object", "reason"), rows), ""]
         return "\n".join(lines)
@@ -115,7 +128,7 @@ class DataCard:
 
     def _format_changes(self) -> list[str]:
         rows = [
-            (s.split, description, str(count))
+            (s.split, remove_folders(description), str(count))
             for s in self.splits
             for description, count in s.changed.items()
         ]
@@ -128,4 +141,13 @@ class DataCard:
 
 def _format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(map(escape_markdown, line)) + " |" for line in lines]
+
+
+def _format_address(text: str) -> str:
+    """Return the address of a page, which stays a link, or escape any other text."""
+    return text if _ADDRESS.fullmatch(text) else _format_text(text)
+
+
+def _format_text(text: str) -> str:
+    return escape_markdown(remove_folders(text))

@@ -33,6 +33,13 @@ a part of the model."""
 _HEAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Windows device names, which are reserved with any extension."""
+_PATH_IN_TEXT = re.compile(
+    r"(?<![\w:/.-])(?:file:/*|[A-Za-z]:[\\/]|~[\w.-]*/|/|\\\\)(?=[^\s\\/])"
+    # Folders with any characters. In front of another path there is a space, quote or bracket.
+    r"(?:[^\n\\/]*[^\s\\/'\"(\[=:,;][\\/]+)*"
+    r"[^\s'\",;()\\/]*"
+)
+"""Absolute path in a sentence. Its last part ends at a space; what is taken off ends at a slash."""
 _SPECIAL = frozenset('/\\:*?"<>|')
 """Path separators, and characters that file names on Windows cannot contain."""
 
@@ -143,6 +150,14 @@ def require_class_names(
 def is_machine_path(path: str) -> bool:
     """Return whether a path starts at a root or drive, on POSIX or on Windows."""
     return PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive != ""
+
+
+def remove_folders(text: str) -> str:
+    """Reduce a path, or the absolute paths in a sentence, to file names."""
+    if is_machine_path(text) and len(_PATH_IN_TEXT.findall(text)) < 2:
+        # PureWindowsPath splits at slashes as well as at backslashes.
+        return PureWindowsPath(text).name
+    return _PATH_IN_TEXT.sub(lambda match: PureWindowsPath(match[0]).name, text)
 
 
 def is_inside(name: str) -> bool:

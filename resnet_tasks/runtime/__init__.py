@@ -1,1 +1,1 @@
-"""Processes, devices, signals, progress bars and memory of the running program."""
+"""Processes, devices, signals, console and memory of the running program."""

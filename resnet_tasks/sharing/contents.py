@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from resnet_tasks.errors import HubError, RunError
+from resnet_tasks.errors import HubError, RunError, format_list
 from resnet_tasks.files.json_encoding import encode_json
-from resnet_tasks.files.safe_names import is_machine_path
+from resnet_tasks.files.safe_names import is_machine_path, remove_folders
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.replace import replace_settings
@@ -37,8 +38,19 @@ PATTERNS = (
     r"plugins/[\w.+-]+\.py",
 )
 """Patterns of further file names of a shared run; `pull` downloads no other files."""
+SOURCES = (
+    *NAMES,
+    "checkpoints",
+    "checkpoints/*",
+    "checkpoints/*/*.safetensors",
+    "evaluations",
+    "evaluations/*",
+    "evaluations/*/metrics.json",
+    "plugins",
+    "plugins/*",
+)
+"""Patterns of the files of a run from which shared files are made, and of their folders."""
 TEXTS = (".yaml", ".json", ".jsonl", ".py", ".md")
-_PATH_IN_TEXT = re.compile(r"(?<![\w:/.-])(?:[A-Za-z]:[\\/]|~?/)[^\s'\",;()]+")
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,11 @@ def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> 
         report: Whether to include `report.html`, which embeds images of the dataset.
 
     Raises:
-        RunError: If there is no checkpoint yet, or no report although it is requested.
+        RunError: If there is no checkpoint yet, no report although it is requested, or a file that
+            is shared is a link out of the run folder.
     """
     folder = view.folder
+    _require_no_outward_links(folder)
     recipe = build_shared_recipe(view)
     files = [
         SharedFile("recipe.yaml", recipe_to_yaml(recipe).encode()),
@@ -106,6 +120,25 @@ def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> 
             raise RunError(f"{page} does not exist; create it with `resnet-tasks report {folder}`")
         files.append(SharedFile("report.html", page))
     return files
+
+
+def _require_no_outward_links(folder: Path) -> None:
+    """Require that no file to share is a link to a file outside the run, such as `/etc/passwd`.
+
+    Raises:
+        RunError: If one is; the message names the links and their targets.
+    """
+    root = Path(os.path.realpath(folder))
+    links = []
+    for path in sorted(path for pattern in SOURCES for path in folder.glob(pattern)):
+        target = Path(os.path.realpath(path))
+        if path.is_symlink() and not target.is_relative_to(root):
+            links.append(f"{path.relative_to(folder)} -> {target}")
+    if links:
+        raise RunError(
+            f"{folder} contains links that lead out of the run: {format_list(links)}; nothing is "
+            "sent: replace each link by a copy of its target, or remove it"
+        )
 
 
 def build_shared_recipe(view: RunView) -> Recipe:
@@ -137,10 +170,7 @@ def strip_paths(value: Any) -> Any:
         return [strip_paths(child) for child in value]
     if not isinstance(value, str):
         return value
-    if is_machine_path(value):
-        # PureWindowsPath splits at slashes as well as at backslashes.
-        return PureWindowsPath(value).name
-    return _PATH_IN_TEXT.sub(lambda match: PureWindowsPath(match[0]).name, value)
+    return remove_folders(value)
 
 
 def _number_duplicates(names: list[str]) -> list[str]:

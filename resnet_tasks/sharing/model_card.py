@@ -13,6 +13,13 @@ from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.backbone.catalog import forbids_commercial_use
 from resnet_tasks.backbone.weights_folders import read_license
 from resnet_tasks.errors import MAX_ALLOWED, HubError, format_list
+from resnet_tasks.foreign_text import (
+    escape_controls,
+    escape_html,
+    escape_markdown,
+    format_markdown_block,
+    format_markdown_code,
+)
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.load import recipe_to_yaml
@@ -123,8 +130,7 @@ def _build_metadata(
         model_name=repo.rpartition("/")[2],
         eval_results=results or None,
     )
-    text: str = data.to_yaml()
-    return text.strip()
+    return escape_controls(data.to_yaml().strip())
 
 
 def _iter_eval_results(view: RunView, task: str) -> Iterator[EvalResult]:
@@ -146,20 +152,21 @@ def _iter_eval_results(view: RunView, task: str) -> Iterator[EvalResult]:
 
 def _describe_model(view: RunView) -> str:
     heads = "; ".join(
-        f"`{name}` ({head.type}: {_list_classes(view.labels.heads[name].classes)})"
+        f"{format_markdown_code(name)} ({escape_markdown(head.type)}: "
+        f"{_list_classes(view.labels.heads[name].classes)})"
         for name, head in view.recipe.heads.items()
     )
     size = sum(view.parameters.values())
     millions = f", {size / 1e6:.1f} M parameters" if size else ""
-    return (
-        f"A `{view.recipe.backbone.name}` fine-tuned with resnet-tasks{millions}. Heads: {heads}."
-    )
+    backbone = format_markdown_code(view.recipe.backbone.name)
+    return f"A {backbone} fine-tuned with resnet-tasks{millions}. Heads: {heads}."
 
 
 def _list_classes(names: Sequence[str]) -> str:
+    escaped_names = list(map(escape_markdown, names))
     if len(names) <= MAX_ALLOWED:
-        return ", ".join(names)
-    return f"{len(names)} classes, all in `classes.json`: {format_list(names)}"
+        return ", ".join(escaped_names)
+    return f"{len(names)} classes, all in `classes.json`: {format_list(escaped_names)}"
 
 
 def _format_license_warning(initial_license: str) -> str:
@@ -167,7 +174,7 @@ def _format_license_warning(initial_license: str) -> str:
         return ""
     return (
         "> **Not for commercial use.** The run started from weights under the license "
-        f"{initial_license}, which also applies to weights derived from them."
+        f"{escape_markdown(initial_license)}, which also applies to weights derived from them."
     )
 
 
@@ -177,8 +184,10 @@ def _iter_results(view: RunView) -> Iterator[str]:
     for evaluation in view.evaluations:
         metadata = evaluation.metadata
         yield (
-            f"**{evaluation.name}**: {metadata.get('images', '?')} images, checkpoint "
-            f"`{metadata.get('checkpoint', '?')}`, {metadata.get('date', 'date not stated')}."
+            f"**{escape_markdown(evaluation.name)}**: "
+            f"{escape_markdown(str(metadata.get('images', '?')))} images, checkpoint "
+            f"{format_markdown_code(str(metadata.get('checkpoint', '?')))}, "
+            f"{escape_markdown(str(metadata.get('date', 'date not stated')))}."
         )
         rows = [
             (name, _format_number(metric, metric.unit), _format_interval(metric))
@@ -187,7 +196,10 @@ def _iter_results(view: RunView) -> Iterator[str]:
         yield _format_table(("metric", "value", "95 % interval"), rows)
         yield from _iter_class_tables(evaluation)
         protocols = metadata.get("protocol") or {}
-        yield "\n".join(f"- {head}: {text}" for head, text in protocols.items())
+        yield "\n".join(
+            f"- {escape_markdown(head)}: {escape_markdown(str(text))}"
+            for head, text in protocols.items()
+        )
 
 
 def _iter_class_tables(evaluation: EvaluationView) -> Iterator[str]:
@@ -202,7 +214,9 @@ def _iter_class_tables(evaluation: EvaluationView) -> Iterator[str]:
             table = _format_table((f"{head}, by class", shown_name, "95 % interval"), rows)
             if len(rows) > MAX_ALLOWED:
                 summary = f"{head}, {shown_name} of all {len(rows)} classes"
-                table = f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
+                table = (
+                    f"<details><summary>{escape_html(summary)}</summary>\n\n{table}\n\n</details>"
+                )
             yield table
 
 
@@ -218,13 +232,16 @@ def _describe_usage(repo: str) -> str:
 
 def _describe_data(view: RunView, options: CardOptions) -> str:
     data = view.recipe.data
-    lines = [f"- Name: {data.root}", f"- License: {options.data_license or 'not stated'}"]
+    lines = [
+        f"- Name: {escape_markdown(data.root)}",
+        f"- License: {escape_markdown(options.data_license or 'not stated')}",
+    ]
     if options.dataset:
-        lines.append(f"- On the hub: {options.dataset}")
+        lines.append(f"- On the hub: {escape_markdown(options.dataset)}")
     for split in ("train", "val", "test"):
         files = ", ".join(source.annotations for source in getattr(data, split))
         if files and not (split == "val" and data.folds is not None):
-            lines.append(f"- {split}: {files}")
+            lines.append(f"- {split}: {escape_markdown(files)}")
     if data.folds is not None:
         lines.append(f"- val: fold {data.folds.held_out} of {data.folds.count} of train, held out")
     size = f"{data.resize.width} x {data.resize.height} pixels" if data.resize else "as stored"
@@ -234,8 +251,8 @@ def _describe_data(view: RunView, options: CardOptions) -> str:
 
 def _describe_weights(model_license: str | None, initial_license: str) -> str:
     return (
-        f"- License of these weights: {model_license or 'not stated'}\n"
-        f"- Started from weights under: {initial_license}"
+        f"- License of these weights: {escape_markdown(model_license or 'not stated')}\n"
+        f"- Started from weights under: {escape_markdown(initial_license)}"
     )
 
 
@@ -246,12 +263,12 @@ def _describe_training(view: RunView) -> str:
     )
     hardware = metadata.get("hardware") or {}
     device = hardware.get("gpu") or f"{hardware.get('cpu', '?')}, {hardware.get('threads')} threads"
-    evaluation_note = f"Evaluated on {device}, with {versions}.\n\n" if versions else ""
-    text = recipe_to_yaml(view.recipe).strip()
+    conditions = escape_markdown(f"Evaluated on {device}, with {versions}.")
+    evaluation_note = f"{conditions}\n\n" if versions else ""
+    text = format_markdown_block(recipe_to_yaml(view.recipe).strip(), "yaml")
     return (
         f"{evaluation_note}<details><summary>The recipe, with all defaults "
-        f"written out</summary>\n\n```yaml\n{text}\n"
-        "```\n\n</details>"
+        f"written out</summary>\n\n{text}\n\n</details>"
     )
 
 
@@ -289,8 +306,7 @@ def _format_interval(score: Score) -> str:
 
 def _format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+    return "\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines)
 
 
 def _slugify(text: str) -> str:

@@ -75,7 +75,10 @@ def test_names_in_the_data_commands(dataset: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_names_in_the_commands_of_a_run(dataset: Path, tmp_path: Path) -> None:
+def test_names_in_the_commands_of_a_run(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # lr-find writes to the current folder
     recipe = write_recipe(
         tmp_path / "mine.yaml",
         dataset,

@@ -75,7 +75,8 @@ def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
     assert card.name == "lanes"
     assert card.splits[0].pixels == {"road": 0, "car": 16}
     text = card.to_markdown()
-    assert f"- Converted from: {tmp_path / 'in' / 'lanes-main' / 'data'}" in text
+    assert "- Converted from: data\n" in text
+    assert str(tmp_path) not in text
     assert UNVERIFIED in text
     segnet(tmp_path / "in" / "lanes-main" / "copy")
     with pytest.raises(DataError, match=r"copy and .*data both contain train/\*\.png, trainannot"):

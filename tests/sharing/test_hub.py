@@ -335,6 +335,57 @@ def test_plugins_outside_the_run_are_not_sent(trained: Path, tmp_path: Path) -> 
         HubUpload.from_run(run, REPO)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "classes.json",
+        "log.jsonl",
+        "calibration.json",
+        "evaluations/val/metrics.json",
+        "evaluations/val",
+        "checkpoints",
+        "checkpoints/best",
+        "checkpoints/best/ema.safetensors",
+        "plugins/0_mine.py",
+        "plugins/1_other.py",
+    ],
+)
+def test_links_out_of_the_run_are_not_followed(trained: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    target = tmp_path / "other" / Path(name).name
+    target.parent.mkdir()
+    if (run / name).exists():
+        (run / name).rename(target)
+    else:
+        target.write_text("secret")
+    (run / name).symlink_to(target)
+    linked = tmp_path / "linked"
+    linked.symlink_to(run)
+    for folder in (run, linked):
+        with pytest.raises(RunError) as error:
+            HubUpload.from_run(folder, REPO)
+        assert "links that lead out of the run" in str(error.value) or "plugin" in str(error.value)
+        assert Path(name).name in str(error.value)
+        if name.startswith("plugins/0"):
+            continue  # refused before, because the recipe names it
+        assert f"{name} -> {target}; nothing is sent" in str(error.value)
+
+
+def test_links_inside_the_run_and_links_that_are_not_shared_are_fine(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "checkpoints/best").rename(run / "checkpoints/first")
+    (run / "checkpoints/best").symlink_to("first")
+    (run / "notes").symlink_to("/etc")
+    linked = tmp_path / "linked"
+    linked.symlink_to(run)
+    names = [file.name for file in HubUpload.from_run(linked, REPO).files]
+    assert "checkpoints/best/model.safetensors" in names
+
+
 def test_paths_become_names() -> None:
     value = {
         "/home/me/a.json": ["run /home/me/runs/x (last)", "https://example.org/a/b", "a/b", 3],
