@@ -18,6 +18,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from data_tools.converters.dicom.header_repairs import repair_windows
 from data_tools.converters.dicom.lookup_tables import apply_lookup_table
 from data_tools.converters.dicom.options import Values
+from data_tools.converters.dicom.pydicom_errors import HeaderError
 from data_tools.writing.value_types import (
     ValueRange,
     ValueType,
@@ -47,7 +48,7 @@ def read_gray_range(header: pydicom.Dataset, value_kind: Values) -> ValueRange |
         Range; None for values whose type is always uint16: `voi` and windows.
 
     Raises:
-        ValueError: If the slope is 0.
+        HeaderError: If the slope is 0.
     """
     if value_kind not in ("stored", "modality"):
         return None
@@ -156,7 +157,7 @@ def _compute_modality_range(stored_range: _Range, header: pydicom.Dataset) -> _R
     if slope is None or intercept is None:
         return stored_range
     if not float(slope):
-        raise ValueError(
+        raise HeaderError(
             "the rescale slope is 0, which makes all pixels equal; fix the file, or choose "
             "values=stored"
         )

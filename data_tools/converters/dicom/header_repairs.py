@@ -18,6 +18,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from data_tools.converters.dicom.pydicom_errors import HeaderError
+
 _RESCALE_DEFAULTS = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
 _START_OF_IMAGE = (b"\xff\xd8", b"\xff\x4f\xff\x51")
 """First bytes of JPEG, JPEG-LS and JPEG 2000 images."""
@@ -27,7 +29,7 @@ def repair_rescale(header: pydicom.Dataset) -> str | None:
     """Replace a missing or empty slope by 1 and a missing or empty intercept by 0.
 
     Raises:
-        ValueError: If a value is not a finite number, or if there are several.
+        HeaderError: If a value is not a finite number, or if there are several.
     """
     values = {name: read_number(header, name) for name in _RESCALE_DEFAULTS}
     for name in values:
@@ -49,7 +51,7 @@ def repair_windows(header: pydicom.Dataset) -> None:
     """Replace windows with decimal commas by numbers, and remove empty ones.
 
     Raises:
-        ValueError: If a value is not a finite number.
+        HeaderError: If a value is not a finite number.
     """
     for keyword in ("WindowCenter", "WindowWidth"):
         numbers = read_numbers(header, keyword)
@@ -66,13 +68,12 @@ def read_number(header: pydicom.Dataset, keyword: str) -> float | None:
         Number; None if the element is missing or empty.
 
     Raises:
-        ValueError: If the value is not a finite number, or if there are several different values.
+        HeaderError: If the value is not a finite number, or if there are several different values.
     """
     numbers = set(read_numbers(header, keyword))
     if len(numbers) > 1:
-        raise ValueError(
-            f"{keyword} has the values {list(header[keyword].value)}, but must have one; fix the "
-            "file"
+        raise HeaderError(
+            f"{keyword} has {len(numbers)} different values, but must have one; fix the file"
         )
     return next(iter(numbers), None)
 
@@ -81,7 +82,7 @@ def read_numbers(header: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
     """Return all values of an element, with points or commas as decimal marks.
 
     Raises:
-        ValueError: If a value is not a finite number.
+        HeaderError: If a value is not a finite number.
     """
     value = header.get(keyword, None)
     if value is None or value == "":
@@ -95,8 +96,7 @@ def read_numbers(header: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
     except (TypeError, ValueError):
         numbers = (math.nan,)
     if not all(map(math.isfinite, numbers)):
-        shown = value if isinstance(value, str) else ", ".join(map(str, values))
-        raise ValueError(f"{keyword} is {shown!r}; it must be a number: fix or remove it")
+        raise HeaderError(f"{keyword} must be a number and is none: fix or remove it")
     return numbers
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from data_tools.converters.dicom.pydicom_errors import HeaderError
+
 Array = NDArray[Any]
 
 _MAX_ENTRIES = 1 << 16
@@ -27,7 +29,7 @@ def apply_lookup_table(values: Array, table: pydicom.Dataset, *, is_little_endia
         is_little_endian: Byte order of the file.
 
     Raises:
-        ValueError: If the table has fewer entries than its descriptor states.
+        HeaderError: If the table has fewer entries than its descriptor states.
     """
     descriptor = [int(number) for number in table.LUTDescriptor]
     num_entries, first_value = descriptor[0] or _MAX_ENTRIES, descriptor[1]
@@ -48,7 +50,7 @@ def _read_entries(table: pydicom.Dataset, num_entries: int, *, is_little_endian:
     if len(content) >= num_entries * word.itemsize:
         return np.frombuffer(content, word, num_entries).astype(np.uint16)
     if len(content) < num_entries or int(table.LUTDescriptor[2]) > 8:
-        raise ValueError(
+        raise HeaderError(
             f"the lookup table has {len(content)} bytes, too few for its {num_entries} entries"
         )
     return np.frombuffer(content, np.uint8, num_entries)

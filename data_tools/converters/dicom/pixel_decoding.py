@@ -63,7 +63,7 @@ def count_unused_bits(header: pydicom.Dataset, path: Path) -> int:
     interpretation = str(header.get("PhotometricInterpretation", ""))
     if interpretation not in (*MONOCHROME, *COLORS, PALETTE):
         raise DataError(
-            f"{path} has the photometric interpretation {interpretation!r}; supported are "
+            f"{path} has an unknown photometric interpretation; supported are "
             f"{', '.join((*MONOCHROME, *COLORS, PALETTE))}"
         )
     bits_allocated = int(header.get("BitsAllocated", 0))
@@ -74,9 +74,7 @@ def count_unused_bits(header: pydicom.Dataset, path: Path) -> int:
         unused and is_encapsulated
     ):
         raise DataError(
-            f"{path} states {bits_allocated} bits allocated, {bits_stored} stored and the "
-            "high bit "
-            f"{bits_stored - 1 + unused}, which contradict each other; repair the file"
+            f"{path}: BitsAllocated, BitsStored and HighBit contradict each other; repair the file"
         )
     return unused
 

@@ -45,14 +45,14 @@ def read_pixel_size(header: pydicom.Dataset, path: Path) -> PixelSize:
 
     Raises:
         DataError: If a spacing is not two numbers above 0.
-        ValueError: If a value is not a number.
+        HeaderError: If a value is not a number.
     """
     for keyword in SPACINGS:
         if spacing := read_numbers(header, keyword):
             if not _are_sizes(spacing):
                 raise DataError(
-                    f"{path} has the {keyword} {list(spacing)}; it must be two numbers "
-                    "above 0 (rows, columns): fix or remove it"
+                    f"{path}: the {keyword} must be two numbers above 0 (rows, columns): fix or "
+                    "remove it"
                 )
             return _from_spacing((spacing[0], spacing[1]), keyword)
     if (region_spacing := _read_region_spacing(header)) is not None:

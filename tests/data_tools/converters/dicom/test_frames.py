@@ -216,7 +216,7 @@ def test_bits_that_mean_nothing_are_cut_off(tmp_path: Path) -> None:
     signed = (RAMP.astype(np.int16) // 2 - 1000) << 4
     made = only(write(tmp_path / "c", signed, HighBit=15)).pixels
     np.testing.assert_array_equal(made, RAMP.astype(int) // 2 - 1000)
-    with pytest.raises(DataError, match="16 bits allocated, 12 stored and the high bit 16, which"):
+    with pytest.raises(DataError, match="BitsAllocated, BitsStored and HighBit contradict each"):
         only(write(tmp_path / "d", HighBit=16))
 
 
@@ -256,7 +256,7 @@ def test_spacing_is_looked_for_and_checked(tmp_path: Path) -> None:
     assert frame.spacing == (0.14, 0.14)
     assert frame.attributes["spacing_from"] == "ImagerPixelSpacing"
     assert only(write(tmp_path / "a")).spacing is None
-    with pytest.raises(DataError, match=r"PixelSpacing \[0\.0, 1\.0\]; it must be two numbers"):
+    with pytest.raises(DataError, match="the PixelSpacing must be two numbers"):
         only(write(tmp_path / "a", PixelSpacing=[0, 1]))
 
 
@@ -286,7 +286,7 @@ def test_groups_are_salted_hashes(tmp_path: Path) -> None:
         ("SC_rgb_jpeg_gdcm", r"Selection Value 1\]\); `pip install python-gdcm` lets pydicom"),
         ("JPEG-lossy", r"JPEG Extended .* 12-bit precision\); .*`pip install python-gdcm`"),
         ("MR_truncated", r"cannot be read: The number of bytes of pixel data is less"),
-        ("badVR", "cannot be read: invalid literal for int"),
+        ("badVR", "cannot be read: the values of these elements are invalid: Numb"),
     ],
 )
 def test_what_cannot_be_decoded_is_named_with_the_remedy(name: str, part: str) -> None:
@@ -299,7 +299,7 @@ def test_what_cannot_be_decoded_is_named_with_the_remedy(name: str, part: str) -
 def test_headers_without_sense(tmp_path: Path) -> None:
     for part, elements in (
         (
-            "photometric interpretation 'CMYK'; supported are MONO",
+            "an unknown photometric interpretation; supported are MONO",
             {"PhotometricInterpretation": "CMYK"},
         ),
         ("the rescale slope is 0", {"RescaleSlope": 0, "RescaleIntercept": 1}),

@@ -72,7 +72,7 @@ def test_pixel_sizes(
 
 
 def test_invalid_sizes() -> None:
-    with pytest.raises(DataError, match=r"a\.dcm has the PixelSpacing \[0\.0, 0\.5\]"):
+    with pytest.raises(DataError, match=r"a\.dcm: the PixelSpacing must be two numbers above 0"):
         read_pixel_size(header(PixelSpacing=[0, 0.5]), Path("a.dcm"))
     size = read_pixel_size(header(PixelAspectRatio=[0, 1]), Path("a.dcm"))
     assert size == (None, "", 1.0, "PixelAspectRatio is not two numbers above 0 and was ignored")
