@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from resnet_tasks.errors import RecipeError, get_first_line
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.foreign_text import escape_controls
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.schema.training import TrainingRecipe
@@ -86,11 +87,13 @@ class TrackedRun:
             update: Index of the next step.
         """
         if not (folder / "recipe.yaml").is_file():
-            return cls(folder, folder.name, {"training": options.model_dump(mode="json")}, update)
+            config = {"training": options.model_dump(mode="json")}
+            return cls(folder, escape_controls(folder.name), config, update)
         recipe = make_portable(load_recipe(folder / "recipe.yaml"))
         short = recipe.name.replace("/", "-")
         name = folder.name if folder.name.startswith(short) else f"{short}/{folder.name}"
-        return cls(folder, name, {**recipe.model_dump(mode="json"), "plugins": []}, update)
+        config = {**recipe.model_dump(mode="json"), "plugins": []}
+        return cls(folder, escape_controls(name), config, update)  # W&B prints the name itself
 
     def find_id(self, tracker: str) -> str | None:
         """Return the id that this run already has in a tracker; None without one."""

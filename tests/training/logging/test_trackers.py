@@ -25,6 +25,7 @@ from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.logging import trackers
 from resnet_tasks.training.logging.trackers import TrackedRun, Trackers, require_trackers
+from tests.support.half_bright import write_recipe
 
 # Stand-ins that note what accelerate's tracker classes call.
 WANDB = """
@@ -230,3 +231,12 @@ def test_one_that_is_not_installed_is_a_mistake_of_the_recipe(
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     with pytest.raises(RecipeError, match="mlflow is not installed"):
         require_trackers(("mlflow",))
+
+
+def test_the_name_of_a_run_reaches_trackers_without_control_characters(tmp_path: Path) -> None:
+    folder = tmp_path / "a\x1b[31m\u202eb"
+    folder.mkdir()
+    assert TrackedRun.from_folder(folder, TrainingRecipe(), 0).name == r"a\x1b[31m\u202eb"
+    write_recipe(folder / "recipe.yaml", tmp_path, name="x\u202ey\x9b")
+    name = TrackedRun.from_folder(folder, TrainingRecipe(), 0).name
+    assert name == r"x\u202ey\x9b/a\x1b[31m\u202eb"
