@@ -299,6 +299,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.files.foreign_files",
         "resnet_tasks.files.json_encoding",
         "resnet_tasks.files.json_files",
+        "resnet_tasks.files.partial_paths",
         "resnet_tasks.files.safe_names",
         "resnet_tasks.files.text_encoding",
         "resnet_tasks.foreign_text",

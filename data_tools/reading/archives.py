@@ -17,7 +17,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.partial_paths import (
+    create_partial_path,
+    release_partial_path,
+    remove_path,
+)
 from resnet_tasks.number_formats import format_bytes
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
@@ -86,12 +90,13 @@ def unpack_to_temporary_folder(
     Raises:
         DataError: If an archive is missing, damaged, unsafe or too large.
     """
-    folder = sibling.with_name(f".{sibling.name}.unpacked-{uuid.uuid4().hex[:8]}")
+    folder = create_partial_path(sibling)
     try:
         unpack(archives, folder, progress=progress)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_path(folder)
+        release_partial_path(folder)
 
 
 def unpack(

@@ -26,6 +26,7 @@ from resnet_tasks.cli.assistance.output import confirm, echo
 from resnet_tasks.cli.assistance.suggestions import explain_unknown_options
 from resnet_tasks.cli.disk_errors import describe_disk_error
 from resnet_tasks.errors import DataError, NotRecipeError, ResnetTasksError, RunError
+from resnet_tasks.files.partial_paths import remove_unfinished
 from resnet_tasks.runtime.signals import handle_signals
 
 if TYPE_CHECKING:
@@ -285,6 +286,7 @@ def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
+            remove_unfinished()
             number = received_signals[0] if received_signals else signal.SIGINT
             name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
             print_message(f"by {name}; nothing was written to {out}", "stopped:")

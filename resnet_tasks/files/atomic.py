@@ -3,7 +3,7 @@
 A result is written next to its final path, under a name that no other writer uses
 (`partial_paths`), and is renamed when it is complete. If the process is killed, either the earlier
 or the new result remains. A folder is replaced in two renames; between them, the earlier folder has
-a temporary name.
+a temporary name. A set of files is renamed one by one (`open_together`).
 """
 
 from __future__ import annotations
@@ -13,17 +13,26 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.json_encoding import encode_json
-from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX, create_partial_path, remove_path
+from resnet_tasks.files.partial_paths import (
+    FILE_LIST,
+    PREVIOUS_SUFFIX,
+    create_partial_path,
+    release_partial_path,
+    remove_path,
+    undo_placing,
+)
 from resnet_tasks.foreign_text import escape_character
 
 ESCAPED = "escape_undecodable"
 """Name of the codec error handler `escape_undecodable`, for text that may contain file names."""
+FILE_SET = "files"
+"""Name in place of a result's for the unfinished folder of a set of files."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -86,6 +95,69 @@ def replace_file(path: Path) -> Iterator[Path]:
     except BaseException:
         remove_path(partial)
         raise
+    finally:
+        release_partial_path(partial)
+
+
+@contextmanager
+def open_together(paths: Sequence[Path]) -> Iterator[tuple[TextIO, ...]]:
+    """Open new text files of one folder that appear under their names when all are complete.
+
+    They cannot be renamed in one step. If the process is killed in between, the next set that is
+    written to the folder removes those that have appeared.
+
+    Args:
+        paths: Paths of files that do not exist, in the same folder.
+
+    Raises:
+        RunError: If one of them exists, the disk is full, or the folder cannot be written to.
+    """
+    place = paths[0]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = create_partial_path(place.with_name(FILE_SET))
+        try:
+            partial.mkdir()
+            with ExitStack() as files:
+                yield tuple(
+                    files.enter_context(
+                        (partial / path.name).open("w", encoding="utf-8", errors=ESCAPED)
+                    )
+                    for path in paths
+                )
+            _place_files(partial, paths)
+            remove_path(partial)
+        except BaseException:
+            undo_placing(partial)
+            remove_path(partial)
+            raise
+        finally:
+            release_partial_path(partial)
+    except OSError as error:
+        raise make_write_error(place, error) from None
+
+
+def remove_incomplete_set(folder: Path) -> None:
+    """Remove what a killed process left behind in a folder while it wrote a set of files.
+
+    `open_together` does this too; call this function before checking which files exist.
+    """
+    release_partial_path(create_partial_path(folder / FILE_SET))
+
+
+def _place_files(partial: Path, paths: Sequence[Path]) -> None:
+    """Rename the files of a set; see `open_together`."""
+    identities = {}
+    for path in paths:
+        sync_file(partial / path.name)
+        status = (partial / path.name).stat()
+        identities[path.name] = [status.st_size, status.st_mtime_ns]
+    (partial / FILE_LIST).write_text(encode_json(identities), encoding="utf-8")
+    sync_file(partial / FILE_LIST)
+    for path in paths:
+        if path.exists():
+            raise RunError(f"{path} already exists; remove it or choose another --out")
+        (partial / path.name).rename(path)
 
 
 def sync_file(path: Path) -> None:
@@ -146,6 +218,7 @@ def replace_folder(
         # Where the new folder is missing after all, another writer has just moved it aside.
         if is_placed or folder.exists():
             remove_path(previous)
+        release_partial_path(partial)
 
 
 def _try_rename(partial: Path, folder: Path) -> bool:

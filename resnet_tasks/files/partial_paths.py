@@ -2,10 +2,14 @@
 
 A name identifies the writing process: `.metrics.json@6f1c02aa-4711-9f3c21ab0.partial`. Two writers
 never share one, and the next writer of the result removes what a killed process left behind.
+
+A folder of this kind may hold a set of files that appear together (`file_sets`), with a list of
+them, `FILE_LIST`. Files that have taken their final names are removed if others have not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -22,6 +26,9 @@ ABANDONED_SECONDS = 86_400.0
 
 PREVIOUS_SUFFIX = ".previous"
 """End of the name of a folder's earlier version while a new one takes its place."""
+
+FILE_LIST = ".files.json"
+"""List of the files of a set in its unfinished folder: name -> size and time of modification."""
 
 _SUFFIX = ".partial"
 _LONGEST_NAME = 180
@@ -45,6 +52,8 @@ _HOST = f"{zlib.crc32(_describe_host().encode()):08x}"
 _PROCESS = uuid.uuid4().hex[:8]
 """Random token that distinguishes this process from an earlier one with the same process id."""
 _NUMBERS = count()
+_UNFINISHED: dict[Path, Path] = {}
+"""Temporary path -> path of the result, for results that this process has not finished."""
 
 
 def create_partial_path(path: Path) -> Path:
@@ -67,10 +76,57 @@ def create_partial_path(path: Path) -> Path:
                 else:
                     # Renamed first: if the writer is alive after all, it must not find a partially
                     # deleted result.
+                    undo_placing(path.with_name(file_name))
                     unused = path.with_name(_make_name(name))
                     path.with_name(file_name).rename(unused)
                     remove_path(unused)
-    return path.with_name(_make_name(name))
+    partial = path.with_name(_make_name(name))
+    _UNFINISHED[partial] = path
+    return partial
+
+
+def release_partial_path(partial: Path) -> None:
+    """Declare a result finished or removed, so that `remove_unfinished` ignores it."""
+    _UNFINISHED.pop(partial, None)
+
+
+def remove_unfinished() -> None:
+    """Remove all unfinished results of this process, which must not write any of them again.
+
+    A signal may arrive after a context manager has created its folder and before the block that
+    removes the folder begins.
+    """
+    for partial, path in list(_UNFINISHED.items()):
+        previous = partial.with_suffix(PREVIOUS_SUFFIX)
+        if previous.exists() and not path.exists():
+            with suppress(OSError):
+                previous.rename(path)
+        undo_placing(partial)
+        remove_path(partial)
+        remove_path(previous)
+        release_partial_path(partial)
+
+
+def undo_placing(partial: Path) -> None:
+    """Remove the files of an incomplete set that have already taken their final names.
+
+    The set is complete if no file is left in its folder. A file that was changed since then stays.
+
+    Args:
+        partial: Folder of the set; others are ignored.
+    """
+    try:
+        listed: dict[str, list[int]] = json.loads((partial / FILE_LIST).read_bytes())
+        if not any((partial / name).exists() for name in listed):
+            return
+        for name, identity in listed.items():
+            placed = partial.with_name(name)  # raises if it is not the name of a file
+            with suppress(FileNotFoundError):
+                status = placed.lstat()
+                if [status.st_size, status.st_mtime_ns] == identity:
+                    placed.unlink()
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return  # there is no list, or not one of this module
 
 
 def _shorten_name(name: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.crashing import KINDS, list_names
 
 Outcomes = Mapping[str, Sequence[Mapping[str, Any]]]
-STEPS = {"text": 3, "columns": 3, "folder": 8, "new-folder": 4, "checkpoint": 8}
+STEPS = {"text": 3, "columns": 3, "folder": 8, "new-folder": 4, "set": 12, "checkpoint": 8}
 """Kind -> least number of steps, so that none goes unnoticed."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.files import partial_paths
-from resnet_tasks.files.atomic import open_atomic, replace_folder
+from resnet_tasks.files.atomic import open_atomic, open_together, replace_folder
 from resnet_tasks.files.partial_paths import (
     ABANDONED_SECONDS,
     create_partial_path,
@@ -170,3 +171,80 @@ def test_a_process_that_has_ended() -> None:
     process.wait()
     assert has_exited(process.pid)
     assert not has_exited("a name")
+
+
+def test_an_incomplete_set_of_files_is_removed(tmp_path: Path) -> None:
+    """The process was killed when `a` had its final name and `b` had not."""
+    leftover = tmp_path / f".files@{partial_paths._HOST}-4194305-00000000{0:x}.partial"
+    leftover.mkdir()
+    for path in (tmp_path / "a", tmp_path / "changed", tmp_path / "other", leftover / "b"):
+        path.write_text("content")
+    identities = {}
+    for path in (tmp_path / "a", tmp_path / "changed", leftover / "b"):
+        identities[path.name] = [path.stat().st_size, path.stat().st_mtime_ns]
+    (tmp_path / "changed").write_text("edited since then")
+    (leftover / partial_paths.FILE_LIST).write_text(json.dumps(identities))
+    with open_together((tmp_path / "a", tmp_path / "b")) as streams:
+        for stream in streams:
+            stream.write("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a": "new",
+        "b": "new",
+        "changed": "edited since then",
+        "other": "content",
+    }
+
+
+def test_a_complete_set_of_files_stays(tmp_path: Path) -> None:
+    """The process was killed after both files had their final names."""
+    leftover = tmp_path / f".files@{partial_paths._HOST}-4194305-00000000{0:x}.partial"
+    leftover.mkdir()
+    identities = {}
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("content")
+        status = (tmp_path / name).stat()
+        identities[name] = [status.st_size, status.st_mtime_ns]
+    (leftover / partial_paths.FILE_LIST).write_text(json.dumps(identities))
+    create_partial_path(tmp_path / "files")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["../victim", "..", "/victim", "folder/victim", ""])
+def test_a_list_of_files_cannot_name_other_folders(name: str, tmp_path: Path) -> None:
+    """A foreign folder may contain a leftover that was made up."""
+    (tmp_path / "foreign/folder").mkdir(parents=True)
+    victims = [tmp_path / "victim", tmp_path / "foreign/folder/victim"]
+    leftover = tmp_path / f"foreign/.files@{partial_paths._HOST}-4194305-00000000{0:x}.partial"
+    leftover.mkdir()
+    (leftover / "b").touch()
+    for victim in victims:
+        victim.touch()
+        os.utime(victim, ns=(0, 0))
+    listed = {"b": [0, 0], name.replace("/victim", str(victims[0])): [0, 0], name: [0, 0]}
+    (leftover / partial_paths.FILE_LIST).write_text(json.dumps(listed))
+    create_partial_path(tmp_path / "foreign/files")
+    assert all(victim.exists() for victim in victims)
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1, "b": null}', "null", "[" * 100_000])
+def test_a_damaged_list_of_files(text: str, tmp_path: Path) -> None:
+    leftover = tmp_path / f".files@{partial_paths._HOST}-4194305-00000000{0:x}.partial"
+    leftover.mkdir()
+    (leftover / partial_paths.FILE_LIST).write_text(text)
+    (leftover / "b").touch()
+    (tmp_path / "a").touch()
+    create_partial_path(tmp_path / "files")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_all_unfinished_results_of_this_process_are_removed(tmp_path: Path) -> None:
+    """A signal may arrive after a folder was created and before the block that removes it."""
+    manager = replace_folder(tmp_path / "new")
+    (manager.__enter__() / "content").touch()
+    replaced = create_partial_path(tmp_path / "old")
+    replaced.with_suffix(".previous").mkdir()
+    with replace_folder(tmp_path / "finished"):
+        pass
+    partial_paths.remove_unfinished()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["finished", "old"]

@@ -18,7 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.files.atomic import open_atomic, replace_folder
+from resnet_tasks.files.atomic import (
+    open_atomic,
+    open_together,
+    remove_files_on_error,
+    replace_folder,
+)
 from resnet_tasks.files.mapped_columns import open_columns, write_columns
 
 STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir")
@@ -123,6 +128,14 @@ def read_folder(path: Path) -> str:
     return letter
 
 
+def write_set(path: Path, content: str) -> None:
+    """Write a folder with a set of two files, which appear together."""
+    paths = (path / "a", path / "b")
+    with remove_files_on_error(paths), open_together(paths) as streams:
+        for stream in streams:
+            stream.write(content * LONG)
+
+
 def write_checkpoint(path: Path, content: str) -> None:
     """Write a checkpoint."""
     import torch  # noqa: PLC0415 - seconds that the other kinds do not need
@@ -154,6 +167,7 @@ KINDS = {
     "columns": (write_column_file, read_column_file, True),
     "folder": (write_folder, read_folder, True),
     "new-folder": (write_new_folder, read_folder, False),
+    "set": (write_set, read_folder, False),
     "checkpoint": (write_checkpoint, read_checkpoint, True),
 }
 """Kind -> writer, reader, and whether an earlier result with the content `o` exists."""
@@ -202,7 +216,9 @@ def list_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def write_and_crash(writer: Callable[[Path, str], None], path: Path, hook: Crash, step: int) -> str:
+def write_and_crash(
+    writer: Callable[[Path, str], None], path: Path, hook: Crash, step: int | None
+) -> str:
     """Write the content `n` in a child process that crashes before a step; return the error."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -236,7 +252,7 @@ def crash_at_every_step(kind: str, mode: str, root: Path, hook: Crash) -> list[O
             writer(path, "o")
         limit = LIMIT if mode == "limit" else resource.RLIM_INFINITY
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        error = write_and_crash(writer, path, hook, step)
+        error = write_and_crash(writer, path, hook, None if mode == "limit" else step)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         content, names = read(reader, path), list_names(folder)
         if has_old or content is None:

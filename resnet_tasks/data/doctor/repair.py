@@ -35,7 +35,12 @@ from resnet_tasks.data.doctor.record_repairs import (
 from resnet_tasks.data.doctor.size_repairs import find_true_sizes
 from resnet_tasks.data.doctor.standard_forms import CONVERTIBLE, FormChange, standardize_content
 from resnet_tasks.errors import DataError
-from resnet_tasks.files.atomic import json_text, open_atomic, remove_files_on_error
+from resnet_tasks.files.atomic import (
+    json_text,
+    open_together,
+    remove_files_on_error,
+    remove_incomplete_set,
+)
 
 DROPPED_ANNOTATIONS = ("unknown_image", "unknown_category", "annotation_record", "box_apart")
 DROPPED_IMAGES = (
@@ -101,6 +106,7 @@ def repair(
     """
     options = replace(options or CheckOptions(), known_images={})  # the copy has the same images
     changes = out.with_name(out.name + ".changes.json")
+    remove_incomplete_set(out.parent)
     for target in (out, changes):
         if target.exists():
             raise DataError(f"{target} already exists; choose another name for the repaired copy")
@@ -114,7 +120,7 @@ def repair(
     unsafe = (UNSAFE_REPAIRS[kind] for kind in UNSAFE_REPAIRS if kind in kinds)
     leave = {*leave, *chain.from_iterable(unsafe)}
     with remove_files_on_error((out, changes)):
-        with open_atomic(out) as copy, open_atomic(changes) as changes_stream:
+        with open_together((out, changes)) as (copy, changes_stream):
             log = _ChangeLog(changes_stream)
             for change in form_changes:
                 after = ABSENT if change.key is None else change.after

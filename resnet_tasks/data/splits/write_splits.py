@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,7 +37,11 @@ from resnet_tasks.data.subgroups.subgroups import (
     get_attribute,
 )
 from resnet_tasks.errors import DataError, format_list
-from resnet_tasks.files.atomic import open_atomic, remove_files_on_error
+from resnet_tasks.files.atomic import (
+    open_together,
+    remove_files_on_error,
+    remove_incomplete_set,
+)
 from resnet_tasks.files.safe_names import require_file_name
 from resnet_tasks.number_formats import Count
 
@@ -117,6 +120,7 @@ def split_file(
     """
     names = _resolve_names(plan)
     files = tuple(out / f"{name}.json" for name in names)
+    remove_incomplete_set(out)
     for file in files:
         if file.exists():
             raise DataError(f"{file} already exists; choose another folder with --out")
@@ -279,8 +283,8 @@ def _write_files(
     group_by_image = {record.id: record.group for record in coco.images}
     roots = {"images_root": coco.images_root, "sem_seg_root": coco.sem_seg_root}
     info = content.top.get("info")
-    with ExitStack() as all_or_none:
-        for number, file in enumerate(files):
+    with open_together(files) as streams:
+        for number, (file, stream) in enumerate(zip(files, streams, strict=True)):
             relocated = relocate_info(info if isinstance(info, dict) else {}, roots, file.parent)
             top = {"info": relocated, **{k: v for k, v in content.top.items() if k != "info"}}
             lists: dict[str, Any] = {
@@ -291,7 +295,7 @@ def _write_files(
                 lists["annotations"] = (
                     annotation for annotation, place in pairs if place == number
                 )
-            write_content(all_or_none.enter_context(open_atomic(file)), top, lists)
+            write_content(stream, top, lists)
 
 
 def _iter_images(
