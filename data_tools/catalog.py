@@ -31,7 +31,7 @@ from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 from resnet_tasks.options import describe_problem
-from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
+from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml, read_yaml_text
 from resnet_tasks.registry import suggest_nearest
 
 DATASETS_FOLDER = Path(__file__).with_name("data_sets")
@@ -104,7 +104,7 @@ def read_dataset(file: Path) -> DatasetSpec:
         RecipeError: If it is not valid YAML.
     """
     try:
-        document = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        document = parse_yaml(read_yaml_text(file), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the dataset {file} cannot be read ({error}); pass a YAML file") from None
     try:

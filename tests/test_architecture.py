@@ -278,6 +278,7 @@ def test_recipes_are_replaced_only_before_and_in_the_set_up() -> None:
 def test_data_tools_use_little_of_the_package() -> None:
     allowed = {
         "resnet_tasks.data.coco.box_formats",
+        "resnet_tasks.data.coco.categories",
         "resnet_tasks.data.coco.dataset_file",
         "resnet_tasks.data.coco.json_records",
         "resnet_tasks.data.coco.masks",

@@ -36,6 +36,7 @@ from typing import TypeVar
 from data_tools.reading.class_names import describe_similar_names
 from data_tools.writing.coco_writer import Annotated, CategorySpec, CocoWriter
 from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.categories import require_category_count
 from resnet_tasks.errors import DataError
 
 Sample = TypeVar("Sample")
@@ -85,8 +86,10 @@ class DatasetWriter:
                 and kinds of annotation that are known only then.
 
         Raises:
+            DataError: If there are too many categories.
             SampleError: If a sample is invalid or cannot be written.
         """
+        require_category_count(len(self.categories))
         summaries: list[SplitSummary] = []
         for split, samples in splits.items():
             writer = CocoWriter(

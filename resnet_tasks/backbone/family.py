@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import pairwise
+from operator import mul
 from typing import Any, Literal, cast
 
 import timm
@@ -23,6 +24,15 @@ LEVELS = ("C1", "C2", "C3", "C4", "C5")
 CUSTOM = "resnet"
 """`backbone.name` of a ResNet that `backbone.layers` and `backbone.block` describe."""
 OUTPUT_STRIDES = (8, 16, 32)
+MAX_BLOCKS = 512
+"""Maximum number of residual blocks of a custom ResNet.
+
+Of the published nets for ImageNet, ResNet-RS-420 has 139, and one of 1,001 layers has 333.
+"""
+MAX_PARAMETERS = 1_000_000_000
+"""Maximum number of parameters of a custom ResNet; ResNeXt-101 32x48d has 829 million."""
+_BLOCK_PARAMETERS = (70_000, 280_000, 1_120_000, 4_460_000)
+"""Approximate number of parameters of a block of the stages C2..C5, of either kind."""
 WHOLE_MODULES = ("resnet", "resnetv2", "sknet", "res2net", "resnest", "senet")
 MIXED_MODULES = ("byobnet", "nfnet")
 """timm's modules that hold ResNets among other nets; the ResNets are recognized by name."""
@@ -43,7 +53,8 @@ class ResNetSpec:
         block: Kind of block: `basic` or `bottleneck`.
 
     Raises:
-        ResnetTasksError: If `layers` is not four positive numbers, or `block` is unknown.
+        ResnetTasksError: If `layers` is not four positive numbers, or exceeds `MAX_BLOCKS` or
+            `MAX_PARAMETERS`, or if `block` is unknown.
     """
 
     layers: tuple[int, ...]
@@ -54,6 +65,13 @@ class ResNetSpec:
             raise ResnetTasksError(
                 f"backbone.layers is {list(self.layers)}; set the number of blocks of the four "
                 "stages C2 to C5, each at least 1, such as [3, 4, 6, 3]"
+            )
+        parameters = sum(map(mul, self.layers, _BLOCK_PARAMETERS))
+        if sum(self.layers) > MAX_BLOCKS or parameters > MAX_PARAMETERS:
+            raise ResnetTasksError(
+                f"backbone.layers is {list(self.layers)}: {sum(self.layers):,} blocks with about "
+                f"{parameters // 10**6:,} million parameters, more than the limits of {MAX_BLOCKS} "
+                f"blocks and {MAX_PARAMETERS // 10**6:,} million; ResNet-152 has [3, 8, 36, 3]"
             )
         if self.block not in ("basic", "bottleneck"):
             raise ResnetTasksError(f"backbone.block is {self.block!r}; allowed: basic, bottleneck")

@@ -13,7 +13,7 @@ from typing import Any
 
 from resnet_tasks.errors import NotRecipeError, RecipeError
 from resnet_tasks.recipe.data_root import get_data_root
-from resnet_tasks.recipe.yaml_text import parse_yaml
+from resnet_tasks.recipe.yaml_text import parse_yaml, read_yaml_text
 
 RECIPE_BY_CONTENT = {
     "boxes": "medical/bccd_faster_rcnn_resnet18",
@@ -235,7 +235,7 @@ def _read_start(file: Path) -> bytes:
 def _read_dataset_yaml(file: Path) -> Any:
     """Return the content of a YAML file; None if it cannot describe a dataset."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_yaml_text(file)
         # YOLO files number their classes, which a recipe does not allow.
         is_candidate = _DATASET_KEYS.search(text) is not None
         return parse_yaml(text, str(file), number_keys=True).value if is_candidate else None

@@ -22,8 +22,8 @@ from resnet_tasks.recipe.schema.data import DataRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.schema_keys import get_json_schema
 from resnet_tasks.recipe.shipped_recipes import find_recipe
-from resnet_tasks.recipe.validation_errors import find_problems, quote_value
-from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml
+from resnet_tasks.recipe.validation_errors import MAX_PROBLEMS, find_problems, quote_value
+from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml, read_yaml_text
 
 
 def load_recipe(
@@ -109,6 +109,10 @@ def _validate(
             f"{_describe_origin(key_path, path, lines, origins)}: {sentence}"
             for key_path, sentence in find_problems(error, value).items()
         ]
+        if error.error_count() > MAX_PROBLEMS:
+            problems.append(
+                f"{path}: of {error.error_count():,} problems, the first {MAX_PROBLEMS} are listed"
+            )
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
     return recipe
@@ -133,13 +137,13 @@ def get_recipe_schema() -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_yaml_text(path)
     except UnicodeDecodeError:
         raise RecipeError(
             f"{path} is not a UTF-8 text file; a recipe is a YAML file in UTF-8"
         ) from None
     except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror or error}") from None
 
 
 def _list_top_keys() -> str:

@@ -17,10 +17,12 @@ from resnet_tasks.registry import format_suggestions
 
 MAX_QUOTED_CHARS = 60
 """Number of characters of an invalid value that a message quotes."""
+MAX_PROBLEMS = 100
+"""Number of problems that are described; the suggestions for an unknown key take milliseconds."""
 
 
 def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
-    """Describe every invalid place of `document` in one sentence.
+    """Describe every invalid place of `document` in one sentence, up to `MAX_PROBLEMS`.
 
     Args:
         error: Error that the validation raised.
@@ -30,7 +32,7 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
         Key path -> sentence that begins with the key, in the order of the recipe's keys.
     """
     sentences: dict[KeyPath, str] = {}
-    for problem in error.errors(include_url=False):
+    for problem in error.errors(include_url=False)[:MAX_PROBLEMS]:
         path, value = locate_value(problem["loc"], document)
         if (
             problem["type"] == "too_short"

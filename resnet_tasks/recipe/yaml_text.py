@@ -11,11 +11,13 @@ import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from resnet_tasks.errors import RecipeError
+from resnet_tasks.files.regular_files import read_file_or_pipe
 
 KeyPath = tuple[str | int, ...]
 """Keys and list positions from the top of a document to a value."""
@@ -25,6 +27,12 @@ MAX_DEPTH = 30
 
 MAX_DIGITS = 1000
 """Length above which digits stay text: Python cannot convert them, and no setting needs them."""
+
+MAX_CHARACTERS = 4_000_000
+"""Maximum length of a document; 21,841 class names of ImageNet-21k take less than 1 MB."""
+
+MAX_VALUES = 100_000
+"""Maximum number of keys and values of a document, each of which takes about 50 microseconds."""
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {
@@ -71,9 +79,14 @@ def parse_yaml(
         text_keys: Top-level keys whose values are read as written, such as `007` for a name.
 
     Raises:
-        RecipeError: If the text is not YAML, or has a tag, an alias, a duplicate key, or a key that
-            is not text.
+        RecipeError: If the text is not YAML, exceeds a limit, or has a tag, an alias, a duplicate
+            key, or a key that is not text.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise RecipeError(
+            f"{source} has {len(text):,} characters, more than the limit of {MAX_CHARACTERS:,} for "
+            "YAML; is it the right file?"
+        )
     lines: dict[KeyPath, int] = {}
     try:
         root = _NodeLoader(text).get_single_node()
@@ -91,6 +104,19 @@ def parse_yaml(
             f"{source}: this is not valid YAML: {' '.join(str(error).split())}"
         ) from None
     return YamlDocument(value, lines)
+
+
+def read_yaml_text(path: Path) -> str:
+    """Return the text of a YAML file, without reading more than a document may have.
+
+    Args:
+        path: Path of the file, or of a pipe.
+
+    Raises:
+        OSError: If it cannot be read, or is too long.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    return read_file_or_pipe(path, 4 * MAX_CHARACTERS).decode("utf-8")
 
 
 def parse_scalar(text: str) -> Any:
@@ -184,6 +210,7 @@ class _NodeLoader(yaml.SafeLoader):
     """Loader that rejects tags and aliases, which recipes do not need, and excessive nesting."""
 
     _depth = 0
+    _num_values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -191,6 +218,9 @@ class _NodeLoader(yaml.SafeLoader):
             self._refuse(event, f"the alias *{event.anchor} is not allowed; write out the value")
         if getattr(event, "tag", None) is not None:
             self._refuse(event, f"the tag {event.tag} is not allowed; write a plain value")
+        self._num_values += 1
+        if self._num_values > MAX_VALUES:
+            self._refuse(event, f"there are more than {MAX_VALUES:,} keys and values")
         self._depth += 1
         if self._depth > MAX_DEPTH:
             self._refuse(event, f"the nesting is more than {MAX_DEPTH} levels deep")

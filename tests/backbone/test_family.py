@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -170,6 +171,20 @@ def test_layers_of_a_known_variant_build_that_variant() -> None:
 )
 def test_depth_counts_as_in_the_paper(depth: ResNetSpec, convolutions: int) -> None:
     assert depth.convolutions == convolutions
+
+
+@pytest.mark.parametrize(
+    ("layers", "size"),
+    [
+        ((128, 128, 128, 129), "513 blocks with about 763 million parameters"),
+        ((1, 1, 1, 224), "227 blocks with about 1,000 million parameters"),
+        ((4096, 4096, 4096, 4096), "16,384 blocks with about 24,289 million parameters"),
+    ],
+)
+def test_excessive_depths_are_refused(layers: tuple[int, ...], size: str) -> None:
+    text = re.escape(f"backbone.layers is {list(layers)}: {size}, more than the limits of 512 ")
+    with pytest.raises(ResnetTasksError, match=text):
+        ResNetSpec(layers)
 
 
 def test_wrong_depths_are_refused() -> None:

@@ -145,7 +145,7 @@ def test_a_depth_of_ones_own_is_read_from_a_file_and_back(tmp_path: Path) -> Non
     [
         ("[1, 1, 1]", "backbone.layers: got [1, 1, 1]; allowed is null or a list of 4, each entry"),
         ("[1, 1, 1, 1, 1]", "backbone.layers: got [1, 1, 1, 1, 1]; allowed is null or a list of 4"),
-        ("[1, 1, 1, 0]", "backbone.layers.3: got 0; allowed is a whole number from 1 to 4096"),
+        ("[1, 1, 1, 0]", "backbone.layers.3: got 0; allowed is a whole number from 1 to 512"),
         ("[1, 1, 1.0, 1]", "backbone.layers.2: got 1.0; allowed is a whole number"),
         ("7", "backbone.layers: got 7; allowed is null or a list of 4"),
     ],

@@ -225,13 +225,13 @@ def _read_recipe(ref: Any) -> Any:
     """Return the parsed recipe of a command line, without validation; {} if there is none."""
     from resnet_tasks.errors import RecipeError
     from resnet_tasks.recipe.shipped_recipes import find_recipe
-    from resnet_tasks.recipe.yaml_text import parse_yaml
+    from resnet_tasks.recipe.yaml_text import parse_yaml, read_yaml_text
 
     if ref is None:
         return {}
     try:
         path = find_recipe(ref)
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path)).value
+        return parse_yaml(read_yaml_text(path), str(path)).value
     except (RecipeError, OSError, UnicodeDecodeError):
         return {}
 

@@ -13,6 +13,28 @@ from resnet_tasks.errors import DataError, format_allowed, format_list
 from resnet_tasks.files.safe_names import require_class_names
 from resnet_tasks.number_formats import Count
 
+MAX_CATEGORIES = 250_000
+"""Maximum number of categories of a dataset.
+
+The largest public dataset, Google Landmarks v2, has 203,094; ImageNet-21k has 21,841.
+"""
+
+
+def require_category_count(number: int) -> None:
+    """Reject a dataset with more categories than a head can have.
+
+    Args:
+        number: Number of categories.
+
+    Raises:
+        DataError: If it exceeds `MAX_CATEGORIES`.
+    """
+    if number > MAX_CATEGORIES:
+        raise DataError(
+            f"the dataset has {number:,} categories, more than the limit of {MAX_CATEGORIES:,}; "
+            "check that `categories` lists classes, not objects or images"
+        )
+
 
 @dataclass(frozen=True)
 class Category:
@@ -156,6 +178,7 @@ class CategoryMap:
             raise DataError(
                 f"`categories` must be a list of at least one object, got {format_value(raw)}"
             )
+        require_category_count(len(raw))
         return cls(
             tuple(
                 _parse_category(position, raw_category) for position, raw_category in enumerate(raw)

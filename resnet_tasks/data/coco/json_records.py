@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tasks.data.coco.categories import require_category_count
 from resnet_tasks.data.coco.field_values import format_value
 from resnet_tasks.data.coco.top_level import require_coco
 from resnet_tasks.errors import DataError
@@ -114,7 +115,15 @@ class CocoEntries(msgspec.Struct):
 
     images: list[ImageEntry]
     annotations: list[AnnotationEntry]
-    categories: list[dict[str, Any]]
+    raw_categories: msgspec.Raw = msgspec.field(name="categories")
+
+    def decode_categories(self) -> Any:
+        """Return the decoded `categories`.
+
+        Raises:
+            DataError: If there are too many.
+        """
+        return _decode_value("categories", self.raw_categories)
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,8 @@ def open_content(path: Path, *, accept_keyed: bool = False) -> CocoContent:
         # Unusual JSON (NaN, other encodings) is parsed as a whole. Invalid JSON raises a DataError
         # that explains the fault.
         top = parse_json(content, path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     for key in LISTS if accept_keyed and isinstance(top, dict) else ():
         if isinstance(top.get(key), dict):
             top[key] = list(top[key].values())
@@ -315,4 +326,7 @@ def _encode_record(entry: Any) -> str:
 def _decode_value(key: str, raw: msgspec.Raw) -> Any:
     if key in LISTS and bytes(memoryview(raw)[:1]) == b"[":
         return msgspec.json.decode(raw, type=list[msgspec.Raw])
+    if key == "categories" and bytes(memoryview(raw)[:1]) == b"[":
+        # Counted before each of them becomes a Python object of several hundred bytes.
+        require_category_count(len(msgspec.json.decode(raw, type=list[msgspec.Raw])))
     return msgspec.json.decode(raw)

@@ -106,7 +106,7 @@ def _read_clean(path: Path, *, masks: bool) -> TruthFile | None:
         return None
     entries = content.annotations
     try:
-        categories = CategoryMap.from_json(content.categories)
+        categories = CategoryMap.from_json(content.decode_categories())
         texts = extract_segmentations(entries) if masks else [b""] * len(entries)
     except (DataError, *UNUSUAL):
         return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from resnet_tasks.data.images.image_damage import describe_damage
-from resnet_tasks.data.images.image_files import DAMAGE, ORIENTATION, ROTATED
+from resnet_tasks.data.images.image_files import DAMAGE, ORIENTATION, ROTATED, check_scans
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 
@@ -100,6 +100,7 @@ def decode_pillow_image(image: Image.Image, name: str) -> StoredImage:
         DataError: If its mode is not supported, its file is damaged, or it is rotated by EXIF.
     """
     try:
+        check_scans(image)
         image.load()
         orientation = image.getexif().get(ORIENTATION, 1)
     except DAMAGE as error:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 DEFLATE_RATIO = 1032
@@ -28,6 +30,16 @@ _JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *ran
 _JPEG_FIRST_ARITHMETIC = 0xC9
 _JPEG_BARE = (0x00, 0x01, *range(0xD0, 0xD9), 0xFF)  # markers without a length, or no marker at all
 _JPEG_SCAN = 0xDA
+MAX_SCANS = 100
+"""Maximum number of scans of a JPEG, equal to the limit of libtiff.
+
+Progressive encoders write about 10. A decoder updates all coefficients of the image for each scan.
+"""
+MAX_PAGES = 1000
+"""Maximum number of pages of a TIFF: the 64 channels of an image with masks and overviews."""
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_JPEG_END = 0xD9
+
 _BMP_RLE, _BMP_PLAIN = (1, 2), (0, 3, 6)
 _BMP_JUMP = 255 * 255 // 4  # maximum number of pixels that one byte of a run-length delta skips
 
@@ -165,6 +177,42 @@ def _read_jpeg_marker(stream: IO[bytes]) -> int:
             return int(code)
 
 
+def check_jpeg_scans(stream: IO[bytes]) -> None:
+    """Check that a JPEG does not have more scans than `MAX_SCANS`.
+
+    Args:
+        stream: JPEG file; its position is restored.
+
+    Raises:
+        OSError: If it has more.
+    """
+    place = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(place)
+    num_scans = 0
+    # Thumbnails and further images of the file have scans too, so that this is an upper limit.
+    if content.count(bytes((0xFF, _JPEG_SCAN))) > MAX_SCANS:
+        num_scans = _count_jpeg_scans(content)
+    if num_scans > MAX_SCANS:
+        raise OSError(
+            f"it is a JPEG of {num_scans:,} scans, more than the limit of {MAX_SCANS}; store it "
+            "again with an image editor, which writes about 10"
+        )
+
+
+def _count_jpeg_scans(content: bytes) -> int:
+    """Return the number of scans of the first image in a JPEG file."""
+    num_scans, position = 0, 2
+    while (marker := _JPEG_MARKER.search(content, position)) is not None:
+        code = marker[0][1]
+        if code == _JPEG_END:
+            break
+        num_scans += code == _JPEG_SCAN
+        position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return num_scans
+
+
 _MEASURES: dict[str, Callable[..., DeclaredSize]] = {
     "PNG": _measure_png,
     "BMP": _measure_bmp,
@@ -181,6 +229,7 @@ def check_tiff_length(tiff: Any) -> None:
     Raises:
         OSError: If the file is too short for them.
     """
+    check_page_count(tiff)
     length = tiff.filehandle.size
     for entry in tiff.pages:
         page = entry.aspage()
@@ -202,6 +251,27 @@ def check_tiff_length(tiff: Any) -> None:
             raise OSError(_format_truncated(length, (page.imagelength, page.imagewidth)))
         _check_segments(page, length)
     _check_last_page(tiff, length)
+
+
+def check_page_count(tiff: Any) -> None:
+    """Check that a TIFF does not have more pages than `MAX_PAGES`, without reading all of them.
+
+    Raises:
+        OSError: If it has more.
+    """
+    with suppress(IndexError):
+        tiff.pages[MAX_PAGES]
+        raise OSError(
+            f"it is a TIFF of more than {MAX_PAGES:,} pages, the limit; the pages of an image are "
+            "its channels, so that the slices of a volume or the frames of a video must be stored "
+            "as separate images"
+        )
+    num_pages = len(tiff.pages.first.subifds or ())
+    if num_pages > MAX_PAGES:
+        raise OSError(
+            f"it is a TIFF with {num_pages:,} reduced versions of its image, more than the limit "
+            f"of {MAX_PAGES:,}; store it again without them"
+        )
 
 
 def _check_last_page(tiff: Any, length: int) -> None:

@@ -37,6 +37,7 @@ from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
     ORIENTATION,
+    check_scans,
     get_raw_mode,
     get_single_series,
     memmap_array,
@@ -274,6 +275,7 @@ def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredImag
 def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredImage:
     raw_mode = get_raw_mode(image)
     orientation = image.getexif().get(ORIENTATION, 1)
+    check_scans(image, stream)
     jpeg = _decode_jpeg(image)
     if jpeg is not None:
         return StoredImage(_apply_orientation(jpeg, orientation), LAYOUTS[jpeg.shape[2]])
@@ -301,7 +303,8 @@ def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredI
 def _check_not_animated(path: Path, image: Image.Image) -> None:
     # MPO is not in the list: the second image of such photographs is a preview, not a frame.
     if image.format in _ANIMATED and getattr(image, "is_animated", False):
-        frames = getattr(image, "n_frames", "several")
+        # Pillow reads a whole GIF to count its images.
+        frames = "several" if image.format == "GIF" else getattr(image, "n_frames", "several")
         raise DataError(
             f"{path} is an animation of {frames} images; store the intended image in a separate "
             "file"

@@ -25,6 +25,10 @@ _DESCRIPTIONS = (
     (r"Error -\d+ while decompressing data.*", _DAMAGED_PIXELS),
     (r"decoder error -\d+.*", _DAMAGED_PIXELS),
     (r"corrupted (tile|strip) .*", "its strips or tiles are truncated or damaged"),
+    (
+        r"(Decompressed data|Too much memory used in text chunks).*MAX_TEXT.*",
+        "a text or the color profile exceeds the limit of 1,048,576 bytes; remove its metadata",
+    ),
     (r"corrupted IFD structure", _DAMAGED_HEADER),
     (r"could not create decoder object", "the file is truncated, or its header is damaged"),
     (r"Cannot parse header.*", _DAMAGED_HEADER),

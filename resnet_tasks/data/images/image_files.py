@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from resnet_tasks.data.images.declared_sizes import WORTH_CHECKING
+from resnet_tasks.data.images.declared_sizes import WORTH_CHECKING, check_jpeg_scans
 from resnet_tasks.data.images.image_formats import (
     NUMPY,
     TIFF,
@@ -175,6 +175,7 @@ def read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     with open_image(path) as image:
         if decode:
             verify_png(image)
+            check_scans(image)
             image.load()
         width, height = image.size
         is_turned = _read_pillow_orientation(image, path) in TURNED
@@ -286,6 +287,18 @@ def read_orientation(path: Path) -> int:
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return 1
     return exif_orientation if 1 <= exif_orientation <= 8 else 1
+
+
+def check_scans(image: Image.Image, stream: IO[bytes] | None = None) -> None:
+    """Check the number of scans of a JPEG; see `check_jpeg_scans`.
+
+    Args:
+        image: Opened image; with another format, nothing is read.
+        stream: File of the image; its position is restored. None: `image.fp`.
+    """
+    stream = stream or getattr(image, "fp", None)
+    if image.format in ("JPEG", "MPO") and stream is not None:
+        check_jpeg_scans(stream)
 
 
 def verify_png(image: Image.Image, stream: IO[bytes] | None = None) -> None:

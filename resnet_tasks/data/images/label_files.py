@@ -68,7 +68,7 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
             values = read_tiff_values(path, max_pixels)
         else:
             with open_image(path, max_pixels) as image:
-                require_single_image(path, "label map", getattr(image, "n_frames", 1))
+                require_single_image(path, "label map", _count_images(image))
                 verify_png(image)
                 values = _load_stored_values(image)
                 if image.format == "WEBP":
@@ -101,13 +101,13 @@ def require_lossless(path: Path, role: str) -> None:
         )
 
 
-def require_single_image(path: Path, role: str, num_images: int) -> None:
+def require_single_image(path: Path, role: str, num_images: int | str) -> None:
     """Reject a file with several pages or frames, of which only one would be used.
 
     Args:
         path: Path of the file, for the error message.
         role: Role of the file for the error message, such as "label map".
-        num_images: Number of pages or frames in the file.
+        num_images: Number of pages or frames in the file, or `several`.
 
     Raises:
         DataError: If `num_images` is not 1.
@@ -117,6 +117,12 @@ def require_single_image(path: Path, role: str, num_images: int) -> None:
             f"{role} {path} holds {num_images} images (pages or frames), but must hold one; store "
             "the intended image in a separate file"
         )
+
+
+def _count_images(image: Image.Image) -> int | str:
+    if image.format == "GIF":  # Pillow reads a whole GIF to count its images
+        return "several" if getattr(image, "is_animated", False) else 1
+    return int(getattr(image, "n_frames", 1))
 
 
 def round_ids(

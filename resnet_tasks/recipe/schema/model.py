@@ -15,7 +15,7 @@ from pydantic import (
 
 from resnet_tasks.recipe.schema.base import RecipeModel
 
-Blocks = Annotated[int, Field(ge=1, le=4096)]
+Blocks = Annotated[int, Field(ge=1, le=512)]
 Options = Annotated[
     dict[str, Any],
     # YAML reads a key with nothing but comments below it as null.
@@ -30,8 +30,8 @@ class BackboneRecipe(RecipeModel):
 
     Attributes:
         name: Variant of ResNet, see `resnet-tasks backbones`; or `resnet`, with `layers`.
-        layers: Number of blocks of the stages C2..C5 for `name: resnet`, such as [3, 4, 6, 3].
-            None: those of the variant.
+        layers: Number of blocks of the stages C2..C5 for `name: resnet`, such as [3, 4, 6, 3], at
+            most 512 in all. None: those of the variant.
         block: Kind of block for `layers`: `basic` is 3x3, 3x3; `bottleneck` is 1x1, 3x3, 1x1.
         weights: Source of the weights: none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO,
             URL#sha256=…, a file, or a run folder (RUN, RUN@best).

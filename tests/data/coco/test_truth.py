@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from resnet_tasks.data.coco import categories
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.truth import read_truth
 from resnet_tasks.errors import DataError
 from tests.support.usual_truth import TRUTH
@@ -117,3 +121,44 @@ def test_image_level_labels_are_not_objects(tmp_path: Path) -> None:
     truth = read_truth(write(tmp_path, content))
     assert truth.annotations.boxes.tolist() == [[1, 2, 3, 0]]
     assert [problem.kind for problem in truth.problems] == ["no_box"]
+
+
+def test_too_many_categories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(categories, "MAX_CATEGORIES", 2)
+    content = {**TRUTH, "categories": [{"id": i, "name": f"c{i}"} for i in (5, 90)]}
+    assert read_truth(write(tmp_path, content)).categories.ids == (5, 90)
+    content["categories"].append({"id": 91, "name": "c91"})
+    for name, text in (
+        ("a.json", json.dumps(content)),
+        ("b.json", json.dumps(content)[:-1] + ', "x": NaN}'),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=rf"{name}: the dataset has 3 categories, more .* of 2"):
+            read_truth(tmp_path / name)
+        with pytest.raises(DataError, match=rf"{name}: the dataset has 3 categories, more .* of 2"):
+            read_coco(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_two_million_categories_are_refused_with_little_memory(tmp_path: Path) -> None:
+    """As Python objects they would take more than a gigabyte."""
+    path = tmp_path / "many.json"
+    entries = ",".join(f'{{"id": {i}, "name": "{i}"}}' for i in range(2_000_000))
+    path.write_text(f'{{"images": [], "annotations": [], "categories": [{entries}]}}')
+    code = (
+        "import re, sys\n"
+        "from pathlib import Path\n"
+        "from resnet_tasks.data.coco.read import read_coco\n"
+        "try:\n"
+        "    read_coco(Path(sys.argv[1]))\n"
+        "except Exception as error:\n"
+        "    print(error)\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(re.search('VmHWM:\\\\s+(\\\\d+)', status)[1])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    message, kibibytes = result.stdout.splitlines()
+    assert "the dataset has 2,000,000 categories, more than the limit of 250,000" in message
+    assert int(kibibytes) < 400_000

@@ -54,7 +54,7 @@ BAD = {
     "zero bytes": ("a.png", lambda: b"", "is not an image"),
     "text": ("a.jpg", lambda: b"<html>404 Not Found</html>", "is not an image"),
     "another size": ("a.png", lambda: encoded(Image.new("L", (3, 3)), "PNG"), "is 3 x 3"),
-    "animated GIF": ("a.gif", lambda: animation("GIF"), "is an animation of 2 images"),
+    "animated GIF": ("a.gif", lambda: animation("GIF"), "is an animation of several images"),
     "animated PNG": ("a.png", lambda: animation("PNG"), "is an animation of 2 images"),
     "animated WebP": ("a.webp", lambda: animation("WEBP"), "is an animation of 2 images"),
     "gone": ("a.png", lambda: None, "does not exist"),

@@ -6,6 +6,7 @@ import io
 import itertools
 import resource
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,20 @@ import tifffile
 from PIL import Image, features
 
 from resnet_tasks.data.coco.semantic_maps import read_map_values
+from resnet_tasks.data.images.channels import decode_pillow_image
 from resnet_tasks.data.images.declared_sizes import (
+    MAX_PAGES,
+    MAX_SCANS,
     DeclaredSize,
     check_tiff_length,
     measure_declared_size,
 )
 from resnet_tasks.data.images.decoding import decode_image
-from resnet_tasks.data.images.image_files import open_image, try_read_image_size
+from resnet_tasks.data.images.image_files import (
+    open_image,
+    read_image_size,
+    try_read_image_size,
+)
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.data.images.regions import open_regions
 from resnet_tasks.errors import DataError
@@ -213,3 +221,103 @@ def test_positions_in_a_tiff_are_no_part_of_its_mode(tmp_path: Path) -> None:
         Image.new("RGB", (4, length)).save(path, compression="packbits")
         num_read += decode_image(path).pixels.shape == (length, 4, 3)
     assert num_read == 40
+
+
+def make_scans(number: int, *, thumbnails: int = 0) -> bytes:
+    """A JPEG whose last scan is repeated, and that has further scans inside a segment."""
+    content = bytes(encode("RGB", "JPEG", progressive=True))
+    start = content.rindex(b"\xff\xda")
+    last = content[start:-2]
+    present = content.count(b"\xff\xda")
+    hidden = last * thumbnails
+    segment = b"\xff\xef" + struct.pack(">H", len(hidden) + 2) + hidden
+    return content[:2] + segment + content[2:-2] + last * (number - present) + content[-2:]
+
+
+@pytest.mark.parametrize(("number", "thumbnails"), [(MAX_SCANS, 0), (10, 500)])
+def test_jpegs_of_up_to_100_scans_are_decoded(number: int, thumbnails: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(make_scans(number, thumbnails=thumbnails))
+    assert decode_image(file).pixels.shape == (8, 8, 3)
+    assert read_image_size(file, decode=True) == (8, 8)
+
+
+def test_jpegs_of_more_than_100_scans_are_refused(tmp_path: Path) -> None:
+    """One of 5,000 scans of 4 megapixels takes two minutes."""
+    file = tmp_path / "a.jpg"
+    file.write_bytes(make_scans(MAX_SCANS + 1))
+    message = "it is a JPEG of 101 scans, more than the limit of 100"
+    with pytest.raises(DataError, match=rf"a\.jpg cannot be read: {message}"):
+        decode_image(file)
+    with pytest.raises(OSError, match=message):
+        read_image_size(file, decode=True)
+    with Image.open(file) as image, pytest.raises(DataError, match=f"x cannot be .* {message}"):
+        decode_pillow_image(image, "x")
+
+
+def make_pages(number: int, *, is_cyclic: bool = False) -> bytes:
+    """A TIFF of pages of one pixel."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 4, 277: 1, 279: 1}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    page = struct.pack("<H", len(tags)) + entries
+    length = len(page) + 4
+    offsets = [8 + i * length for i in range(1, number)] + [8 if is_cyclic else 0]
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(page + struct.pack("<I", o) for o in offsets)
+
+
+@pytest.mark.parametrize(("number", "is_cyclic"), [(MAX_PAGES + 1, False), (300, True)])
+def test_tiffs_of_more_than_1000_pages_are_refused(
+    number: int, is_cyclic: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.tif"
+    file.write_bytes(make_pages(number, is_cyclic=is_cyclic))
+    for read in (decode_image, read_label_map, open_regions):
+        with pytest.raises(
+            DataError, match=r"a\.tif .* a TIFF of more than 1,000 pages, the limit"
+        ):
+            read(file)
+    with pytest.raises(OSError, match="more than 1,000 pages"):
+        read_image_size(file)
+
+
+def test_tiffs_of_up_to_1000_pages_are_opened(tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    file.write_bytes(make_pages(MAX_PAGES))
+    with pytest.raises(DataError, match=r"a\.tif has 1000 channels .* more than the limit of 64"):
+        decode_image(file)
+
+
+def test_tiffs_with_many_reduced_versions_are_refused(tmp_path: Path) -> None:
+    content = tiff(1, bytes(8), count=8)
+    number = MAX_PAGES + 1
+    place = len(content) - 4 - 12 * 9
+    entries = content[place + 2 - 2 : -4]
+    sub_images = struct.pack("<HHII", 330, 4, number, len(content) + 12)
+    file = tmp_path / "a.tif"
+    directory = struct.pack("<H", 10) + entries + sub_images + bytes(4)
+    file.write_bytes(content[: place - 2] + directory + struct.pack("<I", 8) * number)
+    with pytest.raises(DataError, match=r"1,001 reduced versions of its image, more than .* 1,000"):
+        decode_image(file)
+
+
+def test_the_images_of_an_animation_are_not_counted(tmp_path: Path) -> None:
+    """Pillow reads a whole GIF to count them; a file of 17 MB may hold a million."""
+    first = Image.new("L", (4, 4))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("L", (4, 4), 9)])
+    with pytest.raises(DataError, match=r"a\.gif is an animation of several images"):
+        decode_image(tmp_path / "a.gif")
+    with pytest.raises(DataError, match=r"a\.gif holds several images \(pages or frames\)"):
+        read_label_map(tmp_path / "a.gif")
+    first.save(tmp_path / "one.gif")
+    assert read_label_map(tmp_path / "one.gif").shape == (4, 4)
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"zTXt"])
+def test_pngs_with_large_compressed_metadata_are_refused(kind: bytes, tmp_path: Path) -> None:
+    content = bytes(encode("RGB", "PNG"))
+    chunk = kind + b"Raw profile type exif\0\0" + zlib.compress(bytes(2**20 + 1), 9)
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    file = tmp_path / "a.png"
+    file.write_bytes(content[:33] + framed + content[33:])
+    with pytest.raises(DataError, match=r"a text or the color profile exceeds .* 1,048,576 bytes"):
+        decode_image(file)
