@@ -8,7 +8,7 @@ evaluated with bootstrap intervals of every metric, for which there is no peer.
 The same is done with masks and hotcoco, whose CPU seconds are compared.
 
 At last, all installed evaluators (`pip install -e ".[bench]"`) run side by side in one process, on
-these boxes and on masks; see `coco_peers`.
+these boxes and on masks; see `harness.coco_peers`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.coco_peers import (
+from benchmarks.harness.coco_peers import (
     NAMES,
     compare_cases,
     encode_ellipse,
@@ -149,7 +149,7 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
         "--resamples",
         type=int,
         default=1000,
-        help="bootstrap resamples for the intervals; 0 for none",
+        help="half samples for the intervals; 0 for none",
     )
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import coco_peers
+from benchmarks.harness import coco_peers
 
 
 @pytest.mark.parametrize("task", ["box", "mask"])
