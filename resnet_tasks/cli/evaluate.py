@@ -146,7 +146,7 @@ def evaluate(
         typer.Option(
             metavar="N",
             min=0,
-            help="Number of bootstrap resamples for the 95 % intervals of --results; 0: none",
+            help="Number of half samples for the 95 % intervals of --results; 0: none",
         ),
     ] = 1000,
     out: Annotated[

@@ -16,7 +16,6 @@ from resnet_tasks.evaluation.ground_truth import build_truth, get_label_table
 from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
     Resampling,
-    attach_intervals,
     resample_heads,
 )
 from resnet_tasks.inference.predict_dataset import (
@@ -202,7 +201,7 @@ class _EvaluatorSet:
         if bootstrap is None or not bootstrap.resamples:
             return Evaluation(metrics, protocols, evaluators, tuple(self.image_ids))
         resampling = resample_heads(evaluators, self.groups, bootstrap)
-        metrics = attach_intervals(metrics, resampling.values)
+        metrics = resampling.attach_intervals(metrics)
         return Evaluation(metrics, protocols, evaluators, tuple(self.image_ids), resampling)
 
 

@@ -92,7 +92,7 @@ class MadeRun:
                 if value is not None:
                     values[key] = value + shared + (noise or {}).get(name, 0.0) * alone
         digests = {name.partition("/")[0]: "same images" for name in metrics}
-        resampling = Resampling(Bootstrap(200), "images", 3, digests, values)
+        resampling = Resampling(Bootstrap(200), "images", 1000, digests, values)
         resampling.save(self.evaluation / "resamples.npz")
 
     def edit(self, name: str, change: Callable[[dict[str, Any]], object]) -> None:

@@ -139,7 +139,7 @@ def test_an_evaluation_reads_back_as_it_was_made(pair: tuple[Run, Run], root: Pa
     folder = pair[0].get_evaluation_folder()
     kept = SavedEvaluation.read(folder)
     assert dict(kept.metrics) == made.metrics
-    assert kept.metadata["intervals"]["method"] == "percentile bootstrap over groups"
+    assert kept.metadata["intervals"]["method"] == "half samples of groups"
     assert kept.metadata["intervals"]["units"] == 13
     assert json.loads((folder / "details.json").read_text()).keys() == {"kind"}
 

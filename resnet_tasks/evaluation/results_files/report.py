@@ -38,11 +38,11 @@ def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvalu
         note = f"only {units}, too few for intervals (at least {LEAST_UNITS} needed)"
         return replace(evaluation, notes=(*evaluation.notes, note))
     values = resample_metrics(evaluator, units, bootstrap)
-    method = f"{Count(bootstrap.resamples):bootstrap resample} over {units}"
+    method = f"{Count(bootstrap.resamples):half sample} of {units}"
     notes = [f"intervals: 95 %, {method}", describe_few_units(units)]
     return replace(
         evaluation,
-        metrics=attach_intervals(evaluation.metrics, values),
+        metrics=attach_intervals(evaluation.metrics, values, units.number),
         notes=(*evaluation.notes, *filter(None, notes)),
         make_evaluator=lambda: evaluator,
     )

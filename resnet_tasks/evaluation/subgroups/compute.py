@@ -33,14 +33,13 @@ from resnet_tasks.evaluation.subgroups.results import (
 )
 from resnet_tasks.evaluation.uncertainty.bootstrap import (
     COUNTS_AT_ONCE,
-    LEAST_DEFINED,
     LEAST_UNITS,
-    LEVEL,
     Bootstrap,
     ResamplingUnits,
     attach_intervals,
     resample_metrics,
 )
+from resnet_tasks.evaluation.uncertainty.half_samples import LEAST_DEFINED, LEVEL
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import (
     Evaluator,
@@ -100,7 +99,9 @@ class _Sampler:
         if units.number < LEAST_UNITS or not self.bootstrap.resamples:
             return metrics, None
         values = resample_metrics(subset, units, self.bootstrap)
-        return attach_intervals(metrics, values), _compute_error(values.get(name), units)
+        return attach_intervals(metrics, values, units.number), _compute_error(
+            values.get(name), units
+        )
 
     def compare(
         self,

@@ -8,7 +8,8 @@ from typing import Any
 
 from resnet_tasks.evaluation.metric_tables import metric_to_json
 from resnet_tasks.evaluation.subgroups.difference import StandardError
-from resnet_tasks.evaluation.uncertainty.bootstrap import LEAST_UNITS, LEVEL
+from resnet_tasks.evaluation.uncertainty.bootstrap import LEAST_UNITS
+from resnet_tasks.evaluation.uncertainty.half_samples import LEVEL
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.evaluation import Metric
 

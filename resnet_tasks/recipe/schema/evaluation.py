@@ -35,7 +35,7 @@ class EvaluationRecipe(RecipeModel):
             `best-HEAD`.
         batch_size: Images per batch in evaluation. None: `training.batch_size`.
         backend: Implementation of the COCO metrics; both give the same numbers.
-        resamples: Number of bootstrap resamples for the 95 % intervals; 0: no intervals.
+        resamples: Number of half samples for the 95 % intervals; 0: no intervals.
         sliding: Sliding windows for evaluation and `predict`. None: those of `data.tiles`, else
             whole images.
         extra: Additional evaluators: head -> evaluator -> its options (null: the defaults), such as

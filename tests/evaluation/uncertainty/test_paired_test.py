@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
@@ -15,7 +16,7 @@ from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator, KittiOptions
 from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
     Resampling,
-    compute_interval,
+    ResamplingUnits,
     resample_heads,
 )
 from resnet_tasks.evaluation.uncertainty.paired_test import compare_evaluations, two_sided_p
@@ -28,9 +29,9 @@ def side(
     values: NDArray[np.float64], *, head: str = "objects", digest: str = "x", seed: int = 0
 ) -> Side:
     """An evaluation whose one metric is the mean of a value per image."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(values), (1000, len(values)))
-    column = values[drawn].mean(axis=1)
+    units = ResamplingUnits.from_image_ids(range(len(values)))
+    (counts,) = units.sample_counts(Bootstrap(1000, seed))
+    column = counts @ values / counts.sum(axis=1)
     metrics = {f"{head}/AP": Metric(float(values.mean()), {"a": float(values.mean())})}
     made = {f"{head}/AP": column, f"{head}/AP/a": column}
     bootstrap = Bootstrap(1000, seed)
@@ -42,7 +43,10 @@ def test_a_small_steady_gain_shows_although_the_intervals_overlap() -> None:
     hard = np.random.default_rng(0).uniform(0.2, 0.8, 60)
     wobble = np.random.default_rng(1).normal(0, 0.01, 60)
     better, worse = side(hard + 0.02 + wobble), side(hard)
-    apart = [compute_interval(each[1].values["objects/AP"]) for each in (better, worse)]
+    apart = [
+        resampling.attach_intervals(metrics)["objects/AP"].interval
+        for metrics, resampling in (better, worse)
+    ]
     assert apart[0] is not None
     assert apart[1] is not None
     assert apart[0][0] < apart[1][1]  # side by side, nothing could be said
@@ -51,9 +55,12 @@ def test_a_small_steady_gain_shows_although_the_intervals_overlap() -> None:
     assert found.could_be_chance is False
     assert found.p == pytest.approx(2 / 1001)
     assert found.per_class["a"].interval == found.interval
+    t_interval = stats.ttest_rel(hard + 0.02 + wobble, hard).confidence_interval()
+    assert found.interval is not None
+    widening = np.ptp(found.interval) / np.ptp((t_interval.low, t_interval.high))
+    assert widening == pytest.approx(1, abs=0.05)
     mirrored = compare_evaluations(worse, better).differences["objects/AP"]
     assert mirrored.interval is not None
-    assert found.interval is not None
     assert mirrored.interval == pytest.approx((-found.interval[1], -found.interval[0]))
 
 
