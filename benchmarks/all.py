@@ -31,7 +31,11 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.number_formats import Count
 
-EXCLUDED = {"all": "is this one", "degradation": "trains networks for hours and has no peer"}
+EXCLUDED = {
+    "all": "is this one",
+    "coverage": "simulates for two hours and has no peer",
+    "degradation": "trains networks for hours and has no peer",
+}
 SECTIONS = {
     "same precision": "Same precision: the peer gets bf16 and channels-last too",
     "as it comes": "As it comes: the peer's own defaults against ours",
