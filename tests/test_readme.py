@@ -188,7 +188,7 @@ def test_evaluation_from_the_tour(workplace: Path, monkeypatch: pytest.MonkeyPat
     for name in ("A", "B"):
         shutil.copytree("runs/quickstart", f"runs/{name}")
     commands = list_commands(TOUR_BASH[3])
-    assert len(commands) == 7
+    assert len(commands) == 8
     replacements = {
         "WBC": "granular",
         "photo.jpg": "data/cells/images/val",

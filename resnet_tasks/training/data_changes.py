@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.data_fingerprint import FileFingerprint
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.training.logging.run_log import RunLog
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.splits.splitting import count_objects_per_image
 from resnet_tasks.data.subgroups.subgroups import Subgroups
-from resnet_tasks.runtime.console import Console
+from resnet_tasks.runtime.console import Console, Text
 
 
 def count_subgroups(coco: CocoFile, subgroups: Subgroups) -> dict[str, dict[str, Any]]:

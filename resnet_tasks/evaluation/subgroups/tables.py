@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from resnet_tasks.errors import shorten_name
 from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.evaluation.subgroups.results import SubgroupMetrics, SubgroupResult
+from resnet_tasks.runtime.console import Text
 
 MAX_ROWS = 20
 """Maximum number of subgroups of a table; of more, the worst are shown."""
