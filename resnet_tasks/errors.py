@@ -76,6 +76,10 @@ class MemoryLimitError(ResnetTasksError):
     """Too little memory of the GPU or the machine; the message names the settings to change."""
 
 
+class FormatVersionError(RunError):
+    """File of a run folder in a newer format version, or in an older one without conversion."""
+
+
 class HubError(ResnetTasksError):
     """Model hub that cannot be reached or refuses, or a repository that is not a run."""
 

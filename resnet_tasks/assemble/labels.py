@@ -9,9 +9,10 @@ from typing import Any
 from resnet_tasks.assemble.combiners import build_combiners
 from resnet_tasks.assemble.heads import get_head_task
 from resnet_tasks.data.coco.categories import Category, CategoryMap
-from resnet_tasks.errors import RecipeError, format_allowed
+from resnet_tasks.errors import DataError, RecipeError, format_allowed
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
 from resnet_tasks.inference.combiners import CombinedHead
+from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.model import HeadRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
@@ -70,16 +71,40 @@ class Labels:
         """Return the labels from their JSON form; the inverse of `to_json`.
 
         Raises:
-            DataError: If the name of a head or a class is invalid.
+            DataError: If the name of a head or a class is invalid, or a label does not exist.
         """
         require_head_names(value["heads"], "heads")
+        categories = CategoryMap.from_json(value["categories"])
         heads = {}
         for name, head_json in value["heads"].items():
             classes = tuple(head_json["classes"])
             require_class_names(classes, f"heads.{name}.classes")
             table = LabelTable(classes, tuple(head_json["mapping"]), int(head_json["unlabeled"]))
             heads[name] = HeadLabels(classes, tuple(head_json["category_ids"]), table)
-        return cls(CategoryMap.from_json(value["categories"]), heads)
+            _require_valid_labels(name, heads[name], len(categories.categories))
+        return cls(categories, heads)
+
+
+def _require_valid_labels(name: str, head: HeadLabels, num_categories: int) -> None:
+    """Require an id for every class, and an existing label for every category of a head."""
+    num_classes, mapping = len(head.classes), head.table.mapping
+    if len(head.category_ids) != num_classes:
+        raise DataError(
+            f"heads.{name}.category_ids must have one id for each of "
+            f"{Count(num_classes):class}, got {len(head.category_ids)}"
+        )
+    if len(mapping) != num_categories:
+        raise DataError(
+            f"heads.{name}.mapping must have one label for each of "
+            f"{Count(num_categories):category}, got {len(mapping)}"
+        )
+    labels = (*mapping, head.table.unlabeled)
+    invalid = [label for label in labels if not ABSENT <= label < num_classes]
+    if invalid:
+        raise DataError(
+            f"heads.{name}: the label {invalid[0]} does not exist; allowed: {ABSENT} to "
+            f"{num_classes - 1}"
+        )
 
 
 def build_labels(recipe: Recipe, categories: CategoryMap) -> Labels:

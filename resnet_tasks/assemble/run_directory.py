@@ -13,7 +13,6 @@ evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, ima
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,6 +26,8 @@ from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.run_folder.checkpoint import CHECKPOINTS, name_head_checkpoint
+from resnet_tasks.run_folder.files import CLASSES
+from resnet_tasks.run_folder.read import make_damage_error, read_object
 
 
 @dataclass
@@ -58,7 +59,7 @@ class RunDirectory:
                 f"{directory} already contains a run{state}; {remedy}, or choose another --out"
             )
         make_folder(directory)
-        write_json(directory / "classes.json", labels.to_json())
+        write_json(directory / "classes.json", CLASSES.add_version(labels.to_json()))
         plugins = copy_plugins(recipe.plugins, directory)
         write_text(directory / "recipe.yaml", recipe_to_yaml(recipe, plugins))
         return cls(directory, recipe, labels)
@@ -151,9 +152,8 @@ def _require_run_files(folder: Path) -> None:
 
 
 def _read_labels(folder: Path) -> Labels:
+    path = folder / "classes.json"
     try:
-        return Labels.from_json(json.loads((folder / "classes.json").read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
-        raise RunError(
-            f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
-        ) from None
+        return Labels.from_json(read_object(path, CLASSES))
+    except DataError as error:
+        raise make_damage_error(path, CLASSES, str(error)) from None

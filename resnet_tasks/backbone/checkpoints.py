@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
-from resnet_tasks.errors import WeightsError
+from resnet_tasks.errors import WeightsError, get_first_line
+from resnet_tasks.files.torch_files import load_torch_file
 from resnet_tasks.number_formats import Count
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
@@ -152,23 +152,24 @@ def _read_file(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_torch_file(file)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(file) or _is_pickle(file):
-            match = re.search(r"GLOBAL (\S+)", str(error))
+        match = re.search(r"GLOBAL ([A-Za-z_][\w.]*\.\w+)", str(error))
+        if match is not None:
             raise WeightsError(
-                f"{file} holds Python objects beyond plain "
-                f"tensors{f' ({match[1]})' if match else ''}, which are never loaded because they "
-                "can run code; save the model's state dict alone, best as .safetensors - if you "
-                f"trust the source of the file: {_format_conversion_command(file)}"
+                f"{file} holds Python objects beyond plain tensors ({match[1]}), which are never "
+                "loaded because they can run code; save the model's state dict alone, best as "
+                ".safetensors - if you trust the source of the file: "
+                f"{_format_conversion_command(file)}"
             ) from error
         raise WeightsError(
-            f"{file} is not a checkpoint; use a .safetensors or .pth file"
+            f"{file} is damaged or is not a checkpoint; fetch or save it again, or use another "
+            ".safetensors or .pth file"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, OSError) as error:
         raise WeightsError(
-            f"{file} is damaged or not a checkpoint ({_get_first_line(error)}); fetch or save it "
-            "again"
+            f"{file} is damaged or not a checkpoint ({get_first_line(error)[:120]}); fetch or save "
+            "it again"
         ) from error
 
 
@@ -180,17 +181,6 @@ def _format_conversion_command(file: Path) -> str:
         "weights_only=False); c = c.state_dict() if hasattr(c, 'state_dict') else "
         f"c.get('state_dict', c.get('model', c)); torch.save(dict(c), '{target}')\""
     )
-
-
-def _is_pickle(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(1) == pickle.PROTO
-
-
-def _get_first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    # The message of a KeyError is the bare key, which does not explain anything.
-    return lines[0][:120] if lines and not isinstance(error, KeyError) else type(error).__name__
 
 
 def _unwrap_containers(content: Any) -> Mapping[Any, Any]:

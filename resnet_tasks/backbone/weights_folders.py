@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.run_folder.checkpoint import (
     CHECKPOINTS,
     HEAD_CHECKPOINT,
     find_averaged_file,
+    require_weights_version,
 )
+from resnet_tasks.run_folder.log import find_first_start
+from resnet_tasks.run_folder.recipe_settings import read_backbone_settings
 
 FILES = ("ema.safetensors", "model.safetensors", "pytorch_model.bin")
 """Names of weight files, best first: averaged (EMA) weights are preferred if a run has them."""
@@ -62,27 +63,37 @@ def find_in_folder(request: WeightsRequest, folder: Path, checkpoint: str) -> Fo
         checkpoint: Checkpoint of a run to use: `last` or `best`.
 
     Raises:
-        RunError: If the averaged weights of a checkpoint are missing.
+        RecipeError: If the recipe of the run is damaged.
+        RunError: If a file of the run is damaged, or the averaged weights are missing.
         WeightsError: If the folder holds no weights.
     """
-    if (folder / "recipe.yaml").is_file():
+    if (folder / "recipe.yaml").exists():
         return _find_in_run(request, folder, checkpoint)
-    for name in FILES:
-        if (folder / name).is_file():
-            find_averaged_file(folder)  # raises if it is missing
-            run = find_run(folder / name)
-            if run is not None:
-                return _make_run_weights(request, run, folder / name, str(folder / name))
-            config = _read_json(folder / "config.json")
-            inner = config.get("pretrained_cfg")
-            metadata = {**config, **(inner if isinstance(inner, dict) else {})}
-            license_name = str(metadata.get("license") or "not stated (local folder)")
-            mean, std = (_to_floats(metadata.get(key)) for key in ("mean", "std"))
-            return FolderWeights(folder / name, str(folder / name), license_name, None, mean, std)
-    raise WeightsError(
-        f"{request} is a folder with neither recipe.yaml (a run) nor {', '.join(FILES)}; name a "
-        "run folder or a file of weights"
-    )
+    file = _find_file(folder)
+    if file is None:
+        raise WeightsError(
+            f"{request} is a folder with neither recipe.yaml (a run) nor {', '.join(FILES)}; name "
+            "a run folder or a file of weights"
+        )
+    run = find_run(file)
+    if run is not None:
+        return _make_run_weights(run, file, str(file))
+    config = _read_json(folder / "config.json")
+    inner = config.get("pretrained_cfg")
+    metadata = {**config, **(inner if isinstance(inner, dict) else {})}
+    license_name = str(metadata.get("license") or "not stated (local folder)")
+    mean, std = (_to_floats(metadata.get(key)) for key in ("mean", "std"))
+    return FolderWeights(file, str(file), license_name, None, mean, std)
+
+
+def _find_file(folder: Path) -> Path | None:
+    """Return the path of the weights in a folder, None if it has none.
+
+    Raises:
+        RunError: If the folder lacks its averaged weights.
+    """
+    files = [folder / name for name in FILES if (folder / name).exists()]
+    return (find_averaged_file(folder) or files[0]) if files else None
 
 
 def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> FolderWeights:
@@ -94,10 +105,7 @@ def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> Fold
         )
     # A run killed between the two renames of a save leaves only the complete previous checkpoint.
     for name in (checkpoint, f"{checkpoint}.previous"):
-        place = folder / "checkpoints" / name
-        file = next(
-            (place / file_name for file_name in FILES if (place / file_name).is_file()), None
-        )
+        file = _find_file(folder / "checkpoints" / name)
         if file is not None:
             break
     else:
@@ -105,9 +113,8 @@ def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> Fold
             f"{request}: the run has no checkpoint {checkpoint} yet; train the run further, or "
             "name another checkpoint"
         )
-    find_averaged_file(place)  # raises if it is missing
     averaged = ", averaged weights" if file.name == FILES[0] else ""
-    return _make_run_weights(request, folder, file, f"run {folder} ({checkpoint}{averaged})")
+    return _make_run_weights(folder, file, f"run {folder} ({checkpoint}{averaged})")
 
 
 def find_run(file: Path) -> Path | None:
@@ -115,40 +122,35 @@ def find_run(file: Path) -> Path | None:
     places = file.absolute().parents
     if len(places) < 3 or places[1].name != "checkpoints":
         return None
-    return places[2] if (places[2] / "recipe.yaml").is_file() else None
+    return places[2] if (places[2] / "recipe.yaml").exists() else None
 
 
-def _make_run_weights(request: WeightsRequest, run: Path, file: Path, source: str) -> FolderWeights:
-    try:
-        recipe: Any = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-        part = recipe["backbone"]
-        name, layers = str(part["name"]), part.get("layers")
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{request}: {run / 'recipe.yaml'} is damaged; restore it from a copy"
-        ) from error
+def _make_run_weights(run: Path, file: Path, source: str) -> FolderWeights:
+    if file.suffix == ".safetensors":
+        require_weights_version(file)
+    backbone = read_backbone_settings(run / "recipe.yaml")
+    name, layers = backbone["name"], backbone.get("layers")
     settings = f"backbone.name={name}"
     if layers:
         blocks = ",".join(map(str, layers))
-        settings += f" backbone.layers=[{blocks}] backbone.block={part.get('block')}"
+        settings += f" backbone.layers=[{blocks}] backbone.block={backbone.get('block')}"
     return FolderWeights(file, source, read_license(run), name, settings=settings)
 
 
 def read_license(run: Path) -> str:
-    """Read the license of the weights that a run started from; training adds no other license."""
-    try:
-        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
+    """Read the license of the weights that a run started from; training adds no other license.
+
+    Raises:
+        RunError: If the log of the run is damaged.
+    """
+    log = run / "log.jsonl"
+    if not log.exists():
         return "not stated (run without log.jsonl)"
-    for line in lines:
-        try:
-            event: Any = json.loads(line)
-        except ValueError:
-            continue  # a killed run may leave an incomplete last line
-        if isinstance(event, dict) and event.get("event") == "start" and "weights" in event:
-            began = event["weights"]
-            return str(began["license"]) if began else "your own (trained from random weights)"
-    return "not stated (log.jsonl does not name the initial weights)"
+    start = find_first_start(log)
+    if start is None:
+        return "not stated (log.jsonl does not name the initial weights)"
+    weights = start["weights"]
+    return str(weights["license"]) if weights else "your own (trained from random weights)"
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -17,12 +18,23 @@ from resnet_tasks.errors import DataError, RunError
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 """Format -> package that runs it."""
 PRECISIONS = ("auto", "fp32")
+START_LENGTH = 4096
+"""Number of bytes at the beginning of a graph of OpenVINO that contain its first element."""
+MAX_REASON = 200
+"""Maximum number of characters of an engine's error in a message."""
+_ONNX_START = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed: ?)?")
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class Engine(Protocol):
-    """Graph that is ready to run."""
+    """Graph that is ready to run.
+
+    Attributes:
+        outputs: Names of the outputs.
+    """
+
+    outputs: frozenset[str]
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
         """Return the outputs of a batch, keyed by name.
@@ -71,16 +83,29 @@ def open_engine(graph: Path, *, precision: str = "auto", threads: int = 0) -> En
     if precision not in PRECISIONS:
         raise DataError(f"precision {precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
     if not graph.is_file():
-        raise RunError(f"{graph} does not exist; export the run again")
+        problem = "is a folder in place of a file" if graph.is_dir() else "does not exist"
+        raise RunError(f"{graph} {problem}; export the run again")
     omp_num_threads = os.environ.get("OMP_NUM_THREADS", "")
     threads = threads or (int(omp_num_threads) if omp_num_threads.isdigit() else 0)
     try:
         if graph.suffix == ".onnx":
             return OnnxEngine(graph, threads)
         return OpenVinoEngine(graph, precision, threads)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(f"{graph} cannot be loaded ({reason[-1]}); export the run again") from None
+    except (RunError, ImportError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the errors of both packages have no common base
+        raise _make_graph_error(graph, "cannot be loaded", error) from None
+
+
+def _make_graph_error(graph: Path, problem: str, error: Exception) -> RunError:
+    """Return the error for a graph that an engine refuses, with the reason of the engine."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("[ONNXRuntimeError]"):
+        kept = (line for line in lines if not line.startswith("Please fix"))
+        reason = _ONNX_START.sub("", " ".join(kept))
+    else:  # OpenVINO lists places in its source code before the reason
+        reason = lines[-1] if lines else type(error).__name__
+    return RunError(f"{graph} {problem} ({reason[:MAX_REASON].rstrip('.')}); export the run again")
 
 
 class OnnxEngine:
@@ -91,17 +116,23 @@ class OnnxEngine:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # hides warnings about its own optimizations
-        try:
-            self._session = runtime.InferenceSession(
-                str(graph), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # noqa: BLE001  # its errors have no common base
-            raise RuntimeError(str(error)) from None
+        self._session = runtime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+        self._graph = graph
         self._names = [output.name for output in self._session.get_outputs()]
+        self.outputs = frozenset(self._names)
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
-        """Return the outputs of a batch, keyed by name."""
-        outputs = self._session.run(None, {"images": images, "sizes": sizes})
+        """Return the outputs of a batch, keyed by name.
+
+        Raises:
+            RunError: If the graph has other inputs, or fails.
+        """
+        try:
+            outputs = self._session.run(None, {"images": images, "sizes": sizes})
+        except Exception as error:  # noqa: BLE001
+            raise _make_graph_error(self._graph, "cannot be run", error) from None
         return dict(zip(self._names, outputs, strict=True))
 
 
@@ -110,6 +141,11 @@ class OpenVinoEngine:
 
     def __init__(self, graph: Path | Any, precision: str = "auto", threads: int = 0) -> None:
         openvino = import_extra("openvino")
+        if isinstance(graph, Path) and b"<net" not in graph.read_bytes()[:START_LENGTH]:
+            # Otherwise OpenVINO tries its readers of other formats, which print errors.
+            raise RunError(
+                f"{graph} cannot be loaded (it is no graph of OpenVINO); export the run again"
+            )
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if precision == "fp32":
             config["INFERENCE_PRECISION_HINT"] = "f32"
@@ -119,10 +155,19 @@ class OpenVinoEngine:
         self._compiled = openvino.Core().compile_model(model, "CPU", config)
         # An output may have several names: the one from export and others from the conversion.
         self._names = [tuple(output.get_names()) for output in self._compiled.outputs]
+        self.outputs = frozenset(name for names in self._names for name in names)
+        self._graph = graph if isinstance(graph, Path) else Path("the graph")
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
-        """Return the outputs of a batch, keyed by name."""
-        outputs = self._compiled({"images": images, "sizes": sizes})
+        """Return the outputs of a batch, keyed by name.
+
+        Raises:
+            RunError: If the graph has other inputs, or fails.
+        """
+        try:
+            outputs = self._compiled({"images": images, "sizes": sizes})
+        except Exception as error:  # noqa: BLE001
+            raise _make_graph_error(self._graph, "cannot be run", error) from None
         return {name: outputs[i] for i, names in enumerate(self._names) for name in names}
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
+from resnet_tasks.errors import RunError
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.exported.plugins import load_plugins
@@ -25,7 +26,7 @@ from resnet_tasks.inference.streaming.stream_predictor import PredictorStream
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.structures.image_result import ImageResult
 from resnet_tasks.structures.input_images import HeadInfo, InputImage
-from resnet_tasks.structures.tasks import Outputs
+from resnet_tasks.structures.tasks import TASKS, Outputs
 from resnet_tasks.tasks.built_in import BUILT_IN_TASKS
 
 assert BUILT_IN_TASKS, "the import registers the tasks of exported heads"
@@ -76,7 +77,9 @@ class ExportedModel:
         load_plugins(manifest, Path(folder), trust=trust_plugins)
         resolved_precision = manifest.precision if precision is None else precision
         graph = Path(folder) / manifest.graph
-        return cls(manifest, open_engine(graph, precision=resolved_precision, threads=threads))
+        engine = open_engine(graph, precision=resolved_precision, threads=threads)
+        _require_outputs(engine, manifest, graph)
+        return cls(manifest, engine)
 
     @property
     def heads(self) -> dict[str, HeadInfo]:
@@ -194,6 +197,21 @@ class ExportedModel:
             "export": hashlib.sha256(manifest).hexdigest(),
             "max_pixels": max_pixels or self.manifest.preparation.max_pixels,
         }
+
+
+def _require_outputs(engine: Engine, manifest: Manifest, graph: Path) -> None:
+    """Require that a graph has the outputs that the tasks of the export declare."""
+    for name, head in manifest.heads.items():
+        missing = [
+            output
+            for output in TASKS.get(head.task).outputs
+            if f"{name}.{output}" not in engine.outputs
+        ]
+        if missing:
+            raise RunError(
+                f"{graph} is not the graph of this {FILE}: the head {name} lacks the outputs "
+                f"{', '.join(missing)}; export the run again"
+            )
 
 
 def collate_images(

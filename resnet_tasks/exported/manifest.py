@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
@@ -18,11 +17,11 @@ from resnet_tasks.errors import RunError, format_allowed, format_list
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
 from resnet_tasks.number_formats import Count
+from resnet_tasks.run_folder.files import EXPORT
+from resnet_tasks.run_folder.read import make_damage_error, read_object
 from resnet_tasks.structures.evaluation import BACKGROUND
 
 FILE = "export.json"
-LAYOUT = 2
-"""Format version of the file."""
 GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
 """Format -> name of the graph file."""
 
@@ -156,7 +155,6 @@ class Manifest:
         """Write `export.json` into `folder`."""
         prepared = self.preparation
         value = {
-            "layout": LAYOUT,
             "format": self.format,
             "graph": self.graph,
             "int8": self.is_int8,
@@ -183,7 +181,7 @@ class Manifest:
             "plugins": list(self.plugins),
             **self.metadata,
         }
-        write_json(folder / FILE, value)
+        write_json(folder / FILE, EXPORT.add_version(value))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -199,18 +197,13 @@ class Manifest:
                 f"{folder} is not an exported model: it has no {FILE}; create one with "
                 "`resnet-tasks export RUN`"
             )
+        value = read_object(path, EXPORT)
         try:
-            value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
-            if value["layout"] != LAYOUT:
-                raise RunError(
-                    f"{path} has layout {value['layout']!r}, but this version of resnet-tasks "
-                    f"reads {LAYOUT}; export the run again"
-                )
             _require_names(value, path)
             _require_category_ids(value, path)
             return _manifest_from_json(value)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged ({error!r}); export the run again") from None
+            raise make_damage_error(path, EXPORT, repr(error)) from None
 
 
 def _require_names(value: Mapping[str, Any], path: Path) -> None:
@@ -256,8 +249,8 @@ def _require_category_ids(value: Mapping[str, Any], path: Path) -> None:
             _require_known_ids(category_ids, known_ids, location)
 
 
-def _require_known_ids(ids: Sequence[Any], known_ids: Set[int], location: str) -> None:
-    unknown = [i for i in ids if isinstance(i, bool) or i not in known_ids]
+def _require_known_ids(ids: Sequence[int], known_ids: Set[int], location: str) -> None:
+    unknown = [i for i in ids if i not in known_ids]
     if unknown:
         raise RunError(
             f"{location} has {format_list(unknown)}, but the category ids of the dataset are "
@@ -269,15 +262,6 @@ def _require_known_ids(ids: Sequence[Any], known_ids: Set[int], location: str) -
             f"{location} has {format_list(repeated)} more than once, but every class has its own "
             "category; export the run again"
         )
-
-
-def _reject_constant(name: str) -> None:
-    """Reject `NaN` and `Infinity`, which Python reads although JSON does not have them.
-
-    Raises:
-        ValueError: Always.
-    """
-    raise ValueError(f"{name} is not JSON")
 
 
 def _with_tuples(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from resnet_tasks.errors import NotRecipeError, RecipeError
 from resnet_tasks.recipe.dataset_hints import describe_file, may_be_annotations
+from resnet_tasks.recipe.format_version import add_format_version, require_known_format
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
 from resnet_tasks.recipe.replace import replace_settings
@@ -23,7 +24,13 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.schema_keys import get_json_schema
 from resnet_tasks.recipe.shipped_recipes import find_recipe
 from resnet_tasks.recipe.validation_errors import MAX_PROBLEMS, find_problems, quote_value
-from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml, read_yaml_text
+from resnet_tasks.recipe.yaml_text import (
+    KeyPath,
+    YamlDocument,
+    dump_yaml,
+    parse_yaml,
+    read_yaml_text,
+)
 
 
 def load_recipe(
@@ -50,17 +57,12 @@ def load_recipe(
     if (problem := describe_file(path)) is not None:
         raise problem
     try:
-        document = parse_yaml(_read_text(path), str(path))
-        value = document.value
-        if not isinstance(value, dict):
-            raise RecipeError(
-                f"{path}: a recipe consists of the keys {_list_top_keys()}; got "
-                f"{quote_value(value)}"
-            )
+        document = read_recipe_document(path)
     except RecipeError as error:
         if may_be_annotations(path):
             raise NotRecipeError(str(error), path) from None
         raise
+    value = document.value
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)
     recipe = _validate(value, problems, path, document.lines, origins)
@@ -68,6 +70,22 @@ def load_recipe(
     if trust_plugins:
         load_plugins(recipe, trust=True)
     return recipe
+
+
+def read_recipe_document(path: Path) -> YamlDocument:
+    """Read the YAML of a recipe without validating its keys and values.
+
+    Raises:
+        RecipeError: If the file cannot be read, is truncated, was written by a newer version, or is
+            not a YAML file with keys.
+    """
+    document = parse_yaml(_read_text(path), str(path))
+    if not isinstance(document.value, dict):
+        raise RecipeError(
+            f"{path}: a recipe consists of the keys {_list_top_keys()}; got "
+            f"{quote_value(document.value)}"
+        )
+    return document
 
 
 def load_data_settings(overrides: Sequence[str]) -> DataRecipe:
@@ -127,7 +145,8 @@ def recipe_to_yaml(recipe: Recipe, plugins: Sequence[str] | None = None) -> str:
             file; None: those of the recipe.
     """
     values = recipe.model_dump(mode="json")
-    return dump_yaml(values if plugins is None else {**values, "plugins": list(plugins)})
+    text = dump_yaml(values if plugins is None else {**values, "plugins": list(plugins)})
+    return add_format_version(text)
 
 
 def get_recipe_schema() -> dict[str, Any]:
@@ -137,13 +156,15 @@ def get_recipe_schema() -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        return read_yaml_text(path)
+        text = read_yaml_text(path)
     except UnicodeDecodeError:
         raise RecipeError(
             f"{path} is not a UTF-8 text file; a recipe is a YAML file in UTF-8"
         ) from None
     except OSError as error:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror or error}") from None
+    require_known_format(text, path)
+    return text
 
 
 def _list_top_keys() -> str:

@@ -98,10 +98,12 @@ def parse_yaml(
         mark = error.problem_mark or error.context_mark
         position_text = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        raise RecipeError(f"{source}{position_text}: this is not valid YAML: {problem}") from None
+        raise RecipeError(
+            f"{source}{position_text}: this is not valid YAML: {problem}; fix it"
+        ) from None
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"{source}: this is not valid YAML: {' '.join(str(error).split())}"
+            f"{source}: this is not valid YAML: {' '.join(str(error).split())}; fix it"
         ) from None
     return YamlDocument(value, lines)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.uncertainty.paired_test import MetricDifference, compare_evaluations
 from resnet_tasks.report.run_view import EvaluationView, Interval, Score
 from resnet_tasks.runs.paired_comparison import SavedEvaluation
@@ -56,7 +56,7 @@ def compute_paired_intervals(
         comparison = compare_evaluations(
             (other_saved.metrics, other_saved.resampling), (saved.metrics, saved.resampling)
         )
-    except DataError as error:
+    except (DataError, RunError) as error:
         return PairedIntervals(problem=str(error))
     intervals: dict[str, Interval] = {}
     for name, difference in comparison.differences.items():

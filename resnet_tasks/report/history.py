@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from resnet_tasks.run_folder.log import read_events
 
 Points = list[tuple[float, float | None]]
 MAX_POINTS = 120
@@ -42,12 +43,13 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """Read the history from a log file; empty if the file does not exist."""
-    if not path.is_file():
-        return History()
-    events, unreadable = _parse_events(
-        path.read_text(encoding="utf-8", errors="replace").splitlines()
-    )
+    """Read the history from a log file; empty if the file does not exist.
+
+    Raises:
+        RunError: If the file cannot be read, contains no valid event, or was written by a newer
+            version.
+    """
+    events, unreadable = read_events(path)
     steps = {event["update"]: event for event in events if event["event"] == "step"}
     evaluations = {event["epoch"]: event for event in events if event["event"] == "evaluation"}
     starts = [event for event in events if event["event"] == "start"]
@@ -64,25 +66,6 @@ def read_history(path: Path) -> History:
         last_epoch=max((int(event.get("epoch", 0)) for event in events), default=0),
         unreadable=unreadable,
     )
-
-
-def _parse_events(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
-    """Return the valid events among the lines, and the number of invalid lines."""
-    needed = {"step": "update", "evaluation": "epoch"}
-    events, unreadable = [], 0
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            unreadable += 1
-            continue
-        if isinstance(value, dict) and needed.get(value.get("event", ""), "event") in value:
-            events.append(value)
-        else:
-            unreadable += 1
-    return events, unreadable
 
 
 def _build_curves(rows: Iterable[tuple[int, Mapping[str, float | None]]]) -> dict[str, Points]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.run_directory import RunDirectory
@@ -17,6 +16,13 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.files.partial_paths import is_partial
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.history import History, read_history
+from resnet_tasks.run_folder.checkpoint import (
+    find_weights_file,
+    has_checkpoint,
+    require_weights_version,
+)
+from resnet_tasks.run_folder.files import DETAILS, METRICS
+from resnet_tasks.run_folder.read import read_object
 from resnet_tasks.runs.evaluation_names import parse_evaluated_split
 
 Interval = tuple[float, float]
@@ -156,24 +162,14 @@ def read_run(folder: Path) -> RunView:
 
 
 def _read_evaluation(folder: Path) -> EvaluationView:
-    metadata = read_object(folder / "metrics.json")
+    metadata = read_object(folder / "metrics.json", METRICS)
     heads: dict[str, dict[str, MetricView]] = {}
-    try:
-        for key, raw in metadata.pop("metrics").items():
-            head, _, name = key.partition("/")
-            heads.setdefault(head, {})[name] = _parse_metric(raw)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise RunError(
-            f"{folder / 'metrics.json'} is damaged ({error!r}); evaluate the run again"
-        ) from None
+    for key, raw in metadata.pop("metrics").items():
+        head, _, name = key.partition("/")
+        heads.setdefault(head, {})[name] = _parse_metric(raw)
     extra = folder / "details.json"
-    details = read_object(extra) if extra.is_file() else {}
-    plain = {
-        head: head_details
-        for head, head_details in details.items()
-        if isinstance(head_details, dict)
-    }
-    return EvaluationView(folder.name, folder, heads, plain, metadata)
+    details = read_object(extra, DETAILS) if extra.exists() else {}
+    return EvaluationView(folder.name, folder, heads, details, metadata)
 
 
 def _parse_metric(raw: Mapping[str, Any]) -> MetricView:
@@ -203,42 +199,32 @@ def _parse_interval(raw: Any) -> Interval | None:
     return None if raw is None else (float(raw[0]), float(raw[1]))
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file of a run folder.
+def _find_weights_file(folder: Path) -> Path | None:
+    """Return the path of the weights for prediction; None without a checkpoint.
 
     Raises:
-        RunError: If the file cannot be read, or does not contain an object.
+        RunError: If the checkpoint lacks its weights or averaged weights.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); evaluate the run again") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path} must contain a JSON object, not a {type(value).__name__}")
-    return value
-
-
-def _find_weights_file(folder: Path) -> Path | None:
-    """Return the path of the weights for prediction: the averaged weights if they exist."""
-    names = ("ema.safetensors", "model.safetensors")
-    files = [folder / "checkpoints" / "last" / name for name in names]
-    return next((file for file in files if file.is_file()), None)
+    last = folder / "checkpoints" / "last"
+    return find_weights_file(last) if has_checkpoint(last) else None
 
 
 def _count_parameters(weights: Path) -> dict[str, int]:
-    """Count the parameters per part of the model from the header of the weights file."""
+    """Count the parameters per part of the model from the header of the weights file.
+
+    Raises:
+        RunError: If the file is damaged or was written by a newer version.
+    """
+    require_weights_version(weights)
     counts: dict[str, int] = {}
-    try:
-        with safe_open(weights, "numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a mapping
-                part = _find_part(name)
-                if part is not None:
-                    size = 1
-                    for side in tensors.get_slice(name).get_shape():
-                        size *= side
-                    counts[part] = counts.get(part, 0) + size
-    except (SafetensorError, OSError):
-        return {}
+    with safe_open(weights, "numpy") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 - not a mapping
+            part = _find_part(name)
+            if part is not None:
+                size = 1
+                for side in tensors.get_slice(name).get_shape():
+                    size *= side
+                counts[part] = counts.get(part, 0) + size
     return counts
 
 

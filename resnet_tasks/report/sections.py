@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,8 @@ from resnet_tasks.report.run_view import (
     Score,
     parse_score,
 )
+from resnet_tasks.run_folder.files import METRICS, RESULTS
+from resnet_tasks.run_folder.read import make_damage_error, read_list
 from resnet_tasks.structures.evaluation import HEADLINE, get_class_metric_name
 from resnet_tasks.visualization.colors import Color, format_css_color
 
@@ -203,34 +204,32 @@ def _build_head_section(run: RunView, evaluation: EvaluationView, name: str) -> 
 
 
 def _build_subgroup_section(evaluation: EvaluationView) -> SubgroupSection | None:
-    """Read the metrics by subgroup of `metrics.json`.
+    """Return the metrics by subgroup of `metrics.json`; None if it has none.
 
     Raises:
-        RunError: If the entry is damaged.
+        RunError: If a subgroup lacks its main metric.
     """
     stored = evaluation.metadata.get("subgroups")
     if stored is None:
         return None
     tables: dict[str, list[SubgroupRow]] = {}
-    try:
-        for result in stored["results"]:
-            title = f"{result['head']}/{result['main_metric']} by {result['key']}"
-            comparison = result["comparison"]
-            row = SubgroupRow(
-                str(result["subgroup"]),
-                int(result["images"]),
-                parse_score(result["metrics"][result["main_metric"]]),
-                parse_score({**comparison, "value": comparison["difference"]})
-                if comparison
-                else Score(None),
-                bool(comparison and comparison["is_far_below"]),
-            )
-            tables.setdefault(title, []).append(row)
-        return SubgroupSection(tables, tuple(stored["notes"]), tuple(stored["warnings"]))
-    except (LookupError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{evaluation.folder / 'metrics.json'} is damaged ({error!r}); evaluate the run again"
-        ) from None
+    for result in stored["results"]:
+        name, comparison = result["main_metric"], result.get("comparison")
+        if name not in result["metrics"]:
+            reason = f"a subgroup lacks its main metric {name!r}"
+            raise make_damage_error(evaluation.folder / "metrics.json", METRICS, reason)
+        row = SubgroupRow(
+            result["subgroup"],
+            result["images"],
+            parse_score(result["metrics"][name]),
+            parse_score({**comparison, "value": comparison["difference"]})
+            if comparison
+            else Score(None),
+            bool(comparison and comparison["is_far_below"]),
+        )
+        title = f"{result.get('head', '')}/{name} by {result['key']}"
+        tables.setdefault(title, []).append(row)
+    return SubgroupSection(tables, tuple(stored["notes"]), tuple(stored["warnings"]))
 
 
 def build_metric_rows(metrics: Mapping[str, MetricView]) -> tuple[MetricRow, ...]:
@@ -291,9 +290,7 @@ def _build_gallery(run: RunView, evaluation: EvaluationView, data_root: Path | N
     predictions = evaluation.folder / "predictions"
     results_files = {head: predictions / f"{head}.json" for head in run.labels.heads}
     results = {
-        head: json.loads(path.read_text(encoding="utf-8"))
-        for head, path in results_files.items()
-        if path.is_file()
+        head: read_list(path, RESULTS) for head, path in results_files.items() if path.exists()
     }
     if not results and not any((predictions / head).is_dir() for head in run.labels.heads):
         raise RunError(f"{predictions} contains no predictions; evaluate the run again")

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.atomic import make_write_error, replace_folder, sync_file
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX
+from resnet_tasks.files.torch_files import load_torch_file
 from resnet_tasks.number_formats import Count
+from resnet_tasks.run_folder.files import STATE, VERSION_KEY, WEIGHTS
+from resnet_tasks.run_folder.read import (
+    check_object,
+    make_damage_error,
+    make_folder_error,
+    require_known_version,
+)
 
 Weights = dict[str, Tensor]
 
@@ -30,8 +38,8 @@ _AVERAGED_KEY = "averaged_weights"
 """Metadata key of `model.safetensors` that names the file of the averaged weights next to it."""
 _AVERAGED_FILE = "ema.safetensors"
 
-UNPICKLING_ERRORS = (LookupError, ValueError, TypeError, AttributeError)
-"""Errors that `torch.load` raises on bytes that are not a torch file."""
+DAMAGED_WEIGHTS = (SafetensorError, OSError, LookupError, ValueError, TypeError)
+"""Errors of the safetensors package on damaged files."""
 
 
 def save_checkpoint(
@@ -61,8 +69,8 @@ def save_checkpoint(
         with replace_folder(folder, previous=previous, remedy=remedy) as partial:
             _write_files(partial, model, ema, state)
     except (OSError, SafetensorError, RuntimeError, RunError) as error:
-        has_old = folder.exists() or previous.exists()
-        hint = "; the previous checkpoint is kept: resume from it with --resume" if has_old else ""
+        is_kept = has_checkpoint(folder)
+        hint = "; the previous checkpoint is kept: resume from it with --resume" if is_kept else ""
         raise RunError(f"{_make_error(folder, error)}{hint}") from None
 
 
@@ -85,12 +93,13 @@ def _write_files(
     ema: Mapping[str, Tensor] | None,
     state: Mapping[str, Any] | None,
 ) -> None:
-    metadata = None if ema is None else {_AVERAGED_KEY: _AVERAGED_FILE}
-    save_file(_detach_weights(model), partial / "model.safetensors", metadata)
+    metadata = {VERSION_KEY: str(WEIGHTS.version)}
+    names = {} if ema is None else {_AVERAGED_KEY: _AVERAGED_FILE}
+    save_file(_detach_weights(model), partial / "model.safetensors", metadata | names)
     if ema is not None:
-        save_file(_detach_weights(ema), partial / _AVERAGED_FILE)
+        save_file(_detach_weights(ema), partial / _AVERAGED_FILE, metadata)
     if state is not None:
-        torch.save(dict(state), partial / "state.pt")
+        torch.save(STATE.add_version(state), partial / "state.pt")
     for file in partial.iterdir():
         sync_file(file)
 
@@ -104,15 +113,23 @@ def name_head_checkpoint(head: str) -> str:
     return f"{HEAD_CHECKPOINT}{head}"
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether `folder` or its previous version exists."""
+    return folder.exists() or _get_previous_path(folder).exists()
+
+
 def find_checkpoint_folder(folder: Path) -> Path:
     """Return `folder`, or its previous version if `save_checkpoint` was killed between renames.
 
     Raises:
-        RunError: If neither exists.
+        RunError: If neither exists, or the folder lacks its weights.
     """
-    for candidate in (folder, _get_previous_path(folder)):
-        if (candidate / "model.safetensors").is_file():
+    previous = _get_previous_path(folder)
+    for candidate in (folder, previous):
+        if (candidate / "model.safetensors").exists():
             return candidate
+    if folder.exists():
+        raise RunError(f"{folder / 'model.safetensors'} does not exist; {WEIGHTS.remedy}")
     raise RunError(
         f"there is no checkpoint at {folder}; the run ended before it wrote one: start the run "
         "again"
@@ -123,14 +140,38 @@ def load_weights_file(path: Path) -> Weights:
     """Return the tensors of a safetensors file.
 
     Raises:
-        RunError: If the file is damaged.
+        RunError: If the file is damaged or was written by a newer version.
     """
+    require_weights_version(path)
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"{path} cannot be read ({error}); use another checkpoint of the run"
-        ) from None
+    except DAMAGED_WEIGHTS as error:
+        raise make_weights_error(path, error) from None
+
+
+def require_weights_version(path: Path) -> None:
+    """Require that the header of a safetensors file is valid and no newer version wrote it.
+
+    Raises:
+        RunError: If the file is damaged or was written by a newer version.
+    """
+    try:
+        with safe_open(path, "numpy") as tensors:
+            version = (tensors.metadata() or {}).get(VERSION_KEY, "1")
+    except DAMAGED_WEIGHTS as error:
+        raise make_weights_error(path, error) from None
+    number = int(version) if version.isascii() and version.isdigit() else version
+    require_known_version(number, path, WEIGHTS)
+
+
+def make_weights_error(path: Path, error: Exception) -> RunError:
+    """Return the error for a safetensors file that cannot be read."""
+    if path.is_dir():
+        return make_folder_error(path, WEIGHTS)
+    if isinstance(error, OSError):
+        reason = error.strerror or get_first_line(error)
+        return RunError(f"{path} cannot be read ({reason}); {WEIGHTS.remedy}")
+    return make_damage_error(path, WEIGHTS, get_first_line(error))
 
 
 def load_weights_into(
@@ -181,7 +222,7 @@ def find_averaged_file(checkpoint: Path) -> Path | None:
         RunError: If the file is missing.
     """
     file = checkpoint / _AVERAGED_FILE
-    if file.is_file():
+    if file.exists():
         return file
     # Checkpoints of earlier versions do not name the file, but all checkpoints of a run have one.
     siblings = checkpoint.parent.glob(f"*/{_AVERAGED_FILE}")
@@ -240,14 +281,17 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
     model = _load_finite_weights(checkpoint / "model.safetensors")
     ema = find_averaged_file(checkpoint)
     state = checkpoint / "state.pt"
-    if not state.is_file():
+    if not state.exists():
         raise RunError(
             f"{checkpoint} has no state.pt, so that no run can resume from it; use checkpoints/last"
         )
     try:
-        values = torch.load(state, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *UNPICKLING_ERRORS) as error:
+        values = load_torch_file(state)
+    except IsADirectoryError:
+        raise make_folder_error(state, STATE) from None
+    except (pickle.UnpicklingError, ValueError, OSError) as error:
         raise RunError(
-            f"{state} is damaged or not a training state ({get_first_line(error)}); start again"
+            f"{state} is damaged or not a training state ({get_first_line(error)}); {STATE.remedy}"
         ) from None
-    return (model, None if ema is None else _load_finite_weights(ema), values)
+    averaged = None if ema is None else _load_finite_weights(ema)
+    return model, averaged, check_object(values, state, STATE)

@@ -25,6 +25,7 @@ from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.inference.torch_outputs import TorchOutputs
 from resnet_tasks.number_formats import Count
+from resnet_tasks.run_folder.files import CALIBRATION
 from resnet_tasks.runs.evaluate_run import collect_versions, weights_sha256
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE, InferenceOptions
 from resnet_tasks.runs.run import Run
@@ -170,24 +171,26 @@ def _write_calibration(
 ) -> None:
     write_json(
         run.directory / CALIBRATION_FILE,
-        {
-            "heads": {
-                name: {
-                    **calibration.scaling.to_json(),
-                    "decisions": calibration.number,
-                    "before": dict(calibration.before),
-                    "after": dict(calibration.after),
-                }
-                for name, calibration in calibrations.items()
-            },
-            "not_calibrated": dict(reasons),
-            "split": split,
-            "data": {str(file.path): compute_sha256(file.path) for file in dataset.files},
-            "checkpoint": checkpoint,
-            "weights": weights_sha256(run.find_checkpoint(checkpoint)),
-            "versions": collect_versions(),
-            "date": strftime("%Y-%m-%d %H:%M:%S"),
-        },
+        CALIBRATION.add_version(
+            {
+                "heads": {
+                    name: {
+                        **calibration.scaling.to_json(),
+                        "decisions": calibration.number,
+                        "before": dict(calibration.before),
+                        "after": dict(calibration.after),
+                    }
+                    for name, calibration in calibrations.items()
+                },
+                "not_calibrated": dict(reasons),
+                "split": split,
+                "data": {str(file.path): compute_sha256(file.path) for file in dataset.files},
+                "checkpoint": checkpoint,
+                "weights": weights_sha256(run.find_checkpoint(checkpoint)),
+                "versions": collect_versions(),
+                "date": strftime("%Y-%m-%d %H:%M:%S"),
+            }
+        ),
     )
 
 

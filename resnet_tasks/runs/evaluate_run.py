@@ -31,6 +31,7 @@ from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.inference.predictor import Predictor
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.run_folder.checkpoint import find_weights_file
+from resnet_tasks.run_folder.files import METRICS
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
@@ -136,18 +137,20 @@ def write_evaluation(evaluation: Evaluation, folder: Path, metadata: Mapping[str
         resampling.save(folder / "resamples.npz")
     write_json(
         folder / "metrics.json",
-        {
-            "metrics": {
-                name: metric_to_json(metric) for name, metric in evaluation.metrics.items()
-            },
-            "intervals": None if resampling is None else resampling.to_json(),
-            "protocol": evaluation.protocols,
-            **metadata,
-            "images": len(evaluation.image_ids),
-            "versions": collect_versions(),
-            "hardware": describe_hardware(),
-            "date": strftime("%Y-%m-%d %H:%M:%S"),
-        },
+        METRICS.add_version(
+            {
+                "metrics": {
+                    name: metric_to_json(metric) for name, metric in evaluation.metrics.items()
+                },
+                "intervals": None if resampling is None else resampling.to_json(),
+                "protocol": evaluation.protocols,
+                **metadata,
+                "images": len(evaluation.image_ids),
+                "versions": collect_versions(),
+                "hardware": describe_hardware(),
+                "date": strftime("%Y-%m-%d %H:%M:%S"),
+            }
+        ),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from resnet_tasks.inference.predictor import Predictor, WholeImagePredictor
 from resnet_tasks.inference.sliding_window import Keep, SlidingWindowPredictor
 from resnet_tasks.inference.test_time_augmentation import TtaPredictor, TtaViews
 from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
+from resnet_tasks.run_folder.files import CALIBRATION
+from resnet_tasks.run_folder.read import make_damage_error, read_object
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -124,15 +125,15 @@ def read_calibration(
     remedy = f"`resnet-tasks calibrate {run}`"
     if not path.is_file():
         raise RunError(f"{run} is not calibrated: it has no {CALIBRATION_FILE}; run {remedy} first")
+    advice = f"run {remedy} again"
+    calibration = read_object(path, CALIBRATION, advice)
     try:
-        calibration: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         scalings = {
             name: _read_scaling(name, scaling) for name, scaling in calibration["heads"].items()
         }
-        fitted_to = calibration["weights"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({error}); run {remedy} again") from None
-    if fitted_to != weights:
+    except ValueError as error:
+        raise make_damage_error(path, CALIBRATION, str(error), advice) from None
+    if calibration["weights"] != weights:
         raise RunError(
             f"{path} was fitted to other weights (an earlier checkpoint "
             f"{calibration.get('checkpoint')!r}); run {remedy} again with the checkpoint to use"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from time import strftime
-from typing import Any
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.split_files import Split, read_split
@@ -22,6 +20,8 @@ from resnet_tasks.evaluation.protocols.operating_point import (
 )
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
+from resnet_tasks.run_folder.files import OPERATING_POINT
+from resnet_tasks.run_folder.read import make_damage_error, read_object
 from resnet_tasks.runs.evaluate_run import check_categories, collect_versions, weights_sha256
 from resnet_tasks.runs.run import Run
 
@@ -102,24 +102,26 @@ def choose_operating_points(
     first = next(iter(evaluators.values()))[0].options
     write_json(
         run.directory / FILE,
-        {
-            "rule": str(rule),
-            "hit": first.model_dump(),
-            "heads": {
-                name: {
-                    class_name: point and point.to_json()
-                    for class_name, point in class_points.items()
-                }
-                for name, class_points in points.items()
-            },
-            "split": split,
-            "images": len(evaluation.image_ids),
-            "data": {str(file.path): compute_sha256(file.path) for file in files},
-            "checkpoint": checkpoint,
-            "weights": weights_sha256(folder),
-            "versions": collect_versions(),
-            "date": strftime("%Y-%m-%d %H:%M:%S"),
-        },
+        OPERATING_POINT.add_version(
+            {
+                "rule": str(rule),
+                "hit": first.model_dump(),
+                "heads": {
+                    name: {
+                        class_name: point and point.to_json()
+                        for class_name, point in class_points.items()
+                    }
+                    for name, class_points in points.items()
+                },
+                "split": split,
+                "images": len(evaluation.image_ids),
+                "data": {str(file.path): compute_sha256(file.path) for file in files},
+                "checkpoint": checkpoint,
+                "weights": weights_sha256(folder),
+                "versions": collect_versions(),
+                "date": strftime("%Y-%m-%d %H:%M:%S"),
+            }
+        ),
     )
     return points
 
@@ -138,7 +140,13 @@ def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float
     remedy = f"`resnet-tasks operating-point {run.directory} --checkpoint {checkpoint}`"
     if not path.is_file():
         raise RunError(f"{path} does not exist; choose thresholds with {remedy}")
-    contents = _read_file(path, remedy)
+    advice = f"choose new thresholds with {remedy}"
+    contents = read_object(path, OPERATING_POINT, advice)
+    for name, points in contents["heads"].items():
+        if not {"all", *run.classes.get(name, ())} <= points.keys():
+            reason = f"it lacks classes of the head {name}" if name in run.classes else ""
+            reason = reason or f"the run has no head {name}"
+            raise make_damage_error(path, OPERATING_POINT, reason, advice)
     if contents["weights"] != weights_sha256(run.find_checkpoint(checkpoint)):
         raise RunError(
             f"the thresholds in {path} were chosen for other weights (checkpoint "
@@ -155,15 +163,3 @@ def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float
         )
         for name, class_points in contents["heads"].items()
     }
-
-
-def _read_file(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("weights", "checkpoint", "date", "heads"):
-            contents[key]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path} cannot be read ({error}); choose new thresholds with {remedy}"
-        ) from None
-    return contents

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from resnet_tasks.evaluation.uncertainty.paired_test import (
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.files.digests import compute_sha256
 from resnet_tasks.number_formats import Count, format_p_value
+from resnet_tasks.run_folder.files import METRICS
+from resnet_tasks.run_folder.read import read_object
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 from resnet_tasks.runs.run import Run
@@ -89,25 +90,21 @@ class SavedEvaluation:
     resampling: Resampling | None
 
     @classmethod
-    def read(cls, folder: Path) -> SavedEvaluation:
+    def read(cls, folder: Path, remedy: str = "") -> SavedEvaluation:
         """Read an evaluation folder.
 
+        Args:
+            folder: Folder of the evaluation.
+            remedy: Advice for the message if it is damaged; default: evaluate the run again.
+
         Raises:
-            DataError: If there is no evaluation, or it has another format version.
+            RunError: If there is no evaluation, or a damaged one or one of a newer version.
         """
-        path = folder / "metrics.json"
-        try:
-            metadata = json.loads(path.read_text(encoding="utf-8"))
-            metrics = {
-                name: metric_from_json(metric) for name, metric in metadata["metrics"].items()
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path} is not an evaluation of this version ({error}); evaluate the run again"
-            ) from None
+        metadata = read_object(folder / "metrics.json", METRICS, remedy)
+        metrics = {name: metric_from_json(metric) for name, metric in metadata["metrics"].items()}
         resamples_path = folder / "resamples.npz"
         return cls(
-            metadata, metrics, Resampling.load(resamples_path) if resamples_path.is_file() else None
+            metadata, metrics, Resampling.load(resamples_path) if resamples_path.exists() else None
         )
 
 
@@ -120,7 +117,7 @@ def metric_from_json(plain: Mapping[str, Any]) -> Metric:
     return Metric(
         plain["value"],
         plain.get("per_class", {}),
-        to_pair(plain["interval"]),
+        to_pair(plain.get("interval")),
         {name: to_pair(interval) for name, interval in plain.get("per_class_interval", {}).items()},
         plain.get("unit", ""),
         plain.get("lower_is_better", False),
@@ -174,9 +171,9 @@ def compare_runs(
         Comparison, and path of the file that it was written to.
 
     Raises:
-        DataError: If `run` has no such evaluation, or no head is evaluated on the same images in
-            both.
-        RunError: If the runs cannot be compared; see `check_comparable`.
+        DataError: If no head is evaluated on the same images in both.
+        RunError: If the runs cannot be compared (see `check_comparable`), or the evaluation of one
+            of them is missing or damaged.
     """
     check_comparable(run, other, request)
     evaluation = SavedEvaluation.read(request.get_folder(run))
@@ -204,10 +201,9 @@ def _load_if_current(
     run: Run, request: EvaluationRequest, evaluation: SavedEvaluation
 ) -> SavedEvaluation | None:
     """Return the stored evaluation of `run`, or None if a new one could differ."""
-    try:
-        saved = SavedEvaluation.read(request.get_folder(run))
-    except DataError:
+    if not (request.get_folder(run) / "metrics.json").exists():
         return None
+    saved = SavedEvaluation.read(request.get_folder(run))
     same = (
         not request.inference.calibrated  # the calibration may have been refitted since
         and saved.resampling is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,11 @@ from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
-from resnet_tasks.report.run_view import RunView, read_object
+from resnet_tasks.report.run_view import RunView
 from resnet_tasks.run_folder.checkpoint import find_weights_file
-from resnet_tasks.runs.inference_options import CALIBRATION_FILE
-from resnet_tasks.runs.operating_points import FILE as OPERATING_POINT_FILE
+from resnet_tasks.run_folder.files import CALIBRATION, METRICS, OPERATING_POINT, RunFile
+from resnet_tasks.run_folder.log import find_first_start
+from resnet_tasks.run_folder.read import read_object
 
 CARD = "README.md"
 NAMES = (
@@ -29,8 +29,8 @@ NAMES = (
     "log.jsonl",
     "report.html",
     CARD,
-    CALIBRATION_FILE,
-    OPERATING_POINT_FILE,
+    CALIBRATION.name,
+    OPERATING_POINT.name,
 )
 PATTERNS = (
     r"checkpoints/(last|best)/model\.safetensors",
@@ -100,14 +100,14 @@ def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> 
         SharedFile("classes.json", folder / "classes.json"),
         SharedFile("log.jsonl", _read_log_start(folder)),
         *(
-            SharedFile(name, _read_without_paths(folder / name))
-            for name in (CALIBRATION_FILE, OPERATING_POINT_FILE)
-            if (folder / name).is_file()
+            SharedFile(file.name, _read_without_paths(folder / file.name, file))
+            for file in (CALIBRATION, OPERATING_POINT)
+            if (folder / file.name).exists()
         ),
         *(
             SharedFile(
                 f"evaluations/{evaluation.name}/metrics.json",
-                _read_without_paths(evaluation.folder / "metrics.json"),
+                _read_without_paths(evaluation.folder / "metrics.json", METRICS),
             )
             for evaluation in view.evaluations
         ),
@@ -183,23 +183,15 @@ def _number_duplicates(names: list[str]) -> list[str]:
     return unique_names
 
 
-def _read_without_paths(file: Path) -> bytes:
-    value = strip_paths(read_object(file))
+def _read_without_paths(path: Path, file: RunFile) -> bytes:
+    value = strip_paths(read_object(path, file))
     return (encode_json(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _read_log_start(folder: Path) -> bytes:
     """Return the first start event of the log, which records the license of the initial weights."""
-    log = folder / "log.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:  # cut off by a kill
-            continue
-        if isinstance(event, dict) and event.get("event") == "start" and "weights" in event:
-            return (encode_json(strip_paths(event)) + "\n").encode()
-    return b""
+    start = find_first_start(folder / "log.jsonl")
+    return b"" if start is None else (encode_json(strip_paths(start)) + "\n").encode()
 
 
 def _iter_checkpoint_files(folder: Path, *, best: bool) -> Iterator[SharedFile]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.run_folder.checkpoint import (
@@ -19,18 +19,13 @@ from resnet_tasks.run_folder.checkpoint import (
     name_head_checkpoint,
     save_checkpoint,
 )
+from resnet_tasks.run_folder.files import STATE
+from resnet_tasks.run_folder.read import make_damage_error
 from resnet_tasks.training.state.progress import RunLength, TrainingProgress
 from resnet_tasks.training.train_step import TrainStep
 
-REQUIRED_STATE_KEYS = (
-    "position",
-    "optimizer",
-    "batches_per_epoch",
-    "threads",
-    "settings",
-    "scaler",
-)
-"""Keys that the training state of a checkpoint must have to resume from it."""
+INVALID_STATE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+"""Errors of optimizer, scaler and balancing on a state that is not theirs."""
 CHANGEABLE_SETTINGS = frozenset(
     {"checkpoint_minutes", "device", "deterministic", "trackers", "log_gradient_conflict"}
 )
@@ -60,8 +55,18 @@ def dump_step_state(train_step: TrainStep) -> dict[str, Any]:
 
 
 def load_step_state(train_step: TrainStep, state: Mapping[str, Any]) -> None:
-    """Restore a state of `dump_step_state`."""
-    train_step.optimizer.optimizer.load_state_dict(state["optimizer"])
+    """Restore a state of `dump_step_state`.
+
+    Raises:
+        ValueError: If the state of the optimizer does not fit its parameters.
+    """
+    optimizer = train_step.optimizer.optimizer
+    optimizer.load_state_dict(state["optimizer"])
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            # torch does not check this until the next step.
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of the optimizer has the shape of another parameter")
     if train_step.accelerator.scaler is not None:
         train_step.accelerator.scaler.load_state_dict(state["scaler"])
     train_step.balancer.load_state_dict(state.get("balancing", {}))
@@ -129,7 +134,6 @@ class CheckpointManager:
         """
         last = self._folder / "checkpoints" / "last"
         weights, averaged, state = load_checkpoint(last)
-        self._require_complete(state)
         self._require_same_settings(state["settings"])
         train_step = self._train_step
         load_weights_into(train_step.model, weights, last)
@@ -139,7 +143,7 @@ class CheckpointManager:
                     f"{last} lacks ema.safetensors, the averaged weights that training.ema needs; "
                     "restore the file from a copy, or start a new run"
                 )
-            train_step.averaged_model.load_state_dict(averaged)
+            load_weights_into(train_step.averaged_model, averaged, last)
         self._require_same_epochs(state["batches_per_epoch"])
         threads = torch.get_num_threads()
         if state["threads"] != threads and self._options.deterministic:
@@ -148,7 +152,10 @@ class CheckpointManager:
                 f"with {threads}; its result will differ from an uninterrupted run in the "
                 "last digits"
             )
-        load_step_state(train_step, state)
+        try:
+            load_step_state(train_step, state)
+        except INVALID_STATE as error:
+            raise make_damage_error(last / "state.pt", STATE, get_first_line(error)) from None
         return TrainingProgress(**state["position"])
 
     def _save(self, name: str, state: Mapping[str, Any] | None) -> None:
@@ -166,14 +173,6 @@ class CheckpointManager:
             ema=None if averaged is None else averaged.state_dict(),
             state=state,
         )
-
-    def _require_complete(self, state: Mapping[str, Any]) -> None:
-        missing = [key for key in REQUIRED_STATE_KEYS if key not in state]
-        if missing:
-            raise RunError(
-                f"the training state of {self._folder} was written by another version of "
-                f"resnet-tasks: it lacks {', '.join(missing)}; start a new run"
-            )
 
     def _require_same_settings(self, before: Mapping[str, Any]) -> None:
         now = dump_fixed_settings(self._options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,15 +10,15 @@ from typing import Any
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.data_fingerprint import FileFingerprint
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import FormatVersionError, RunError
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.run_folder.files import DATA
+from resnet_tasks.run_folder.read import read_object
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.training.logging.run_log import RunLog
 
 FILE = "data.json"
-FORMAT = 1
-"""Format version of the file."""
 ACCEPT = "--accept-changed-data"
 
 Splits = Mapping[str, Sequence[CocoFile]]
@@ -58,7 +57,7 @@ class DataRecord:
             RunError: If the data has changed or `data.json` is damaged, unless `accept_changes`.
         """
         self._current = current = _compute_fingerprints(self._splits, self._folder, self._console)
-        if not (self._run / FILE).is_file():
+        if not (self._run / FILE).exists():
             self._print(
                 f"note: {self._run} has no {FILE}, because an earlier version started it: changes "
                 "of its data up to now go unnoticed"
@@ -92,14 +91,15 @@ class DataRecord:
         )
         write_json(
             self._run / FILE,
-            {
-                "format": FORMAT,
-                "splits": {
-                    split: [fingerprint.to_json() for fingerprint in files]
-                    for split, files in fingerprints.items()
-                },
-                "accepted_changes": self._accepted,
-            },
+            DATA.add_version(
+                {
+                    "splits": {
+                        split: [fingerprint.to_json() for fingerprint in files]
+                        for split, files in fingerprints.items()
+                    },
+                    "accepted_changes": self._accepted,
+                }
+            ),
         )
 
     def _print(self, text: str) -> None:
@@ -139,23 +139,17 @@ def _read(run: Path, *, accept_changes: bool) -> tuple[Fingerprints | None, list
     Raises:
         RunError: If the file is damaged, or of another format version.
     """
-    path = run / FILE
+    remedy = f"restore it from a copy, or accept the data as it is: {_format_command(run)}"
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-        if contents["format"] != FORMAT:
-            raise RunError(
-                f"{path} has the format {contents['format']!r}, but this version of resnet-tasks "
-                f"reads {FORMAT}; resume with the version that started the run"
-            )
-        fingerprints = {
-            split: [FileFingerprint.from_json(file) for file in files]
-            for split, files in contents["splits"].items()
-        }
-        return fingerprints, list(contents["accepted_changes"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        contents = read_object(run / FILE, DATA, remedy)
+    except FormatVersionError:
+        raise
+    except RunError:
         if accept_changes:
             return None, []
-        raise RunError(
-            f"{path} is damaged ({error}), so that changes of the data cannot be found; restore it "
-            f"from a copy, or accept the data as it is: {_format_command(run)}"
-        ) from None
+        raise
+    fingerprints = {
+        split: [FileFingerprint(**file) for file in files]
+        for split, files in contents["splits"].items()
+    }
+    return fingerprints, contents["accepted_changes"]

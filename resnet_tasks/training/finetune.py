@@ -23,6 +23,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.run_folder.files import LOG
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.runtime.processes import (
@@ -167,6 +168,7 @@ class FineTuner:
         report = get_weights_report(train_step.model)
         self._run_log.log(
             "start",
+            format_version=LOG.version,
             position=asdict(progress),
             precision=train_step.precision,
             device=str(train_step.device),

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.data.coco.categories import CategoryMap
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.structures.evaluation import ABSENT, IGNORED, VOID
 from tests.support.small_recipes import CATEGORIES, recipe
 
@@ -69,3 +69,23 @@ def test_a_class_has_the_same_color_in_every_run_of_the_categories() -> None:
 def test_labels_survive_json() -> None:
     labels = build_labels(recipe(a={"type": "faster_rcnn"}, b={"type": "unet"}), CATEGORIES)
     assert Labels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "category_ids",
+            [3],
+            r"heads\.a\.category_ids must have one id for each of 2 classes",
+        ),
+        ("mapping", [0, 1], r"heads\.a\.mapping must have one label for each of 3 categories"),
+        ("mapping", [0, -1, 2], r"heads\.a: the label 2 does not exist; allowed: -2 to 1"),
+        ("unlabeled", 7, r"heads\.a: the label 7 does not exist"),
+    ],
+)
+def test_labels_of_a_damaged_file_are_refused(key: str, value: Any, message: str) -> None:
+    stored = build_labels(recipe(a={"type": "faster_rcnn"}), CATEGORIES).to_json()
+    stored["heads"]["a"][key] = value
+    with pytest.raises(DataError, match=message):
+        Labels.from_json(stored)

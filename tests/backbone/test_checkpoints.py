@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from resnet_tasks.backbone.checkpoints import strip_key
+from resnet_tasks.backbone.checkpoints import read_checkpoint, strip_key
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import WeightsError
 
@@ -201,3 +202,30 @@ def test_another_architecture_is_named(tmp_path: Path) -> None:
     weights = _save({"stem.weight": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match="no ResNet stages"):
         ResNet(TINY, weights=weights)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_damaged_files_are_one_sentence_without_advice_to_run_them(
+    tensors: dict[str, Tensor], tmp_path: Path, legacy: bool
+) -> None:
+    file = tmp_path / "a.pth"
+    part = {key: value for key, value in tensors.items() if key.startswith("bn1.")}
+    torch.save(part, file, _use_new_zipfile_serialization=not legacy)
+    content = file.read_bytes()
+    contents = [content[:length] for length in range(0, len(content), 97)]
+    contents += [content[:n] + b"\x01\xff" + content[n + 2 :] for n in range(2, 600, 9)]
+    contents += [b"\x80", b"\x80\x02", b"\x80\x02N.", bytes(99)]
+    num_refused = 0
+    for damaged in contents:
+        file.write_bytes(damaged)
+        try:
+            read_checkpoint(file)
+        except WeightsError as error:
+            num_refused += 1
+            message = str(error)
+            assert message.startswith(str(file)), (damaged, message)
+            assert "; " in message, message
+            assert "\n" not in message, message
+            if "weights_only=False" in message:
+                assert re.search(r"beyond plain tensors \([A-Za-z_]", message), message
+    assert num_refused > 80

@@ -347,5 +347,5 @@ def test_subgroups_are_shown_worst_first_with_their_warnings(made: Any) -> None:
 
 def test_damaged_subgroups_are_named(made: Any) -> None:
     made.edit("metrics.json", lambda value: value.update(subgroups={"results": [{"head": "a"}]}))
-    with pytest.raises(RunError, match=r"metrics\.json is damaged \(KeyError"):
+    with pytest.raises(RunError, match=r"damaged \(missing key key at subgroups"):
         write_report(made.folder)

@@ -96,8 +96,8 @@ def test_damage_gets_a_sentence(made: Any, tmp_path: Path) -> None:
         read_run(tmp_path / "nothing")
     metrics = made.evaluation / "metrics.json"
     for text, message in (
-        ("{", r"metrics\.json cannot be read"),
-        ("[]", r"metrics\.json must contain a JSON object, not a list"),
+        ("{", r"metrics\.json is damaged \(it is not JSON: .*column 2\)"),
+        ("[]", r"metrics\.json is damaged \(expected an object, got a list\)"),
         ('{"metrics": {"a/AP": {}}}', r"metrics\.json is damaged .*evaluate the run again"),
     ):
         metrics.write_text(text)

@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import write_text
 from resnet_tasks.run_folder.checkpoint import load_checkpoint, load_model_weights, save_checkpoint
+from tests.support.run_files import TRAINING_STATE
 
 WEIGHTS = {"a": torch.arange(4.0)}
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    state = {"position": {"epoch": 1}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
-    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema={"a": torch.ones(4)}, state=state)
+    ema = {"a": torch.ones(4)}
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=ema, state=TRAINING_STATE)
     model, ema, loaded = load_checkpoint(tmp_path / "last")
     assert torch.equal(model["a"], WEIGHTS["a"])
     assert ema is not None
@@ -31,25 +32,26 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={"n": 1})
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={**TRAINING_STATE, "threads": 1})
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
+    state = {**TRAINING_STATE, "threads": 2}
     with pytest.raises(
         RunError, match=r"last cannot be written \(No space left.*the previous checkpoint is kept"
     ):
-        save_checkpoint(tmp_path / "last", model={"a": torch.zeros(4)}, state={"n": 2})
+        save_checkpoint(tmp_path / "last", model={"a": torch.zeros(4)}, state=state)
     assert torch.equal(load_model_weights(tmp_path / "last")["a"], WEIGHTS["a"])
-    assert load_checkpoint(tmp_path / "last")[2] == {"n": 1}
+    assert load_checkpoint(tmp_path / "last")[2]["threads"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 def test_a_kill_between_the_two_renames_is_survived(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={"n": 1})
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={**TRAINING_STATE, "threads": 1})
     (tmp_path / "last").rename(tmp_path / "last.previous")
-    assert load_checkpoint(tmp_path / "last")[2] == {"n": 1}
+    assert load_checkpoint(tmp_path / "last")[2]["threads"] == 1
 
 
 def test_missing_and_damaged_checkpoints_are_explained(tmp_path: Path) -> None:
@@ -60,26 +62,26 @@ def test_missing_and_damaged_checkpoints_are_explained(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "best")
     file = tmp_path / "best" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged .*use another checkpoint"):
         load_model_weights(tmp_path / "best")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_rejected(value: float, tmp_path: Path) -> None:
     broken = {"a": torch.ones(2), "b": torch.tensor([1.0, value]), "steps": torch.tensor(7)}
-    save_checkpoint(tmp_path / "last", model=broken, state={"n": 1})
+    save_checkpoint(tmp_path / "last", model=broken, state=TRAINING_STATE)
     message = r"model\.safetensors has values that are not finite .* in 1 tensor, first b; use"
     with pytest.raises(RunError, match=message):
         load_model_weights(tmp_path / "last")
     with pytest.raises(RunError, match=message):
         load_checkpoint(tmp_path / "last")
-    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=broken, state={"n": 1})
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=broken, state=TRAINING_STATE)
     with pytest.raises(RunError, match=r"ema\.safetensors has values that are not finite"):
         load_checkpoint(tmp_path / "last")
 
 
 def test_missing_averaged_weights_are_not_replaced_by_the_trained_ones(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=WEIGHTS, state={"n": 1})
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=WEIGHTS, state=TRAINING_STATE)
     (tmp_path / "last/ema.safetensors").unlink()
     for load in (load_model_weights, load_checkpoint):
         with pytest.raises(RunError, match=r"last lacks ema\.safetensors, the averaged weights"):
@@ -89,7 +91,7 @@ def test_missing_averaged_weights_are_not_replaced_by_the_trained_ones(tmp_path:
 def test_checkpoints_of_earlier_versions_tell_by_their_siblings(tmp_path: Path) -> None:
     """Their `model.safetensors` does not name the averaged weights."""
     run = tmp_path / "checkpoints"
-    save_checkpoint(run / "last", model=WEIGHTS, state={"n": 1})
+    save_checkpoint(run / "last", model=WEIGHTS, state=TRAINING_STATE)
     save_checkpoint(run / "best", model=WEIGHTS)
     assert torch.equal(load_model_weights(run / "best")["a"], WEIGHTS["a"])  # none is averaged
     save_file(WEIGHTS, run / "last" / "ema.safetensors")
@@ -102,7 +104,7 @@ def test_state_with_code_never_runs(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
 
-    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={"n": 1})
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={**TRAINING_STATE, "threads": 1})
     (tmp_path / "last" / "state.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(RunError, match="state"):
         load_checkpoint(tmp_path / "last")

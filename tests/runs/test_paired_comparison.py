@@ -122,7 +122,7 @@ def test_refusals_say_why(pair: tuple[Run, Run], root: Path, tmp_path: Path) -> 
     judged = EvaluationRequest(data_root=root)
     with pytest.raises(RunError, match="cannot be compared with itself"):
         compare_runs(run, Run.open(run.directory), judged, console=quiet())
-    with pytest.raises(DataError, match="evaluate the run again"):
+    with pytest.raises(RunError, match="evaluate the run again"):
         compare_runs(run, other, judged, console=quiet())
     run.evaluate(data_root=root, console=quiet())
     elsewhere = make_run(tmp_path / "c", root, 3, "data.val=[{annotations: other.json}]")

@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = base / "runs" / "mine-1"
     finetune_recipe(load_recipe(base / "mine.yaml"), out=run)
     (run / "report.html").write_text("<p>images</p>")
-    about = {"data": {str(base / "a.json"): "0"}, "heads": {}}
+    about = {"data": {str(base / "a.json"): "0"}, "heads": {}, "weights": "0"}
     (run / "calibration.json").write_text(json.dumps(about))
     return run
 

@@ -48,7 +48,7 @@ def test_foreign_names_become_neither_html_nor_links_nor_code(tmp_path: Path) ->
     names += tuple(f"class {i}" for i in range(20))
     run = write_run(tmp_path, names)
     metrics = json.loads((run.evaluation / "metrics.json").read_text())
-    for key in ("images", "checkpoint", "date"):
+    for key in ("checkpoint", "date"):
         metrics[key] = f"{hostile}\n\x1b[31m"
     metrics["protocol"] = {hostile: hostile}
     metrics["versions"] = {"torch": hostile}

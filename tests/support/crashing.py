@@ -145,7 +145,15 @@ def write_checkpoint(path: Path, content: str) -> None:
     from resnet_tasks.run_folder.checkpoint import save_checkpoint  # noqa: PLC0415
 
     weights = {"letters": torch.full((LONG,), ord(content), dtype=torch.uint8)}
-    save_checkpoint(path, model=weights, state={"letter": content})
+    state = {
+        "position": {},
+        "optimizer": {"state": {}, "param_groups": []},
+        "batches_per_epoch": 1,
+        "threads": 1,
+        "settings": {"letter": content},
+        "scaler": {},
+    }
+    save_checkpoint(path, model=weights, state=state)
 
 
 def read_checkpoint(path: Path) -> str:
@@ -158,7 +166,7 @@ def read_checkpoint(path: Path) -> str:
     except RunError as error:
         raise FileNotFoundError from error
     (letter,) = set(weights["letters"].tolist())
-    assert chr(letter) == state["letter"]
+    assert chr(letter) == state["settings"]["letter"]
     return chr(letter)
 
 

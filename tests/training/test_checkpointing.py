@@ -126,7 +126,9 @@ def test_a_state_that_lacks_something_is_named(
     file = tmp_path / "checkpoints/last/state.pt"
     state = torch.load(file, weights_only=True)
     torch.save({key: state[key] for key in state if key not in ("scaler", "position")}, file)
-    with pytest.raises(RunError, match="lacks position, scaler; start a new run"):
+    with pytest.raises(
+        RunError, match=r"state\.pt is damaged \(missing key position\); start a new run"
+    ):
         finetune(tiny_model(), shapes, None, once, out=tmp_path, resume=True, **QUIET)
 
 

@@ -121,5 +121,5 @@ def test_a_damaged_record_is_named(text: str, run: Path, data: Path) -> None:
 def test_a_record_of_a_later_version_is_refused(run: Path, data: Path) -> None:
     (run / "data.json").write_text('{"format": 2}')
     for accept in (False, True):
-        with pytest.raises(RunError, match=r"data\.json has the format 2, but .* reads 1"):
+        with pytest.raises(RunError, match=r"data\.json was written by a newer .* version 2, this"):
             check(run, data, accept=accept)

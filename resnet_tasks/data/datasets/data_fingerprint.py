@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.errors import shorten_name
@@ -67,19 +67,6 @@ class FileFingerprint:
             _compute_digests(file.iter_images(), advance),
             _compute_digests(file.iter_label_maps(), None),
         )
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Return the fingerprint from its JSON form; the inverse of `to_json`.
-
-        Raises:
-            KeyError: If a key is missing.
-            TypeError: If a value is not text.
-        """
-        texts = [value[key] for key in ("name", "annotations", "images", "label_maps")]
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("a value is not text")
-        return cls(*texts)
 
     def to_json(self) -> dict[str, str]:
         """Return the fingerprint as plain values for JSON."""

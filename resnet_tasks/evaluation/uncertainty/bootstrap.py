@@ -15,8 +15,6 @@ Shape glossary: `R` resampled datasets, `P` images, `U` units (groups or images)
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.errors import DataError, format_list, shorten_name
+from resnet_tasks.errors import format_list, shorten_name
 from resnet_tasks.evaluation.uncertainty.half_samples import (
     DISTANCE,
     FRACTION,
@@ -35,6 +33,8 @@ from resnet_tasks.evaluation.uncertainty.half_samples import (
 )
 from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.number_formats import Count
+from resnet_tasks.run_folder.files import RESAMPLES
+from resnet_tasks.run_folder.read import make_damage_error, parse_object, read_arrays
 from resnet_tasks.structures.evaluation import Evaluator, Metric, ResamplableEvaluator
 
 LEAST_UNITS = 10
@@ -46,8 +46,6 @@ MEASURED_COVERAGE = {10: (90, 96), 20: (89, 95), 40: (93, 96)}
 `benchmarks/coverage.py`."""
 COUNTS_AT_ONCE = 4_000_000
 """Maximum number of entries of one matrix of counts (32 MB)."""
-FILE_FORMAT = 2
-"""Version of `resamples.npz`. Version 1, without a number, had images drawn with replacement."""
 
 Id = int | str
 Values = dict[str, NDArray[np.float64]]
@@ -234,7 +232,6 @@ class Resampling:
     def save(self, path: Path) -> None:
         """Write the resampled values, so that a paired comparison needs no new evaluation."""
         metadata = {
-            "format": FILE_FORMAT,
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
             "over": self.unit_name,
@@ -249,47 +246,35 @@ class Resampling:
             np.zeros((0, self.bootstrap.resamples)),
             *(column[None] for column in self.values.values()),
         ]
-        np.savez_compressed(
-            path, about=np.array(encode_json(metadata)), values=np.concatenate(rows)
-        )
+        about = np.array(encode_json(RESAMPLES.add_version(metadata)))
+        np.savez_compressed(path, about=about, values=np.concatenate(rows))
 
     @classmethod
     def load(cls, path: Path) -> Resampling:
         """Read a file that `save` wrote.
 
         Raises:
-            DataError: If the file cannot be read or has another format.
+            RunError: If the file cannot be read, is damaged or has another format version.
         """
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                metadata, values = json.loads(str(archive["about"])), archive["values"]
-            if metadata.get("format", 1) != FILE_FORMAT:
-                raise DataError(
-                    f"{path} was written by another version of this package, which drew other "
-                    f"datasets (format {metadata.get('format', 1)}, expected {FILE_FORMAT}); "
-                    "evaluate the run again"
-                )
-            return cls(
-                Bootstrap(int(metadata["resamples"]), int(metadata["seed"])),
-                metadata["over"],
-                int(metadata["units"]),
-                metadata["digests"],
-                dict(zip(metadata["names"], values, strict=True)),
-                tuple(metadata["notes"]),
-                metadata["rules"],
-                metadata["head_units"],
+        arrays = read_arrays(path, RESAMPLES, ("about", "values"))
+        metadata = parse_object(str(arrays["about"]), path, RESAMPLES)
+        values, names, resamples = arrays["values"], metadata["names"], metadata["resamples"]
+        if values.dtype != np.float64 or values.shape != (len(names), resamples):
+            reason = (
+                f"expected float64 values of shape {(len(names), resamples)}, got {values.dtype} "
+                f"of shape {values.shape}"
             )
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise DataError(
-                f"{path} does not contain resampled metrics ({error}); evaluate the run again"
-            ) from None
+            raise make_damage_error(path, RESAMPLES, reason)
+        return cls(
+            Bootstrap(resamples, metadata["seed"]),
+            metadata["over"],
+            metadata["units"],
+            metadata["digests"],
+            dict(zip(names, values, strict=True)),
+            tuple(metadata["notes"]),
+            metadata["rules"],
+            metadata["head_units"],
+        )
 
 
 def resample_heads(

@@ -15,17 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import json_text, make_write_error, open_atomic, write_json
 from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.safe_names import require_head_names
+from resnet_tasks.run_folder.files import STREAM_LINES, STREAM_SETTINGS
+from resnet_tasks.run_folder.read import decode_line, make_damage_error, read_object
 
 SETTINGS = "stream.json"
 LINES = "stream.jsonl"
 BAD = "unreadable_images.jsonl"
-VERSION = 1
 Key = tuple[int, int]
 """(unit, batch in the unit)."""
 
@@ -82,16 +83,13 @@ class BatchResult:
         Raises:
             ValueError: If the line is incomplete or has another format.
         """
-        try:
-            value = json.loads(line)
-            frames = tuple(_frame_from_json(frame) for frame in value.pop("frames"))
-            return cls(frames=frames, **value)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(str(error)) from None
+        value = decode_line(line, STREAM_LINES.schema)
+        frames = tuple(_frame_from_json(frame) for frame in value.pop("frames"))
+        return cls(frames=frames, **value)
 
 
 def _frame_from_json(value: dict[str, Any]) -> FrameResult:
-    size = value.pop("size")
+    size = value.pop("size", None)
     return FrameResult(size=None if size is None else (size[0], size[1]), **value)
 
 
@@ -123,17 +121,14 @@ class StreamJournal:
         self.ended_units: set[int] = set()
         self.num_predicted = 0
         self.num_unreadable = 0
-        normalized_settings = json.loads(json_text({"version": VERSION, **settings}))
+        normalized_settings = json.loads(json_text(STREAM_SETTINGS.add_version(settings)))
         if not overwrite and self._path.exists():
             self._require_same_settings(normalized_settings)
             self._restore()
         else:
             self._path.unlink(missing_ok=True)
             write_json(folder / SETTINGS, normalized_settings)
-        try:
-            self._stream: BinaryIO = self._path.open("ab")
-        except OSError as error:
-            raise make_write_error(self._path, error) from None
+        self._stream = self._open_lines("ab")
 
     @property
     def done_batches(self) -> frozenset[Key]:
@@ -243,18 +238,12 @@ class StreamJournal:
         remedy = (
             "resume with the same command, start over with --overwrite, or choose another --out"
         )
-        try:
-            stored_settings = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
-            changed = [
-                key
-                for key in {**settings, **stored_settings}
-                if stored_settings.get(key) != settings.get(key)
-            ]
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise RunError(
-                f"{self._folder} has an unfinished prediction whose {SETTINGS} cannot be read "
-                f"({error}); {remedy}"
-            ) from None
+        stored_settings = read_object(self._folder / SETTINGS, STREAM_SETTINGS)
+        changed = [
+            key
+            for key in {**settings, **stored_settings}
+            if stored_settings.get(key) != settings.get(key)
+        ]
         if changed:
             changes = "; ".join(
                 f"{key} was {stored_settings.get(key)!r}, now {settings.get(key)!r}"
@@ -265,15 +254,28 @@ class StreamJournal:
                 f"settings: {changes}; {remedy}"
             )
 
+    def _open_lines(self, mode: Literal["ab", "r+b"]) -> BinaryIO:
+        try:
+            return self._path.open(mode)
+        except OSError as error:
+            raise make_write_error(self._path, error) from None
+
     def _restore(self) -> None:
-        """Read the finished batches, and truncate an incomplete last line."""
+        """Read the finished batches, and truncate an incomplete last line.
+
+        Raises:
+            RunError: If a complete line is damaged.
+        """
         offset = 0
-        with self._path.open("r+b") as stream:
-            for raw in iter(stream.readline, b""):
-                try:
-                    result = BatchResult.from_line(raw if raw.endswith(b"\n") else b"")
-                except ValueError:
+        with self._open_lines("r+b") as stream:
+            for number, raw in enumerate(iter(stream.readline, b""), start=1):
+                if not raw.endswith(b"\n"):
                     break
+                try:
+                    result = BatchResult.from_line(raw)
+                except ValueError as error:
+                    reason = f"line {number}: {error}"
+                    raise make_damage_error(self._path, STREAM_LINES, reason) from None
                 self._register(result, offset)
                 offset += len(raw)
             stream.truncate(offset)

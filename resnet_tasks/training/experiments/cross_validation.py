@@ -14,7 +14,7 @@ from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.split_files import divide_into_folds, find_recipe_data, merge_categories
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.splits.splitting import Folds
-from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate_folds
 from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
 from resnet_tasks.evaluation.metric_tables import metric_to_json
@@ -172,12 +172,10 @@ def _pool_metrics(
         "digest": folds.digest,
         "data": {str(file.path): compute_sha256(file.path) for file in folds.files},
     }
-    try:
-        saved = SavedEvaluation.read(folder)
+    if (folder / "metrics.json").exists():
+        saved = SavedEvaluation.read(folder, f"remove {folder} and run the same command again")
         if all(saved.metadata.get(key) == value for key, value in metadata.items()):
             return saved.metrics
-    except DataError:  # missing or incomplete
-        pass
     console.print("evaluating all held-out images together", highlight=False)
     evaluation = _evaluate_pooled(repeats, folds)
     write_evaluation(evaluation, folder, metadata)

@@ -17,6 +17,8 @@ from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.run_folder.files import METRICS, REQUESTED
+from resnet_tasks.run_folder.read import read_object
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.structures.evaluation import Metric
@@ -223,33 +225,20 @@ def _format_value(value: float | None) -> str:
 
 
 def _is_evaluated(folder: Path) -> bool:
-    return (folder / "evaluations" / "val" / "metrics.json").is_file()
+    return (folder / "evaluations" / "val" / "metrics.json").exists()
 
 
 def _read_metrics(folder: Path) -> dict[str, float | None]:
     path = folder / "evaluations" / "val" / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        return {name: metric["value"] for name, metric in metrics.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} cannot be read ({error}); recreate it with `resnet-tasks evaluate {folder}`"
-        ) from None
+    remedy = f"recreate it with `resnet-tasks evaluate {folder}`"
+    metrics = read_object(path, METRICS, remedy)["metrics"]
+    return {name: metric["value"] for name, metric in metrics.items()}
 
 
 def _read_requested(out: Path) -> dict[str, Any]:
     """Read the requested recipes of earlier runs: name of the run folder -> recipe values."""
     path = out / REQUESTED_FILE
-    try:
-        recipes: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path}, which records the recipe of the runs, cannot be read ({error}); choose "
-            "another --out, or remove the file if you know the recipe"
-        ) from None
-    return recipes
+    return read_object(path, REQUESTED) if path.exists() else {}
 
 
 def _require_same_recipe(repeat: RepeatedRun, requested: dict[str, Any] | None) -> None:

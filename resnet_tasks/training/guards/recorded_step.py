@@ -8,7 +8,6 @@ RUN/replays/update-N   model.safetensors   weights and buffers before the step
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,16 +18,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import make_folder, make_write_error, write_json
 from resnet_tasks.model import TaskModel
 from resnet_tasks.run_folder.checkpoint import load_weights_file
+from resnet_tasks.run_folder.files import REPLAY, REPLAY_BATCH
+from resnet_tasks.run_folder.read import make_damage_error, read_object
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.instance_masks import InstanceMasks
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.structures.targets import Target
 
-FORMAT = 1
 FIELDS = ("boxes", "labels", "ignore", "semantic", "image_labels", "unannotated")
 MASK_FIELDS = ("windows", "pixels", "annotated")
 MAX_REPLAYS = 3
@@ -107,7 +106,7 @@ def write_replay(
     step_fields = asdict(step)
     # JSON has no nan and inf, so the losses are written as strings.
     step_fields["losses"] = {name: str(value) for name, value in step.losses.items()}
-    write_json(folder / "replay.json", {"format": FORMAT, **step_fields, "batches": records})
+    write_json(folder / "replay.json", REPLAY.add_version({**step_fields, "batches": records}))
     return folder
 
 
@@ -172,22 +171,23 @@ def read_replay(folder: Path) -> tuple[RecordedStep, list[Batch]]:
         folder: Path of the replay folder, or of its `replay.json`.
 
     Raises:
-        RunError: If the folder has no replay, or one of another format version.
+        RunError: If the folder has no replay, a damaged one or one of a newer version.
     """
     file = folder / "replay.json" if folder.is_dir() else folder
+    contents = read_object(file, REPLAY)
+    values = {name: contents[name] for name in RecordedStep.__dataclass_fields__}
     try:
-        contents = json.loads(file.read_text(encoding="utf-8"))
-        records = contents.pop("batches")
-        if contents.pop("format") != FORMAT:
-            raise RunError(
-                f"{file} was written by another version; this version reads only format {FORMAT}"
-            )
-        contents["losses"] = {name: float(value) for name, value in contents["losses"].items()}
-        step = RecordedStep(**contents)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{folder} is not a replay ({error}); give a folder below RUN/replays, as named in the "
-            "error message about the non-finite loss"
-        ) from None
-    tensors = load_weights_file(file.parent / "batch.safetensors")
-    return step, [_batch_from_record(record, str(i), tensors) for i, record in enumerate(records)]
+        values["losses"] = {name: float(text) for name, text in contents["losses"].items()}
+    except ValueError as error:
+        raise make_damage_error(file, REPLAY, str(error)) from None
+    batch_file = file.parent / REPLAY_BATCH.name.rpartition("/")[2]
+    tensors = load_weights_file(batch_file)
+    try:
+        batches = [
+            _batch_from_record(record, str(i), tensors)
+            for i, record in enumerate(contents["batches"])
+        ]
+    except (LookupError, TypeError, ValueError) as error:
+        reason = f"its tensors do not fit {file.name}: {error!r}"
+        raise make_damage_error(batch_file, REPLAY_BATCH, reason) from None
+    return RecordedStep(**values), batches

@@ -6,7 +6,6 @@ is therefore a function of the data and the order of samples, with any number of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.data.sampling.dataset_protocols import SkipsUnreadableImages
 from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.files.atomic import json_text, write_text
+from resnet_tasks.run_folder.files import UNREADABLE_IMAGES
+from resnet_tasks.run_folder.read import read_lines
 from resnet_tasks.structures.samples import Sample
 
 UNREADABLE_FILE = "unreadable_images.jsonl"
@@ -79,10 +80,14 @@ class UnreadableImages:
         return len(self._by_id)
 
     def load(self) -> None:
-        """Load the list that the run wrote before it was interrupted."""
-        if self._path is not None and self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                image = UnreadableImage(**json.loads(line))
+        """Load the list that the run wrote before it was interrupted.
+
+        Raises:
+            RunError: If the list is damaged.
+        """
+        if self._path is not None and self._path.exists():
+            for line in read_lines(self._path, UNREADABLE_IMAGES):
+                image = UnreadableImage(**line)
                 self._by_id[image.image_id] = image
 
     def add(

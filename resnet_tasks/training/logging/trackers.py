@@ -6,7 +6,6 @@ training never waits for it. W&B and MLflow run in separate threads, through acc
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,8 @@ from resnet_tasks.foreign_text import escape_controls
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.run_folder.files import TRACKERS
+from resnet_tasks.run_folder.read import read_object
 
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 """Tracker that is not installed with this package -> name of its package."""
@@ -102,12 +103,12 @@ class TrackedRun:
 
     def save_id(self, tracker: str, value: str) -> None:
         """Save the id of this run in a tracker, for when the run is resumed."""
-        write_json(self.folder / IDS, {**self._read_ids(), tracker: value})
+        ids = TRACKERS.add_version({**self._read_ids(), tracker: value})
+        write_json(self.folder / IDS, ids)
 
     def _read_ids(self) -> dict[str, object]:
-        with suppress(OSError, ValueError, TypeError):
-            return dict(json.loads((self.folder / IDS).read_text(encoding="utf-8")))
-        return {}
+        path = self.folder / IDS
+        return read_object(path, TRACKERS) if path.exists() else {}
 
 
 class Tracker(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.uncertainty import bootstrap as intervals
 from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
@@ -235,21 +235,20 @@ def test_resampled_values_come_back_from_a_file(tmp_path: Path) -> None:
     for name, values in made.values.items():
         assert (again.values[name] == values).all()
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "resamples.npz").read_bytes()[:200])
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(RunError, match="damaged"):
         Resampling.load(tmp_path / "damaged.npz")
 
 
 def test_a_file_of_draws_with_replacement_is_named(tmp_path: Path) -> None:
-    """Files of earlier versions have no number of their format."""
+    """Files of earlier versions have no format version."""
     path = tmp_path / "resamples.npz"
     resample_heads({"head": [Means(range(20), range(20))]}, {}, Bootstrap(5)).save(path)
     with np.load(path) as archive:
         metadata, values = json.loads(str(archive["about"])), archive["values"]
-    del metadata["format"]
+    del metadata["format_version"]
     np.savez_compressed(path, about=np.array(json.dumps(metadata)), values=values)
-    with pytest.raises(
-        DataError, match=r"resamples.npz was .*format 1, expected 2\); evaluate the"
-    ):
+    message = r"resamples.npz was written by an older .*version 1, this version reads 2\); evaluate"
+    with pytest.raises(RunError, match=message):
         Resampling.load(path)
 
 

@@ -74,12 +74,36 @@ def test_heads_of_lines_are_no_paths(tmp_path: Path, head: str) -> None:
     assert {each.name for each in tmp_path.rglob("*")} == {"out", "stream.json", "stream.jsonl"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"unit": 0, "batch": 0, "frames": [{"file_name": 1e308}]}',
+        '{"batch": 0, "frames": []}',
+        '{"unit": 0, "batch": 0, "frames": [{"file_name": "a", "size": [4]}]}',
+        '{"unit": 0, "batch": 0, "frames": [{"file_name": "a", "*eason": ""}]}',
+        '{"unit": 0, "batch": 0, "frames": [{"file_name": "a", "entries": {"objects": [1]}}]}',
+        "",
+    ],
+)
+def test_damaged_lines_are_refused_by_number(tmp_path: Path, line: str) -> None:
+    """A complete line that is damaged was not cut off by a kill."""
+    journal = StreamJournal(tmp_path, SETTINGS)
+    journal.add(result(0, "a"))
+    journal.close()
+    with (tmp_path / "stream.jsonl").open("a") as stream:
+        stream.write(line + "\n")
+    before = (tmp_path / "stream.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"stream\.jsonl is damaged \(line 2: .*with --overwrite"):
+        StreamJournal(tmp_path, SETTINGS)
+    assert (tmp_path / "stream.jsonl").read_bytes() == before
+
+
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     StreamJournal(tmp_path, SETTINGS).close()
     with pytest.raises(RunError, match=r"score was None, now 0\.5; resume with the same command"):
         StreamJournal(tmp_path, {**SETTINGS, "score": 0.5})
     (tmp_path / "stream.json").write_text("{")
-    with pytest.raises(RunError, match=r"whose stream\.json cannot be read"):
+    with pytest.raises(RunError, match=r"stream\.json is damaged .*; start over with --overwrite"):
         StreamJournal(tmp_path, SETTINGS)
     anew = StreamJournal(tmp_path, {"score": 0.5}, overwrite=True)
     assert not anew.done_batches

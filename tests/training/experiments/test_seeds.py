@@ -81,5 +81,5 @@ def test_the_command_needs_a_folder(recipe: Path) -> None:
 
 
 def test_unreadable_metrics_are_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"metrics\.json cannot be read"):
+    with pytest.raises(RunError, match=r"metrics\.json does not exist; recreate it"):
         read_spreads([tmp_path])

@@ -1,0 +1,31 @@
+"""Reading of files of `torch.save` without unpickling code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_tasks.errors import get_first_line
+
+
+def load_torch_file(path: Path) -> Any:
+    """Return the plain values and tensors of a file that `torch.save` wrote, on the CPU.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        pickle.UnpicklingError: If it is no pickle, or holds Python objects that could run code.
+        ValueError: If it is damaged; the message has the reason.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        # Damaged pickles raise errors of almost any class, such as IndexError or struct.error.
+        # The message of a LookupError is a bare key, which does not explain anything.
+        is_bare = isinstance(error, (LookupError, AssertionError, EOFError))
+        reason = "it is truncated or not a file of torch.save" if is_bare else get_first_line(error)
+        raise ValueError(reason) from None

@@ -1,0 +1,135 @@
+"""Every file of a run folder: damage is one sentence, and newer versions are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.run_folder.files import RUN_FILES, RunFile
+from tests.support.run_files import EXAMPLES, Example
+
+ROOT = Path(__file__).resolve().parents[2]
+Damage = Callable[[bytes], bytes]
+DAMAGES: dict[str, Damage] = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) * 2 // 3],
+    "zeros": lambda content: bytes(len(content)),
+    "binary": lambda content: b"\x80\x02}q\x00(\xff\xfe\x00" * 9 + b"\n",
+    "one byte of a pickle": lambda content: b"\x80",
+    "list": lambda content: b"[1, 2]\n",
+    "text": lambda content: b'"text"\n',
+    "other keys": lambda content: b'{"a": 1}\n',
+    "deep": lambda content: b"[" * 100_000,
+    "long number": lambda content: b'{"a": ' + b"1" * 5000 + b"}\n",
+    "infinite": lambda content: re.sub(rb"\b[01]\b", b"1e999", content) + b"\x00",
+    "UTF-16": lambda content: content.decode("latin-1").encode("utf-16"),
+}
+STILL_VALID = {
+    ("trackers.json", "other keys"),
+    ("log.jsonl", "truncated"),
+    ("stream.jsonl", "truncated"),
+    ("stream.jsonl", "empty"),
+    ("stream.jsonl", "zeros"),
+    ("stream.jsonl", "deep"),
+    ("stream.jsonl", "one byte of a pickle"),
+    ("unreadable_images.jsonl", "empty"),
+    ("log.jsonl", "empty"),
+}
+"""(File, damage) that leaves a valid file, or one with an incomplete last line."""
+IDS = [example[0].name for example in EXAMPLES]
+
+
+def find_message(example: Example, folder: Path) -> str:
+    """Return the message of reading the file; empty if it is valid."""
+    try:
+        example[3](folder)
+    except ResnetTasksError as error:
+        return str(error)
+    return ""
+
+
+def test_every_file_has_an_example_that_can_be_read(tmp_path: Path) -> None:
+    assert [example[0] for example in EXAMPLES] == list(RUN_FILES)
+    for number, example in enumerate(EXAMPLES):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        example[2](folder)
+        example[3](folder)
+        assert Path(example[1]).match(example[0].name)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
+def test_damage_is_one_sentence(tmp_path: Path, example: Example) -> None:
+    for name, damage in DAMAGES.items():
+        if name == "infinite" and not example[0].kind.startswith("json"):
+            continue
+        folder = tmp_path / name.replace(" ", "-")
+        folder.mkdir()
+        example[2](folder)
+        path = folder / example[1]
+        path.write_bytes(damage(path.read_bytes()))
+        message = find_message(example, folder)
+        if (path.name, name) in STILL_VALID:
+            assert not message, (name, message)
+            continue
+        assert path.name in message or f"{folder} has an unfinished" in message, (name, message)
+        assert "; " in message, (name, message)
+        assert "\n" not in message.replace(f"\n{path}", ""), (name, message)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, example: Example) -> None:
+    example[2](tmp_path)
+    path = tmp_path / example[1]
+    path.unlink()
+    path.mkdir()
+    message = find_message(example, tmp_path)
+    assert path.name in message or f"no checkpoint at {path.parent}" in message, message
+
+
+def _set_version(path: Path, file: RunFile) -> bool:
+    """Write a newer version into a file; return whether the file has a version of its own."""
+    if file.kind == "yaml":
+        path.write_text(path.read_text().replace("format_version: 1", "format_version: 9"))
+    elif file.kind == "safetensors":
+        save_file(load_file(path), path, {"format_version": "9"})
+    elif file.kind == "torch":
+        torch.save({**torch.load(path), "format_version": 9}, path)
+    elif file.kind == "npz":
+        arrays = dict(np.load(path))
+        about = {**json.loads(str(arrays["about"])), file.version_key: 9}
+        arrays["about"] = np.array(json.dumps(about))
+        np.savez(path, **arrays)
+    elif file.kind == "json lines" and file.version_key:
+        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 9'))
+    elif file.version_key:
+        path.write_text(json.dumps({**json.loads(path.read_text()), file.version_key: 9}))
+    return bool(file.version_key) or file.kind in ("yaml", "safetensors")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
+def test_newer_versions_are_refused(tmp_path: Path, example: Example) -> None:
+    file = example[0]
+    example[2](tmp_path)
+    path = tmp_path / example[1]
+    if _set_version(path, file):
+        message = find_message(example, tmp_path)
+        assert f"{path} was written by a newer version of resnet_tasks" in message
+        assert message.endswith("; update resnet_tasks")
+    else:
+        assert file.version_place
+
+
+def test_docs_list_every_file() -> None:
+    lines = (ROOT / "docs/training.md").read_text(encoding="utf-8").splitlines()
+    for file in RUN_FILES:
+        (line,) = (line for line in lines if line.startswith(f"| `{file.name}` | {file.content} |"))
+        assert line.split("|")[3].split()[0] == str(file.version)
