@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import TOO_DEEP, require_shallow
 
 CHUNK = 1 << 20
 MAX_OBJECT_LENGTH = 1 << 28
@@ -120,8 +121,11 @@ class _Reader:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text)
+                require_shallow(self._text[:end])
             except RecursionError:
-                raise DataError(f"{description} of {self._file} is nested too deeply") from None
+                raise DataError(
+                    f"{description} of {self._file} is damaged: {TOO_DEEP}; download it again"
+                ) from None
             except ValueError as error:  # also raised for a number with too many digits
                 if len(self._text) > MAX_OBJECT_LENGTH or not self._read_more():
                     raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import ssl
 import threading
@@ -37,6 +36,7 @@ from resnet_tasks.backbone.file_transfer import (
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.files.digests import compute_sha256
+from resnet_tasks.files.json_files import read_configuration
 
 PROBE_SECONDS = 6.0
 """Seconds in which a server must answer at all, name resolution included."""
@@ -93,17 +93,13 @@ def read_hub_metadata(
     license may be in the front matter of `README.md` instead.
 
     Raises:
-        WeightsError: If the hub cannot be reached, the repository does not exist, or its
-            `config.json` is not valid JSON.
+        DataError: If the `config.json` of the repository is damaged.
+        WeightsError: If the hub cannot be reached, or the repository does not exist.
     """
     metadata: dict[str, Any] = {}
     config = _fetch_optional(repo, "config.json", revision, request)
     if config is not None:
-        try:
-            content = json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise WeightsError(f"{config} (of {repo}) is not valid JSON: {error}") from error
-        content = content if isinstance(content, dict) else {}
+        content = read_configuration(config)
         inner = content.get("pretrained_cfg")
         for source in (content, inner if isinstance(inner, dict) else {}):
             metadata |= {key: source[key] for key in ("mean", "std", "license") if source.get(key)}
@@ -271,7 +267,7 @@ def _fetch_optional(
 
 def _read_front_matter(card: Path) -> dict[str, Any]:
     # ValueError: the front matter is not a mapping, or the card is not UTF-8.
-    with suppress(yaml.YAMLError, ValueError):
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
         return metadata_load(card) or {}
     return {}
 

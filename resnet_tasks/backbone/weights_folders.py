@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
+from resnet_tasks.files.json_files import read_configuration
 from resnet_tasks.run_folder.checkpoint import (
     CHECKPOINTS,
     HEAD_CHECKPOINT,
@@ -63,6 +63,7 @@ def find_in_folder(request: WeightsRequest, folder: Path, checkpoint: str) -> Fo
         checkpoint: Checkpoint of a run to use: `last` or `best`.
 
     Raises:
+        DataError: If `config.json` is damaged.
         RecipeError: If the recipe of the run is damaged.
         RunError: If a file of the run is damaged, or the averaged weights are missing.
         WeightsError: If the folder holds no weights.
@@ -78,7 +79,7 @@ def find_in_folder(request: WeightsRequest, folder: Path, checkpoint: str) -> Fo
     run = find_run(file)
     if run is not None:
         return _make_run_weights(run, file, str(file))
-    config = _read_json(folder / "config.json")
+    config = read_configuration(folder / "config.json")
     inner = config.get("pretrained_cfg")
     metadata = {**config, **(inner if isinstance(inner, dict) else {})}
     license_name = str(metadata.get("license") or "not stated (local folder)")
@@ -151,14 +152,6 @@ def read_license(run: Path) -> str:
         return "not stated (log.jsonl does not name the initial weights)"
     weights = start["weights"]
     return str(weights["license"]) if weights else "your own (trained from random weights)"
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _to_floats(value: Any) -> tuple[float, ...] | None:

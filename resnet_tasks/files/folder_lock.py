@@ -89,7 +89,7 @@ def _read_owner(folder: Path) -> dict[str, Any]:
     """Return pid, host and start time of the lock's owner; empty if they cannot be read."""
     try:
         owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 

@@ -21,6 +21,8 @@ from resnet_tasks.files.atomic import replace_file
 _TYPES = {"I64": np.int64, "I32": np.int32, "F64": np.float64, "U8": np.uint8, "BOOL": np.bool_}
 _MOST_HEADER = 1 << 28
 """Maximum length of the header in bytes; a file with a longer one is damaged or of another kind."""
+_DAMAGED = (struct.error, RecursionError, ValueError, LookupError, TypeError, AttributeError)
+"""Errors of reading a header that is damaged or of another kind."""
 
 
 class MappedColumns(Mapping[str, NDArray[Any]]):
@@ -134,7 +136,14 @@ def _map_file(path: Path) -> MappedColumns:
         }
         if not isinstance(metadata["checksum"], int):
             raise ValueError("no checksum")
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        struct.error,
+        RecursionError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         reason = format_error(error)
         raise DataError(f"{path} is damaged: {reason}") from None
     return MappedColumns(path, metadata, arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.backbone.weights_request import MODEL_KEY, WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.files.digests import compute_sha256
+from resnet_tasks.files.json_files import read_configuration
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.foreign_weights import ForeignModel
 from resnet_tasks.model import TaskModel
@@ -129,13 +129,8 @@ def _resolve_weights(request: WeightsRequest, name: str, accept_license: bool) -
 
 def _check_configuration(head: Head, config: Path, request: WeightsRequest) -> None:
     """Refuse models whose configuration, next to the tensors, does not fit the head."""
-    try:
-        content: Any = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    if not isinstance(content, dict):
-        return
-    problem = head.foreign_weights.check_configuration(content)
+    content = read_configuration(config)
+    problem = head.foreign_weights.check_configuration(content) if content else None
     if problem is not None:
         raise WeightsError(f"{request}: {config.name} {problem}")
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import FormatVersionError, RunError, get_first_line
+from resnet_tasks.files.json_files import TOO_DEEP, require_shallow
 from resnet_tasks.files.regular_files import read_file_or_pipe
 from resnet_tasks.number_formats import format_bytes
 from resnet_tasks.run_folder.files import RunFile
@@ -64,6 +65,7 @@ def parse_object(content: str, path: Path, file: RunFile) -> dict[str, Any]:
     """
     try:
         value = msgspec.json.decode(content)
+        require_shallow(content)
     except NOT_JSON as error:
         raise make_damage_error(path, file, describe_json_error(content, error)) from None
     return check_object(value, path, file)
@@ -96,7 +98,9 @@ def _decode_json(path: Path, file: RunFile, remedy: str) -> Any:
     """Return the content of a JSON file; `remedy` replaces that of `file` unless it is empty."""
     content = read_content(path, file, remedy).removeprefix(_MARK)
     try:
-        return msgspec.json.decode(content)
+        value = msgspec.json.decode(content)
+        require_shallow(content)
+        return value
     except NOT_JSON as error:
         raise make_damage_error(path, file, describe_json_error(content, error), remedy) from None
 
@@ -206,6 +210,7 @@ def decode_line(line: bytes | str, schema: Any) -> dict[str, Any]:
     try:
         # Losses that are not finite are written as NaN, which msgspec rejects.
         value = json.loads(line.decode() if isinstance(line, bytes) else line)
+        require_shallow(line)
     except NOT_JSON as error:
         raise ValueError(describe_json_error(line, error)) from None
     check_line(value, schema)
@@ -245,6 +250,8 @@ def describe_json_error(content: bytes | str, error: Exception) -> str:
     """Describe why content is not JSON that fits its schema, with line and column."""
     if isinstance(error, msgspec.ValidationError):
         return describe_schema_error(error)
+    if isinstance(error, RecursionError):
+        return TOO_DEEP
     if not content.strip():
         return "it is empty"
     try:
@@ -255,7 +262,7 @@ def describe_json_error(content: bytes | str, error: Exception) -> str:
     except UnicodeDecodeError:
         return "it is not text in UTF-8"
     except RecursionError:
-        return "its values are nested too deeply"
+        return TOO_DEEP
     except ValueError as value_error:  # a number with thousands of digits
         return f"it is not JSON: {get_first_line(value_error)}"
     return f"it is not JSON: {get_first_line(error)}"

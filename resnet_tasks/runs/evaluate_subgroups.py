@@ -15,7 +15,8 @@ from resnet_tasks.evaluation.subgroups.divide import ImageDivision, divide_image
 from resnet_tasks.evaluation.subgroups.results import SubgroupMetrics
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
-from resnet_tasks.files.json_files import read_json
+from resnet_tasks.run_folder.files import METRICS
+from resnet_tasks.run_folder.read import read_object
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class RunSubgroups:
             Bootstrap(0) if resampling is None else resampling.bootstrap,
         )
         path = folder / "metrics.json"
-        write_json(path, {**read_json(path), "subgroups": metrics.to_json()})
+        write_json(path, {**read_object(path, METRICS), "subgroups": metrics.to_json()})
         return metrics
 
 

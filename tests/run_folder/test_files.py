@@ -17,6 +17,7 @@ from resnet_tasks.run_folder.files import RUN_FILES, RunFile
 from tests.support.run_files import EXAMPLES, Example
 
 ROOT = Path(__file__).resolve().parents[2]
+NESTED = b"[" * 101 + b"]" * 101
 Damage = Callable[[bytes], bytes]
 DAMAGES: dict[str, Damage] = {
     "empty": lambda content: b"",
@@ -28,6 +29,7 @@ DAMAGES: dict[str, Damage] = {
     "text": lambda content: b'"text"\n',
     "other keys": lambda content: b'{"a": 1}\n',
     "deep": lambda content: b"[" * 100_000,
+    "nested": lambda content: content.replace(b"{", b'{"x": ' + NESTED + b", ", 1),
     "long number": lambda content: b'{"a": ' + b"1" * 5000 + b"}\n",
     "infinite": lambda content: re.sub(rb"\b[01]\b", b"1e999", content) + b"\x00",
     "UTF-16": lambda content: content.decode("latin-1").encode("utf-16"),
@@ -35,6 +37,7 @@ DAMAGES: dict[str, Damage] = {
 STILL_VALID = {
     ("trackers.json", "other keys"),
     ("log.jsonl", "truncated"),
+    ("log.jsonl", "nested"),
     ("stream.jsonl", "truncated"),
     ("stream.jsonl", "empty"),
     ("stream.jsonl", "zeros"),
@@ -69,7 +72,7 @@ def test_every_file_has_an_example_that_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
 def test_damage_is_one_sentence(tmp_path: Path, example: Example) -> None:
     for name, damage in DAMAGES.items():
-        if name == "infinite" and not example[0].kind.startswith("json"):
+        if name in ("infinite", "nested") and not example[0].kind.startswith("json"):
             continue
         folder = tmp_path / name.replace(" ", "-")
         folder.mkdir()

@@ -25,7 +25,12 @@ from resnet_tasks.data.coco.top_level import require_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text
 from resnet_tasks.files.json_encoding import encode_json
-from resnet_tasks.files.json_files import parse_json, read_json_bytes
+from resnet_tasks.files.json_files import (
+    TOO_DEEP,
+    parse_json,
+    read_json_bytes,
+    require_shallow,
+)
 from resnet_tasks.files.regular_files import read_file_or_pipe
 
 LISTS = ("images", "annotations")
@@ -192,13 +197,17 @@ def decode_record(entry: Any) -> Any:
     """
     if not isinstance(entry, msgspec.Raw):
         return entry
+    text = bytes(entry)
     try:
-        return msgspec.json.decode(entry)
-    except _NOT_DECODABLE:
-        text = bytes(entry)
-    try:
-        return json.loads(text)  # also accepts integers beyond the range of floats
-    except (ValueError, RecursionError) as error:
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.MsgspecError, UnicodeError):
+            value = json.loads(text)  # also accepts integers beyond the range of floats
+        require_shallow(text)
+        return value
+    except RecursionError:
+        raise DataError(f"is damaged: {TOO_DEEP}, in {format_value(text)}") from None
+    except ValueError as error:
         raise DataError(f"is not JSON: {error}, in {format_value(text)}") from None
 
 
@@ -296,6 +305,7 @@ def extract_segmentations(entries: Sequence[AnnotationEntry]) -> list[bytes | me
     for entry in entries:
         text = memoryview(entry.segmentation)
         is_present = len(text) > 0 and msgspec.json.decode(text) is not None
+        require_shallow(bytes(text))
         texts.append(text if is_present else b"")
     return texts
 
@@ -329,4 +339,6 @@ def _decode_value(key: str, raw: msgspec.Raw) -> Any:
     if key == "categories" and bytes(memoryview(raw)[:1]) == b"[":
         # Counted before each of them becomes a Python object of several hundred bytes.
         require_category_count(len(msgspec.json.decode(raw, type=list[msgspec.Raw])))
-    return msgspec.json.decode(raw)
+    value = msgspec.json.decode(raw)
+    require_shallow(bytes(raw))
+    return value

@@ -56,3 +56,26 @@ def test_ids_that_are_not_json_are_reported(
     problem = check_coco(path).problems[0]
     assert problem.kind == "unreadable"
     assert reason in problem.message
+
+
+DEEP = "[" * 101 + "]" * 101
+
+
+@pytest.mark.parametrize(
+    ("text", "replacement"),
+    [
+        ('"info": {}', f'"info": {DEEP}'),
+        ('"name": "a"', f'"name": "a", "x": {DEEP}'),
+        ('"height": 9', f'"height": 9, "x": {DEEP}'),
+        ('"iscrowd": 0', f'"iscrowd": 0, "segmentation": {DEEP}'),
+        ("[1, 2, 3, 4]", DEEP),
+    ],
+)
+def test_nested_values_are_reported(tmp_path: Path, text: str, replacement: str) -> None:
+    path = write_with_id(tmp_path, b"7")
+    path.write_text(path.read_text().replace(text, replacement))
+    with pytest.raises(DataError, match=r"a\.json cannot be read: its values are nested more than"):
+        read_coco(path)
+    (problem,) = check_coco(path).problems
+    assert problem.kind == "unreadable"
+    assert "nested more than 100 levels" in problem.message
