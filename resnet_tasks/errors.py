@@ -77,7 +77,15 @@ class MemoryLimitError(ResnetTasksError):
 
 
 class FormatVersionError(RunError):
-    """File of a run folder in a newer format version, or in an older one without conversion."""
+    """File of a run folder in a newer format version, or in an older one without conversion.
+
+    Attributes:
+        is_newer: Whether the version is newer than those that this package reads.
+    """
+
+    def __init__(self, message: str, *, is_newer: bool) -> None:
+        super().__init__(message)
+        self.is_newer = is_newer
 
 
 class HubError(ResnetTasksError):

@@ -26,8 +26,8 @@ from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.run_folder.checkpoint import CHECKPOINTS, name_head_checkpoint
-from resnet_tasks.run_folder.files import CLASSES
-from resnet_tasks.run_folder.read import make_damage_error, read_object
+from resnet_tasks.run_folder.files import CLASSES, RECIPE
+from resnet_tasks.run_folder.read import make_damage_error, make_folder_error, read_object
 
 
 @dataclass
@@ -143,12 +143,15 @@ class RunDirectory:
 
 
 def _require_run_files(folder: Path) -> None:
-    for name in ("recipe.yaml", "classes.json"):
-        if not (folder / name).is_file():
+    for file in (RECIPE, CLASSES):
+        path = folder / file.name
+        if not path.exists():
             raise RunError(
-                f"{folder} is not a run folder: it has no {name}; `resnet-tasks finetune` creates "
-                "run folders"
+                f"{folder} is not a run folder: it has no {file.name}; `resnet-tasks finetune` "
+                "creates run folders"
             )
+        if path.is_dir():
+            raise make_folder_error(path, file)
 
 
 def _read_labels(folder: Path) -> Labels:

@@ -335,7 +335,7 @@ def read_run(folder: Path) -> Run:
         RunError: If it is not a run folder.
     """
     # Checked before torch is imported, so that a mistyped folder is refused at once.
-    if not (folder / "recipe.yaml").is_file():
+    if not (folder / "recipe.yaml").exists():
         raise RunError(
             f"{folder} is not a run folder: it has no recipe.yaml; create run folders with "
             "`resnet-tasks finetune`"

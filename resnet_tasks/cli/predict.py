@@ -134,7 +134,7 @@ def predict(
             "--operating-point holds thresholds for plain scores, but --calibrated and --tta "
             "change the scores; omit these options, or give --score instead of --operating-point"
         )
-    loaded_run = None if (run / "export.json").is_file() else open_run(run, trust_plugins)
+    loaded_run = None if (run / "export.json").exists() else open_run(run, trust_plugins)
 
     from resnet_tasks.inference.streaming.stream import (
         PredictionRequest,

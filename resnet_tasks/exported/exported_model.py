@@ -34,7 +34,7 @@ assert BUILT_IN_TASKS, "the import registers the tasks of exported heads"
 
 def is_exported(folder: Path) -> bool:
     """Return whether a folder holds an exported model."""
-    return (folder / FILE).is_file()
+    return (folder / FILE).exists()
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class Manifest:
                 names or category ids.
         """
         path = folder / FILE
-        if not path.is_file():
+        if not path.exists():
             raise RunError(
                 f"{folder} is not an exported model: it has no {FILE}; create one with "
                 "`resnet-tasks export RUN`"

@@ -16,7 +16,8 @@ def load_torch_file(path: Path) -> Any:
 
     Raises:
         OSError: If the file cannot be opened.
-        pickle.UnpicklingError: If it is no pickle, or holds Python objects that could run code.
+        pickle.UnpicklingError: If it is no pickle, or holds Python objects that could run code; the
+            message of torch advises to run that code.
         ValueError: If it is damaged; the message has the reason.
     """
     try:
@@ -25,7 +26,9 @@ def load_torch_file(path: Path) -> Any:
         raise
     except Exception as error:  # noqa: BLE001
         # Damaged pickles raise errors of almost any class, such as IndexError or struct.error.
-        # The message of a LookupError is a bare key, which does not explain anything.
+        # The message of a LookupError is a bare key, which does not explain anything, and that of
+        # a damaged archive is several sentences long.
         is_bare = isinstance(error, (LookupError, AssertionError, EOFError))
-        reason = "it is truncated or not a file of torch.save" if is_bare else get_first_line(error)
-        raise ValueError(reason) from None
+        is_damaged = is_bare or "PytorchStreamReader" in str(error)
+        reason = "it is truncated or not a file of torch.save"
+        raise ValueError(reason if is_damaged else get_first_line(error)) from None

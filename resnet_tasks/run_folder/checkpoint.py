@@ -19,7 +19,7 @@ from resnet_tasks.files.atomic import make_write_error, replace_folder, sync_fil
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX
 from resnet_tasks.files.torch_files import load_torch_file
 from resnet_tasks.number_formats import Count
-from resnet_tasks.run_folder.files import STATE, VERSION_KEY, WEIGHTS
+from resnet_tasks.run_folder.files import STATE, VERSION_KEY, WEIGHTS, RunFile
 from resnet_tasks.run_folder.read import (
     check_object,
     make_damage_error,
@@ -136,20 +136,24 @@ def find_checkpoint_folder(folder: Path) -> Path:
     )
 
 
-def load_weights_file(path: Path) -> Weights:
+def load_weights_file(path: Path, file: RunFile = WEIGHTS) -> Weights:
     """Return the tensors of a safetensors file.
+
+    Args:
+        path: Path of the file.
+        file: Description of the file.
 
     Raises:
         RunError: If the file is damaged or was written by a newer version.
     """
-    require_weights_version(path)
+    require_weights_version(path, file)
     try:
         return load_file(path)
     except DAMAGED_WEIGHTS as error:
-        raise make_weights_error(path, error) from None
+        raise _make_weights_error(path, file, error) from None
 
 
-def require_weights_version(path: Path) -> None:
+def require_weights_version(path: Path, file: RunFile = WEIGHTS) -> None:
     """Require that the header of a safetensors file is valid and no newer version wrote it.
 
     Raises:
@@ -159,19 +163,22 @@ def require_weights_version(path: Path) -> None:
         with safe_open(path, "numpy") as tensors:
             version = (tensors.metadata() or {}).get(VERSION_KEY, "1")
     except DAMAGED_WEIGHTS as error:
-        raise make_weights_error(path, error) from None
+        raise _make_weights_error(path, file, error) from None
     number = int(version) if version.isascii() and version.isdigit() else version
-    require_known_version(number, path, WEIGHTS)
+    require_known_version(number, path, file)
 
 
-def make_weights_error(path: Path, error: Exception) -> RunError:
+def _make_weights_error(path: Path, file: RunFile, error: Exception) -> RunError:
     """Return the error for a safetensors file that cannot be read."""
     if path.is_dir():
-        return make_folder_error(path, WEIGHTS)
+        return make_folder_error(path, file)
+    if isinstance(error, FileNotFoundError):
+        return RunError(f"{path} does not exist; {file.remedy}")
     if isinstance(error, OSError):
         reason = error.strerror or get_first_line(error)
-        return RunError(f"{path} cannot be read ({reason}); {WEIGHTS.remedy}")
-    return make_damage_error(path, WEIGHTS, get_first_line(error))
+        return RunError(f"{path} cannot be read ({reason}); {file.remedy}")
+    reason = get_first_line(error).removeprefix("Error while deserializing header: ")
+    return make_damage_error(path, file, reason)
 
 
 def load_weights_into(
@@ -282,16 +289,17 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
     ema = find_averaged_file(checkpoint)
     state = checkpoint / "state.pt"
     if not state.exists():
-        raise RunError(
-            f"{checkpoint} has no state.pt, so that no run can resume from it; use checkpoints/last"
-        )
+        is_last = folder.name == CHECKPOINTS[0]
+        remedy = STATE.remedy if is_last else f"use checkpoints/{CHECKPOINTS[0]}"
+        raise RunError(f"{checkpoint} has no state.pt, so that no run can resume from it; {remedy}")
     try:
         values = load_torch_file(state)
     except IsADirectoryError:
         raise make_folder_error(state, STATE) from None
-    except (pickle.UnpicklingError, ValueError, OSError) as error:
-        raise RunError(
-            f"{state} is damaged or not a training state ({get_first_line(error)}); {STATE.remedy}"
-        ) from None
+    except pickle.UnpicklingError:
+        reason = "it is not a file of torch.save, or holds Python objects, which are never loaded"
+        raise make_damage_error(state, STATE, reason) from None
+    except (ValueError, OSError) as error:
+        raise make_damage_error(state, STATE, get_first_line(error)) from None
     averaged = None if ema is None else _load_finite_weights(ema)
     return model, averaged, check_object(values, state, STATE)

@@ -184,6 +184,15 @@ REPLAY_BATCH = RunFile(
     version_place="replay.json",
     max_bytes=10**15,
 )
+REPLAY_WEIGHTS = RunFile(
+    "replays/*/model.safetensors",
+    "weights before this step",
+    "pass another folder below RUN/replays",
+    kind="safetensors",
+    version_key="",
+    version_place="replay.json",
+    max_bytes=10**15,
+)
 TRACKERS = RunFile(
     "trackers.json",
     "ids of the run in its trackers",
@@ -242,6 +251,7 @@ RUN_FILES = (
     RESULTS,
     REPLAY,
     REPLAY_BATCH,
+    REPLAY_WEIGHTS,
     TRACKERS,
     EXPORT,
     STREAM_SETTINGS,

@@ -49,8 +49,13 @@ def find_first_start(path: Path) -> dict[str, Any] | None:
     """Return the first start that records the initial weights; None if there is none.
 
     Raises:
-        RunError: If the log is damaged; see `read_events`.
+        RunError: If the log is damaged (see `read_events`), or only lines that are not valid events
+            could be this start.
     """
-    events, _ = read_events(path)
+    events, num_invalid = read_events(path)
     starts = (event for event in events if event["event"] == "start" and "weights" in event)
-    return next(starts, None)
+    start = next(starts, None)
+    if start is None and num_invalid:
+        reason = "no valid line `start` records the initial weights and their license"
+        raise make_damage_error(path, LOG, reason)
+    return start

@@ -16,10 +16,12 @@ from resnet_tasks.errors import FormatVersionError, RunError, get_first_line
 from resnet_tasks.files.json_files import TOO_DEEP, require_shallow
 from resnet_tasks.files.regular_files import read_file_or_pipe
 from resnet_tasks.number_formats import format_bytes
-from resnet_tasks.run_folder.files import RunFile
+from resnet_tasks.run_folder.files import VERSION_KEY, RunFile
 
 NOT_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 """Errors of decoding JSON that is damaged, is not UTF-8 or does not fit its schema."""
+MAX_VERSION = 9999
+"""Maximum format version; larger numbers are damage."""
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -153,15 +155,19 @@ def require_known_version(version: object, path: Path, file: RunFile, remedy: st
 
     Raises:
         FormatVersionError: If it is newer than those that this package knows.
-        RunError: If it is not a version.
+        RunError: If it is not a version number.
     """
-    if type(version) is not int or version < 1:
-        reason = f"{file.version_key} must be a whole number of at least 1, got {version!r:.80}"
+    if type(version) is not int or not 1 <= version <= MAX_VERSION:
+        reason = (
+            f"{file.version_key or VERSION_KEY} must be a whole number from 1 to {MAX_VERSION}, "
+            f"got {version!r:.40}"
+        )
         raise make_damage_error(path, file, reason, remedy)
     if version > file.version:
         raise FormatVersionError(
             f"{path} was written by a newer version of resnet_tasks (it has format version "
-            f"{version}, this version reads up to {file.version}); update resnet_tasks"
+            f"{version}, this version reads up to {file.version}); update resnet_tasks",
+            is_newer=True,
         )
     return version
 
@@ -174,7 +180,8 @@ def _migrate(value: dict[str, Any], path: Path, file: RunFile, remedy: str) -> d
         if migration is None:
             raise FormatVersionError(
                 f"{path} was written by an older version of resnet_tasks (it has format version "
-                f"{version}, this version reads {file.version}); {remedy or file.remedy}"
+                f"{version}, this version reads {file.version}); {remedy or file.remedy}",
+                is_newer=False,
             )
         value = migration(value)
         version += 1
@@ -255,10 +262,11 @@ def describe_json_error(content: bytes | str, error: Exception) -> str:
     if not content.strip():
         return "it is empty"
     try:
-        json.loads(content, parse_constant=_reject_constant)
+        text = content.decode() if isinstance(content, bytes) else content
+        json.loads(text, parse_constant=_reject_constant)
     except json.JSONDecodeError as json_error:
         place = f"line {json_error.lineno}, column {json_error.colno}"
-        return f"it is not JSON: {json_error.msg.lower()} at {place}"
+        return f"it is not JSON: {json_error.msg.lower().removesuffix(' at')} at {place}"
     except UnicodeDecodeError:
         return "it is not text in UTF-8"
     except RecursionError:

@@ -9,7 +9,11 @@ import msgspec
 
 from resnet_tasks.recipe.load import read_recipe_document
 from resnet_tasks.run_folder.files import RECIPE
-from resnet_tasks.run_folder.read import describe_schema_error, make_damage_error
+from resnet_tasks.run_folder.read import (
+    describe_schema_error,
+    make_damage_error,
+    make_folder_error,
+)
 from resnet_tasks.run_folder.schemas import RecipeOfBackbone
 
 
@@ -23,6 +27,8 @@ def read_backbone_settings(path: Path) -> dict[str, Any]:
         RecipeError: If the file cannot be read, is truncated or was written by a newer version.
         RunError: If it does not name a backbone.
     """
+    if path.is_dir():
+        raise make_folder_error(path, RECIPE)
     value = read_recipe_document(path).value
     try:
         msgspec.convert(value, type=RecipeOfBackbone)

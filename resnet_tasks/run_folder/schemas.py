@@ -6,9 +6,9 @@ information only. Keys without a default are required.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Interval = tuple[float, float]
 Digests = dict[str, str]
@@ -137,6 +137,15 @@ class Subgroups(Struct):
     warnings: list[str]
 
 
+class Intervals(Struct):
+    """Method of the intervals in `metrics.json`."""
+
+    method: str = ""
+    resamples: int = 0
+    units: int = 0
+    notes: list[str] = []
+
+
 class Metrics(Struct):
     """Content of `metrics.json`."""
 
@@ -145,7 +154,7 @@ class Metrics(Struct):
     checkpoint: str = ""
     weights: str | list[str] = ""
     protocol: dict[str, Any] | None = None
-    intervals: dict[str, Any] | None = None
+    intervals: Intervals | None = None
     versions: dict[str, Any] | None = None
     hardware: dict[str, Any] | None = None
     subgroups: Subgroups | None = None
@@ -183,6 +192,10 @@ class InitialWeights(Struct):
     license: str
 
 
+Number = Annotated[int, Meta(ge=0, le=10**12)]
+"""Number of updates or epochs."""
+
+
 class StartEvent(Struct):
     """Line of `log.jsonl` for a start or a resume."""
 
@@ -193,8 +206,8 @@ class StartEvent(Struct):
 class StepEvent(Struct):
     """Line of `log.jsonl` for an optimizer step."""
 
-    update: int
-    epoch: int
+    update: Number
+    epoch: Number
     losses: Values = {}
     learning_rate: float | None = None
 
@@ -202,7 +215,7 @@ class StepEvent(Struct):
 class EvaluationEvent(Struct):
     """Line of `log.jsonl` for an evaluation during training."""
 
-    epoch: int
+    epoch: Number
     metrics: Values = {}
 
 
@@ -210,14 +223,14 @@ class EndEvent(Struct):
     """Line of `log.jsonl` for the end of a training."""
 
     time: str = ""
-    seconds: float | None = None
+    seconds: Annotated[float, Meta(ge=0, le=10**12)] | None = None
 
 
 class Event(Struct):
     """Line of `log.jsonl` for any event, such as a loss spike."""
 
     event: str
-    epoch: int = 0
+    epoch: Number = 0
 
 
 EVENTS: dict[str, type[Struct]] = {

@@ -123,7 +123,7 @@ def read_calibration(
     """
     path = run / CALIBRATION_FILE
     remedy = f"`resnet-tasks calibrate {run}`"
-    if not path.is_file():
+    if not path.exists():
         raise RunError(f"{run} is not calibrated: it has no {CALIBRATION_FILE}; run {remedy} first")
     advice = f"run {remedy} again"
     calibration = read_object(path, CALIBRATION, advice)

@@ -138,7 +138,7 @@ def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float
     """
     path = run.directory / FILE
     remedy = f"`resnet-tasks operating-point {run.directory} --checkpoint {checkpoint}`"
-    if not path.is_file():
+    if not path.exists():
         raise RunError(f"{path} does not exist; choose thresholds with {remedy}")
     advice = f"choose new thresholds with {remedy}"
     contents = read_object(path, OPERATING_POINT, advice)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from resnet_tasks.assemble.split_files import Split, find_recipe_data, get_sources
 from resnet_tasks.data.statistics.class_counts import NUM_EXTREMES
-from resnet_tasks.errors import DataError, RunError, shorten_name
+from resnet_tasks.errors import DataError, FormatVersionError, RunError, shorten_name
 from resnet_tasks.evaluation.metric_tables import CLASS_ROWS, format_number
 from resnet_tasks.evaluation.uncertainty.bootstrap import Resampling
 from resnet_tasks.evaluation.uncertainty.paired_test import (
@@ -203,7 +203,12 @@ def _load_if_current(
     """Return the stored evaluation of `run`, or None if a new one could differ."""
     if not (request.get_folder(run) / "metrics.json").exists():
         return None
-    saved = SavedEvaluation.read(request.get_folder(run))
+    try:
+        saved = SavedEvaluation.read(request.get_folder(run))
+    except FormatVersionError as error:
+        if error.is_newer:
+            raise
+        return None
     same = (
         not request.inference.calibrated  # the calibration may have been refitted since
         and saved.resampling is not None

@@ -17,7 +17,7 @@ from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.replace import replace_settings
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.run_view import RunView
-from resnet_tasks.run_folder.checkpoint import find_weights_file
+from resnet_tasks.run_folder.checkpoint import find_weights_file, require_weights_version
 from resnet_tasks.run_folder.files import CALIBRATION, METRICS, OPERATING_POINT, RunFile
 from resnet_tasks.run_folder.log import find_first_start
 from resnet_tasks.run_folder.read import read_object
@@ -199,7 +199,9 @@ def _iter_checkpoint_files(folder: Path, *, best: bool) -> Iterator[SharedFile]:
     for name in ("last", "best") if best else ("last",):
         checkpoint = folder / "checkpoints" / name
         if name == "last" or checkpoint.is_dir():
-            yield SharedFile(f"checkpoints/{name}/model.safetensors", find_weights_file(checkpoint))
+            weights = find_weights_file(checkpoint)
+            require_weights_version(weights)
+            yield SharedFile(f"checkpoints/{name}/model.safetensors", weights)
 
 
 def require_no_local_paths(files: Sequence[SharedFile], view: RunView) -> None:

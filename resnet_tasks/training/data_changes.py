@@ -142,10 +142,8 @@ def _read(run: Path, *, accept_changes: bool) -> tuple[Fingerprints | None, list
     remedy = f"restore it from a copy, or accept the data as it is: {_format_command(run)}"
     try:
         contents = read_object(run / FILE, DATA, remedy)
-    except FormatVersionError:
-        raise
-    except RunError:
-        if accept_changes:
+    except RunError as error:
+        if accept_changes and not isinstance(error, FormatVersionError):
             return None, []
         raise
     fingerprints = {

@@ -24,6 +24,7 @@ from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.run_folder.files import LOG
+from resnet_tasks.run_folder.log import read_events
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.runtime.processes import (
@@ -118,8 +119,10 @@ class FineTuner:
         """Restore the state of `checkpoints/last`; `run` then continues from there.
 
         Raises:
-            RunError: If there is no checkpoint, or it belongs to other settings.
+            RunError: If there is no checkpoint, it belongs to other settings, or a file of the run
+                is damaged.
         """
+        read_events(self._out / LOG.name)  # raises if nothing should be appended to this file
         self._progress = self._checkpoints.resume(self._run_log.print_line)
         self._unreadable.load()
 

@@ -349,3 +349,9 @@ def test_damaged_subgroups_are_named(made: Any) -> None:
     made.edit("metrics.json", lambda value: value.update(subgroups={"results": [{"head": "a"}]}))
     with pytest.raises(RunError, match=r"damaged \(missing key key at subgroups"):
         write_report(made.folder)
+
+
+def test_damaged_intervals_are_named(made: Any) -> None:
+    made.edit("metrics.json", lambda value: value.update(intervals={"notes": None}))
+    with pytest.raises(RunError, match=r"damaged \(expected array, got null at intervals\.notes\)"):
+        write_report(made.folder)

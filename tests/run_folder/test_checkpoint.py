@@ -58,7 +58,7 @@ def test_missing_and_damaged_checkpoints_are_explained(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is no checkpoint at"):
         load_checkpoint(tmp_path / "last")
     save_checkpoint(tmp_path / "best", model=WEIGHTS)
-    with pytest.raises(RunError, match="no run can resume from it"):
+    with pytest.raises(RunError, match="no run can resume from it; use checkpoints/last"):
         load_checkpoint(tmp_path / "best")
     file = tmp_path / "best" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:20])
@@ -106,8 +106,9 @@ def test_state_with_code_never_runs(tmp_path: Path) -> None:
 
     save_checkpoint(tmp_path / "last", model=WEIGHTS, state={**TRAINING_STATE, "threads": 1})
     (tmp_path / "last" / "state.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
-    with pytest.raises(RunError, match="state"):
+    with pytest.raises(RunError, match="holds Python objects, which are never loaded") as caught:
         load_checkpoint(tmp_path / "last")
+    assert "weights_only" not in str(caught.value), "torch advises to run the code"
     assert not (tmp_path / "ran").exists()
 
 
@@ -116,3 +117,13 @@ def test_text_is_written_whole(tmp_path: Path) -> None:
     write_text(tmp_path / "deep" / "file.txt", "two")
     assert (tmp_path / "deep" / "file.txt").read_text() == "two"
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file.txt"]
+
+
+def test_weights_that_are_removed_from_a_checkpoint_are_named(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, state=TRAINING_STATE)
+    (tmp_path / "last/state.pt").unlink()
+    with pytest.raises(RunError, match="resume from it; start a new run, or restore it"):
+        load_checkpoint(tmp_path / "last")
+    (tmp_path / "last/model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"last/model\.safetensors does not exist; use another"):
+        load_checkpoint(tmp_path / "last")

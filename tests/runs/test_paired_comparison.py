@@ -117,6 +117,22 @@ def test_changed_weights_are_judged_again(pair: tuple[Run, Run], root: Path) -> 
     assert all(each.could_be_chance is not False for each in found.differences.values())
 
 
+def test_draws_of_an_earlier_version_are_computed_again(pair: tuple[Run, Run], root: Path) -> None:
+    for each in pair:
+        each.evaluate(data_root=root, console=quiet())
+    path = pair[1].get_evaluation_folder() / "resamples.npz"
+    arrays = dict(np.load(path))
+    about = json.loads(str(arrays["about"]))
+    for version, answer in ((1, True), (99, False)):
+        arrays["about"] = np.array(json.dumps({**about, "format_version": version}))
+        np.savez(path, **arrays)
+        if answer:
+            compare_runs(*pair, EvaluationRequest(data_root=root), console=quiet())
+            continue
+        with pytest.raises(RunError, match=r"resamples\.npz was written by a newer version"):
+            compare_runs(*pair, EvaluationRequest(data_root=root), console=quiet())
+
+
 def test_refusals_say_why(pair: tuple[Run, Run], root: Path, tmp_path: Path) -> None:
     run, other = pair
     judged = EvaluationRequest(data_root=root)

@@ -146,6 +146,7 @@ def _write_replay(folder: Path) -> None:
     write_json(folder / "replays/update-3/replay.json", files.REPLAY.add_version(step))
     images = torch.zeros(1, 3, 4, 4)
     save_file({"0.images": images}, folder / "replays/update-3/batch.safetensors")
+    save_file({"a": images}, folder / "replays/update-3/model.safetensors")
 
 
 def write_export(folder: Path, kind: Literal["onnx", "openvino"] = "onnx") -> None:
@@ -242,6 +243,14 @@ EXAMPLES: tuple[Example, ...] = (
         "replays/update-3/batch.safetensors",
         _write_replay,
         lambda run: read_replay(run / "replays/update-3"),
+    ),
+    (
+        files.REPLAY_WEIGHTS,
+        "replays/update-3/model.safetensors",
+        _write_replay,
+        lambda run: load_weights_file(
+            run / "replays/update-3/model.safetensors", files.REPLAY_WEIGHTS
+        ),
     ),
     (
         files.TRACKERS,

@@ -22,7 +22,12 @@ from resnet_tasks.files.atomic import json_text, make_write_error, open_atomic, 
 from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.files.safe_names import require_head_names
 from resnet_tasks.run_folder.files import STREAM_LINES, STREAM_SETTINGS
-from resnet_tasks.run_folder.read import decode_line, make_damage_error, read_object
+from resnet_tasks.run_folder.read import (
+    decode_line,
+    make_damage_error,
+    make_folder_error,
+    read_object,
+)
 
 SETTINGS = "stream.json"
 LINES = "stream.jsonl"
@@ -257,6 +262,8 @@ class StreamJournal:
     def _open_lines(self, mode: Literal["ab", "r+b"]) -> BinaryIO:
         try:
             return self._path.open(mode)
+        except IsADirectoryError:
+            raise make_folder_error(self._path, STREAM_LINES) from None
         except OSError as error:
             raise make_write_error(self._path, error) from None
 

@@ -181,7 +181,7 @@ def read_replay(folder: Path) -> tuple[RecordedStep, list[Batch]]:
     except ValueError as error:
         raise make_damage_error(file, REPLAY, str(error)) from None
     batch_file = file.parent / REPLAY_BATCH.name.rpartition("/")[2]
-    tensors = load_weights_file(batch_file)
+    tensors = load_weights_file(batch_file, REPLAY_BATCH)
     try:
         batches = [
             _batch_from_record(record, str(i), tensors)

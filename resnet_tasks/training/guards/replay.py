@@ -14,6 +14,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.run_folder.checkpoint import load_weights_file, load_weights_into
+from resnet_tasks.run_folder.files import REPLAY_WEIGHTS
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
@@ -63,7 +64,8 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
         run = run or Run.open(folder)
         model = build_model(run.recipe, run.labels, weights="unloaded")
         device = resolve_device(run.recipe.training.device)
-    load_weights_into(model, load_weights_file(folder / "model.safetensors"), folder)
+    weights = load_weights_file(folder / "model.safetensors", REPLAY_WEIGHTS)
+    load_weights_into(model, weights, folder)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in step.frozen)
     for name, weight in step.weights.items():
