@@ -20,6 +20,9 @@ from pycocotools import mask as coco_mask
 Ints = NDArray[np.int64]
 Runs = tuple[Ints, Ints]
 """`(R,)` first position and `(R,)` position after the last pixel of every run, ascending."""
+_MAX_SHIFT = 60
+"""Position of the last group of 5 bits of a 64-bit integer, which no count exceeds. Without this
+limit, the time to decode a count would grow with the square of its length."""
 
 
 class Rle(TypedDict):
@@ -46,7 +49,7 @@ def decode_counts(counts: str | bytes) -> list[int] | None:
     value = shift = 0
     for byte in encoded:
         group = byte - 48
-        if not 0 <= group < 64:
+        if not 0 <= group < 64 or shift > _MAX_SHIFT:
             return None
         value |= (group & 31) << shift
         shift += 5

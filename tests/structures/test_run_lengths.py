@@ -115,3 +115,11 @@ def test_sum_of_counts_equals_that_of_the_decoder_also_for_damaged_counts() -> N
                 assert have_sum(counts, candidate) == (candidate == total != -1), (text, candidate)
             num_sums += total >= 0
     assert 120 < num_sums < 2 * len(texts)
+
+
+def test_counts_beyond_64_bits_are_malformed() -> None:
+    """Their decoding would take a time that grows with the square of their length."""
+    assert decode_counts("o" * 12 + "0") == [2**60 - 1]
+    for text in ("o" * 13 + "0", "o" * 5_000_000):
+        assert decode_counts(text) is None
+        assert not have_sum(text, 1200)
