@@ -114,6 +114,12 @@ def read_dataset(file: Path) -> DatasetSpec:
         raise DataError(
             "\n".join(_format_problem(problem, file, document.lines) for problem in error.errors())
         ) from None
+    if dataset_file.format not in FORMATS:
+        location = f"{file}:{document.lines.get(('format',), 1)}"
+        raise DataError(
+            f"{location}: format is {dataset_file.format!r}; allowed: {', '.join(FORMATS)}"
+            f"{suggest_nearest(dataset_file.format, list(FORMATS))}"
+        )
     format_ = FORMATS.get(dataset_file.format)
     if bool(dataset_file.by_hand) != format_.needs_source:
         requirement = "say what to download" if format_.needs_source else "be omitted"

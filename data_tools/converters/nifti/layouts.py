@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_tools.reading.source_folder import format_listing, require_parts
+from data_tools.reading.source_folder import format_listing, is_file, require_parts
 from resnet_tasks.data.images.find_images import list_children, walk_files
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.foreign_files import describe_foreign_files
@@ -147,13 +147,29 @@ def _parse_labels(file: Path, labels: object) -> dict[int, str]:
             )
         number, name = (key, value) if isinstance(value, str) else (value, key)
         try:
-            names[int(number)] = str(name)
-        except (TypeError, ValueError):
+            names[_parse_number(number)] = str(name)
+        except (TypeError, ValueError, OverflowError):
             raise DataError(
                 f"{file}: the label {key!r}: {value!r} has no whole number; give value: name or "
                 "name: value"
             ) from None
     return names
+
+
+def _parse_number(value: object) -> int:
+    """Return the whole number of a label, which is text in some files.
+
+    Raises:
+        OverflowError: If it is infinite.
+        TypeError: If it is neither a number nor text.
+        ValueError: If it is not a whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError("neither a number nor text")
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError("not a whole number")
+    return number
 
 
 def _find_cases(
@@ -187,7 +203,7 @@ def _read_listed_case(source: Path, entry: object, file: Path, name: str | None 
     ]
     channels = tuple(path for image in images for path in _find_channels(image))
     for path in (labels, *channels):
-        if not path.is_file():
+        if not is_file(path):
             raise DataError(f"{file} names {path}, which does not exist; add it")
     return Case(name or _strip_suffix(labels), channels, labels)
 
@@ -206,14 +222,14 @@ def _resolve_inside(
             f"{file} names {str(name)!r}, which leads out of {source}; paths are relative"
         )
     path = source.joinpath(*parts)
-    if not may_have_channels and not path.is_file():
+    if not may_have_channels and not is_file(path):
         raise DataError(f"{file} names {path}, which does not exist; add it")
     return path
 
 
 def _find_channels(path: Path) -> list[Path]:
     """Return a file, or the files `NAME_0000`, `NAME_0001`, ... of nnU-Net that replace it."""
-    if path.is_file():
+    if is_file(path):
         return [path]
     return _list_channel_files(_list_volumes(path.parent), _strip_suffix(path)) or [path]
 

@@ -104,6 +104,17 @@ def test_plain_folders_need_classes(tmp_path: Path) -> None:
     [
         ({"labels": {"whole": [1, 2]}}, r"the label 'whole' covers the values \[1, 2\]"),
         ({"labels": {"liver": "tumor"}}, "has no whole number"),
+        ({"labels": {"liver": 1e999}}, r"the label 'liver': inf has no whole number"),
+        ({"labels": {"liver": 1.5}}, r"the label 'liver': 1\.5 has no whole number"),
+        ({"labels": {"liver": True}}, r"the label 'liver': True has no whole number"),
+        (
+            {"training": [{"image": "imagesTr/a.nii", "label": "a" * 300}]},
+            r"a{300}, which does not exist; add it",
+        ),
+        (
+            {"training": [{"image": "a" * 300, "label": "labelsTr/a.nii"}]},
+            r"a{300}, which does not exist; add it",
+        ),
         ({"labels": ["liver"]}, "labels must be an object"),
         ({"file_ending": ".png"}, r"file_ending is '\.png'; supported are \.nii\.gz, \.nii"),
         ({"training": [{"image": "a"}]}, "must name an image and its label"),
