@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from resnet_tasks.backbone.weights_request import WeightsRequest
-from resnet_tasks.errors import WeightsError
+from resnet_tasks.errors import HeadError, WeightsError
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.foreign_weights import ForeignModel
 
@@ -36,13 +36,13 @@ def split_for_heads(
         WeightsError: If no head can read the model; the message names the head that can.
     """
     tensors = _strip_wrapper_prefix(tensors)
-    models = {name: head.foreign_weights.split(tensors) for name, head in heads.items()}
+    models = {name: _split(head, tensors, request) for name, head in heads.items()}
     fitting = {name: model for name, model in models.items() if model is not None}
     if fitting:
         return fitting
     head_classes = [HEADS.get(name) for name in HEADS]
     for head_class in head_classes:
-        model = head_class.foreign_weights.split(tensors)
+        model = _split(head_class, tensors, request)
         if model is not None:
             available = ", ".join(f"{name} ({type(head).__name__})" for name, head in heads.items())
             raise WeightsError(
@@ -60,6 +60,15 @@ def split_for_heads(
         f"{request} is not a supported whole model ({', '.join(filter(None, sources))}): its names "
         f"begin with {first_names}; weights of a backbone alone belong under backbone.weights"
     )
+
+
+def _split(
+    head: Head | type[Head], tensors: Mapping[str, Tensor], request: WeightsRequest
+) -> ForeignModel | None:
+    try:
+        return head.foreign_weights.split(tensors)
+    except HeadError as error:
+        raise WeightsError(f"{request}: {error}; fetch or save the file again") from None
 
 
 def absorb_epsilon(tensors: dict[str, Tensor], sha256: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,13 +88,30 @@ def read_arrays(path: Path, file: RunFile, names: Sequence[str]) -> dict[str, ND
     content = read_content(path, file)
     try:
         archive = np.load(io.BytesIO(content), allow_pickle=False)
-        return {name: archive[name] for name in names}
+        return {name: _require_array(name, archive[name]) for name in names}
     except Exception as error:  # noqa: BLE001 - damaged archives raise errors of many classes
         if isinstance(error, KeyError):
             reason = f"it has no array {error.args[0]!r}"
         else:
             reason = get_first_line(error) if content else "it is empty"
         raise make_damage_error(path, file, reason) from None
+
+
+def _require_array(name: str, value: object) -> NDArray[Any]:
+    """Require that a file in an NPZ file is an array, whose text is valid.
+
+    NumPy turns damaged text into a `str` with impossible characters, which crashes later code.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name!r} is not an array")
+    if value.dtype.kind == "U":
+        native = value.astype(value.dtype.newbyteorder("="))
+        if np.frombuffer(native.tobytes(), np.uint32).max(initial=0) > sys.maxunicode:
+            raise ValueError(f"{name!r} is not text")
+    return value
 
 
 def _decode_json(path: Path, file: RunFile, remedy: str) -> Any:

@@ -143,10 +143,15 @@ def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float
     advice = f"choose new thresholds with {remedy}"
     contents = read_object(path, OPERATING_POINT, advice)
     for name, points in contents["heads"].items():
-        if not {"all", *run.classes.get(name, ())} <= points.keys():
-            reason = f"it lacks classes of the head {name}" if name in run.classes else ""
-            reason = reason or f"the run has no head {name}"
-            raise make_damage_error(path, OPERATING_POINT, reason, advice)
+        if name not in run.classes:
+            reason = f"the run has no head {name}"
+        elif not {"all", *run.classes[name]} <= points.keys():
+            reason = f"it lacks classes of the head {name}"
+        elif points["all"] is None:
+            reason = f"the head {name} has no threshold for all classes together"
+        else:
+            continue
+        raise make_damage_error(path, OPERATING_POINT, reason, advice)
     if contents["weights"] != weights_sha256(run.find_checkpoint(checkpoint)):
         raise RunError(
             f"the thresholds in {path} were chosen for other weights (checkpoint "

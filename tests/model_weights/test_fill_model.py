@@ -495,6 +495,13 @@ def test_what_is_no_whole_model(spec: str, said: str, tmp_path: Path) -> None:
     assert said in _message(recipe(spec, {"a": {"type": "unet"}}), "x")
 
 
+def test_the_file_of_an_unknown_weight_is_named(tmp_path: Path) -> None:
+    names = ("backbone.body.a", "rpn.b", "roi_heads.c", "other.d")
+    file = saved({name: torch.zeros(1) for name in names}, tmp_path)
+    message = _message(recipe(file, {"objects": {"type": "faster_rcnn", "options": LIGHT}}), "x")
+    assert message.startswith(f"model_weights: {file!r}: 'other.d' is not a weight of torchvision")
+
+
 def test_values_that_are_not_finite(small_detector: dict[str, Tensor], tmp_path: Path) -> None:
     key = "rpn.head.cls_logits.bias"
     file = saved({**small_detector, key: torch.full((3,), torch.nan)}, tmp_path)

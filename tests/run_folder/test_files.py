@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,50 @@ def test_damage_is_one_sentence(tmp_path: Path, example: Example) -> None:
         assert path.name in message or f"{folder} has an unfinished" in message, (name, message)
         assert "; " in message, (name, message)
         assert "\n" not in message.replace(f"\n{path}", ""), (name, message)
+
+
+def rename_head(path: Path) -> None:
+    path.write_text(path.read_text().replace('"objects"', '"other"', 1))
+
+
+def remove_point(path: Path) -> None:
+    content = json.loads(path.read_text())
+    content["heads"]["objects"]["all"] = None
+    path.write_text(json.dumps(content))
+
+
+def write_text_with_impossible_character(path: Path) -> None:
+    about = np.frombuffer(b"\xff\xff\xff\x7f", "<U1")[0:1].reshape(())
+    np.savez(path, about=about, values=np.zeros((1, 4)))
+
+
+def write_bytes_in_place_of_array(path: Path) -> None:
+    np.savez(path, about=np.array("{}"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("values", b"text")
+
+
+def write_flat_images(path: Path) -> None:
+    save_file({"0.images": torch.zeros(4, 4)}, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        ("operating_point.json", rename_head, "the run has no head other"),
+        ("operating_point.json", remove_point, "objects has no threshold for all classes together"),
+        ("resamples.npz", write_text_with_impossible_character, "'about' is not text"),
+        ("resamples.npz", write_bytes_in_place_of_array, "'values' is not an array"),
+        ("batch.safetensors", write_flat_images, "its tensors do not fit replay.json"),
+    ],
+)
+def test_damage_found_by_fuzzing(
+    tmp_path: Path, file: str, damage: Callable[[Path], None], message: str
+) -> None:
+    example = next(example for example in EXAMPLES if Path(example[1]).name == file)
+    example[2](tmp_path)
+    damage(tmp_path / example[1])
+    assert message in find_message(example, tmp_path)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=IDS)

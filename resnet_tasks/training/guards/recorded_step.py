@@ -187,7 +187,7 @@ def read_replay(folder: Path) -> tuple[RecordedStep, list[Batch]]:
             _batch_from_record(record, str(i), tensors)
             for i, record in enumerate(contents["batches"])
         ]
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = f"its tensors do not fit {file.name}: {error!r}"
         raise make_damage_error(batch_file, REPLAY_BATCH, reason) from None
     return RecordedStep(**values), batches
