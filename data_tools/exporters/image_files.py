@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from data_tools.reading.source_folder import is_file
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.images.find_images import list_children
@@ -33,13 +34,13 @@ def find_images_root(coco: CocoFile, split: str) -> Path | None:
         levels below; None if there is none, or several.
     """
     names = [record.file_name for record in (*coco.images[:1], *coco.images[-1:])]
-    if not names or (coco.images_root / names[0]).is_file():
+    if not names or is_file(coco.images_root / names[0]):
         return None
     folder = coco.path.resolve().parent
     level = [folder.parent if folder.name == "annotations" else folder]
     matching: list[Path] = []
     for _ in range(3):
-        matching += [f for f in level if all((f / name).is_file() for name in names)]
+        matching += [f for f in level if all(is_file(f / name) for name in names)]
         level = [child for f in level for child in list_children(f) if child.is_dir()]
     named = [f for f in matching if split in re.split(r"[^a-z]+", f.name.lower())]
     candidates = named or matching
@@ -79,7 +80,7 @@ def copy_or_link_image(image: Path, target: Path, images: ImageMode) -> None:
     """
     if images == "none":
         return
-    if not image.is_file():
+    if not is_file(image):
         raise DataError(
             f"the image {image} is missing; name the folder of the images (--images), or "
             "write labels only (images=none)"

@@ -11,7 +11,7 @@ from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.decoding import read_image
-from resnet_tasks.data.images.find_images import make_output_names
+from resnet_tasks.data.images.find_images import find_file, make_output_names
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.box_matching import group_boxes_by_image
@@ -86,7 +86,7 @@ def draw_gallery(
     used_bytes = num_omitted = 0
     for choice in choices:
         path = dataset.path(choice.index)
-        if not path.is_file():
+        if find_file(path) is None:
             missing.append(str(path))
             continue
         image = to_canvas(read_image(path, preparation.channels), preparation)

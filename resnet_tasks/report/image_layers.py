@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.assemble.labels import HeadLabels
 from resnet_tasks.data.coco.masks import encode_rle
+from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.report.box_matching import PredictedBoxes, match_boxes
 from resnet_tasks.report.charts import make_element
@@ -284,7 +285,7 @@ def read_predicted_map(
     file: Path, head: HeadLabels, size: tuple[int, int]
 ) -> NDArray[np.int64] | None:
     """Read a predicted map as labels of the head; None if it is missing or has another size."""
-    if not file.is_file():
+    if find_file(file) is None:
         return None
     values = read_label_map(file).astype(np.int64)
     if values.shape != size:

@@ -217,4 +217,4 @@ def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
 
 def exists_with_slashes(path: Path) -> bool:
     r"""Return whether a missing file exists if `\` separates folders, as on Windows."""
-    return "\\" in str(path) and Path(str(path).replace("\\", "/")).is_file()
+    return "\\" in str(path) and find_file(Path(str(path).replace("\\", "/"))) is not None

@@ -33,7 +33,7 @@ from resnet_tasks.data.coco.field_values import (
 from resnet_tasks.data.coco.json_records import CocoContent, decode_record
 from resnet_tasks.data.coco.masks import pack_polygon
 from resnet_tasks.data.doctor.record_repairs import make_relative_name
-from resnet_tasks.data.images.find_images import FileNameIndex
+from resnet_tasks.data.images.find_images import FileNameIndex, find_file
 from resnet_tasks.files.safe_names import is_inside
 
 CONVERTIBLE = ("relative_boxes", "corner_boxes")
@@ -145,12 +145,12 @@ def _standardize_image(
     slashed = name.replace("\\", "/")
     if not is_inside(name):
         is_other_file = make_relative_name(slashed, root) is None
-        candidates = files.find(name) if is_other_file and not (root / slashed).is_file() else []
+        candidates = files.find(name) if is_other_file and find_file(root / slashed) is None else []
         if len(candidates) == 1:
             relative_name = candidates[0].relative_to(root).as_posix()
             editor.set_value("image_path", "file_name", relative_name)
     # Only a file that exists proves that the backslashes separate folders.
-    elif slashed != name and not (root / name).is_file() and (root / slashed).is_file():
+    elif slashed != name and not find_file(root / name) and find_file(root / slashed):
         editor.set_value("missing_file", "file_name", slashed)
 
 

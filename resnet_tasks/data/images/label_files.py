@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.image_damage import describe_damage
 from resnet_tasks.data.images.image_files import (
     DAMAGE,
@@ -60,7 +61,7 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
         DataError: If the file is missing, unreadable or lossy, holds several images or channels,
             or a value is not a whole number from 0 to `MAX_ID`.
     """
-    if not path.exists():
+    if find_file(path) is None:
         raise DataError(f"label map {path} cannot be read: the file is missing")
     try:
         require_lossless(path, "label map")

@@ -9,6 +9,7 @@ from typing import Any
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
+from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.protocols.surface_distance import SurfaceEvaluator, SurfaceOptions
 from resnet_tasks.evaluation.results_files.file_evaluation import (
@@ -70,7 +71,7 @@ def _evaluate_label_maps(
             f"{truth}: no image has a `sem_seg_file_name`; there are no pixels to evaluate"
         )
     names = [str(record.sem_seg_file_name) for record in records]
-    missing = [name for name in names if not (results / name).is_file()]
+    missing = [name for name in names if find_file(results / name) is None]
     if missing:
         raise DataError(
             f"{results}: {len(missing)} of {len(names)} label maps are missing, the first is "

@@ -270,3 +270,9 @@ def test_few_bits_are_not_stretched(bits: int, tmp_path: Path) -> None:
     for content in (gray_png(values, bits), *(gray_tiff(values, bits, p) for p in (0, 1))):
         file.write_bytes(content)
         np.testing.assert_array_equal(read_label_map(file), values)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_names_that_no_file_can_have_are_missing(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the file is missing"):
+        read_label_map(tmp_path / name)

@@ -316,3 +316,12 @@ def test_standard_coco_folders(tmp_path: Path) -> None:
             assert exported.getpixel((0, 0)) == (number, 0, 0)
     export_coco("yolo", file, tmp_path / "file")
     assert (tmp_path / "file/images/val/a.png").is_file()
+
+
+@pytest.mark.parametrize("format_name", ["voc", "yolo"])
+def test_names_that_no_file_can_have_are_missing(format_name: str, tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "a" * 300, "height": 4, "width": 6}
+    content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"the image .*a{300} is missing"):
+        export_coco(format_name, tmp_path / "train.json", tmp_path / "out")
