@@ -20,7 +20,12 @@ from tests.support.markdown import (
 from tests.support.paths import ROOT
 from tests.test_architecture import LAYERS
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+        *(ROOT / "docs").glob("*.md"),
+    ]
+)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 TOP = ("resnet_tasks", "data_tools", "benchmarks", "recipes", "examples", "tests", "docs")
 """Folders of the project that a page may name a file of."""
@@ -73,7 +78,10 @@ def test_the_index_lists_every_page_once() -> None:
     tables = [line for line in read(index).splitlines() if line.startswith("|")]
     links = [link for line in tables for link in find_links(line)]
     assert sorted(links) == sorted(
-        ["../CONTRIBUTING.md", *(page.name for page in index.parent.glob("*.md") if page != index)]
+        [
+            *("../CONTRIBUTING.md", "../SECURITY.md"),
+            *(page.name for page in index.parent.glob("*.md") if page != index),
+        ]
     )
 
 

@@ -19,6 +19,7 @@ MEASURED = (
     "docs",
     "README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
 )
 
 # Kind -> (text with one hit, text without a hit, suffix of the file).

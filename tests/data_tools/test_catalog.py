@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from data_tools.writing.data_card import UNVERIFIED
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError, ResnetTasksError
 from resnet_tasks.recipe.load import load_recipe
-from tests.support.damage import FULL, MANY, damaged_yaml, outcomes, told
+from tests.support.damage import damaged_yaml, outcomes
 
 SMALL: dict[str, Any] = {"train": 1, "val": 1, "size": (96, 128)}
 
@@ -269,10 +268,13 @@ def test_coco_images_outside_of_the_source_are_refused(tmp_path: Path) -> None:
         convert("coco", tmp_path / "in", tmp_path / "out", images="..")
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=FULL)])
-def test_damaged_descriptions_are_read_or_refused(
-    cases: int, tmp_path: Path, tell: Callable[[str], None]
-) -> None:
+def test_descriptions_of_unknown_formats_are_refused(tmp_path: Path) -> None:
+    message = r"lanes\.yaml:6: format is 'label_maps'; allowed: .*did you mean 'label-maps'"
+    with pytest.raises(DataError, match=message):
+        find_dataset(str(own(tmp_path, format="label_maps")))
+
+
+def test_damaged_descriptions_are_read_or_refused(tmp_path: Path) -> None:
     file = own(tmp_path)
 
     def described(data: bytes) -> None:
@@ -282,9 +284,7 @@ def test_damaged_descriptions_are_read_or_refused(
 
     good = file.read_bytes()
     described(good)
-    found = outcomes(good, described, damaged_yaml, cases, "catalog")
-    if cases == MANY:
-        tell(told("descriptions of data sets", found))
+    outcomes(good, described, damaged_yaml, 60, "catalog")
 
 
 def test_errors_of_samples_are_not_mixed_with_those_of_nested_folders(tmp_path: Path) -> None:

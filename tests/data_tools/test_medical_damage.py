@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -20,7 +19,6 @@ from data_tools.converters.dicom.options import DicomOptions
 from data_tools.converters.nifti.layouts import Case, read_layout
 from data_tools.converters.nifti.volumes import Volume
 from resnet_tasks.errors import DataError
-from tests.support.damage import FULL, MANY, told
 
 DICOM = Path(pydicom.__file__).parent / "data" / "test_files"
 SOURCES = (
@@ -103,19 +101,15 @@ def description(random: Random, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("parser", [dicom, nifti, table, description], ids=lambda p: p.__name__)
-@pytest.mark.parametrize("cases", [150, pytest.param(MANY, marks=FULL)])
 def test_damage_never_ends_in_a_traceback(
-    parser: Callable[[Random, Path], None], cases: int, tmp_path: Path, tell: Callable[[str], None]
+    parser: Callable[[Random, Path], None], tmp_path: Path
 ) -> None:
-    random = Random(cases)
+    random = Random(150)
     refused: list[str] = []
-    for _ in range(cases):
+    for _ in range(150):
         try:
             parser(random, tmp_path)
         except DataError as error:
             refused.append(str(error))
-    if cases == MANY:
-        found = Counter(accepted=cases - len(refused), refused=len(refused))
-        tell(told(parser.__name__, found))
     assert not [each for each in refused if "\n" in each]
-    assert 0.1 < len(refused) / cases < 0.95
+    assert 0.1 < len(refused) / 150 < 0.95

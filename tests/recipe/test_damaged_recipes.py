@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.validation_errors import MAX_PROBLEMS
 from resnet_tasks.recipe.yaml_text import MAX_CHARACTERS, MAX_VALUES, parse_yaml
-from tests.support.damage import FULL, MANY, damaged_yaml, outcomes, told
+from tests.support.damage import damaged_yaml, outcomes
 
 RECIPE = """\
 data:
@@ -28,10 +27,7 @@ training: {epochs: 3, learning_rate: 1e-3, steps: [0.5, 0.9]}
 """
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=FULL)])
-def test_damaged_recipes_are_read_or_refused(
-    cases: int, tmp_path: Path, tell: Callable[[str], None]
-) -> None:
+def test_damaged_recipes_are_read_or_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
 
     def loaded(data: bytes) -> None:
@@ -39,9 +35,7 @@ def test_damaged_recipes_are_read_or_refused(
         load_recipe(file)
 
     loaded(RECIPE.encode())
-    found = outcomes(RECIPE.encode(), loaded, damaged_yaml, cases, "recipe")
-    if cases == MANY:
-        tell(told("recipes", found))
+    outcomes(RECIPE.encode(), loaded, damaged_yaml, 60, "recipe")
 
 
 @pytest.mark.parametrize(

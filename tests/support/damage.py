@@ -12,16 +12,11 @@ from copy import deepcopy
 from typing import Any
 from xml.etree import ElementTree
 
-import pytest
 import yaml
 
 from resnet_tasks.errors import ResnetTasksError
 
 Damage = Callable[[bytes, random.Random], bytes]
-MANY = 20_000
-"""Cases of a slow test."""
-FULL = (pytest.mark.slow, pytest.mark.fuzz)
-"""Marks of a test over that many cases."""
 
 WORDS = ("", "x", "-1", "0.5", "1e999", "nan", "9" * 30, "9" * 5000, "\x00", "../a", "/", "a" * 300)
 VALUES: tuple[Any, ...] = (
@@ -166,8 +161,3 @@ def outcomes(
     assert found["refused"] > 0
     assert found["accepted"] > 0 or is_checked
     return found
-
-
-def told(name: str, found: Counter[str]) -> str:
-    """One line of counts."""
-    return f"{name}: {found['accepted']} accepted, {found['refused']} refused"
