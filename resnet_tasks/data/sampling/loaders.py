@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
@@ -204,7 +205,7 @@ def _build_loader(
 
 
 def _init_worker(_: int) -> None:
-    """Keep memory shared with the parent, keep freed memory, and exit with the trainer.
+    """Keep memory shared with the parent, keep freed memory, and exit with the trainer only.
 
     Garbage collection writes to every object that it visits, which would copy the pages that a
     forked worker shares with its parent. Freezing the objects prevents this. Freed memory is kept
@@ -214,6 +215,7 @@ def _init_worker(_: int) -> None:
     server, which waits for its workers even after the trainer was killed. A thread therefore
     watches the trainer itself.
     """
+    _leave_signals_to_trainer()
     gc.freeze()
     keep_freed_memory()
     # One thread, as torch uses in workers, because there is one worker per core. The value is 0
@@ -222,6 +224,23 @@ def _init_worker(_: int) -> None:
     trainer = parent_process()
     if trainer is not None:
         Thread(target=_exit_with_parent, args=(trainer,), daemon=True).start()
+
+
+def _leave_signals_to_trainer() -> None:
+    """Ignore the first Ctrl-C or SIGTERM, which the trainer handles, and exit at the second one.
+
+    A terminal, torchrun, SLURM and container runtimes send these signals to all processes of a
+    group. The trainer still needs its workers to finish the step, and ends them afterwards.
+    """
+    received_signals: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        if received_signals:
+            os._exit(0)
+        received_signals.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
 
 
 def _exit_with_parent(process: BaseProcess) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,9 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.sample_augmentation import SampleAugmentation
 from resnet_tasks.data.sampling.loaders import (
+    _leave_signals_to_trainer,
     choose_num_workers,
+    make_item_loader,
     make_loader,
 )
 from resnet_tasks.data.sampling.sample_keys import Key
@@ -129,6 +133,38 @@ def test_a_image_that_has_gone_is_one_sentence(images: CocoDataset, workers: int
 def test_no_workers_beside_training_on_a_cpu() -> None:
     assert choose_num_workers(torch.device("cpu")) == 0
     assert 1 <= choose_num_workers(torch.device("cuda")) <= 8
+
+
+class ProcessIds(Dataset[int]):
+    """The process that loads an item, whatever the item."""
+
+    def __getitem__(self, _: Key) -> int:
+        return os.getpid()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_survive_a_signal_that_stops_the_training(number: signal.Signals) -> None:
+    """It reaches all processes of a terminal or launcher; the trainer needs them to end a step."""
+    batches: list[list[Key]] = [[(0, position)] for position in range(8)]
+    loaded = iter(make_item_loader(ProcessIds(), batches, workers=1))
+    (worker,) = next(loaded)
+    os.kill(worker, number)
+    assert list(loaded) == [[worker]] * 7
+
+
+def test_workers_end_at_the_second_signal() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _leave_signals_to_trainer()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+            os.write(writing, b"1")
+        os._exit(9)
+    assert os.waitpid(child, 0) == (child, 0)
+    os.close(writing)
+    assert os.read(reading, 9) == b"1"
+    os.close(reading)
 
 
 TRAINER = """
