@@ -20,7 +20,7 @@ from typing import Self
 from resnet_tasks.assemble.datasets import build_preparation
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.errors import DataError, RunError, format_allowed
+from resnet_tasks.errors import DataError, RecipeError, RunError, format_allowed
 from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import copy_plugins, load_plugins
@@ -28,6 +28,24 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.run_folder.checkpoint import CHECKPOINTS, name_head_checkpoint
 from resnet_tasks.run_folder.files import CLASSES, RECIPE
 from resnet_tasks.run_folder.read import make_damage_error, make_folder_error, read_object
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Return whether a run folder contains a complete checkpoint, possibly moved aside."""
+    files = (directory / "checkpoints").glob("*/model.safetensors")
+    return any(not file.parent.name.startswith(".") for file in files)  # hidden: unfinished
+
+
+def _can_start_again(directory: Path, recipe: Recipe) -> bool:
+    """Return whether a folder holds a run of the recipe that has not trained anything."""
+    if has_checkpoint(directory) or (directory / "log.jsonl").exists():
+        return False
+    try:
+        earlier = load_recipe(directory / "recipe.yaml")
+    except RecipeError:
+        return False
+    # The earlier run names its own copies of the plugins.
+    return earlier.model_dump(exclude={"plugins"}) == recipe.model_dump(exclude={"plugins"})
 
 
 @dataclass
@@ -48,13 +66,16 @@ class RunDirectory:
     def create(cls, directory: Path, recipe: Recipe, labels: Labels) -> Self:
         """Create the run folder with its recipe, classes and plugins.
 
+        A run of the same recipe that ended before its first checkpoint, for example because the
+        disk was full, is started again.
+
         Raises:
             RunError: If the folder already holds a run, or cannot be created.
         """
-        if (directory / "recipe.yaml").exists():
-            has_checkpoint = (directory / "checkpoints").exists()
-            remedy = f"continue it with `--resume {directory}`" if has_checkpoint else "remove it"
-            state = "" if has_checkpoint else " that has no checkpoint yet"
+        if (directory / "recipe.yaml").exists() and not _can_start_again(directory, recipe):
+            has_begun = has_checkpoint(directory)
+            remedy = f"continue it with `--resume {directory}`" if has_begun else "remove it"
+            state = "" if has_begun else " that has no checkpoint yet"
             raise RunError(
                 f"{directory} already contains a run{state}; {remedy}, or choose another --out"
             )

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.assemble.model import get_weights_report
+from resnet_tasks.assemble.run_directory import has_checkpoint
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel
@@ -340,7 +341,7 @@ def finetune(
     processes = DistributedContext.start(resolve_device(options.device))
 
     def require_fresh() -> None:
-        if not resume and (folder / "checkpoints").exists():
+        if not resume and has_checkpoint(folder):
             raise RunError(
                 f"{folder} already has checkpoints; resume from them or choose another folder"
             )
