@@ -18,6 +18,7 @@ from torch import distributed, nn
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
+from resnet_tasks.runtime.keep_alive import enable_keep_alive
 
 Value = TypeVar("Value")
 
@@ -54,11 +55,13 @@ class DistributedContext:
         state = PartialState(cpu=device.type == "cpu")
         if state.num_processes == 1:
             return cls()
+        group = distributed.new_group(backend="gloo")
+        enable_keep_alive()
         return cls(
             index=state.process_index,
             count=state.num_processes,
             local_index=state.local_process_index,
-            group=distributed.new_group(backend="gloo"),
+            group=group,
         )
 
     @property
@@ -158,7 +161,8 @@ class DistributedContext:
                 raise
             raise RunError(
                 f"process {self.index} of {self.count}: another process of this run has ended or "
-                "does not answer; see the message of that process for the cause. The written files "
+                "does not answer; its own message or the launcher's summary names the cause (exit "
+                "code -9: it was killed, for example because memory ran out). The written files "
                 "stay readable: fix the cause and continue with --resume"
             ) from error
 
