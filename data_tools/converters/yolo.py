@@ -56,6 +56,8 @@ LABEL_FOLDERS = ("labels", "Labels", "LABELS")
 LABEL_SUFFIXES = (".txt", ".TXT", ".Txt")
 NOT_LABELS = (CLASSES_FILE,)
 """Other text files that labeling tools write to the folder of the labels."""
+MAX_LINE = 1 << 20
+"""Maximum number of characters of a line, which are about 50,000 points of a polygon."""
 _COMMA = re.compile(r"([0-9]),([0-9])")
 
 
@@ -282,6 +284,9 @@ def read_labels(
         DataError: If a class is unknown.
     """
     for number, line in enumerate(read_lines(file), start=1):
+        if len(line) > MAX_LINE:
+            skip_line(number, _make_length_error(file, number, len(line)))
+            continue
         if words := line.split():
             # Spaces separate the values, so that a comma is a decimal comma or superfluous.
             points = [_COMMA.sub(r"\1.\2", word.removesuffix(",")) for word in words]
@@ -295,6 +300,12 @@ def read_labels(
                     "commas in numbers are read as decimal points, commas after them ignored"
                 )
             yield number, *parsed
+
+
+def _make_length_error(file: Path, number: int, length: int) -> InvalidShapeError:
+    return InvalidShapeError(
+        f"{file}, line {number} has {length:,} characters, more than the limit of {MAX_LINE:,}"
+    )
 
 
 def _parse_object(

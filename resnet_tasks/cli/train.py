@@ -121,6 +121,14 @@ def finetune(
     Example: resnet-tasks finetune quickstart training.epochs=3
     """
     run_to_resume = None
+    if accept_changed_data and (seeds > 1 or folds > 1):
+        option, member = ("--seeds", "seed-N") if seeds > 1 else ("--folds", "fold-N")
+        raise RunError(
+            f"{option} compares runs on the same data and excludes --accept-changed-data; restore "
+            "the original files, or start again with another --out; to accept the changes in one "
+            f"run, resume it by `resnet-tasks finetune --resume DIR/{member} "
+            "--accept-changed-data`, and then repeat the command without it"
+        )
     if accept_changed_data and resume is None:
         raise RunError("--accept-changed-data needs --resume RUN; omit it for a new run")
     if resume is not None:

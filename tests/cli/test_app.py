@@ -193,6 +193,10 @@ def test_resume_takes_the_recipe_of_the_run_and_no_changes(
     assert run("finetune", "--resume", run_folder, "--accept-changed-data").exit_code == 0
     assert trained[1]["accept_changed_data"] is True
     assert "needs --resume RUN" in mistake("finetune", "quickstart", "--accept-changed-data")
+    for option, folder in (("--seeds", "seed-N"), ("--folds", "fold-N")):
+        told = mistake("finetune", "quickstart", "--accept-changed-data", option, 2, "--out", "a")
+        assert f"{option} compares runs on the same data and excludes --accept-changed-data" in told
+        assert f"finetune --resume DIR/{folder} --accept-changed-data" in told
     told = mistake("finetune", "training.epochs=3", "--resume", run_folder)
     assert "omit training.epochs=3" in told
     told = mistake("finetune", "quickstart", "training.seed=3", "--resume", run_folder)

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.text_encoding import detect_encoding
 
+MAX_LINE = 1 << 20
+"""Maximum number of characters that are read as one line."""
 SEPARATORS = (",", ";", "\t", "|")
 USUAL_NAMES = {
     "image": ("imageid", "filename", "imagename", "imagepath", "image", "file", "path", "img"),
@@ -56,22 +58,35 @@ def open_table(file: Path) -> Iterator[OpenTable]:
     Raises:
         OSError: If the file cannot be read.
         UnicodeDecodeError: If it is neither UTF-8 nor UTF-16 with a byte order mark.
+        csv.Error: If its header is longer than `MAX_LINE`; the rows raise it for other lines.
     """
     with file.open("rb") as binary:
         encoding = detect_encoding(binary.read(2))
         binary.seek(0)
         with io.TextIOWrapper(binary, encoding, newline="") as stream:
-            header = stream.readline()
+            header = _read_line(stream)
             if stated := re.fullmatch(r"sep=(.)\s*", header):  # a line for Excel
                 separator = stated[1]
-                header = stream.readline()
+                header = _read_line(stream)
                 num_header_lines = 2
             else:
                 num_header_lines = 1
                 separator = max(SEPARATORS, key=lambda candidate: len(_split(header, candidate)))
             names = [name.strip() for name in _split(header, separator)]
-            rows = csv.DictReader(stream, names, delimiter=separator)
+            rows = csv.DictReader(_iterate_lines(stream), names, delimiter=separator)
             yield OpenTable(rows, num_header_lines, separator != ",")
+
+
+def _iterate_lines(stream: IO[str]) -> Iterator[str]:
+    while line := _read_line(stream):
+        yield line
+
+
+def _read_line(stream: IO[str]) -> str:
+    line = stream.readline(MAX_LINE)
+    if len(line) == MAX_LINE and not line.endswith("\n"):
+        raise csv.Error(f"a line has more than {MAX_LINE:,} characters, the limit")
+    return line
 
 
 def _split(header: str, separator: str) -> list[str]:

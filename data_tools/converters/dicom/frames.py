@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 
 import pydicom
 from numpy.typing import NDArray
+from pydicom.filereader import read_partial
 from pydicom.uid import UID
 
+from data_tools.converters.dicom.decoding_limits import (
+    check_frame,
+    check_inflation,
+    make_element_limit,
+)
 from data_tools.converters.dicom.gray_values import convert_gray, read_gray_range
 from data_tools.converters.dicom.header_repairs import (
     repair_number_of_frames,
@@ -139,11 +145,12 @@ class DicomFile:
     def _read(self, *, stop_before_pixels: bool) -> pydicom.Dataset:
         # `force` parses a file without preamble; any other file would be read as garbage.
         offset = find_bare_elements(self.path)
-        dataset = pydicom.dcmread(
-            self.path if offset is None else io.BytesIO(self.path.read_bytes()[offset:]),
-            stop_before_pixels=stop_before_pixels,
-            force=offset is not None,
-        )
+        with self.path.open("rb") as file:
+            stream = file if offset is None else io.BytesIO(file.read()[offset:])
+            check_inflation(stream)
+            # As `dcmread` does, with a limit on the number of elements.
+            count_element = make_element_limit(stop_before_pixels=stop_before_pixels)
+            dataset = read_partial(stream, count_element, force=offset is not None)
         is_compressed = "PixelData" in dataset and dataset["PixelData"].is_undefined_length
         if not is_compressed:
             self._note_repair(repair_transfer_syntax(dataset))
@@ -250,6 +257,7 @@ class DicomFile:
             yield frame
 
     def _read_frame(self, dataset: pydicom.Dataset, index: int, unused: int) -> DicomFrame:
+        check_frame(dataset, index)
         stored_values = decode_frame(dataset, self.path, index, unused)
         header = self._build_frame_header(index)
         pixels = stored_values

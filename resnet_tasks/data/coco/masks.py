@@ -32,6 +32,9 @@ In larger images the origin is moved to the polygons. This is not done in others
 rounding of shifted coordinates moves single pixels of the outline.
 """
 
+MAX_RLE_PIXELS = 2**32 - 1
+"""Largest size of an image in pixels whose run lengths pycocotools can read."""
+
 
 def decode_mask(
     segmentation: list[Any] | dict[str, Any], height: int, width: int
@@ -230,9 +233,13 @@ def pack_polygon(polygon: Any) -> array[float] | None:
 
 
 def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
-    """Return whether run lengths are well formed and cover exactly this size."""
+    """Return whether run lengths are well formed and cover exactly this size.
+
+    False for an image of more pixels than `MAX_RLE_PIXELS`.
+    """
     size, counts = raw.get("size"), raw.get("counts")
-    if not isinstance(size, list | tuple) or list(size) != [height, width]:
+    is_large = height * width > MAX_RLE_PIXELS
+    if is_large or not isinstance(size, list | tuple) or list(size) != [height, width]:
         return False
     if isinstance(counts, list):
         lengths = all(type(count) is int and count >= 0 for count in counts)
@@ -264,7 +271,8 @@ def measure_rles(
     if not has_sizes or not set(map(type, counts)) <= {str}:
         return None
     sums = sum_counts(counts)
-    if sums is None or not np.array_equal(sums[0], sizes.prod(axis=1)[images]):
+    pixels = sizes.prod(axis=1)[images]
+    if sums is None or not np.array_equal(sums[0], pixels) or (pixels > MAX_RLE_PIXELS).any():
         return None
     return sums[1].astype(np.float64)
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from resnet_tasks.data.images.image_damage import describe_damage
-from resnet_tasks.data.images.image_files import DAMAGE, ORIENTATION, ROTATED, check_scans
+from resnet_tasks.data.images.image_files import DAMAGE, ORIENTATION, ROTATED
+from resnet_tasks.data.images.size_limits import check_scans
 from resnet_tasks.errors import DataError
 from resnet_tasks.number_formats import Count
 

@@ -8,13 +8,15 @@ may reach, and not the compression ratio of typical encoders.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
-import re
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
+
+from resnet_tasks.data.images.size_limits import MAX_STRAY, check_jpeg_header
 
 DEFLATE_RATIO = 1032
 """Maximum number of bytes to which one byte of deflate data expands: 258 bytes per 2 bits."""
@@ -30,15 +32,8 @@ _JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *ran
 _JPEG_FIRST_ARITHMETIC = 0xC9
 _JPEG_BARE = (0x00, 0x01, *range(0xD0, 0xD9), 0xFF)  # markers without a length, or no marker at all
 _JPEG_SCAN = 0xDA
-MAX_SCANS = 100
-"""Maximum number of scans of a JPEG, equal to the limit of libtiff.
-
-Progressive encoders write about 10. A decoder updates all coefficients of the image for each scan.
-"""
 MAX_PAGES = 1000
 """Maximum number of pages of a TIFF: the 64 channels of an image with masks and overviews."""
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_JPEG_END = 0xD9
 
 _BMP_RLE, _BMP_PLAIN = (1, 2), (0, 3, 6)
 _BMP_JUMP = 255 * 255 // 4  # maximum number of pixels that one byte of a run-length delta skips
@@ -150,10 +145,18 @@ def _measure_jpeg(stream: IO[bytes], _: bytes, __: tuple[int, int] | None) -> De
     """Return the size in the frame header of a JPEG; thumbnails in its segments are skipped.
 
     If there are several frame headers, the last one is used, as in Pillow.
+
+    Raises:
+        OSError: If there are too many segments, or too many bytes between them.
     """
-    declared = None
+    declared, num_stray = None, 0
     stream.seek(2)
-    while (code := _read_jpeg_marker(stream)) != _JPEG_SCAN:
+    for num_segments in itertools.count():
+        code, num_skipped = _read_jpeg_marker(stream)
+        num_stray += num_skipped
+        check_jpeg_header(num_segments, num_stray)
+        if code == _JPEG_SCAN:
+            break
         (length,) = struct.unpack(">H", stream.read(2))
         end = stream.tell() + max(length - 2, 0)
         if code in _JPEG_FRAMES:
@@ -167,50 +170,18 @@ def _measure_jpeg(stream: IO[bytes], _: bytes, __: tuple[int, int] | None) -> De
     return declared
 
 
-def _read_jpeg_marker(stream: IO[bytes]) -> int:
-    """Return the next marker with a length field; bytes between segments are skipped."""
+def _read_jpeg_marker(stream: IO[bytes]) -> tuple[int, int]:
+    """Return the next marker with a length field, and the number of bytes skipped before it.
+
+    A marker of -1 means that more bytes were skipped than `MAX_STRAY`.
+    """
     code = -1
-    while True:
+    for num_read in range(MAX_STRAY + 3):
         previous = code
         (code,) = struct.unpack(">B", stream.read(1))
         if previous == 0xFF and code not in _JPEG_BARE:
-            return int(code)
-
-
-def check_jpeg_scans(stream: IO[bytes]) -> None:
-    """Check that a JPEG does not have more scans than `MAX_SCANS`.
-
-    Args:
-        stream: JPEG file; its position is restored.
-
-    Raises:
-        OSError: If it has more.
-    """
-    place = stream.tell()
-    stream.seek(0)
-    content = stream.read()
-    stream.seek(place)
-    num_scans = 0
-    # Thumbnails and further images of the file have scans too, so that this is an upper limit.
-    if content.count(bytes((0xFF, _JPEG_SCAN))) > MAX_SCANS:
-        num_scans = _count_jpeg_scans(content)
-    if num_scans > MAX_SCANS:
-        raise OSError(
-            f"it is a JPEG of {num_scans:,} scans, more than the limit of {MAX_SCANS}; store it "
-            "again with an image editor, which writes about 10"
-        )
-
-
-def _count_jpeg_scans(content: bytes) -> int:
-    """Return the number of scans of the first image in a JPEG file."""
-    num_scans, position = 0, 2
-    while (marker := _JPEG_MARKER.search(content, position)) is not None:
-        code = marker[0][1]
-        if code == _JPEG_END:
-            break
-        num_scans += code == _JPEG_SCAN
-        position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
-    return num_scans
+            return int(code), num_read - 1
+    return -1, MAX_STRAY + 1
 
 
 _MEASURES: dict[str, Callable[..., DeclaredSize]] = {

@@ -37,7 +37,6 @@ from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
     ORIENTATION,
-    check_scans,
     get_raw_mode,
     get_single_series,
     memmap_array,
@@ -48,7 +47,12 @@ from resnet_tasks.data.images.image_files import (
     verify_png,
 )
 from resnet_tasks.data.images.image_formats import OversizedImageError
-from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
+from resnet_tasks.data.images.size_limits import (
+    check_scans,
+    check_tiff_scans,
+    refuse_large,
+    refuse_large_tiles,
+)
 from resnet_tasks.data.images.tiff_inflation import DEFLATE, open_tiff, verify_deflate
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import read_regular_file
@@ -112,6 +116,7 @@ def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredImage:
             if kind == "tiff":
                 with open_tiff(path) as tiff:
                     refuse_large_tiles(path, tiff, limit)
+                    check_tiff_scans(tiff)
                     if not _can_use_pillow(tiff):
                         return _decode_tiff(tiff, path, limit)
                     verify_deflate(tiff)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from resnet_tasks.data.images.declared_sizes import WORTH_CHECKING, check_jpeg_scans
+from resnet_tasks.data.images.declared_sizes import WORTH_CHECKING
 from resnet_tasks.data.images.image_formats import (
     NUMPY,
     TIFF,
@@ -26,6 +26,7 @@ from resnet_tasks.data.images.image_formats import (
     read_start,
     require_format,
 )
+from resnet_tasks.data.images.size_limits import check_scans, check_tiff_scans
 from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.foreign_files import describe_address
@@ -188,6 +189,7 @@ def _read_tiff_size(path: Path, decode: bool) -> tuple[int, int]:
         size = (int(series.sizes["height"]), int(series.sizes["width"]))
         is_turned = read_tiff_orientation(tiff) in TURNED
         if decode:
+            check_tiff_scans(tiff)
             try:
                 series.asarray()
             except ValueError as error:
@@ -287,18 +289,6 @@ def read_orientation(path: Path) -> int:
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return 1
     return exif_orientation if 1 <= exif_orientation <= 8 else 1
-
-
-def check_scans(image: Image.Image, stream: IO[bytes] | None = None) -> None:
-    """Check the number of scans of a JPEG; see `check_jpeg_scans`.
-
-    Args:
-        image: Opened image; with another format, nothing is read.
-        stream: File of the image; its position is restored. None: `image.fp`.
-    """
-    stream = stream or getattr(image, "fp", None)
-    if image.format in ("JPEG", "MPO") and stream is not None:
-        check_jpeg_scans(stream)
 
 
 def verify_png(image: Image.Image, stream: IO[bytes] | None = None) -> None:

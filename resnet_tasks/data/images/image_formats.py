@@ -18,6 +18,7 @@ from resnet_tasks.data.images.declared_sizes import (
     measure_declared_size,
     parse_webp_size,
 )
+from resnet_tasks.data.images.size_limits import check_png_chunks
 from resnet_tasks.files.foreign_files import describe_foreign_file
 
 NUMPY = "numpy"
@@ -106,7 +107,7 @@ def require_format(stream: IO[bytes], start: bytes) -> str:
 
 
 def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int | None) -> None:
-    """Check the size that a header declares, before a decoder allocates memory for it.
+    """Check the size that a header declares and its parts, before a decoder reads them.
 
     TIFF and AVIF are not checked here: their first bytes do not contain the size, and their
     decoders allocate nothing on opening. `check_tiff_length` checks a TIFF.
@@ -119,7 +120,7 @@ def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int |
 
     Raises:
         OversizedImageError: If the size exceeds the limit.
-        OSError: If the file is too short for the size that it declares.
+        OSError: If the file is too short for the size that it declares, or has too many parts.
     """
     try:
         size = _parse_declared_size(start, kind)
@@ -131,6 +132,8 @@ def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int |
         raise OversizedImageError(size, limit)
     if declared is not None:
         check_file_length(stream, declared)
+    if kind == "PNG":
+        check_png_chunks(stream)
 
 
 def _parse_declared_size(start: bytes, kind: str) -> tuple[int, int] | None:

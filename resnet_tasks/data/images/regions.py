@@ -31,7 +31,12 @@ from resnet_tasks.data.images.image_files import (
     memmap_array,
     read_tiff_orientation,
 )
-from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
+from resnet_tasks.data.images.size_limits import (
+    JPEG_COMPRESSION,
+    check_jpeg_scans,
+    refuse_large,
+    refuse_large_tiles,
+)
 from resnet_tasks.data.images.tiff_inflation import open_tiff
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
@@ -228,6 +233,8 @@ def _decode_segments(
         flat=True,
     )
     for segment in read:
+        if int(page.compression) == JPEG_COMPRESSION and segment[0]:
+            check_jpeg_scans(segment[0])
         decoded, place, shape = page.decode(*segment)
         if decoded is not None:  # a missing segment is all zeros
             yield place[2], place[3], decoded.reshape(*shape)[0]

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco.masks import decode_mask, decode_mask_in_tile, decode_mask_window
+from resnet_tasks.data.coco.masks import (
+    compute_bounding_box,
+    decode_mask,
+    decode_mask_in_tile,
+    decode_mask_window,
+    is_rle,
+    measure_rles,
+)
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 
@@ -118,3 +125,30 @@ def test_coordinates_are_rounded_as_in_the_full_image(polygon: list[float]) -> N
     full, tile = decode_mask([polygon], 50, 50), Tile(20, 20, 25, 25)
     part = decode_mask_in_tile([polygon], 50, 50, tile)
     assert np.array_equal(part, full[tile.rows, tile.columns])
+
+
+def test_run_lengths_beyond_32_bits_are_rejected() -> None:
+    side = 2**17
+    for counts in ([0, side**2], encode_counts(0, side**2)):
+        rle = {"size": [side, side], "counts": counts}
+        assert not is_rle(rle, side, side)
+        with pytest.raises(DataError, match="does not fit its image"):
+            compute_bounding_box(rle, side, side)
+    side = 2**15
+    rle = {"size": [side, side], "counts": [0, side**2]}
+    assert compute_bounding_box(rle, side, side) == [0, 0, side, side]
+    sizes = np.array([[2**17, 2**17]])
+    text = {"size": [2**17, 2**17], "counts": encode_counts(0, 2**24, 2**24) + "0" * 1022}
+    assert measure_rles([text], sizes, np.zeros(1, np.int64)) is None
+
+
+def encode_counts(*counts: int) -> str:
+    """Compressed run lengths of up to three runs."""
+    groups = []
+    for count in counts:
+        remaining = count
+        while remaining >= 16:
+            groups.append(chr(48 + (remaining & 31 | 32)))
+            remaining >>= 5
+        groups.append(chr(48 + remaining))
+    return "".join(groups)

@@ -21,7 +21,6 @@ from resnet_tasks.data.coco.semantic_maps import read_map_values
 from resnet_tasks.data.images.channels import decode_pillow_image
 from resnet_tasks.data.images.declared_sizes import (
     MAX_PAGES,
-    MAX_SCANS,
     DeclaredSize,
     check_tiff_length,
     measure_declared_size,
@@ -34,6 +33,7 @@ from resnet_tasks.data.images.image_files import (
 )
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.data.images.regions import open_regions
+from resnet_tasks.data.images.size_limits import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, MAX_STRAY
 from resnet_tasks.errors import DataError
 
 SIDE = 13_000
@@ -52,6 +52,9 @@ def tiff(
     data += bytes(len(data) % 2)
     start = b"II*\0" + struct.pack("<I", 8 + len(data)) + data
     return start + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
+SMALL_SIDE = (struct.pack("<I", SIDE), struct.pack("<I", 8))
 
 
 def encode(mode: str, kind: str, **options: Any) -> bytearray:
@@ -246,13 +249,120 @@ def test_jpegs_of_more_than_100_scans_are_refused(tmp_path: Path) -> None:
     """One of 5,000 scans of 4 megapixels takes two minutes."""
     file = tmp_path / "a.jpg"
     file.write_bytes(make_scans(MAX_SCANS + 1))
-    message = "it is a JPEG of 101 scans, more than the limit of 100"
+    message = "it is a JPEG of more than 100 scans, the limit"
     with pytest.raises(DataError, match=rf"a\.jpg cannot be read: {message}"):
         decode_image(file)
     with pytest.raises(OSError, match=message):
         read_image_size(file, decode=True)
     with Image.open(file) as image, pytest.raises(DataError, match=f"x cannot be .* {message}"):
         decode_pillow_image(image, "x")
+
+
+def test_tiffs_with_jpegs_of_more_than_100_scans_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    scans = make_scans(MAX_SCANS + 1)
+    file.write_bytes(tiff(7, scans, samples=3, photometric=2).replace(*SMALL_SIDE))
+    for read in (decode_image, open_regions):
+        with pytest.raises(DataError, match=r"a\.tif cannot .* a JPEG of more than 100"):
+            read(file)
+    with pytest.raises(OSError, match="more than 100 scans"):
+        read_image_size(file, decode=True)
+    assert read_image_size(file) == (8, 8)
+
+
+def test_tiles_with_jpegs_of_more_than_100_scans_are_refused(tmp_path: Path) -> None:
+    """Tiles are read one by one; the scans of each are counted before it is decoded."""
+    file = tmp_path / "a.tif"
+    scans = make_scans(MAX_SCANS + 1)
+    values = {256: 16, 257: 16, 258: 8, 259: 7, 262: 1, 277: 1, 322: 16, 323: 4}
+    tags = {tag: (1, value) for tag, value in values.items()}
+    start = 8 + 2 + 12 * (len(tags) + 2) + 4
+    tags |= {324: (4, start), 325: (4, start + 16)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, *value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    offsets = struct.pack("<8I", *[start + 32] * 4, *[len(scans)] * 4)
+    file.write_bytes(content + offsets + scans)
+    with pytest.raises(DataError, match=r"a\.tif cannot .* a JPEG of more than 100"):
+        open_regions(file)
+
+
+def insert_chunks(number: int, kind: bytes, content: bytes = b"") -> bytes:
+    """A PNG with empty chunks before its pixels."""
+    png = bytes(encode("RGB", "PNG"))
+    chunk = struct.pack(">I", len(content)) + kind + content
+    chunk += struct.pack(">I", zlib.crc32(kind + content))
+    return png[:33] + chunk * number + png[33:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        insert_chunks(MAX_CHUNKS, b"abCd"),
+        insert_chunks(MAX_CHUNKS, b"tEXt", b"a\0b"),
+        insert_chunks(250_000, b"IDAT"),
+    ],
+)
+def test_pngs_of_many_chunks_are_refused(content: bytes, tmp_path: Path) -> None:
+    """One of a million chunks takes six seconds."""
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    message = "it is a PNG of more than 250,000 chunks of pixels or 1,000 others, the limit"
+    for read in (decode_image, read_label_map, open_regions):
+        with pytest.raises(DataError, match=message):
+            read(file)
+    with pytest.raises(OSError, match=message):
+        read_image_size(file)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(MAX_CHUNKS - 2, b"abCd"), (5000, b"IDAT")])
+def test_pngs_of_fewer_chunks_are_decoded(number: int, kind: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(insert_chunks(number, kind))  # and the first and last chunks
+    assert decode_image(file).pixels.shape == (8, 8, 3)
+
+
+def insert_bytes(content: bytes) -> bytes:
+    """A JPEG with bytes before its second segment."""
+    jpeg = bytes(encode("RGB", "JPEG"))
+    place = 4 + int.from_bytes(jpeg[4:6], "big")
+    return jpeg[:place] + content + jpeg[place:]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xe5\0\3a" * (MAX_SEGMENTS + 1), "more than 1,000 segments before its pixels"),
+        (b"\xff\xfe\0\3a" * (MAX_SEGMENTS + 1), "more than 1,000 segments before its pixels"),
+        (b"\xff" * (MAX_STRAY + 1), "more than 65,536 bytes between its segments"),
+        (bytes(MAX_STRAY + 1), "more than 65,536 bytes between its segments"),
+    ],
+)
+def test_jpegs_with_long_headers_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    """One with 60 MB of stray bytes takes 80 seconds."""
+    file = tmp_path / "a.jpg"
+    file.write_bytes(insert_bytes(content))
+    for read in (decode_image, open_regions):
+        with pytest.raises(DataError, match=message):
+            read(file)
+    with pytest.raises(OSError, match=message):
+        read_image_size(file)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xe5\0\3a" * 900, b"\xff" * 60_000])
+def test_jpegs_with_shorter_headers_are_decoded(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(insert_bytes(content))
+    assert decode_image(file).pixels.shape == (8, 8, 3)
+
+
+def test_segments_between_scans_are_counted(tmp_path: Path) -> None:
+    content = make_scans(MAX_SCANS)
+    start = content.rindex(b"\xff\xda")
+    thumbnail = b"\xff\xef\0\6\xff\xda\xff\xda"
+    file = tmp_path / "a.jpg"
+    file.write_bytes(content[:start] + thumbnail * 3 * MAX_SEGMENTS + content[start:])
+    with pytest.raises(DataError, match="it is a JPEG of more than 100 scans"):
+        decode_image(file)
 
 
 def make_pages(number: int, *, is_cyclic: bool = False) -> bytes:

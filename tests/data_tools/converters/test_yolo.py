@@ -280,6 +280,7 @@ def test_names_that_differ_only_in_case_or_spaces_are_reported(tmp_path: Path) -
     [
         ("0 0.5 0.5 0.1", "line 2 has 4 values; a box has 5"),
         ("0 0.5 0.5 0.1 0.2 0.9", "line 2 has 6 values.*with a confidence it is a prediction"),
+        ("0 " + ".5 " * 400_000, r"line 2 has 1,200,002 characters, more than .* 1,048,576"),
         ("0 0.1 0.1 0.3 0.1 0.3 0.4 0.1", "line 2 has 8 values; .* a polygon 7, 9, 11"),
         ("car 0.5 0.5 0.1 0.2", "line 2 is 'car 0.5 0.5 0.1 0.2'; it should contain numbers"),
         ("0 100 50 20 20", "line 2 has the value 100; .* 0 to 1: divide pixel coordinates"),

@@ -198,3 +198,23 @@ def test_decimal_commas(tmp_path: Path) -> None:
     header, rows = "filename;class;xmin;ymin;xmax;ymax\n", "a;x, y;1,5;2;3,25;4\n"
     read = read_box_table(table(tmp_path, rows, header), {})
     assert read["a"].boxes == [box("", 1.5, 2, 3.25, 4, label="x, y")]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        (VINDR, "a," * 600_000 + "\n"),
+        (VINDR[:-1] + ",a" * 600_000 + "\n", "a,R1,mass,1,2,3,4\n"),
+        ("sep=," + " " * 1_200_000 + VINDR, "a,R1,mass,1,2,3,4\n"),
+    ],
+)
+def test_long_lines_are_rejected(header: str, rows: str, tmp_path: Path) -> None:
+    """A line of 50 MB takes 2 GB."""
+    message = r"boxes\.csv cannot be read \(a line has more than 1,048,576 characters, the limit"
+    with pytest.raises(DataError, match=message):
+        read_box_table(table(tmp_path, rows, header), {})
+
+
+def test_long_fields_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="field larger than field limit"):
+        read_box_table(table(tmp_path, "a" * 200_000 + "\n"), {})
