@@ -32,7 +32,7 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
     events = []
     for line in lines:
         try:
-            event = decode_line(line, Event)
+            event = decode_line(line, Event, accept_nan=True)
             check_line(event, EVENTS.get(event["event"], Event))
         except ValueError:
             continue

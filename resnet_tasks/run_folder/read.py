@@ -221,20 +221,21 @@ def read_lines(path: Path, file: RunFile) -> list[dict[str, Any]]:
     return values
 
 
-def decode_line(line: bytes | str, schema: Any) -> dict[str, Any]:
+def decode_line(line: bytes | str, schema: Any, *, accept_nan: bool = False) -> dict[str, Any]:
     """Return the JSON object of a line.
 
     Args:
         line: Line of a file with one JSON object per line.
         schema: Type that the object must have.
+        accept_nan: Whether to read `NaN` and `Infinity`, which earlier versions wrote as losses.
 
     Raises:
         ValueError: If the line is incomplete or does not fit the schema; the message has the
             reason.
     """
     try:
-        # Losses that are not finite are written as NaN, which msgspec rejects.
-        value = json.loads(line.decode() if isinstance(line, bytes) else line)
+        text = line.decode() if isinstance(line, bytes) else line
+        value = json.loads(text) if accept_nan else msgspec.json.decode(text)
         require_shallow(line)
     except NOT_JSON as error:
         raise ValueError(describe_json_error(line, error)) from None
@@ -291,7 +292,7 @@ def describe_json_error(content: bytes | str, error: Exception) -> str:
         return TOO_DEEP
     except ValueError as value_error:  # a number with thousands of digits
         return f"it is not JSON: {get_first_line(value_error)}"
-    return f"it is not JSON: {get_first_line(error)}"
+    return f"it is not JSON: {get_first_line(error).removeprefix('JSON is malformed: ')}"
 
 
 def describe_schema_error(error: Exception) -> str:

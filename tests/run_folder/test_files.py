@@ -182,3 +182,20 @@ def test_docs_list_every_file() -> None:
     for file in RUN_FILES:
         (line,) = (line for line in lines if line.startswith(f"| `{file.name}` | {file.content} |"))
         assert line.split("|")[3].split()[0] == str(file.version)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_damage(tmp_path: Path, number: str) -> None:
+    """In the files of predictions, of thresholds and of calibrations."""
+    for name in ("stream.jsonl", "operating_point.json", "calibration.json"):
+        (example,) = (example for example in EXAMPLES if example[0].name == name)
+        folder = tmp_path / name
+        folder.mkdir()
+        example[2](folder)
+        path = folder / name
+        text = path.read_text()
+        path.write_text(re.sub(r"0\.5\b|1\.0\b|\[4, 6\]", number, text, count=1))
+        assert path.read_text() != text
+        message = find_message(example, folder)
+        assert f"{path} is damaged (" in message
+        assert f"{number} is not allowed" in message or "number out of range" in message

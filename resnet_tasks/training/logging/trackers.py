@@ -93,7 +93,7 @@ class TrackedRun:
         recipe = make_portable(load_recipe(folder / "recipe.yaml"))
         short = recipe.name.replace("/", "-")
         name = folder.name if folder.name.startswith(short) else f"{short}/{folder.name}"
-        config = {**recipe.model_dump(mode="json"), "plugins": []}
+        config: dict[str, object] = {**recipe.model_dump(mode="json"), "plugins": []}
         return cls(folder, escape_controls(name), config, update)  # W&B prints the name itself
 
     def find_id(self, tracker: str) -> str | None:
