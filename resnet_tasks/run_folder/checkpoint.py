@@ -23,7 +23,7 @@ from resnet_tasks.run_folder.files import STATE, VERSION_KEY, WEIGHTS, RunFile
 from resnet_tasks.run_folder.read import (
     check_object,
     make_damage_error,
-    make_folder_error,
+    make_read_error,
     require_known_version,
 )
 
@@ -170,13 +170,12 @@ def require_weights_version(path: Path, file: RunFile = WEIGHTS) -> None:
 
 def _make_weights_error(path: Path, file: RunFile, error: Exception) -> RunError:
     """Return the error for a safetensors file that cannot be read."""
-    if path.is_dir():
-        return make_folder_error(path, file)
-    if isinstance(error, FileNotFoundError):
-        return RunError(f"{path} does not exist; {file.remedy}")
     if isinstance(error, OSError):
-        reason = error.strerror or get_first_line(error)
-        return RunError(f"{path} cannot be read ({reason}); {file.remedy}")
+        try:  # the package reports every file that it cannot open as one that does not exist
+            path.open("rb").close()
+        except OSError as open_error:
+            error = open_error
+        return make_read_error(path, file, error)
     reason = get_first_line(error).removeprefix("Error while deserializing header: ")
     return make_damage_error(path, file, reason)
 
@@ -294,12 +293,12 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
         raise RunError(f"{checkpoint} has no state.pt, so that no run can resume from it; {remedy}")
     try:
         values = load_torch_file(state)
-    except IsADirectoryError:
-        raise make_folder_error(state, STATE) from None
+    except OSError as error:
+        raise make_read_error(state, STATE, error) from None
     except pickle.UnpicklingError:
         reason = "it is not a file of torch.save, or holds Python objects, which are never loaded"
         raise make_damage_error(state, STATE, reason) from None
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise make_damage_error(state, STATE, get_first_line(error)) from None
     averaged = None if ema is None else _load_finite_weights(ema)
     return model, averaged, check_object(values, state, STATE)

@@ -137,12 +137,8 @@ def read_content(path: Path, file: RunFile, remedy: str = "") -> bytes:
             limit = format_bytes(file.max_bytes)
             raise make_damage_error(path, file, f"it is larger than {limit}", remedy)
         return read_file_or_pipe(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist; {remedy}") from None
-    except IsADirectoryError:
-        raise make_folder_error(path, file, remedy) from None
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from None
+        raise make_read_error(path, file, error, remedy) from None
 
 
 def check_object(value: object, path: Path, file: RunFile, remedy: str = "") -> dict[str, Any]:
@@ -265,6 +261,16 @@ def make_damage_error(path: Path, file: RunFile, reason: str, remedy: str = "") 
         remedy: Advice; default: that of the description.
     """
     return RunError(f"{path} is damaged ({reason}); {remedy or file.remedy}")
+
+
+def make_read_error(path: Path, file: RunFile, error: OSError, remedy: str = "") -> RunError:
+    """Return the error for a file that cannot be opened; `remedy` replaces that of `file`."""
+    if isinstance(error, IsADirectoryError) or path.is_dir():
+        return make_folder_error(path, file, remedy)
+    remedy = remedy or file.remedy
+    if isinstance(error, FileNotFoundError):
+        return RunError(f"{path} does not exist; {remedy}")
+    return RunError(f"{path} cannot be read ({error.strerror or error}); {remedy}")
 
 
 def make_folder_error(path: Path, file: RunFile, remedy: str = "") -> RunError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import zipfile
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.run_folder import checkpoint, read
 from resnet_tasks.run_folder.files import RUN_FILES, RunFile
 from tests.support.run_files import EXAMPLES, Example
 
@@ -199,3 +201,20 @@ def test_numbers_that_are_not_finite_are_damage(tmp_path: Path, number: str) -> 
         message = find_message(example, folder)
         assert f"{path} is damaged (" in message
         assert f"{number} is not allowed" in message or "number out of range" in message
+
+
+def test_files_without_permission_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(read, "read_file_or_pipe", refuse)
+    monkeypatch.setattr(checkpoint, "load_torch_file", refuse)
+    for name in ("classes.json", "log.jsonl", "checkpoints/last/state.pt", "calibration.json"):
+        (example,) = (example for example in EXAMPLES if example[1] == name)
+        folder = tmp_path / name.replace("/", "-")
+        folder.mkdir()
+        example[2](folder)
+        message = find_message(example, folder)
+        assert f"{folder / name} cannot be read (Permission denied); " in message

@@ -88,12 +88,12 @@ class TrackedRun:
             update: Index of the next step.
         """
         if not (folder / "recipe.yaml").is_file():
-            config = {"training": options.model_dump(mode="json")}
+            config: dict[str, Any] = {"training": options.model_dump(mode="json")}
             return cls(folder, escape_controls(folder.name), config, update)
         recipe = make_portable(load_recipe(folder / "recipe.yaml"))
         short = recipe.name.replace("/", "-")
         name = folder.name if folder.name.startswith(short) else f"{short}/{folder.name}"
-        config: dict[str, object] = {**recipe.model_dump(mode="json"), "plugins": []}
+        config = {**recipe.model_dump(mode="json"), "plugins": []}
         return cls(folder, escape_controls(name), config, update)  # W&B prints the name itself
 
     def find_id(self, tracker: str) -> str | None:
