@@ -43,7 +43,6 @@ from tests.support.damage import (
 
 
 def png(file: Path, values: Any = None) -> Path:
-    """A small image, all 0 unless its values are given."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((30, 40)) if values is None else np.asarray(values)
     Image.fromarray(pixels.astype(np.uint8)).save(file)
