@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "600"))
 """Time for all selected targets together, with the start of the server."""
-OVERHEAD = 2
+OVERHEAD = 3
 """Seconds that a target takes besides the time that libFuzzer is told."""
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 

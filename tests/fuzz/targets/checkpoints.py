@@ -16,13 +16,15 @@ from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.backbone.checkpoints import read_checkpoint
 from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.backbone.weights_folders import find_in_folder
+from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.data.coco.categories import Category, CategoryMap
-from resnet_tasks.errors import WeightsError
+from resnet_tasks.errors import DataError, WeightsError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.fill_model import fill_model
 from resnet_tasks.recipe.schema.recipe import Recipe
 from tests.fuzz.forms import damage_binary, damage_json_text, damage_safetensors, damage_zip
-from tests.fuzz.target import Read, Target
+from tests.fuzz.target import Read, Target, call_all
 from tests.support.damage import Damage
 
 Tensors = dict[str, Tensor]
@@ -156,15 +158,17 @@ CONFIG = b"""{"_model_class": "Unet", "encoder_name": "resnet18", "encoder_depth
 
 def _prepare_config(folder: Path) -> Read:
     (folder / "model.safetensors").write_bytes(save(_build_unet()))
-    models = _build_models()
+    unet = _build_models()[-1]
 
     def read(content: bytes) -> None:
         (folder / "config.json").write_bytes(content)
-        _fill(folder / "model.safetensors", models)
-        try:
-            ResNet(TINY, weights=str(folder))
-        except WeightsError:
-            return
+        call_all(
+            (
+                lambda: fill_model(unet, str(folder)),
+                lambda: find_in_folder(WeightsRequest(str(folder)), folder, "last"),
+            ),
+            (WeightsError, DataError),
+        )
 
     return read
 
@@ -202,7 +206,7 @@ def _list_targets() -> list[Target]:
             _prepare_config,
             lambda: {"config.json": CONFIG},
             damage_json_text,
-            (WeightsError,),
+            (WeightsError, DataError),
         )
     )
     return found
