@@ -101,23 +101,31 @@ To change retry attempts, configure `ray.data.DataContext`"""
     assert "(the node died); finished" in str(module._parse_traceback("\nthe node died\nbye"))
 
 
-# In a process of its own: Ray's imports and threads warn, and stay.
-CHILD = """
-import sys
+# In a separate process, because Ray's imports and threads warn and remain.
+SET_UP = """
+import atexit, os, signal, sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from tests.support.streamed import MeanPredictor
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.streaming.cluster import RayCluster
+from resnet_tasks.inference.streaming import cluster as module
 from resnet_tasks.inference.streaming.stream import StreamOptions, PredictionRequest, predict_all
 import ray
 from ray.cluster_utils import Cluster as Machines
 
-def wanted(out, runner_of, make=MeanPredictor):
+def predict(out, make=MeanPredictor):
     options = StreamOptions(score=0.1)
     predict_all(MeanPredictor(), PredictionRequest((Path({data!r}),)), Path(out),
-        settings={{"weights": "w"}}, options=options, runner=runner_of(make, Path(out), options))
+        settings={{"weights": "w"}}, options=options,
+        runner=cluster.create_runner(make, Path(out), options))
 
+machines = Machines(initialize_head=True, head_node_args={{"num_cpus": 1}})
+atexit.register(machines.shutdown)
+machines.add_node(num_cpus=1)
+cluster = module.RayCluster(machines.address)
+"""
+
+ERRORS = """
 class Broken(MeanPredictor):
     def predict(self, images):
         raise ZeroDivisionError("a bug")
@@ -126,52 +134,107 @@ class Absent(MeanPredictor):
     def __init__(self):
         raise DataError("the weights are not on this machine")
 
-import atexit
-machines = Machines(initialize_head=True, head_node_args={{"num_cpus": 1}})
-atexit.register(machines.shutdown)
-machines.add_node(num_cpus=1)
-cluster = RayCluster(machines.address)
-import os
-seen = []
-import resnet_tasks.inference.streaming.cluster as module
-plain = module._allocate_actors
-module._allocate_actors = lambda *a: seen.append(plain(*a)) or seen[-1]
-wanted({out!r}, cluster.runner)
-assert seen == [(2, {{"num_cpus": 1}})], seen
+allocations = []
+allocate_actors = module._allocate_actors
+module._allocate_actors = lambda *a: allocations.append(allocate_actors(*a)) or allocations[-1]
+predict({out!r})
+assert allocations == [(2, {{"num_cpus": 1}})], allocations
 assert not ray.is_initialized()
 for make, text in ((Broken, "a bug"), (Absent, "not on this machine")):
     try:
-        wanted({out!r} + "-broken", cluster.runner, make)
+        predict({out!r} + "-broken", make)
     except Exception as error:
         print(type(error).__name__, error)
         assert text in str(error), error
     else:
         raise AssertionError(make)
-wanted({out!r} + "-broken", cluster.runner)
+predict({out!r} + "-broken")
 """
+
+KILLED = """
+from functools import partial
+
+def is_head():
+    node_id = ray.get_runtime_context().get_node_id()
+    return any("node:__internal_head__" in node["Resources"] for node in ray.nodes()
+        if node["NodeID"] == node_id)
+
+class Killed(MeanPredictor):
+    # Kills its process at its second batch, or the raylet of the second machine, once in all.
+    def __init__(self, victim):
+        super().__init__()
+        self.victim = victim
+        self.mark = {out!r} + "-killed-" + victim
+
+    def predict(self, images):
+        if self.victim == "raylet" and is_head():
+            end = time.monotonic() + 100
+            while not os.path.isdir(self.mark) and time.monotonic() < end:
+                time.sleep(0.5)  # leaves work to the other machine
+        elif self.victim == "raylet" or len(self.seen) == 1:
+            self.kill()
+        return super().predict(images)
+
+    def kill(self):
+        try:
+            os.mkdir(self.mark)
+        except FileExistsError:
+            return
+        os.kill(os.getppid() if self.victim == "raylet" else os.getpid(), signal.SIGKILL)
+
+for victim in ("worker", "raylet"):
+    predict({out!r} + "-" + victim, partial(Killed, victim))
+    assert os.path.isdir({out!r} + "-killed-" + victim)
+"""
+
+
+def _run_on_cluster(body: str, data: Path, out: Path) -> str:
+    """Run code on a cluster of two machines with one core each; return what it prints."""
+    pytest.importorskip("ray.data", reason="needs the extra `scale` (Ray Data)")
+    paths = [str(ROOT)]
+    code = (SET_UP + body).format(paths=paths, data=str(data), out=str(out))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    return process.stdout
+
+
+def _predict_alone(data: Path, out: Path) -> dict[str, bytes]:
+    """Predict in this process; return the files."""
+    predict_all(
+        MeanPredictor(),
+        PredictionRequest((data,)),
+        out,
+        settings={"weights": "w"},
+        options=StreamOptions(score=0.1),
+    )
+    return tree(out)
 
 
 @pytest.mark.slow
 def test_two_workers_give_the_files_of_one_process(tmp_path: Path, data: Path) -> None:
-    pytest.importorskip("ray.data", reason="needs the extra `scale` (Ray Data)")
-    out, alone = tmp_path / "out", tmp_path / "alone"
-    paths = [str(ROOT)]
-    code = CHILD.format(paths=paths, data=str(data), out=str(out))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    predict_all(
-        MeanPredictor(),
-        PredictionRequest((data,)),
-        alone,
-        settings={"weights": "w"},
-        options=StreamOptions(score=0.1),
-    )
-    assert tree(out) == tree(alone)
+    out = tmp_path / "out"
+    printed = _run_on_cluster(ERRORS, data, out)
+    expected = _predict_alone(data, tmp_path / "alone")
+    assert tree(out) == expected
     assert len(json.loads((out / "images.json").read_text())["images"]) == 16
-    # What an error of the actors stopped goes on.
-    assert tree(tmp_path / "out-broken") == tree(alone)
-    assert "RunError prediction on the cluster failed (ZeroDivisionError: a bug)" in done.stdout
-    assert "not on this machine" in done.stdout
+    # The same command resumes what an error of the actors interrupted.
+    assert tree(tmp_path / "out-broken") == expected
+    assert "RunError prediction on the cluster failed (ZeroDivisionError: a bug)" in printed
+    assert "not on this machine" in printed
+
+
+@pytest.mark.slow
+def test_a_killed_worker_or_machine_changes_no_file(tmp_path: Path, data: Path) -> None:
+    """SIGKILL for an actor that predicts, and for the raylet of a machine with its actors."""
+    _run_on_cluster(KILLED, data, tmp_path / "out")
+    expected = _predict_alone(data, tmp_path / "alone")
+    for victim in ("worker", "raylet"):
+        assert tree(tmp_path / f"out-{victim}") == expected, victim
