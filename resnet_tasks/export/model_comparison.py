@@ -111,7 +111,7 @@ def compare_with_model(
         for part in parts:
             expected += _predict(TorchOutputs(model, "fp32"), manifest, part)
             advance()
-    comparison: dict[str, Any] = {"images": [name for name, _ in images]}
+    comparison: dict[str, Any] = {"images": [Path(name).name for name, _ in images]}
     for precision, allowed in engines.items():
         manifest.write(folder)
         exported = ExportedModel.open(folder, precision=precision)

@@ -132,7 +132,7 @@ def test_augmentations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "line"),
     [
-        ("training.epochs", "[a whole number at least 1; default: 30]"),
+        ("training.epochs", "[a whole number from 1 to 1000000; default: 30]"),
         ("data.tiles", "data.tiles.height "),
         ("data.train.0", "data.train.N.annotations "),
         ("heads.cells", "heads.NAME.lr_scale "),

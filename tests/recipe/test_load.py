@@ -50,7 +50,7 @@ def test_values_defaults_and_name(tmp_path: Path) -> None:
     ("line", "parts"),
     [
         ("  epohs: 4", ["unknown key 'training.epohs'", "did you mean 'training.epochs'?"]),
-        ("  batch_size: 0", ["training.batch_size: got 0", "a whole number at least 1"]),
+        ("  batch_size: 0", ["training.batch_size: got 0", "a whole number from 1 to 65536"]),
         ("  batch_size: '8'", ['training.batch_size: got "8"', "a whole number"]),
         ("  batch_size: 8.5", ["training.batch_size: got 8.5", "a whole number"]),
         ("  batch_size: true", ["training.batch_size: got true", "a whole number"]),

@@ -226,7 +226,7 @@ def _decode_segments(
         for row in range(tile.top // rows, -(-(tile.top + tile.height) // rows))
         for column in range(tile.left // columns, -(-(tile.left + tile.width) // columns))
     ]
-    read = tiff.filehandle.read_segments(
+    read: Any = tiff.filehandle.read_segments(
         [page.dataoffsets[i] for i in segment_indices],
         [page.databytecounts[i] for i in segment_indices],
         indices=segment_indices,

@@ -38,8 +38,14 @@ from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Channels = Annotated[int, Field(ge=1, le=2048)]
+Bins = Annotated[int, Field(ge=1, le=64)]
 Pixels = Annotated[float, Field(gt=0)]
+Shapes = Annotated[tuple[Pixels, ...], Field(max_length=16)]
+MAX_BOX_HEAD = 1_000_000
+"""Largest `roi_output_size`² x `box_head_channels`; torchvision has 50,176. The first layer of the
+box head has this many weights per channel of the pyramid."""
 
 PYRAMID_LEVELS = ("P2", "P3", "P4", "P5", "P6")
 
@@ -74,8 +80,18 @@ class FasterRCNNOptions(HeadOptions):
         box_loss: Box loss of both stages: `smooth_l1` on offsets or `giou` on boxes.
     """
 
-    anchor_sizes: tuple[Pixels | tuple[Pixels, ...], ...] = (32, 64, 128, 256, 512)
-    aspect_ratios: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    anchor_sizes: tuple[Pixels | Annotated[tuple[Pixels, ...], Field(max_length=16)], ...] = (
+        32,
+        64,
+        128,
+        256,
+        512,
+    )
+    aspect_ratios: Annotated[tuple[Pixels, ...], Field(min_length=1, max_length=16)] = (
+        0.5,
+        1.0,
+        2.0,
+    )
     score_threshold: Fraction = 0.05
     nms_iou: Fraction = 0.5
     detections_per_image: Count = 100
@@ -90,11 +106,11 @@ class FasterRCNNOptions(HeadOptions):
     roi_positive_fraction: Fraction = 0.25
     roi_fg_iou: Fraction = 0.5
     roi_bg_iou: Fraction = 0.5
-    roi_output_size: Count = 7
-    roi_sampling_ratio: Count = 2
-    box_head_channels: Count = 1024
+    roi_output_size: Bins = 7
+    roi_sampling_ratio: Annotated[int, Field(ge=1, le=16)] = 2
+    box_head_channels: Annotated[int, Field(ge=1, le=4096)] = 1024
     box_head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    pyramid_channels: Count = 256
+    pyramid_channels: Channels = 256
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
 
     @model_validator(mode="after")
@@ -105,6 +121,15 @@ class FasterRCNNOptions(HeadOptions):
         ):
             if low > high:
                 raise ValueError(f"{stage}_bg_iou ({low}) must not exceed {stage}_fg_iou ({high})")
+        return self
+
+    @model_validator(mode="after")
+    def _check_size_of_box_head(self) -> FasterRCNNOptions:
+        if self.roi_output_size**2 * self.box_head_channels > MAX_BOX_HEAD:
+            raise ValueError(
+                f"roi_output_size ({self.roi_output_size}) squared times box_head_channels "
+                f"({self.box_head_channels}) must be at most {MAX_BOX_HEAD:,}"
+            )
         return self
 
     @property

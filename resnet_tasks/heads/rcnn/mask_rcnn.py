@@ -16,7 +16,7 @@ from torch import Tensor
 
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.foreign_weights import ForeignWeights
-from resnet_tasks.heads.rcnn.faster_rcnn import Count, FasterRCNN, FasterRCNNOptions
+from resnet_tasks.heads.rcnn.faster_rcnn import Bins, Channels, FasterRCNN, FasterRCNNOptions
 from resnet_tasks.heads.rcnn.foreign_weights import TorchvisionMaskDetector
 from resnet_tasks.heads.rcnn.mask_branch import MaskHead, MaskRoiHeads, crop_masks
 from resnet_tasks.heads.rcnn.roi import RoiHeads
@@ -34,9 +34,14 @@ class MaskRCNNOptions(FasterRCNNOptions):
         mask_predictor_channels: Channels of the upsampled map before the last layer.
     """
 
-    mask_roi_output_size: Count = 14
-    mask_head_channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256, 256, 256)
-    mask_predictor_channels: Count = 256
+    mask_roi_output_size: Bins = 14
+    mask_head_channels: Annotated[tuple[Channels, ...], Field(min_length=1, max_length=16)] = (
+        256,
+        256,
+        256,
+        256,
+    )
+    mask_predictor_channels: Channels = 256
 
 
 @register_head("mask_rcnn")

@@ -46,10 +46,10 @@ class FPNOptions(SemanticOptions):
     """
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    pyramid_channels: Annotated[int, Field(ge=1)] = 256
+    pyramid_channels: Annotated[int, Field(ge=1, le=2048)] = 256
     # At least 64: a group norm needs more than one value per group, and C5 of a small image has
     # only one cell.
-    segmentation_channels: Annotated[int, Field(ge=64, multiple_of=32)] = 128
+    segmentation_channels: Annotated[int, Field(ge=64, le=2048, multiple_of=32)] = 128
     merge: Literal["add", "cat"] = "add"
 
 

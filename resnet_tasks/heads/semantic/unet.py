@@ -36,7 +36,7 @@ from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
-Channels = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, Field(ge=1, le=2048)]
 
 
 class UNetOptions(SemanticOptions):

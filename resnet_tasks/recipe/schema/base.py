@@ -10,7 +10,13 @@ from resnet_tasks.options import DescribedModel
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Window = Annotated[int, Field(ge=64, multiple_of=32)]
+Window = Annotated[int, Field(ge=64, le=16_384, multiple_of=32)]
+Channels = Annotated[int, Field(ge=1, le=2048)]
+"""Number of channels of a convolution, at most that of C5 in the largest ResNets."""
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Number = Annotated[int, Field(ge=0, le=1_000_000)]
+"""Number of repetitions; those that allow 0 mean none by it."""
+PositiveNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 Overlap = Annotated[float, Field(ge=0, le=0.9)]
 
 

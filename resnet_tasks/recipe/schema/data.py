@@ -46,7 +46,7 @@ class FoldsRecipe(RecipeModel):
             recorded yet.
     """
 
-    count: Annotated[int, Field(ge=2)]
+    count: Annotated[int, Field(ge=2, le=1000)]
     held_out: Annotated[int, Field(ge=0)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     digest: str | None = None
@@ -70,8 +70,8 @@ class ResizeRecipe(RecipeModel):
         keep_ratio: Whether to fit the image inside the box. Otherwise it is stretched to the box.
     """
 
-    height: Annotated[int, Field(ge=32)]
-    width: Annotated[int, Field(ge=32)]
+    height: Annotated[int, Field(ge=32, le=16_384)]
+    width: Annotated[int, Field(ge=32, le=16_384)]
     keep_ratio: bool = True
 
 
@@ -203,7 +203,7 @@ class DataRecipe(RecipeModel):
     test: tuple[SourceRecipe, ...] = ()
     folds: FoldsRecipe | None = None
     resize: ResizeRecipe | None = None
-    scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = ()
+    scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = Field((), max_length=1000)
     tiles: TilesRecipe | None = None
     intensity: IntensityRecipe = IntensityRecipe()
     channels: Annotated[int, Field(ge=1, le=64)] = 3
@@ -213,7 +213,7 @@ class DataRecipe(RecipeModel):
     unreadable_images: Literal["stop", "skip"] = "stop"
     unreadable_images_limit: Annotated[float, Field(gt=0, le=1)] = 0.01
     cache: bool | Literal["auto"] = "auto"
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = "auto"
     max_pixels: Annotated[int, Field(ge=1)] = 178_956_970
     allow_leaks: bool = False
 

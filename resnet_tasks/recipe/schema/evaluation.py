@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from resnet_tasks.recipe.schema.base import Fraction, Overlap, RecipeModel, Window
+from resnet_tasks.recipe.schema.base import BatchSize, Fraction, Overlap, RecipeModel, Window
 
 
 class SlidingRecipe(RecipeModel):
@@ -44,8 +44,8 @@ class EvaluationRecipe(RecipeModel):
 
     best: str | None = None
     best_per_head: bool = False
-    batch_size: Annotated[int, Field(ge=1)] | None = None
+    batch_size: BatchSize | None = None
     backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
-    resamples: Annotated[int, Field(ge=0)] = 1000
+    resamples: Annotated[int, Field(ge=0, le=100_000)] = 1000
     sliding: SlidingRecipe | None = None
     extra: dict[str, dict[str, dict[str, Any] | None]] = Field({})

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from resnet_tasks.recipe.schema.base import RecipeModel
+from resnet_tasks.recipe.schema.base import Channels, RecipeModel
 
 Blocks = Annotated[int, Field(ge=1, le=512)]
 Options = Annotated[
@@ -101,7 +101,7 @@ class PyramidRecipe(RecipeModel):
             `convolved`: P6 and P7 with weights (RetinaNet, FCOS).
     """
 
-    channels: Annotated[int, Field(ge=1)] = 256
+    channels: Channels = 256
     extra_levels: Literal["pooled", "convolved"] = "pooled"
 
 

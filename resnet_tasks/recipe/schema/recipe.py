@@ -63,11 +63,17 @@ class Recipe(RecipeModel):
     backbone: BackboneRecipe = BackboneRecipe()
     model_weights: str | ModelWeightsRecipe | None = None
     pyramid: PyramidRecipe | None = None
-    heads: Annotated[dict[str, HeadRecipe], Field(min_length=1), AfterValidator(with_head_names)]
-    combine: Annotated[dict[str, CombinerRecipe], AfterValidator(with_head_names)] = Field({})
+    heads: Annotated[
+        dict[str, HeadRecipe],
+        Field(min_length=1, max_length=64),
+        AfterValidator(with_head_names),
+    ]
+    combine: Annotated[
+        dict[str, CombinerRecipe], Field(max_length=64), AfterValidator(with_head_names)
+    ] = Field({})
     extend: ExtendRecipe | None = None
     augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
-        (), json_schema_extra=_allow_preset_name
+        (), max_length=1000, json_schema_extra=_allow_preset_name
     )
     training: TrainingRecipe = TrainingRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()

@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from resnet_tasks.number_formats import Count
-from resnet_tasks.recipe.schema.base import Fraction, Positive, RecipeModel
+from resnet_tasks.recipe.schema.base import (
+    BatchSize,
+    Fraction,
+    Number,
+    Positive,
+    PositiveNumber,
+    RecipeModel,
+)
 
 
 class UnfreezeRecipe(RecipeModel):
@@ -19,7 +26,7 @@ class UnfreezeRecipe(RecipeModel):
         frozen_stages: Value of `backbone.frozen_stages` after the change.
     """
 
-    epoch: Annotated[int, Field(ge=1)]
+    epoch: PositiveNumber
     frozen_stages: Annotated[int, Field(ge=0, le=4)]
 
 
@@ -64,9 +71,9 @@ class TrainingRecipe(RecipeModel):
             most 1 % of the steps. Either way the step is saved for `resnet-tasks replay`.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 30
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    accumulation: Annotated[int, Field(ge=1)] = 1
+    epochs: PositiveNumber = 30
+    batch_size: BatchSize = 8
+    accumulation: PositiveNumber = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 1e-3
     backbone_lr_scale: Annotated[float, Field(ge=0)] = 1.0
@@ -82,14 +89,14 @@ class TrainingRecipe(RecipeModel):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    evaluate_every: Annotated[int, Field(ge=0)] = 1
-    patience: Annotated[int, Field(ge=1)] | None = None
+    evaluate_every: Number = 1
+    patience: PositiveNumber | None = None
     checkpoint_minutes: Positive = 10.0
     device: str = "auto"
     deterministic: bool = True
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     balancing: str = "fixed"
-    log_gradient_conflict: Annotated[int, Field(ge=0)] = 0
+    log_gradient_conflict: Number = 0
     non_finite: Literal["stop", "skip"] = "stop"
 
     @model_validator(mode="after")

@@ -80,7 +80,7 @@ def test_refuses_a_dilated_level_and_says_what_it_takes() -> None:
     [
         ({"merge": "max"}, "merge: got 'max'; allowed is one of 'add', 'cat'"),
         ({"segmentation_channels": 100}, "segmentation_channels: got 100; .*a multiple of 32"),
-        ({"segmentation_channels": 32}, "segmentation_channels: got 32; .* at least 64"),
+        ({"segmentation_channels": 32}, "segmentation_channels: got 32; .* from 64 to 2048"),
         ({"dropout": 1.0}, "dropout: got 1.0; .*below 1"),
         ({"norm": "batch"}, "norm is not an option"),
     ],
