@@ -6,9 +6,11 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,24 @@ from resnet_tasks.cli import app
 from tests.support.half_bright import write_recipe, write_split
 
 CLASSES = ("granular [/b]", "[red]cell", "[link=x]z\u200bq\u202e:cat:")
+NAMES = (
+    "[/b] x",
+    "\x1b[31mred\x9b2J",
+    "a\nb\u2028c",
+    "\u202egnp.exe",
+    "../../evil",
+    "/etc/passwd",
+    "<script>alert(1)</script> **bold** [l](http://x)",
+    "-rf",
+    "--out",
+    "x" * 250,
+    "...",
+    "   ",
+    "a\0b",
+    "\ud800",
+    "con",
+    "=cmd|' /C'!A0",
+)
 FOLDER = "data\x1b[31m [red]\x9b2J\u202e"
 ROOT = Path(resnet_tasks.__file__).parents[1]
 PRINTERS = {
@@ -75,6 +95,43 @@ def test_names_in_the_data_commands(dataset: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["class", "file"])
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_hostile_names_end_in_no_traceback(name: str, kind: str, tmp_path: Path) -> None:
+    """Commands succeed or end with one sentence, and write only below their outputs."""
+    folder = tmp_path / "a" / "b" / "c"
+    folder.mkdir(parents=True)
+    write_split(folder / "a.json", {"im": [(1, 0.5, 0.0, 1.0, 1.0)], "no": []})
+    content = json.loads((folder / "a.json").read_text())
+    content["info"] = {"description": name, "contributor": name}
+    if kind == "class":
+        content["categories"][0].update(name=name, supercategory=name)
+    else:
+        content["images"][0]["file_name"] = f"{name}.png"
+        with suppress(OSError, ValueError):
+            (folder / "im.png").rename(folder / f"{name}.png")
+    annotations = folder / "a.json"
+    annotations.write_text(json.dumps(content))
+    out = tmp_path / "out"
+    present = set(tmp_path.rglob("*"))
+    for arguments in (
+        ("check", annotations, "--read-images"),
+        ("check", annotations, "--fix", out / "fixed.json"),
+        ("stats", annotations),
+        ("split", annotations, "--out", out / "split"),
+        ("convert", "coco", folder, out / "coco"),
+        ("export", "voc", annotations, out / "voc"),
+        ("export", "yolo", annotations, out / "yolo"),
+    ):
+        result = CliRunner().invoke(app, ["data", *map(str, arguments)])
+        assert result.exit_code in (0, 1, 2), result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit), arguments
+        require_plain(result.output)
+    written = set(tmp_path.rglob("*")) - present
+    assert all(path == out or out in path.parents for path in written), written
+
+
+@pytest.mark.slow
 def test_names_in_the_commands_of_a_run(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +157,17 @@ def test_names_in_the_commands_of_a_run(
     run("compare", folder, folder, "--out", tmp_path / "[b]\x1b[2J.html")
     run("benchmark", recipe)
     run("lr-find", recipe)
+    run("export", folder, "--out", tmp_path / "[b]\x1b[2Jexport")
+    run("replay", folder, code=2)
+    run("pull", "lab/[/b]\x1b[31m", "--out", tmp_path / "[b]\x1b", code=2)
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for name in ("-rf", "..", "x" * 250, "[b]", "\x1b[31m", "a\nb", "\u202egnp", "<b>&", "   "):
+        shutil.copy(next(dataset.glob("*.png")), inputs / f"{name}.png")
+    present = set(tmp_path.rglob("*"))
+    run("predict", folder, inputs, "--out", tmp_path / "predicted")
+    written = set(tmp_path.rglob("*")) - present
+    assert all(tmp_path / "predicted" in (path, *path.parents) for path in written), written
     card = run("push", folder, "lab/x", "--dry-run")
     assert "cell" in card
     (folder / "classes.json").write_text('{"\\u001b[31m')
