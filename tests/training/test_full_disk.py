@@ -122,7 +122,7 @@ COMMANDS_ON_DISK = """
 set -u
 mount -t tmpfs tmpfs {disk}
 run() {{
-    mount -o remount,size=$1 {disk}
+    mount -t tmpfs -o remount,size=$1 tmpfs {disk}  # in full: the short form needs root
     shift
     "{python}" -m resnet_tasks finetune "$@" --data-root {data}
     echo "ended with $?"
