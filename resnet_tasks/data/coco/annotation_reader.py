@@ -13,6 +13,7 @@ from resnet_tasks.data.coco.field_values import (
     find,
     format_value,
     generate_new_ids,
+    has_lost_number,
     is_box,
     is_finite,
     is_id,
@@ -218,6 +219,8 @@ class AnnotationReader:
                 return None
             findings.add("missing_bbox", record.id, annotation_id)
             raw = compute_bounding_box(segmentation, record.height, record.width)
+        if has_lost_number(raw):
+            raw = [math.nan if number is None else number for number in raw]
         if not is_box(raw):
             return _SKIPPED_BOX  # `_find_format_faults` reports it
         x, y, width, height = raw
@@ -282,7 +285,7 @@ def _find_format_faults(raw: dict[str, Any]) -> list[str]:
     crowd, box, area = raw.get("iscrowd"), raw.get("bbox"), raw.get("area")
     if crowd is not None and crowd not in (0, 1):
         faults.append(f"iscrowd {format_value(crowd)}; allowed: 0, 1")
-    if box is not None and box != [] and not is_box(box):
+    if box is not None and box != [] and not is_box(box) and not has_lost_number(box):
         faults.append(f"bbox {format_value(box)}, it must be four numbers [x, y, width, height]")
     if faults and area is not None and type(area) not in (int, float):
         faults.append(f"area {format_value(area)}, it must be a number")

@@ -52,6 +52,18 @@ def is_box(value: object) -> TypeGuard[Xywh]:
     )
 
 
+def has_lost_number(value: object) -> bool:
+    """Return whether `value` is a box with null for a number.
+
+    JSON has neither NaN nor infinity. Programs, this package among them, write null instead.
+    """
+    return (
+        isinstance(value, list | tuple)
+        and None in value
+        and is_box([0 if number is None else number for number in value])
+    )
+
+
 def clip_to_image(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of a box clipped to the image."""
     x, y, width, height = box

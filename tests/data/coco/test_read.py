@@ -244,12 +244,13 @@ def test_box_comes_from_run_lengths(tmp_path: Path) -> None:
         ([1, 2, 4, -1], "empty_box", "width and height must be above 0"),
         ([1, 2, math.nan, 4], "non_finite_box", "must be finite"),
         ([math.inf, 2, 3, 4], "non_finite_box", "must be finite"),
+        ([1, None, 3, 4], "non_finite_box", "annotation 11 of image 7 (bbox [1, nan, 3, 4]"),
         ([20, 2, 3, 4], "box_outside", "the image is 20 x 10"),
         ([1, -4, 3, 4], "box_outside", "completely outside"),
     ],
 )
 def test_unusable_boxes_are_left_out_by_id(
-    tmp_path: Path, box: list[float], kind: str, said: str
+    tmp_path: Path, box: list[float | None], kind: str, said: str
 ) -> None:
     content = small(bbox=box)
     content["annotations"].append({**SMALL["annotations"][0], "id": 12})

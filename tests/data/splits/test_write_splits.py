@@ -290,3 +290,21 @@ def test_an_unknown_criterion_is_not_a_key(tmp_path: Path) -> None:
     assert "--by clas is none of random, class, group, group-class, and " in text
     assert "no image record has the key 'clas'; keys of the records: " in text
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_a_file_with_infinite_boxes_can_be_read(tmp_path: Path) -> None:
+    """JSON has no infinity, so that parts have null in its place."""
+    images = [{"id": i, "file_name": f"{i}.png", "height": 10, "width": 20} for i in range(1, 5)]
+    box = {"category_id": 1, "iscrowd": 0, "area": 4}
+    annotations = [
+        {**box, "id": i, "image_id": i, "bbox": [1, float("inf"), 2, 2] if i == 2 else [1, 1, 2, 2]}
+        for i in range(1, 5)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    split_file(tmp_path / "all.json", tmp_path / "parts", SplitPlan((0.5, 0.5), names=("a", "b")))
+    parts = [read_coco(tmp_path / "parts" / f"{name}.json") for name in "ab"]
+    assert sorted(a.id for part in parts for some in part.annotations.values() for a in some) == (
+        [1, 3, 4]
+    )
+    assert [problem.kind for part in parts for problem in part.problems] == ["non_finite_box"]
