@@ -144,9 +144,11 @@ def _describe_range(node: Schema) -> str:
         "exclusiveMaximum": "below",
         "multipleOf": "a multiple of",
     }
+    limits = []
     if "minimum" in node and "maximum" in node:
-        return f" from {_format(node['minimum'])} to {_format(node['maximum'])}"
-    limits = [f"{name} {_format(node[key])}" for key, name in limit_names.items() if key in node]
+        limits.append(f"from {_format(node['minimum'])} to {_format(node['maximum'])}")
+        node = {"multipleOf": node["multipleOf"]} if "multipleOf" in node else {}
+    limits += [f"{name} {_format(node[key])}" for key, name in limit_names.items() if key in node]
     return " " + " and ".join(limits) if limits else ""
 
 

@@ -48,6 +48,10 @@ def test_a_value_selects_the_branch_of_its_type() -> None:
     ("node", "sentence"),
     [
         ({"type": "integer", "minimum": 0, "maximum": 5}, "a whole number from 0 to 5"),
+        (
+            {"type": "integer", "minimum": 64, "maximum": 128, "multipleOf": 32},
+            "a whole number from 64 to 128 and a multiple of 32",
+        ),
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "a number above 0 and at most 1"),
         (
             {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**32},

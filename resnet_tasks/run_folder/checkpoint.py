@@ -96,12 +96,28 @@ def _write_files(
     metadata = {VERSION_KEY: str(WEIGHTS.version)}
     names = {} if ema is None else {_AVERAGED_KEY: _AVERAGED_FILE}
     save_file(_detach_weights(model), partial / "model.safetensors", metadata | names)
+    _sort_metadata(partial / "model.safetensors")
     if ema is not None:
         save_file(_detach_weights(ema), partial / _AVERAGED_FILE, metadata)
     if state is not None:
         torch.save(STATE.add_version(state), partial / "state.pt")
     for file in partial.iterdir():
         sync_file(file)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, so that equal weights give files of equal bytes.
+
+    The package writes the keys in random order. They and their values contain neither commas nor
+    braces, and come first in the header.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+        start = header.index(b"{", header.index(b"{") + 1) + 1
+        entries = header[start : header.index(b"}")].split(b",")
+        file.seek(8 + start)
+        file.write(b",".join(sorted(entries)))
 
 
 def _detach_weights(weights: Mapping[str, Tensor]) -> Weights:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from resnet_tasks.errors import RunError
@@ -78,6 +79,18 @@ def test_weights_that_are_not_finite_are_rejected(value: float, tmp_path: Path) 
     save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=broken, state=TRAINING_STATE)
     with pytest.raises(RunError, match=r"ema\.safetensors has values that are not finite"):
         load_checkpoint(tmp_path / "last")
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    """The safetensors package writes metadata in random order."""
+    contents = set()
+    for _ in range(20):
+        save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=WEIGHTS)
+        contents.add((tmp_path / "last/model.safetensors").read_bytes())
+    assert len(contents) == 1
+    with safe_open(tmp_path / "last/model.safetensors", "pt") as tensors:
+        expected = {"averaged_weights": "ema.safetensors", "format_version": "1"}
+        assert tensors.metadata() == expected
 
 
 def test_missing_averaged_weights_are_not_replaced_by_the_trained_ones(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_copy_with_other_dates_is_the_same(tmp_path: Path) -> None:
     assert [len(text) for text in (before.annotations, before.images, before.label_maps)] == [
         *(64, 3 * 2 * DIGEST_BYTES, 2 * 2 * DIGEST_BYTES),
     ]
-    assert FileFingerprint.from_json(json.loads(json.dumps(before.to_json()))) == before
+    assert FileFingerprint(**json.loads(json.dumps(before.to_json()))) == before
 
 
 @pytest.mark.parametrize(
