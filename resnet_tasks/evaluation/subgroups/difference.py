@@ -18,7 +18,7 @@ class StandardError:
     """Standard error of a metric.
 
     Attributes:
-        value: Standard deviation of the metric over resampled datasets.
+        value: Standard deviation of the metric over datasets of the same size.
         units: Number of images, or of groups that are drawn as a whole, at least 2.
     """
 
@@ -28,8 +28,7 @@ class StandardError:
     @property
     def unit_variance(self) -> float:
         """Variance between units of a mean with this error."""
-        # The bootstrap divides the variance by the number of units, not by one less.
-        return self.value**2 * self.units**2 / (self.units - 1)
+        return self.value**2 * self.units
 
 
 def compute_half_width(first: StandardError, second: StandardError, level: float) -> float:

@@ -108,6 +108,22 @@ def test_a_subgroup_far_below_is_a_warning() -> None:
     assert worst.main.interval[0] < 0.7 < worst.main.interval[1]
 
 
+@pytest.mark.parametrize("number", [10, 11, 21, 101])
+def test_standard_error_of_a_mean(number: int) -> None:
+    """Its square is the variance between images divided by their number, also of an odd number."""
+    values = np.random.default_rng(number).normal(0.7, 0.1, number)
+    found = evaluate(
+        {"A": values.tolist(), "B": alternate(0.7, 0.1, 10)}, bootstrap=Bootstrap(20_000)
+    )
+    comparison = next(result.comparison for result in found.results if result.name == "A")
+    assert comparison is not None
+    assert comparison.errors is not None
+    error = comparison.errors[0]
+    # The variance of 20,000 normal values has a relative standard error of sqrt(2 / 20,000) = 1 %.
+    assert error.value**2 / (values.var(ddof=1) / number) == pytest.approx(1, abs=0.03)
+    assert error.unit_variance / values.var(ddof=1) == pytest.approx(1, abs=0.03)
+
+
 @pytest.mark.parametrize(
     ("low", "number", "expected"),
     [

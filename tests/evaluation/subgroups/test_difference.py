@@ -11,8 +11,8 @@ from resnet_tasks.evaluation.subgroups.difference import StandardError, compute_
 
 
 def estimate(values: NDArray[np.float64]) -> StandardError:
-    """Return the standard error to which the bootstrap of the mean converges."""
-    return StandardError(float(values.std() / len(values) ** 0.5), len(values))
+    """Return the standard error of the mean."""
+    return StandardError(float(values.std(ddof=1) / len(values) ** 0.5), len(values))
 
 
 @pytest.mark.parametrize(("spreads", "equal_var"), [((3.0, 0.5), False), ((0.5, 3.0), True)])
