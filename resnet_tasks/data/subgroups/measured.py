@@ -141,20 +141,32 @@ def _split_into_thirds(
     """Divide images into the lowest, middle and highest third of a value.
 
     Images with equal values are never separated. If more than a third of them has the same value,
-    the middle third consists of these images.
+    the middle third consists of these images. If two values are that frequent, the lowest third
+    ends with one of them, and the highest third starts with the other. Without equal values, the
+    thirds differ by at most one image.
     """
     low_name, middle_name, high_name = names
-    if not len(values):
+    number = len(values)
+    if not number:
         return [], ""
-    low = float(np.quantile(values, 1 / 3, method="lower"))
-    high = float(np.quantile(values, 2 / 3, method="higher"))
-    is_low, is_high = (
-        (values <= low, values >= high) if low < high else (values < low, values > high)
-    )
-    groups = np.where(is_low, low_name, np.where(is_high, high_name, middle_name)).tolist()
-    low_text, high_text = number_format.format(low), number_format.format(high)
-    if values.min() == values.max():
-        return groups, f"{Count(len(values)):image has} the same value ({low_text} {unit})"
-    if low < high:
-        return groups, f"{low_name} up to {low_text}, {high_name} from {high_text} ({unit})"
-    return groups, f"{low_name} below {low_text}, {high_name} above it ({unit})"
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) == 1:
+        text = number_format.format(distinct[0])
+        return [middle_name] * number, f"{Count(number):image has} the same value ({text} {unit})"
+    frequent = distinct[3 * counts > number]
+    if len(frequent) == 1:
+        is_low, is_high = values < frequent[0], values > frequent[0]
+        middle_text = number_format.format(frequent[0])
+        limits = f"{low_name} below {middle_text}, {high_name} above it ({unit})"
+    else:
+        if len(frequent) == 2:
+            low, high = frequent
+        else:
+            # The lowest third ends after the value whose rank is nearest to a third of the images.
+            ends = np.cumsum(counts)
+            low = distinct[np.abs(3 * ends - number).argmin()]
+            high = distinct[np.abs(3 * ends - 2 * number).argmin() + 1]
+        is_low, is_high = values <= low, values >= high
+        low_text, high_text = number_format.format(low), number_format.format(high)
+        limits = f"{low_name} up to {low_text}, {high_name} from {high_text} ({unit})"
+    return np.where(is_low, low_name, np.where(is_high, high_name, middle_name)).tolist(), limits

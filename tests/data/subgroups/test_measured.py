@@ -37,6 +37,9 @@ def test_images_of_one_size_are_not_divided() -> None:
         ([1, 1, 9, 9], ["small", "small", "large", "large"]),
         ([1, 4, 4, 4, 9], ["small", "medium", "medium", "medium", "large"]),
         ([4, 4, 4, 4, 9], ["medium", "medium", "medium", "medium", "large"]),
+        ([1, 1, 9], ["medium", "medium", "large"]),
+        ([1, 2, 2, 2, 7, 7, 7], ["small"] * 4 + ["large"] * 3),
+        ([1, 2, 2, 3, 3, 4], ["small", "medium", "medium", "large", "large", "large"]),
         ([9, 1, 4], ["large", "small", "medium"]),
         ([3], ["medium"]),
     ],
@@ -44,6 +47,37 @@ def test_images_of_one_size_are_not_divided() -> None:
 def test_equal_sizes_stay_together(pixels: list[int], expected: list[str]) -> None:
     names, _ = split_by_size(np.asarray([[1, number] for number in pixels]))
     assert names == expected
+
+
+@pytest.mark.parametrize("number", range(3, 21))
+def test_thirds_of_distinct_sizes_are_even(number: int) -> None:
+    pixels = np.random.default_rng(number).permutation(number) + 1
+    names, _ = split_by_size(np.stack([np.ones_like(pixels), pixels], axis=1))
+    in_order = [names[i] for i in np.argsort(pixels)]
+    counts = [names.count(name) for name in ("small", "medium", "large")]
+    assert in_order == ["small"] * counts[0] + ["medium"] * counts[1] + ["large"] * counts[2]
+    assert sum(counts) == number
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("number", range(3, 21))
+def test_thirds_of_random_ties(number: int) -> None:
+    rng = np.random.default_rng(number)
+    for _ in range(50):
+        pixels = rng.integers(1, rng.integers(2, 10), number)
+        names, _ = split_by_size(np.stack([np.ones_like(pixels), pixels], axis=1))
+        thirds = {value: {names[i] for i in np.flatnonzero(pixels == value)} for value in pixels}
+        assert all(len(found) == 1 for found in thirds.values())
+        order = [("small", "medium", "large").index(*thirds[value]) for value in sorted(thirds)]
+        assert order == sorted(order)
+        frequent = [value for value in sorted(thirds) if 3 * (pixels == value).sum() > number]
+        if len(frequent) == 1:
+            assert thirds[frequent[0]] == {"medium"}
+            assert names.count("medium") == (pixels == frequent[0]).sum()
+        elif frequent:
+            assert [thirds[value] for value in frequent] == [{"small"}, {"large"}]
+        else:
+            assert set(names) == {"small", "medium", "large"}
 
 
 def test_brightness_by_hand() -> None:
