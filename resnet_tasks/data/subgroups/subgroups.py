@@ -24,7 +24,7 @@ from resnet_tasks.data.subgroups.measured import (
     split_by_color,
     split_by_size,
 )
-from resnet_tasks.errors import DataError, format_allowed
+from resnet_tasks.errors import DataError, format_allowed, shorten_name
 from resnet_tasks.number_formats import Count
 from resnet_tasks.registry import suggest_nearest
 
@@ -32,6 +32,8 @@ UNKNOWN = "unknown"
 """Subgroup of the images without a value."""
 MAX_SUBGROUPS = 50
 """Maximum number of subgroups: more values identify images instead of dividing them."""
+MAX_SUGGESTED = 200
+"""Maximum number of characters of a key that a message contains in full."""
 MEASURED = {
     "image:size": "thirds of the images by their number of pixels",
     "image:brightness": "thirds of the images by their mean brightness",
@@ -194,7 +196,7 @@ def _format_value(value: Any, record: ImageRecord, key: str) -> str | None:
         nested = [f"{key}.{name}" for name in value]
         raise DataError(
             f"the key {key!r} of image {record.id!r} is an object; pass one of its keys: "
-            f"{format_allowed(nested) or 'it has none'}"
+            f"{format_allowed(map(shorten_name, nested))}"
         )
     if isinstance(value, list | tuple):
         raise DataError(
@@ -211,10 +213,12 @@ def _format_value(value: Any, record: ImageRecord, key: str) -> str | None:
 
 def _build_unknown_key_error(key: str, records: Sequence[ImageRecord], source: str) -> DataError:
     keys = list_attributes(records)
-    known = [*keys, *MEASURED]
+    # A longer key is not a misspelled one, and too long for a message.
+    known = [name for name in (*keys, *MEASURED) if len(name) <= MAX_SUGGESTED]
     return DataError(
-        f"{source}: no image record has the key {key!r}; keys of the records: "
-        f"{format_allowed(keys) or 'none'}; measured on the images: {', '.join(MEASURED)}"
+        f"{source}: no image record has the key {shorten_name(key, MAX_SUGGESTED)!r}; keys of the "
+        f"records: {format_allowed(map(shorten_name, keys))}; measured on the images: "
+        f"{', '.join(MEASURED)}"
         f"{suggest_nearest(key, known)}"
     )
 
@@ -224,7 +228,7 @@ def list_attributes(records: Sequence[ImageRecord]) -> list[str]:
     counts: Counter[str] = Counter()
     for record in records:
         counts.update(_iter_keys(record.extra))
-        counts.update(["group"] if record.group is not None else [])
+        counts.update(name for name in _FIELDS if getattr(record, name) is not None)
     return [key for key, _ in counts.most_common()]
 
 

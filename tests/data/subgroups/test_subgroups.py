@@ -69,8 +69,9 @@ def test_measured_keys_do_not_collide_with_keys_of_records(tmp_path: Path) -> No
     [
         (
             "scaner",
-            r"keys of the records: scanner, site\.name, number, group; .* did you mean 'scanner'",
+            r"records: scanner, site\.name, number, height, width, file_name, group; .*'scanner'\?",
         ),
+        ("widht", "did you mean 'width'"),
         ("site", r"the key 'site' of image 0 is an object; pass one of its keys: site\.name"),
         ("tags", r"the key 'tags' of image 0 is a list; subgroups need text"),
         ("number", r"the key 'number' has 60 different values in 60 images, more than 50"),
@@ -84,6 +85,21 @@ def test_messages(tmp_path: Path, key: str, message: str) -> None:
     file = write_images(tmp_path, first, *second)
     with pytest.raises(DataError, match=message):
         find_subgroups([file], key)
+
+
+def test_records_without_other_keys_have_their_fields(tmp_path: Path) -> None:
+    file = write_images(tmp_path, {}, {})
+    with pytest.raises(DataError, match=r"keys of the records: height, width, file_name; measured"):
+        find_subgroups([file], "nosuch")
+    assert find_subgroups([file], "file_name").values == ("0.png", "1.png")
+
+
+def test_long_keys_are_short_in_messages(tmp_path: Path) -> None:
+    file = write_images(tmp_path, {"k" * 2_000_000: 1, "site": {"s" * 2_000_000: 1}})
+    for key in ("nosuch", "site", "k" * 1_999_999):
+        with pytest.raises(DataError, match=r"(kkk|sss)\.\.\.") as caught:
+            find_subgroups([file], key)
+        assert len(str(caught.value)) < 1000
 
 
 def test_long_values_that_differ_in_the_middle_stay_apart(tmp_path: Path) -> None:
