@@ -200,7 +200,7 @@ def evaluate(
         )
 
     from resnet_tasks.evaluation.metric_tables import build_metric_tables
-    from resnet_tasks.evaluation.subgroups.tables import build_subgroup_tables
+    from resnet_tasks.evaluation.subgroups.tables import print_subgroup_tables
     from resnet_tasks.runs.inference_options import InferenceOptions
     from resnet_tasks.runs.paired_comparison import EvaluationRequest, check_comparable
     from resnet_tasks.runtime.console import Console
@@ -234,7 +234,7 @@ def evaluate(
     for note in evaluation.resampling.notes if evaluation.resampling else ():
         console.print(f"note: {note}", markup=False, highlight=False)
     if subgroups is not None:
-        console.print(build_subgroup_tables(subgroups.evaluate(evaluation, folder)))
+        print_subgroup_tables(subgroups.evaluate(evaluation, folder), console)
     if paired_run is not None:
         _compare_with(paired_run, loaded_run, question, console)
     echo(f"written to {folder}")
@@ -320,11 +320,11 @@ def _evaluate_results(
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if divisions:
         from resnet_tasks.evaluation.results_files.subgroups import add_subgroups
-        from resnet_tasks.evaluation.subgroups.tables import build_subgroup_tables
+        from resnet_tasks.evaluation.subgroups.tables import print_subgroup_tables
 
         file_evaluation = add_subgroups(file_evaluation, divisions, bootstrap)
         assert file_evaluation.subgroups is not None, "just computed"
-        console.print(build_subgroup_tables(file_evaluation.subgroups))
+        print_subgroup_tables(file_evaluation.subgroups, console)
     if out is not None:
         write_report(file_evaluation, out, truth=truth, results=results, task=task)
         echo(f"written to {out}")

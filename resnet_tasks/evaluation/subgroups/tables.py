@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Group
 from rich.table import Table
 
 from resnet_tasks.errors import shorten_name
 from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.evaluation.subgroups.results import SubgroupMetrics, SubgroupResult
-from resnet_tasks.runtime.console import Text
+from resnet_tasks.runtime.console import Console, Text
 
 MAX_ROWS = 20
 """Maximum number of subgroups of a table; of more, the worst are shown."""
@@ -16,27 +15,28 @@ NAME_WIDTH = 30
 """Maximum number of characters of a subgroup's name."""
 
 
-def build_subgroup_tables(metrics: SubgroupMetrics) -> Group:
-    """Build one table per key and head, followed by notes and warnings.
+def print_subgroup_tables(metrics: SubgroupMetrics, console: Console) -> None:
+    """Print one table per key and head, followed by notes and warnings.
 
     Args:
         metrics: Metrics of all subgroups.
+        console: Console to print to. Notes and warnings are one line each, so that they can be
+            searched and copied.
     """
     tables: dict[tuple[str, str], list[SubgroupResult]] = {}
     for result in metrics.results:
         tables.setdefault((result.key, result.head), []).append(result)
-    parts: list[Text | Table] = []
     for (key, head), results in tables.items():
         metric = f"{head}/{results[0].main_metric}" if head else results[0].main_metric
         hidden = len(results) - MAX_ROWS
         selection = f"; {MAX_ROWS} of {len(results)}" if hidden > 0 else ""
-        parts += [
-            Text(f"{metric} by {key}, worst first{selection}", style="italic"),
-            _build_table(results[:MAX_ROWS]),
-        ]
-    parts += [Text(f"note: {note}") for note in metrics.notes]
-    parts += [Text(f"warning: {warning}", style="bold") for warning in metrics.warnings]
-    return Group(*parts)
+        title = Text(f"{metric} by {key}, worst first{selection}", style="italic")
+        console.print(title, soft_wrap=True)
+        console.print(_build_table(results[:MAX_ROWS]))
+    for note in metrics.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    for warning in metrics.warnings:
+        console.print(Text(f"warning: {warning}", style="bold"), soft_wrap=True)
 
 
 def _build_table(results: list[SubgroupResult]) -> Table:
