@@ -21,6 +21,7 @@ from resnet_tasks.files.torch_files import load_torch_file
 from resnet_tasks.number_formats import Count
 from resnet_tasks.run_folder.files import STATE, VERSION_KEY, WEIGHTS, RunFile
 from resnet_tasks.run_folder.read import (
+    MAX_VERSION,
     check_object,
     make_damage_error,
     make_read_error,
@@ -180,8 +181,9 @@ def require_weights_version(path: Path, file: RunFile = WEIGHTS) -> None:
             version = (tensors.metadata() or {}).get(VERSION_KEY, "1")
     except DAMAGED_WEIGHTS as error:
         raise _make_weights_error(path, file, error) from None
-    number = int(version) if version.isascii() and version.isdigit() else version
-    require_known_version(number, path, file)
+    # Longer texts are damage; `int` refuses those of thousands of digits with another error.
+    is_number = len(version) <= len(str(MAX_VERSION)) and version.isascii() and version.isdigit()
+    require_known_version(int(version) if is_number else version, path, file)
 
 
 def _make_weights_error(path: Path, file: RunFile, error: Exception) -> RunError:

@@ -112,6 +112,16 @@ def test_checkpoints_of_earlier_versions_tell_by_their_siblings(tmp_path: Path) 
         load_model_weights(run / "best")
 
 
+@pytest.mark.parametrize("version", ["9" * 5000, "00001", "-1", "x", "٣", ""])
+def test_a_version_that_is_not_a_small_number_is_damage(version: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last", model=WEIGHTS)
+    save_file(WEIGHTS, tmp_path / "last/model.safetensors", {"format_version": version})
+    message = r"model\.safetensors is damaged \(format_version must be a whole number from 1 to"
+    with pytest.raises(RunError, match=message) as raised:
+        load_model_weights(tmp_path / "last")
+    assert len(str(raised.value).removeprefix(str(tmp_path))) < 250
+
+
 def test_state_with_code_never_runs(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
