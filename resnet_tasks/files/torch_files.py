@@ -9,17 +9,19 @@ from typing import Any
 import torch
 
 from resnet_tasks.errors import get_first_line
+from resnet_tasks.files.regular_files import open_regular_file
 
 
 def load_torch_file(path: Path) -> Any:
     """Return the plain values and tensors of a file that `torch.save` wrote, on the CPU.
 
     Raises:
-        OSError: If the file cannot be opened.
+        OSError: If the file cannot be opened, or is no regular file, such as a pipe.
         pickle.UnpicklingError: If it is no pickle, or holds Python objects that could run code; the
             message of torch advises to run that code.
         ValueError: If it is damaged; the message has the reason.
     """
+    open_regular_file(path).close()
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError):

@@ -53,7 +53,7 @@ def load_recipe(
             line: file and line (or the override), key path, given value, allowed values and nearest
             match.
     """
-    path = find_recipe(ref)
+    path = _find_recipe(ref)
     if (problem := describe_file(path)) is not None:
         raise problem
     try:
@@ -70,6 +70,24 @@ def load_recipe(
     if trust_plugins:
         load_plugins(recipe, trust=True)
     return recipe
+
+
+def _find_recipe(ref: str | Path) -> Path:
+    """Return the file of a recipe; see `find_recipe`.
+
+    Raises:
+        RecipeError: If there is none, or `ref` is a pipe or another special file: a recipe is read
+            more than once.
+    """
+    try:
+        return find_recipe(ref)
+    except RecipeError:
+        if Path(ref).exists() and not Path(ref).is_dir():
+            raise RecipeError(
+                f"recipe {ref} cannot be read: it is a pipe or another special file, and a recipe "
+                "is read only from a regular file; save it as a file"
+            ) from None
+        raise
 
 
 def read_recipe_document(path: Path) -> YamlDocument:

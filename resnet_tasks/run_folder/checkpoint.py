@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.atomic import make_write_error, replace_folder, sync_file
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX
+from resnet_tasks.files.regular_files import open_regular_file
 from resnet_tasks.files.torch_files import load_torch_file
 from resnet_tasks.number_formats import Count
 from resnet_tasks.run_folder.files import STATE, VERSION_KEY, WEIGHTS, RunFile
@@ -177,8 +178,7 @@ def require_weights_version(path: Path, file: RunFile = WEIGHTS) -> None:
         RunError: If the file is damaged or was written by a newer version.
     """
     try:
-        with safe_open(path, "numpy") as tensors:
-            version = (tensors.metadata() or {}).get(VERSION_KEY, "1")
+        version = _read_metadata(path).get(VERSION_KEY, "1")
     except DAMAGED_WEIGHTS as error:
         raise _make_weights_error(path, file, error) from None
     # Longer texts are damage; `int` refuses those of thousands of digits with another error.
@@ -186,11 +186,21 @@ def require_weights_version(path: Path, file: RunFile = WEIGHTS) -> None:
     require_known_version(int(version) if is_number else version, path, file)
 
 
+def _read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file, which must be a regular file.
+
+    The package would wait for a writer of a pipe.
+    """
+    open_regular_file(path).close()
+    with safe_open(path, "numpy") as tensors:
+        return tensors.metadata() or {}
+
+
 def _make_weights_error(path: Path, file: RunFile, error: Exception) -> RunError:
     """Return the error for a safetensors file that cannot be read."""
     if isinstance(error, OSError):
         try:  # the package reports every file that it cannot open as one that does not exist
-            path.open("rb").close()
+            open_regular_file(path).close()
         except OSError as open_error:
             error = open_error
         return make_read_error(path, file, error)
@@ -262,8 +272,7 @@ def find_averaged_file(checkpoint: Path) -> Path | None:
 def _names_averaged_file(path: Path) -> bool:
     """Return whether a weights file names a file of averaged weights; False if it is damaged."""
     try:
-        with safe_open(path, "pt") as tensors:
-            return _AVERAGED_KEY in (tensors.metadata() or {})
+        return _AVERAGED_KEY in _read_metadata(path)
     except (SafetensorError, OSError):
         return False
 

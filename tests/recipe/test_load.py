@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_values_defaults_and_name(tmp_path: Path) -> None:
     assert recipe.training.learning_rate == TrainingRecipe().learning_rate
     assert list(recipe.heads) == ["cells", "boxes"]
     assert recipe.heads["cells"].options == {"dropout": 0.1}
+
+
+def test_a_pipe_in_place_of_a_recipe_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "recipe.yaml")
+    assert message(tmp_path / "recipe.yaml") == (
+        f"recipe {tmp_path / 'recipe.yaml'} cannot be read: it is a pipe or another special file, "
+        "and a recipe is read only from a regular file; save it as a file"
+    )
 
 
 @pytest.mark.parametrize(

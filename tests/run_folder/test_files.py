@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -144,6 +145,21 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, example: Example) 
     path.mkdir()
     message = find_message(example, tmp_path)
     assert f"{path} is a folder in place of a file; " in message, message
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
+def test_a_pipe_in_place_of_a_file_is_named(tmp_path: Path, example: Example) -> None:
+    """No command waits for a writer."""
+    example[2](tmp_path)
+    path = tmp_path / example[1]
+    path.unlink()
+    os.mkfifo(path)
+    message = find_message(example, tmp_path)
+    assert str(path) in message
+    if example[0].name == "stream.jsonl":  # `predict` opens it for writing
+        assert "cannot be written" in message
+    else:
+        assert re.search(r"cannot be read.*it is a .*pipe.*; ", message), message
 
 
 def _set_version(path: Path, file: RunFile) -> bool:
