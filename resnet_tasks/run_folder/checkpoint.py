@@ -273,7 +273,7 @@ def _names_averaged_file(path: Path) -> bool:
     """Return whether a weights file names a file of averaged weights; False if it is damaged."""
     try:
         return _AVERAGED_KEY in _read_metadata(path)
-    except (SafetensorError, OSError):
+    except DAMAGED_WEIGHTS:
         return False
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import write_text
+from resnet_tasks.run_folder import checkpoint
 from resnet_tasks.run_folder.checkpoint import load_checkpoint, load_model_weights, save_checkpoint
 from tests.support.run_files import TRAINING_STATE
 
@@ -120,6 +121,21 @@ def test_a_version_that_is_not_a_small_number_is_damage(version: str, tmp_path: 
     with pytest.raises(RunError, match=message) as raised:
         load_model_weights(tmp_path / "last")
     assert len(str(raised.value).removeprefix(str(tmp_path))) < 250
+
+
+@pytest.mark.parametrize(
+    "error", [SafetensorError("a"), OSError("a"), KeyError("a"), ValueError("a"), TypeError("a")]
+)
+def test_weights_with_any_damage_name_no_averaged_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=WEIGHTS)
+    (tmp_path / "last/ema.safetensors").unlink()
+    monkeypatch.setattr(checkpoint, "safe_open", fail)
+    assert checkpoint.find_averaged_file(tmp_path / "last") is None
 
 
 def test_state_with_code_never_runs(tmp_path: Path) -> None:
