@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,20 @@ def read_arrays(path: Path, file: RunFile, names: Sequence[str]) -> dict[str, ND
         RunError: If the file cannot be read, or lacks an array.
     """
     content = read_content(path, file)
+    if not (content.startswith(b"PK") and zipfile.is_zipfile(io.BytesIO(content))):
+        # NumPy takes other content for a pickle, and advises to load it unsafely.
+        reason = "it is not an NPZ file" if content else "it is empty"
+        raise make_damage_error(path, file, reason)
     try:
         archive = np.load(io.BytesIO(content), allow_pickle=False)
         return {name: _require_array(name, archive[name]) for name in names}
     except Exception as error:  # noqa: BLE001 - damaged archives raise errors of many classes
         if isinstance(error, KeyError):
             reason = f"it has no array {error.args[0]!r}"
+        elif "allow_pickle" in str(error):
+            reason = "it has Python objects, which are never loaded, in place of arrays"
         else:
-            reason = get_first_line(error) if content else "it is empty"
+            reason = get_first_line(error)
         raise make_damage_error(path, file, reason) from None
 
 

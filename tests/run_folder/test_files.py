@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import re
 import zipfile
 from collections.abc import Callable
@@ -114,6 +115,23 @@ def write_bytes_in_place_of_array(path: Path) -> None:
         archive.writestr("values", b"text")
 
 
+def write_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"about": "{}"}))
+
+
+def write_single_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def write_zip_without_first_entry(path: Path) -> None:
+    path.write_bytes(b"other" + path.read_bytes())
+
+
+def write_objects(path: Path) -> None:
+    np.savez(path, about=np.array([{}], dtype=object), values=np.zeros((1, 4)))
+
+
 def write_flat_images(path: Path) -> None:
     save_file({"0.images": torch.zeros(4, 4)}, path)
 
@@ -125,6 +143,10 @@ def write_flat_images(path: Path) -> None:
         ("operating_point.json", remove_point, "objects has no threshold for all classes together"),
         ("resamples.npz", write_text_with_impossible_character, "'about' is not text"),
         ("resamples.npz", write_bytes_in_place_of_array, "'values' is not an array"),
+        ("resamples.npz", write_pickle, "damaged (it is not an NPZ file); "),
+        ("resamples.npz", write_single_array, "damaged (it is not an NPZ file); "),
+        ("resamples.npz", write_zip_without_first_entry, "damaged (it is not an NPZ file); "),
+        ("resamples.npz", write_objects, "(it has Python objects, which are never loaded, in"),
         ("batch.safetensors", write_flat_images, "its tensors do not fit replay.json"),
     ],
 )
@@ -134,7 +156,10 @@ def test_damage_found_by_fuzzing(
     example = next(example for example in EXAMPLES if Path(example[1]).name == file)
     example[2](tmp_path)
     damage(tmp_path / example[1])
-    assert message in find_message(example, tmp_path)
+    told = find_message(example, tmp_path)
+    assert message in told
+    assert "unsafe" not in told
+    assert "allow_pickle" not in told
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
