@@ -12,6 +12,7 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.data_fingerprint import FileFingerprint
 from resnet_tasks.errors import FormatVersionError, RunError
 from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.regular_files import open_regular_file
 from resnet_tasks.run_folder.files import DATA
 from resnet_tasks.run_folder.read import read_object
 from resnet_tasks.runtime.console import Console
@@ -48,7 +49,7 @@ class DataRecord:
     def require_same(self, *, accept_changes: bool = False) -> None:
         """Require that the data of a resumed run is that which it was started with.
 
-        A run of an earlier version, without `data.json`, is accepted with a note.
+        A run without `data.json`, such as one of an earlier version, is accepted with a note.
 
         Args:
             accept_changes: Whether to continue with changed data.
@@ -59,8 +60,8 @@ class DataRecord:
         self._current = current = _compute_fingerprints(self._splits, self._folder, self._console)
         if not (self._run / FILE).exists():
             self._print(
-                f"note: {self._run} has no {FILE}, because an earlier version started it: changes "
-                "of its data up to now go unnoticed"
+                f"note: {self._run} has no {FILE}: it was removed, or an earlier version started "
+                "the run; changes of the data up to now go unnoticed"
             )
             return
         recorded, self._accepted = _read(self._run, accept_changes=accept_changes)
@@ -129,6 +130,14 @@ def _list_changes(recorded: Fingerprints, current: Fingerprints, splits: Splits)
     return list(dict.fromkeys(changes))  # the folds of a file are parts of train and of val
 
 
+def _is_readable_file(path: Path) -> bool:
+    try:
+        open_regular_file(path).close()
+    except OSError:
+        return False
+    return True
+
+
 def _read(run: Path, *, accept_changes: bool) -> tuple[Fingerprints | None, list[dict[str, Any]]]:
     """Return the recorded fingerprints and the accepted changes.
 
@@ -137,11 +146,16 @@ def _read(run: Path, *, accept_changes: bool) -> tuple[Fingerprints | None, list
         accept_changes: Whether to return None for a damaged file.
 
     Raises:
-        RunError: If the file is damaged, or of another format version.
+        RunError: If the file is damaged or of another format version, or is a folder, a pipe or
+            unreadable.
     """
+    path = run / FILE
     remedy = f"restore it from a copy, or accept the data as it is: {_format_command(run)}"
+    if not _is_readable_file(path):  # a folder cannot be replaced by a new record
+        remedy = f"restore it from a copy, or remove {path}, so that the data counts as unchanged"
+        accept_changes = False
     try:
-        contents = read_object(run / FILE, DATA, remedy)
+        contents = read_object(path, DATA, remedy)
     except RunError as error:
         if accept_changes and not isinstance(error, FormatVersionError):
             return None, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -99,9 +100,8 @@ def test_changes_are_accepted_only_if_the_run_can_be_resumed(run: Path, data: Pa
 
 def test_a_run_of_an_earlier_version_resumes_with_a_note(run: Path, data: Path) -> None:
     (run / "data.json").unlink()
-    assert "has no data.json, because an earlier version started it" in " ".join(
-        check(run, data).split()
-    )
+    expected = "has no data.json: it was removed, or an earlier version started the run; changes"
+    assert expected in " ".join(check(run, data).split())
     change_image(data)
     with pytest.raises(RunError, match="has changed"):
         check(run, data)
@@ -115,6 +115,29 @@ def test_a_damaged_record_is_named(text: str, run: Path, data: Path) -> None:
     ):
         check(run, data)
     assert "data.json was damaged" in check(run, data, accept=True)
+    assert check(run, data) == ""
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a folder"])
+def test_what_is_no_file_in_place_of_the_record_must_be_removed(
+    kind: str, run: Path, data: Path
+) -> None:
+    """`--accept-changed-data` is not recommended, because it could not write the new record."""
+    path = run / "data.json"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        (run / "other").mkdir()
+        path.symlink_to(run / "other")
+    for accept in (False, True):
+        with pytest.raises(RunError, match=r"or remove \S+data\.json, so that the data") as caught:
+            check(run, data, accept=accept)
+        assert "--accept-changed-data" not in str(caught.value)
+    path.rmdir() if kind == "folder" else path.unlink()
+    assert "it was removed, or an earlier" in " ".join(check(run, data).split())
     assert check(run, data) == ""
 
 
