@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,8 +90,15 @@ def parse_json(content: bytes, path: Path) -> Any:
         raise DataError(f"{path} is not JSON in UTF-8: {error}; save it as UTF-8") from None
     except RecursionError:
         raise DataError(f"{path} cannot be read: {TOO_DEEP}; is it the right file?") from None
-    except ValueError as error:  # a number with thousands of digits
-        raise DataError(f"{path} is not JSON: {error}; is it the right file?") from None
+    except ValueError:
+        raise DataError(
+            f"{path} cannot be read: {describe_long_number()}; is it the right file?"
+        ) from None
+
+
+def describe_long_number() -> str:
+    """Describe the only fault of valid JSON in UTF-8 that `json` reports as a `ValueError`."""
+    return f"it has a number of more than {sys.get_int_max_str_digits():,} digits"
 
 
 def require_shallow(content: bytes | str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import FormatVersionError, RunError, get_first_line
-from resnet_tasks.files.json_files import TOO_DEEP, require_shallow
+from resnet_tasks.files.json_files import TOO_DEEP, describe_long_number, require_shallow
 from resnet_tasks.files.regular_files import read_file_or_pipe
 from resnet_tasks.number_formats import format_bytes
 from resnet_tasks.run_folder.files import VERSION_KEY, RunFile
@@ -303,8 +303,9 @@ def describe_json_error(content: bytes | str, error: Exception) -> str:
         return "it is not text in UTF-8"
     except RecursionError:
         return TOO_DEEP
-    except ValueError as value_error:  # a number with thousands of digits
-        return f"it is not JSON: {get_first_line(value_error)}"
+    except ValueError as value_error:
+        is_constant = isinstance(value_error, _ConstantError)
+        return f"it is not JSON: {value_error}" if is_constant else describe_long_number()
     return f"it is not JSON: {get_first_line(error).removeprefix('JSON is malformed: ')}"
 
 
@@ -316,8 +317,12 @@ def describe_schema_error(error: Exception) -> str:
     return f"{text} at {place}" if place else text
 
 
+class _ConstantError(ValueError):
+    """A number that JSON does not have, such as NaN."""
+
+
 def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is not allowed")
+    raise _ConstantError(f"{name} is not allowed")
 
 
 def _describe_type(value: object) -> str:

@@ -55,6 +55,18 @@ def test_nested_files_are_named(levels: int, tmp_path: Path) -> None:
         read_json(path)
 
 
+@pytest.mark.parametrize("text", ["[1, {}]", '{{"a": -{}}}'])
+def test_numbers_of_thousands_of_digits_are_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text.format("1" * 5000))
+    with pytest.raises(DataError) as caught:
+        read_json(path)
+    reason = "it has a number of more than 4,300 digits"
+    assert str(caught.value) == f"{path} cannot be read: {reason}; is it the right file?"
+    path.write_text(text.format("1" * 4000))
+    read_json(path)
+
+
 def test_configurations_are_optional_but_not_damaged(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     assert read_configuration(path) == {}

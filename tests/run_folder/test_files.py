@@ -92,6 +92,7 @@ def test_damage_is_one_sentence(tmp_path: Path, example: Example) -> None:
         assert path.name in message or f"{folder} has an unfinished" in message, (name, message)
         assert "; " in message, (name, message)
         assert "\n" not in message.replace(f"\n{path}", ""), (name, message)
+        assert "set_int_max_str_digits" not in message, (name, message)
 
 
 def rename_head(path: Path) -> None:
@@ -242,6 +243,14 @@ def test_numbers_that_are_not_finite_are_damage(tmp_path: Path, number: str) -> 
         message = find_message(example, folder)
         assert f"{path} is damaged (" in message
         assert f"{number} is not allowed" in message or "number out of range" in message
+
+
+def test_numbers_of_thousands_of_digits_are_named() -> None:
+    line = f'{{"a": {"1" * 5000}}}'
+    with pytest.raises(ValueError, match=r"^it has a number of more than 4,300 digits$"):
+        read.decode_line(line, dict, accept_nan=True)
+    with pytest.raises(ValueError, match=r"^integer value out of range at \[\.\.\.\]$"):
+        read.decode_line(line, dict)
 
 
 def test_files_without_permission_are_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,18 @@ def test_an_id_beyond_the_range_of_floats_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("annotation_id", "reason"),
-    [(b'"\xff"', "can't decode byte 0xff"), (b"9" * 5000, "value has 5000 digits")],
+    [(b'"\xff"', "can't decode byte 0xff"), (b"9" * 5000, "4,?300 digits")],
 )
 def test_ids_that_are_not_json_are_reported(
     tmp_path: Path, annotation_id: bytes, reason: str
 ) -> None:
     path = write_with_id(tmp_path, annotation_id)
-    with pytest.raises(DataError, match=rf"a\.json is not JSON( in UTF-8)?: .*{reason}"):
+    message = rf"a\.json (is not JSON in UTF-8|cannot be read): .*{reason}"
+    with pytest.raises(DataError, match=message):
         read_coco(path)
     problem = check_coco(path).problems[0]
     assert problem.kind == "unreadable"
-    assert reason in problem.message
+    assert re.search(reason, problem.message)
 
 
 DEEP = "[" * 101 + "]" * 101
