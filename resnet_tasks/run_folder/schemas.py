@@ -10,6 +10,11 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+Number = Annotated[int, Meta(ge=0, le=10**12)]
+"""Number of updates, epochs or images."""
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+ShortText = Annotated[str, Meta(max_length=1000)]
+"""Date, unit, or name of a checkpoint, of a method or of a metric."""
 Interval = tuple[float, float]
 Digests = dict[str, str]
 Values = dict[str, float | None]
@@ -81,12 +86,12 @@ class Calibration(Struct):
 class ClassOperatingPoint(Struct):
     """Threshold of a class in `operating_point.json`, and the rates at it."""
 
-    threshold: float
-    sensitivity: float
-    precision: float
-    f1: float
-    false_positives: float
-    objects: int
+    threshold: Fraction
+    sensitivity: Fraction
+    precision: Fraction
+    f1: Fraction
+    false_positives: Annotated[float, Meta(ge=0)]
+    objects: Number
 
 
 class OperatingPoints(Struct):
@@ -94,8 +99,14 @@ class OperatingPoints(Struct):
 
     heads: dict[str, dict[str, ClassOperatingPoint | None]]
     weights: str
-    checkpoint: str
-    date: str
+    checkpoint: ShortText
+    date: ShortText
+
+
+def _require_ordered(interval: Interval | None) -> None:
+    if interval is not None and interval[0] > interval[1]:
+        low, high = interval
+        raise ValueError(f"expected an interval from low to high, got {low:g} to {high:g}")
 
 
 class MetricEntry(Struct):
@@ -105,8 +116,13 @@ class MetricEntry(Struct):
     interval: Interval | None = None
     per_class: Values | UnsetType = UNSET
     per_class_interval: dict[str, Interval | None] | UnsetType = UNSET
-    unit: str = ""
+    unit: ShortText = ""
     lower_is_better: bool = False
+
+    def __post_init__(self) -> None:
+        _require_ordered(self.interval)
+        for interval in (self.per_class_interval or {}).values():
+            _require_ordered(interval)
 
 
 class SubgroupComparison(Struct):
@@ -116,14 +132,17 @@ class SubgroupComparison(Struct):
     is_far_below: bool
     interval: Interval | None = None
 
+    def __post_init__(self) -> None:
+        _require_ordered(self.interval)
+
 
 class SubgroupEntry(Struct):
     """Metrics of a head on a subgroup of the images in `metrics.json`."""
 
     key: str
     subgroup: str
-    images: int
-    main_metric: str
+    images: Number
+    main_metric: ShortText
     metrics: dict[str, MetricEntry]
     head: str = ""
     comparison: SubgroupComparison | None = None
@@ -140,9 +159,9 @@ class Subgroups(Struct):
 class Intervals(Struct):
     """Method of the intervals in `metrics.json`."""
 
-    method: str = ""
-    resamples: int = 0
-    units: int = 0
+    method: ShortText = ""
+    resamples: Number = 0
+    units: Number = 0
     notes: list[str] = []
 
 
@@ -151,15 +170,15 @@ class Metrics(Struct):
 
     metrics: dict[str, MetricEntry]
     data: Digests | None = None
-    checkpoint: str = ""
+    checkpoint: ShortText = ""
     weights: str | list[str] = ""
     protocol: dict[str, Any] | None = None
     intervals: Intervals | None = None
     versions: dict[str, Any] | None = None
     hardware: dict[str, Any] | None = None
     subgroups: Subgroups | None = None
-    images: int = 0
-    date: str = ""
+    images: Number = 0
+    date: ShortText = ""
 
 
 class HeadDetails(Struct):
@@ -190,10 +209,6 @@ class InitialWeights(Struct):
     """Weights that a training started from."""
 
     license: str
-
-
-Number = Annotated[int, Meta(ge=0, le=10**12)]
-"""Number of updates or epochs."""
 
 
 class StartEvent(Struct):
@@ -248,8 +263,8 @@ class UnreadableImageLine(Struct, forbid_unknown_fields=True):
     image_id: ImageId
     file: str
     reason: str
-    update: int
-    epoch: int
+    update: Number
+    epoch: Number
 
 
 class ResultEntry(Struct):

@@ -163,6 +163,45 @@ def test_damage_found_by_fuzzing(
     assert "allow_pickle" not in told
 
 
+@pytest.mark.parametrize(
+    ("file", "keys", "value", "message"),
+    [
+        ("operating_point.json", "heads objects all threshold", -5, "expected float >= 0.0 at"),
+        ("operating_point.json", "heads objects all f1", 1.5, "expected float <= 1.0 at heads"),
+        ("operating_point.json", "heads objects all objects", -1, "expected int >= 0 at heads"),
+        ("operating_point.json", "date", "1" * 1001, "expected str of length <= 1000 at date"),
+        ("metrics.json", "images", -1, "expected int >= 0 at images"),
+        ("metrics.json", "date", "1" * 1001, "expected str of length <= 1000 at date"),
+        (
+            "metrics.json",
+            "metrics objects/AP interval",
+            [0.6, 0.4],
+            "expected an interval from low to high, got 0.6 to 0.4 at metrics",
+        ),
+        (
+            "metrics.json",
+            "metrics objects/AP per_class_interval",
+            {"a": None, "b": [2, 1]},
+            "expected an interval from low to high, got 2 to 1 at metrics",
+        ),
+    ],
+)
+def test_values_out_of_range_are_damage(
+    tmp_path: Path, file: str, keys: str, value: object, message: str
+) -> None:
+    example = next(example for example in EXAMPLES if Path(example[1]).name == file)
+    example[2](tmp_path)
+    path = tmp_path / example[1]
+    content = json.loads(path.read_text())
+    *parents, last = keys.split(" ")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    path.write_text(json.dumps(content))
+    assert f"{path} is damaged ({message}" in find_message(example, tmp_path)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
 def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, example: Example) -> None:
     example[2](tmp_path)
