@@ -15,6 +15,12 @@ MAX_ALLOWED = 20
 """Number of allowed names that a message lists; the others are counted."""
 MAX_NAME = 32
 """Number of characters of a name in a summary of many names."""
+MAX_QUOTED_NAME = 200
+"""Number of characters of a name, key or id that a message quotes; files may hold megabytes."""
+MAX_QUOTED_PATH = 1000
+"""Number of characters of a path that a message quotes."""
+MAX_MESSAGE = 16_000
+"""Number of characters of one message on the console."""
 
 
 class ResnetTasksError(Exception):
@@ -125,3 +131,21 @@ def shorten_name(name: str, limit: int = MAX_NAME) -> str:
         return line
     start = (limit - 3) // 2
     return f"{line[:start]}...{line[start + 3 - limit :]}"
+
+
+def limit_name(name: object, limit: int = MAX_QUOTED_NAME) -> str:
+    """Return a name as it is; only if it is too long for a message, it is shortened."""
+    text = str(name)
+    return text if len(text) <= limit else shorten_name(text, limit)
+
+
+def limit_path(path: object) -> str:
+    """Return a path as it is; only if it is too long for a message, it is shortened."""
+    return limit_name(path, MAX_QUOTED_PATH)
+
+
+def limit_message(message: str) -> str:
+    """Cut a message that is too long for the console, and add the number of missing characters."""
+    if len(message) <= MAX_MESSAGE:
+        return message
+    return f"{message[:MAX_MESSAGE]}... ({len(message) - MAX_MESSAGE:,} characters more)"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
-from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.errors import ResnetTasksError, limit_name
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -35,7 +35,7 @@ def format_suggestions(names: Sequence[str]) -> str:
     """Return the end of an error message, `; did you mean 'unet' or 'fpn'?`, or an empty string."""
     if not names:
         return ""
-    *first_names, last_name = map(repr, names)
+    *first_names, last_name = (repr(limit_name(name)) for name in names)
     choices = f"{', '.join(first_names)} or {last_name}" if first_names else last_name
     return f"; did you mean {choices}?"
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from resnet_tasks.errors import format_allowed, format_list, shorten_name
+from resnet_tasks.errors import (
+    MAX_MESSAGE,
+    MAX_QUOTED_NAME,
+    format_allowed,
+    format_list,
+    limit_message,
+    limit_name,
+    shorten_name,
+)
 
 
 def test_a_list_names_the_first_values_and_counts_the_others() -> None:
@@ -32,3 +40,14 @@ def test_a_long_name_keeps_its_ends() -> None:
 
 def test_a_name_stays_on_its_line() -> None:
     assert shorten_name("a\nb\x1b[31m") == "a b [31m"
+
+
+def test_long_messages_are_cut() -> None:
+    assert limit_message("x" * MAX_MESSAGE) == "x" * MAX_MESSAGE
+    cut = limit_message("x" * (MAX_MESSAGE + 1234))
+    assert cut == "x" * MAX_MESSAGE + "... (1,234 characters more)"
+
+
+def test_only_long_names_are_changed() -> None:
+    assert limit_name("a\nb") == "a\nb"
+    assert len(limit_name("x" * (MAX_QUOTED_NAME + 1))) == MAX_QUOTED_NAME

@@ -25,7 +25,7 @@ from resnet_tasks.cli.assistance.dataset_layouts import complete_message
 from resnet_tasks.cli.assistance.output import confirm, echo
 from resnet_tasks.cli.assistance.suggestions import explain_unknown_options
 from resnet_tasks.cli.disk_errors import describe_disk_error
-from resnet_tasks.errors import DataError, NotRecipeError, ResnetTasksError, RunError
+from resnet_tasks.errors import DataError, NotRecipeError, ResnetTasksError, RunError, limit_message
 from resnet_tasks.files.partial_paths import remove_unfinished
 from resnet_tasks.runtime.signals import handle_signals
 
@@ -300,7 +300,7 @@ def print_message(message: str, prefix: str = "error:") -> None:
     index = get_process_rank()
     if index is not None:
         prefix = f"process {index}: {prefix}"
-    line = Text.assemble((prefix, "bold red"), " ", message)
+    line = Text.assemble((prefix, "bold red"), " ", limit_message(message))
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 

@@ -27,7 +27,7 @@ from resnet_tasks.cli.assistance.completion import complete_runs
 from resnet_tasks.cli.assistance.output import echo
 from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
 from resnet_tasks.cli.report import write_run_report
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, limit_message
 
 if TYPE_CHECKING:
     from resnet_tasks.evaluation.subgroups.divide import ImageDivision
@@ -232,7 +232,7 @@ def evaluate(
         )
     )
     for note in evaluation.resampling.notes if evaluation.resampling else ():
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(limit_message(f"note: {note}"), markup=False, highlight=False)
     if subgroups is not None:
         print_subgroup_tables(subgroups.evaluate(evaluation, folder), console)
     if paired_run is not None:
@@ -317,7 +317,7 @@ def _evaluate_results(
         )
     )
     for note in file_evaluation.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(limit_message(f"note: {note}"), markup=False, highlight=False, soft_wrap=True)
     if divisions:
         from resnet_tasks.evaluation.results_files.subgroups import add_subgroups
         from resnet_tasks.evaluation.subgroups.tables import print_subgroup_tables

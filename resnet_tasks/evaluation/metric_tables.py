@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from resnet_tasks.errors import shorten_name
+from resnet_tasks.errors import limit_name, shorten_name
 from resnet_tasks.runtime.console import Text
 from resnet_tasks.structures.evaluation import HEADLINE, Metric, get_class_metric_name
 
@@ -175,7 +175,7 @@ class _ClassView:
         for label in names:
             values = (_format_class_value(metric, label) for metric in self.metrics.values())
             # A long name would be folded into several lines.
-            shown_name = shorten_name(label, NAME_WIDTH) if self.is_long else label
+            shown_name = shorten_name(label, NAME_WIDTH) if self.is_long else limit_name(label)
             table.add_row(Text(shown_name), *map(Text, values))
         return table
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from resnet_tasks.errors import NotRecipeError, RecipeError
+from resnet_tasks.errors import NotRecipeError, RecipeError, limit_name
 from resnet_tasks.recipe.dataset_hints import describe_file, may_be_annotations
 from resnet_tasks.recipe.format_version import add_format_version, require_known_format
 from resnet_tasks.recipe.overrides import apply_overrides
@@ -122,7 +122,7 @@ def load_data_settings(overrides: Sequence[str]) -> DataRecipe:
     origins, problems = apply_overrides(value, overrides)
     allowed = ("data.channels", "data.intensity")
     problems += [
-        f"override {text!r}: only {' and '.join(allowed)} can be set here"
+        f"override {limit_name(text)!r}: only {' and '.join(allowed)} can be set here"
         for text in origins.values()
         if not text.startswith(allowed)
     ]
@@ -196,6 +196,6 @@ def _describe_origin(
     ancestors = [key_path[:end] for end in range(len(key_path), -1, -1)]
     override = next((origins[ancestor] for ancestor in ancestors if ancestor in origins), None)
     if override is not None:
-        return f"override {override!r}"
+        return f"override {limit_name(override)!r}"
     line = next((lines[ancestor] for ancestor in ancestors if ancestor in lines), None)
     return str(path) if line is None else f"{path}:{line}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import RecipeError, limit_name
 from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path, parse_yaml
 from resnet_tasks.registry import suggest_nearest
 
@@ -42,9 +42,10 @@ def _apply_override(value: dict[str, Any], text: str, origins: dict[KeyPath, str
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise RecipeError(
-            f"override {text!r} is not of the form key=value, for example training.epochs=20"
+            f"override {limit_name(text)!r} is not of the form key=value, for example "
+            "training.epochs=20"
         )
-    value_to_set = parse_yaml(typed, f"override {text!r}").value
+    value_to_set = parse_yaml(typed, f"override {limit_name(text)!r}").value
     target: Any = value
     path: KeyPath = ()
     for part in parts[:-1]:
@@ -66,14 +67,16 @@ def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
         return part
     if not isinstance(target, list):
         raise RecipeError(
-            f"override {text!r}: {format_key_path(path)} is {target!r}, which has no key {part!r}"
+            f"override {limit_name(text)!r}: {limit_name(format_key_path(path))} is "
+            f"{limit_name(repr(target))}, which has no key {limit_name(part)!r}"
         )
     # `int` raises ValueError for thousands of digits.
     if not part.isdecimal() or len(part) > 9 or int(part) >= len(target):
         raise RecipeError(
-            f"override {text!r}: {format_key_path(path)} is a list of length {len(target)}; got "
-            f"position {part!r}, allowed are 0 to {len(target) - 1}; or replace the whole list: "
-            f"{format_key_path(path)}=[...]"
+            f"override {limit_name(text)!r}: {limit_name(format_key_path(path))} is a list of "
+            f"length {len(target)}; got position {limit_name(part)!r}, allowed are 0 to "
+            f"{len(target) - 1}; or replace the whole list: "
+            f"{limit_name(format_key_path(path))}=[...]"
         )
     return int(part)
 
@@ -84,6 +87,6 @@ def _check_head(heads: dict[str, Any], path: KeyPath, text: str) -> None:
         return
     hint = suggest_nearest(str(path[1]), heads)
     raise RecipeError(
-        f"override {text!r}: the recipe has no head {path[1]!r}; its heads are "
-        f"{', '.join(heads) or 'none'}{hint}"
+        f"override {limit_name(text)!r}: the recipe has no head {limit_name(path[1])!r}; its "
+        f"heads are {', '.join(map(limit_name, heads)) or 'none'}{hint}"
     )

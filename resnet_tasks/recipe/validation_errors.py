@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from resnet_tasks.docstrings import get_first_sentence
+from resnet_tasks.errors import limit_name
 from resnet_tasks.foreign_names import find_keys
 from resnet_tasks.options import locate_value
 from resnet_tasks.recipe.key_suggestions import suggest_keys
@@ -44,13 +45,13 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
             sentence = _describe_unknown_key(path, document)
         elif problem["type"] == "missing":
             path = (*path, problem["loc"][-1])
-            sentence = f"{format_key_path(path)} is missing; give {_describe_allowed(path)}"
+            sentence = f"{_format_path(path)} is missing; give {_describe_allowed(path)}"
         elif problem["type"] == "value_error":
             sentence = ": ".join(
-                part for part in (format_key_path(path), str(problem["ctx"]["error"])) if part
+                part for part in (_format_path(path), str(problem["ctx"]["error"])) if part
             )
         else:
-            location = format_key_path(path) or "the recipe"
+            location = _format_path(path) or "the recipe"
             sentence = f"{location}: got {quote_value(value)}; allowed is {_describe_allowed(path)}"
             if isinstance(value, str) and list_section_keys(path):
                 sentence += format_suggestions(find_keys(format_key_path(path)))
@@ -61,9 +62,13 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
 
 def _describe_unknown_key(path: KeyPath, document: Any) -> str:
     known_keys = ", ".join(list_section_keys(path[:-1]))
-    location = f"under {format_key_path(path[:-1])!r}" if path[:-1] else "at the top"
+    location = f"under {_format_path(path[:-1])!r}" if path[:-1] else "at the top"
     hint = format_suggestions(suggest_keys(path, document))
-    return f"unknown key {format_key_path(path)!r}; known {location}: {known_keys}{hint}"
+    return f"unknown key {_format_path(path)!r}; known {location}: {known_keys}{hint}"
+
+
+def _format_path(path: KeyPath) -> str:
+    return limit_name(format_key_path(path))
 
 
 def quote_value(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import RecipeError, limit_name
 from resnet_tasks.recipe.load import get_recipe_schema, load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.schema.training import TrainingRecipe
 
@@ -271,7 +271,7 @@ def test_overrides_reach_lists_and_the_last_one_wins(tmp_path: Path) -> None:
 )
 def test_overrides_that_cannot_be_placed(tmp_path: Path, override: str, part: str) -> None:
     told = message(written(tmp_path, GOOD), override)
-    assert told.startswith(f"override {override!r}")
+    assert told.startswith(f"override {limit_name(override)!r}")
     assert part in told
 
 

@@ -193,13 +193,13 @@ def _parse_category(position: int, raw: object) -> Category:
     if type(category_id) is not int or not isinstance(name, str) or not name:
         raise DataError(
             f"`categories[{position}]` needs a whole-number `id` and a `name`, got id "
-            f"{category_id!r} and name {name!r}"
+            f"{format_value(category_id)} and name {format_value(name)}"
         )
     require_class_names([name], f"`categories[{position}]`")
     is_thing = raw.get("isthing", 1)
     if is_thing not in (0, 1):
         raise DataError(
-            f"category {name!r}: `isthing` must be 0 or 1, got {format_value(is_thing)}"
+            f"category {format_value(name)}: `isthing` must be 0 or 1, got {format_value(is_thing)}"
         )
     return Category(category_id, name, bool(is_thing), str(raw.get("supercategory") or ""))
 
@@ -209,4 +209,4 @@ def _get_identity(category: Category) -> tuple[int, str, bool]:
 
 
 def _describe_category(category: Category) -> str:
-    return f"{category.id}: {category.name!r} (isthing {int(category.is_thing)})"
+    return f"{category.id}: {format_value(category.name)} (isthing {int(category.is_thing)})"

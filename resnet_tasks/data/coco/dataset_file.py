@@ -22,7 +22,7 @@ from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.images.find_images import find_file
 from resnet_tasks.data.images.image_files import DAMAGE
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, limit_path
 from resnet_tasks.files.foreign_files import find_address
 
 
@@ -121,7 +121,7 @@ class CocoFile:
             address = find_address(missing[0])
             raise DataError(
                 f"{self.path}: {len(missing)} of {total} listed files are missing, the first is "
-                f"{address or missing[0]}; {self._describe_remedy(missing[0])}"
+                f"{limit_path(address or missing[0])}; {self._describe_remedy(missing[0])}"
             )
 
     def _describe_remedy(self, missing: Path) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from resnet_tasks.errors import MAX_LISTED, DataError
+from resnet_tasks.errors import MAX_LISTED, DataError, limit_name, limit_path
 from resnet_tasks.number_formats import Count
 
 Id = int | str
@@ -394,5 +394,6 @@ def _get_rank(kind: str) -> tuple[int, int]:
 
 def _format_offender(image_id: Id | None, annotation_id: Id | None, detail: str) -> str:
     ids = (("annotation", annotation_id), ("image", image_id))
-    location = " of ".join(f"{name} {value!r}" for name, value in ids if value is not None)
+    location = " of ".join(f"{key} {value!r}" for key, value in ids if value is not None)
+    location, detail = limit_name(location), limit_path(detail)
     return f"{location} ({detail})" if location and detail else location or detail

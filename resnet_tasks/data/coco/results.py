@@ -41,7 +41,7 @@ from resnet_tasks.data.coco.masks import (
 )
 from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.truth import TruthFile
-from resnet_tasks.errors import MAX_LISTED, DataError, format_allowed, format_list
+from resnet_tasks.errors import MAX_LISTED, DataError, format_allowed, format_list, limit_name
 from resnet_tasks.files.json_files import disable_gc, read_json
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.run_lengths import compute_areas, compute_tight_boxes
@@ -303,7 +303,7 @@ class _EntryValidator:
                 f"{location} has image_id {format_value(image_id)}",
             )
             return
-        location = f"{location} (image {image_id!r})"
+        location = f"{location} (image {format_value(image_id)})"
         if find(self._truth.categories.index_table, category_id) is None:
             known_ids = format_allowed(self._truth.categories.ids)
             self._add(
@@ -345,15 +345,17 @@ class _EntryValidator:
     def _describe_image_remedy(self, image_id: Any) -> str:
         remedy = (
             f"{self._truth.path} has no such image; image ids there look like "
-            f"{format_list(self.images)}"
+            f"{format_list(limit_name(known_id, 60) for known_id in self.images)}"
         )
         if isinstance(image_id, str) and parse_integer_id(image_id) in self.images:
             first = next(str(known_id) for known_id in self.images if type(known_id) is int)
+            first = limit_name(first)
             return f"ids are numbers there, not text: write {first}, not {first!r}"
         if type(image_id) is int and str(image_id) in self.images:
             first = next(
                 e for e in self.images if isinstance(e, str) and parse_integer_id(e) is not None
             )
+            first = limit_name(first)
             return f"ids are text there, not numbers: write {first!r}, not {first}"
         return remedy
 

@@ -14,7 +14,14 @@ from resnet_tasks.data.coco.problems import FIX_HINT, Finding, Problem, get_seve
 from resnet_tasks.data.doctor.check import FileCheck
 from resnet_tasks.data.doctor.repair import RepairReport
 from resnet_tasks.data.splits.write_splits import WrittenSplits
-from resnet_tasks.errors import MAX_LISTED, MAX_NAME, format_list, shorten_name
+from resnet_tasks.errors import (
+    MAX_LISTED,
+    MAX_NAME,
+    format_list,
+    limit_message,
+    limit_name,
+    shorten_name,
+)
 from resnet_tasks.files.atomic import json_text, open_atomic
 from resnet_tasks.number_formats import Count
 from resnet_tasks.runtime.console import Console
@@ -61,7 +68,7 @@ def print_errors(checks: Sequence[FileCheck], console: Console) -> None:
 
 def _print_problem(problem: Problem, console: Console, style: str | None = None) -> None:
     text = f"{problem.severity}: {problem.kind}: {problem.message}"
-    console.print(text, style=style, markup=False, soft_wrap=True)
+    console.print(limit_message(text), style=style, markup=False, soft_wrap=True)
 
 
 def drop_fix_hints(check: FileCheck) -> FileCheck:
@@ -117,7 +124,7 @@ def print_splits(splits: WrittenSplits, console: Console) -> None:
         table.add_row(name, *cells, end_section=i == num_general_rows)
     console.print(table)
     for note in (*_describe_absent_classes(splits), *splits.notes):
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(limit_message(f"note: {note}"), markup=False, soft_wrap=True)
     if len(splits.objects) > MAX_ROWS:
         names = " ".join(shlex.quote(str(file)) for file in splits.files)
         console.print(
@@ -132,7 +139,7 @@ def print_splits(splits: WrittenSplits, console: Console) -> None:
 def _select_rows(objects: Mapping[str, tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
     """Return the rows of the classes; of many, their sum, and the most and least frequent ones."""
     if len(objects) <= MAX_ROWS:
-        return list(objects.items())
+        return [(limit_name(name), numbers) for name, numbers in objects.items()]
     present = {name: numbers for name, numbers in objects.items() if any(numbers)}
     ranked = sorted(present, key=lambda name: -sum(present[name]))
     half = MAX_ROWS // 4
@@ -202,9 +209,9 @@ def _build_table(check: FileCheck) -> Table:
 def _format_location(finding: Finding) -> str:
     parts = []
     if finding.annotation_id is not None:
-        parts.append(f"annotation {finding.annotation_id!r}")
+        parts.append(f"annotation {limit_name(repr(finding.annotation_id))}")
     if finding.image_id is not None:
-        parts.append(f"image {finding.image_id!r}")
+        parts.append(f"image {limit_name(repr(finding.image_id))}")
     return ", ".join(parts) or "the file"
 
 
