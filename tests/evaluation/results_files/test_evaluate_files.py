@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -468,6 +469,56 @@ def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
         evaluate_results(truth, answers, task="semantic")
     with pytest.raises(DataError, match="is not a folder"):
         evaluate_results(truth, truth, task="semantic")
+
+
+def pixels_in_subfolders(folder: Path, stems: tuple[str, str]) -> tuple[Path, Path]:
+    """Two images in different subfolders, whose maps are in one; the answers lie in no subfolder.
+
+    The answer for the first image is the one of `pixels`, the one for the second is correct.
+    """
+    truth, answers = pixels(folder)
+    content = json.loads(truth.read_text())
+    (image,) = content["images"]
+    (folder / "maps" / "deep").mkdir()
+    right = (folder / "maps" / "a.png").read_bytes()
+    wrong = (answers / "a.png").read_bytes()
+    (answers / "a.png").unlink()
+    content["images"] = []
+    for number, (stem, answer) in enumerate(zip(stems, (wrong, right), strict=True)):
+        name = f"deep/map{number}.png"
+        (folder / "maps" / name).write_bytes(right)
+        (answers / f"{stem}.png").write_bytes(answer)
+        record = {"id": number, "file_name": f"{number}/{stem}.jpg", "sem_seg_file_name": name}
+        content["images"].append(image | record)
+    truth.write_text(json.dumps(content))
+    return truth, answers
+
+
+@pytest.mark.parametrize("source", ["file_name", "sem_seg_file_name"])
+@pytest.mark.parametrize("task", ["semantic", "surface"])
+def test_label_maps_may_be_named_by_stems(source: str, task: str, tmp_path: Path) -> None:
+    truth, answers = pixels_in_subfolders(tmp_path, ("x", "y"))
+    (answers / "deep").mkdir()
+    for number, stem in enumerate("xy"):
+        shutil.copy(answers / f"{stem}.png", answers / "deep" / f"map{number}.png")
+    expected = evaluate_results_file(truth, answers, task=task)
+    assert not [note for note in expected.notes if "stem" in note]
+    for number, stem in enumerate("xy"):
+        (answers / "deep" / f"map{number}.png").rename(answers / f"map{number}.png")
+        (answers / f"{stem if source != 'file_name' else f'map{number}'}.png").unlink()
+    evaluation = evaluate_results_file(truth, answers, task=task)
+    assert evaluation.metrics == expected.metrics
+    assert [note for note in evaluation.notes if f"named by the stem of `{source}`" in note]
+    if source == "file_name":
+        shutil.copy(answers / "x.png", answers / "deep" / "map0.png")
+        with pytest.raises(DataError, match=r"1 of 2 label maps are missing, .* deep/map1\.png"):
+            evaluate_results_file(truth, answers, task=task)  # two kinds of names are not mixed
+
+
+def test_stems_of_several_images_are_refused(tmp_path: Path) -> None:
+    truth, answers = pixels_in_subfolders(tmp_path, ("x", "x"))
+    with pytest.raises(DataError, match=r"several images have the same label map.*x\.png"):
+        evaluate_results(truth, answers, task="semantic")
 
 
 def test_pixels_are_taken_one_image_at_a_time(tmp_path: Path) -> None:
