@@ -35,9 +35,12 @@ def report(
     data_root: DataRoot = None,
 ) -> None:
     """Write a run's report as one HTML page; runs no model and no code of the run."""
+    from resnet_tasks.report.history import read_history
     from resnet_tasks.report.page import write_report
 
     page = write_report(run, evaluation=evaluation, data_root=data_root, out=out)
+    if gaps := read_history(run / "log.jsonl").describe_gaps():
+        print_message(gaps, "note:")
     echo(f"written to {page} ({format_bytes(page.stat().st_size)})")
 
 

@@ -352,6 +352,9 @@ def _find_warnings(page: ComparisonPage, paired: Sequence[PairedIntervals]) -> l
     for name, evaluation in zip(page.names, page.evaluations, strict=True):
         if evaluation is None:
             warnings.append(f"{name} has no evaluation.")
+    for name, run in zip(page.names, page.runs, strict=True):
+        if gaps := run.history.describe_gaps():
+            warnings.append(f"{name}: {gaps}")
     evaluations = [evaluation for evaluation in page.evaluations if evaluation is not None]
     digests = {
         tuple(sorted((evaluation.metadata.get("data") or {}).values()))

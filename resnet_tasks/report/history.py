@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from resnet_tasks.number_formats import Count
 from resnet_tasks.run_folder.log import read_events
 
 Points = list[tuple[float, float | None]]
@@ -29,6 +30,7 @@ class History:
         wall_seconds: Time from the last start to the end, evaluations included, seconds; None if
             either is missing.
         last_epoch: Last epoch that appears in the log.
+        has_events: Whether the log has any event.
         unreadable: Number of lines that are not valid events, for example a line cut off by a kill.
     """
 
@@ -39,7 +41,14 @@ class History:
     seconds: float | None = None
     wall_seconds: float | None = None
     last_epoch: int = 0
+    has_events: bool = False
     unreadable: int = 0
+
+    def describe_gaps(self) -> str:
+        """Return a sentence on missing events of the log; empty if there are none."""
+        if self.unreadable:
+            return f"{Count(self.unreadable):line} of log.jsonl could not be read."
+        return "" if self.has_events else "log.jsonl is missing or empty, so there is no history."
 
 
 def read_history(path: Path) -> History:
@@ -64,6 +73,7 @@ def read_history(path: Path) -> History:
         seconds=ends[-1].get("seconds") if ends else None,
         wall_seconds=_compute_seconds_between(starts[-1], ends[-1]) if starts and ends else None,
         last_epoch=max((int(event.get("epoch", 0)) for event in events), default=0),
+        has_events=bool(events),
         unreadable=unreadable,
     )
 

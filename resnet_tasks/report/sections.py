@@ -382,8 +382,8 @@ def _find_warnings(run: RunView, evaluation: EvaluationView | None) -> list[str]
         warnings.append(
             f"This run is not complete: its log reaches epoch {history.last_epoch} of {epochs}."
         )
-    if history.unreadable:
-        warnings.append(f"{Count(history.unreadable):line} of log.jsonl could not be read.")
+    if gaps := history.describe_gaps():
+        warnings.append(gaps)
     if evaluation is None:
         warnings.append(
             f"There is no evaluation yet; create one with `resnet-tasks evaluate {run.folder}`."

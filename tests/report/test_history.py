@@ -23,12 +23,14 @@ def test_steps_done_again_after_a_resume_count_once(tmp_path: Path) -> None:
     assert history.validation == {"a/AP": [(1, None)]}
     assert (history.seconds, history.wall_seconds, len(history.starts)) == (55.5, 40.0, 2)
     assert history.unreadable == 2
+    assert history.describe_gaps() == "2 lines of log.jsonl could not be read."
 
 
 def test_a_run_without_a_log_or_an_end_has_no_time(tmp_path: Path) -> None:
     assert read_history(tmp_path / "log.jsonl").starts == []
     (tmp_path / "log.jsonl").write_text('{"event": "start", "time": "x"}\n')
     assert read_history(tmp_path / "log.jsonl").seconds is None
+    assert read_history(tmp_path / "log.jsonl").describe_gaps() == ""
 
 
 def test_long_curves_are_means_of_consecutive_points_and_gaps_stay() -> None:

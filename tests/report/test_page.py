@@ -263,6 +263,33 @@ def test_commands_write_pages_and_refuse_with_a_sentence(made: Any, tmp_path: Pa
     assert "not a run folder" in run("compare", made.folder, tmp_path).stderr
 
 
+@pytest.mark.parametrize(
+    ("ending", "note"),
+    [
+        (None, "log.jsonl is missing or empty, so there is no history."),
+        ("", ""),
+        ('{"event": "st\n[1]\n', "2 lines of log.jsonl could not be read."),
+    ],
+    ids=["empty", "complete", "cut"],
+)
+def test_commands_say_that_events_of_the_log_are_missing(
+    ending: str | None, note: str, made: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "second"
+    shutil.copytree(made.folder, folder)
+    log = folder / "log.jsonl"
+    log.write_text("" if ending is None else f"{log.read_text().rstrip()}\n{ending}")
+    reported = run("report", folder)
+    compared = run("compare", made.folder, folder, "--no-costs", "--out", tmp_path / "both.html")
+    assert (reported.exit_code, compared.exit_code) == (0, 0)
+    if note:
+        assert f"note: {note}" in reported.stderr
+        assert f"warning: second: {note}" in compared.stderr
+        assert note in read(folder / "report.html").text
+    else:
+        assert "log.jsonl" not in reported.stderr + compared.stderr
+
+
 def test_a_failing_report_costs_nothing(
     made: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
