@@ -243,10 +243,16 @@ def find_weights_file(folder: Path) -> Path:
     """Return the path of the weights for prediction: the averaged weights if the run has them.
 
     Raises:
-        RunError: If there is no checkpoint, or its averaged weights are missing.
+        RunError: If there is no checkpoint, its averaged weights are missing, or its weights are no
+            regular file, such as a pipe.
     """
     checkpoint = find_checkpoint_folder(folder)
-    return find_averaged_file(checkpoint) or checkpoint / "model.safetensors"
+    file = find_averaged_file(checkpoint) or checkpoint / "model.safetensors"
+    try:
+        open_regular_file(file).close()
+    except OSError as error:
+        raise make_read_error(file, WEIGHTS, error) from None
+    return file
 
 
 def find_averaged_file(checkpoint: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -136,6 +137,20 @@ def test_weights_with_any_damage_name_no_averaged_file(
     (tmp_path / "last/ema.safetensors").unlink()
     monkeypatch.setattr(checkpoint, "safe_open", fail)
     assert checkpoint.find_averaged_file(tmp_path / "last") is None
+
+
+@pytest.mark.parametrize("ema", [None, WEIGHTS])
+def test_a_pipe_is_not_found_as_weights(
+    ema: dict[str, torch.Tensor] | None, tmp_path: Path
+) -> None:
+    """Some commands compute the digest of the weights before they load them."""
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema=ema)
+    file = checkpoint.find_weights_file(tmp_path / "last")
+    file.unlink()
+    os.mkfifo(file)
+    message = rf"{file.name} cannot be read \(it is a named pipe .*\); use another checkpoint"
+    with pytest.raises(RunError, match=message):
+        checkpoint.find_weights_file(tmp_path / "last")
 
 
 def test_state_with_code_never_runs(tmp_path: Path) -> None:
