@@ -87,7 +87,8 @@ def _evaluate_label_maps(
             raise DataError(
                 f"{results / name} has no category (0 or void) at "
                 f"{Count(int(unanswered.sum())):labeled pixel} of the ground truth; give each of "
-                "these pixels a category id"
+                "these pixels a category id; if 0 is the background, add a category with id 0 to "
+                "the annotation file"
             )
         evaluator.update_labels(
             labels, GroundTruth(record.id, size, semantic=expected, spacing=record.spacing)

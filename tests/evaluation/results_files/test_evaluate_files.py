@@ -464,6 +464,12 @@ def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 4), np.uint8)).save(answers / "a.png")
     with pytest.raises(DataError, match=r"has no category \(0 or void\) at 6 labeled pixels"):
         evaluate_results(truth, answers, task="semantic")
+    content = json.loads(truth.read_text())
+    content["categories"].append({"id": 0, "name": "background"})
+    with_background = tmp_path / "with_background.json"
+    with_background.write_text(json.dumps(content))
+    metrics = evaluate_results(with_background, answers, task="semantic")
+    assert metrics["mIoU"].per_class == {"road": 0, "sky": 0, "background": pytest.approx(1 / 7)}
     (answers / "a.png").unlink()
     with pytest.raises(DataError, match=r"1 of 1 label maps are missing, the first is a\.png"):
         evaluate_results(truth, answers, task="semantic")
