@@ -9,7 +9,7 @@ from resnet_tasks.assemble.model import get_weights_report
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.bit_depths import REMEDY, BitDepths
 from resnet_tasks.data.statistics.class_counts import format_counts, has_many_classes
-from resnet_tasks.errors import format_list
+from resnet_tasks.errors import format_list, limit_path
 from resnet_tasks.model import TaskModel
 from resnet_tasks.number_formats import Count
 from resnet_tasks.recipe.schema.recipe import Recipe
@@ -75,7 +75,9 @@ def require_images(split: str, dataset: CocoDataset) -> list[str]:
     if len(missing) > dataset.max_unreadable_images:
         for file in dataset.files:
             file.require_files()
-    examples = f"{Count(len(missing)):image file does} not exist, the first is {missing[0]}"
+    examples = (
+        f"{Count(len(missing)):image file does} not exist, the first is {limit_path(missing[0])}"
+    )
     return [f"{split}: {examples}; their images are skipped (data.unreadable_images)"]
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
-import typer
 
-from resnet_tasks.cli.app import exit_cleanly_on_signal
-from resnet_tasks.files.atomic import open_together, remove_files_on_error, replace_folder
-from resnet_tasks.files.partial_paths import remove_path
+from tests.support.paths import ROOT
 
 WAITING = """
 import os
@@ -93,66 +86,18 @@ def test_nothing_is_left(
     assert list((root / "out").iterdir()) == []
 
 
-CHECKED = ("atomic.py", "partial_paths.py", "contextlib.py")
-"""Modules in which a signal arrives at every instruction."""
-
-
-def write_folder(root: Path) -> None:
-    """Write a folder with a file."""
-    with replace_folder(root / "folder") as partial:
-        (partial / "a").touch()
-
-
-def write_set(root: Path) -> None:
-    """Write two files that appear together."""
-    paths = (root / "a", root / "b")
-    with remove_files_on_error(paths), open_together(paths):
-        pass
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a signal right after `open`
-@pytest.mark.parametrize(
-    ("write", "names"),
-    [
-        pytest.param(write_folder, ["folder"], id="folder"),
-        pytest.param(write_set, ["a", "b"], id="set", marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_at_any_moment(
-    write: Callable[[Path], None], names: list[str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("form", ["folder", pytest.param("set", marks=pytest.mark.slow)])
+def test_a_signal_at_any_moment(form: str, tmp_path: Path) -> None:
     """A signal may also arrive between a folder's creation and the block that removes it."""
-    num_before, num_instructions, exit_codes = 0, 0, set[int]()
-    previous = sys.gettrace()
-
-    def trace(frame: FrameType, _: str, __: object) -> Callable[..., Any] | None:
-        nonlocal num_instructions
-        if not frame.f_code.co_filename.endswith(CHECKED):
-            return None
-        frame.f_trace_opcodes = True
-        num_instructions += 1
-        if num_instructions == num_before + 1:
-            signal.raise_signal(signal.SIGTERM)
-        return trace
-
-    is_stopped = True
-    while is_stopped:
-        num_instructions, is_stopped = 0, False
-        try:
-            with exit_cleanly_on_signal(tmp_path):
-                sys.settrace(trace)
-                write(tmp_path)
-                sys.settrace(previous)
-        except typer.Exit as stop:
-            is_stopped = True
-            exit_codes.add(stop.exit_code)
-        finally:
-            sys.settrace(previous)
-        left = sorted(path.name for path in tmp_path.iterdir())
-        assert left == names or (is_stopped and left == [])
-        for path in tmp_path.iterdir():
-            remove_path(path)
-        num_before += 1
-    gc.collect()  # while the warnings of unclosed files are ignored
-    assert num_before > 200
-    assert exit_codes == {128 + signal.SIGTERM}
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.support.signal_sweep", form, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads(run.stdout)
+    assert found["instructions"] > 200
+    assert found["exit_codes"] == [128 + signal.SIGTERM]

@@ -24,7 +24,7 @@ from resnet_tasks.data.subgroups.measured import (
     split_by_color,
     split_by_size,
 )
-from resnet_tasks.errors import DataError, format_allowed, shorten_name
+from resnet_tasks.errors import DataError, format_allowed, limit_path, shorten_name
 from resnet_tasks.number_formats import Count
 from resnet_tasks.registry import suggest_nearest
 
@@ -182,7 +182,7 @@ def _require_images(paths: Sequence[Path], key: str, source: str) -> None:
     if missing:
         raise DataError(
             f"{source}: {key} reads the images, but {len(missing)} of {len(paths)} are missing, "
-            f"the first is {missing[0]}; set the image folder with --images"
+            f"the first is {limit_path(missing[0])}; set the image folder with --images"
         )
 
 
