@@ -67,15 +67,10 @@ def _losses(run: Path) -> list[dict[str, float]]:
     return [line["losses"] for line in lines if line["event"] == "step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulation", "mode"),
-    [
-        (2, ""),
-        *(
-            pytest.param(1, mode, marks=pytest.mark.slow)
-            for mode in ("", "unfreeze", "patience", "uncertainty", "dwa")
-        ),
-    ],
+    [(2, ""), *((1, mode) for mode in ("", "unfreeze", "patience", "uncertainty", "dwa"))],
 )
 def test_two_processes_give_the_losses_and_weights_of_one(
     accumulation: int, mode: str, tmp_path: Path
