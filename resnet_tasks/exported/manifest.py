@@ -292,7 +292,7 @@ def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:
         },
         multiple=input_spec["multiple"],
         precision=value["precision"],
-        is_int8=value["int8"],
+        is_int8=bool(value["int8"]),
         windows=value["windows"],
         combine={
             name: ExportedCombiner(**_with_tuples(combiner))

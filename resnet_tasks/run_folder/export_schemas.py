@@ -69,10 +69,10 @@ class ExportedCategory(Struct):
 
 
 class Export(Struct):
-    """Content of `export.json`."""
+    """Content of `export.json`; `int8` holds the metrics of a quantized model, otherwise False."""
 
     format: str
-    int8: bool
+    int8: bool | dict[str, Any]
     precision: str
     input: ExportedInput
     preparation: ExportedPreparation

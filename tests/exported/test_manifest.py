@@ -34,6 +34,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path) == MANIFEST
 
 
+def test_metrics_of_a_quantized_model_are_read_back(tmp_path: Path) -> None:
+    metadata = {"source": {"run": "r"}, "int8": {"objects/AP": {"before": 0.5, "after": 0.49}}}
+    replace(MANIFEST, is_int8=True, metadata=metadata).write(tmp_path)
+    found = Manifest.read(tmp_path)
+    assert found.is_int8
+    assert json.loads((tmp_path / "export.json").read_text())["int8"] == metadata["int8"]
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"layout": 2}', '{"layout": 1}'])
 def test_damaged_and_foreign_files_are_named(damage: str, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text(damage)
