@@ -105,8 +105,8 @@ def require_shallow(content: bytes | str) -> None:
     """Require that JSON is nested at most `MAX_DEPTH` levels deep.
 
     Without this limit, later code that follows the nesting could exhaust the interpreter's stack.
-    The check counts brackets, which takes 7 % of the time of decoding, and
-    25 % if there are backslashes.
+    The check counts brackets, which takes 7 % of the time of decoding, and 25 % if there are
+    backslashes.
 
     Args:
         content: Text that has been decoded as JSON, and is therefore valid.

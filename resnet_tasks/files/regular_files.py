@@ -66,6 +66,11 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | _FLAGS)
 
 
+def require_regular_file(path: Path) -> None:
+    """Require that a library that opens the path will not block; see `open_regular_file`."""
+    open_regular_file(path).close()
+
+
 def read_regular_file(path: Path) -> bytes:
     """Return the content of a regular file; see `open_regular_file`."""
     with open_regular_file(path) as stream:

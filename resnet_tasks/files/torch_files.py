@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from resnet_tasks.errors import get_first_line
-from resnet_tasks.files.regular_files import open_regular_file
+from resnet_tasks.files.regular_files import require_regular_file
 
 
 def load_torch_file(path: Path) -> Any:
@@ -21,7 +21,7 @@ def load_torch_file(path: Path) -> Any:
             message of torch advises to run that code.
         ValueError: If it is damaged; the message has the reason.
     """
-    open_regular_file(path).close()
+    require_regular_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError):

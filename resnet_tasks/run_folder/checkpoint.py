@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.files.atomic import make_write_error, replace_folder, sync_file
 from resnet_tasks.files.partial_paths import PREVIOUS_SUFFIX
-from resnet_tasks.files.regular_files import open_regular_file
+from resnet_tasks.files.regular_files import require_regular_file
 from resnet_tasks.files.torch_files import load_torch_file
 from resnet_tasks.number_formats import Count
 from resnet_tasks.run_folder.files import STATE, VERSION_KEY, WEIGHTS, RunFile
@@ -191,7 +191,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
     The package would wait for a writer of a pipe.
     """
-    open_regular_file(path).close()
+    require_regular_file(path)
     with safe_open(path, "numpy") as tensors:
         return tensors.metadata() or {}
 
@@ -200,7 +200,7 @@ def _make_weights_error(path: Path, file: RunFile, error: Exception) -> RunError
     """Return the error for a safetensors file that cannot be read."""
     if isinstance(error, OSError):
         try:  # the package reports every file that it cannot open as one that does not exist
-            open_regular_file(path).close()
+            require_regular_file(path)
         except OSError as open_error:
             error = open_error
         return make_read_error(path, file, error)
@@ -249,7 +249,7 @@ def find_weights_file(folder: Path) -> Path:
     checkpoint = find_checkpoint_folder(folder)
     file = find_averaged_file(checkpoint) or checkpoint / "model.safetensors"
     try:
-        open_regular_file(file).close()
+        require_regular_file(file)
     except OSError as error:
         raise make_read_error(file, WEIGHTS, error) from None
     return file

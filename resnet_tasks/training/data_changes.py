@@ -12,7 +12,7 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.data_fingerprint import FileFingerprint
 from resnet_tasks.errors import FormatVersionError, RunError
 from resnet_tasks.files.atomic import write_json
-from resnet_tasks.files.regular_files import open_regular_file
+from resnet_tasks.files.regular_files import require_regular_file
 from resnet_tasks.run_folder.files import DATA
 from resnet_tasks.run_folder.read import read_object
 from resnet_tasks.runtime.console import Console
@@ -132,7 +132,7 @@ def _list_changes(recorded: Fingerprints, current: Fingerprints, splits: Splits)
 
 def _is_readable_file(path: Path) -> bool:
     try:
-        open_regular_file(path).close()
+        require_regular_file(path)
     except OSError:
         return False
     return True

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.evaluation.coco.backends import (
     BOX_BACKENDS,
-    BackendInputs,
     CocoTables,
     match_with_hotcoco,
 )
@@ -103,17 +102,6 @@ class DetectionEvaluator(CocoEvaluator):
         return joined.get_or_compute(
             key,
             lambda: BOX_BACKENDS[self.backend](self._build_backend_inputs(), self.max_detections),
-        )
-
-    def _build_backend_inputs(self) -> BackendInputs:
-        joined = self._join_blocks()
-        return BackendInputs(
-            len(joined.order),
-            self.classes,
-            joined.truth,
-            joined.truth_boxes,
-            joined.detections,
-            joined.detection_boxes,
         )
 
     def _compute_matches(self) -> Matches:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS, CocoTables
+from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS, BackendInputs, CocoTables
 from resnet_tasks.evaluation.coco.bootstrap_ap import CocoResampler
 from resnet_tasks.evaluation.coco.class_agnostic import ClassAgnosticMatch, match_without_classes
 from resnet_tasks.evaluation.coco.diagnostics import (
@@ -173,6 +173,17 @@ class CocoEvaluator(ABC):
         if self._joined is None:
             self._joined = JoinedBlocks(self._blocks)
         return self._joined
+
+    def _build_backend_inputs(self) -> BackendInputs:
+        joined = self._join_blocks()
+        return BackendInputs(
+            len(joined.order),
+            self.classes,
+            joined.truth,
+            joined.truth_boxes,
+            joined.detections,
+            joined.detection_boxes,
+        )
 
     @abstractmethod
     def _compute_tables(self) -> CocoTables: ...

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -197,19 +198,11 @@ class InstanceMaskEvaluator(CocoEvaluator):
         if not self._is_keeping:
             # `finalize` consumes its stream; the original can still receive images.
             return accumulate_tables(copy.copy(self._stream).finalize())
-        return BOX_BACKENDS[self.backend](self._build_inputs(), self.max_detections)
+        return BOX_BACKENDS[self.backend](self._build_backend_inputs(), self.max_detections)
 
-    def _build_inputs(self) -> BackendInputs:
-        joined = self._join_blocks()
-        return BackendInputs(
-            len(joined.order),
-            self.classes,
-            joined.truth,
-            joined.truth_boxes,
-            joined.detections,
-            joined.detection_boxes,
-            ([*chain(*(pair[0] for pair in self._masks))], [*chain(*(p[1] for p in self._masks))]),
-        )
+    def _build_backend_inputs(self) -> BackendInputs:
+        truth_masks, masks = (list(chain(*(pair[i] for pair in self._masks))) for i in (0, 1))
+        return replace(super()._build_backend_inputs(), masks=(truth_masks, masks))
 
     def _join_pairs(self) -> Pairs:
         if self._is_keeping:
@@ -252,7 +245,9 @@ class InstanceMaskEvaluator(CocoEvaluator):
         if not self._is_keeping:
             return {}, ["Error types (TIDE) are not computed, because the masks are not stored."]
         return compute_error_types(
-            match_with_hotcoco(self._build_inputs(), self.max_detections, is_for_error_types=True)
+            match_with_hotcoco(
+                self._build_backend_inputs(), self.max_detections, is_for_error_types=True
+            )
         )
 
 
