@@ -19,7 +19,7 @@ from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.evaluation.evaluators import name_main_metric
 from resnet_tasks.evaluation.metric_tables import metric_to_json
 from resnet_tasks.export.model_comparison import Image
-from resnet_tasks.exported.engines import import_extra
+from resnet_tasks.exported.engines import get_openvino_core, import_extra
 from resnet_tasks.exported.exported_model import ExportedModel, collate_images
 from resnet_tasks.exported.manifest import Manifest
 from resnet_tasks.inference.predictor import FileHandle, WholeImagePredictor
@@ -69,7 +69,7 @@ def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
     nncf.set_log_level(logging.ERROR)
     openvino = import_extra("openvino")
     data = nncf.Dataset(images)
-    model = openvino.Core().read_model(str(graph))
+    model = get_openvino_core().read_model(str(graph))
     try:
         quantized = nncf.quantize(
             model,

@@ -11,7 +11,7 @@ import torch
 
 from resnet_tasks.errors import RunError, get_first_line
 from resnet_tasks.export.graph import ExportGraph
-from resnet_tasks.exported.engines import import_extra
+from resnet_tasks.exported.engines import get_openvino_core, import_extra
 
 OPSET = 18
 """ONNX opset version; RoiAlign supports the required box coordinates from opset 16 on."""
@@ -92,5 +92,5 @@ def write_openvino(onnx_file: Path, path: Path) -> None:
         RunError: If `openvino` is not installed.
     """
     openvino = import_extra("openvino")
-    model = openvino.Core().read_model(str(onnx_file))
+    model = get_openvino_core().read_model(str(onnx_file))
     openvino.save_model(model, str(path), compress_to_fp16=False)

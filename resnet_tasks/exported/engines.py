@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,21 @@ def import_extra(name: str) -> Any:
             f"the package {name} is required but not installed; install it with: pip "
             "install 'resnet-tasks[export]'"
         ) from None
+
+
+@cache
+def get_openvino_core() -> Any:
+    """Return the OpenVINO core of this process, which reads and compiles all graphs.
+
+    There is only one, because the CPU plugin of a core sets the stack on which this thread handles
+    signals, and restores the previous one at the end of the core. When two cores end in the order
+    in which they began, that stack is freed memory, and the next signal (Ctrl-C, the end of a child
+    process) would end the process with a segmentation fault.
+
+    Raises:
+        RunError: If `openvino` is not installed.
+    """
+    return import_extra("openvino").Core()
 
 
 def open_engine(graph: Path, *, precision: str = "auto", threads: int = 0) -> Engine:
@@ -140,7 +156,7 @@ class OpenVinoEngine:
     """OpenVINO on the CPU."""
 
     def __init__(self, graph: Path | Any, precision: str = "auto", threads: int = 0) -> None:
-        openvino = import_extra("openvino")
+        core = get_openvino_core()
         if isinstance(graph, Path) and b"<net" not in graph.read_bytes()[:START_LENGTH]:
             # Otherwise OpenVINO tries its readers of other formats, which print errors.
             raise RunError(
@@ -152,7 +168,7 @@ class OpenVinoEngine:
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         model = str(graph) if isinstance(graph, Path) else graph
-        self._compiled = openvino.Core().compile_model(model, "CPU", config)
+        self._compiled = core.compile_model(model, "CPU", config)
         # An output may have several names: the one from export and others from the conversion.
         self._names = [tuple(output.get_names()) for output in self._compiled.outputs]
         self.outputs = frozenset(name for names in self._names for name in names)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +14,7 @@ import pytest
 from resnet_tasks.errors import RunError
 from resnet_tasks.exported.engines import open_engine
 from resnet_tasks.exported.exported_model import ExportedModel
+from tests.support.paths import ROOT
 from tests.support.run_files import write_export
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
@@ -68,3 +72,29 @@ def test_graphs_of_other_models_are_refused(
         engine.run(np.zeros((1, 5, 4, 4), np.float32), sizes)
     outputs = engine.run(np.ones((1, 3, 4, 4), np.float32), sizes)
     assert (outputs["objects.boxes"] == 1).all()
+
+
+SIGNAL_AFTER_ENGINES = """
+import faulthandler, signal, sys
+from pathlib import Path
+from resnet_tasks.exported.engines import open_engine
+
+faulthandler.enable()  # signals are handled on a stack of their own from now on
+first, second = (open_engine(Path(sys.argv[1])) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs alternate signal stacks")
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+def test_signals_are_handled_after_engines_ended_in_any_order(tmp_path: Path, name: str) -> None:
+    """Each core of OpenVINO leaves behind the signal stack of the core before it."""
+    write_graph(tmp_path, name, ("objects.boxes",))
+    command = [sys.executable, "-c", SIGNAL_AFTER_ENGINES, str(tmp_path / name)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    child = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (child.returncode, child.stdout) == (0, "handled\n"), child.stderr
