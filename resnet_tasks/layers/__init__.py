@@ -13,7 +13,8 @@
 | layers on pooled boxes, in eager mode and in exported graphs | `roi_layers` |
 | mask targets of boxes | `mask_targets` |
 | focal, GIoU and smooth L1 losses | `detection_losses` |
-| cross entropy, focal and Dice losses of label maps | `segmentation_losses` |
+| cross entropy, focal, hard-pixel, Dice and Tversky losses of label maps | `segmentation_losses` |
+| Lovász and boundary losses, pooling and norms of decoders | `segmentation/` |
 | dropout from the seeds of the images | `dropout` |
 | checks of strides, norms | `strides`, `norms` |
 | operations that a traced graph records for any input size | `tracing` |

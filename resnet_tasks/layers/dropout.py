@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class SeededDropout(nn.Module):
+    """Dropout of single values inside a network, whose masks depend on the images' seeds alone.
+
+    Without seeds, and in evaluation mode, it returns its input.
+
+    Args:
+        rate: Probability that a value is dropped, 0 to below 1.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self._seeds: tuple[int, ...] | None = None
+
+    @contextmanager
+    def use_seeds(self, seeds: Sequence[int]) -> Iterator[None]:
+        """Drop values inside the context; `seeds` has one seed per image."""
+        self._seeds = tuple(seeds)
+        try:
+            yield
+        finally:
+            self._seeds = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map `(B, ...)` to the same shape; kept values grow by `1 / (1 - rate)`."""
+        if self._seeds is None or not self.training or self.rate == 0:
+            return values
+        # Drawn on the CPU, so that every device gets the same mask.
+        draws = [
+            torch.rand(values.shape[1:], generator=torch.Generator().manual_seed(seed))
+            for seed in self._seeds
+        ]
+        mask = (torch.stack(draws) >= self.rate).to(values) / (1 - self.rate)
+        return values * mask
 
 
 def sample_channel_mask(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:

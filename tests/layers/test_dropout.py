@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from resnet_tasks.layers.dropout import sample_channel_mask, sample_unit_mask
+from resnet_tasks.layers.dropout import SeededDropout, sample_channel_mask, sample_unit_mask
 
 
 def test_channels_follow_the_seed_of_their_image() -> None:
@@ -37,3 +37,18 @@ def test_units_follow_the_generator_of_their_image() -> None:
     assert not torch.equal(both[0], both[1])
     assert not torch.equal(both[:2], drawn([2], [6]))
     assert set(both.unique().tolist()) == {0.0, 2.0}
+
+
+def test_values_inside_a_network_follow_the_seed_of_their_image() -> None:
+    layer, values = SeededDropout(0.25), torch.ones(3, 8, 20, 20)
+    assert torch.equal(layer(values), values)  # without seeds
+    with layer.use_seeds((7, 8, 7)):
+        dropped = layer(values)
+        assert torch.equal(dropped[0], dropped[2])
+        assert not torch.equal(dropped[0], dropped[1])
+        torch.manual_seed(99)
+        assert torch.equal(layer(values), dropped)
+        assert torch.equal(layer.eval()(values), values)
+    assert torch.equal(layer.train()(values), values)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert dropped[dropped > 0].unique().tolist() == [pytest.approx(4 / 3)]

@@ -4,10 +4,19 @@ import math
 
 import pytest
 import torch
+from segmentation_models_pytorch.losses import TverskyLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
+from resnet_tasks.layers.segmentation.boundary_loss import boundary
+from resnet_tasks.layers.segmentation.lovasz_loss import lovasz
+from resnet_tasks.layers.segmentation_losses import (
+    cross_entropy,
+    dice,
+    focal,
+    ohem_cross_entropy,
+    tversky,
+)
 from resnet_tasks.structures.evaluation import VOID
 
 # One image of two pixels and two classes: probabilities (3/4, 1/4) and (1/2, 1/2).
@@ -92,7 +101,74 @@ def test_dice_of_a_perfect_answer_is_zero() -> None:
     assert term.count.item() == 8
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, dice, focal])
+def test_tversky_by_hand() -> None:
+    term = tversky(TWO_PIXELS, torch.tensor([[[0, 1]]]), alpha=0.2, beta=0.9)
+    first = 0.75 / (0.75 + 0.2 * 0.5 + 0.9 * 0.25)
+    second = 0.5 / (0.5 + 0.2 * 0.25 + 0.9 * 0.5)
+    assert term.sum.item() == pytest.approx((1 - first) + (1 - second))
+    assert term.count.item() == 2
+
+
+def test_tversky_is_that_of_smp_on_one_image_with_all_classes() -> None:
+    logits, labels = random_case()
+    reference = TverskyLoss("multiclass", ignore_index=VOID, alpha=0.3, beta=0.7)
+    expected = [reference(logits[i : i + 1], labels[i : i + 1]).item() for i in range(2)]
+    term = tversky(logits, labels)
+    assert term.count.item() == 8
+    assert term.mean().item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+
+def test_ohem_keeps_pixels_below_the_threshold() -> None:
+    # The probabilities of the true classes are 3/4 and 1/2.
+    labels = torch.tensor([[[0, 1]]])
+    term = ohem_cross_entropy(TWO_PIXELS, labels, threshold=0.6, min_kept=0.0)
+    assert term.sum.item() == pytest.approx(math.log(2))
+    assert term.count.item() == 1
+    assert ohem_cross_entropy(TWO_PIXELS, labels, threshold=0.8).count.item() == 2
+    none = ohem_cross_entropy(TWO_PIXELS, labels, threshold=0.4, min_kept=0.0)
+    assert none.sum.item() == none.count.item() == 0
+
+
+@pytest.mark.parametrize(("min_kept", "count"), [(0.0, 0), (0.01, 1), (0.5, 1), (0.51, 2), (1, 2)])
+def test_ohem_keeps_the_hardest_pixels_at_least(min_kept: float, count: int) -> None:
+    weights = torch.tensor([3.0, 5.0])
+    labels = torch.tensor([[[0, 1]]])
+    term = ohem_cross_entropy(
+        TWO_PIXELS, labels, threshold=0.1, min_kept=min_kept, class_weights=weights
+    )
+    assert term.sum.item() == pytest.approx(
+        [0, 5 * math.log(2), 5 * math.log(2) + 3 * math.log(4 / 3)][count]
+    )
+    assert term.count.item() == [0, 5, 8][count]
+
+
+def test_ohem_is_a_sort_per_image() -> None:
+    logits, labels = random_case()
+    term = ohem_cross_entropy(logits, labels, threshold=0.05, min_kept=0.3)
+    total, count = 0.0, 0
+    for image_logits, image_labels in zip(logits, labels, strict=True):
+        losses = F.cross_entropy(
+            image_logits[None], image_labels[None], ignore_index=VOID, reduction="none"
+        )
+        values = losses[0][image_labels != VOID].sort(descending=True).values
+        kept = max(math.ceil(0.3 * len(values)), int((values > -math.log(0.05)).sum()))
+        total, count = total + values[:kept].sum().item(), count + kept
+    assert term.sum.item() == pytest.approx(total, rel=1e-5)
+    assert term.count.item() == count
+
+
+def test_ohem_with_everything_kept_is_the_cross_entropy() -> None:
+    logits, labels = random_case()
+    weights = torch.tensor([0.2, 1.0, 3.0, 0.5])
+    one = ohem_cross_entropy(logits, labels, min_kept=1.0, class_weights=weights)
+    other = cross_entropy(logits, labels, class_weights=weights)
+    assert one.sum.item() == pytest.approx(other.sum.item(), rel=1e-5)
+    assert one.count.item() == pytest.approx(other.count.item())
+
+
+@pytest.mark.parametrize(
+    "loss", [cross_entropy, ohem_cross_entropy, focal, dice, tversky, lovasz, boundary]
+)
 class TestEvery:
     def test_adds_up_over_images(self, loss) -> None:
         logits, labels = random_case()
@@ -106,7 +182,10 @@ class TestEvery:
         loss(logits, labels).sum.backward()
         per_pixel = logits.grad.abs().sum(dim=1)
         assert per_pixel[labels == VOID].max() == 0
-        assert per_pixel[labels != VOID].min() > 0
+        # Some losses select pixels: hard ones, or those that change the IoU.
+        selects = loss in (ohem_cross_entropy, lovasz, boundary)
+        share = (per_pixel[labels != VOID] > 0).float().mean()
+        assert share > (0.5 if selects else 0.999)
 
     def test_all_void_is_zero_with_a_graph(self, loss) -> None:
         logits, labels = random_case()

@@ -82,22 +82,24 @@ class SemanticFPN(SemanticHead):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
-        shared = self.in_levels == PYRAMID_LEVELS
-        check_strides(self.specs, f"head {type(self).__name__}")
+        shared = tuple(self.decoder_specs) == PYRAMID_LEVELS
+        check_strides(self.decoder_specs, f"head {type(self).__name__}")
         self.decoder = self._build_branches() if shared else self._build_decoder()
         initialize_decoder(self.decoder)
         self._add_classifier(self.decoder.out_channels, kernel_size=1)
 
     @classmethod
-    def levels(cls, specs: Mapping[str, FeatureSpec], options: Any) -> tuple[str, ...]:
+    def select_decoder_levels(
+        cls, specs: Mapping[str, FeatureSpec], options: Any
+    ) -> tuple[str, ...]:
         """Return the levels of a shared pyramid if there is one, else those of the backbone."""
         if all(level in specs for level in PYRAMID_LEVELS):
             return PYRAMID_LEVELS
-        return super().levels(specs, options)
+        return super().select_decoder_levels(specs, options)
 
     def _build_decoder(self) -> FPNDecoder:
         return FPNDecoder(
-            [self.specs[level].channels for level in self.in_levels],
+            [spec.channels for spec in self.decoder_specs.values()],
             pyramid_channels=self.options.pyramid_channels,
             segmentation_channels=self.options.segmentation_channels,
             dropout=0.0,  # the base class applies dropout, drawn from the seeds of the images
@@ -110,13 +112,13 @@ class SemanticFPN(SemanticHead):
             options.pyramid_channels if "pyramid_channels" in options.model_fields_set else None
         )
         channels = get_shared_channels(
-            self.specs, requested_channels, f"head {type(self).__name__}"
+            self.decoder_specs, requested_channels, f"head {type(self).__name__}"
         )
         return _Branches(channels, options.segmentation_channels, options.merge)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """Compute `(B, channels, H/4, W/4)`; `cat` has 4 times the `segmentation_channels`."""
-        levels = [features[level] for level in self.in_levels]
+        levels = [features[level] for level in self.decoder_specs]
         if isinstance(self.decoder, FPNDecoder):
             levels = _compute_pyramid(self.decoder, levels)
         branches = zip(self.decoder.seg_blocks, reversed(levels), strict=True)

@@ -1,4 +1,4 @@
-"""Base of the semantic heads: classifier and losses.
+"""Base of the semantic heads: classifier, losses and auxiliary branch.
 
 Shape glossary: `B` batch size, `K` classes, `H, W` padded image.
 """
@@ -6,10 +6,11 @@ Shape glossary: `B` batch size, `K` classes, `H, W` padded image.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.base.initialization import initialize_head
 from torch import Tensor
@@ -17,59 +18,49 @@ from torch.nn import functional as F
 
 from resnet_tasks.heads.base import Head, HeadOptions
 from resnet_tasks.heads.class_weights import make_class_weights
+from resnet_tasks.heads.semantic.auxiliary_branch import AuxiliaryBranch
+from resnet_tasks.heads.semantic.semantic_losses import LossOptions, compute_loss_terms
 from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.efficiency.per_image_losses import compute_terms_per_image
-from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
+from resnet_tasks.layers.segmentation_losses import cross_entropy
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
-LOSSES = ("cross_entropy", "dice", "focal")
+LossTerms = Callable[[Tensor, Tensor], dict[str, LossTerm]]
+"""Function of `(B, K, H, W)` logits and `(B, H, W)` labels -> named loss terms."""
+AUXILIARY_TERM = "auxiliary"
+"""Name of the loss term of the auxiliary branch."""
 
 
-class SemanticOptions(HeadOptions):
+class SemanticOptions(LossOptions):
     """Options that every semantic head has.
 
     Attributes:
-        loss: `cross_entropy`, `dice`, `focal`, or a sum such as `cross_entropy+dice`.
-        class_weights: Class weights of cross entropy and focal loss: one number per class in order,
-            or class name -> weight, with a weight of 1 for classes that are not named. None gives
-            all classes the weight 1. A recipe can also name a weighting that is computed from the
-            training data.
-        label_smoothing: Label smoothing of the cross entropy, 0 to below 1.
-        focal_gamma: Exponent of the focal loss (Lin et al. 2017: 2).
         dropout: Probability that a whole channel is dropped before the classifier, in training.
+        auxiliary_level: Level of the backbone on which a second, small classifier is trained (Zhao
+            et al. 2017: C4); it takes no part in predictions and exports. None: no such
+            classifier.
+        auxiliary_weight: Factor of the cross entropy of that classifier.
     """
 
-    loss: str = "cross_entropy"
-    class_weights: dict[str, float] | tuple[float, ...] | None = None
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @field_validator("loss")
-    @classmethod
-    def _loss_is_a_sum_of_known_terms(cls, value: str) -> str:
-        terms = [term.strip() for term in value.split("+")]
-        unknown = [term for term in terms if term not in LOSSES]
-        if unknown or len(set(terms)) < len(terms):
-            raise ValueError(f"write one of {', '.join(LOSSES)}, or several of them joined by '+'")
-        return "+".join(terms)
-
-    @property
-    def loss_terms(self) -> tuple[str, ...]:
-        """Names of the terms in `loss`."""
-        return tuple(self.loss.split("+"))
+    auxiliary_level: Literal["C1", "C2", "C3", "C4", "C5"] | None = None
+    auxiliary_weight: Annotated[float, Field(gt=0, le=10)] = 0.4
 
 
 class SemanticHead(Head):
     """Base class of the heads that assign one class to every pixel.
 
-    A subclass builds a decoder in its constructor, calls `_add_classifier` and implements
-    `pixel_features`.
+    A subclass builds a decoder on `decoder_specs` in its constructor, calls `_add_classifier` and
+    implements `pixel_features`.
 
     Losses are computed at the resolution of the padded image, in float32. Dropout is drawn from the
-    seeds of the images in `loss`, in training mode only, and never affects `forward`.
+    seeds of the images in `loss`, in training mode only, and never affects `forward`. Neither does
+    the auxiliary branch.
+
+    Attributes:
+        decoder_specs: Channels and stride of the levels that the decoder reads, finest first.
 
     Raises:
         HeadError: If a level is missing, a stride cannot be used, or an option is invalid.
@@ -77,6 +68,8 @@ class SemanticHead(Head):
 
     Options: ClassVar[type[HeadOptions]] = SemanticOptions
     task: ClassVar[str] = "semantic_segmentation"
+    align_corners: ClassVar[bool] = False
+    """Whether the logits are upsampled with aligned corners instead of half-pixel centers."""
     options: SemanticOptions
     class_weights: Tensor | None
 
@@ -87,9 +80,35 @@ class SemanticHead(Head):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
+        levels = type(self).select_decoder_levels(specs, self.options)
+        self.decoder_specs = {level: self.specs[level] for level in levels}
         weights = make_class_weights(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
         self.register_buffer("class_weights", weights, persistent=False)
+        if self.options.auxiliary_level is not None:
+            channels = self.specs[self.options.auxiliary_level].channels
+            self.auxiliary = AuxiliaryBranch(channels, len(self.classes))
+
+    @classmethod
+    def levels(cls, specs: Mapping[str, FeatureSpec], options: Any) -> tuple[str, ...]:
+        """Return the levels of the decoder, followed by that of the auxiliary branch."""
+        levels = cls.select_decoder_levels(specs, options)
+        auxiliary = options.auxiliary_level
+        return levels if auxiliary is None or auxiliary in levels else (*levels, auxiliary)
+
+    @classmethod
+    def select_decoder_levels(
+        cls,
+        specs: Mapping[str, FeatureSpec],  # noqa: ARG003
+        options: Any,  # noqa: ARG003
+    ) -> tuple[str, ...]:
+        """Return the levels that the decoder reads; default: `in_levels` of the class.
+
+        Args:
+            specs: Channels and stride of every offered level.
+            options: Validated options of the head.
+        """
+        return cls.in_levels
 
     def _add_classifier(self, channels: int, kernel_size: int) -> None:
         self.classifier = SegmentationHead(channels, len(self.classes), kernel_size=kernel_size)
@@ -105,7 +124,7 @@ class SemanticHead(Head):
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `{"logits": (B, K, H, W)}` float32 at the full resolution of the padded image."""
         logits = self.classifier(self.pixel_features(features)).float()
-        return {"logits": _resize_logits(logits, self._get_padded_size(features))}
+        return {"logits": self._resize_logits(logits, self._get_padded_size(features))}
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Compute the terms that the option `loss` names. Void pixels are ignored.
@@ -115,48 +134,54 @@ class SemanticHead(Head):
             view: Batch with the labels of this head.
 
         Returns:
-            `cross_entropy` and `focal`, whose count is the sum of class weights over labeled
-            pixels, and `dice`, whose count is the number of (image, class present in it) pairs.
+            Terms of `segmentation_losses` by name, and `auxiliary`, the weighted cross entropy of
+            the auxiliary branch, if there is one.
         """
-        decoded = self.pixel_features(features)
+        decoded = self._decode_in_training(features, view.seeds)
         if self.training and self.options.dropout > 0:
             decoded = decoded * sample_channel_mask(decoded, self.options.dropout, view.seeds)
-        logits = self.classifier(decoded).float()
+        compute = partial(compute_loss_terms, self.options, self.class_weights)
+        terms = self._compute_terms(compute, self.classifier(decoded), view)
+        if self.options.auxiliary_level is not None:
+            logits = self.auxiliary(features[self.options.auxiliary_level])
+            terms |= self._compute_terms(self._compute_auxiliary_term, logits, view)
+        return terms
+
+    def prepare_for_inference(self) -> None:
+        """Remove the auxiliary branch, which only the loss uses."""
+        if self.options.auxiliary_level is not None:
+            del self.auxiliary
+            self.in_levels = tuple(self.decoder_specs)  # type: ignore[misc]  # of this head
+
+    def _decode_in_training(self, features: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
+        """Compute `pixel_features` for the loss; a decoder with random layers uses the seeds."""
+        del seeds
+        return self.pixel_features(features)
+
+    def _compute_terms(
+        self, compute: LossTerms, logits: Tensor, view: BatchView
+    ) -> dict[str, LossTerm]:
+        """Compute loss terms of logits of any resolution, one image at a time."""
         return compute_terms_per_image(
-            lambda image_logits, labels: self._compute_terms(
-                _resize_logits(image_logits, view.padded_size), labels
+            lambda image_logits, labels: compute(
+                self._resize_logits(image_logits, view.padded_size), labels
             ),
-            logits,
+            logits.float(),
             view.semantic,
         )
 
-    def _compute_terms(self, logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
-        """Compute the loss terms of `(B, K, H, W)` logits and `(B, H, W)` labels."""
-        options, weights = self.options, self.class_weights
-        terms = {}
-        for name in options.loss_terms:
-            if name == "cross_entropy":
-                smoothing = options.label_smoothing
-                terms[name] = cross_entropy(
-                    logits, labels, class_weights=weights, label_smoothing=smoothing
-                )
-            elif name == "dice":
-                terms[name] = dice(logits, labels)
-            else:
-                terms[name] = focal(
-                    logits, labels, gamma=options.focal_gamma, class_weights=weights
-                )
-        return terms
+    def _compute_auxiliary_term(self, logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
+        term = cross_entropy(logits, labels, class_weights=self.class_weights)
+        return {AUXILIARY_TERM: LossTerm(self.options.auxiliary_weight * term.sum, term.count)}
+
+    def _resize_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize `(B, K, h, w)` logits to the (height, width) of the padded image."""
+        if tuple(logits.shape[-2:]) == size:
+            return logits
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
 
     def _get_padded_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
         finest = self.in_levels[0]
         height, width = features[finest].shape[-2:]
         stride = self.specs[finest].stride
         return height * stride, width * stride
-
-
-def _resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize `(B, K, h, w)` logits to the (height, width) of the padded image."""
-    if tuple(logits.shape[-2:]) == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

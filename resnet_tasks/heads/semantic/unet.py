@@ -8,7 +8,6 @@ Shape glossary: `B` batch size, `H, W` padded image, `Hk, Wk` cells of level k.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -32,7 +31,7 @@ from resnet_tasks.layers.efficiency.upsampled_conv import (
     make_summed_filters,
 )
 from resnet_tasks.layers.folded_norms import FoldingConv2d, fold_norms
-from resnet_tasks.layers.norms import batch_to_group_norm
+from resnet_tasks.layers.norms import batch_to_group_norm, choose_num_groups
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
@@ -86,26 +85,28 @@ class UNet(SemanticHead):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
-        check_strides(self.specs, f"head {type(self).__name__}", allowed_ratios=(1, 2))
+        check_strides(self.decoder_specs, f"head {type(self).__name__}", allowed_ratios=(1, 2))
         channels = self.options.decoder_channels
         # The first entry of smp's list is the image, whose channels the decoder does not use.
-        encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]
+        encoder_channels = [0, *(spec.channels for spec in self.decoder_specs.values())]
         self.decoder = _Decoder(encoder_channels, channels, n_blocks=len(channels))
         if self.options.norm == "group":
-            batch_to_group_norm(self.decoder, _choose_num_groups)
+            batch_to_group_norm(self.decoder, choose_num_groups)
         fold_norms(self.decoder)
         initialize_decoder(self.decoder)
         self._add_classifier(channels[-1], kernel_size=3)
 
     def prepare_for_inference(self) -> None:
         """Precompute the summed filters of all blocks."""
+        super().prepare_for_inference()
         channels = (self.specs["C5"].channels, *self.options.decoder_channels[:-1])
         self.decoder.sum_filters(channels)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """Compute `(B, decoder_channels[-1], H, W)`."""
         decoded: Tensor = self.decoder(
-            [features[level] for level in reversed(self.in_levels)], self._get_padded_size(features)
+            [features[level] for level in reversed(self.decoder_specs)],
+            self._get_padded_size(features),
         )
         return decoded
 
@@ -168,12 +169,3 @@ def _upsample_and_concat(size: tuple[int, int], x: Tensor, skip: Tensor | None =
     """Upsample `x` to (height, width) and append the channels of the skip connection."""
     upsampled = F.interpolate(x, size=size, mode="nearest")
     return upsampled if skip is None else torch.cat((upsampled, skip), dim=1)
-
-
-def _choose_num_groups(channels: int) -> int:
-    """Choose the number of groups so that a group has about 16 channels.
-
-    Wu and He 2018, Table 3, find this on a par with 32 groups. The last blocks of the decoder have
-    too few channels for 32 groups.
-    """
-    return math.gcd(channels, max(1, channels // 16))

@@ -166,7 +166,8 @@ class TestDecode:
 class TestOptions:
     @pytest.mark.parametrize("loss", ["iou", "dice+dice", "", "dice+"])
     def test_refuses_unknown_losses(self, loss: str) -> None:
-        with pytest.raises(HeadError, match="one of cross_entropy, dice, focal, or several"):
+        names = "cross_entropy, ohem_cross_entropy, focal, dice, tversky, lovasz, boundary"
+        with pytest.raises(HeadError, match=f"one of {names}, or several"):
             UNet(SPECS, ["a"], {"loss": loss})
 
     def test_sums_are_stripped_and_keep_their_order(self) -> None:

@@ -1,0 +1,1 @@
+"""Losses and layers of the heads that assign a class to every pixel."""
