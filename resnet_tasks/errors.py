@@ -70,6 +70,10 @@ class HeadError(ResnetTasksError):
     """Invalid options of a head, or features that a head cannot be built on."""
 
 
+class StrideError(HeadError):
+    """Levels whose strides a head cannot be built on, as those of a dilated backbone."""
+
+
 class RunError(ResnetTasksError):
     """Missing or incomplete run folder, or one that another process uses."""
 

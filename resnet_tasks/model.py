@@ -147,6 +147,13 @@ class TaskModel(nn.Module):
         """Names of the heads that are not frozen."""
         return tuple(name for name in self.named_heads if name not in self.frozen)
 
+    @property
+    def has_unread_stages(self) -> bool:
+        """Whether nothing reads the backbone's last level, so that its stage gets no gradient."""
+        coarsest = list(self.backbone.specs)[-1]
+        read = {level for head in self.named_heads.values() for level in head.in_levels}
+        return coarsest not in read and self.pyramid is None
+
     def freeze(self, parts: Sequence[str]) -> None:
         """Freeze the parameters and the norm statistics of some parts.
 

@@ -16,8 +16,10 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.deeplab import DeepLabV3Plus
 from resnet_tasks.heads.semantic.fpn import SemanticFPN
 from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.layers.folded_norms import FoldedBatchNorm2d
 from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel
@@ -255,3 +257,13 @@ def test_devices_and_precisions() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with autocast(cpu, "fp32"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("depth", "unread"), [(3, True), (5, False)])
+def test_stages_above_all_heads_are_known(depth: int, unread: bool) -> None:
+    backbone = ResNet("resnet10t")
+    options = {"depth": depth, "decoder_channels": 8}
+    heads = {"scene": DeepLabV3Plus(backbone.specs, ("a", "b"), options)}
+    assert TaskModel(backbone, heads).has_unread_stages is unread
+    pyramid = FeaturePyramid({k: v for k, v in backbone.specs.items() if k != "C1"}, 8)
+    assert not TaskModel(backbone, heads, pyramid=pyramid).has_unread_stages

@@ -6,12 +6,37 @@ from resnet_tasks.errors import HeadError, RecipeError, ResnetTasksError
 from resnet_tasks.heads import classifier
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.rcnn import faster_rcnn, mask_rcnn
-from resnet_tasks.heads.semantic import fpn, unet
+from resnet_tasks.heads.semantic import (
+    deeplab,
+    fpn,
+    linknet,
+    manet,
+    pan,
+    pspnet,
+    segformer,
+    unet,
+    unetplusplus,
+    upernet,
+)
 from resnet_tasks.recipe.schema.model import HeadRecipe
 from resnet_tasks.structures.tasks import Task
 from resnet_tasks.tasks.built_in import BUILT_IN_TASKS
 
-BUILT_IN_HEADS = (classifier, faster_rcnn, mask_rcnn, fpn, unet)
+BUILT_IN_HEADS = (
+    classifier,
+    faster_rcnn,
+    mask_rcnn,
+    deeplab,
+    fpn,
+    linknet,
+    manet,
+    pan,
+    pspnet,
+    segformer,
+    unet,
+    unetplusplus,
+    upernet,
+)
 """Modules of the built-in heads, which register themselves at import; new heads are added here."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from resnet_tasks.assemble.dilated_heads import describe_dilated_heads
 from resnet_tasks.assemble.heads import get_head_class, get_head_task
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.measured_settings import find_measured_weights
 from resnet_tasks.backbone.family import ResNetSpec
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.errors import HeadError, RecipeError, RunError
+from resnet_tasks.errors import HeadError, RecipeError, RunError, StrideError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
@@ -50,7 +51,7 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         weights or ("unloaded" if model_weights else backbone_recipe.weights),
         in_channels=recipe.data.channels,
     )
-    pyramid = _build_shared_pyramid(recipe, backbone)
+    pyramid = _build_shared_pyramid(recipe, labels, backbone)
     model = TaskModel(
         backbone,
         _build_heads(recipe, labels, backbone, pyramid),
@@ -94,7 +95,7 @@ def build_backbone(
     shape = get_backbone_shape(backbone_recipe)
     if isinstance(shape, ResNetSpec):
         shape.check_weights(backbone_recipe.weights)  # also if `weights` replaces them
-    return ResNet(
+    backbone = ResNet(
         shape,
         weights=weights,
         in_channels=in_channels,
@@ -105,6 +106,9 @@ def build_backbone(
         gradient_checkpointing=backbone_recipe.gradient_checkpointing,
         accept_license=backbone_recipe.accept_license,
     )
+    if not backbone_recipe.contract_dilation:
+        backbone.expand_dilation()
+    return backbone
 
 
 def get_backbone_shape(backbone_recipe: BackboneRecipe) -> str | ResNetSpec:
@@ -155,6 +159,9 @@ def _build_heads(
         options = {**head.options, "class_weights": None} if name in measured else head.options
         try:
             heads[name] = get_head_class(name, head)(specs, labels.heads[name].classes, options)
+        except StrideError as error:
+            others = describe_dilated_heads(recipe, labels, backbone, name)
+            problems.append(f"recipe {recipe.name}: heads.{name}: {error}{others}")
         except HeadError as error:
             problems.append(f"recipe {recipe.name}: heads.{name}: {error}")
     if pyramid is not None and not problems:
@@ -182,7 +189,9 @@ def _find_whole_image_heads(recipe: Recipe) -> list[str]:
     ]
 
 
-def _build_shared_pyramid(recipe: Recipe, backbone: ResNet) -> FeaturePyramid | None:
+def _build_shared_pyramid(
+    recipe: Recipe, labels: Labels, backbone: ResNet
+) -> FeaturePyramid | None:
     """Build the pyramid of the recipe on C2..C5.
 
     Raises:
@@ -195,5 +204,6 @@ def _build_shared_pyramid(recipe: Recipe, backbone: ResNet) -> FeaturePyramid | 
         return FeaturePyramid(
             levels, recipe.pyramid.channels, extra_levels=recipe.pyramid.extra_levels
         )
-    except HeadError as error:
-        raise RecipeError(f"recipe {recipe.name}: pyramid: {error}") from None
+    except StrideError as error:
+        others = describe_dilated_heads(recipe, labels, backbone)
+        raise RecipeError(f"recipe {recipe.name}: pyramid: {error}{others}") from None

@@ -169,6 +169,21 @@ def build_trunk(
     return _cut_trunk(children, cast("list[dict[str, object]]", net.feature_info))
 
 
+def expand_dilation(stage: nn.Module, dilation: int) -> None:
+    """Give the first block of a stage the dilation of its other blocks, in place.
+
+    Args:
+        stage: Dilated stage, whose convolutions have a stride of 1.
+        dilation: Dilation of its other blocks.
+    """
+    blocks: Any = getattr(stage, "blocks", stage)
+    for layer in blocks[0].modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
+            rows, columns = layer.kernel_size
+            layer.dilation = (dilation, dilation)
+            layer.padding = (dilation * (rows // 2), dilation * (columns // 2))
+
+
 def _build_net(
     name: str | ResNetSpec, in_channels: int, output_stride: int, drop_path: float
 ) -> nn.Module:

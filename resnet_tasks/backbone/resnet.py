@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from resnet_tasks.backbone.family import CUSTOM, LEVELS, ResNetSpec, build_trunk
+from resnet_tasks.backbone.family import CUSTOM, LEVELS, ResNetSpec, build_trunk, expand_dilation
 from resnet_tasks.backbone.pretrained import IMAGENET_MEAN, IMAGENET_STD, LoadReport, load_weights
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 from resnet_tasks.layers.efficiency.compact_max_pool import save_indices_as_int32
@@ -54,6 +54,8 @@ class ResNet(nn.Module):
         license: License of the weights; empty without weights.
         weights_description: Description of the origin of the weights.
         report: Report of the loaded weights; None without weights.
+        contract_dilation: Whether the first block of a dilated stage has the dilation of the stage
+            before it; see `expand_dilation`.
         gradient_checkpointing: Whether to checkpoint the residual stages. May be changed at any
             time; neither the keys of the state dict nor the results depend on it.
 
@@ -115,9 +117,11 @@ class ResNet(nn.Module):
         self.name = name if isinstance(name, str) else CUSTOM
         self.frozen_stages = frozen_stages
         self.norm_mode = norm
+        self.contract_dilation = True
         self.gradient_checkpointing = gradient_checkpointing
         self.specs = trunk.specs
         self._stages = trunk.stages
+        self._taps = trunk.taps
         self._levels = {part: level for level, part in trunk.taps.items()}
         self._convert_norms()
         fold_norms(self)
@@ -182,6 +186,18 @@ class ResNet(nn.Module):
             self.get_submodule(part).requires_grad_(True)
         self.frozen_stages = stages
         self._freeze()
+
+    def expand_dilation(self) -> None:
+        """Give the first block of every dilated stage the dilation of the stage's other blocks.
+
+        In torchvision and timm, it has the dilation of the stage before, which is half of it;
+        segmentation_models_pytorch dilates all blocks alike. Without effect at stride 32.
+        """
+        self.contract_dilation = False
+        for level, spec in self.specs.items():
+            dilation = 2 ** int(level.removeprefix("C")) // spec.stride
+            if dilation > 1:
+                expand_dilation(self.get_submodule(self._taps[level]), dilation)
 
     def find_stage(self, parameter: str) -> int:
         """Return the number of the stage that a parameter belongs to.

@@ -44,6 +44,29 @@ class ForeignModel:
     extras: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class ForeignEncoder:
+    """Encoder of a whole model, as its configuration states it.
+
+    Attributes:
+        name: Name in the other library.
+        variant: Name of the backbone that computes the same; "" if there is none.
+        problem: Reason why no backbone of this package computes the same; "" if one may.
+        depth: Number of the coarsest level that the model reads, 5 for C5.
+        output_stride: Stride of the encoder's last level, if it had five; below 32, the last stages
+            are dilated.
+        contract_dilation: Whether the first block of a dilated stage has the dilation of the stage
+            before it, as in torchvision and timm.
+    """
+
+    name: str
+    variant: str
+    problem: str = ""
+    depth: int = 5
+    output_stride: int = 32
+    contract_dilation: bool = True
+
+
 class ForeignWeights:
     """Reader of models of other libraries for a head; this base class reads none.
 
@@ -51,12 +74,14 @@ class ForeignWeights:
         source: Model and library, such as "a Faster R-CNN of torchvision"; "" if there is none.
         pyramid: Prefix of the names of the head's own pyramid, whose tensors fill a shared pyramid;
             "" if it has none.
+        configured_options: Options of the head that `config.json` reveals and the tensors do not.
         mismatch_hint: Text appended to the error about a model whose architecture the head cannot
             have with any options.
     """
 
     source: str = ""
     pyramid: str = ""
+    configured_options: tuple[str, ...] = ()
     mismatch_hint: str = ""
 
     def split(self, tensors: Mapping[str, Tensor]) -> ForeignModel | None:  # noqa: ARG002
@@ -94,6 +119,14 @@ class ForeignWeights:
             notes for the user.
         """
         return None, [f"heads.{name}: the head's predictor starts from random weights"]
+
+    def read_configured_options(self, configuration: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Return the options that a model's `config.json` states: name -> value."""
+        return {}
+
+    def read_encoder(self, configuration: Mapping[str, Any]) -> ForeignEncoder | None:  # noqa: ARG002
+        """Return the encoder that a model's `config.json` states; None if it states none."""
+        return None
 
     def check_configuration(self, configuration: Mapping[str, Any]) -> str | None:  # noqa: ARG002
         """Return a problem that a model's `config.json` reveals and its tensors do not, or None.

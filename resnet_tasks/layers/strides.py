@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from resnet_tasks.errors import HeadError
+from resnet_tasks.errors import StrideError
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
 
@@ -20,14 +20,14 @@ def check_strides(
         allowed_ratios: Allowed ratios of a level's stride to that of the next finer level.
 
     Raises:
-        HeadError: If the ratio of two strides is not allowed.
+        StrideError: If the ratio of two strides is not allowed.
     """
     for (finer, fine), (level, coarse) in pairwise(specs.items()):
         allowed = [fine.stride * ratio for ratio in allowed_ratios]
         if coarse.stride not in allowed:
             level_strides = ", ".join(f"{name} {spec.stride}" for name, spec in specs.items())
             rule = "double" if allowed_ratios == (2,) else "stay or double"
-            raise HeadError(
+            raise StrideError(
                 f"the strides of {reader} must {rule} from level to level: after {finer} of stride "
                 f"{fine.stride}, {level} may have {' or '.join(map(str, allowed))}, got "
                 f"{level_strides}; "

@@ -20,6 +20,7 @@ from resnet_tasks.files.json_files import read_configuration
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.foreign_weights import ForeignModel
 from resnet_tasks.model import TaskModel
+from resnet_tasks.model_weights.encoder_check import check_encoder
 from resnet_tasks.model_weights.foreign_models import absorb_epsilon, split_for_heads
 from resnet_tasks.model_weights.infer_options import find_differing_options, suggest_options
 from resnet_tasks.number_formats import Count
@@ -69,7 +70,11 @@ def fill_model(
     files = split_for_heads(read_checkpoint(origin.file), model.named_heads, request)
     name = _choose_head(list(files), head, request)
     file = files[name]
-    _check_configuration(model.named_heads[name], origin.file.with_name("config.json"), request)
+    configuration = read_configuration(origin.file.with_name("config.json"))
+    _check_configuration(model.named_heads[name], configuration, request)
+    encoder = model.named_heads[name].foreign_weights.read_encoder(configuration)
+    if encoder is not None:
+        check_encoder(backbone, encoder, request)
     notes = absorb_epsilon(file.backbone, compute_sha256(origin.file))
     layout = convert_layout(strip_prefixes(file.backbone, origin.file), str(request))
     rows, predictor_notes = model.named_heads[name].foreign_weights.select_predictor_rows(
@@ -78,7 +83,7 @@ def fill_model(
     # The head is checked before anything is filled, so that an error leaves the model as it was.
     own = _collect_tensors(model, name)
     filled, missing, unused = _fit_head(
-        model.named_heads[name], own, file, rows, request=request, name=name
+        model.named_heads[name], own, file, rows, configuration, request=request, name=name
     )
     matched, unexpected = load_tensors(
         backbone, layout.tensors, name=backbone.name, source=request, in_channels=in_channels
@@ -86,6 +91,7 @@ def fill_model(
     with torch.no_grad():
         for key, value in filled.items():
             own[key].copy_(value)
+    notes += _describe_assumptions(model.named_heads[name], configuration, name)
     other_heads = [head_name for head_name in model.named_heads if head_name != name]
     if other_heads:
         predictor_notes.append(
@@ -127,12 +133,26 @@ def _resolve_weights(request: WeightsRequest, name: str, accept_license: bool) -
     return find_weights(request, name, accept_license)
 
 
-def _check_configuration(head: Head, config: Path, request: WeightsRequest) -> None:
-    """Refuse models whose configuration, next to the tensors, does not fit the head."""
-    content = read_configuration(config)
-    problem = head.foreign_weights.check_configuration(content) if content else None
+def _check_configuration(
+    head: Head, configuration: dict[str, Any], request: WeightsRequest
+) -> None:
+    """Refuse models whose configuration does not fit the head."""
+    problem = head.foreign_weights.check_configuration(configuration) if configuration else None
     if problem is not None:
-        raise WeightsError(f"{request}: {config.name} {problem}")
+        raise WeightsError(f"{request}: config.json {problem}")
+
+
+def _describe_assumptions(head: Head, configuration: dict[str, Any], name: str) -> list[str]:
+    """Describe the options that the file does not state, because it has no configuration."""
+    if configuration or not head.foreign_weights.configured_options:
+        return []
+    own = head.options.model_dump()
+    values = ", ".join(f"{key} {own[key]}" for key in head.foreign_weights.configured_options)
+    note = (
+        f"heads.{name}: without a config.json next to the file, it is assumed to have the head's "
+        f"options: {values}"
+    )
+    return [note]
 
 
 def _choose_head(fitting: list[str], requested: str | None, request: WeightsRequest) -> str:
@@ -177,6 +197,7 @@ def _fit_head(
     own: dict[str, Tensor],
     file: ForeignModel,
     rows: dict[str, Tensor] | None,
+    configuration: dict[str, Any],
     *,
     request: WeightsRequest,
     name: str,
@@ -200,14 +221,14 @@ def _fit_head(
         key for key in sorted(required & provided.keys()) if own[key].shape != provided[key].shape
     ]
     wrong = [*odd, *missing, *(key for key in surplus if not key.endswith(_COUNTER))]
-    if wrong or find_differing_options(head, file):
+    if wrong or find_differing_options(head, file, configuration):
         mismatch = (
             f"{Count(len(wrong)):tensor is} missing, unexpected or of a different shape "
             f"({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}); "
         )
         raise WeightsError(
             f"{request} does not fit heads.{name}: {mismatch if wrong else ''}"
-            f"{suggest_options(head, file, name)}"
+            f"{suggest_options(head, file, configuration, name)}"
         )
     broken = [key for key, value in provided.items() if not bool(torch.isfinite(value).all())]
     if broken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -57,8 +57,20 @@ def split_for_heads(
     sources = [head_class.foreign_weights.source for head_class in head_classes]
     first_names = ", ".join(list(tensors)[:3])
     raise WeightsError(
-        f"{request} is not a supported whole model ({', '.join(filter(None, sources))}): its names "
-        f"begin with {first_names}; weights of a backbone alone belong under backbone.weights"
+        f"{request} is not a supported whole model ({_format_sources(sources)}): its names begin "
+        f"with {first_names}; weights of a backbone alone belong under backbone.weights"
+    )
+
+
+def _format_sources(sources: Iterable[str]) -> str:
+    """Join texts such as "a U-Net of LIBRARY" by library: "FPN, U-Net of LIBRARY; ..."."""
+    models: dict[str, list[str]] = {}
+    for source in sorted(set(sources) - {""}):
+        model, _, library = source.removeprefix("a ").rpartition(" of ")
+        models.setdefault(library, []).append(model)
+    return "; ".join(
+        f"{', '.join(names)} of {library}" if all(names) else library
+        for library, names in sorted(models.items(), reverse=True)
     )
 
 

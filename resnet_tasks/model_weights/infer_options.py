@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.foreign_weights import ForeignModel
 
 
-def find_differing_options(head: Head, file: ForeignModel) -> dict[str, Any]:
-    """Return options whose value differs from the one that the file needs: name -> file's value."""
-    file_options = head.foreign_weights.infer_options(head, file.head)
+def find_differing_options(
+    head: Head, file: ForeignModel, configuration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return options whose value differs from the one that the file needs: name -> file's value.
+
+    Args:
+        head: Head that is filled.
+        file: Whole model.
+        configuration: Content of its `config.json`; empty if there is none.
+    """
+    file_options = {
+        **head.foreign_weights.infer_options(head, file.head),
+        **head.foreign_weights.read_configured_options(configuration),
+    }
     own = head.options.model_dump()
     if (shared := _get_shared_channels(head)) is not None:
         own["pyramid_channels"] = shared
@@ -23,9 +35,11 @@ def _get_shared_channels(head: Head) -> int | None:
     return channels[0] if channels else None
 
 
-def suggest_options(head: Head, file: ForeignModel, name: str) -> str:
+def suggest_options(
+    head: Head, file: ForeignModel, configuration: Mapping[str, Any], name: str
+) -> str:
     """Suggest the settings that make the file fit, if they can be inferred."""
-    wrong = find_differing_options(head, file)
+    wrong = find_differing_options(head, file, configuration)
     if not wrong:
         return (
             f"{file.kind} in this file has an architecture that the head does not "

@@ -149,7 +149,7 @@ class TrainStep:
         self._increases = LossIncreaseDetector()
         self.unfreezing = UnfreezeSchedule(model.backbone, options.unfreeze)
         # The parameters of a head get no gradient in a process without labels for it.
-        unused = len(model.named_heads) > 1 or bool(self.unfreezing)
+        unused = len(model.named_heads) > 1 or bool(self.unfreezing) or model.has_unread_stages
         self.accelerator = create_accelerator(self.precision, self.device, find_unused=unused)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None

@@ -94,3 +94,64 @@ def test_unet_works_on_a_dilated_backbone(stride: int) -> None:
         features = model.backbone(torch.rand(1, 3, 64, 96))
         raw = model.named_heads["scene"](features)
     assert raw["logits"].shape == (1, 3, 64, 96)
+
+
+def refusal_of(heads: dict[str, Any], **more: Any) -> str:
+    part = {"name": "resnet10t", "weights": "none", "output_stride": 16}
+    made = Recipe.model_validate(recipe(**heads).model_dump() | {"backbone": part, **more})
+    with pytest.raises(RecipeError) as caught:
+        build_model(made, build_labels(made, CATEGORIES))
+    return str(caught.value)
+
+
+def test_the_refusal_of_a_dilated_backbone_names_both_heads() -> None:
+    options = {"decoder_channels": 8, "class_weights": "balanced"}
+    heads = {
+        "objects": {"type": "faster_rcnn"},
+        "scene": {"type": "deeplabv3plus", "options": options},
+    }
+    shared = (
+        "; heads.scene (deeplabv3plus), which shares the backbone of stride 16, can also read one "
+        "of stride 32"
+    )
+    message = refusal_of(heads)
+    assert message.startswith("recipe test: heads.objects: the strides of Faster R-CNN's levels")
+    assert message.endswith(f"set backbone.output_stride to 32, or use another head{shared}")
+    message = refusal_of(heads, pyramid={"channels": 8})
+    assert message.startswith("recipe test: pyramid: the strides of a feature pyramid must double")
+    assert message.endswith(
+        f"; heads.objects (faster_rcnn) needs stride 32 like the pyramid{shared}"
+    )
+
+
+def test_a_lone_head_is_refused_without_others() -> None:
+    message = refusal_of({"objects": {"type": "faster_rcnn"}})
+    assert message.endswith("set backbone.output_stride to 32, or use another head")
+
+
+def test_deeplab_works_at_stride_32_beside_a_detector() -> None:
+    made = recipe(
+        objects={"type": "faster_rcnn", "options": {"pyramid_channels": 8}},
+        scene={"type": "deeplabv3plus", "options": {"decoder_channels": 8}},
+    )
+    model = build_model(made, build_labels(made, CATEGORIES)).eval()
+    with torch.no_grad():
+        features = model.backbone(torch.rand(1, 3, 64, 96))
+        logits = model.named_heads["scene"](features)["logits"]
+    assert logits.shape == (1, 3, 64, 96)
+
+
+def test_all_blocks_of_a_stage_can_be_dilated_alike() -> None:
+    dilations = []
+    for contract in (True, False):
+        part = {"name": "resnet18", "weights": "none", "output_stride": 8}
+        made = with_backbone({**part, "contract_dilation": contract}, "unet")
+        backbone = build_model(made, build_labels(made, CATEGORIES)).backbone
+        dilations.append(
+            [
+                backbone.get_submodule(f"layer{stage}.{block}.conv1").dilation[0]
+                for stage in (2, 3, 4)
+                for block in (0, 1)
+            ]
+        )
+    assert dilations == [[1, 1, 1, 2, 2, 4], [1, 1, 2, 2, 4, 4]]

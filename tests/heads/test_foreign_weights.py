@@ -71,7 +71,10 @@ def test_other_heads_do_not_read_it(tmp_path: Path) -> None:
     _, file = write_net(tmp_path)
     backbone = ResNet("resnet10t", weights="unloaded")
     model = TaskModel(backbone, {"a": Classifier(backbone.specs, ("a", "b"))})
-    told = r"not a supported whole model \(a Faster R-CNN of torchvision, .*its names begin with tr"
+    told = (
+        r"not a supported whole model \(.*Faster R-CNN, Mask R-CNN of torchvision; .*U-Net\+\+, "
+        r"UPerNet of segmentation_models_pytorch\): its names begin with tr"
+    )
     with pytest.raises(WeightsError, match=told):
         fill_model(model, file)
 

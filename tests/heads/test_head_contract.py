@@ -30,6 +30,7 @@ from resnet_tasks.structures.tasks import Task, register_task
 from resnet_tasks.testing.head_contract import RULES, check_head
 from resnet_tasks.testing.head_under_test import HeadUnderTest
 from resnet_tasks.testing.random_batches import random_batch, random_target, resnet_specs
+from tests.support.decoder_heads import SMALL_DECODERS
 
 FAMILIES = (
     "resnet18",
@@ -65,7 +66,15 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "fpn": {"pyramid_channels": 32, "segmentation_channels": 64},
     "unet": {"decoder_channels": [64, 32, 16, 16, 8]},
+    **SMALL_DECODERS,
 }
+# All decoders of smp share one base class; the contract over one of them takes a second.
+QUICK = [
+    pytest.param(name, marks=pytest.mark.slow)
+    if name in SMALL_DECODERS and name != "deeplabv3plus"
+    else name
+    for name in BUILT_IN
+]
 CLASSES = ("a", "b", "c")
 
 
@@ -76,23 +85,38 @@ def backbone(family: str) -> ResNet:
 
 def test_all_heads_are_seen() -> None:
     assert {"classifier", "faster_rcnn", "fpn", "mask_rcnn", "unet"} <= set(BUILT_IN)
+    assert set(SMALL_DECODERS) <= set(BUILT_IN)
     modules = {module.__name__ for module in BUILT_IN_HEADS}
     assert {HEADS.get(name).__module__ for name in BUILT_IN} == modules
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", QUICK)
 def test_head_keeps_the_contract(name: str) -> None:
     check_head(name, options=SMALL.get(name))
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SMALL_DECODERS else name
+        for name in BUILT_IN
+    ],
+)
 def test_head_keeps_the_contract_on_bottleneck_levels_with_two_classes(name: str) -> None:
     specs = resnet_specs(8, bottleneck=True)
     check_head(name, options=SMALL.get(name), classes=("cell", "background"), specs=specs)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        pytest.param(name, family, marks=pytest.mark.slow)
+        if name in SMALL_DECODERS and (name, family) != ("deeplabv3plus", "resnet18")
+        else (name, family)
+        for name in BUILT_IN
+        for family in FAMILIES
+    ],
+)
 def test_gradients_reach_a_real_backbone(name: str, family: str) -> None:
     net = backbone(family)
     net.zero_grad(set_to_none=True)

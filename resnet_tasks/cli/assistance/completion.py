@@ -211,7 +211,22 @@ def _list_weights() -> list[str]:
     return ["none", "imagenet", *_list_folders("", RECIPE_FILE)]
 
 
-HEAD_TYPES = ("classifier", "faster_rcnn", "fpn", "mask_rcnn", "unet")
+HEAD_TYPES = (
+    "classifier",
+    "deeplabv3",
+    "deeplabv3plus",
+    "faster_rcnn",
+    "fpn",
+    "linknet",
+    "manet",
+    "mask_rcnn",
+    "pan",
+    "pspnet",
+    "segformer",
+    "unet",
+    "unetplusplus",
+    "upernet",
+)
 """Built-in heads, whose modules import torch."""
 _KNOWN_VALUES: dict[str, Callable[[], Sequence[str]]] = {
     "backbone.name": _list_backbones,

@@ -1,4 +1,4 @@
-"""Segmenters of segmentation_models_pytorch (smp) as weights of `UNet` and `SemanticFPN`."""
+"""Segmenters of segmentation_models_pytorch (smp) as weights of semantic heads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from resnet_tasks.heads.foreign_weights import (
     FilledHead,
+    ForeignEncoder,
     ForeignModel,
     ForeignWeights,
     format_names,
@@ -52,41 +53,29 @@ class SmpSegmenter(ForeignWeights):
                 encoder[suffix] = value
             else:
                 head[f"classifier.{suffix}" if part == "segmentation_head" else key] = value
-        return ForeignModel(self.source, encoder, head, ("classifier.",), ("classification_head.",))
+        return ForeignModel(
+            self.source,
+            _rename_encoder(encoder),
+            head,
+            # The auxiliary branch of a head depends on the classes too; smp has none.
+            ("classifier.", "auxiliary."),
+            ("classification_head.",),
+        )
 
     def select_predictor_rows(
         self, head: FilledHead, model: ForeignModel, name: str
     ) -> tuple[dict[str, Tensor] | None, list[str]]:
         """Select the rows of the classifier for the classes of a head."""
-        weight, bias = (
-            model.head.get(f"classifier.0.{parameter}") for parameter in ("weight", "bias")
-        )
-        if weight is None or bias is None:
-            return None, [
-                (
-                    f"heads.{name}: the file has no classifier; the head's classifier starts from "
-                    "random weights"
-                )
-            ]
-        rows, classes = len(weight), head.classes
-        if rows == len(classes):
-            note = (
-                f"heads.{name}: the classifier's {rows} rows are used in order for "
-                f"{format_names(classes)}"
-            )
-            return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
-        if rows == 1 and len(classes) == 2 and classes[0] == BACKGROUND:
-            # softmax([0, x]) equals [1 - sigmoid(x), sigmoid(x)].
-            weight, bias = (
-                torch.cat([torch.zeros_like(tensor), tensor]) for tensor in (weight, bias)
-            )
-            note = f"heads.{name}: the file's one class is used for {classes[1]}"
-            return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
-        note = (
-            f"heads.{name}: only the classifier starts from random weights, because the file has "
-            f"{rows} classes and the head has {len(classes)} ({format_names(classes)})"
-        )
-        return None, [note]
+        rows, note = _select_classifier_rows(head, model, name)
+        notes = [note]
+        if head.options.auxiliary_level is not None:
+            notes.append(f"heads.{name}: the auxiliary branch starts from random weights")
+        return rows, notes
+
+    def read_encoder(self, configuration: Mapping[str, Any]) -> ForeignEncoder | None:
+        """Return the encoder that `config.json` states."""
+        name = configuration.get("encoder_name")
+        return read_smp_encoder(name, configuration) if isinstance(name, str) else None
 
     def check_configuration(self, configuration: Mapping[str, Any]) -> str | None:
         """Reject decoders with another upsampling than that of this package."""
@@ -99,11 +88,92 @@ class SmpSegmenter(ForeignWeights):
         )
 
 
+def _select_classifier_rows(
+    head: FilledHead, model: ForeignModel, name: str
+) -> tuple[dict[str, Tensor] | None, str]:
+    """Select the rows of the classifier and return a note; None if they start from random weights.
+
+    Args:
+        head: Head that is filled.
+        model: Model of smp.
+        name: Name of the head in the recipe.
+    """
+    weight, bias = (model.head.get(f"classifier.0.{parameter}") for parameter in ("weight", "bias"))
+    if weight is None or bias is None:
+        return None, (
+            f"heads.{name}: the file has no classifier; the head's classifier starts from random "
+            "weights"
+        )
+    rows, classes = len(weight), head.classes
+    if rows == len(classes):
+        note = (
+            f"heads.{name}: the classifier's {rows} rows are used in order for "
+            f"{format_names(classes)}"
+        )
+        return {"classifier.0.weight": weight, "classifier.0.bias": bias}, note
+    if rows == 1 and len(classes) == 2 and classes[0] == BACKGROUND:
+        # softmax([0, x]) equals [1 - sigmoid(x), sigmoid(x)].
+        weight, bias = (torch.cat([torch.zeros_like(tensor), tensor]) for tensor in (weight, bias))
+        note = f"heads.{name}: the file's one class is used for {classes[1]}"
+        return {"classifier.0.weight": weight, "classifier.0.bias": bias}, note
+    return None, (
+        f"heads.{name}: only the classifier starts from random weights, because the file has "
+        f"{rows} classes and the head has {len(classes)} ({format_names(classes)})"
+    )
+
+
+def read_smp_encoder(name: str, configuration: Mapping[str, Any]) -> ForeignEncoder:
+    """Return the encoder of a model of smp, and the backbone variant that computes the same.
+
+    `tu-NAME` is timm's NAME, and so are most names with `timm-`. Names without prefix are
+    torchvision's ResNets and ResNeXts, and Squeeze-and-Excitation networks that timm calls legacy.
+    smp dilates encoders without `tu-` itself, the first block of a stage included.
+
+    Args:
+        name: Name of the encoder in smp.
+        configuration: Content of `config.json`.
+    """
+    depth = int(configuration.get("encoder_depth", 5))
+    output_stride = int(configuration.get("encoder_output_stride", 32))
+    if name.startswith(("tu-", "timm-res")):
+        variant = name.partition("-")[2]
+        problem = ""
+        if depth == 5 and variant.startswith(("resnetv2", "nf_")):
+            problem = "smp reads its C5 before the final norm and activation, this package after"
+        return ForeignEncoder(name, variant, problem, depth, output_stride)
+    variant = name.removeprefix("timm-")
+    if name.startswith(("se_", "senet")):
+        variant = f"legacy_{name.replace('_', '', 1)}"
+    problem = ""
+    if variant.startswith("skres"):
+        problem = "smp builds it with other widths than timm"
+    elif output_stride < 2**depth and not name.startswith(("resnet", "resnext")):
+        problem = f"smp dilates it (encoder_output_stride {output_stride}) as no backbone does"
+    return ForeignEncoder(name, variant, problem, depth, output_stride, contract_dilation=False)
+
+
+def _rename_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate the names of encoders that smp takes from timm to timm's own names."""
+    if not all(key.startswith("model.") for key in tensors):
+        return dict(tensors)
+    # A list of features flattens the containers of stem and stages.
+    flattened = re.compile(r"^(stem|stages)_")
+    return {
+        flattened.sub(r"\1.", key.removeprefix("model.")): value for key, value in tensors.items()
+    }
+
+
 class SmpUNet(SmpSegmenter):
     """U-Net of smp."""
 
     def __init__(self) -> None:
-        super().__init__("U-Net", "blocks.0.")
+        super().__init__("U-Net", "blocks.0.conv1.")
+
+    def split(self, tensors: Mapping[str, Tensor]) -> ForeignModel | None:
+        """Split a U-Net; a MA-Net has blocks of the same names, and more layers in them."""
+        if any(key.startswith("decoder.blocks.0.hl_conv.") for key in tensors):
+            return None
+        return super().split(tensors)
 
     def infer_options(self, head: FilledHead, tensors: Mapping[str, Tensor]) -> dict[str, Any]:  # noqa: ARG002
         """Infer the channels of the blocks and the kind of norms."""

@@ -41,5 +41,5 @@ class AdaptiveAveragePool(nn.Module):
         starts = torch.div(targets * length, self.size, rounding_mode="trunc")
         # The end of a range is rounded up.
         ends = torch.div((targets + 1) * length + (self.size - 1), self.size, rounding_mode="trunc")
-        inside = ((cells >= starts) & (cells < ends)).to(values.dtype)
+        inside: Tensor = ((cells >= starts) & (cells < ends)).to(values.dtype)
         return inside / (ends - starts).to(values.dtype)

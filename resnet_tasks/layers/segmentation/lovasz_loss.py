@@ -45,7 +45,7 @@ def _compute_image_loss(probs: Tensor, labels: Tensor) -> Tensor:
     flat = labels[labeled]
     # The sum of an empty selection is 0 and keeps the graph.
     rows = probs[:, labeled]
-    present = flat.unique()
+    present = torch.unique(flat)
     if not len(present):
         return rows.sum()
     losses = [_compute_class_loss(rows[label], flat == label) for label in present.tolist()]

@@ -40,6 +40,8 @@ class BackboneRecipe(RecipeModel):
         norm: Treatment of batch norms: `train` them, `frozen` statistics and scales, `sync`
             statistics between processes, or `group` norms instead.
         output_stride: Stride of C5, pixels; below 32, the last stages are dilated.
+        contract_dilation: Whether the first block of a dilated stage has the dilation of the stage
+            before it (torchvision, timm), or that of the stage (segmentation_models_pytorch).
         drop_path: Probability of skipping the last block in training (stochastic depth); earlier
             blocks have lower ones.
         gradient_checkpointing: Whether to save memory by a second forward pass through the stages;
@@ -54,6 +56,7 @@ class BackboneRecipe(RecipeModel):
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
     norm: Literal["train", "frozen", "sync", "group"] = "train"
     output_stride: Literal[8, 16, 32] = 32
+    contract_dilation: bool = True
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gradient_checkpointing: bool = False
     accept_license: bool = False

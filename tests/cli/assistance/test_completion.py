@@ -106,7 +106,7 @@ RUNS = ["runs/a", "runs/group/fold-0"]
             ["training.optimizer=adamw", "training.optimizer=sgd"],
         ),
         ("finetune mine.yaml heads.", ["heads.objects.", "heads.scene."]),
-        ("finetune quickstart heads.scene.type=un", ["unet"]),
+        ("finetune quickstart heads.scene.type=un", ["unet", "unetplusplus"]),
         ("finetune quickstart backbone.name=resnet18", ["resnet18", "resnet18d"]),
         ("finetune quickstart backbone.weights=r", RUNS),
         (
