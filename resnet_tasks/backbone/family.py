@@ -174,13 +174,20 @@ def expand_dilation(stage: nn.Module, dilation: int) -> None:
 
     Args:
         stage: Dilated stage, whose convolutions have a stride of 1.
-        dilation: Dilation of its other blocks.
+        dilation: Dilation of its other blocks, for a stage of a single block.
     """
     blocks: Any = getattr(stage, "blocks", stage)
-    for layer in blocks[0].modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
-            rows, columns = layer.kernel_size
+    first, *others = blocks
+    peers = dict(others[0].named_modules()) if others else {}
+    for name, layer in first.named_modules():
+        if not isinstance(layer, nn.Conv2d) or layer.kernel_size == (1, 1):
+            continue
+        peer = peers.get(name)
+        if isinstance(peer, nn.Conv2d):
+            layer.dilation, layer.padding = peer.dilation, peer.padding
+        else:
             layer.dilation = (dilation, dilation)
+            rows, columns = layer.kernel_size
             layer.padding = (dilation * (rows // 2), dilation * (columns // 2))
 
 

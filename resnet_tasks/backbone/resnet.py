@@ -121,7 +121,6 @@ class ResNet(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         self.specs = trunk.specs
         self._stages = trunk.stages
-        self._taps = trunk.taps
         self._levels = {part: level for level, part in trunk.taps.items()}
         self._convert_norms()
         fold_norms(self)
@@ -194,10 +193,12 @@ class ResNet(nn.Module):
         segmentation_models_pytorch dilates all blocks alike. Without effect at stride 32.
         """
         self.contract_dilation = False
-        for level, spec in self.specs.items():
-            dilation = 2 ** int(level.removeprefix("C")) // spec.stride
+        for number, (spec, parts) in enumerate(
+            zip(self.specs.values(), self._stages, strict=True), start=1
+        ):
+            dilation = 2**number // spec.stride
             if dilation > 1:
-                expand_dilation(self.get_submodule(self._taps[level]), dilation)
+                expand_dilation(self.get_submodule(parts[0]), dilation)
 
     def find_stage(self, parameter: str) -> int:
         """Return the number of the stage that a parameter belongs to.

@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from resnet_tasks.backbone.family import LEVELS, list_backbones
+from resnet_tasks.backbone.family import LEVELS, ResNetSpec, list_backbones
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 
@@ -332,3 +332,18 @@ def test_statistics_are_not_shared_where_torch_cannot(monkeypatch: pytest.Monkey
     with pytest.raises(ResnetTasksError, match=r"between 2 processes on cpu; use backbone\.norm="):
         backbone(images)
     backbone.eval()(images)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "resnetv2_18", ResNetSpec((1, 1, 1, 1)), ResNetSpec((2, 1, 1, 2))]
+)
+def test_first_blocks_can_have_the_dilation_of_the_others(name: str | ResNetSpec) -> None:
+    net = ResNet(name, output_stride=8)
+    net.expand_dilation()
+    assert not net.contract_dilation
+    for parts, dilation in zip(net.stage_parts[1:], (1, 1, 2, 4), strict=True):
+        for layer in net.get_submodule(parts[0]).modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                assert layer.dilation == layer.padding == (dilation, dilation)
+    with torch.no_grad():
+        assert net(torch.rand(1, 3, 64, 96))["C5"].shape[-2:] == (8, 12)
