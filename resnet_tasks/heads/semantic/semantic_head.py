@@ -137,14 +137,15 @@ class SemanticHead(Head):
             Terms of `segmentation_losses` by name, and `auxiliary`, the weighted cross entropy of
             the auxiliary branch, if there is one.
         """
+        labels = view.semantic
         decoded = self._decode_in_training(features, view.seeds)
         if self.training and self.options.dropout > 0:
             decoded = decoded * sample_channel_mask(decoded, self.options.dropout, view.seeds)
         compute = partial(compute_loss_terms, self.options, self.class_weights)
-        terms = self._compute_terms(compute, self.classifier(decoded), view)
+        terms = self._compute_terms(compute, self.classifier(decoded), labels)
         if self.options.auxiliary_level is not None:
             logits = self.auxiliary(features[self.options.auxiliary_level])
-            terms |= self._compute_terms(self._compute_auxiliary_term, logits, view)
+            terms |= self._compute_terms(self._compute_auxiliary_term, logits, labels)
         return terms
 
     def prepare_for_inference(self) -> None:
@@ -159,15 +160,16 @@ class SemanticHead(Head):
         return self.pixel_features(features)
 
     def _compute_terms(
-        self, compute: LossTerms, logits: Tensor, view: BatchView
+        self, compute: LossTerms, logits: Tensor, labels: Tensor
     ) -> dict[str, LossTerm]:
         """Compute loss terms of logits of any resolution, one image at a time."""
+        height, width = labels.shape[-2:]
         return compute_terms_per_image(
-            lambda image_logits, labels: compute(
-                self._resize_logits(image_logits, view.padded_size), labels
+            lambda image_logits, image_labels: compute(
+                self._resize_logits(image_logits, (height, width)), image_labels
             ),
             logits.float(),
-            view.semantic,
+            labels,
         )
 
     def _compute_auxiliary_term(self, logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
