@@ -9,18 +9,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossTerm:
-    """Term of a loss, with the value `sum / count`.
+    """Term of a loss, with the value `sum / max(count, min_count)`.
 
     Attributes:
         sum: Scalar tensor with gradient.
         count: Scalar tensor without gradient, number of summed elements (samples, pixels); 0 if
             nothing contributes to the loss.
+        min_count: Value that the count of all batches and processes is raised to. Above 0 for a
+            loss that is divided by the number of objects, but also learns the background of images
+            without objects.
     """
 
     sum: Tensor
     count: Tensor
+    min_count: float = 0.0
 
     def mean(self) -> Tensor:
-        """Return `sum / count`, 0 where the count is 0."""
+        """Return `sum / max(count, min_count)`, 0 where this maximum is 0."""
+        count = self.count.clamp(min=self.min_count)
         # `sum * 0.0` keeps the graph, so that `backward` works without any counted element.
-        return self.sum / self.count.clamp(min=1e-12) if self.count > 0 else self.sum * 0.0
+        return self.sum / count.clamp(min=1e-12) if count > 0 else self.sum * 0.0

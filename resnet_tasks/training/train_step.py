@@ -43,7 +43,9 @@ from resnet_tasks.training.state.loss_reduction import (
     compute_means,
     describe_losses,
     find_counted_heads,
+    read_counts,
     sum_by_name,
+    sum_counts,
     sum_head_losses,
 )
 from resnet_tasks.training.state.optimizer import (
@@ -279,8 +281,8 @@ class TrainStep:
             for batch in batches:
                 torch.manual_seed(seed)
                 losses, _, _ = self.loss_module(batch)
-                counts.append({name: float(term.count.item()) for name, term in losses.items()})
-        return sum_by_name([part for parts in self.processes.all_gather(counts) for part in parts])
+                counts.append(read_counts(losses))
+        return sum_counts([part for parts in self.processes.all_gather(counts) for part in parts])
 
     def _exchange(
         self,
@@ -300,14 +302,14 @@ class TrainStep:
             NonFiniteLossError: If a loss term of any process is not finite; in all processes.
         """
         local = BatchReport.from_losses(losses, batch, stop=self.stop.is_requested)
-        record.losses, record.trouble = compute_means(local.sums, local.counts), local.trouble
+        record.losses, record.trouble = local.means, local.trouble
         reports = self.processes.all_gather(local)
         errors = [error for report in reports for error in report.left_out]
         for image in self._unreadable.add(errors, update=record.update, epoch=progress.epoch):
             self._run_log.log("unreadable_image", **asdict(image))
             self._run_log.print_line(f"skipped: {image.reason}")
         self.stop.agree(report.stop for report in reports)
-        record.counts.append(total_counts or sum_by_name([report.counts for report in reports]))
+        record.counts.append(total_counts or sum_counts([report.counts for report in reports]))
         if troubles := [report.trouble for report in reports if report.trouble]:
             raise NonFiniteLossError("; ".join(troubles))
         return sum_by_name([report.sums for report in reports])

@@ -19,7 +19,7 @@ from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.training.guards.recorded_step import RecordedStep, read_replay
-from resnet_tasks.training.state.loss_reduction import BatchReport, compute_means
+from resnet_tasks.training.state.loss_reduction import BatchReport
 from resnet_tasks.training.state.progress import RunLength
 from resnet_tasks.training.train_step import TrainStep
 
@@ -81,7 +81,7 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
         for batch, counts in zip(batches, step.counts, strict=False):
             outputs = train_step.compute_losses(batch.to(device), step.seed)
             report = BatchReport.from_losses(outputs[0], batch, stop=False)
-            means = compute_means(report.sums, report.counts)
+            means = report.means
             train_step.backward(outputs, counts, 1 / len(batches))
             if report.trouble:
                 break

@@ -15,6 +15,9 @@ from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.structures.targets import Target
 
+TermCounts = dict[str, tuple[float, float]]
+"""Loss term -> its count, and the minimum that the count of a whole step is raised to."""
+
 
 @dataclass(frozen=True)
 class BatchReport:
@@ -22,14 +25,14 @@ class BatchReport:
 
     Attributes:
         sums: Loss term -> sum over the part.
-        counts: Loss term -> count over the part, by which the sum is divided.
+        counts: Loss term -> count over the part, and the minimum of the count of the whole batch.
         trouble: Description of the losses if one is not finite; else empty.
         stop: Whether this process was asked to stop.
         left_out: Errors of the images that could not be read.
     """
 
     sums: dict[str, float]
-    counts: dict[str, float]
+    counts: TermCounts
     trouble: str = ""
     stop: bool = False
     left_out: tuple[ImageError, ...] = ()
@@ -44,10 +47,14 @@ class BatchReport:
             stop: Whether this process was asked to stop.
         """
         sums = {name: term.sum.item() for name, term in losses.items()}
-        counts = {name: float(term.count.item()) for name, term in losses.items()}
         is_finite = all(map(math.isfinite, sums.values()))
         trouble = "" if is_finite else describe_losses(losses, [batch])
-        return cls(sums, counts, trouble, stop, batch.left_out)
+        return cls(sums, read_counts(losses), trouble, stop, batch.left_out)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Loss term -> mean over the part."""
+        return compute_means(self.sums, sum_counts([self.counts]))
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,20 @@ def sum_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Sum values by name, in the order of names, so that all processes agree to the last digit."""
     names = sorted({name for part in parts for name in part})
     return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def read_counts(losses: Losses) -> TermCounts:
+    """Return the count of every loss term and its minimum, see `LossTerm`."""
+    return {name: (float(term.count.item()), term.min_count) for name, term in losses.items()}
+
+
+def sum_counts(parts: Sequence[TermCounts]) -> dict[str, float]:
+    """Sum the counts of every loss term over batches and processes, and apply the minimum."""
+    totals = sum_by_name([{name: part[name][0] for name in part} for part in parts])
+    for part in parts:
+        for name, (_, min_count) in part.items():
+            totals[name] = max(totals[name], min_count)
+    return totals
 
 
 def find_counted_heads(heads: Sequence[str], counts: Mapping[str, float]) -> list[str]:
