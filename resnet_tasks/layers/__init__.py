@@ -2,17 +2,17 @@
 
 | task | module |
 |---|---|
-| pyramid over C2..C5, with pooled or convolved levels above it | `feature_pyramid` |
+| pyramid over C2..C5 or C3..C5, with pooled or convolved levels above it | `feature_pyramid` |
 | tower of convolutions on every level | `towers` |
 | anchors, centers of cells | `anchors` |
 | boxes from deltas or distances, clipping | `box_coders` |
-| candidates to objects, ignore regions | `matchers` |
+| boxes or points to objects, ignore regions | `matchers` |
 | random candidates for the loss | `samplers` |
 | non-maximum suppression of all groups in one call, detections of one-stage detectors | `nms` |
 | pooled features of boxes | `roi_align` |
 | layers on pooled boxes, in eager mode and in exported graphs | `roi_layers` |
 | mask targets of boxes | `mask_targets` |
-| focal, GIoU and smooth L1 losses | `detection_losses` |
+| focal, IoU, GIoU, L1 and smooth L1 losses | `detection_losses` |
 | cross entropy, focal, hard-pixel, Dice and Tversky losses of label maps | `segmentation_losses` |
 | Lovász and boundary losses, pooling and norms of decoders | `segmentation/` |
 | dropout from the seeds of the images | `dropout` |

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from resnet_tasks.errors import HeadError
 from resnet_tasks.layers.tracing import floor_divide, get_size, is_traced
 
 Number = int | Tensor
@@ -34,6 +36,39 @@ class AnchorShapes:
 
     sizes: tuple[tuple[float, ...], ...]
     aspect_ratios: tuple[float, ...]
+
+    @classmethod
+    def from_options(
+        cls,
+        sizes: Sequence[float | Sequence[float]],
+        aspect_ratios: Sequence[float],
+        levels: Sequence[str],
+        head: str,
+    ) -> AnchorShapes:
+        """Create the anchor shapes that the options of a head describe.
+
+        Args:
+            sizes: One entry per level, finest first: a side or several sides, input pixels.
+            aspect_ratios: Height / width of the anchors.
+            levels: Names of the levels, for error messages.
+            head: Name of the head's class, for error messages.
+
+        Raises:
+            HeadError: If the number of sizes does not match the levels, or differs between levels.
+        """
+        if len(sizes) != len(levels):
+            raise HeadError(
+                f"options of head {head}: anchor_sizes needs one entry per level "
+                f"{', '.join(levels)}, got {len(sizes)}: {sizes}; "
+                f"give {len(levels)} numbers, or {len(levels)} lists of numbers"
+            )
+        per_level = split_anchor_sizes(sizes)
+        if len({len(level_sizes) for level_sizes in per_level}) != 1 or not per_level[0]:
+            raise HeadError(
+                f"options of head {head}: every level needs the same number of anchor_sizes, got "
+                f"{sizes}; the levels share one classifier"
+            )
+        return cls(per_level, tuple(aspect_ratios))
 
     @property
     def per_cell(self) -> int:
@@ -57,6 +92,11 @@ class AnchorShapes:
         if is_traced():
             return _make_anchors(self, cells, padded_size, device)
         return _make_cached_anchors(self, cells, padded_size, device)
+
+
+def split_anchor_sizes(sizes: Sequence[Any]) -> tuple[tuple[float, ...], ...]:
+    """Return the sides of the anchors of each level, every entry of `sizes` as a tuple."""
+    return tuple(tuple(size) if isinstance(size, Sequence) else (size,) for size in sizes)
 
 
 def _make_anchors(

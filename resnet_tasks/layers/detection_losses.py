@@ -17,7 +17,8 @@ from resnet_tasks.layers.box_coders import BoxCoder
 SMOOTH_L1_BETA = 1 / 9
 """Transition point of the smooth L1 loss of box deltas, as in torchvision."""
 
-BoxLoss = Literal["smooth_l1", "giou"]
+BoxLoss = Literal["l1", "smooth_l1", "giou"]
+"""Loss of boxes that are predicted as deltas; see `compute_box_loss`."""
 
 
 def sigmoid_focal(
@@ -59,6 +60,28 @@ def giou(predicted: Tensor, boxes: Tensor) -> Tensor:
     return total
 
 
+def iou(predicted: Tensor, boxes: Tensor) -> Tensor:
+    """Compute the summed `-ln IoU` of pairs of boxes (Yu et al., UnitBox, ACM Multimedia 2016).
+
+    One square pixel is added to intersection and union, as in the code of FCOS (AdelaiDet), so that
+    the loss of boxes that do not overlap is finite.
+
+    Args:
+        predicted: `(P, 4)` xyxy, predicted boxes, pixels.
+        boxes: `(P, 4)` xyxy, true boxes, pixels.
+
+    Returns:
+        Scalar float32 sum.
+    """
+    predicted, boxes = predicted.float(), boxes.float()
+    low = torch.maximum(predicted[:, :2], boxes[:, :2])
+    high = torch.minimum(predicted[:, 2:], boxes[:, 2:])
+    intersection = (high - low).clamp(min=0).prod(dim=1)
+    areas = [(corners[:, 2:] - corners[:, :2]).prod(dim=1) for corners in (predicted, boxes)]
+    union = areas[0] + areas[1] - intersection
+    return ((union + 1).log() - (intersection + 1).log()).sum()
+
+
 def smooth_l1(predicted: Tensor, targets: Tensor, *, beta: float = SMOOTH_L1_BETA) -> Tensor:
     """Compute the summed smooth L1 loss (Girshick, Fast R-CNN, ICCV 2015, equation 3).
 
@@ -83,11 +106,14 @@ def compute_box_loss(
         references: `(P, 4)` float32 xyxy, anchors or proposals.
         boxes: `(P, 4)` float32 xyxy, the true boxes.
         coder: Coder of the deltas.
-        kind: `smooth_l1` on deltas or `giou` on boxes.
+        kind: `l1` or `smooth_l1` on deltas, or `giou` on boxes.
 
     Returns:
         Scalar float32 sum.
     """
     if kind == "giou":
         return giou(coder.decode(deltas.float(), references), boxes)
-    return smooth_l1(deltas, coder.encode(boxes, references))
+    targets = coder.encode(boxes, references)
+    if kind == "l1":
+        return F.l1_loss(deltas.float(), targets, reduction="sum")
+    return smooth_l1(deltas, targets)

@@ -9,7 +9,7 @@ Shape glossary: `B` batch size, `Hk, Wk` cells of level k.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -19,12 +19,26 @@ from resnet_tasks.errors import HeadError
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
-ExtraLevels = Literal["pooled", "convolved"]
+ExtraLevels = Literal["pooled", "convolved", "convolved_c5"]
 """Variant of a pyramid: how the levels above its coarsest input are computed.
 
 - `pooled`: one level, every second cell of the one below (P6 of Faster R-CNN and Mask R-CNN).
 - `convolved`: two levels, 3x3 convolutions of stride 2 (P6 and P7 of RetinaNet and FCOS).
+- `convolved_c5`: the same two levels, computed from C5 instead of P5 (torchvision's RetinaNet v2).
 """
+
+
+class PyramidVariantError(HeadError):
+    """Refusal of a shared pyramid whose extra levels are of another variant than a head needs.
+
+    Args:
+        message: Complete sentence.
+        needed: Variant that the head needs.
+    """
+
+    def __init__(self, message: str, needed: ExtraLevels) -> None:
+        super().__init__(message)
+        self.needed = needed
 
 
 def get_shared_channels(
@@ -70,13 +84,14 @@ def has_shared_pyramid(
         True if all levels are offered; False if there is no shared pyramid.
 
     Raises:
-        HeadError: If the shared pyramid is of another variant.
+        PyramidVariantError: If the shared pyramid is of another variant.
     """
     for level, spec in specs.items():
         if spec.variant not in ("", variant):
-            raise HeadError(
+            raise PyramidVariantError(
                 f"{reader} needs a pyramid with {variant} extra levels, but {level} of the shared "
-                f"pyramid is {spec.variant}; set pyramid.extra_levels={variant}, or remove pyramid"
+                f"pyramid is {spec.variant}; set pyramid.extra_levels={variant}, or remove pyramid",
+                variant,
             )
     return all(level in specs for level in levels)
 
@@ -85,16 +100,17 @@ class ConvolvedLevels(nn.Module):
     """Two levels above a pyramid, 3x3 convolutions of stride 2; torchvision's `LastLevelP6P7`.
 
     Args:
-        channels: Channels of every level.
+        in_channels: Channels of the coarsest level.
+        channels: Channels of both levels.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.p6 = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, coarsest: Tensor) -> tuple[Tensor, Tensor]:
-        """Map the coarsest level `(B, channels, H, W)` to the two levels above it."""
+        """Map the coarsest level `(B, in_channels, H, W)` to the two levels above it."""
         p6 = self.p6(coarsest)
         return p6, self.p7(F.relu(p6))
 
@@ -105,7 +121,8 @@ class FeaturePyramid(nn.Module):
     Level `Ck` becomes `Pk`. Above the coarsest one follow the levels of `extra_levels`.
 
     Attributes:
-        specs: Channels, stride and variant of the levels that `forward` returns, finest first.
+        specs: Channels, stride and variant of the levels, finest first.
+        computed_levels: Levels that `forward` returns: all, unless some are skipped.
 
     Args:
         specs: Channels and stride of the levels `C2`, `C3`, ... to build on, finest first; each
@@ -140,12 +157,16 @@ class FeaturePyramid(nn.Module):
         self.extra_levels = extra_levels
         last = self.in_levels[-1]
         self.coarsest = f"P{last[1:]}"
-        for step in range({None: 0, "pooled": 1, "convolved": 2}[extra_levels]):
+        counts = {None: 0, "pooled": 1, "convolved": 2, "convolved_c5": 2}
+        for step in range(counts[extra_levels]):
             self.specs[f"P{int(last[1:]) + 1 + step}"] = FeatureSpec(
                 channels, specs[last].stride * 2 ** (step + 1), extra_levels or ""
             )
-        if extra_levels == "convolved":
-            self.extra_blocks = ConvolvedLevels(channels)
+        if extra_levels in ("convolved", "convolved_c5"):
+            from_pyramid = extra_levels == "convolved"
+            in_channels = channels if from_pyramid else specs[last].channels
+            self.extra_blocks = ConvolvedLevels(in_channels, channels)
+        self.computed_levels = tuple(self.specs)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -159,11 +180,13 @@ class FeaturePyramid(nn.Module):
             features: Level -> `(B, channels of the level, Hk, Wk)`; other levels are ignored.
 
         Returns:
-            `P2`, ... -> `(B, channels, Hk, Wk)`, finest first.
+            `P2`, ... -> `(B, channels, Hk, Wk)`, finest first, without levels that are skipped
+            (see `skip_finest_levels`).
         """
         pyramid: dict[str, Tensor] = {}
         top: Tensor | None = None
-        for index in reversed(range(len(self.in_levels))):
+        num_skipped = len(self.specs) - len(self.computed_levels)
+        for index in reversed(range(num_skipped, len(self.in_levels))):
             level = self.in_levels[index]
             lateral = self.inner_blocks[index](features[level])
             if top is not None:
@@ -171,13 +194,32 @@ class FeaturePyramid(nn.Module):
             top = lateral
             pyramid[f"P{level[1:]}"] = self.layer_blocks[index](lateral)
         extra_names = list(self.specs)[len(self.in_levels) :]
-        pyramid |= zip(extra_names, self._compute_extra_levels(pyramid[self.coarsest]), strict=True)
-        return {name: pyramid[name] for name in self.specs}
+        source = features[self.in_levels[-1]]
+        if self.extra_levels != "convolved_c5":
+            source = pyramid[self.coarsest]
+        pyramid |= zip(extra_names, self._compute_extra_levels(source), strict=True)
+        return {name: pyramid[name] for name in self.computed_levels}
 
-    def _compute_extra_levels(self, coarsest: Tensor) -> tuple[Tensor, ...]:
+    def skip_finest_levels(self, read: Collection[str]) -> None:
+        """Skip the levels that are finer than the finest one that is read; they cost the most.
+
+        Their filters stay in the state dict, but are not trained.
+
+        Args:
+            read: Levels that heads read; other names are ignored.
+        """
+        names = list(self.specs)
+        first = min((names.index(name) for name in read if name in names), default=0)
+        first = min(first, len(self.in_levels) - 1)
+        self.computed_levels = tuple(names[first:])
+        for blocks in (self.inner_blocks, self.layer_blocks):
+            for block in blocks[:first]:
+                block.requires_grad_(False)
+
+    def _compute_extra_levels(self, source: Tensor) -> tuple[Tensor, ...]:
+        if self.extra_levels is None:
+            return ()
         if self.extra_levels == "pooled":
-            return (F.max_pool2d(coarsest, kernel_size=1, stride=2),)
-        if self.extra_levels == "convolved":
-            p6, p7 = self.extra_blocks(coarsest)
-            return p6, p7
-        return ()
+            return (F.max_pool2d(source, kernel_size=1, stride=2),)
+        p6, p7 = self.extra_blocks(source)
+        return p6, p7

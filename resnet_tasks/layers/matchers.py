@@ -1,6 +1,7 @@
-"""Matching of candidate boxes to objects.
+"""Matching of candidate boxes and points to objects.
 
-Shape glossary: `M` candidates (anchors or proposals), `N` objects of one image, `I` ignore regions.
+Shape glossary: `M` candidates (anchors, proposals or points), `N` objects of one image, `I` ignore
+regions.
 """
 
 from __future__ import annotations
@@ -70,6 +71,63 @@ class IouMatcher:
             covered = compute_covered_fraction(candidates, ignored) > IGNORED_SHARE
             matches = matches.masked_fill((matches == NEGATIVE) & covered, NEITHER)
         return matches
+
+
+@dataclass(frozen=True)
+class PointMatcher:
+    """Matcher of points to the smallest object that they lie in, on the level of its size.
+
+    A level of stride s learns objects whose farthest side is 4s to 8s away from the point; the
+    finest level learns smaller ones too, and the coarsest level larger ones.
+
+    Source: Tian et al., FCOS, ICCV 2019, section 3.2; center sampling: Tian et al., FCOS, TPAMI
+    2022, section 3.
+
+    Attributes:
+        center_radius: Points must lie in the square around the center of the object whose half side
+            is this number of strides; None: anywhere in the box.
+    """
+
+    center_radius: float | None = None
+
+    def match(self, points: Tensor, strides: Tensor, boxes: Tensor, ignored: Tensor) -> Tensor:
+        """Match every point to an object.
+
+        Points inside an ignore region are not negative, because they may show an object.
+
+        Args:
+            points: `(M, 2)` float32 (x, y), finest level first.
+            strides: `(M,)` float32, stride of the level of each point.
+            boxes: `(N, 4)` float32 xyxy, the objects.
+            ignored: `(I, 4)` float32 xyxy, the ignore regions.
+
+        Returns:
+            `(M,)` int64: index into `boxes`, `NEGATIVE` or `NEITHER`.
+        """
+        matches = points.new_full((len(points),), NEGATIVE, dtype=torch.int64)
+        if len(boxes) and len(points):
+            fits = self._find_fits(points, strides, boxes)
+            areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).where(fits, torch.inf)
+            smallest, nearest = areas.min(dim=1)
+            matches = torch.where(smallest < torch.inf, nearest, matches)
+        if len(ignored):
+            covered = find_points_in_regions(points, ignored)
+            matches = matches.masked_fill((matches == NEGATIVE) & covered, NEITHER)
+        return matches
+
+    def _find_fits(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
+        """Return whether each point can learn each object, `(M, N)` bool."""
+        before, after = points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]
+        nearest = torch.minimum(before, after).amin(dim=2)
+        farthest = torch.maximum(before, after).amax(dim=2)
+        lower = torch.where(strides == strides[0], 0.0, 4 * strides)
+        upper = torch.where(strides == strides[-1], torch.inf, 8 * strides)
+        fits = (nearest > 0) & (farthest > lower[:, None]) & (farthest < upper[:, None])
+        if self.center_radius is not None:
+            centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+            offsets = (points[:, None] - centers).abs().amax(dim=2)
+            fits &= offsets < self.center_radius * strides[:, None]
+        return fits
 
 
 def compute_covered_fraction(candidates: Tensor, regions: Tensor) -> Tensor:

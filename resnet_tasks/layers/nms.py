@@ -1,7 +1,7 @@
 """Non-maximum suppression of many groups in one call, in eager mode and in exported graphs.
 
 Shape glossary: `G` groups (a level of an image, or a class of an image), `N` boxes per group, `B`
-images, `M` anchors or points of an image, `K` classes, `D` detections per image.
+images, `M` anchors or points of an image, `K` classes, `T` candidates, `D` detections per image.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import batched_nms, nms
 
 from resnet_tasks.layers.box_coders import clip_boxes, has_min_size
@@ -20,7 +21,12 @@ MIN_SIZE = 1e-3
 
 
 def compute_nms_mask(
-    boxes: Tensor, scores: Tensor, *, iou_threshold: float, score_threshold: float
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    iou_threshold: float,
+    score_threshold: float,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Return the mask of the boxes that survive non-maximum suppression inside their group.
 
@@ -32,15 +38,25 @@ def compute_nms_mask(
         iou_threshold: IoU above which a higher-scoring box of the same group suppresses a box.
         score_threshold: Lower limit of the score, exclusive; boxes at or below it neither survive
             nor suppress others.
+        labels: `(G, N)` int64, classes inside the groups; boxes of different classes do not
+            suppress each other. None: all boxes of a group have the same class.
 
     Returns:
         `(G, N)` bool.
     """
     if is_traced():
+        if labels is not None:
+            # Every class moves to a separate region, so that boxes of different classes do not
+            # overlap.
+            boxes = boxes + (labels * (boxes.max() + 1)).to(boxes.dtype)[..., None]
         rows = _NonMaxSuppression.apply(boxes, scores[:, None], iou_threshold, score_threshold)
         places = rows[:, 0] * boxes.shape[1] + rows[:, 2]
         survives = torch.zeros_like(scores).flatten().scatter(0, places, 1.0)
         return survives.view_as(scores) > 0.5
+    if labels is not None:
+        pairs = zip(boxes, scores, labels, strict=True)
+        masks = [_suppress_in_image(*fields, iou_threshold, score_threshold) for fields in pairs]
+        return torch.stack(masks)
     flat_scores = scores.flatten()
     candidates = torch.where(flat_scores > score_threshold)[0]
     groups = torch.div(candidates, boxes.shape[1], rounding_mode="floor")
@@ -50,6 +66,21 @@ def compute_nms_mask(
     mask = torch.zeros_like(flat_scores, dtype=torch.bool)
     mask[candidates[kept_indices]] = True
     return mask.view_as(scores)
+
+
+def _suppress_in_image(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, score_threshold: float
+) -> Tensor:
+    """Return the `(N,)` mask of the boxes of one image that survive inside their class."""
+    # One call per image: the regions of `batched_nms` for the classes of all images would be so far
+    # apart that float32 rounds the boxes.
+    candidates = torch.where(scores > score_threshold)[0]
+    survivors = batched_nms(
+        boxes[candidates], scores[candidates], labels[candidates], iou_threshold
+    )
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    mask[candidates[survivors]] = True
+    return mask
 
 
 def select_detections(
@@ -81,24 +112,83 @@ def select_detections(
         `labels` `(B, D)` int64; `valid` `(B, D)` bool. Slots without a detection come last and hold
         zeros.
     """
-    number = scores.shape[2]
-    best, index = select_top(scores.flatten(1), candidates)
-    labels = index % number
-    rows = torch.div(index, number, rounding_mode="trunc")
-    candidate_boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
-    candidate_boxes = clip_boxes(candidate_boxes, sizes.flip(1)[:, None].to(boxes.dtype))
-    best = torch.where(has_min_size(candidate_boxes, MIN_SIZE), best, FILLER)
-    # Shift every class to a separate region, so that boxes of different classes do not overlap.
-    shift = (labels * sizes.max()).to(boxes.dtype)
-    survives = compute_nms_mask(
-        candidate_boxes + shift[..., None],
+    best, rows, labels = select_candidates(scores, candidates, threshold=score_threshold)
+    return suppress_duplicates(
+        boxes.gather(1, rows[..., None].expand(-1, -1, 4)),
         best,
-        iou_threshold=nms_iou,
+        labels,
+        sizes,
         score_threshold=score_threshold,
+        nms_iou=nms_iou,
+        detections_per_image=detections_per_image,
     )
-    best, order = select_top(torch.where(survives, best, FILLER), detections_per_image)
+
+
+def select_candidates(
+    scores: Tensor, count: int, *, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Select the best pairs of box and class of every image.
+
+    Args:
+        scores: `(B, M, K)` float32, scores or logits.
+        count: Maximum number T of pairs per image.
+        threshold: Lower limit, exclusive. On a CPU only the values above it are sorted, which saves
+            most of the time; elsewhere, and in a traced graph, pairs below it may fill the slots.
+
+    Returns:
+        Scores `(B, T)`, descending, with `FILLER` in empty slots; the index of their box `(B, T)`
+        and of their class `(B, T)`, int64.
+    """
+    number = scores.shape[2]
+    if is_traced() or scores.device.type != "cpu":
+        best, index = select_top(scores.flatten(1), count)
+    else:
+        slots = min(count, scores.shape[1] * number)
+        selected = [_select_above(values, slots, threshold) for values in scores.flatten(1)]
+        best, index = (torch.stack(parts) for parts in zip(*selected, strict=True))
+    return best, torch.div(index, number, rounding_mode="trunc"), index % number
+
+
+def _select_above(values: Tensor, slots: int, threshold: float) -> tuple[Tensor, Tensor]:
+    """Select the largest of `(N,)` values above a threshold, like `select_top`."""
+    above = torch.where(values > threshold)[0]
+    best, order = values[above].topk(min(slots, len(above)))
+    missing = (0, slots - len(best))
+    return F.pad(best, missing, value=FILLER), F.pad(above[order], missing)
+
+
+def suppress_duplicates(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    sizes: Tensor,
+    *,
+    score_threshold: float,
+    nms_iou: float,
+    detections_per_image: int,
+) -> dict[str, Tensor]:
+    """Clip candidates to their image, suppress duplicates inside each class, and keep the best.
+
+    Args:
+        boxes: `(B, T, 4)` float32 xyxy, input pixels.
+        scores: `(B, T)` float32; empty slots have a score at or below the threshold.
+        labels: `(B, T)` int64.
+        sizes: `(B, 2)` int64, (height, width) of each image inside the padded batch.
+        score_threshold: Lower limit of the score of a detection, exclusive.
+        nms_iou: IoU above which two detections of one class are duplicates.
+        detections_per_image: Number D of slots per image.
+
+    Returns:
+        The fields of `select_detections`.
+    """
+    boxes = clip_boxes(boxes, sizes.flip(1)[:, None].to(boxes.dtype))
+    scores = torch.where(has_min_size(boxes, MIN_SIZE), scores, FILLER)
+    survives = compute_nms_mask(
+        boxes, scores, iou_threshold=nms_iou, score_threshold=score_threshold, labels=labels
+    )
+    best, order = select_top(torch.where(survives, scores, FILLER), detections_per_image)
     valid = best > FILLER
-    detected_boxes = candidate_boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    detected_boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     return {
         "boxes": torch.where(valid[..., None], detected_boxes, 0.0),
         "scores": torch.where(valid, best, 0.0),

@@ -9,7 +9,13 @@ import torch
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from resnet_tasks.layers.box_coders import BoxCoder
-from resnet_tasks.layers.detection_losses import compute_box_loss, giou, sigmoid_focal, smooth_l1
+from resnet_tasks.layers.detection_losses import (
+    compute_box_loss,
+    giou,
+    iou,
+    sigmoid_focal,
+    smooth_l1,
+)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
@@ -56,5 +62,20 @@ def test_box_losses_by_hand() -> None:
     assert compute_box_loss(deltas, boxes, boxes, coder, "giou").item() == pytest.approx(
         0.5, abs=1e-5
     )
+    assert compute_box_loss(deltas, boxes, boxes, coder, "l1").item() == pytest.approx(math.log(2))
     nothing = torch.zeros(0, 4)
     assert compute_box_loss(nothing, nothing, nothing, coder, "giou") == 0
+
+
+def test_iou_loss_by_hand() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
+    predicted = torch.tensor([[0.0, 0.0, 10.0, 5.0], [20.0, 0.0, 22.0, 5.0]]).requires_grad_()
+    # IoU 50/100, and 0/110; one square pixel is added to both areas.
+    expected = math.log(101 / 51) + math.log(111)
+    loss = iou(predicted, boxes)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    loss.backward()
+    assert predicted.grad is not None
+    assert predicted.grad[0, 3] < 0  # a higher box overlaps more
+    assert iou(boxes.bfloat16(), boxes).item() == 0
+    assert iou(boxes[:0], boxes[:0]).item() == 0

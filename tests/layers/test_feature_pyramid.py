@@ -68,6 +68,39 @@ def test_convolved_levels_equal_torchvision(size: tuple[int, int]) -> None:
     assert ours.specs["P7"] == FeatureSpec(8, 128, "convolved")
 
 
+def test_levels_convolved_from_c5_equal_torchvision() -> None:
+    channels = [spec.channels for spec in SPECS.values()]
+    theirs = FeaturePyramidNetwork(channels, 8, LastLevelP6P7(channels[-1], 8))
+    ours = FeaturePyramid(SPECS, 8, extra_levels="convolved_c5")
+    ours.load_state_dict(theirs.state_dict())
+    given = features(96, 32)
+    for mine, yours in zip(ours(given).values(), theirs(dict(given)).values(), strict=True):
+        torch.testing.assert_close(mine, yours)
+    assert ours.specs["P6"] == FeatureSpec(8, 64, "convolved_c5")
+
+
+def test_finer_levels_than_those_that_are_read_are_skipped() -> None:
+    pyramid, given = FeaturePyramid(SPECS, 8, extra_levels="convolved"), features(64, 96)
+    complete = pyramid(given)
+    pyramid.skip_finest_levels({"P4", "P6", "C2"})
+    got = pyramid(given)
+    assert list(got) == ["P4", "P5", "P6", "P7"]
+    for level, values in got.items():
+        assert torch.equal(values, complete[level])
+    trained = [
+        [any(p.requires_grad for p in block.parameters()) for block in blocks]
+        for blocks in (pyramid.inner_blocks, pyramid.layer_blocks)
+    ]
+    assert trained == [[False, False, True, True]] * 2
+    # P6 is computed from P5.
+    coarse = FeaturePyramid(SPECS, 8, extra_levels="convolved")
+    coarse.skip_finest_levels({"P7"})
+    assert list(coarse(given)) == ["P5", "P6", "P7"]
+    plain = FeaturePyramid(SPECS, 8)
+    plain.skip_finest_levels({"C4"})
+    assert list(plain(given)) == list(plain.specs)
+
+
 def test_a_pyramid_from_c3_ends_at_p7() -> None:
     levels = {level: SPECS[level] for level in ("C3", "C4", "C5")}
     pyramid = FeaturePyramid(levels, 8, extra_levels="convolved")

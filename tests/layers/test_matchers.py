@@ -8,6 +8,7 @@ from resnet_tasks.layers.matchers import (
     NEGATIVE,
     NEITHER,
     IouMatcher,
+    PointMatcher,
     extract_objects,
     find_points_in_regions,
 )
@@ -45,6 +46,43 @@ def test_thresholds_and_the_best_candidate_by_hand() -> None:
     assert best.match(candidates, box, none).tolist() == [0, NEITHER, NEGATIVE]
     assert best.match(candidates, none, none).tolist() == [NEGATIVE] * 3
     assert best.match(none, box, none).tolist() == []
+
+
+POINTS = torch.tensor([[16.0, 16.0], [20.0, 16.0], [60.0, 60.0], [16.0, 16.0], [16.0, 16.0]])
+STRIDES = torch.tensor([8.0, 8.0, 8.0, 16.0, 32.0])
+
+
+def test_points_learn_the_smallest_object_of_their_size_by_hand() -> None:
+    none = torch.zeros(0, 4)
+    boxes = torch.tensor([[0.0, 0.0, 32.0, 32.0], [8.0, 8.0, 24.0, 24.0], [0.0, 0.0, 99.0, 99.0]])
+    # Farthest sides of the first point: 16, 8 and 83 pixels. Stride 8 learns objects below 64,
+    # stride 16 from 64 to 128, stride 32 (the coarsest) above 128.
+    anywhere = PointMatcher()
+    assert anywhere.match(POINTS, STRIDES, boxes, none).tolist() == [1, 1, 2, 2, NEGATIVE]
+    assert anywhere.match(POINTS, STRIDES, boxes[:1], none).tolist() == [0, 0, *[NEGATIVE] * 3]
+    huge = torch.tensor([[0.0, 0.0, 400.0, 300.0]])
+    assert anywhere.match(POINTS, STRIDES, huge, none).tolist() == [*[NEGATIVE] * 4, 0]
+    # A point on a side lies outside.
+    side = torch.tensor([[16.0, 0.0, 30.0, 30.0]])
+    assert anywhere.match(POINTS, STRIDES, side, none).tolist() == [NEGATIVE, 0, *[NEGATIVE] * 3]
+
+
+def test_center_sampling_by_hand() -> None:
+    none, box = torch.zeros(0, 4), torch.tensor([[2.0, 2.0, 50.0, 30.0]])  # center (26, 16)
+    assert PointMatcher(1.5).match(POINTS, STRIDES, box, none).tolist()[:2] == [0, 0]
+    assert PointMatcher(1.0).match(POINTS, STRIDES, box, none).tolist()[:2] == [NEGATIVE, 0]
+    assert PointMatcher(0.5).match(POINTS, STRIDES, box, none).tolist() == [NEGATIVE] * 5
+
+
+def test_points_in_ignore_regions_are_not_negative() -> None:
+    none = torch.zeros(0, 4)
+    region = torch.tensor([[0.0, 0.0, 18.0, 18.0]])
+    matcher = PointMatcher(1.5)
+    assert matcher.match(POINTS, STRIDES, none, none).tolist() == [NEGATIVE] * 5
+    expected = [NEITHER, NEGATIVE, NEGATIVE, NEITHER, NEITHER]
+    assert matcher.match(POINTS, STRIDES, none, region).tolist() == expected
+    box = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
+    assert matcher.match(POINTS, STRIDES, box, region).tolist() == [0, 0, *expected[2:]]
 
 
 def test_objects_and_ignore_regions_are_separated() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from resnet_tasks.layers.nms import compute_nms_mask, select_detections
+from resnet_tasks.layers.nms import compute_nms_mask, select_candidates, select_detections
+from resnet_tasks.layers.tracing import FILLER
 
 
 class Suppress(nn.Module):
@@ -47,6 +48,41 @@ def test_a_traced_graph_suppresses_the_same() -> None:
         traced = torch.jit.trace(Suppress(), random_groups(3, 40), check_trace=False)  # type: ignore[no-untyped-call]
     boxes, scores = random_groups(3, 40, seed=1)
     assert torch.equal(traced(boxes, scores), Suppress()(boxes, scores))
+
+
+class SuppressInClasses(nn.Module):
+    def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        return compute_nms_mask(
+            boxes, scores, iou_threshold=0.4, score_threshold=0.2, labels=labels
+        )
+
+
+def test_boxes_of_different_classes_do_not_suppress_each_other() -> None:
+    boxes, scores = random_groups(2, 60)
+    labels = torch.randint(0, 3, (2, 60), generator=torch.Generator().manual_seed(1))
+    mask = SuppressInClasses()(boxes, scores, labels)
+    for group in range(2):
+        expected = []
+        for label in range(3):
+            good = torch.where((scores[group] > 0.2) & (labels[group] == label))[0]
+            expected += good[nms(boxes[group][good], scores[group][good], 0.4)].tolist()
+        assert mask[group].nonzero()[:, 0].tolist() == sorted(expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = (*random_groups(2, 60, seed=2), labels.flip(1))
+        traced = torch.jit.trace(SuppressInClasses(), inputs, check_trace=False)  # type: ignore[no-untyped-call]
+    assert torch.equal(traced(boxes, scores, labels), mask)
+
+
+def test_candidates_are_the_best_pairs_above_the_threshold() -> None:
+    scores = torch.tensor([[[0.9, 0.1], [0.3, 0.8]], [[0.1, 0.1], [0.2, 0.1]]])
+    best, rows, labels = select_candidates(scores, 3, threshold=0.15)
+    assert best[0].tolist() == pytest.approx([0.9, 0.8, 0.3])
+    assert rows[0].tolist() == [0, 1, 1]
+    assert labels[0].tolist() == [0, 1, 0]
+    assert best[1].tolist() == pytest.approx([0.2, FILLER, FILLER])
+    assert (rows[1, 0], labels[1, 0]) == (1, 0)
+    assert select_candidates(scores, 9, threshold=0.0)[0].shape == (2, 4)
 
 
 def _select(boxes: Tensor, scores: Tensor, sizes: Tensor, **changes: float) -> dict[str, Tensor]:

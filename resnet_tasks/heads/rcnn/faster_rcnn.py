@@ -16,13 +16,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
 from resnet_tasks.heads.foreign_weights import ForeignWeights
 from resnet_tasks.heads.rcnn.foreign_weights import TorchvisionDetector
 from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads, SampledRois, sort_detections
 from resnet_tasks.heads.rcnn.rpn import RegionProposalNetwork
-from resnet_tasks.layers.anchors import AnchorShapes
+from resnet_tasks.layers.anchors import AnchorShapes, split_anchor_sizes
 from resnet_tasks.layers.box_coders import clip_boxes
 from resnet_tasks.layers.feature_pyramid import (
     FeaturePyramid,
@@ -135,7 +134,7 @@ class FasterRCNNOptions(HeadOptions):
     @property
     def sizes_per_level(self) -> tuple[tuple[float, ...], ...]:
         """Anchor sizes per level, with every entry of `anchor_sizes` converted to a tuple."""
-        return tuple(size if isinstance(size, tuple) else (size,) for size in self.anchor_sizes)
+        return split_anchor_sizes(self.anchor_sizes)
 
 
 @register_head("faster_rcnn")
@@ -184,7 +183,12 @@ class FasterRCNN(Head):
         self.finest_stride = strides[0]
         self.rpn = RegionProposalNetwork(
             channels,
-            _build_anchors(parsed_options),
+            AnchorShapes.from_options(
+                parsed_options.anchor_sizes,
+                parsed_options.aspect_ratios,
+                PYRAMID_LEVELS,
+                "FasterRCNN",
+            ),
             sampling=CandidateSampler(
                 IouMatcher(
                     parsed_options.rpn_fg_iou, parsed_options.rpn_bg_iou, best_is_positive=True
@@ -321,24 +325,3 @@ class FasterRCNN(Head):
     def _get_padded_size(self, levels: Sequence[Tensor]) -> tuple[int | Tensor, int | Tensor]:
         height, width = (get_size(levels[0], axis) * self.finest_stride for axis in (2, 3))
         return height, width
-
-
-def _build_anchors(options: FasterRCNNOptions) -> AnchorShapes:
-    """Build the anchor shapes that the options describe.
-
-    Raises:
-        HeadError: If the number of sizes does not match the levels, or differs between levels.
-    """
-    sizes = options.sizes_per_level
-    if len(sizes) != len(PYRAMID_LEVELS):
-        raise HeadError(
-            "options of head FasterRCNN: anchor_sizes needs one entry per level "
-            f"{', '.join(PYRAMID_LEVELS)}, got {len(sizes)}: {options.anchor_sizes}; "
-            "give 5 numbers, or 5 lists of numbers"
-        )
-    if len({len(level_sizes) for level_sizes in sizes}) != 1 or not sizes[0]:
-        raise HeadError(
-            "options of head FasterRCNN: every level needs the same number of anchor_sizes, got "
-            f"{options.anchor_sizes}; the levels share one classifier"
-        )
-    return AnchorShapes(sizes, options.aspect_ratios)
