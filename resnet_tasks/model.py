@@ -99,6 +99,10 @@ class TaskModel(nn.Module):
                     f"the head name {name!r} is not allowed: torch refuses module names that are "
                     "empty, contain a dot or equal one of its methods; rename the head"
                 )
+        if pyramid is not None:
+            pyramid.skip_finest_levels(
+                {level for head in heads.values() for level in head.in_levels}
+            )
         self.backbone = backbone
         self.pyramid = pyramid
         self.heads = nn.ModuleDict(dict(heads))

@@ -187,3 +187,84 @@ def test_what_does_not_fit_is_refused() -> None:
             ),
             Path("nowhere"),
         )
+
+
+DENSE = {"type": "fcos", "options": {"num_convs": 1}}
+ANCHORS = {"type": "retinanet", "options": {"num_convs": 1}}
+CONVOLVED = {"channels": 64, "extra_levels": "convolved"}
+
+
+def test_dense_detectors_share_convolved_levels_with_pixels() -> None:
+    model = build(recipe({"a": DENSE, "b": ANCHORS, "scene": SCENE}, pyramid=CONVOLVED))
+    assert [head.in_levels[0] for head in model.named_heads.values()] == ["P3", "P3", "P2"]
+    assert not [key for key in model.state_dict() if ".fpn." in key]
+    losses = model(collate([sample()]), mode="loss")
+    assert {name.split("/")[0] for name in losses} == {"a", "b", "scene"}
+    assert torch.isfinite(model.compute_total_loss(losses))
+
+
+def test_levels_that_no_head_reads_are_not_computed() -> None:
+    model = build(recipe({"a": DENSE, "b": ANCHORS}, pyramid=CONVOLVED))
+    assert model.pyramid is not None
+    assert model.pyramid.computed_levels == ("P3", "P4", "P5", "P6", "P7")
+    model.compute_total_loss(model(collate([sample()]), mode="loss")).backward()
+    for name, parameter in model.pyramid.named_parameters():
+        is_skipped = name.startswith(("inner_blocks.0.", "layer_blocks.0."))
+        assert parameter.requires_grad is not is_skipped, name
+        assert (parameter.grad is None) is is_skipped, name
+
+
+@pytest.mark.parametrize("extra_levels", ["pooled", "convolved"])
+def test_detectors_with_different_extra_levels_are_refused_in_one_sentence(
+    extra_levels: str,
+) -> None:
+    made = recipe(
+        {"objects": OBJECTS, "dense": DENSE}, pyramid={"channels": 64, "extra_levels": extra_levels}
+    )
+    with pytest.raises(RecipeError) as caught:
+        build(made)
+    assert str(caught.value) == (
+        "recipe test: pyramid: one shared pyramid has extra levels of one kind, but heads.objects "
+        "(faster_rcnn) needs pooled ones and heads.dense (fcos) needs convolved ones; remove the "
+        "key pyramid, so that each head computes its own"
+    )
+    both = build(recipe({"objects": OBJECTS, "dense": DENSE}, pyramid=None))
+    assert {head.in_levels[0] for head in both.named_heads.values()} == {"C2", "C3"}
+
+
+def test_the_input_of_p6_is_part_of_the_variant() -> None:
+    from_c5 = {"type": "retinanet", "options": {"num_convs": 1, "extra_levels": "convolved_c5"}}
+    build(recipe({"a": from_c5}, pyramid={"channels": 64, "extra_levels": "convolved_c5"}))
+    with pytest.raises(RecipeError, match=r"a \(fcos\) needs convolved ones and heads\.b"):
+        build(recipe({"a": DENSE, "b": from_c5}, pyramid=CONVOLVED))
+    with pytest.raises(RecipeError, match=r"needs a pyramid with convolved_c5 extra levels, but"):
+        build(recipe({"a": from_c5}, pyramid=CONVOLVED))
+
+
+def test_a_dense_detector_of_torchvision_fills_the_levels_that_it_has(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    own_options = {**DENSE["options"], "pyramid_channels": 64}  # type: ignore[dict-item]
+    donor = build(recipe({"a": {**DENSE, "options": own_options}}, pyramid=None))
+    tensors = {f"backbone.body.{k}": v for k, v in donor.backbone.state_dict().items()}  # type: ignore[union-attr,operator]
+    for key, value in donor.named_heads["a"].state_dict().items():
+        tensors[f"backbone.{key}" if key.startswith("fpn.") else key] = value
+    torch.save(tensors, tmp_path / "detector.pth")
+    source = {"source": str(tmp_path / "detector.pth"), "head": "a"}
+    heads = {"a": DENSE, "scene": SCENE}
+    model = build(recipe(heads, pyramid=CONVOLVED, model_weights=source))
+    assert model.pyramid is not None
+    own = donor.named_heads["a"].state_dict()
+    filled = model.pyramid.state_dict()
+    for level in range(3):
+        for part in ("inner_blocks", "layer_blocks"):
+            key = f"{part}.{level + 1}.0.weight"
+            assert torch.equal(filled[key], own[f"fpn.{part}.{level}.0.weight"])
+    assert torch.equal(filled["extra_blocks.p7.weight"], own["fpn.extra_blocks.p7.weight"])
+    report = model.backbone.report  # type: ignore[attr-defined]
+    assert "pyramid.layer_blocks.3.0.weight" in report.matched
+    assert "pyramid.layer_blocks.0.0.weight" not in report.matched
+    (note,) = (note for note in report.notes if "not in the file" in note and "levels" in note)
+    assert note.endswith("start from random weights: P2")
+    wide = recipe({"a": DENSE}, pyramid={**CONVOLVED, "channels": 96}, model_weights=source)
+    with pytest.raises(WeightsError, match=r"set pyramid\.channels=64"):
+        build(wide)

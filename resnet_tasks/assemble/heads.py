@@ -5,6 +5,7 @@ from __future__ import annotations
 from resnet_tasks.errors import HeadError, RecipeError, ResnetTasksError
 from resnet_tasks.heads import classifier
 from resnet_tasks.heads.base import HEADS, Head
+from resnet_tasks.heads.dense import fcos, retinanet
 from resnet_tasks.heads.rcnn import faster_rcnn, mask_rcnn
 from resnet_tasks.heads.semantic import (
     deeplab,
@@ -26,6 +27,8 @@ BUILT_IN_HEADS = (
     classifier,
     faster_rcnn,
     mask_rcnn,
+    fcos,
+    retinanet,
     deeplab,
     fpn,
     linknet,

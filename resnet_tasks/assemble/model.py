@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from resnet_tasks.assemble.dilated_heads import describe_dilated_heads
 from resnet_tasks.assemble.heads import get_head_class, get_head_task
 from resnet_tasks.assemble.labels import Labels
@@ -11,12 +13,17 @@ from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import HeadError, RecipeError, RunError, StrideError
 from resnet_tasks.heads.base import Head
-from resnet_tasks.layers.feature_pyramid import FeaturePyramid
+from resnet_tasks.layers.feature_pyramid import (
+    ExtraLevels,
+    FeaturePyramid,
+    PyramidVariantError,
+)
 from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.fill_model import fill_model
 from resnet_tasks.recipe.schema.data import NormalizeRecipe
 from resnet_tasks.recipe.schema.model import BackboneRecipe, ModelWeightsRecipe
 from resnet_tasks.recipe.schema.recipe import Recipe
+from resnet_tasks.structures.feature_spec import FeatureSpec
 
 
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:
@@ -153,6 +160,7 @@ def _build_heads(
     """
     specs = {**backbone.specs, **({} if pyramid is None else pyramid.specs)}
     heads: dict[str, Head] = {}
+    needed_variants: dict[str, ExtraLevels] = {}
     problems = _find_whole_image_heads(recipe)
     measured = find_measured_weights(recipe)
     for name, head in recipe.heads.items():
@@ -163,7 +171,11 @@ def _build_heads(
             others = describe_dilated_heads(recipe, labels, backbone, name)
             problems.append(f"recipe {recipe.name}: heads.{name}: {error}{others}")
         except HeadError as error:
+            if isinstance(error, PyramidVariantError):
+                needed_variants[name] = error.needed
             problems.append(f"recipe {recipe.name}: heads.{name}: {error}")
+    if conflict := _describe_conflict(recipe, specs, heads, needed_variants):
+        raise RecipeError(conflict)
     if pyramid is not None and not problems:
         read = {level for head in heads.values() for level in head.in_levels}
         if not read & pyramid.specs.keys():
@@ -174,6 +186,37 @@ def _build_heads(
     if problems:
         raise RecipeError("\n".join(problems))
     return heads
+
+
+def _describe_conflict(
+    recipe: Recipe,
+    specs: Mapping[str, FeatureSpec],
+    heads: Mapping[str, Head],
+    needed_variants: Mapping[str, ExtraLevels],
+) -> str:
+    """Describe heads that need different extra levels of the shared pyramid; "" if there are none.
+
+    Args:
+        recipe: Recipe with the shared pyramid.
+        specs: Levels of the backbone and of the shared pyramid.
+        heads: Heads that fit the shared pyramid.
+        needed_variants: Variant that each other head needs.
+    """
+    variants: dict[str, str] = dict(needed_variants)
+    for name, head in heads.items():
+        if variant := next(filter(None, (specs[level].variant for level in head.in_levels)), None):
+            variants[name] = variant
+    if len(set(variants.values())) < 2:
+        return ""
+    needs = " and ".join(
+        f"heads.{name} ({recipe.heads[name].type}) needs {variants[name]} ones"
+        for name in recipe.heads
+        if name in variants
+    )
+    return (
+        f"recipe {recipe.name}: pyramid: one shared pyramid has extra levels of one kind, but "
+        f"{needs}; remove the key pyramid, so that each head computes its own"
+    )
 
 
 def _find_whole_image_heads(recipe: Recipe) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any
 
 import torch
@@ -92,6 +92,13 @@ def fill_model(
         for key, value in filled.items():
             own[key].copy_(value)
     notes += _describe_assumptions(model.named_heads[name], configuration, name)
+    if num_finer := _count_finer_levels(model, name):
+        assert model.pyramid is not None
+        finer_levels = ", ".join(list(model.pyramid.specs)[:num_finer])
+        predictor_notes.append(
+            f"levels of the shared pyramid that are not in the file start from random weights: "
+            f"{finer_levels}"
+        )
     other_heads = [head_name for head_name in model.named_heads if head_name != name]
     if other_heads:
         predictor_notes.append(
@@ -172,12 +179,36 @@ def _choose_head(fitting: list[str], requested: str | None, request: WeightsRequ
 
 
 def _collect_tensors(model: TaskModel, head: str) -> dict[str, Tensor]:
-    """Collect the tensors to fill: a head's, and a shared pyramid's under the head's names."""
+    """Collect the tensors to fill: a head's, and a shared pyramid's under the head's names.
+
+    Levels of the shared pyramid that are finer than those of the head are not in the file.
+    """
     own: dict[str, Tensor] = dict(model.named_heads[head].state_dict())
     prefix = _get_pyramid_prefix(model, head)
     if prefix and model.pyramid is not None:
-        own |= {f"{prefix}{key}": tensor for key, tensor in model.pyramid.state_dict().items()}
+        num_finer = _count_finer_levels(model, head)
+        for key, tensor in model.pyramid.state_dict().items():
+            renumbered = _shift_level(key, -num_finer)
+            if renumbered is not None:
+                own[f"{prefix}{renumbered}"] = tensor
     return own
+
+
+def _count_finer_levels(model: TaskModel, head: str) -> int:
+    """Return the number of levels of the shared pyramid that are finer than those of a head."""
+    if model.pyramid is None or not _get_pyramid_prefix(model, head):
+        return 0
+    # The levels of the backbone that the head itself would build its pyramid on.
+    return model.pyramid.in_levels.index(type(model.named_heads[head]).in_levels[0])
+
+
+def _shift_level(key: str, shift: int) -> str | None:
+    """Shift the number of the level in the name of a pyramid's tensor; None if it is negative."""
+    match = re.match(r"(inner_blocks|layer_blocks)\.(\d+)\.(.+)", key)
+    if match is None:
+        return key
+    level = int(match[2]) + shift
+    return None if level < 0 else f"{match[1]}.{level}.{match[3]}"
 
 
 def _get_pyramid_prefix(model: TaskModel, head: str) -> str:
@@ -188,7 +219,8 @@ def _get_pyramid_prefix(model: TaskModel, head: str) -> str:
 def _build_full_name(model: TaskModel, head: str, key: str) -> str:
     prefix = _get_pyramid_prefix(model, head)
     if prefix and key.startswith(prefix):
-        return f"pyramid.{key.removeprefix(prefix)}"
+        shifted = _shift_level(key.removeprefix(prefix), _count_finer_levels(model, head))
+        return f"pyramid.{shifted}"
     return f"heads.{head}.{key}"
 
 

@@ -11,11 +11,11 @@ from resnet_tasks.errors import HeadError, WeightsError
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.foreign_weights import ForeignModel
 
-ZERO_EPSILON = ("258fb6c6", "bf2d0c1e", "fc266e95")
+ZERO_EPSILON = ("258fb6c6", "bf2d0c1e", "fc266e95", "eeacb38b")
 """First digits of the sha256 of torchvision checkpoints whose norms have an epsilon of 0.
 
-They are the first COCO checkpoints of Faster, Mask and Keypoint R-CNN, whose frozen norms add
-nothing to the variance (`overwrite_eps(model, 0.0)` in torchvision's constructors).
+They are the first COCO checkpoints of Faster, Mask and Keypoint R-CNN and RetinaNet, whose frozen
+norms add nothing to the variance (`overwrite_eps(model, 0.0)` in torchvision's constructors).
 """
 EPSILON = 1e-5
 """Value that the norms of our backbones add to the variance."""

@@ -45,13 +45,14 @@ def suggest_options(
             f"{file.kind} in this file has an architecture that the head does not "
             f"support{head.foreign_weights.mismatch_hint}"
         )
-    shared = _get_shared_channels(head) is not None
-    texts = (
-        f"pyramid.channels={value}"
-        if shared and key == "pyramid_channels"
-        else f"heads.{name}.options.{key}={_format_value(value)}"
-        for key, value in wrong.items()
-    )
+    settings = {f"heads.{name}.options.{key}": value for key, value in wrong.items()}
+    if _get_shared_channels(head) is not None:
+        if "pyramid_channels" in wrong:
+            del settings[f"heads.{name}.options.pyramid_channels"]
+            settings["pyramid.channels"] = wrong["pyramid_channels"]
+        if "extra_levels" in wrong:
+            settings["pyramid.extra_levels"] = wrong["extra_levels"]
+    texts = (f"{key}={_format_value(value)}" for key, value in settings.items())
     return f"set {' and '.join(texts)}"
 
 

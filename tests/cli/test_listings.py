@@ -60,7 +60,9 @@ def mistake(*arguments: object) -> str:
 
 
 @pytest.mark.parametrize("columns", [40, 80, 160])
-@pytest.mark.parametrize("name", ["classifier", "faster_rcnn", "fpn", "mask_rcnn", "unet"])
+@pytest.mark.parametrize(
+    "name", ["classifier", "faster_rcnn", "fcos", "fpn", "mask_rcnn", "retinanet", "unet"]
+)
 def test_a_head_lists_every_option_with_meaning_values_and_default(name: str, columns: int) -> None:
     listed = run("heads", name, columns=columns)
     assert listed.exit_code == 0, listed.output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -64,18 +64,40 @@ SMALL: dict[str, dict[str, Any]] = {
         "mask_head_channels": [16, 16],
         "mask_predictor_channels": 16,
     },
+    "fcos": {
+        "pyramid_channels": 64,
+        "num_convs": 1,
+        "candidates_per_level": 40,
+        "detections_per_image": 20,
+    },
+    "retinanet": {
+        "anchor_sizes": [16, 32, 64, 128, 256],
+        "pyramid_channels": 32,
+        "num_convs": 1,
+        "candidates_per_level": 40,
+        "detections_per_image": 20,
+    },
     "fpn": {"pyramid_channels": 32, "segmentation_channels": 64},
     "unet": {"decoder_channels": [64, 32, 16, 16, 8]},
     **SMALL_DECODERS,
 }
-# All decoders of smp share one base class; the contract over one of them takes a second.
-QUICK = [
-    pytest.param(name, marks=pytest.mark.slow)
-    if name in SMALL_DECODERS and name != "deeplabv3plus"
-    else name
-    for name in BUILT_IN
-]
 CLASSES = ("a", "b", "c")
+ONE_STAGE = ("fcos", "retinanet")
+"""Heads with the same layers on the same levels."""
+REPEATED = {*SMALL_DECODERS, *ONE_STAGE}
+"""Heads that share most of their code; the default tests build some of them, on one backbone."""
+QUICK = {"deeplabv3plus", *ONE_STAGE}
+QUICK_FAMILIES = {("deeplabv3plus", "resnet18"), *((name, FAMILIES[0]) for name in ONE_STAGE)}
+
+
+def mark_repeated(names: Sequence[str], quick: Collection[str] = ()) -> list[Any]:
+    """Mark the tests of heads as slow whose difference to another test is small."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in REPEATED and name not in quick
+        else name
+        for name in names
+    ]
 
 
 @cache
@@ -84,24 +106,19 @@ def backbone(family: str) -> ResNet:
 
 
 def test_all_heads_are_seen() -> None:
-    assert {"classifier", "faster_rcnn", "fpn", "mask_rcnn", "unet"} <= set(BUILT_IN)
+    heads = {"classifier", "faster_rcnn", "fcos", "fpn", "mask_rcnn", "retinanet", "unet"}
+    assert heads <= set(BUILT_IN)
     assert set(SMALL_DECODERS) <= set(BUILT_IN)
     modules = {module.__name__ for module in BUILT_IN_HEADS}
     assert {HEADS.get(name).__module__ for name in BUILT_IN} == modules
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", mark_repeated(BUILT_IN, QUICK))
 def test_head_keeps_the_contract(name: str) -> None:
     check_head(name, options=SMALL.get(name))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in SMALL_DECODERS else name
-        for name in BUILT_IN
-    ],
-)
+@pytest.mark.parametrize("name", mark_repeated(BUILT_IN))
 def test_head_keeps_the_contract_on_bottleneck_levels_with_two_classes(name: str) -> None:
     specs = resnet_specs(8, bottleneck=True)
     check_head(name, options=SMALL.get(name), classes=("cell", "background"), specs=specs)
@@ -111,7 +128,7 @@ def test_head_keeps_the_contract_on_bottleneck_levels_with_two_classes(name: str
     ("name", "family"),
     [
         pytest.param(name, family, marks=pytest.mark.slow)
-        if name in SMALL_DECODERS and (name, family) != ("deeplabv3plus", "resnet18")
+        if name in REPEATED and (name, family) not in QUICK_FAMILIES
         else (name, family)
         for name in BUILT_IN
         for family in FAMILIES

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,10 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import (
     fasterrcnn_resnet50_fpn,
     fasterrcnn_resnet50_fpn_v2,
+    fcos_resnet50_fpn,
     maskrcnn_resnet50_fpn,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
 )
 from torchvision.transforms._presets import ObjectDetection
 
@@ -30,7 +35,7 @@ from resnet_tasks.assemble.training_setup import check_recipe
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import WeightsError
-from resnet_tasks.heads.rcnn.foreign_weights import COCO_NAMES
+from resnet_tasks.heads.torchvision_classes import COCO_NAMES
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
@@ -356,6 +361,131 @@ def test_a_mask_model_of_torchvisions_builder_loads_with_the_defaults(tmp_path: 
     state = theirs.state_dict()
     for key, value in model.heads["a"].state_dict().items():
         assert torch.equal(value, state[f"backbone.{key}" if key.startswith("fpn.") else key]), key
+
+
+V2 = {"tower_norm": "group", "extra_levels": "convolved_c5", "box_loss": "giou"}
+DENSE_BUILDERS: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "fcos": (fcos_resnet50_fpn, "fcos", {}),
+    "retinanet": (retinanet_resnet50_fpn, "retinanet", {}),
+    "retinanet_v2": (retinanet_resnet50_fpn_v2, "retinanet", V2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DENSE_BUILDERS)
+def test_torchvisions_dense_detectors_give_the_same_boxes(name: str, tmp_path: Path) -> None:
+    """The whole way from a file to predictions, with as many rows as classes."""
+    build_theirs, head, options = DENSE_BUILDERS[name]
+    theirs = build_theirs(
+        weights=None,
+        weights_backbone=None,
+        num_classes=3,
+        min_size=SIZE[0],
+        max_size=SIZE[1],
+        detections_per_img=10_000,
+        score_thresh=0.05,
+    )
+    lively(theirs)
+    for key, parameter in theirs.named_parameters():
+        if key.endswith("bn3.weight"):  # or features grow until all scores are 0 or 1
+            nn.init.constant_(parameter, 0.2)
+        elif key.endswith(("bbox_reg.weight", "bbox_ctrness.weight", "cls_logits.weight")):
+            nn.init.normal_(parameter, std=0.03)
+    nn.init.constant_(theirs.head.classification_head.cls_logits.bias, -2.0)
+    if head == "fcos":
+        nn.init.constant_(theirs.head.regression_head.bbox_reg.bias, 2.0)
+    limits = {"detections_per_image": 10_000, "score_threshold": 0.05}
+    heads = {"a": {"type": head, "options": {**options, **limits}}}
+    file = saved(theirs.state_dict(), tmp_path)
+    model = build(recipe(file, heads, name="resnet50"), "x", "y", "z")
+    given = images()
+    with torch.no_grad():
+        expected = theirs(given)
+    found = model.predict(collate(samples(given)))["a"]
+    for mine, yours in zip(found, expected, strict=True):
+        has_area = (yours["boxes"][:, 2:] - yours["boxes"][:, :2] > 1e-3).all(dim=1)
+        assert len(mine) == int(has_area.sum()) > 20
+        torch.testing.assert_close(mine.scores, yours["scores"][has_area], atol=1e-4, rtol=0)
+        distances = (mine.boxes[:, None] - yours["boxes"][has_area]).abs().amax(dim=2)
+        distances += 1e9 * (mine.labels[:, None] != yours["labels"][has_area])
+        assert distances.amin(dim=1).max() < 0.01
+    report: Any = model.backbone.report
+    assert report.missing == ()
+
+
+def small_dense(
+    head: str, options: dict[str, Any], classes: int, *, old: bool = False
+) -> dict[str, Tensor]:
+    """A one-stage detector on a ResNet-10 under torchvision's names."""
+    torch.manual_seed(2)
+    made = recipe(None, {"a": {"type": head, "options": options}}, name="resnet10t")
+    model = build(made, *(f"class {i}" for i in range(classes)))
+    tensors = {f"backbone.body.{k}": v for k, v in model.backbone.state_dict().items()}
+    for key, value in model.heads["a"].state_dict().items():
+        name = f"backbone.{key}" if key.startswith("fpn.") else key
+        if old:
+            name = re.sub(r"(_blocks\.\d+)\.0\.", r"\1.", name)
+            name = re.sub(r"(_head\.conv)\.(\d+)\.0\.", lambda m: f"{m[1]}.{2 * int(m[2])}.", name)
+        tensors[name] = value
+    return tensors
+
+
+FCOS_OPTIONS = {"pyramid_channels": 64, "num_convs": 1}
+RETINANET_OPTIONS = {"pyramid_channels": 16, "num_convs": 1}
+
+
+@pytest.mark.parametrize(
+    ("head", "options"), [("fcos", FCOS_OPTIONS), ("retinanet", RETINANET_OPTIONS)]
+)
+def test_rows_of_dense_detectors(head: str, options: dict[str, Any], tmp_path: Path) -> None:
+    tensors = small_dense(head, options, 4, old=head == "retinanet")
+    key = "head.classification_head.cls_logits.bias"
+    per_cell = len(tensors[key]) // 4
+    nn.init.normal_(tensors[key])
+    by_anchor = tensors[key].view(per_cell, 4)
+    file = saved(tensors, tmp_path)
+    heads = {"a": {"type": head, "options": options}}
+    # torchvision's first class is the background; labels from 0 are as common.
+    for names, rows, said in (
+        (("a", "b", "c", "d"), [0, 1, 2, 3], "4 rows are used in order for a, b, c, d"),
+        (("a", "b", "c"), [1, 2, 3], "for a, b, c, without the first one, the background"),
+        (("a", "b"), None, "random weights, because the file has 4 rows, the head needs 2"),
+    ):
+        model = build(recipe(file, heads, name="resnet10t"), *names)
+        report: Any = model.backbone.report
+        assert any(said in note for note in report.notes), report.notes
+        bias = model.heads["a"].state_dict()[key].view(per_cell, len(names))
+        if rows is None:
+            assert bias.unique().tolist() == pytest.approx([math.log(0.01 / 0.99)])
+            assert set(report.missing) == {f"heads.a.{key}", f"heads.a.{key[:-4]}weight"}
+        else:
+            assert torch.equal(bias, by_anchor[:, rows])
+            assert report.missing == ()
+
+
+def test_options_of_dense_detectors_that_do_not_fit(tmp_path: Path) -> None:
+    v2 = {**V2, "pyramid_channels": 64, "num_convs": 1}
+    file = saved(small_dense("retinanet", v2, 2), tmp_path)
+
+    def get_message(head: str, options: dict[str, Any]) -> str:
+        heads = {"a": {"type": head, "options": options}}
+        return _message(recipe(file, heads, name="resnet10t"), "x", "y")
+
+    message = get_message("retinanet", {"aspect_ratios": (1.0,)})
+    for setting in (
+        "pyramid_channels=64",
+        "num_convs=1",
+        "tower_norm=group",
+        "extra_levels=convolved_c5",
+        "aspect_ratios=[0.5, 1.0, 2.0]",
+    ):
+        assert f"heads.a.options.{setting}" in message
+    assert "holds torchvision's RetinaNet, which needs a head RetinaNet" in get_message("fcos", {})
+    assert "needs a head RetinaNet" in get_message("faster_rcnn", {})
+    other_anchors = {**v2, "anchor_sizes": [[s, 1.2 * s, 1.5 * s] for s in (8, 16, 32, 64, 128)]}
+    made = recipe(file, {"a": {"type": "retinanet", "options": other_anchors}}, name="resnet10t")
+    report: Any = build(made, "x", "y").backbone.report
+    assert any("the file was trained with anchor_sizes" in note for note in report.notes)
 
 
 def test_coco_names_have_their_gaps() -> None:

@@ -8,20 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.heads.foreign_weights import (
-    FilledHead,
-    ForeignModel,
-    ForeignWeights,
-    format_names,
-)
-from resnet_tasks.number_formats import Count
+from resnet_tasks.heads.foreign_weights import FilledHead, ForeignModel, ForeignWeights
+from resnet_tasks.heads.torchvision_classes import choose_rows
 
-COCO_NAMES: tuple[str, ...] = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
-"""Names of the 91 rows of torchvision's COCO detectors: background, then names by category id."""
-NO_CLASS = ("__background__", "N/A")
 _BOX_PREDICTOR = "roi_heads.box_predictor."
 _MASK_PREDICTOR = "roi_heads.mask_predictor.mask_fcn_logits."
 _OLD_NAMES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
@@ -76,10 +67,7 @@ def split_torchvision_state_dict(
 class TorchvisionDetector(ForeignWeights):
     """Faster R-CNN of torchvision; a mask or keypoint branch in the file is not used.
 
-    - With torchvision's 91 rows for COCO: if every class of the head is a COCO class, its row is
-      used. Otherwise all rows are initialized at random, so that no class has an advantage.
-    - Other files do not name their classes. If they have as many rows as the head needs, the rows
-      are used in order.
+    See `choose_rows` for the classes.
     """
 
     source = "a Faster R-CNN of torchvision"
@@ -153,31 +141,7 @@ class TorchvisionDetector(ForeignWeights):
                 "starts from random weights"
             )
         rows = len(model.head[f"{_BOX_PREDICTOR}cls_score.bias"])
-        needed_rows = len(head.classes) + 1
-        unknown_classes = [
-            class_name
-            for class_name in head.classes
-            if class_name not in COCO_NAMES or class_name in NO_CLASS
-        ]
-        if rows == len(COCO_NAMES) and not unknown_classes:
-            return [0, *(COCO_NAMES.index(class_name) for class_name in head.classes)], (
-                f"heads.{name}: the box predictor keeps COCO's rows of {format_names(head.classes)}"
-            )
-        if rows == needed_rows and rows != len(COCO_NAMES):
-            return list(range(rows)), (
-                f"heads.{name}: the box predictor's {rows} rows are used in order for background, "
-                f"{format_names(head.classes)}"
-            )
-        reason = (
-            f"{format_names(unknown_classes)} {'is' if len(unknown_classes) == 1 else 'are'} not "
-            "among COCO's classes"
-            if rows == len(COCO_NAMES)
-            else f"the file has {Count(rows):row}, the head needs {needed_rows}"
-        )
-        return (
-            None,
-            f"heads.{name}: only the box predictor starts from random weights, because {reason}",
-        )
+        return choose_rows(head, rows, name, has_background=True)
 
 
 class TorchvisionMaskDetector(TorchvisionDetector):

@@ -101,11 +101,12 @@ class PyramidRecipe(RecipeModel):
     Attributes:
         channels: Number of channels of every level.
         extra_levels: Levels above P5. `pooled`: P6 without weights (faster_rcnn, mask_rcnn);
-            `convolved`: P6 and P7 with weights (RetinaNet, FCOS).
+            `convolved`: P6 and P7, convolutions of P5 (fcos, retinanet); `convolved_c5`: P6 and P7,
+            convolutions of C5 (retinanet with the same option).
     """
 
     channels: Channels = 256
-    extra_levels: Literal["pooled", "convolved"] = "pooled"
+    extra_levels: Literal["pooled", "convolved", "convolved_c5"] = "pooled"
 
 
 class ExtendRecipe(RecipeModel):

@@ -44,8 +44,8 @@ class Recipe(RecipeModel):
         model_weights: Weights of backbone and head of a pretrained model: torchvision:ENUM of a
             detector, hf-hub:REPO, URL#sha256=…, a file, or a folder. They need `backbone.weights:
             none`. None: none.
-        pyramid: One shared pyramid for all heads that read P2..P6 (faster_rcnn, fpn), instead of
-            one per head; {} for the defaults. None: no shared pyramid.
+        pyramid: One shared pyramid for all heads that read P2..P6 or P3..P7 (faster_rcnn, fcos,
+            fpn), instead of one per head; {} for the defaults. None: no shared pyramid.
         heads: Heads by name.
         combine: Predictions made from those of several heads, by name. Each is evaluated, drawn and
             written like that of a head.

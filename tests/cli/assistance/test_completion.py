@@ -148,7 +148,7 @@ RUNS = ["runs/a", "runs/group/fold-0"]
         ("report runs/none --evaluation ", []),
         ("explain runs/a x.jpg --head ", ["objects", "scene"]),
         ("backbones resnet18", ["resnet18", "resnet18d"]),
-        ("heads f", ["faster_rcnn", "fpn"]),
+        ("heads f", ["faster_rcnn", "fcos", "fpn"]),
         ("recipes keys training.opt", ["training.optimizer"]),
         ("recipes keys heads.NAME.lo", ["heads.NAME.loss_weight"]),
         ("recipes keys data.res", ["data.resize.", "data.resize"]),

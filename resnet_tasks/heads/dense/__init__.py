@@ -1,0 +1,1 @@
+"""One-stage detectors: FCOS and RetinaNet."""
