@@ -107,9 +107,11 @@ class PointMatcher:
         matches = points.new_full((len(points),), NEGATIVE, dtype=torch.int64)
         if len(boxes) and len(points):
             fits = self._find_fits(points, strides, boxes)
-            areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).where(fits, torch.inf)
-            smallest, nearest = areas.min(dim=1)
-            matches = torch.where(smallest < torch.inf, nearest, matches)
+            # As in torchvision, this rounds areas to 8 square pixels. Otherwise, the rounding of
+            # the boxes would choose among overlapping objects of one size.
+            preference = 1e8 - (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+            best, smallest = preference.where(fits, -torch.inf).max(dim=1)
+            matches = torch.where(best > -torch.inf, smallest, matches)
         if len(ignored):
             covered = find_points_in_regions(points, ignored)
             matches = matches.masked_fill((matches == NEGATIVE) & covered, NEITHER)

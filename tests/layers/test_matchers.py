@@ -62,6 +62,10 @@ def test_points_learn_the_smallest_object_of_their_size_by_hand() -> None:
     assert anywhere.match(POINTS, STRIDES, boxes[:1], none).tolist() == [0, 0, *[NEGATIVE] * 3]
     huge = torch.tensor([[0.0, 0.0, 400.0, 300.0]])
     assert anywhere.match(POINTS, STRIDES, huge, none).tolist() == [*[NEGATIVE] * 4, 0]
+    # Among objects of the same size up to rounding, the first one is learned.
+    alike = torch.tensor([[0.0, 0.0, 32.0, 32.0], [0.0, 0.0, 31.999, 32.0]])
+    assert anywhere.match(POINTS, STRIDES, alike, none).tolist()[:2] == [0, 0]
+    assert anywhere.match(POINTS, STRIDES, alike.flip(0), none).tolist()[:2] == [0, 0]
     # A point on a side lies outside.
     side = torch.tensor([[16.0, 0.0, 30.0, 30.0]])
     assert anywhere.match(POINTS, STRIDES, side, none).tolist() == [NEGATIVE, 0, *[NEGATIVE] * 3]
