@@ -1,7 +1,11 @@
-"""Training step of Faster and Mask R-CNN, ours and torchvision's, with the same layers and samples.
+"""Training step of detectors, ours and torchvision's, with the same layers and samples.
 
     python -m benchmarks detector_step                     # ResNet-18 and 50, 2 x 480x640
     python -m benchmarks detector_step --heads mask_rcnn --backbones resnet18 --precisions fp32
+
+The detectors are Faster and Mask R-CNN, FCOS, and RetinaNet in both versions. For the last three,
+which have one stage, the time of the parts is shown too: backbone, pyramid, towers, and the rest
+(targets, losses, gradients and the optimizer).
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: torchvision's model
 with its defaults, in fp32 and channels-first, against ours in channels-last and the precision that
@@ -22,14 +26,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.harness import dense_detectors, detectors
 from benchmarks.harness.detectors import (
-    DETECTORS,
     PEER,
     build_our_detector,
     build_peer_detector,
     make_our_step,
     make_peer_step,
-    require_same_losses,
 )
 from benchmarks.harness.model_pairs import (
     Goals,
@@ -49,6 +52,8 @@ GOALS = {
     ("mask_rcnn", "resnet18"): {"fp32": 1.3, "bf16": 1.3},
     ("mask_rcnn", "resnet50"): {"fp32": 1.3, "bf16": 1.3},
 }
+DENSE_GOALS = {"fp32": 1.0, "bf16": 1.0}
+HEADS = (*detectors.DETECTORS, *dense_detectors.DETECTORS)
 AS_IT_COMES = {"faster_rcnn": 2.8}
 RECIPE_GOAL = 4.5
 MEMORY, MEMORY_AS_IT_COMES = 0.85, 0.6
@@ -62,7 +67,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """
     parser = make_model_parser("detector_step", __doc__, size=(480, 640), batch=2)
     parser.add_argument("--backbones", nargs="*", default=["resnet18", "resnet50"])
-    parser.add_argument("--heads", nargs="*", choices=tuple(DETECTORS), default=tuple(DETECTORS))
+    parser.add_argument("--heads", nargs="*", choices=HEADS, default=HEADS)
     parser.add_argument(
         "--recipe", default="medical/bccd_faster_rcnn_resnet18", help="as shipped; '' for none"
     )
@@ -90,21 +95,29 @@ def _build_comparison(
 ) -> ModelComparison:
     size = tuple(options.size)
     batch = generate_street_batch(size, options.batch, has_masks=head == "mask_rcnn").to(device)
-    ours = build_our_detector(backbone, batch, head)
+    is_dense = head in dense_detectors.DETECTORS
+    family: Any = dense_detectors if is_dense else detectors
+    ours = family.build_our_detector(backbone, batch, head)
     # The peer's resizing would change nothing at this size and is skipped.
-    theirs = build_peer_detector(backbone, ours, _skip_resize=True).to(device)
+    theirs = family.build_peer_detector(backbone, ours, _skip_resize=True).to(device)
     require_same_trainable(ours, theirs)
     height, width = options.size
+    name = family.DETECTORS[head][0]
     return ModelComparison(
-        work=f"{DETECTORS[head][0]} {backbone} training step, {options.batch} x {height}x{width}",
+        work=f"{name} {backbone} training step, {options.batch} x {height}x{width}",
         peer=PEER,
         ours=ours,
         theirs=theirs,
         our_work=lambda precision: make_our_step(ours, batch, precision),
-        their_work=lambda precision: make_peer_step(theirs, batch, precision),
-        check=lambda precision: require_same_losses(ours, theirs, batch, precision),
-        shared_parts="layers, proposals and samples",
+        their_work=lambda precision: family.make_peer_step(theirs, batch, precision),
+        check=lambda precision: family.require_same_losses(ours, theirs, batch, precision),
+        shared_parts="layers and targets" if is_dense else "layers, proposals and samples",
         goals=Goals(
-            GOALS.get((head, backbone), {}), AS_IT_COMES.get(head), MEMORY, MEMORY_AS_IT_COMES
+            DENSE_GOALS if is_dense else GOALS.get((head, backbone), {}),
+            AS_IT_COMES.get(head),
+            None if is_dense else MEMORY,
+            None if is_dense else MEMORY_AS_IT_COMES,
         ),
+        parts=(family.list_parts(ours), family.list_parts(theirs)) if is_dense else None,
+        repeats=options.repeats,
     )

@@ -9,7 +9,7 @@ deviation, so that scores differ and boxes move.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -32,12 +32,14 @@ from benchmarks.harness.side_by_side import (
 )
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
+from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.rcnn.mask_rcnn import MaskRCNN
 from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import autocast
 from resnet_tasks.structures.evaluation import ABSENT
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.predictions.detections import Detections
 from resnet_tasks.structures.samples import Batch
@@ -69,6 +71,25 @@ def build_our_detector(backbone: str, batch: Batch, head: str = "faster_rcnn") -
         batch: Batch whose statistics the norms get; the model is moved to its device.
         head: Type of the head, a key of `DETECTORS`.
     """
+
+    def build_head(specs: Mapping[str, FeatureSpec]) -> FasterRCNN:
+        detector = DETECTORS[head][1](specs, THINGS)
+        _initialize_wide(detector)
+        return detector
+
+    return build_task_model(backbone, batch, build_head)
+
+
+def build_task_model(
+    backbone: str, batch: Batch, build_head: Callable[[Mapping[str, FeatureSpec]], Head]
+) -> TaskModel:
+    """Build a model with frozen norms and one head, `boxes`, in training mode.
+
+    Args:
+        backbone: Name of the ResNet.
+        batch: Batch whose statistics the norms get; the model is moved to its device.
+        build_head: Function from the levels of the backbone to the head.
+    """
     device = batch.images.device
     warmup_model = TaskModel(
         _build_random_resnet(backbone),
@@ -81,8 +102,7 @@ def build_our_detector(backbone: str, batch: Batch, head: str = "faster_rcnn") -
     frozen = ResNet(backbone, weights="unloaded", frozen_stages=FROZEN_STAGES, norm="frozen")
     frozen.load_state_dict(warmup_model.backbone.state_dict())
     torch.manual_seed(1)
-    detector = DETECTORS[head][1](frozen.specs, THINGS)
-    _initialize_wide(detector)
+    detector = build_head(frozen.specs)
     table = LabelTable(THINGS, (*range(len(THINGS)), *(ABSENT,) * 8))
     return TaskModel(frozen, {"boxes": detector}, label_tables={"boxes": table}).to(device).train()
 
@@ -124,14 +144,17 @@ def build_peer_detector(backbone: str, ours: TaskModel, **options: Any) -> Torch
     is_mask_rcnn = isinstance(ours.named_heads["boxes"], MaskRCNN)
     build = TorchvisionMaskRCNN if is_mask_rcnn else TorchvisionFasterRCNN
     detector = build(body, num_classes=len(THINGS) + 1, **options)
-    state = {f"backbone.body.{key}": value for key, value in _get_state(ours.backbone).items()}
+    state = {
+        f"backbone.body.{key}": value for key, value in get_backbone_state(ours.backbone).items()
+    }
     for key, value in ours.named_heads["boxes"].state_dict().items():
         state[f"backbone.{key}" if key.startswith("fpn.") else key] = value
     detector.load_state_dict(state)
     return detector.train()
 
 
-def _get_state(backbone: object) -> dict[str, Tensor]:
+def get_backbone_state(backbone: object) -> dict[str, Tensor]:
+    """Return the tensors of a ResNet under torchvision's names, without counters of batches."""
     assert isinstance(backbone, ResNet)
     return {k: v for k, v in backbone.state_dict().items() if "num_batches_tracked" not in k}
 
@@ -143,16 +166,20 @@ def unpad_images(batch: Batch) -> list[Tensor]:
     return [image[:, :height, :width] for image, (height, width) in pairs]
 
 
-def to_peer_targets(batch: Batch) -> list[dict[str, Tensor]]:
-    """Convert the objects of a batch to torchvision's targets, whose class 0 is the background.
+def to_peer_targets(batch: Batch, first_label: int = 1) -> list[dict[str, Tensor]]:
+    """Convert the objects of a batch to torchvision's targets.
 
     Masks become `(N, H, W)` stacks of the same pixels.
+
+    Args:
+        batch: Batch with boxes and labels.
+        first_label: The peer's label of the first class; 1 if its class 0 is the background.
     """
     peer_targets = []
     for target, geometry in zip(batch.targets, batch.geometries, strict=True):
         assert target.boxes is not None
         assert target.labels is not None
-        peer_targets.append({"boxes": target.boxes, "labels": target.labels + 1})
+        peer_targets.append({"boxes": target.boxes, "labels": target.labels + first_label})
         if target.masks is not None:
             stack = [
                 target.masks.rasterize(i, geometry.input_size) for i in range(len(target.masks))
@@ -227,7 +254,7 @@ def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
     return lambda: model.predict(batch, precision=precision)["boxes"]
 
 
-def make_peer_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
+def make_peer_forward(model: nn.Module, batch: Batch, precision: str) -> Work:
     """Make a forward pass of torchvision's model, called as in its documentation.
 
     Masks are pasted into a stack of maps of the original image.
@@ -239,8 +266,22 @@ def make_peer_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str
 def require_same_detections(ours: Work, theirs: Work) -> str:
     """Measure the share of the peer's detections that ours contain too, in fp32.
 
+    Raises:
+        DataError: If the share is too small, see `require_matching_detections`.
+    """
+    return require_matching_detections(ours, theirs, first_label=1)
+
+
+def require_matching_detections(ours: Work, theirs: Work, *, first_label: int) -> str:
+    """Measure the share of the peer's detections that ours contain too.
+
     Two detections match if they have the same class, an IoU of at least 0.99, and scores that
     differ by at most 0.01.
+
+    Args:
+        ours: Work that returns our detections of every image.
+        theirs: Work that returns the peer's.
+        first_label: The peer's label of the first class.
 
     Raises:
         DataError: If the share is below 0.98.
@@ -250,7 +291,7 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
     assert isinstance(peer_batch, list)
     num_matched = total = 0
     for our_detections, peer_detections in zip(our_batch, peer_batch, strict=True):
-        is_match = match_detections(our_detections, peer_detections)
+        is_match = match_detections(our_detections, peer_detections, first_label)
         num_matched += int(is_match.any(dim=1).sum())
         total += len(is_match)
     fraction = num_matched / max(total, 1)
@@ -262,11 +303,13 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
     return f"{fraction:.0%} of the peer's {total} detections among ours"
 
 
-def match_detections(ours: Detections, theirs: Mapping[str, Tensor]) -> Tensor:
+def match_detections(
+    ours: Detections, theirs: Mapping[str, Tensor], first_label: int = 1
+) -> Tensor:
     """Return the `(M, N)` bool matches of the peer's M detections with our N."""
     is_match: Tensor = box_iou(theirs["boxes"], ours.boxes) >= 0.99
     is_match &= (theirs["scores"][:, None] - ours.scores[None]).abs() <= 0.01
-    return is_match & (theirs["labels"][:, None] == ours.labels[None] + 1)
+    return is_match & (theirs["labels"][:, None] == ours.labels[None] + first_label)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness.measurement import REPEATS, finish_report, make_option_parser
 from benchmarks.harness.side_by_side import BenchmarkPair, Work, collect_environment, compare_pairs
+from benchmarks.harness.time_by_part import format_parts, measure_parts
 from resnet_tasks.errors import DataError
 from resnet_tasks.runtime.devices import autocast, resolve_precision
 
@@ -53,6 +54,8 @@ class ModelComparison:
             raises `DataError` if they differ too much.
         shared_parts: Parts that both have in common when the peer runs with its defaults.
         goals: Goals of the comparison.
+        parts: Labels and modules of ours and of the peer's whose time is shown; None: not shown.
+        repeats: Number of runs that the time of the parts is measured in.
     """
 
     work: str
@@ -64,6 +67,8 @@ class ModelComparison:
     check: Callable[[str], str]
     shared_parts: str
     goals: Goals
+    parts: tuple[Mapping[str, nn.Module], Mapping[str, nn.Module]] | None = None
+    repeats: int = REPEATS
 
     def iterate_pairs(
         self, precisions: Sequence[str], device: torch.device
@@ -82,15 +87,16 @@ class ModelComparison:
         # normalized with such statistics amplify rounding, the peer's as well as ours.
         agreements = {precision: self.check(precision) for precision in precisions}
         for precision in precisions:
+            works = self.our_work(precision), self.their_work(precision)
             yield BenchmarkPair(
                 f"{self.work}, {precision}",
                 "same precision",
                 self.peer,
-                self.our_work(precision),
-                self.their_work(precision),
+                *works,
                 self.goals.same_precision.get(precision),
                 self.goals.memory,
                 agreements[precision],
+                measure_parts=self._make_part_measurement(*works, device),
             )
         set_memory_format(self.theirs, channels_last=False)
         auto = resolve_precision("auto", device)
@@ -104,6 +110,21 @@ class ModelComparison:
             self.goals.memory_as_it_comes,
             f"{self.shared_parts} alike",
         )
+
+    def _make_part_measurement(
+        self, ours: Work, theirs: Work, device: torch.device
+    ) -> Callable[[], tuple[str, dict[str, Any]]] | None:
+        if self.parts is None:
+            return None
+        our_parts, peer_parts = self.parts
+
+        def measure() -> tuple[str, dict[str, Any]]:
+            our_seconds = measure_parts(ours, our_parts, device, self.repeats)
+            peer_seconds = measure_parts(theirs, peer_parts, device, self.repeats)
+            description = format_parts(our_seconds, peer_seconds)
+            return description, {"ours": our_seconds, "theirs": peer_seconds}
+
+        return measure
 
 
 def make_image_parser(

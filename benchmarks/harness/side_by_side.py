@@ -175,6 +175,8 @@ class BenchmarkPair:
         memory_goal: Maximum share of the peer's memory; None if memory is not measured.
         agreement: Description of the difference between the results.
         metric: Metric that the recipe's model reached.
+        measure_parts: Function that measures and describes the time of both by part, called after
+            the pair is measured; None for works that are not divided.
     """
 
     work: str
@@ -186,6 +188,7 @@ class BenchmarkPair:
     memory_goal: float | None = None
     agreement: str = ""
     metric: str = ""
+    measure_parts: Callable[[], tuple[str, dict[str, Any]]] | None = None
 
 
 def compare_pairs(
@@ -209,6 +212,10 @@ def compare_pairs(
         if pair.memory_goal is not None:
             rows.append(_build_row(pair, measure_peaks(works, device), "bytes"))
         print(f"{pair.work}: measured", flush=True)
+        if pair.measure_parts is not None:
+            description, parts = pair.measure_parts()
+            runs[f"{pair.work}; {pair.kind}; parts"] = parts
+            print(f"  {description}", flush=True)
     return rows, runs
 
 

@@ -33,6 +33,7 @@ from resnet_tasks.export.write_graphs import write_onnx, write_openvino
 from resnet_tasks.exported.engines import open_engine
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import PixelRange
+from resnet_tasks.heads.base import HEADS
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.rcnn.mask_rcnn import MaskRCNN
 from resnet_tasks.model import TaskModel
@@ -289,6 +290,37 @@ def test_masks_of_an_onnx_and_an_openvino_graph(tmp_path: Path) -> None:
             assert got["a.mask_logits"].shape == (number, 12, 28, 28)
             for name, expected in outputs.items():
                 np.testing.assert_allclose(got[name], expected, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+def test_one_stage_detectors_of_an_onnx_and_an_openvino_graph(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = ResNet("resnet10t", weights="none")
+    options = {
+        "pyramid_channels": 64,
+        "num_convs": 1,
+        "candidates_per_level": 60,
+        "prior_probability": 0.3,
+        "detections_per_image": 12,
+    }
+    head = HEADS.get(name)(backbone.specs, ("x", "y"), options)
+    for key, parameter in head.named_parameters():
+        if key.endswith(("cls_logits.weight", "bbox_reg.weight")):
+            torch.nn.init.normal_(parameter, std=0.1)
+    graph = ExportGraph(TaskModel(backbone, {"a": head}), PixelRange(0, 255)).eval()
+    write_onnx(graph, 3, tmp_path / "model.onnx")
+    write_openvino(tmp_path / "model.onnx", tmp_path / "model.xml")
+    for file in ("model.onnx", "model.xml"):
+        engine = open_engine(tmp_path / file, precision="fp32", threads=1)
+        for number, height, width in ((1, 64, 160), (2, 128, 96)):
+            images = 255 * torch.rand(number, 3, height, width)
+            sizes = torch.tensor([[height - 9, width - 5]] * number)
+            with torch.no_grad():
+                outputs = dict(zip(graph.output_names, graph(images, sizes), strict=True))
+            got = engine.run(images.numpy(), sizes.numpy())
+            assert outputs["a.valid"].sum() > 5
+            for field, expected in outputs.items():
+                np.testing.assert_allclose(got[field], expected, atol=5e-3, err_msg=field)
 
 
 def test_windows_of_intensity_are_inside_the_graph(run: Run) -> None:

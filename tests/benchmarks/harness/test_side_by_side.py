@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import pipeline
-from benchmarks.harness import detectors, mask_detectors
+from benchmarks.harness import dense_detectors, detectors, mask_detectors
 from benchmarks.harness import segmenters as pixels
 from benchmarks.harness.measurement import read_rows
 from benchmarks.harness.side_by_side import (
@@ -24,6 +25,7 @@ from benchmarks.harness.side_by_side import (
     measure_peaks,
     require_close,
 )
+from benchmarks.harness.time_by_part import format_parts, measure_parts
 from benchmarks.shipped_recipes import read_reported_metrics
 from resnet_tasks.errors import DataError
 
@@ -74,6 +76,51 @@ def test_detectors_that_differ_are_refused() -> None:
         detectors.require_same_stages(ours, theirs, batch, "bf16")
     with pytest.raises(DataError, match="of the peer's"):
         detectors.require_same_detections(mine, yours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", dense_detectors.DETECTORS)
+def test_dense_detectors_that_differ_are_refused(name: str) -> None:
+    batch = generate_street_batch((64, 96), 2)
+    ours = dense_detectors.build_our_detector("resnet18", batch, name)
+    theirs = dense_detectors.build_peer_detector("resnet18", ours, _skip_resize=True)
+    number = 3 if name == "fcos" else 2
+    told = dense_detectors.require_same_losses(ours, theirs, batch, "fp32")
+    assert told.startswith(f"the {number} losses")
+    assert "apart" in dense_detectors.require_same_stages(ours, theirs, batch, "bf16")
+    plain = dense_detectors.build_peer_detector("resnet18", ours, min_size=64, max_size=96).eval()
+    mine = detectors.make_our_forward(ours.eval(), batch, "fp32")
+    yours = detectors.make_peer_forward(plain, batch, "fp32")
+    assert "detections among ours" in dense_detectors.require_same_detections(mine, yours)
+    parts = measure_parts(mine, dense_detectors.list_parts(ours), CPU, 1)
+    assert list(parts) == ["backbone", "pyramid", "towers", "rest"]
+    assert all(seconds > 0 for seconds in parts.values())
+    ours.train()
+    with torch.no_grad():
+        for model in (theirs, plain):
+            model.head.classification_head.cls_logits.bias += 2
+    with pytest.raises(DataError, match="losses in fp32"):
+        dense_detectors.require_same_losses(ours, theirs, batch, "fp32")
+    with pytest.raises(DataError, match="class logits in bf16"):
+        dense_detectors.require_same_stages(ours, theirs, batch, "bf16")
+    with pytest.raises(DataError, match="of the peer's"):
+        dense_detectors.require_same_detections(mine, yours)
+
+
+def test_the_time_of_parts_and_of_the_rest() -> None:
+    outer = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+
+    def work() -> None:
+        outer(torch.ones(1, 2))
+        time.sleep(0.02)
+
+    seconds = measure_parts(work, {"all": outer, "first": outer[0]}, CPU, 3)
+    assert list(seconds) == ["all", "first", "rest"]
+    assert seconds["rest"] >= 0.02
+    assert all(value > 0 for value in seconds.values())
+    assert not outer._forward_hooks
+    told = format_parts({"a": 0.5, "rest": 2.0}, {"a": 1.0, "rest": 3.0})
+    assert told == "a 500.0 ms, peer's 1.00 s (2.00x); rest 2.00 s, peer's 3.00 s (1.50x)"
 
 
 @pytest.mark.slow
@@ -163,8 +210,8 @@ def test_pipelines_make_the_same_images() -> None:
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("detector_step", 14),
-        ("detector_inference", 11),
+        ("detector_step", 23),
+        ("detector_inference", 20),
         ("segmentation_step", 14),
         ("segmentation_inference", 6),
     ],
