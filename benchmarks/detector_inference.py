@@ -91,7 +91,7 @@ def _build_comparisons(
 
     def check(precision: str) -> str:
         if precision != "fp32":
-            return family.require_same_stages(ours, theirs, batch, precision)
+            return str(family.require_same_stages(ours, theirs, batch, precision))
         if has_masks:
             return require_same_grids(ours, theirs, batch)
         works = (

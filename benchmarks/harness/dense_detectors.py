@@ -105,6 +105,7 @@ def build_peer_detector(backbone: str, ours: TaskModel, **options: Any) -> Any:
     if isinstance(head, FCOS):
         detector = fcos.FCOS(body, num_classes, **options)
     else:
+        assert isinstance(head, RetinaNet)
         is_v2 = head.options.tower_norm == "group"
         layers = retinanet.RetinaNetHead(
             body.out_channels,

@@ -3,7 +3,8 @@
 Source: Lin et al., Focal Loss for Dense Object Detection (RetinaNet), ICCV 2017.
 
 Shape glossary: `B` batch size, `L` levels, `Mk` places (points or anchors) of level k, `M` places
-of all levels, `K` classes, `T` candidates per level, `D` detections per image.
+of all levels, `P` places with an object, `K` classes, `T` candidates per level, `D` detections per
+image.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -68,11 +70,29 @@ class DenseOptions(HeadOptions):
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
 
 
+@dataclass(frozen=True)
+class PlacePredictions:
+    """Predictions that the loss needs.
+
+    Attributes:
+        logits: `(B, M, K)` class logits of all places, in the dtype of the features.
+        images: `(P,)` int64, image of each place with an object, level by level.
+        rows: `(P,)` int64, index of these places over all levels.
+        regression: Further outputs of the head at these places, `(P, ...)` float32.
+    """
+
+    logits: Tensor
+    images: Tensor
+    rows: Tensor
+    regression: tuple[Tensor, ...]
+
+
 class DenseDetector(Head):
     """Base class of detectors that predict at every cell of P3..P7.
 
     The levels are computed from C3..C5, unless a shared pyramid offers them. A subclass builds
-    `self.head`, the layers that read every level, and implements `loss` and `_select_candidates`.
+    `self.head`, the layers that read every level (logits first; without its other outputs if
+    `has_boxes` is False), and implements `loss` and `_select_candidates`.
 
     Objects marked `ignore` are not learned, and neither is the background inside them.
 
@@ -168,6 +188,39 @@ class DenseDetector(Head):
     def _get_padded_size(self, levels: Sequence[Tensor]) -> tuple[int | Tensor, int | Tensor]:
         height, width = (get_size(levels[0], axis) * self.strides[0] for axis in (2, 3))
         return height, width
+
+    def _predict_places(
+        self, levels: Sequence[Tensor], targets_by_level: Sequence[Tensor]
+    ) -> PlacePredictions:
+        """Predict the classes at all places, and the boxes at the places with an object.
+
+        Args:
+            levels: `(B, channels, Hk, Wk)` each.
+            targets_by_level: `(B, Mk)` int64 each, at least 0 at places with an object.
+        """
+        logits, images, rows = [], [], []
+        regression: list[list[Tensor]] = []
+        num_before = 0
+        for level, targets in zip(levels, targets_by_level, strict=True):
+            level_images, level_rows = torch.where(targets >= 0)
+            # Boxes have a loss at places with an object only, so that a level without any needs no
+            # box tower. The coarsest level, which costs little, always gives its layers a gradient.
+            has_boxes = len(level_images) > 0 or level is levels[-1]
+            level_logits, *level_regression = self.head(level, has_boxes=has_boxes)
+            logits.append(level_logits)
+            if has_boxes:
+                images.append(level_images)
+                rows.append(level_rows + num_before)
+                regression.append(
+                    [values[level_images, level_rows].float() for values in level_regression]
+                )
+            num_before += targets.shape[1]
+        return PlacePredictions(
+            logits=torch.cat(logits, dim=1),
+            images=torch.cat(images),
+            rows=torch.cat(rows),
+            regression=tuple(torch.cat(parts) for parts in zip(*regression, strict=True)),
+        )
 
     def _compute_focal_loss(self, logits: Tensor, targets: Tensor, *, per_image: bool) -> LossTerm:
         """Compute the focal loss of all classes at all places, divided by the number of objects.

@@ -103,15 +103,15 @@ class FCOSHead(nn.Module):
         )
         self.regression_head = CenternessBranch(ConvTower(channels, options.num_convs), channels)
 
-    def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, level: Tensor, *, has_boxes: bool = True) -> tuple[Tensor, ...]:
         """Predict all points of a level `(B, channels, Hk, Wk)`.
 
         Returns:
-            Class logits `(B, Mk, K)`; distances `(B, Mk, 4)` to the left, top, right and bottom
-            side, in strides, at least 0; and centerness logits `(B, Mk)`.
+            Class logits `(B, Mk, K)`; and if `has_boxes`, distances `(B, Mk, 4)` to the left, top,
+            right and bottom side, in strides, at least 0, and centerness logits `(B, Mk)`.
         """
-        distances, centerness = self.regression_head(level)
-        return self.classification_head(level), distances, centerness
+        logits = self.classification_head(level)
+        return (logits, *self.regression_head(level)) if has_boxes else (logits,)
 
 
 @register_head("fcos")
@@ -175,38 +175,46 @@ class FCOS(DenseDetector):
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Compute the loss terms, equal to torchvision's."""
         levels = self._compute_pyramid(features)
-        logits, distances, centerness = (
-            torch.cat(parts, dim=1)
-            for parts in zip(*(self.head(level) for level in levels), strict=True)
-        )
         points_by_level = self._make_points(levels)
+        counts = [len(level_points) for level_points in points_by_level]
         points = torch.cat(points_by_level)
-        counts = torch.tensor([len(part) for part in points_by_level], device=points.device)
-        strides = points.new_tensor(self.strides).repeat_interleave(counts)
+        strides = points.new_tensor(self.strides).repeat_interleave(
+            torch.tensor(counts, device=points.device)
+        )
+        targets, boxes = self._match(points, strides, view)
+        places = self._predict_places(levels, torch.split(targets, counts, dim=1))
+        distances, centerness = places.regression
+        true_boxes, true_points = boxes[places.images, places.rows], points[places.rows]
+        predicted_boxes = PointCoder().decode(
+            distances * strides[places.rows][:, None], true_points
+        )
+        compute_box_loss = giou if self.options.box_loss == "giou" else iou
+        count = distances.new_tensor(float(len(places.rows)))
+        centerness_loss = F.binary_cross_entropy_with_logits(
+            centerness, compute_centerness(true_points, true_boxes), reduction="sum"
+        )
+        return {
+            "focal": self._compute_focal_loss(places.logits, targets, per_image=False),
+            "box": LossTerm(compute_box_loss(predicted_boxes, true_boxes), count),
+            "centerness": LossTerm(centerness_loss, count),
+        }
+
+    def _match(self, points: Tensor, strides: Tensor, view: BatchView) -> tuple[Tensor, Tensor]:
+        """Match the points of every image to its objects.
+
+        Returns:
+            `(B, M)` int64, label of the object, `NEGATIVE` or `NEITHER`; and `(B, M, 4)` float32,
+            the object's box, zeros elsewhere.
+        """
         targets, boxes = [], []
         for target in view.targets:
             objects, labels, ignored = extract_objects(target)
             matches = self.matcher.match(points, strides, objects, ignored)
             positive = torch.where(matches >= 0)[0]
             targets.append(matches.index_put((positive,), labels[matches[positive]]))
-            boxes.append(objects[matches[positive]])
-        images, rows = torch.where(torch.stack(targets) >= 0)
-        true_boxes, unit = torch.cat(boxes), strides[rows][:, None]
-        predicted_boxes = PointCoder().decode(distances[images, rows].float() * unit, points[rows])
-        compute_box_loss = giou if self.options.box_loss == "giou" else iou
-        count = unit.new_tensor(float(len(rows)))
-        return {
-            "focal": self._compute_focal_loss(logits, torch.stack(targets), per_image=False),
-            "box": LossTerm(compute_box_loss(predicted_boxes, true_boxes), count),
-            "centerness": LossTerm(
-                F.binary_cross_entropy_with_logits(
-                    centerness[images, rows].float(),
-                    compute_centerness(points[rows], true_boxes),
-                    reduction="sum",
-                ),
-                count,
-            ),
-        }
+            zeros = objects.new_zeros((len(points), 4))
+            boxes.append(zeros.index_put((positive,), objects[matches[positive]]))
+        return torch.stack(targets), torch.stack(boxes)
 
 
 def compute_centerness(points: Tensor, boxes: Tensor) -> Tensor:

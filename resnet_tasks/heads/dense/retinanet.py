@@ -122,13 +122,14 @@ class RetinaNetHead(nn.Module):
         )
         self.regression_head = RegressionBranch(box_tower, channels, per_cell=per_cell)
 
-    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, level: Tensor, *, has_boxes: bool = True) -> tuple[Tensor, ...]:
         """Predict all anchors of a level `(B, channels, Hk, Wk)`.
 
         Returns:
-            Class logits `(B, Mk, K)` and box deltas `(B, Mk, 4)`.
+            Class logits `(B, Mk, K)`; and if `has_boxes`, box deltas `(B, Mk, 4)`.
         """
-        return self.classification_head(level), self.regression_head(level)
+        logits = self.classification_head(level)
+        return (logits, self.regression_head(level)) if has_boxes else (logits,)
 
 
 @register_head("retinanet")
@@ -194,28 +195,35 @@ class RetinaNet(DenseDetector):
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Compute the loss terms, equal to torchvision's."""
         levels = self._compute_pyramid(features)
-        logits, deltas = (
-            torch.cat(parts, dim=1)
-            for parts in zip(*(self.head(level) for level in levels), strict=True)
-        )
-        anchors = torch.cat(self.anchors.generate(levels, self._get_padded_size(levels)))
-        targets, box_losses = [], []
-        for image, target in enumerate(view.targets):
-            objects, labels, ignored = extract_objects(target)
-            matches = self.matcher.match(anchors, objects, ignored)
-            positive = torch.where(matches >= 0)[0]
-            targets.append(matches.index_put((positive,), labels[matches[positive]]))
+        anchors_by_level = self.anchors.generate(levels, self._get_padded_size(levels))
+        anchors = torch.cat(anchors_by_level)
+        targets, matches, objects = [], [], []
+        for target in view.targets:
+            boxes, labels, ignored = extract_objects(target)
+            image_matches = self.matcher.match(anchors, boxes, ignored)
+            positive = torch.where(image_matches >= 0)[0]
+            targets.append(image_matches.index_put((positive,), labels[image_matches[positive]]))
+            matches.append(image_matches)
+            objects.append(boxes)
+        all_targets = torch.stack(targets)
+        counts = [len(level_anchors) for level_anchors in anchors_by_level]
+        places = self._predict_places(levels, torch.split(all_targets, counts, dim=1))
+        (deltas,) = places.regression
+        box_losses = []
+        for image, boxes in enumerate(objects):
+            is_own = places.images == image
+            rows = places.rows[is_own]
             total = compute_box_loss(
-                deltas[image, positive],
-                anchors[positive],
-                objects[matches[positive]],
+                deltas[is_own],
+                anchors[rows],
+                boxes[matches[image][rows]],
                 self.coder,
                 self.options.box_loss,
             )
-            box_losses.append(total / max(1, len(positive)))
+            box_losses.append(total / max(1, len(rows)))
         box = torch.stack(box_losses).sum()
         return {
-            "focal": self._compute_focal_loss(logits, torch.stack(targets), per_image=True),
+            "focal": self._compute_focal_loss(places.logits, all_targets, per_image=True),
             "box": LossTerm(box, box.detach().new_tensor(float(len(view.targets)))),
         }
 
