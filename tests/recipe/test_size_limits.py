@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from resnet_tasks.assemble.heads import BUILT_IN_HEADS
 from resnet_tasks.errors import HeadError, RecipeError
-from resnet_tasks.heads.base import HeadOptions
-from resnet_tasks.heads.classifier import Classifier
+from resnet_tasks.heads.base import HEADS, HeadOptions
+from resnet_tasks.heads.dense.fcos import FCOS
+from resnet_tasks.heads.dense.retinanet import RetinaNet
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.rcnn.mask_rcnn import MaskRCNN
 from resnet_tasks.heads.semantic.fpn import SemanticFPN
+from resnet_tasks.heads.semantic.pspnet import PSPNet
 from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.heads.semantic.upernet import UPerNet
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe
 
@@ -22,9 +26,14 @@ UNLIMITED = {
     "data.max_pixels",  # the limit of other numbers
     "data.folds.held_out",  # below `count`
 }
+# Heads of plugins are registered too if their tests were imported first.
+BUILT_IN = [
+    name for name in HEADS.list_names() if HEADS.get(name).__module__.startswith("resnet_tasks.")
+]
+assert len(BUILT_IN) >= len(BUILT_IN_HEADS)
 SECTIONS = [
     Recipe,
-    *(head.Options for head in (Classifier, FasterRCNN, MaskRCNN, SemanticFPN, UNet)),
+    *(HEADS.get(name).Options for name in BUILT_IN),
 ]
 
 
@@ -99,6 +108,10 @@ def test_the_number_of_heads_is_limited() -> None:
         (MaskRCNN, {"mask_roi_output_size": 100}, "mask_roi_output_size"),
         (UNet, {"decoder_channels": [4096] * 5}, "decoder_channels"),
         (SemanticFPN, {"segmentation_channels": 4096}, "segmentation_channels"),
+        (FCOS, {"num_convs": 100}, "num_convs"),
+        (RetinaNet, {"aspect_ratios": [1.0] * 17}, "aspect_ratios"),
+        (UPerNet, {"decoder_channels": 100_000}, "decoder_channels"),
+        (PSPNet, {"pool_sizes": [1] * 17}, "pool_sizes"),
     ],
 )
 def test_large_heads_are_rejected(head: Any, options: dict[str, Any], message: str) -> None:

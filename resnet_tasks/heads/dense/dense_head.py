@@ -38,7 +38,7 @@ from resnet_tasks.structures.loss_term import LossTerm
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
 
 PYRAMID_LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
@@ -63,8 +63,8 @@ class DenseOptions(HeadOptions):
     nms_iou: Fraction = 0.5
     candidates_per_level: Count = 1000
     detections_per_image: Count = 100
-    num_convs: Count = 4
-    pyramid_channels: Count = 256
+    num_convs: Annotated[int, Field(ge=1, le=32)] = 4
+    pyramid_channels: Annotated[int, Field(ge=1, le=2048)] = 256
     prior_probability: OpenFraction = 0.01
     focal_alpha: Fraction = 0.25
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0

@@ -42,6 +42,7 @@ from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import BatchView
 
 Pixels = Annotated[float, Field(gt=0)]
+Shapes = Annotated[tuple[Pixels, ...], Field(max_length=16)]
 
 ANCHOR_SIZES = (
     (32, 40, 50),
@@ -74,8 +75,8 @@ class RetinaNetOptions(DenseOptions):
         box_loss: Box loss: `l1` or `smooth_l1` on offsets, or `giou` on boxes.
     """
 
-    anchor_sizes: tuple[Pixels | tuple[Pixels, ...], ...] = ANCHOR_SIZES
-    aspect_ratios: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    anchor_sizes: tuple[Pixels | Shapes, ...] = ANCHOR_SIZES
+    aspect_ratios: Annotated[Shapes, Field(min_length=1)] = (0.5, 1.0, 2.0)
     detections_per_image: Count = 300
     fg_iou: Fraction = 0.5
     bg_iou: Fraction = 0.4

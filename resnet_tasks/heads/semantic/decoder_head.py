@@ -27,7 +27,7 @@ from resnet_tasks.layers.tracing import get_size
 from resnet_tasks.number_formats import Count
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
-Channels = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, Field(ge=1, le=2048)]
 
 
 class DecoderOptions(SemanticOptions):

@@ -29,7 +29,7 @@ from resnet_tasks.heads.semantic.smp_models import DEEPLABV3, DEEPLABV3PLUS
 from resnet_tasks.layers.dropout import SeededDropout
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
-Rate = Annotated[int, Field(ge=1)]
+Rate = Annotated[int, Field(ge=1, le=512)]
 
 
 class DeepLabOptions(NormDecoderOptions):
