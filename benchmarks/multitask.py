@@ -247,7 +247,7 @@ def measure_backbone(
             for model in (*models.values(), backbone):
                 model.train(kind != "forward")
             workloads = make_workloads(models, backbone, batch, precision, kind)
-            seconds, runs = measure_medians(workloads, device, settings.repeats)
+            seconds, runs = measure_medians(workloads, device, settings.repeats, settings.clock)
             measurements.append(
                 MultitaskMeasurement(
                     name, objects, precision, kind, seconds, measure_peaks(workloads, device), runs
@@ -348,6 +348,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         **side_by_side.collect_environment(device),
         "size": list(settings.size),
         "batch": settings.batch,
+        "clock": settings.clock,
         "pixels": settings.pixels,
         "shared pyramid": settings.pyramid,
         "repeats": settings.repeats,

@@ -1,6 +1,10 @@
-"""Inference of U-Net and FPN, ours and segmentation_models.pytorch's in eager mode.
+"""Inference of semantic nets, ours and segmentation_models.pytorch's in eager mode.
 
     python -m benchmarks segmentation_inference            # ResNet-34, 1 x 480x640
+    python -m benchmarks segmentation_inference --heads pan upernet --clock cpu
+
+The nets are those of `segmentation_step`. For the nine whose decoders are modules of the peer, the
+time of the parts is shown too: backbone, decoder, and the rest (classifier and upsampling).
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: the peer in fp32 and
 channels-first, against ours in the precision that `auto` chooses. The work is from images to logits
@@ -27,14 +31,17 @@ from benchmarks.harness.segmenters import (
     PEER,
     build_our_net,
     build_peer_net,
+    list_parts,
     make_our_forward,
     make_peer_forward,
     require_same_logits,
 )
 from benchmarks.harness.side_by_side import BenchmarkPair, generate_street_batch
+from benchmarks.segmentation_step import SMALLEST
 from resnet_tasks.runtime.devices import resolve_device
 
 GOALS = {"fp32": 1.1, "bf16": 1.1}
+DECODER_GOALS = {"fp32": 1.0, "bf16": 1.0}
 AS_IT_COMES = {"unet": 5.0, "fpn": 3.0}
 
 
@@ -46,29 +53,29 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """
     parser = make_model_parser("segmentation_inference", __doc__, size=(480, 640), batch=1)
     names = list(ARCHITECTURES)
-    parser.add_argument("--architectures", nargs="*", choices=names, default=names)
+    parser.add_argument("--heads", nargs="*", choices=names, default=names)
     parser.add_argument("--backbone", default="resnet34")
-    options = parse_options(parser, argv, backbone="resnet18")
+    options = parse_options(parser, argv, backbone="resnet18", size=SMALLEST)
     device = resolve_device(options.device)
     return measure_pairs(_build_pairs(options, device), options, device)
 
 
 def _build_pairs(options: argparse.Namespace, device: torch.device) -> Iterator[BenchmarkPair]:
-    for architecture in options.architectures:
-        yield from _build_comparison(architecture, options, device).iterate_pairs(
-            options.precisions, device
-        )
+    for head in options.heads:
+        comparison = _build_comparison(head, options, device)
+        yield from comparison.iterate_pairs(options.precisions, device)
 
 
 def _build_comparison(
-    architecture: str, options: argparse.Namespace, device: torch.device
+    head: str, options: argparse.Namespace, device: torch.device
 ) -> ModelComparison:
     batch = generate_street_batch(tuple(options.size), options.batch).to(device)
-    ours = build_our_net(architecture, options.backbone).to(device).eval()
-    theirs = build_peer_net(architecture, options.backbone, ours).to(device).eval()
+    ours = build_our_net(head, options.backbone).to(device).eval()
+    theirs = build_peer_net(head, options.backbone, ours).to(device).eval()
     ours.prepare_for_inference()  # as `resnet-tasks predict` does
     height, width = options.size
-    name = f"{ARCHITECTURES[architecture][0]} {options.backbone}"
+    is_fast = head in AS_IT_COMES
+    name = f"{ARCHITECTURES[head].name} {options.backbone}"
     return ModelComparison(
         work=f"{name} inference, {options.batch} x {height}x{width}",
         peer=PEER,
@@ -78,5 +85,7 @@ def _build_comparison(
         their_work=lambda precision: make_peer_forward(theirs, ours, batch, precision),
         check=lambda precision: require_same_logits(ours, theirs, batch, precision),
         shared_parts="layers",
-        goals=Goals(GOALS, AS_IT_COMES[architecture]),
+        goals=Goals(GOALS if is_fast else DECODER_GOALS, AS_IT_COMES.get(head)),
+        parts=None if is_fast else (list_parts(ours), list_parts(theirs)),
+        repeats=options.repeats,
     )

@@ -26,6 +26,8 @@ from resnet_tasks.files.json_encoding import encode_json
 from resnet_tasks.number_formats import Count, format_bytes
 
 Kind = Literal["same precision", "as it comes", "alone"]
+Clock = Literal["wall", "cpu"]
+"""Seconds on the clock, or CPU seconds of all threads of the process."""
 
 REPEATS = 7
 """Minimum number of runs for a median."""
@@ -273,6 +275,8 @@ def finish_report(
         print(QUICK)
     elif getattr(options, "repeats", REPEATS) < REPEATS:
         print(f"medians of {Count(options.repeats):run}; numbers to quote need {REPEATS} runs")
+    if getattr(options, "clock", "wall") == "cpu":
+        print("CPU seconds of all threads of this process (--clock cpu), not time on the clock")
     if options.out is not None:
         options.out.write_text(encode_json(content, indent=2) + "\n", encoding="utf-8")
         print(f"written to {options.out}")

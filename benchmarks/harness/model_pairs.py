@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness.measurement import REPEATS, finish_report, make_option_parser
+from benchmarks.harness.measurement import REPEATS, Clock, finish_report, make_option_parser
 from benchmarks.harness.side_by_side import BenchmarkPair, Work, collect_environment, compare_pairs
 from benchmarks.harness.time_by_part import format_parts, measure_parts
 from resnet_tasks.errors import DataError
@@ -113,14 +113,15 @@ class ModelComparison:
 
     def _make_part_measurement(
         self, ours: Work, theirs: Work, device: torch.device
-    ) -> Callable[[], tuple[str, dict[str, Any]]] | None:
+    ) -> Callable[[Clock], tuple[str, dict[str, Any]]] | None:
         if self.parts is None:
             return None
         our_parts, peer_parts = self.parts
 
-        def measure() -> tuple[str, dict[str, Any]]:
-            our_seconds = measure_parts(ours, our_parts, device, self.repeats)
-            peer_seconds = measure_parts(theirs, peer_parts, device, self.repeats)
+        def measure(clock: Clock) -> tuple[str, dict[str, Any]]:
+            our_seconds, peer_seconds = measure_parts(
+                ((ours, our_parts), (theirs, peer_parts)), device, self.repeats, clock
+            )
             description = format_parts(our_seconds, peer_seconds)
             return description, {"ours": our_seconds, "theirs": peer_seconds}
 
@@ -148,11 +149,17 @@ def make_image_parser(
 def make_model_parser(
     name: str, description: str | None, *, size: tuple[int, int], batch: int
 ) -> argparse.ArgumentParser:
-    """Create the parser of `make_image_parser` with options for precisions and device."""
+    """Create the parser of `make_image_parser` with options for precisions, device and clock."""
     parser = make_image_parser(name, description, size=size, batch=batch)
     precisions = ("fp32", "bf16", "fp16")
     parser.add_argument("--precisions", nargs="*", choices=precisions, default=["fp32", "bf16"])
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--clock",
+        choices=get_args(Clock),
+        default="wall",
+        help="cpu: CPU seconds of all threads, for a machine that runs other programs too",
+    )
     return parser
 
 
@@ -176,11 +183,13 @@ def measure_pairs(
         options: Parsed options of a parser of this module.
         device: Device of the models.
     """
-    rows, runs = compare_pairs(pairs, device, options.repeats)
+    clock = getattr(options, "clock", "wall")  # not an option of engines with threads of their own
+    rows, runs = compare_pairs(pairs, device, options.repeats, clock)
     report = {
         **collect_environment(device),
         "size": options.size,
         "batch": options.batch,
+        "clock": clock,
         "runs": runs,
     }
     return finish_report(report, rows, options)

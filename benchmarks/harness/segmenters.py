@@ -1,9 +1,11 @@
-"""U-Net and FPN, from segmentation_models.pytorch (smp) and ours, with the same weights."""
+"""Semantic segmentation, from segmentation_models.pytorch (smp) and ours, with the same weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -21,13 +23,49 @@ from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.samples import Batch
 
 PEER = f"smp {version('segmentation-models-pytorch')}"
-ARCHITECTURES = {"unet": ("U-Net", smp.Unet), "fpn": ("FPN", smp.FPN)}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of net with smp's defaults, or its defaults in the paper where smp's differ in work.
+
+    Attributes:
+        name: Name for the table.
+        build_peer: Class of smp.
+        output_stride: Stride of C5 in both nets.
+        peer_options: Options of smp's class other than its defaults.
+    """
+
+    name: str
+    build_peer: Callable[..., nn.Module]
+    output_stride: int = 32
+    peer_options: tuple[tuple[str, int], ...] = ()
+
+
+ARCHITECTURES = {
+    "unet": Architecture("U-Net", smp.Unet),
+    "fpn": Architecture("FPN", smp.FPN),
+    "unetplusplus": Architecture("U-Net++", smp.UnetPlusPlus),
+    "manet": Architecture("MA-Net", smp.MAnet),
+    "linknet": Architecture("LinkNet", smp.Linknet),
+    "deeplabv3": Architecture("DeepLab v3", smp.DeepLabV3, output_stride=8),
+    "deeplabv3plus": Architecture("DeepLab v3+", smp.DeepLabV3Plus, output_stride=16),
+    # smp's default reads C3.
+    "pspnet": Architecture(
+        "PSPNet", smp.PSPNet, peer_options=(("encoder_depth", 5), ("upsampling", 32))
+    ),
+    "pan": Architecture("PAN", smp.PAN, output_stride=16),
+    "upernet": Architecture("UPerNet", smp.UPerNet),
+    "segformer": Architecture("SegFormer", smp.Segformer),
+}
+"""Type of a head -> the net that is built with it."""
 
 
 def build_our_net(architecture: str, backbone: str, classes: Sequence[str] = SURFACES) -> TaskModel:
     """Build our net with its defaults, in training mode."""
     torch.manual_seed(0)
-    net = ResNet(backbone)
+    net = ResNet(backbone, output_stride=ARCHITECTURES[architecture].output_stride)
+    net.expand_dilation()  # as in smp
     for name, parameter in net.named_parameters():
         if name.endswith("bn2.weight"):
             nn.init.ones_(parameter)  # by default 0, so that blocks would start as the identity
@@ -38,14 +76,23 @@ def build_our_net(architecture: str, backbone: str, classes: Sequence[str] = SUR
 def build_peer_net(architecture: str, backbone: str, ours: TaskModel) -> nn.Module:
     """Build the net of smp with the weights of our net, in training mode."""
     head = ours.named_heads["scene"]
-    net: nn.Module = ARCHITECTURES[architecture][1](
-        backbone, encoder_weights=None, classes=len(head.classes)
-    )
+    kind = ARCHITECTURES[architecture]
+    options = dict(kind.peer_options)
+    net = kind.build_peer(backbone, encoder_weights=None, classes=len(head.classes), **options)
     state = _add_prefix(ours.backbone.state_dict(), "encoder.")
     for key, value in head.state_dict().items():
         state[key.replace("classifier.", "segmentation_head.")] = value
     net.load_state_dict(state)
     return net.train()
+
+
+def list_parts(model: Any) -> dict[str, nn.Module]:
+    """Return the modules of our model, or of the peer's, whose time is measured separately."""
+    if isinstance(model, TaskModel):
+        modules = (model.backbone, model.named_heads["scene"].get_submodule("decoder"))
+    else:
+        modules = (model.encoder, model.decoder)
+    return dict(zip(("backbone", "decoder"), modules, strict=True))
 
 
 def _add_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +36,35 @@ def collect_environment(device: torch.device) -> dict[str, Any]:
     return {**environment, "device": name, "threads": torch.get_num_threads()}
 
 
+def get_clock(name: measuring.Clock, device: torch.device) -> Callable[[], float]:
+    """Return the function that reads a clock, in seconds.
+
+    Args:
+        name: `wall`, or `cpu` for the CPU seconds of all threads of this process, which hardly
+            depend on other programs.
+        device: Device of the works.
+
+    Raises:
+        DataError: If the CPU seconds do not measure the work of the device.
+    """
+    if name == "wall":
+        return time.perf_counter
+    if device.type != "cpu":
+        raise DataError(
+            f"--clock cpu counts the seconds of the CPU, but the device is {device.type}; use "
+            "--clock wall"
+        )
+    return time.process_time
+
+
 def measure_medians(
-    works: Mapping[str, Work], device: torch.device, repeats: int = measuring.REPEATS
+    works: Mapping[str, Work],
+    device: torch.device,
+    repeats: int = measuring.REPEATS,
+    clock: measuring.Clock = "wall",
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Return the median seconds of each work, and the seconds of all runs; the works alternate."""
-    seconds = time_interleaved(list(works.values()), device, repeats)
+    seconds = time_interleaved(list(works.values()), device, repeats, get_clock(clock, device))
     runs = dict(zip(works, seconds, strict=True))
     return {name: median(run_seconds) for name, run_seconds in runs.items()}, runs
 
@@ -175,8 +200,8 @@ class BenchmarkPair:
         memory_goal: Maximum share of the peer's memory; None if memory is not measured.
         agreement: Description of the difference between the results.
         metric: Metric that the recipe's model reached.
-        measure_parts: Function that measures and describes the time of both by part, called after
-            the pair is measured; None for works that are not divided.
+        measure_parts: Function that measures and describes the time of both by part with a clock,
+            called after the pair is measured; None for works that are not divided.
     """
 
     work: str
@@ -188,11 +213,14 @@ class BenchmarkPair:
     memory_goal: float | None = None
     agreement: str = ""
     metric: str = ""
-    measure_parts: Callable[[], tuple[str, dict[str, Any]]] | None = None
+    measure_parts: Callable[[measuring.Clock], tuple[str, dict[str, Any]]] | None = None
 
 
 def compare_pairs(
-    pairs: Iterable[BenchmarkPair], device: torch.device, repeats: int
+    pairs: Iterable[BenchmarkPair],
+    device: torch.device,
+    repeats: int,
+    clock: measuring.Clock = "wall",
 ) -> tuple[list[measuring.BenchmarkRow], dict[str, Any]]:
     """Measure all pairs; return their rows and the seconds of every run.
 
@@ -202,18 +230,19 @@ def compare_pairs(
         pairs: Pairs to measure, each before the next one is requested.
         device: Device of the works.
         repeats: Timed runs of each work.
+        clock: Clock of the seconds, see `get_clock`.
     """
     rows, runs = [], {}
     for pair in pairs:
         works = {"ours": pair.ours, "theirs": pair.theirs}
-        seconds, pair_runs = measure_medians(works, device, repeats)
+        seconds, pair_runs = measure_medians(works, device, repeats, clock)
         runs[f"{pair.work}; {pair.kind}"] = pair_runs
         rows.append(_build_row(pair, seconds, "s"))
         if pair.memory_goal is not None:
             rows.append(_build_row(pair, measure_peaks(works, device), "bytes"))
         print(f"{pair.work}: measured", flush=True)
         if pair.measure_parts is not None:
-            description, parts = pair.measure_parts()
+            description, parts = pair.measure_parts(clock)
             runs[f"{pair.work}; {pair.kind}; parts"] = parts
             print(f"  {description}", flush=True)
     return rows, runs

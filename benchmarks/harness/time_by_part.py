@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness.measurement import format_quantity
-from benchmarks.harness.side_by_side import Work
+from benchmarks.harness.measurement import Clock, format_quantity
+from benchmarks.harness.side_by_side import Work, get_clock
 from resnet_tasks.profiling.timeline import OTHER, Timeline
 
 REST = "rest"
@@ -19,41 +19,55 @@ REST = "rest"
 
 
 def measure_parts(
-    work: Work, parts: Mapping[str, nn.Module], device: torch.device, repeats: int
-) -> dict[str, float]:
-    """Measure the median seconds of the parts of a work, after one call as a warm-up.
+    sides: Sequence[tuple[Work, Mapping[str, nn.Module]]],
+    device: torch.device,
+    repeats: int,
+    clock: Clock = "wall",
+) -> list[dict[str, float]]:
+    """Measure the median seconds of the parts of works that alternate, after a warm-up of each.
 
     Args:
-        work: Callable that does the work once.
-        parts: Label -> module, whose forward is timed.
-        device: Device of the work.
-        repeats: Number of timed calls.
+        sides: For each side, the callable that does its work once, and label -> module, whose
+            forward is timed.
+        device: Device of the works.
+        repeats: Number of timed calls of each work.
+        clock: Clock of the seconds, see `get_clock`.
 
     Returns:
-        Label -> seconds; `REST` is everything else, such as losses, gradients or suppression.
+        For each side, label -> seconds; `REST` is everything else, such as losses, gradients or
+        suppression.
     """
-    timeline = Timeline(device)
+    read_clock = get_clock(clock, device)
+    timelines = [Timeline(device, read_clock) for _ in sides]
     with ExitStack() as undo:
-        for label, module in parts.items():
-
-            def enter(*_: Any, label: str = label) -> None:
-                timeline.enter(label)
-
-            def leave(*_: Any) -> None:
-                timeline.leave()
-
-            undo.callback(module.register_forward_pre_hook(enter).remove)
-            undo.callback(module.register_forward_hook(leave, always_call=True).remove)
-        work()
-        for _ in range(repeats):
-            timeline.begin_step()
+        for timeline, (_, parts) in zip(timelines, sides, strict=True):
+            for label, module in parts.items():
+                _attach(timeline, label, module, undo)
+        for work, _ in sides:
             work()
-            timeline.end_step()
-    labels = {**{label: label for label in parts}, REST: OTHER}
-    return {
-        name: median(step.get(label, 0.0) for step in timeline.steps)
-        for name, label in labels.items()
-    }
+        for _ in range(repeats):
+            for timeline, (work, _) in zip(timelines, sides, strict=True):
+                timeline.begin_step()
+                work()
+                timeline.end_step()
+    return [
+        {
+            name: median(step.get(label, 0.0) for step in timeline.steps)
+            for name, label in {**dict(zip(parts, parts, strict=True)), REST: OTHER}.items()
+        }
+        for timeline, (_, parts) in zip(timelines, sides, strict=True)
+    ]
+
+
+def _attach(timeline: Timeline, label: str, module: nn.Module, undo: ExitStack) -> None:
+    def enter(*_: Any) -> None:
+        timeline.enter(label)
+
+    def leave(*_: Any) -> None:
+        timeline.leave()
+
+    undo.callback(module.register_forward_pre_hook(enter).remove)
+    undo.callback(module.register_forward_hook(leave, always_call=True).remove)
 
 
 def format_parts(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:

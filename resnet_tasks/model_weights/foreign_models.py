@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -65,8 +66,9 @@ def split_for_heads(
 def _format_sources(sources: Iterable[str]) -> str:
     """Join texts such as "a U-Net of LIBRARY" by library: "FPN, U-Net of LIBRARY; ..."."""
     models: dict[str, list[str]] = {}
-    for source in sorted(set(sources) - {""}):
-        model, _, library = source.removeprefix("a ").rpartition(" of ")
+    sources_without_article = {re.sub(r"^an? ", "", source) for source in sources if source}
+    for name in sorted(sources_without_article):
+        model, _, library = name.rpartition(" of ")
         models.setdefault(library, []).append(model)
     return "; ".join(
         f"{', '.join(names)} of {library}" if all(names) else library

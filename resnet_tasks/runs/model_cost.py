@@ -104,20 +104,30 @@ def time_interleaved_median(
 
 
 def time_interleaved(
-    functions: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
+    functions: Sequence[Callable[[], object]],
+    device: torch.device,
+    repeats: int = REPEATS,
+    read_clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
-    """Return the seconds of each function's timed calls, interleaved, after `WARM_UPS` calls."""
+    """Return the seconds of each function's timed calls, interleaved, after `WARM_UPS` calls.
+
+    Args:
+        functions: Functions to time.
+        device: Device that the functions use.
+        repeats: Number of timed calls of each function.
+        read_clock: Clock in seconds.
+    """
     durations: list[list[float]] = [[] for _ in functions]
     for turn in range(-WARM_UPS, repeats):
         for number, function in enumerate(functions):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            started = time.perf_counter()
+            started = read_clock()
             function()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn >= 0:
-                durations[number].append(time.perf_counter() - started)
+                durations[number].append(read_clock() - started)
     return durations
 
 

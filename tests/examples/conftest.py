@@ -56,12 +56,12 @@ PLUGINS = {
     "tiny_fcn": Plugin(
         "tiny_fcn", read_readme_head(), {"type": "tiny_fcn", "background": True}, "mIoU"
     ),
-    "fcos_head": Plugin(
-        "fcos_head",
-        read_example("fcos_head"),
-        {"type": "fcos_example", "options": {"detections_per_image": 30}},
+    "centernet_head": Plugin(
+        "centernet_head",
+        read_example("centernet_head"),
+        {"type": "centernet", "options": {"detections_per_image": 30}},
         "AP",
-        pyramid={"channels": 64, "extra_levels": "convolved"},
+        pyramid={"channels": 64},
         epochs=40,
     ),
     "count_task": Plugin("count_task", read_example("count_task"), {"type": "counter"}, "MAE"),

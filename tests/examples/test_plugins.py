@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 import resnet_tasks
+from examples.centernet_head import CenterNet
 from examples.count_task import Counter
-from examples.fcos_head import FCOS
 from resnet_tasks.cli import app
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.report.comparison import list_headline_rows, make_comparison
@@ -32,25 +32,23 @@ def _read_value(run: Path, name: str, evaluation: str = "val") -> float:
 
 
 def test_the_examples_keep_the_contract() -> None:
-    levels = {
-        level: spec for level, spec in resnet_specs(16).items() if level in ("C3", "C4", "C5")
-    }
-    pyramid = FeaturePyramid(levels, 64, extra_levels="convolved").specs
-    check_head(FCOS, specs=pyramid, options={"detections_per_image": 20}, quiet=True)
+    levels = {level: spec for level, spec in resnet_specs(16).items() if level != "C1"}
+    pyramid = FeaturePyramid(levels, 64).specs
+    check_head(CenterNet, specs=pyramid, options={"detections_per_image": 20}, quiet=True)
     check_head(Counter, quiet=True)
 
 
 def test_the_detector_uses_public_parts_only() -> None:
     """The contract of heads, building blocks and typed structures."""
     public = ("resnet_tasks.heads.base", "resnet_tasks.layers.", "resnet_tasks.structures.")
-    imports = re.findall(r"from (resnet_tasks\S+) import (.+)", read_example("fcos_head"))
+    imports = re.findall(r"from (resnet_tasks\S+) import (.+)", read_example("centernet_head"))
     assert len(imports) > 5
     for module, names in imports:
         assert module.startswith(public), module
         assert not re.search(r"\b_", names), names
 
 
-@pytest.mark.parametrize("trained", ["fcos_head"], indirect=True)
+@pytest.mark.parametrize("trained", ["centernet_head"], indirect=True)
 def test_the_detector_is_short_and_overfits(trained: TrainedPlugin) -> None:
     assert len(trained.plugin.code.splitlines()) <= 100
     assert _read_value(trained.run, "mine/AP50") >= 0.9

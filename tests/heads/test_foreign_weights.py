@@ -72,8 +72,8 @@ def test_other_heads_do_not_read_it(tmp_path: Path) -> None:
     backbone = ResNet("resnet10t", weights="unloaded")
     model = TaskModel(backbone, {"a": Classifier(backbone.specs, ("a", "b"))})
     told = (
-        r"not a supported whole model \(.*Faster R-CNN, Mask R-CNN of torchvision; .*U-Net\+\+, "
-        r"UPerNet of segmentation_models_pytorch\): its names begin with tr"
+        r"not a supported whole model \(.*FCOS, Faster R-CNN, Mask R-CNN, RetinaNet of "
+        r"torchvision; .*U-Net\+\+, UPerNet of segmentation_models_pytorch\): its names begin with tr"
     )
     with pytest.raises(WeightsError, match=told):
         fill_model(model, file)

@@ -22,7 +22,9 @@ from resnet_tasks.heads.semantic.decoder_head import Channels, DecoderHead, Norm
 from resnet_tasks.heads.semantic.smp_models import PSPNET
 from resnet_tasks.layers.segmentation.adaptive_pooling import AdaptiveAveragePool
 
-PoolSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=16)]
+PoolSizes = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=16)
+]
 
 
 class PSPNetOptions(NormDecoderOptions):

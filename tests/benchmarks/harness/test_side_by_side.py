@@ -22,6 +22,7 @@ from benchmarks.harness.side_by_side import (
     BenchmarkPair,
     compare_pairs,
     generate_street_batch,
+    measure_medians,
     measure_peaks,
     require_close,
 )
@@ -53,6 +54,14 @@ def test_the_two_of_a_pair_take_turns() -> None:
     assert order == ["o", "t"] * 5  # two warm-ups
     assert [len(each) for each in runs["w; same precision"].values()] == [3, 3]
     assert [row.unit for row in rows] == ["s"]
+
+
+def test_cpu_seconds_do_not_count_waiting() -> None:
+    works = {"waiting": lambda: time.sleep(0.02), "work": lambda: torch.ones(2)}
+    assert measure_medians(works, CPU, 3)[0]["waiting"] >= 0.02
+    assert measure_medians(works, CPU, 3, "cpu")[0]["waiting"] < 0.01
+    with pytest.raises(DataError, match=r"--clock cpu counts .* the device is cuda; use --clock"):
+        measure_medians(works, torch.device("cuda"), 3, "cpu")
 
 
 def test_detectors_that_differ_are_refused() -> None:
@@ -92,9 +101,10 @@ def test_dense_detectors_that_differ_are_refused(name: str) -> None:
     mine = detectors.make_our_forward(ours.eval(), batch, "fp32")
     yours = detectors.make_peer_forward(plain, batch, "fp32")
     assert "detections among ours" in dense_detectors.require_same_detections(mine, yours)
-    parts = measure_parts(mine, dense_detectors.list_parts(ours), CPU, 1)
-    assert list(parts) == ["backbone", "pyramid", "towers", "rest"]
-    assert all(seconds > 0 for seconds in parts.values())
+    sides = [(mine, dense_detectors.list_parts(ours)), (yours, dense_detectors.list_parts(plain))]
+    for parts in measure_parts(sides, CPU, 1):
+        assert list(parts) == ["backbone", "pyramid", "towers", "rest"]
+        assert all(seconds > 0 for seconds in parts.values())
     ours.train()
     with torch.no_grad():
         for model in (theirs, plain):
@@ -109,16 +119,29 @@ def test_dense_detectors_that_differ_are_refused(name: str) -> None:
 
 def test_the_time_of_parts_and_of_the_rest() -> None:
     outer = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    other = torch.nn.Linear(2, 2)
+    order = []
 
     def work() -> None:
         outer(torch.ones(1, 2))
         time.sleep(0.02)
+        order.append("ours")
 
-    seconds = measure_parts(work, {"all": outer, "first": outer[0]}, CPU, 3)
+    def peer_work() -> None:
+        other(torch.ones(1, 2))
+        order.append("theirs")
+
+    sides = [(work, {"all": outer, "first": outer[0]}), (peer_work, {"all": other})]
+    seconds, peer_seconds = measure_parts(sides, CPU, 3)
+    assert order == ["ours", "theirs"] * 4  # one warm-up
     assert list(seconds) == ["all", "first", "rest"]
+    assert list(peer_seconds) == ["all", "rest"]
     assert seconds["rest"] >= 0.02
     assert all(value > 0 for value in seconds.values())
     assert not outer._forward_hooks
+    # A thread that sleeps uses no CPU.
+    (cpu_seconds,) = measure_parts(sides[:1], CPU, 3, "cpu")
+    assert cpu_seconds["rest"] < 0.01
     told = format_parts({"a": 0.5, "rest": 2.0}, {"a": 1.0, "rest": 3.0})
     assert told == "a 500.0 ms, peer's 1.00 s (2.00x); rest 2.00 s, peer's 3.00 s (1.50x)"
 
@@ -188,9 +211,15 @@ def test_the_peer_has_as_many_classes(architecture: str) -> None:
     assert theirs(torch.zeros(1, 3, 32, 64)).shape == (1, 2, 32, 64)
 
 
-@pytest.mark.parametrize("architecture", ["unet", "fpn"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        name if name in ("unet", "fpn") else pytest.param(name, marks=pytest.mark.slow)
+        for name in pixels.ARCHITECTURES
+    ],
+)
 def test_nets_that_differ_are_refused(architecture: str) -> None:
-    batch = generate_street_batch((64, 96), 2)
+    batch = generate_street_batch((128, 160), 2)
     ours = pixels.build_our_net(architecture, "resnet18").eval()
     theirs = pixels.build_peer_net(architecture, "resnet18", ours).eval()
     assert "apart" in pixels.require_same_logits(ours, theirs, batch, "fp32")
@@ -212,8 +241,8 @@ def test_pipelines_make_the_same_images() -> None:
     [
         ("detector_step", 23),
         ("detector_inference", 20),
-        ("segmentation_step", 14),
-        ("segmentation_inference", 6),
+        ("segmentation_step", 41),
+        ("segmentation_inference", 33),
     ],
 )
 def test_tiny_measurements_run(name: str, rows: int) -> None:
