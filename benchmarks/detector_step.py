@@ -69,6 +69,14 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     parser.add_argument("--backbones", nargs="*", default=["resnet18", "resnet50"])
     parser.add_argument("--heads", nargs="*", choices=HEADS, default=HEADS)
     parser.add_argument(
+        "--object-sides",
+        nargs=2,
+        type=float,
+        metavar=("SMALLEST", "LARGEST"),
+        help="sides of the objects in pixels, on all levels of the pyramid if they differ enough; "
+        "default: all have a quarter of the sides of the image",
+    )
+    parser.add_argument(
         "--recipe", default="medical/bccd_faster_rcnn_resnet18", help="as shipped; '' for none"
     )
     options = parse_options(parser, argv, backbones=["resnet18"])
@@ -94,7 +102,12 @@ def _build_comparison(
     head: str, backbone: str, options: argparse.Namespace, device: torch.device
 ) -> ModelComparison:
     size = tuple(options.size)
-    batch = generate_street_batch(size, options.batch, has_masks=head == "mask_rcnn").to(device)
+    batch = generate_street_batch(
+        size,
+        options.batch,
+        has_masks=head == "mask_rcnn",
+        object_sides=options.object_sides,
+    ).to(device)
     is_dense = head in dense_detectors.DETECTORS
     family: Any = dense_detectors if is_dense else detectors
     ours = family.build_our_detector(backbone, batch, head)

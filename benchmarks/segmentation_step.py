@@ -1,7 +1,7 @@
 """Training step of semantic nets, ours and segmentation_models.pytorch's in a plain loop.
 
     python -m benchmarks segmentation_step                 # ResNet-34, 4 x 384x480
-    python -m benchmarks segmentation_step --heads pan upernet --clock cpu --recipe ''
+    python -m benchmarks segmentation_step --heads pan upernet --recipe ''
 
 The nets are U-Net and FPN, whose decoders are ours, and nine nets whose decoders are modules of the
 peer. For the nine, the time of the parts is shown too: backbone, decoder, and the rest (classifier,

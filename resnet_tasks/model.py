@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, overload
 import torch
 from torch import Tensor, nn
 
+from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
@@ -154,9 +155,15 @@ class TaskModel(nn.Module):
     @property
     def has_unread_stages(self) -> bool:
         """Whether nothing reads the backbone's last level, so that its stage gets no gradient."""
-        coarsest = list(self.backbone.specs)[-1]
+        return self._find_coarsest_level() != list(self.backbone.specs)[-1]
+
+    def _find_coarsest_level(self) -> str:
+        """Return the coarsest level of the backbone that a head or the pyramid reads."""
         read = {level for head in self.named_heads.values() for level in head.in_levels}
-        return coarsest not in read and self.pyramid is None
+        if self.pyramid is not None:
+            read |= set(self.pyramid.in_levels)
+        levels = list(self.backbone.specs)
+        return ([level for level in levels if level in read] or levels)[-1]
 
     def freeze(self, parts: Sequence[str]) -> None:
         """Freeze the parameters and the norm statistics of some parts.
@@ -230,8 +237,14 @@ class TaskModel(nn.Module):
         return {**self.backbone.specs, **({} if self.pyramid is None else self.pyramid.specs)}
 
     def compute_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Map normalized images to level -> `(B, channels, H/stride, W/stride)`, for all heads."""
-        features: dict[str, Tensor] = self.backbone(images)
+        """Map normalized images to level -> `(B, channels, H/stride, W/stride)`, for all heads.
+
+        Stages of a `ResNet` after the last level that is read are not computed.
+        """
+        backbone: Any = self.backbone
+        # A backbone of the user computes all levels.
+        limit = {"coarsest": self._find_coarsest_level()} if isinstance(backbone, ResNet) else {}
+        features: dict[str, Tensor] = backbone(images, **limit)
         return features if self.pyramid is None else {**features, **self.pyramid(features)}
 
     def _select_levels(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

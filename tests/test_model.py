@@ -264,6 +264,12 @@ def test_stages_above_all_heads_are_known(depth: int, unread: bool) -> None:
     backbone = ResNet("resnet10t")
     options = {"depth": depth, "decoder_channels": 8}
     heads = {"scene": DeepLabV3Plus(backbone.specs, ("a", "b"), options)}
-    assert TaskModel(backbone, heads).has_unread_stages is unread
+    model = TaskModel(backbone, heads).eval()
+    assert model.has_unread_stages is unread
+    images = torch.rand(1, 3, 32, 32)
+    features = model.compute_features(images)
+    assert list(features) == ["C1", "C2", "C3", "C4", "C5"][:depth]  # other stages do not run
+    every = backbone(images)
+    assert all(torch.equal(feature, every[level]) for level, feature in features.items())
     pyramid = FeaturePyramid({k: v for k, v in backbone.specs.items() if k != "C1"}, 8)
     assert not TaskModel(backbone, heads, pyramid=pyramid).has_unread_stages

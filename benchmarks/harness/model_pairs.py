@@ -183,7 +183,9 @@ def measure_pairs(
         options: Parsed options of a parser of this module.
         device: Device of the models.
     """
-    clock = getattr(options, "clock", "wall")  # not an option of engines with threads of their own
+    clock: Clock = getattr(
+        options, "clock", "wall"
+    )  # not an option of engines with threads of their own
     rows, runs = compare_pairs(pairs, device, options.repeats, clock)
     report = {
         **collect_environment(device),

@@ -98,6 +98,7 @@ def generate_street_batch(
     things: int = len(THINGS),
     surfaces: int = len(SURFACES),
     has_masks: bool = False,
+    object_sides: Sequence[float] | None = None,
 ) -> Batch:
     """Generate images of noise with eight boxes and a label map each, the same in every call.
 
@@ -107,13 +108,22 @@ def generate_street_batch(
         things: Number of classes of the boxes.
         surfaces: Number of classes of the pixels.
         has_masks: Whether the objects have masks: the ellipses that touch the sides of their boxes.
+        object_sides: Side of the smallest and of the largest object of an image, in pixels; the
+            eight objects are squares in geometric steps. None: all have a quarter of the sides of
+            the image.
     """
     generator = torch.Generator().manual_seed(0)
     height, width = size
     samples = []
     for number in range(num_images):
-        corners = torch.rand(8, 2, generator=generator) * torch.tensor([width, height]) * 0.7
+        places = torch.rand(8, 2, generator=generator)
+        corners = places * torch.tensor([width, height]) * 0.7
         sides = torch.tensor([width, height]) * 0.25
+        if object_sides is not None:
+            smallest, largest = object_sides
+            steps = torch.linspace(math.log(smallest), math.log(min(largest, *size)), 8)
+            sides = steps.exp()[:, None].expand(-1, 2)
+            corners = places * (torch.tensor([width, height]) - sides)
         boxes = torch.cat((corners, corners + sides), dim=1)
         samples.append(
             Sample(

@@ -135,11 +135,12 @@ class ResNet(nn.Module):
             self._load(weights, in_channels, accept_license)
         self._freeze()
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the features of all five levels.
+    def forward(self, images: Tensor, *, coarsest: str | None = None) -> dict[str, Tensor]:
+        """Compute the features of all five levels, or of those up to one of them.
 
         Args:
             images: `(B, C, H, W)` normalized; any memory format, channels-last is the fastest.
+            coarsest: Level after which no stage is computed; None: all stages are.
 
         Returns:
             `C1`..`C5` -> `(B, channels, ceil(H/stride), ceil(W/stride))`; C1 is taken before
@@ -152,7 +153,8 @@ class ResNet(nn.Module):
         self._check_synchronization(images.device)
         features: dict[str, Tensor] = {}
         x = images
-        for number, stage in enumerate(self._stages, start=1):
+        num_stages = len(LEVELS) if coarsest is None else LEVELS.index(coarsest) + 1
+        for number, stage in enumerate(self._stages[:num_stages], start=1):
             graph = torch.is_grad_enabled() and number > self.frozen_stages
             with torch.set_grad_enabled(graph):
                 for part in stage:

@@ -190,6 +190,8 @@ def _compute_gradient(
     """Return the first level that a value depends on, and its gradient; None if there is none."""
     gradient: Tensor | None = None
     for level in levels:
+        if level not in features:  # of a stage that no head reads
+            continue
         (gradient,) = torch.autograd.grad(
             value, features[level], allow_unused=True, retain_graph=True
         )

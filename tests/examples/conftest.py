@@ -59,10 +59,10 @@ PLUGINS = {
     "centernet_head": Plugin(
         "centernet_head",
         read_example("centernet_head"),
-        {"type": "centernet", "options": {"detections_per_image": 30}},
+        {"type": "centernet", "options": {"detections_per_image": 30, "score_threshold": 0.001}},
         "AP",
         pyramid={"channels": 64},
-        epochs=40,
+        epochs=60,
     ),
     "count_task": Plugin("count_task", read_example("count_task"), {"type": "counter"}, "MAE"),
 }

@@ -73,7 +73,7 @@ def test_other_heads_do_not_read_it(tmp_path: Path) -> None:
     model = TaskModel(backbone, {"a": Classifier(backbone.specs, ("a", "b"))})
     told = (
         r"not a supported whole model \(.*FCOS, Faster R-CNN, Mask R-CNN, RetinaNet of "
-        r"torchvision; .*U-Net\+\+, UPerNet of segmentation_models_pytorch\): its names begin with tr"
+        r"torchvision; .*U-Net\+\+, UPerNet of segmentation_models_pytorch\): its names begin"
     )
     with pytest.raises(WeightsError, match=told):
         fill_model(model, file)

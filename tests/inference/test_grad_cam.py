@@ -16,6 +16,7 @@ from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.pspnet import PSPNet
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.inference.grad_cam import ExplanationQuery, explain
 from resnet_tasks.model import TaskModel
@@ -182,6 +183,16 @@ def test_what_cannot_be_explained_is_said(
 ) -> None:
     with pytest.raises(error, match=text.replace("(", r"\(").replace(")", r"\)")):
         explain(_model(), _sample(), head=head, level=level, query=question)
+
+
+def test_stages_that_no_head_reads_are_not_explained() -> None:
+    backbone = ResNet("resnet10t")
+    head = PSPNet(backbone.specs, ("a", "b"), {"decoder_channels": 8, "depth": 3})
+    model = TaskModel(backbone, {"scene": head})
+    sample = Sample(torch.rand(3, 64, 96), Geometry.from_resize((48, 72), (64, 96)), 1)
+    assert explain(model, sample, head="scene").level == "C3"
+    with pytest.raises(HeadError, match=r"head scene does not use C5 \(it reads C3\)"):
+        explain(model, sample, head="scene", level="C5")
 
 
 @pytest.mark.parametrize("level", ["C1", "C3", "C5"])

@@ -34,8 +34,8 @@ class DecoderOptions(SemanticOptions):
     """Options of every head with a decoder of smp.
 
     Attributes:
-        depth: Number of the coarsest level that the decoder reads: 5 for C5. The stages of the
-            backbone above it are not trained.
+        depth: Number of the coarsest level that the decoder reads: 5 for C5. Later stages of the
+            backbone are neither computed nor trained, unless another head reads them.
     """
 
     depth: Literal[3, 4, 5] = 5

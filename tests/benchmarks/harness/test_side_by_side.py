@@ -190,6 +190,17 @@ def test_masks_of_street_batches_are_ellipses_in_their_boxes() -> None:
         assert float((found - target.boxes).abs().max()) <= 1.5
 
 
+def test_objects_of_street_batches_have_the_requested_sides() -> None:
+    batch = generate_street_batch((64, 96), 1, object_sides=(4, 200))
+    boxes = batch.targets[0].boxes
+    assert boxes is not None
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert torch.allclose(sides[[0, -1]], torch.tensor([[4.0, 4.0], [64.0, 64.0]]), rtol=1e-4)
+    assert torch.allclose(sides[1:] / sides[:-1], torch.tensor(16 ** (1 / 7)), rtol=1e-3)
+    assert float(boxes.min()) >= 0
+    assert float((boxes[:, 2:] - torch.tensor([96.0, 64.0])).max()) <= 1e-4
+
+
 def test_memory_counts_tensors_and_arrays() -> None:
     peaks = measure_peaks(
         {
