@@ -42,8 +42,8 @@ from benchmarks.harness.model_pairs import (
     parse_options,
     require_same_trainable,
 )
+from benchmarks.harness.shipped_recipes import RecipeStep
 from benchmarks.harness.side_by_side import THINGS, BenchmarkPair, generate_street_batch
-from benchmarks.shipped_recipes import RecipeStep
 from resnet_tasks.runtime.devices import resolve_device
 
 GOALS = {

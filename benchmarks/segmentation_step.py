@@ -43,8 +43,8 @@ from benchmarks.harness.segmenters import (
     make_peer_step,
     require_same_logits,
 )
+from benchmarks.harness.shipped_recipes import RecipeStep
 from benchmarks.harness.side_by_side import BenchmarkPair, generate_street_batch
-from benchmarks.shipped_recipes import RecipeStep
 from resnet_tasks.runtime.devices import resolve_device
 
 GOALS = {"fp32": 1.0, "bf16": 1.0}

@@ -259,7 +259,7 @@ def test_recipes_are_replaced_only_before_and_in_the_set_up() -> None:
     }
     assert copying == {replacing}
     assert {name for name in MODULES if replacing in _imports(name)} == {
-        "benchmarks.shipped_recipes",
+        "benchmarks.harness.shipped_recipes",
         "resnet_tasks.assemble.extend_run",
         "resnet_tasks.assemble.measured_settings",
         "resnet_tasks.assemble.recipe_problems",

@@ -18,6 +18,7 @@ from benchmarks import pipeline
 from benchmarks.harness import dense_detectors, detectors, mask_detectors
 from benchmarks.harness import segmenters as pixels
 from benchmarks.harness.measurement import read_rows
+from benchmarks.harness.shipped_recipes import read_reported_metrics
 from benchmarks.harness.side_by_side import (
     BenchmarkPair,
     compare_pairs,
@@ -27,7 +28,6 @@ from benchmarks.harness.side_by_side import (
     require_close,
 )
 from benchmarks.harness.time_by_part import format_parts, measure_parts
-from benchmarks.shipped_recipes import read_reported_metrics
 from resnet_tasks.errors import DataError
 
 CPU = torch.device("cpu")

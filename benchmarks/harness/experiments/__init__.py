@@ -1,0 +1,1 @@
+"""Experiments that train every head of a task on the same images: plan, results, cost, tables."""
