@@ -1,1 +1,1 @@
-"""Experiments that train every head of a task on the same images: plan, results, cost, tables."""
+"""Heads trained on the same images: plan, trainings, results, cost and tables."""
