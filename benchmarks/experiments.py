@@ -4,6 +4,7 @@
     python -m benchmarks experiments --work DIR --measure   # minutes, on an idle machine: the cost
     python -m benchmarks experiments --list                 # experiments and their state
     python -m benchmarks experiments --table                # the Markdown tables of the results
+    python -m benchmarks experiments --fill                 # put the tables into the docs page
 
 An experiment is a shipped recipe with another head; data, augmentation, optimizer, schedule and
 number of images are those of the recipe for all heads, with the epochs times `--epochs-share`.
@@ -29,6 +30,7 @@ from benchmarks.harness.experiments.results import (
     ROOT,
     ResultsFile,
     describe_state,
+    fill_tracked_page,
     read_results,
 )
 from benchmarks.harness.experiments.tables import format_tables
@@ -57,6 +59,10 @@ def main(argv: Sequence[str] = ()) -> None:
     console = Console()
     if options.table:
         print(format_tables(read_results(options.results)), end="")
+        return
+    if options.fill:
+        fill_tracked_page(PAGE, read_results(options.results))
+        print(f"{PAGE}: filled from {options.results}")
         return
     planned_runs = plan_runs(options)
     if options.list:
@@ -134,6 +140,7 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     phase = parser.add_mutually_exclusive_group()
     phase.add_argument("--measure", action="store_true", help="measure time and memory")
     phase.add_argument("--list", action="store_true", help="list the experiments and their state")
+    phase.add_argument("--fill", action="store_true", help="fill the docs page from the results")
     phase.add_argument("--table", action="store_true", help="print the tables of the results")
     options = parser.parse_args(argv)
     if not 0 < options.epochs_share <= 1:

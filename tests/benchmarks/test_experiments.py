@@ -11,6 +11,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.harness.experiments import trainings
 from resnet_tasks.errors import RunError
+from resnet_tasks.training.experiments.seeds import RepeatedRun
 from tests.support.tiny_sources import bccd
 
 ENTRY = {
@@ -37,10 +38,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run folders that were trained, in order; nothing is trained."""
     names: list[str] = []
 
-    def train(repeats: list[Any], *_: Any, **__: Any) -> None:
-        names.extend(repeat.folder.name for repeat in repeats)
+    def train(repeat: RepeatedRun, **_: Any) -> None:
+        names.append(repeat.folder.name)
 
-    monkeypatch.setattr(trainings, "run_repeats", train)
+    monkeypatch.setattr(trainings, "complete_run", train)
     monkeypatch.setattr(
         trainings, "make_run_entry", lambda planned, _: {**ENTRY, "digest": planned.digest}
     )
@@ -80,7 +81,7 @@ def test_a_failure_does_not_prevent_the_next_experiment(
     def fail(*_: Any, **__: Any) -> None:
         raise RunError("no disk")
 
-    monkeypatch.setattr(trainings, "run_repeats", fail)
+    monkeypatch.setattr(trainings, "complete_run", fail)
     assert main([*words, "--seeds", "0", "1"]) == 2
     shown = capsys.readouterr()
     assert shown.out.count("failed: no disk") == 2

@@ -66,8 +66,16 @@ class ResultsFile:
             content[section] = dict(sorted(content[section].items(), key=_find_position))
             write_json(self.path, content)
             if self._page is not None:
-                page_text = self._page.read_text(encoding="utf-8")
-                write_text(self._page, fill_page(page_text, content))
+                fill_tracked_page(self._page, content)
+
+
+def fill_tracked_page(page: Path, content: Mapping[str, Any]) -> None:
+    """Put the tables of results into a docs page.
+
+    Raises:
+        DataError: If the page has no marks to fill between.
+    """
+    write_text(page, fill_page(page.read_text(encoding="utf-8"), content))
 
 
 def read_results(path: Path = RESULTS) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from resnet_tasks.run_folder.read import read_object
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
-from resnet_tasks.training.experiments.seeds import RepeatedRun, run_repeats
+from resnet_tasks.training.experiments.seeds import RepeatedRun, complete_run
 
 FURTHER_METRICS = ("AP75", "AP_small", "AP_medium", "AP_large", "pixel_accuracy")
 """Metrics that are recorded in addition to those of the table."""
@@ -89,7 +89,8 @@ def train_runs(
         console.rule(f"{label}, {Count(planned.recipe.training.epochs):epoch}")
         repeat = RepeatedRun(planned.key, planned.recipe, workplace.runs / planned.folder_name)
         try:
-            run_repeats([repeat], workplace.runs, data_root=workplace.data, console=console)
+            # The folder's name has the digest of the settings, so that the recipe is the same.
+            complete_run(repeat, data_root=workplace.data, console=console)
             entry = make_run_entry(planned, workplace)
         except ResnetTasksError as error:
             console.print(f"{planned.key} failed: {error}", highlight=False, markup=False)

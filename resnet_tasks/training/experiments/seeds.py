@@ -156,14 +156,30 @@ def run_repeats(
     current_recipes = {run.folder.name: _dump_without_plugins(run.recipe) for run in repeats}
     write_json(out / REQUESTED_FILE, {**requested_recipes, **current_recipes})
     for repeat in repeats:
-        if _is_evaluated(repeat.folder):
-            console.print(f"{repeat.label}: {repeat.folder} is already complete", highlight=False)
-        elif (repeat.folder / "checkpoints").exists():
-            run = Run.read(repeat.folder)
-            finetune_recipe(run.recipe, resume=run, data_root=data_root, console=console)
-        else:
-            finetune_recipe(repeat.recipe, out=repeat.folder, data_root=data_root, console=console)
+        complete_run(repeat, data_root=data_root, console=console)
     return read_spreads([run.folder for run in repeats])
+
+
+def complete_run(repeat: RepeatedRun, *, data_root: Path | None, console: Console) -> None:
+    """Start a run that does not exist yet, resume it if it was interrupted, else keep it.
+
+    The recipe of an existing run is not compared.
+
+    Args:
+        repeat: Run to complete.
+        data_root: Folder of the datasets; None: the default of `finetune_recipe`.
+        console: Console for progress.
+
+    Raises:
+        TrainingStopped: After Ctrl-C or SIGTERM; the same call resumes.
+    """
+    if _is_evaluated(repeat.folder):
+        console.print(f"{repeat.label}: {repeat.folder} is already complete", highlight=False)
+    elif (repeat.folder / "checkpoints").exists():
+        run = Run.read(repeat.folder)
+        finetune_recipe(run.recipe, resume=run, data_root=data_root, console=console)
+    else:
+        finetune_recipe(repeat.recipe, out=repeat.folder, data_root=data_root, console=console)
 
 
 def read_spreads(folders: Sequence[Path]) -> dict[str, MetricSpread]:
