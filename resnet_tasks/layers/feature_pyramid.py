@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.layers.strides import check_strides
+from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
 ExtraLevels = Literal["pooled", "convolved", "convolved_c5"]
@@ -111,8 +113,20 @@ class ConvolvedLevels(nn.Module):
 
     def forward(self, coarsest: Tensor) -> tuple[Tensor, Tensor]:
         """Map the coarsest level `(B, in_channels, H, W)` to the two levels above it."""
-        p6 = self.p6(coarsest)
-        return p6, self.p7(F.relu(p6))
+        p6 = self.p6(_widen(coarsest))
+        return p6, self.p7(_widen(F.relu(p6)))
+
+
+def _widen(values: Tensor) -> Tensor:
+    """Append a column of zeros to a map of width 1 in training.
+
+    oneDNN (torch 2.14) leaves parts of the gradient of 3x3 filters of stride 2 uninitialized in
+    bf16 if the map has a single column. The convolution of the widened map is the same, because its
+    padding is zero too.
+    """
+    if not torch.is_grad_enabled() or is_traced() or values.shape[3] > 1:
+        return values
+    return F.pad(values, (0, 1))
 
 
 class FeaturePyramid(nn.Module):

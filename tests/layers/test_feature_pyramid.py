@@ -11,7 +11,11 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.layers.feature_pyramid import FeaturePyramid, has_shared_pyramid
+from resnet_tasks.layers.feature_pyramid import (
+    ConvolvedLevels,
+    FeaturePyramid,
+    has_shared_pyramid,
+)
 from resnet_tasks.structures.feature_spec import FeatureSpec
 
 SPECS = {f"C{k}": FeatureSpec(4 * k, 2**k) for k in (2, 3, 4, 5)}
@@ -114,3 +118,24 @@ def test_another_variant_is_refused_by_both_names() -> None:
     told = r"head A needs a pyramid with convolved extra levels, but P6 .* is pooled; set pyramid\."
     with pytest.raises(HeadError, match=told):
         has_shared_pyramid(pooled, ("P3", "P7"), "convolved", "head A")
+
+
+@pytest.mark.parametrize("height", [1, 4])
+def test_gradients_of_maps_of_one_column_are_finite_in_bf16(height: int) -> None:
+    levels = ConvolvedLevels(16, 16)
+    values = torch.randn(1, 16, height, 1)
+    with torch.no_grad():
+        expected = levels(values)  # without the workaround
+    assert all(torch.equal(a, b) for a, b in zip(levels(values), expected, strict=True))
+    for _ in range(10):
+        # Freed memory with NaN, which an uninitialized gradient would show.
+        freed = [torch.full((16, 16, 3, 3), torch.nan, dtype=torch.bfloat16) for _ in range(8)]
+        del freed
+        levels.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            p6, p7 = levels(values)
+        (p6.float().sum() + p7.float().sum()).backward()
+        for parameter in levels.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all()
+            assert float(parameter.grad.abs().max()) < 1e3
