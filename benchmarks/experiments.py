@@ -155,16 +155,20 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
 def _print_results(
     planned_runs: Sequence[PlannedRun], results: ResultsFile, console: Console
 ) -> None:
-    """Print the main metric and the training time of the planned runs, and the file's path."""
+    """Print the main metric and the time of the planned runs, and the path of the results."""
     content = results.read()
     finished = [run for run in planned_runs if results.has("runs", run.key, run.digest)]
     for planned in finished:
         entry = content["runs"][planned.key]
         metric = planned.experiment.group.metrics[0]
-        print(
-            f"{planned.key:40}{metric} {entry['metrics'][metric]['value']:.4f}  "
-            f"{entry['training_seconds'] / 60:6.1f} min"
-        )
+        value = entry["metrics"][metric]["value"]
+        line = f"{planned.key:37}{metric:4} " + ("-" if value is None else f"{value:.3f}")
+        cost = content["costs"].get(planned.experiment.name)
+        if cost is None or cost["digest"] != planned.digest:
+            print(f"{line}  {entry['training_seconds'] / 60:.0f} min")
+        else:
+            step, prediction = 1000 * cost["step_seconds"], 1000 * cost["prediction_seconds"]
+            print(f"{line}  step {step:.0f} ms  image {prediction:.0f} ms")
     console.print(
         f"{len(finished)} of {Count(len(planned_runs)):run is} measured; results: {results.path}",
         highlight=False,
