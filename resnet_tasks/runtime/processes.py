@@ -19,6 +19,7 @@ from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
 from resnet_tasks.runtime.console import Console
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.runtime.keep_alive import enable_keep_alive
+from resnet_tasks.runtime.signals import ignore_next_sigterm
 
 Value = TypeVar("Value")
 
@@ -159,6 +160,7 @@ class DistributedContext:
         except RuntimeError as error:
             if self.count == 1 or not _is_peer_failure(error):
                 raise
+            ignore_next_sigterm()
             raise RunError(
                 f"process {self.index} of {self.count}: another process of this run has ended or "
                 "does not answer; its own message or the launcher's summary names the cause (exit "

@@ -13,21 +13,41 @@ def handle_signals(names: Iterable[str], handler: Callable[[int], None]) -> Iter
     """Call a function when a signal arrives inside the block.
 
     Python allows signal handlers in the main thread only. In another thread the block changes
-    nothing: the signals belong to the caller.
+    nothing: the signals belong to the caller. At the end, handlers that were replaced inside the
+    block stay.
 
     Args:
         names: Names of the signals, such as `SIGINT`; a system may lack some of them.
         handler: Function that takes the number of the signal.
     """
     previous = {}
+
+    def handle(number: int, _: object) -> None:
+        handler(number)
+
     try:  # from the first handler on: a signal may arrive before the last one is set
         if threading.current_thread() is threading.main_thread():
             for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
-                previous[number] = signal.signal(number, lambda received, _: handler(received))
+                previous[number] = signal.signal(number, handle)
         yield
     finally:
         for number, previous_handler in previous.items():
-            signal.signal(number, previous_handler)
+            if signal.getsignal(number) is handle:
+                signal.signal(number, previous_handler)
+
+
+def ignore_next_sigterm() -> None:
+    """Ignore the next SIGTERM, so that this process can report its error before it ends.
+
+    When one of several processes fails, the launcher sends SIGTERM to the others at once. Another
+    SIGTERM ends the process. In threads other than the main one, this changes nothing.
+    """
+
+    def ignore(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ignore)
 
 
 class TrainingStopped(Exception):  # noqa: N818  # not an error: the user requested it

@@ -140,10 +140,10 @@ class FineTuner:
         """
         self._begin()
         with (
+            self._stop.listen(),
             self._processes.translate_communication_errors(),
             self._run_log.open_trackers(self._options, self._progress.updates),
             self._train_step.make_deterministic(),
-            self._stop.listen(),
         ):
             self._evaluate_if_due()  # if the run was interrupted in an evaluation
             while not (reason := self._find_stop_reason()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resnet_tasks.runtime.signals import StopRequest, handle_signals
+from resnet_tasks.runtime.signals import StopRequest, handle_signals, ignore_next_sigterm
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -76,3 +76,14 @@ def test_handlers_are_called_and_put_back() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert numbers == [signal.SIGHUP, signal.SIGTERM]
     assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_a_process_that_reports_an_error_ignores_one_sigterm() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with StopRequest().listen():
+            ignore_next_sigterm()  # stays when the block ends
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # the next one ends the process
+    finally:
+        signal.signal(signal.SIGTERM, before)
